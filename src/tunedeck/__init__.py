@@ -1,0 +1,47 @@
+"""Tunedeck turns one frozen model into many specialists. Public names load on first use, so importing this is instant."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunedeck.core.errors import TunedeckError
+    from tunedeck.deck.deck import Deck
+    from tunedeck.methods.bottleneck.config import BottleneckConfig
+    from tunedeck.methods.full.config import FullConfig
+    from tunedeck.methods.lora.config import LoraConfig
+    from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
+    from tunedeck.tasks.classify import Classify, Prediction
+    from tunedeck.tasks.generate import Generate
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BottleneckConfig": "methods.bottleneck.config",
+    "Classify": "tasks.classify",
+    "Deck": "deck.deck",
+    "FullConfig": "methods.full.config",
+    "Generate": "tasks.generate",
+    "LoraConfig": "methods.lora.config",
+    "Prediction": "tasks.classify",
+    "PromptTuningConfig": "methods.prompt_tuning.config",
+    "TunedeckError": "core.errors",
+}
+__all__ = [
+    "BottleneckConfig",
+    "Classify",
+    "Deck",
+    "FullConfig",
+    "Generate",
+    "LoraConfig",
+    "Prediction",
+    "PromptTuningConfig",
+    "TunedeckError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tunedeck' has no attribute {name!r}")
+    return getattr(import_module(f"tunedeck.{_HOME[name]}"), name)

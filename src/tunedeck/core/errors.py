@@ -1,0 +1,65 @@
+"""Every error a user can cause, in one tree.
+
+TunedeckError
+├── ConfigError            a setting has a value it cannot have
+├── DataError              a data file, a column or a label is not usable
+├── ModelError             a base model cannot be found or loaded
+├── TargetError            the target modules do not fit the model
+├── AdapterError           an adapter cannot be used as asked
+│   ├── UnknownAdapterError
+│   ├── UnsupportedKindError
+│   ├── AdapterFileError   an adapter folder is missing, damaged or incomplete
+│   └── BaseMismatchError  the adapter was trained on another base
+├── StorageError           a file could not be written; what stood there before still does
+└── TrainingError          a run could not go on
+"""
+
+from __future__ import annotations
+
+
+class TunedeckError(Exception):
+    """Base of all errors a user can cause; the text says what, the value seen, what is allowed and what to do."""
+
+
+class ConfigError(TunedeckError):
+    """A setting has a value it cannot have."""
+
+
+class DataError(TunedeckError):
+    """A data file, a column or a label is not usable."""
+
+
+class ModelError(TunedeckError):
+    """A base model cannot be found or loaded."""
+
+
+class TargetError(TunedeckError):
+    """The target modules do not fit the model."""
+
+
+class AdapterError(TunedeckError):
+    """An adapter cannot be used as asked."""
+
+
+class UnknownAdapterError(AdapterError):
+    """No adapter of that name is loaded."""
+
+
+class UnsupportedKindError(AdapterError):
+    """The adapter is of a kind that is not supported."""
+
+
+class AdapterFileError(AdapterError):
+    """An adapter folder is missing, damaged or incomplete."""
+
+
+class BaseMismatchError(AdapterError):
+    """The adapter was trained on another base model."""
+
+
+class StorageError(TunedeckError):
+    """A file could not be written; what stood there before still does."""
+
+
+class TrainingError(TunedeckError):
+    """A training run could not go on."""

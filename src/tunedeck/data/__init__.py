@@ -1,0 +1,1 @@
+"""Data sets: reading tables, labelled examples, splitting. Loads no torch."""

@@ -1,0 +1,248 @@
+"""Texts with their labels, taken from a table's columns."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tunedeck.core.errors import DataError
+from tunedeck.core.messages import listing, nearest, say
+from tunedeck.data.table import Table
+
+TEXT_COLUMNS = (
+    "text", "sentence", "content", "review", "comment", "tweet", "question", "input",
+    "文本", "内容", "正文", "句子", "评论", "评价", "问题",
+)  # fmt: skip
+LABEL_COLUMNS = (
+    "label", "labels", "class", "category", "sentiment", "target", "intent", "topic",
+    "标签", "类别", "分类", "情感", "意图",
+)  # fmt: skip
+SHOWN_ROWS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text and its labels: exactly one, or any number where a text may have several."""
+
+    text: str
+    labels: tuple[str, ...]
+
+
+def labelled_examples(
+    table: Table, text: str | None, label: str | None, multi_label: bool = False, drop_empty: bool = False
+) -> list[Example]:
+    """Examples from the named columns, or from the obvious ones where a name is None.
+
+    Numbers as labels become text, 1.0 becomes "1". With `multi_label` a label cell is a list, or a text divided by `,`
+    `;` or `|`, and may be empty. Raises DataError for columns, texts and labels that cannot be used.
+    """
+    label_column = label_column_of(table, label, text)
+    text_column = text_column_of(table, text, label_column)
+    if text_column == label_column:
+        raise DataError(say("the column {column!r} cannot be both text and label", column=text_column))
+    texts = _texts(table, text_column)
+    empty = {number for number, value in enumerate(texts) if not value.strip()}
+    if empty and not drop_empty:
+        raise DataError(
+            say(
+                "{source}: {count} texts in column {column!r} are empty ({rows}); fill them in, or pass --drop-empty",
+                source=table.source,
+                count=len(empty),
+                column=text_column,
+                rows=_row_numbers(empty),
+            )
+        )
+    if len(empty) == len(texts):
+        raise DataError(
+            say("{source}: every text in column {column!r} is empty", source=table.source, column=text_column)
+        )
+    read_labels = _several_labels if multi_label else _one_label
+    labels = _labels(table, label_column, read_labels, skip=empty)
+    return [Example(texts[number], given) for number, given in labels.items()]
+
+
+def read_texts(table: Table, text: str | None) -> list[str]:
+    """The texts to predict for, one per row; DataError when a text is missing or empty."""
+    column = text_column_of(table, text, None)
+    texts = _texts(table, column)
+    empty = {number for number, value in enumerate(texts) if not value.strip()}
+    if empty:
+        raise DataError(
+            say(
+                "{source}: {count} texts in column {column!r} are empty ({rows}); fill them in or remove these rows",
+                source=table.source,
+                count=len(empty),
+                column=column,
+                rows=_row_numbers(empty),
+            )
+        )
+    return texts
+
+
+def label_names(examples: Iterable[Example]) -> tuple[str, ...]:
+    """The different labels in order: by value if all are whole numbers, else by character code."""
+    names = sorted({label for example in examples for label in example.labels})
+    if all(re.fullmatch(r"-?\d+", name) for name in names):
+        names.sort(key=int)
+    return tuple(names)
+
+
+def check_classes(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The label names; DataError when there are fewer than two."""
+    names = label_names(examples)
+    if len(names) < 2:
+        raise DataError(
+            say(
+                "a classifier needs two labels or more, the {count} examples have: {names}; check the label column",
+                count=len(examples),
+                names=listing(names),
+            )
+        )
+    return names
+
+
+def text_column_of(table: Table, name: str | None, label_column: str | None) -> str:
+    """The text column: the named one, a usual name, or the only column that holds text; DataError otherwise."""
+    if name is not None:
+        return _named(table, name)
+    found = _usual(table, TEXT_COLUMNS)
+    if not found:
+        found = [
+            column
+            for column in table.columns
+            if column != label_column and any(isinstance(row[column], str) for row in table.rows)
+        ]
+    if len(found) == 1:
+        return found[0]
+    raise DataError(
+        say(
+            "{source}: which column holds the text? There are: {columns}; name it with --text",
+            source=table.source,
+            columns=listing(table.columns),
+        )
+    )
+
+
+def label_column_of(table: Table, name: str | None, text: str | None) -> str:
+    """The label column: the named one, a usual name, or the only one beside the text; DataError otherwise."""
+    if name is not None:
+        return _named(table, name)
+    found = [column for column in _usual(table, LABEL_COLUMNS) if column != text]
+    if not found and len(table.columns) == 2:
+        text_column = text or next(iter(_usual(table, TEXT_COLUMNS)), None)
+        found = [column for column in table.columns if column != text_column]
+    if len(found) == 1:
+        return found[0]
+    raise DataError(
+        say(
+            "{source}: which column holds the label? There are: {columns}; name it with --label",
+            source=table.source,
+            columns=listing(table.columns),
+        )
+    )
+
+
+def _named(table: Table, name: str) -> str:
+    if name in table.columns:
+        return name
+    raise DataError(
+        say(
+            "{source} has no column {name!r}{hint}; there are: {columns}",
+            source=table.source,
+            name=name,
+            hint=nearest(name, table.columns),
+            columns=listing(table.columns),
+        )
+    )
+
+
+def _usual(table: Table, names: tuple[str, ...]) -> list[str]:
+    """Columns with a usual name; the first of the usual names wins over all others."""
+    found = [column for column in table.columns if column.strip().lower() in names]
+    first = [column for column in found if column.strip().lower() == names[0]]
+    return first or found
+
+
+def _texts(table: Table, column: str) -> list[str]:
+    return [_as_text(table, column, number, row[column]) for number, row in enumerate(table.rows, start=1)]
+
+
+def _as_text(table: Table, column: str, number: int, value: object) -> str:
+    """A cell as text that UTF-8 can hold: halves of characters, as broken JSON escapes leave them, become U+FFFD."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if not isinstance(value, (str, int, float)):
+        raise DataError(
+            say(
+                "{source}, row {row}: column {column!r} holds {kind}, not a text",
+                source=table.source,
+                row=number,
+                column=column,
+                kind=type(value).__name__,
+            )
+        )
+    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _labels(
+    table: Table, column: str, read: Callable[[object], tuple[str, ...] | None], skip: set[int]
+) -> dict[int, tuple[str, ...]]:
+    labels: dict[int, tuple[str, ...]] = {}
+    missing: list[int] = []
+    for number, row in enumerate(table.rows):
+        if number in skip:
+            continue
+        found = read(row[column])
+        if found is None:
+            raise DataError(
+                say(
+                    "{source}, row {row}: the label is {kind}; it must be a text or a number, and for several labels "
+                    "per text a list together with --multi-label",
+                    source=table.source,
+                    row=number + 1,
+                    kind=type(row[column]).__name__,
+                )
+            )
+        if "" in found:
+            missing.append(number)
+        labels[number] = found
+    if missing:
+        raise DataError(
+            say(
+                "{source}: {count} labels in column {column!r} are missing ({rows}); fill them in or remove these rows",
+                source=table.source,
+                count=len(missing),
+                column=column,
+                rows=_row_numbers(missing),
+            )
+        )
+    return labels
+
+
+def _one_label(value: object) -> tuple[str, ...] | None:
+    """The label of a cell: one, `("",)` where it is missing, None where the cell holds something else."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ("",)
+    if isinstance(value, float) and value.is_integer():
+        return (str(int(value)),)
+    return (str(value).strip(),) if isinstance(value, (str, int, float)) else None
+
+
+def _several_labels(value: object) -> tuple[str, ...] | None:
+    if isinstance(value, (list, tuple)):
+        found = [_one_label(item) for item in value]
+        return None if None in found else tuple(dict.fromkeys(label for item in found if item for label in item))
+    if isinstance(value, str):
+        parts = (part.strip() for part in re.split(r"[,;|]", value))
+        return tuple(dict.fromkeys(part for part in parts if part))
+    single = _one_label(value)
+    return () if single == ("",) else single
+
+
+def _row_numbers(numbers: Iterable[int]) -> str:
+    """The first row numbers, counted from 1 without the header."""
+    ordered = sorted(numbers)
+    rows = listing(number + 1 for number in ordered[:SHOWN_ROWS])
+    return say("rows {rows}", rows=rows + (", ..." if len(ordered) > SHOWN_ROWS else ""))

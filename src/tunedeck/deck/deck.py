@@ -1,0 +1,326 @@
+"""The deck: one frozen base, many named adapters, and a batch that may use any mix of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast, final
+
+import torch
+from torch import nn
+
+from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError, UnknownAdapterError
+from tunedeck.core.messages import listing, nearest, say
+from tunedeck.deck.adapter import Adapter
+from tunedeck.deck.forward import Inputs, run_segments
+from tunedeck.deck.heads import last_linear, new_head, stored_head
+from tunedeck.deck.merge import merged_model
+from tunedeck.deck.summary import Summary, summarise
+from tunedeck.deck.task import Task
+from tunedeck.formats.folder import read_adapter, write_adapter
+from tunedeck.formats.manifest import BaseRecord, Manifest, versions
+from tunedeck.formats.stored import ModelNames, StoredAdapter
+from tunedeck.methods.base import Base, MethodConfig
+from tunedeck.methods.registry import method_of, values_of
+from tunedeck.methods.routing import Router, group_rows
+from tunedeck.methods.sites import Sites
+from tunedeck.models.load import Dtype, LoadedBase, load_base
+
+
+@final
+class Deck:
+    """A frozen base with named adapters at its sites. Open one with `Deck.load`.
+
+    `model` is the transformers model, its classes, names and tensors untouched; `tokenizer` its tokenizer or None.
+    """
+
+    def __init__(self, base: LoadedBase, task: Task) -> None:
+        self.base = base
+        self.task = task
+        self.model: Any = base.model
+        self.tokenizer = base.tokenizer
+        self._router = Router()
+        self._sites = Sites(base.model, self._router)
+        self._adapters: dict[str, Adapter] = {}
+
+    @classmethod
+    def load(
+        cls,
+        reference: str,
+        task: Task,
+        *,
+        dtype: Dtype = "auto",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> Deck:
+        """Load a base: a hub id, a folder, a .gguf file, `ms:` or `bundled:` reference.
+
+        `dtype` "auto" takes bfloat16 where the hardware has it. Raises ModelError when it cannot be found or loaded.
+        """
+        base = load_base(
+            reference,
+            task.auto_class,
+            num_labels=len(task.labels) if task.labels else None,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
+        return cls(base, task)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the loaded adapters."""
+        return tuple(self._adapters)
+
+    def adapter(self, name: str) -> Adapter:
+        """A loaded adapter; UnknownAdapterError when there is none of that name."""
+        if name not in self._adapters:
+            raise UnknownAdapterError(
+                say("adapter {name!r} is not loaded (loaded: {loaded})", name=name, loaded=listing(self._adapters))
+                + nearest(name, self._adapters)
+                + say("; load it with deck.load_adapter(folder, name={name!r})", name=name)
+            )
+        return self._adapters[name]
+
+    def add(self, name: str, config: MethodConfig, *, labels: Sequence[str] | None = None, seed: int = 0) -> None:
+        """Add a fresh adapter, drawn with `seed`; `labels` where they differ from the deck's task.
+
+        Raises AdapterError for a name in use, TargetError or ConfigError where the config does not fit the base.
+        """
+        task = self.task if labels is None else self.task.with_labels(labels)
+        self._check_name(name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            built = method_of(config).build(self._method_base(), config)
+            head = new_head(self.base, len(task.labels)) if task.labels else {}
+        self._attach(Adapter(name, config, task, built, head, self._new_manifest(task, config)))
+
+    def set_labels(self, name: str, labels: Sequence[str], *, seed: int = 0) -> None:
+        """Give an adapter added without labels its labels and a fresh head."""
+        old = self.adapter(name)
+        if old.labels is not None:
+            raise AdapterError(
+                say("adapter {name!r} has its labels already: {labels}", name=name, labels=listing(old.labels))
+            )
+        task = self.task.with_labels(labels)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = new_head(self.base, len(labels))
+        self.remove(name)
+        self._attach(Adapter(name, old.config, task, old.built, head, self._new_manifest(task, old.config)))
+
+    def load_adapter(self, folder: str | Path, name: str | None = None, *, any_base: bool = False) -> str:
+        """Load an adapter from a PEFT, AdapterHub or Tunedeck folder and return its name (the folder's by default).
+
+        Raises AdapterFileError for a damaged folder, UnsupportedKindError for a kind we lack, BaseMismatchError for
+        another base than it was trained on (`any_base=True` insists).
+        """
+        folder = Path(folder).expanduser()
+        name = folder.resolve().name if name is None else name
+        self._check_name(name)
+        stored = read_adapter(folder, self._names())
+        if stored.manifest is not None:
+            self._check_manifest(folder, stored.manifest, any_base)
+        built = method_of(stored.config).build(self._method_base(), stored.config)
+        head = stored_head(self.base, stored.head)
+        self._check_head(folder, head)
+        labels = self._labels_of(folder, stored, head)
+        task = self.task if labels is None else self.task.with_labels(labels)
+        manifest = stored.manifest or self._new_manifest(task, stored.config)
+        adapter = Adapter(name, stored.config, task, built, head, manifest)
+        adapter.fill(stored.tensors)
+        self._attach(adapter)
+        return name
+
+    def save(self, name: str, folder: str | Path) -> None:
+        """Save an adapter in its kind's own format with tunedeck.json beside it; the folder appears whole or not at all."""
+        adapter = self.adapter(name)
+        stored = StoredAdapter(
+            config=adapter.config,
+            tensors=adapter.tensors(),
+            head=adapter.head_tensors(),
+            labels=adapter.labels,
+            base_reference=self.base.reference,
+            manifest=adapter.manifest,
+        )
+        write_adapter(Path(folder).expanduser(), stored, self._names(), name, self.task.peft_task)
+
+    def remove(self, name: str) -> None:
+        """Remove an adapter and free its memory; the base is untouched."""
+        adapter = self.adapter(name)
+        self._sites.detach(name, adapter.placements())
+        del self._adapters[name]
+
+    def predict(self, texts: Sequence[str], adapter: str | None | Sequence[str | None] = None) -> list[Any]:
+        """Answer each text by the task: one adapter name for all, or one per text; None is the bare base."""
+        if isinstance(texts, str):
+            raise ConfigError(say("texts must be a list of texts, not one text"))
+        return self.task.predict(self, texts, self.adapters_of_rows(adapter, len(texts)))
+
+    def __call__(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        adapter: str | None | Sequence[str | None] = None,
+    ) -> Any:
+        """The transformers output for a batch, all tensors (batch, seq); `adapter` is one name or one per row.
+
+        `logits` are for the caller's own positions, (batch, seq, vocab) or (batch, labels), in the caller's order;
+        labels that a row's adapter does not have are -inf.
+        """
+        names = self.adapters_of_rows(adapter, len(input_ids))
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        inputs = Inputs(input_ids, mask, token_type_ids)
+        grouping = group_rows(names)
+        if grouping.order is not None:
+            inputs = inputs.rows(grouping.order.to(input_ids.device))
+        used = [self._adapters.get(segment.adapter or "") for segment in grouping.segments]
+        output = run_segments(
+            self.model,
+            self._router,
+            inputs,
+            grouping.segments,
+            [adapter.built.virtual_tokens if adapter else 0 for adapter in used],
+            [adapter.built.weights if adapter else {} for adapter in used],
+        )
+        if grouping.inverse is not None:
+            output = type(output)(logits=output.logits[grouping.inverse.to(output.logits.device)])
+        return output
+
+    def merge(self, name: str) -> nn.Module:
+        """A plain transformers model with the adapter in its weights; UnsupportedKindError where the kind cannot merge."""
+        return merged_model(self.base, self.adapter(name))
+
+    def summary(self, name: str) -> Summary:
+        """Sites, parameters and bytes of an adapter."""
+        return summarise(self.base, self.adapter(name))
+
+    def adapters_of_rows(self, adapter: str | None | Sequence[str | None], rows: int) -> list[str | None]:
+        """One adapter name per row; UnknownAdapterError or ConfigError when the names do not fit."""
+        names = [adapter] * rows if adapter is None or isinstance(adapter, str) else list(adapter)
+        if len(names) != rows:
+            raise ConfigError(
+                say("{names} adapter names for {rows} rows; give one, or one per row", names=len(names), rows=rows)
+            )
+        if rows == 0:
+            raise ConfigError(say("the batch is empty"))
+        for name in set(names):
+            if name is not None:
+                self.adapter(name)
+        return names
+
+    def label_names(self, adapter: str | None) -> tuple[str, ...]:
+        """The labels an adapter tells apart, or those of the bare base."""
+        if adapter is not None:
+            return self.adapter(adapter).labels or ()
+        if self.base.untrained:
+            warnings.warn(
+                say("the bare base {model} has no trained head; its answers are at random", model=self.base.reference),
+                stacklevel=2,
+            )
+        if self.task.labels is not None and self.base.untrained:
+            return self.task.labels
+        return tuple(name for _, name in sorted(self.model.config.id2label.items()))
+
+    def record(self, name: str, manifest: Manifest) -> None:
+        """Keep what a training run measured for the adapter's tunedeck.json."""
+        self.adapter(name).manifest = manifest
+
+    def _attach(self, adapter: Adapter) -> None:
+        adapter.to(next(self.model.parameters()).device).eval()
+        self._sites.attach(adapter.name, adapter.placements())
+        self._adapters[adapter.name] = adapter
+
+    def _check_name(self, name: str) -> None:
+        if not name:
+            raise AdapterError(say("an adapter needs a name"))
+        if name in self._adapters:
+            raise AdapterError(
+                say("an adapter {name!r} is loaded already; remove it first or choose another name", name=name)
+            )
+
+    def _check_manifest(self, folder: Path, manifest: Manifest, any_base: bool) -> None:
+        if manifest.task.get("kind") != self.task.kind:
+            raise AdapterError(
+                say(
+                    "{path} was trained for the task {theirs}, this deck is for {ours}",
+                    path=folder,
+                    theirs=manifest.task.get("kind"),
+                    ours=self.task.kind,
+                )
+            )
+        theirs = manifest.base.fingerprint
+        if not any_base and theirs is not None and theirs != self.base.fingerprint:
+            raise BaseMismatchError(
+                say(
+                    "{path} was trained on {theirs} ({theirs_print}), this deck holds {ours} ({ours_print}); "
+                    "load that base, or insist with any_base=True (--any-base)",
+                    path=folder,
+                    theirs=manifest.base.reference,
+                    theirs_print=theirs[:12],
+                    ours=self.base.reference,
+                    ours_print=self.base.fingerprint[:12],
+                )
+            )
+
+    def _check_head(self, folder: Path, head: dict[str, nn.Module]) -> None:
+        lacking = [n for n in self.base.untrained if not any(n.startswith(f"{path}.") for path in head)]
+        if lacking and self.task.has_head:
+            raise AdapterFileError(
+                say(
+                    "{path} brings no {module}, and the base {model} has none that is trained; answers would be at random",
+                    path=folder,
+                    module=listing(sorted({name.rpartition(".")[0] for name in lacking})),
+                    model=self.base.reference,
+                )
+            )
+
+    def _labels_of(self, folder: Path, stored: StoredAdapter, head: dict[str, nn.Module]) -> tuple[str, ...] | None:
+        if not self.task.has_head:
+            return None
+        count = last_linear(head).out_features if head else self.model.config.num_labels
+        if stored.labels is not None:
+            if len(stored.labels) != count:
+                raise AdapterFileError(
+                    say(
+                        "{path} names {names} labels but its head has {count}",
+                        path=folder,
+                        names=len(stored.labels),
+                        count=count,
+                    )
+                )
+            return stored.labels
+        if not head:
+            return self.label_names(None)
+        if self.task.labels is not None and len(self.task.labels) == count:
+            return self.task.labels
+        return tuple(f"LABEL_{index}" for index in range(count))
+
+    def _method_base(self) -> Base:
+        def tokenize(text: str) -> list[int]:
+            return (
+                cast("list[int]", self.tokenizer(text, add_special_tokens=False)["input_ids"]) if self.tokenizer else []
+            )
+
+        return Base(self.base.model, self.base.prefix, self.base.spec, tokenize)
+
+    def _names(self) -> ModelNames:
+        config = self.model.config
+        return ModelNames(
+            prefix=self.base.prefix,
+            spec=self.base.spec,
+            model_class=type(self.model).__name__,
+            model_type=config.model_type,
+            num_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+        )
+
+    def _new_manifest(self, task: Task, config: MethodConfig) -> Manifest:
+        return Manifest(
+            base=BaseRecord(reference=self.base.reference, fingerprint=self.base.fingerprint),
+            task=task.describe(),
+            method={"kind": config.kind, **values_of(config)},
+            versions=versions(),
+        )

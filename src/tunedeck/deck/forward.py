@@ -1,0 +1,123 @@
+"""One batch through the base: virtual tokens put in front, rows routed to their adapters, results in the caller's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
+from tunedeck.deck.heads import concatenate_padded
+from tunedeck.methods.routing import Router, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Token ids and masks, each (batch, seq)."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    token_type_ids: torch.Tensor | None
+
+    def rows(self, rows: slice | torch.Tensor) -> Inputs:
+        """Some of the rows, or all of them in another order."""
+        types = None if self.token_type_ids is None else self.token_type_ids[rows]
+        return Inputs(self.input_ids[rows], self.attention_mask[rows], types)
+
+    def named(self) -> dict[str, torch.Tensor]:
+        """As keyword arguments of a transformers model."""
+        named = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        return named if self.token_type_ids is None else {**named, "token_type_ids": self.token_type_ids}
+
+
+def run_segments(
+    model: Any,
+    router: Router,
+    inputs: Inputs,
+    segments: Sequence[Segment],
+    virtual_tokens: Sequence[int],
+    weights: Sequence[Mapping[str, nn.Parameter]],
+) -> Any:
+    """Run a batch whose rows stand in segments; `virtual_tokens` and `weights` belong to each segment.
+
+    Segments with weights of their own (full fine-tuning) run by themselves, all others together. Returns the output of
+    the model with `logits` for the caller's positions; labels that a row does not have are -inf.
+    """
+    shared = [index for index, own in enumerate(weights) if not own]
+    passes = [[index] for index, own in enumerate(weights) if own]
+    passes = [shared, *passes] if shared else passes
+    parts: dict[int, torch.Tensor] = {}
+    output: Any = None
+    for indices in passes:
+        chosen = _renumbered([segments[i] for i in indices])
+        rows = torch.cat([torch.arange(segments[i].rows.start, segments[i].rows.stop) for i in indices])
+        part = inputs if len(passes) == 1 else inputs.rows(rows.to(inputs.input_ids.device))
+        counts = [virtual_tokens[i] for i in indices]
+        widened = _with_virtual_tokens(model, part, chosen, counts)
+        with router.routed(chosen):
+            output = _call(model, widened, weights[indices[0]])
+        logits = output.logits
+        if len(passes) == 1 and not any(counts):
+            return output
+        for index, segment, count in zip(indices, chosen, counts, strict=True):
+            own = logits[segment.rows]
+            parts[index] = own[:, count : count + inputs.input_ids.shape[1]] if own.dim() == 3 else own
+    return type(output)(logits=concatenate_padded([parts[index] for index in range(len(segments))]))
+
+
+def _call(model: nn.Module, inputs: Inputs, weights: Mapping[str, nn.Parameter]) -> Any:
+    if not weights:
+        return model(**inputs.named())
+    own = {name: weight.to(model.get_parameter(name).dtype) for name, weight in weights.items()}
+    return functional_call(model, own, kwargs=inputs.named())
+
+
+def _renumbered(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The same segments, rows counted from 0."""
+    renumbered, start = [], 0
+    for segment in segments:
+        size = segment.rows.stop - segment.rows.start
+        renumbered.append(Segment(segment.adapter, slice(start, start + size)))
+        start += size
+    return tuple(renumbered)
+
+
+def _with_virtual_tokens(model: Any, inputs: Inputs, segments: Sequence[Segment], counts: Sequence[int]) -> Inputs:
+    """Each row as [virtual tokens][the caller's row][filler up to the longest], so that positions are as in a single run."""
+    most = max(counts)
+    if most == 0:
+        return inputs
+    ids, seq = inputs.input_ids, inputs.input_ids.shape[1]
+    check_length(model, seq + most)
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    wide_ids = ids.new_full((ids.shape[0], seq + most), model.config.pad_token_id)
+    mask = torch.zeros_like(wide_ids)
+    types = torch.zeros_like(wide_ids)
+    virtual = torch.arange(vocab_size, vocab_size + most, device=ids.device)
+    for segment, count in zip(segments, counts, strict=True):
+        rows = segment.rows
+        wide_ids[rows, :count] = virtual[:count]
+        wide_ids[rows, count : count + seq] = ids[rows]
+        mask[rows, :count] = 1
+        mask[rows, count : count + seq] = inputs.attention_mask[rows]
+        if inputs.token_type_ids is not None:
+            types[rows, count : count + seq] = inputs.token_type_ids[rows]
+    return Inputs(wide_ids, mask, None if inputs.token_type_ids is None else types)
+
+
+def check_length(model: Any, length: int) -> None:
+    """Raise ConfigError when a sequence, its virtual tokens included, is longer than the model's positions."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and length > limit:
+        raise ConfigError(
+            say(
+                "{length} tokens, virtual ones included, are more than the model's {limit} positions; shorten the input",
+                length=length,
+                limit=limit,
+            )
+        )

@@ -1,0 +1,161 @@
+"""Task heads: each adapter has its own copy, with its own number of labels, and its rows go through it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from tunedeck.core.errors import AdapterFileError
+from tunedeck.core.messages import listing, say
+from tunedeck.methods.sites import Placement, Work, first_tensor
+from tunedeck.models.load import LoadedBase
+
+UNUSED_LABEL = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleOutput:
+    """The output of the head module at `path`, replaced row by row; narrower outputs are filled up with -inf.
+
+    The last module of a head, which gives the logits, answers in float32.
+    """
+
+    path: str
+    last: bool
+
+    def install(self, model: nn.Module, work: Callable[[], Work]) -> Sequence[RemovableHandle]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor) -> torch.Tensor:
+            now = work()
+            if not now:
+                return output
+            x = first_tensor(args, kwargs)
+            parts = [output[rows].float() if head is None else head(x[rows].float()) for rows, head in now]
+            return concatenate_padded(parts).to(torch.float32 if self.last else output.dtype)
+
+        return [model.get_submodule(self.path).register_forward_hook(hook, with_kwargs=True)]
+
+
+def concatenate_padded(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Concatenate along the batch, the last dimension filled up with -inf to the widest part."""
+    width = max(part.shape[-1] for part in parts)
+    parts = [F.pad(p, (0, width - p.shape[-1]), value=UNUSED_LABEL) if p.shape[-1] < width else p for p in parts]
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def head_paths(base: LoadedBase) -> tuple[str, ...]:
+    """The modules that make the task head: everything with tensors outside the base, and what the checkpoint lacks.
+
+    What a checkpoint lacks is drawn at random on load, so an adapter must bring its own (a BERT pooler, for example).
+    """
+    outside = [
+        name
+        for name, child in base.model.named_children()
+        if name != base.prefix and any(True for _ in child.parameters())
+    ]
+    inside = {name.rpartition(".")[0] for name in base.untrained}
+    return (*sorted(path for path in inside if path.split(".")[0] not in outside), *outside)
+
+
+def new_head(base: LoadedBase, num_labels: int) -> dict[str, nn.Module]:
+    """Fresh float32 copies of the base's head modules, by path.
+
+    The base's own values where the number of labels is the same, else a new last layer (normal, transformers'
+    initializer_range).
+    """
+    head = {path: copy_of(base.model.get_submodule(path)) for path in head_paths(base)}
+    old = cast(int, cast(Any, base.model).config.num_labels)
+    if num_labels != old:
+        _resize(head, old, num_labels, cast(Any, base.model).config.initializer_range)
+    return head
+
+
+def stored_head(base: LoadedBase, tensors: dict[str, torch.Tensor]) -> dict[str, nn.Module]:
+    """A head from the tensors an adapter brings, `<module path>.<parameter>`; AdapterFileError where they do not fit."""
+    paths = _owners(base.model, tensors)
+    head = {path: copy_of(base.model.get_submodule(path)) for path in paths}
+    for path, module in head.items():
+        own = {name.removeprefix(f"{path}."): value for name, value in tensors.items() if name.startswith(f"{path}.")}
+        _fit_last_linear(module, own)
+        expected = {name: tuple(p.shape) for name, p in module.named_parameters()}
+        got = {name: tuple(value.shape) for name, value in own.items()}
+        if expected != got:
+            raise AdapterFileError(
+                say(
+                    "the head does not fit this base: it brings {got}, the base takes {expected}",
+                    got=got,
+                    expected=expected,
+                )
+            )
+        module.load_state_dict({name: value.float() for name, value in own.items()})
+    return head
+
+
+def last_linear(head: dict[str, nn.Module]) -> nn.Linear:
+    """The layer that gives the logits; its outputs are the labels."""
+    return [m for module in head.values() for m in module.modules() if isinstance(m, nn.Linear)][-1]
+
+
+def placements_of(head: dict[str, nn.Module]) -> dict[str, Placement]:
+    """Where a head's modules work."""
+    return {path: Placement(ModuleOutput(path, last=path == list(head)[-1]), module) for path, module in head.items()}
+
+
+def copy_of(module: nn.Module) -> nn.Module:
+    """A trainable float32 copy without the hooks of the original."""
+    fresh = copy.deepcopy(module)
+    for part in fresh.modules():
+        part._forward_hooks.clear()
+        part._forward_pre_hooks.clear()
+    return fresh.float().requires_grad_(True)
+
+
+def _owners(model: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
+    """The top-most modules that own the tensors: a child of the model, or the owner itself when inside the base."""
+    prefix = cast(Any, model).base_model_prefix
+    paths: list[str] = []
+    for name in tensors:
+        owner = name.rpartition(".")[0]
+        path = owner if name.startswith(f"{prefix}.") else name.split(".")[0]
+        try:
+            model.get_submodule(path)
+        except AttributeError:
+            raise AdapterFileError(
+                say(
+                    "the adapter brings a head tensor {name!r}, but this model has no module {path!r} (it has: {known})",
+                    name=name,
+                    path=path,
+                    known=listing(child for child, _ in model.named_children()),
+                )
+            ) from None
+        if path not in paths:
+            paths.append(path)
+    return paths
+
+
+def _fit_last_linear(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Give every linear of a head copy the number of outputs that its stored weight has."""
+    for name, linear in module.named_modules():
+        weight = tensors.get(f"{name}.weight" if name else "weight")
+        if isinstance(linear, nn.Linear) and weight is not None and weight.dim() == 2:
+            outputs = weight.shape[0]
+            if outputs != linear.out_features and weight.shape[1] == linear.in_features:
+                linear.out_features = outputs
+                linear.weight = nn.Parameter(torch.empty(outputs, linear.in_features))
+                if linear.bias is not None:
+                    linear.bias = nn.Parameter(torch.empty(outputs))
+
+
+def _resize(head: dict[str, nn.Module], old: int, new: int, std: float) -> None:
+    last = last_linear(head)
+    assert last.out_features == old
+    last.out_features = new
+    last.weight = nn.Parameter(torch.randn(new, last.in_features) * std)
+    if last.bias is not None:
+        last.bias = nn.Parameter(torch.zeros(new))

@@ -1,0 +1,123 @@
+"""Reading and writing any adapter folder; which format it is in is told by its content, not by file names."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
+from tunedeck.core.messages import say
+from tunedeck.core.storage import replacing_folder, write_json
+from tunedeck.formats import adapterhub, peft
+from tunedeck.formats.manifest import FILE, Manifest, read_manifest
+from tunedeck.formats.stored import ModelNames, StoredAdapter, read_json, read_safetensors
+from tunedeck.methods.registry import config_of
+
+FORMATS = {"lora": "peft", "prompt_tuning": "peft", "bottleneck": "adapterhub", "full": "tunedeck"}
+_OWN_WEIGHTS, _HEAD = "model.safetensors", "head."
+
+
+def detect_format(folder: Path) -> str:
+    """ "peft", "adapterhub" or "tunedeck"; AdapterFileError when the folder is none of them."""
+    if not folder.is_dir():
+        raise AdapterFileError(say("there is no adapter folder {path}", path=folder))
+    if not (folder / peft.CONFIG).exists():
+        if (folder / FILE).exists():
+            return "tunedeck"
+        raise AdapterFileError(
+            say(
+                "{path} is no adapter folder: it has neither {first} nor {second}",
+                path=folder,
+                first=peft.CONFIG,
+                second=FILE,
+            )
+        )
+    config = read_json(folder / peft.CONFIG)
+    if config.get("peft_type"):
+        return "peft"
+    if "config" in config and "name" in config:
+        return "adapterhub"
+    raise AdapterFileError(
+        say("{path} is neither PEFT's (no peft_type) nor AdapterHub's (no config and name)", path=folder / peft.CONFIG)
+    )
+
+
+def read_adapter(folder: Path, names: ModelNames) -> StoredAdapter:
+    """Read an adapter for the model that `names` describes, from PEFT's, AdapterHub's or our own folder.
+
+    Raises AdapterFileError for a missing or damaged folder, UnsupportedKindError for a kind or setting we lack.
+    """
+    found = detect_format(folder)
+    manifest = read_manifest(folder)
+    if found == "tunedeck":
+        assert manifest is not None
+        return _read_own(folder, manifest)
+    config = read_json(folder / peft.CONFIG)
+    reader = peft.read if found == "peft" else adapterhub.read
+    try:
+        stored = reader(folder, config, names)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise AdapterFileError(
+            say("{path} is damaged: {reason}", path=folder / peft.CONFIG, reason=repr(error))
+        ) from error
+    return stored if manifest is None else _with_manifest(stored, manifest)
+
+
+def write_adapter(folder: Path, adapter: StoredAdapter, names: ModelNames, name: str, peft_task: str) -> None:
+    """Write an adapter in its kind's format with tunedeck.json beside it; the folder appears whole or not at all."""
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_adapter(folder))):
+        raise AdapterFileError(
+            say("{path} exists and holds something else than an adapter; choose another place", path=folder)
+        )
+    written_by = FORMATS[adapter.config.kind]
+    with replacing_folder(folder) as staging:
+        if written_by == "peft":
+            peft.write(staging, adapter, names, peft_task)
+        elif written_by == "adapterhub":
+            adapterhub.write(staging, adapter, names, name)
+        else:
+            head = {f"{_HEAD}{key}": tensor for key, tensor in adapter.head.items()}
+            tensors = {key: t.contiguous().cpu() for key, t in {**adapter.tensors, **head}.items()}
+            save_file(tensors, staging / _OWN_WEIGHTS, metadata={"format": "pt"})
+        if adapter.manifest is not None:
+            write_json(staging / FILE, adapter.manifest.model_dump(mode="json"))
+
+
+def adapter_bytes(folder: Path) -> int:
+    """Bytes of an adapter folder on disk."""
+    return sum(os.path.getsize(file) for file in folder.rglob("*") if file.is_file())
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / peft.CONFIG).exists() or (folder / FILE).exists()
+
+
+def _read_own(folder: Path, manifest: Manifest) -> StoredAdapter:
+    values = dict(manifest.method)
+    kind = str(values.pop("kind", ""))
+    if FORMATS.get(kind) != "tunedeck":
+        raise UnsupportedKindError(
+            say(
+                "{path} names the method {kind!r} but the folder has no {file}",
+                path=folder / FILE,
+                kind=kind,
+                file=peft.CONFIG,
+            )
+        )
+    file = folder / _OWN_WEIGHTS
+    if not file.exists():
+        raise AdapterFileError(say("{path} has no {file}; the adapter is incomplete", path=folder, file=_OWN_WEIGHTS))
+    tensors = read_safetensors(file)
+    head = {key.removeprefix(_HEAD): t for key, t in tensors.items() if key.startswith(_HEAD)}
+    body = {key: t for key, t in tensors.items() if not key.startswith(_HEAD)}
+    stored = StoredAdapter(config_of(kind, values), body, head, None, manifest.base.reference, manifest)
+    return _with_manifest(stored, manifest)
+
+
+def _with_manifest(stored: StoredAdapter, manifest: Manifest) -> StoredAdapter:
+    labels = manifest.task.get("labels")
+    known = stored.labels if labels is None else tuple(str(label) for label in labels)
+    return replace(stored, manifest=manifest, labels=known, base_reference=manifest.base.reference)

@@ -1,0 +1,69 @@
+"""tunedeck.json: what the ecosystem's folders lack — the base's fingerprint, the task, metrics and what they cost."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tunedeck.core.errors import AdapterFileError
+from tunedeck.core.messages import say
+
+FILE = "tunedeck.json"
+_RECORDED = ("tunedeck", "torch", "transformers")
+
+
+class BaseRecord(BaseModel):
+    """The base model an adapter was trained on."""
+
+    model_config = ConfigDict(frozen=True)
+    reference: str
+    fingerprint: str | None = None
+
+
+class DataRecord(BaseModel):
+    """The data an adapter was trained on."""
+
+    model_config = ConfigDict(frozen=True)
+    source: str
+    sha256: str
+    examples: int
+
+
+class Manifest(BaseModel):
+    """The content of tunedeck.json."""
+
+    model_config = ConfigDict(frozen=True)
+    format: int = 1
+    base: BaseRecord
+    task: dict[str, Any]
+    method: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    data: DataRecord | None = None
+    measurement: dict[str, Any] | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that shape an adapter."""
+    return {name: version(name) for name in _RECORDED}
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest in an adapter folder, None where there is none; AdapterFileError where it is damaged."""
+    file = folder / FILE
+    if not file.exists():
+        return None
+    try:
+        manifest = Manifest.model_validate(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, ValidationError, UnicodeDecodeError) as error:
+        reason = str(error).replace("\n", " ")
+        raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason=reason)) from error
+    if manifest.format != 1:
+        raise AdapterFileError(
+            say("{path} has format {number}, this version reads 1; update tunedeck", path=file, number=manifest.format)
+        )
+    return manifest

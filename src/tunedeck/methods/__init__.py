@@ -1,0 +1,1 @@
+"""The methods: each a small module at a site of a frozen model."""

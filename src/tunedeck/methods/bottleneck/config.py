@@ -1,0 +1,158 @@
+"""The bottleneck adapter's hyper-parameters, by AdapterHub's names and with its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tunedeck.core.errors import ConfigError, TargetError
+from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.model_spec import BlockSites, ModelSpec
+
+# Defaults of SeqBnConfig, DoubleSeqBnConfig and ParBnConfig in adapters 1.3.0, configuration/adapter_config.py.
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    "seq_bn": {
+        "mh_adapter": False,
+        "output_adapter": True,
+        "reduction_factor": 16.0,
+        "non_linearity": "relu",
+        "original_ln_before": True,
+        "is_parallel": False,
+        "scaling": 1.0,
+        "init_weights": "bert",
+    },
+    "double_seq_bn": {
+        "mh_adapter": True,
+        "output_adapter": True,
+        "reduction_factor": 16.0,
+        "non_linearity": "swish",
+        "original_ln_before": False,
+        "is_parallel": False,
+        "scaling": 1.0,
+        "init_weights": "bert",
+    },
+    "par_bn": {
+        "mh_adapter": False,
+        "output_adapter": True,
+        "reduction_factor": 2.0,
+        "non_linearity": "relu",
+        "original_ln_before": False,
+        "is_parallel": True,
+        "scaling": 4.0,
+        "init_weights": "mam_adapter",
+    },
+}
+OLD_NAMES = {"pfeiffer": "seq_bn", "houlsby": "double_seq_bn", "parallel": "par_bn"}
+NON_LINEARITIES = ("relu", "swish", "gelu", "gelu_new", "gelu_orig", "silu", "tanh", "sigmoid", "leakyrelu", "linear")
+
+
+@dataclass(frozen=True, slots=True)
+class BottleneckConfig:
+    """Bottleneck hyper-parameters: a kind, and whatever differs from that kind's defaults.
+
+    `name` is seq_bn, double_seq_bn or par_bn (or AdapterHub's older pfeiffer, houlsby, parallel). A field left at None
+    takes the kind's default. `reduction_factor` may be a mapping from layer index (as text) to factor, with "default".
+    `scaling` is a number, "learned" or "channel". `leave_out` lists layers without an adapter.
+    Raises ConfigError for values out of range.
+    """
+
+    kind: ClassVar[str] = "bottleneck"
+    learning_rate: ClassVar[float] = 1e-3
+
+    name: str = "seq_bn"
+    reduction_factor: float | Mapping[str, float] | None = None
+    non_linearity: str | None = None
+    scaling: float | str | None = None
+    leave_out: tuple[int, ...] = ()
+    dropout: float = 0.0
+    mh_adapter: bool | None = None
+    output_adapter: bool | None = None
+    original_ln_before: bool | None = None
+    is_parallel: bool | None = None
+    init_weights: str | None = None
+
+    def __post_init__(self) -> None:
+        name = OLD_NAMES.get(self.name, self.name)
+        if name not in KINDS:
+            known = [*KINDS, *OLD_NAMES]
+            raise ConfigError(
+                say("unknown bottleneck kind {name!r}", name=self.name)
+                + nearest(self.name, known)
+                + say("; allowed: {known}", known=listing(known))
+            )
+        object.__setattr__(self, "name", name)
+        for key, default in KINDS[name].items():
+            if getattr(self, key) is None:
+                object.__setattr__(self, key, default)
+        self._check()
+
+    def _check(self) -> None:
+        _choice("non_linearity", self.non_linearity, NON_LINEARITIES)
+        _choice("init_weights", self.init_weights, ("bert", "mam_adapter"))
+        if isinstance(self.scaling, str):
+            _choice("scaling", self.scaling, ("learned", "channel"))
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(
+                say("{name} must be at least 0 and below 1, got {value}", name="dropout", value=self.dropout)
+            )
+        if not (self.mh_adapter or self.output_adapter):
+            raise ConfigError(say("mh_adapter and output_adapter are both off; nothing would be trained"))
+        factors = self.reduction_factor
+        for factor in factors.values() if isinstance(factors, Mapping) else (factors,):
+            if factor is None or factor <= 0:
+                raise ConfigError(say("reduction_factor must be above 0, got {value}", value=factor))
+
+    def size(self, layer: int, hidden_size: int) -> int:
+        """The bottleneck's width in a layer: hidden / reduction_factor, rounded down, at least 1."""
+        factors = self.reduction_factor
+        if isinstance(factors, Mapping):
+            factor = factors.get(str(layer), factors.get("default"))
+            if factor is None:
+                raise ConfigError(
+                    say("reduction_factor has neither a value for layer {layer} nor a default", layer=layer)
+                )
+        else:
+            assert factors is not None
+            factor = factors
+        return max(1, int(hidden_size // factor))
+
+    def blocks(self, spec: ModelSpec) -> list[tuple[int, str, BlockSites]]:
+        """(layer, "attention" or "ffn", sites) for every adapter, in model order.
+
+        Raises TargetError where the architecture's sites are not known or `leave_out` names a layer that is not there.
+        """
+        missing = [layer for layer in self.leave_out if not 0 <= layer < spec.num_layers]
+        if missing:
+            raise TargetError(
+                say(
+                    "leave_out names layers {missing}; the model has layers 0 to {last}",
+                    missing=listing(missing),
+                    last=spec.num_layers - 1,
+                )
+            )
+        if spec.attention is None or spec.ffn is None:
+            raise TargetError(
+                say(
+                    "bottleneck adapters are not supported on {model_type} models; use lora", model_type=spec.model_type
+                )
+            )
+        chosen = [("attention", spec.attention)] if self.mh_adapter else []
+        chosen += [("ffn", spec.ffn)] if self.output_adapter else []
+        layers = [layer for layer in range(spec.num_layers) if layer not in self.leave_out]
+        return [(layer, block, sites) for layer in layers for block, sites in chosen]
+
+    def count_parameters(self, spec: ModelSpec) -> int:
+        """2·H·d + d + H for every adapter of width d, plus a learned scaling."""
+        hidden = spec.hidden_size
+        extra = {"learned": 1, "channel": hidden}.get(str(self.scaling), 0)
+        widths = [self.size(layer, hidden) for layer, _, _ in self.blocks(spec)]
+        return sum(2 * hidden * d + d + hidden + extra for d in widths)
+
+
+def _choice(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(
+            say("{name} must be one of {allowed}, got {value!r}", name=name, allowed=listing(allowed), value=value)
+            + nearest(str(value), allowed)
+        )

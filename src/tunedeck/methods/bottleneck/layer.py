@@ -1,0 +1,157 @@
+"""The bottleneck layer and its one place: h becomes h + s·A(z), where A(z) = W_up f(W_down z + b_down) + b_up.
+
+h is a sub-block's output before it joins the residual stream, x the stream that entered the sub-block. The kinds differ
+in z alone (adapters 1.3.0, methods/modeling.py): double_seq_bn reads h, par_bn reads x, seq_bn reads the sum h + x, and on a
+post-LN encoder that sum after the block's own LayerNorm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from tunedeck.core.errors import TargetError, UnsupportedKindError
+from tunedeck.core.messages import say
+from tunedeck.core.model_spec import BlockSites, ModelSpec, known_model_types
+from tunedeck.core.messages import listing
+from tunedeck.methods.base import Base, Built, MethodConfig
+from tunedeck.methods.bottleneck.config import BottleneckConfig
+from tunedeck.methods.sites import Placement, Work, change_rows, first_tensor
+
+# transformers' activations under AdapterHub's names (adapters 1.3.0, methods/modeling.py, class Activation_Function_Class).
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": F.relu,
+    "swish": F.silu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_orig": F.gelu,
+    "gelu_new": lambda z: F.gelu(z, approximate="tanh"),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "leakyrelu": F.leaky_relu,
+    "linear": lambda z: z,
+}
+
+
+@final
+class BottleneckLayer(nn.Module):
+    """down (d, H), up (H, d) and their biases, float32; `scaling` a parameter when it is learned."""
+
+    def __init__(self, hidden_size: int, width: int, config: BottleneckConfig) -> None:
+        super().__init__()
+        assert config.non_linearity is not None
+        self.down = nn.Linear(hidden_size, width)
+        self.up = nn.Linear(width, hidden_size)
+        self.activation = ACTIVATIONS[config.non_linearity]
+        self.dropout = config.dropout
+        self.fixed_scaling = 1.0
+        if isinstance(config.scaling, str):
+            self.scaling = nn.Parameter(torch.ones(1 if config.scaling == "learned" else hidden_size))
+        else:
+            assert config.scaling is not None
+            self.fixed_scaling = float(config.scaling)
+            self.register_parameter("scaling", None)
+        if config.init_weights == "mam_adapter":
+            nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+            nn.init.zeros_(self.up.weight)
+        else:
+            nn.init.normal_(self.down.weight, std=0.02)
+            nn.init.normal_(self.up.weight, std=0.02)
+        nn.init.zeros_(self.down.bias)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """s·A(z), (batch, seq, hidden), in the precision of z."""
+        if self.dropout > 0:
+            z = F.dropout(z, self.dropout, self.training)
+        z = self.activation(F.linear(z, self.down.weight.to(z.dtype), self.down.bias.to(z.dtype)))
+        z = F.linear(z, self.up.weight.to(z.dtype), self.up.bias.to(z.dtype))
+        return z * (self.fixed_scaling if self.scaling is None else self.scaling.to(z.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOutput:
+    """The output h of a sub-block. `tap` is where its residual input x can be read, `norm` the post-LN block's LayerNorm."""
+
+    path: str
+    reads_h: bool
+    tap: str | None
+    norm: str | None
+
+    def install(self, model: nn.Module, work: Callable[[], Work]) -> Sequence[RemovableHandle]:
+        residual: list[torch.Tensor] = []
+        norm = model.get_submodule(self.norm) if self.norm is not None else None
+
+        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if work():
+                residual[:] = [first_tensor(args, kwargs)]
+
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+            now = work()
+            if not now:
+                return output
+            h = output[0] if isinstance(output, tuple) else output
+            x = residual.pop() if self.tap is not None else None
+
+            def change(layer: nn.Module, rows: slice) -> torch.Tensor:
+                z = h[rows] if self.reads_h else 0
+                z = z if x is None else z + x[rows]
+                changed: torch.Tensor = h[rows] + layer(z if norm is None else norm(z))
+                return changed
+
+            changed = change_rows(h, now, change)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        handles: list[RemovableHandle] = []
+        if self.tap is not None:
+            handles.append(model.get_submodule(self.tap).register_forward_pre_hook(keep, with_kwargs=True))
+        handles.append(model.get_submodule(self.path).register_forward_hook(hook))
+        return handles
+
+
+def build(base: Base, config: MethodConfig) -> Built:
+    """A bottleneck layer behind every chosen sub-block, named `<layer>.attention` or `<layer>.ffn`."""
+    assert isinstance(config, BottleneckConfig)
+    if base.spec is None:
+        raise TargetError(
+            say(
+                "bottleneck adapters need a known architecture (known: {known}); use lora here",
+                known=listing(known_model_types()),
+            )
+        )
+    return Built(
+        placements={
+            f"{layer}.{block}": Placement(
+                _place(base.spec, layer, sites, config),
+                BottleneckLayer(base.spec.hidden_size, config.size(layer, base.spec.hidden_size), config),
+            )
+            for layer, block, sites in config.blocks(base.spec)
+        }
+    )
+
+
+def merge(model: nn.Module, built: Built) -> None:
+    """Refuse: a non-linear layer has no equivalent in the base's weights."""
+    raise UnsupportedKindError(
+        say("a bottleneck adapter cannot be merged into the base's weights; serve it on the base, or train lora")
+    )
+
+
+def _place(spec: ModelSpec, layer: int, sites: BlockSites, config: BottleneckConfig) -> BlockOutput:
+    def path(inside: str) -> str:
+        return ".".join(part for part in (spec.prefix, spec.layers, str(layer), inside) if part)
+
+    reads_sum = bool(config.original_ln_before) and not config.is_parallel
+    return BlockOutput(
+        path=path(sites.output),
+        reads_h=not config.is_parallel,
+        tap=path(sites.input) if config.is_parallel or reads_sum else None,
+        norm=path(sites.norm) if reads_sum and sites.norm is not None else None,
+    )

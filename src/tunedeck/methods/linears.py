@@ -1,0 +1,28 @@
+"""The linear layers of a model, whatever class they are: nn.Linear, transformers' Conv1D, a quantised linear."""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+
+import torch
+from torch import nn
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module multiplies by one weight matrix."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def linear_shape(module: nn.Module) -> tuple[int, int]:
+    """(in_features, out_features) of a linear layer."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    in_features, out_features = cast(torch.Tensor, module.weight).shape
+    return in_features, out_features
+
+
+def linears_in_layers(model: nn.Module, prefix: str) -> list[str]:
+    """Paths of the linear layers inside the numbered layers of the base: no embedding, pooler, head or output layer."""
+    inside = re.compile((re.escape(prefix) + r"\." if prefix else "") + r"(?:.*\.)?\d+\.")
+    return [path for path, module in model.named_modules() if is_linear(module) and inside.match(path)]

@@ -1,0 +1,85 @@
+"""The LoRA layer: y = W x + scaling · B A x."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, final
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from tunedeck.core.errors import TargetError
+from tunedeck.core.messages import say
+from tunedeck.methods.base import Base, Built, MethodConfig
+from tunedeck.methods.linears import linear_shape, linears_in_layers
+from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.methods.lora.grouped import add_low_rank
+from tunedeck.methods.lora.targets import select_targets
+from tunedeck.methods.sites import Placement, Work
+
+
+@final
+class LoraLayer(nn.Module):
+    """A (r, in) and B (out, r), float32; B starts at zero, so that a fresh layer changes nothing."""
+
+    def __init__(self, in_features: int, out_features: int, r: int, scaling: float, dropout: float) -> None:
+        super().__init__()
+        self.lora_A = nn.Parameter(torch.empty(r, in_features))
+        self.lora_B = nn.Parameter(torch.zeros(out_features, r))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        self.scaling = scaling
+        self.dropout = dropout
+
+    def delta(self) -> torch.Tensor:
+        """scaling · B A, (out, in), float32."""
+        return self.scaling * (self.lora_B.float() @ self.lora_A.float())
+
+
+@dataclass(frozen=True, slots=True)
+class LinearOutput:
+    """The output of the linear layer at `path`."""
+
+    path: str
+
+    def install(self, model: nn.Module, work: Callable[[], Work]) -> Sequence[RemovableHandle]:
+        def hook(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+            return add_low_rank(args[0], output, cast("Sequence[tuple[slice, LoraLayer | None]]", work()))
+
+        return [model.get_submodule(self.path).register_forward_hook(hook)]
+
+
+def build(base: Base, config: MethodConfig) -> Built:
+    """A LoRA layer at every targeted linear, named by the linear's path."""
+    assert isinstance(config, LoraConfig)
+    targets = config.target_modules or (base.spec.lora_targets if base.spec else None)
+    if targets is None:
+        raise TargetError(
+            say(
+                "no default target_modules are known for this architecture; name some, or use target_modules: all-linear"
+            )
+        )
+    paths = select_targets(
+        targets, linears_in_layers(base.model, base.prefix), layers_to_transform=config.layers_to_transform
+    )
+    placements = {}
+    for path in paths:
+        in_features, out_features = linear_shape(base.model.get_submodule(path))
+        layer = LoraLayer(in_features, out_features, config.rank(path), config.scaling(path), config.lora_dropout)
+        placements[path] = Placement(LinearOutput(path), layer)
+    return Built(placements=placements)
+
+
+def merge(model: nn.Module, built: Built) -> None:
+    """W + scaling · B A, computed in float32 and stored in the weight's own precision."""
+    for path, placement in built.placements.items():
+        module, layer = model.get_submodule(path), placement.layer
+        assert isinstance(layer, LoraLayer)
+        weight = cast(torch.Tensor, module.weight)
+        delta = layer.delta()
+        if weight.shape != delta.shape:  # transformers' Conv1D keeps (in, out)
+            delta = delta.T
+        with torch.no_grad():
+            weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))

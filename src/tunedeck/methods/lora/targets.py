@@ -1,0 +1,97 @@
+"""Which linear layers `target_modules` means. Matching nothing, or only some layers, is an error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tunedeck.core.errors import TargetError
+from tunedeck.core.messages import listing, nearest, say
+
+
+def select_targets(
+    target_modules: tuple[str, ...] | str,
+    linears: Sequence[str],
+    *,
+    layers_to_transform: tuple[int, ...] | None = None,
+) -> list[str]:
+    """The module paths that `target_modules` selects, in model order.
+
+    `linears` are the paths of the linear layers inside the model's layers (no head, no output layer). Names must match
+    in every layer, or in every layer of `layers_to_transform`; a regular expression may choose layers itself.
+    Raises TargetError that says what was seen and what the model has.
+    """
+    candidates = list(linears)
+    if layers_to_transform is not None:
+        missing = sorted(set(layers_to_transform) - {_layer(path) for path in linears if _layer(path) is not None})
+        if missing:
+            raise TargetError(
+                say("layers_to_transform names layers {missing} that the model lacks", missing=listing(missing))
+            )
+        candidates = [path for path in linears if _layer(path) in layers_to_transform]
+    if target_modules == "all-linear":
+        return candidates
+    if isinstance(target_modules, str):
+        return _matching_expression(target_modules, candidates)
+    for name in target_modules:
+        _check_name(name, candidates)
+    return [path for path in candidates if any(_ends_with(path, name) for name in target_modules)]
+
+
+def _matching_expression(expression: str, linears: Sequence[str]) -> list[str]:
+    try:
+        found = [path for path in linears if re.fullmatch(expression, path)]
+    except re.error as error:
+        raise TargetError(
+            say(
+                "target_modules {expression!r} is not a regular expression: {reason}",
+                expression=expression,
+                reason=error,
+            )
+        ) from error
+    if not found:
+        raise TargetError(
+            say(
+                "target_modules {expression!r} matches no linear layer; a path looks like {example}",
+                expression=expression,
+                example=linears[0] if linears else say("none"),
+            )
+        )
+    return found
+
+
+def _check_name(name: str, linears: Sequence[str]) -> None:
+    found = [path for path in linears if _ends_with(path, name)]
+    if not found:
+        known = sorted({path.rsplit(".", 1)[-1] for path in linears})
+        raise TargetError(
+            say("target module {name!r} matches no linear layer", name=name)
+            + nearest(name, known)
+            + say("; this model has: {known}", known=listing(known))
+        )
+    layers = {_layer(path) for path in linears} - {None}
+    matched = {_layer(path) for path in found}
+    if re.search(r"(^|\.)\d+\.", name):
+        return  # the name says its layer
+    if matched != {None} and matched != layers:
+        raise TargetError(
+            say(
+                "target module {name!r} matches only {count} of {total} layers (not in: {missing}); "
+                "to mean just these, set layers_to_transform to {matched}",
+                name=name,
+                count=len(matched),
+                total=len(layers),
+                missing=listing(sorted(layers - matched, key=lambda layer: layer or 0)),
+                matched=sorted(layer for layer in matched if layer is not None),
+            )
+        )
+
+
+def _ends_with(path: str, name: str) -> bool:
+    return path == name or path.endswith(f".{name}")
+
+
+def _layer(path: str) -> int | None:
+    """The layer index in a path: its first numbered part, as PEFT reads it."""
+    match = re.search(r"\.(\d+)\.", path)
+    return int(match.group(1)) if match else None

@@ -1,0 +1,100 @@
+"""Virtual tokens at the token embedding: virtual token k has the id vocab_size + k, and each row looks up its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any, cast, final
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from tunedeck.core.errors import ConfigError, UnsupportedKindError
+from tunedeck.core.messages import say
+from tunedeck.methods.base import Base, Built, MethodConfig
+from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
+from tunedeck.methods.sites import Placement, Work, change_rows
+
+
+@final
+class PromptLayer(nn.Module):
+    """prompt_embeddings (num_virtual_tokens, hidden), float32."""
+
+    def __init__(self, prompt_embeddings: torch.Tensor) -> None:
+        super().__init__()
+        self.prompt_embeddings = nn.Parameter(prompt_embeddings)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEmbedding:
+    """The token embedding at `path`."""
+
+    path: str
+
+    def install(self, model: nn.Module, work: Callable[[], Work]) -> Sequence[RemovableHandle]:
+        embedding = model.get_submodule(self.path)
+        vocab_size = cast(torch.Tensor, embedding.weight).shape[0]
+        virtual: list[torch.Tensor] = []
+
+        def without_virtual(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            now = work()
+            if not now:
+                return None
+            ids = args[0]
+            virtual[:] = [ids - vocab_size]
+            return (change_rows(ids, now, lambda _, rows: ids[rows].masked_fill(ids[rows] >= vocab_size, 0)), *args[1:])
+
+        def with_virtual(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+            now = work()
+            if not now:
+                return output
+            numbers = virtual.pop()
+
+            def change(layer: nn.Module, rows: slice) -> torch.Tensor:
+                assert isinstance(layer, PromptLayer)
+                looked_up = F.embedding(numbers[rows].clamp(min=0), layer.prompt_embeddings.to(output.dtype))
+                return torch.where(numbers[rows].unsqueeze(-1) >= 0, looked_up, output[rows])
+
+            return change_rows(output, now, change)
+
+        return [embedding.register_forward_pre_hook(without_virtual), embedding.register_forward_hook(with_virtual)]
+
+
+def build(base: Base, config: MethodConfig) -> Built:
+    """The virtual tokens of one adapter, named `prompt`."""
+    assert isinstance(config, PromptTuningConfig)
+    path, weight = _token_embedding(base.model)
+    layer = PromptLayer(_initial(weight, config, base.tokenize))
+    return Built(
+        placements={"prompt": Placement(TokenEmbedding(path), layer)}, virtual_tokens=config.num_virtual_tokens
+    )
+
+
+def merge(model: nn.Module, built: Built) -> None:
+    """Refuse: virtual tokens are input, not weights."""
+    raise UnsupportedKindError(
+        say("a prompt tuning adapter cannot be merged into the base's weights; serve it on the base, or train lora")
+    )
+
+
+def _token_embedding(model: nn.Module) -> tuple[str, torch.Tensor]:
+    embedding = cast(Any, model).get_input_embeddings()
+    path = next(path for path, module in model.named_modules() if module is embedding)
+    return path, embedding.weight
+
+
+def _initial(weight: torch.Tensor, config: PromptTuningConfig, tokenize: Callable[[str], list[int]]) -> torch.Tensor:
+    count = config.num_virtual_tokens
+    if config.prompt_tuning_init == "RANDOM":
+        return torch.randn(count, weight.shape[1]) * weight.float().std().item()
+    if config.prompt_tuning_init == "SAMPLE_VOCAB":
+        ids = torch.randint(weight.shape[0], (count,))
+    else:
+        tokens = tokenize(config.prompt_tuning_init_text or "")
+        if not tokens:
+            raise ConfigError(say("prompt_tuning_init_text has no tokens; give a text"))
+        ids = torch.tensor(list(islice(cycle(tokens), count)))
+    return weight.detach()[ids.to(weight.device)].to("cpu", torch.float32, copy=True)

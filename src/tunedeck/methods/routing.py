@@ -1,0 +1,67 @@
+"""Which rows of the running batch belong to which adapter."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Neighbouring rows of a batch that use the same adapter; `adapter` None is the bare base."""
+
+    adapter: str | None
+    rows: slice
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A batch in the order of its adapters.
+
+    `order` (batch,) brings the caller's rows into segments, `inverse` (batch,) brings results back; both are None when
+    the rows already stand in order.
+    """
+
+    segments: tuple[Segment, ...]
+    order: torch.Tensor | None
+    inverse: torch.Tensor | None
+
+
+def group_rows(adapters: Sequence[str | None]) -> Grouping:
+    """Group the rows of a batch by adapter, in order of first appearance."""
+    rows_of: dict[str | None, list[int]] = {}
+    for row, adapter in enumerate(adapters):
+        rows_of.setdefault(adapter, []).append(row)
+    segments, start = [], 0
+    for adapter, rows in rows_of.items():
+        segments.append(Segment(adapter, slice(start, start + len(rows))))
+        start += len(rows)
+    order = [row for rows in rows_of.values() for row in rows]
+    if order == list(range(len(order))):
+        return Grouping(tuple(segments), None, None)
+    permutation = torch.tensor(order)
+    return Grouping(tuple(segments), permutation, permutation.argsort())
+
+
+@final
+class Router:
+    """Holds the segments of the batch now running; the sites ask it. One batch runs at a time."""
+
+    def __init__(self) -> None:
+        self.segments: tuple[Segment, ...] = ()
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def routed(self, segments: tuple[Segment, ...]) -> Iterator[None]:
+        """Route the rows of every forward and backward pass inside the block."""
+        with self._lock:
+            before, self.segments = self.segments, segments
+            try:
+                yield
+            finally:
+                self.segments = before

@@ -1,0 +1,1 @@
+"""Base models: where they are found and how they are loaded."""

@@ -1,0 +1,224 @@
+"""Load a base model: frozen, in eval mode, in the precision and with the attention that suit the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+import transformers
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from tunedeck.core.errors import ModelError, TargetError
+from tunedeck.core.messages import listing, say
+from tunedeck.core.model_spec import ModelSpec
+from tunedeck.models.hub import hub_is_reachable, in_hub_cache
+from tunedeck.models.source import ModelSource, find_model, hub_help
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+_SAMPLES_PER_TENSOR = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBase:
+    """A frozen base model and what is known of it."""
+
+    model: nn.Module
+    tokenizer: Any
+    """A transformers tokenizer, or None when the folder has none."""
+    reference: str
+    prefix: str
+    spec: ModelSpec | None
+    untrained: tuple[str, ...]
+    """Parameters that the checkpoint does not carry: the head of a plain encoder, for example."""
+    fingerprint: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the base's weights."""
+        return next(self.model.parameters()).dtype
+
+
+def load_base(
+    reference: str,
+    auto_class: str,
+    *,
+    num_labels: int | None = None,
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> LoadedBase:
+    """Load `reference` with a transformers auto class such as "AutoModelForCausalLM".
+
+    `num_labels` sizes the base's own head when the checkpoint brings none. The same seedless start every time: tensors
+    that the checkpoint lacks are drawn with seed 0. Raises ModelError when the model cannot be found or loaded.
+    """
+    source = find_model(reference)
+    place = _device(device)
+    options = _options(source, trust_remote_code)
+    with _quietly(), _told_as_model_error(source), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = transformers.AutoConfig.from_pretrained(source.location, **options)
+        if num_labels is not None and not _brings_head(config):
+            config.num_labels = num_labels
+        chosen = choose_dtype(dtype, place)
+        auto = getattr(transformers, auto_class)
+        model, report = auto.from_pretrained(
+            source.location,
+            config=config,
+            dtype=chosen,
+            attn_implementation=choose_attention(chosen, place),
+            output_loading_info=True,
+            **options,
+        )
+        tokenizer = _tokenizer(source, options)
+    if report["mismatched_keys"]:
+        raise ModelError(say("{model}: tensors of other shapes than its config says", model=reference))
+    model.requires_grad_(False).eval().to(place)
+    _settle_padding(model, tokenizer)
+    untrained = tuple(sorted(report["missing_keys"]))
+    prefix = model.base_model_prefix
+    return LoadedBase(
+        model=model,
+        tokenizer=tokenizer,
+        reference=reference,
+        prefix=prefix if prefix in dict(model.named_children()) else "",
+        spec=_spec(model),
+        untrained=untrained,
+        fingerprint=fingerprint(model, untrained),
+    )
+
+
+def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it natively, else float32. Raises ModelError for an unknown name."""
+    if dtype in DTYPES:
+        return DTYPES[dtype]
+    if dtype != "auto":
+        raise ModelError(
+            say("unknown dtype {dtype!r}, choose one of: {known}", dtype=dtype, known=listing(["auto", *DTYPES]))
+        )
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32
+
+
+def choose_attention(dtype: torch.dtype, device: torch.device) -> str:
+    """`eager` for bfloat16 on a CPU, where torch's flash kernel is several times slower; else `sdpa`."""
+    return "eager" if device.type == "cpu" and dtype == torch.bfloat16 else "sdpa"
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    features = torch.cpu.get_capabilities()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def fingerprint(model: nn.Module, untrained: tuple[str, ...]) -> str:
+    """sha256 over names, shapes and evenly spaced values (as bfloat16) of the base's tensors, its head left out.
+
+    The same for every task class and precision the base is loaded with.
+    """
+    digest = hashlib.sha256()
+    base = cast(nn.Module, cast(Any, model).base_model)
+    skipped = {name.removeprefix(f"{cast(Any, model).base_model_prefix}.") for name in untrained}
+    for name, tensor in sorted(base.named_parameters()):
+        if name in skipped:
+            continue
+        flat = tensor.detach().flatten()
+        step = max(1, flat.numel() // _SAMPLES_PER_TENSOR)
+        values = flat[::step][:_SAMPLES_PER_TENSOR].to("cpu", torch.bfloat16).view(torch.int16)
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _device(device: str) -> torch.device:
+    if device != "auto":
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise ModelError(say("unknown device {device!r}; use auto, cpu or cuda", device=device)) from error
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _options(source: ModelSource, trust_remote_code: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if source.gguf_file is not None:
+        options["gguf_file"] = source.gguf_file
+    if not Path(source.location).is_dir() and not hub_is_reachable():
+        if not in_hub_cache(source.location):
+            raise ModelError(
+                say("cannot reach the model hub for {model!r}", model=source.reference)
+                + ". "
+                + hub_help(source.reference)
+            )
+        options["local_files_only"] = True
+    return options
+
+
+def _brings_head(config: Any) -> bool:
+    return any("ForSequenceClassification" in name for name in config.architectures or ())
+
+
+def _tokenizer(source: ModelSource, options: dict[str, Any]) -> Any:
+    has_one = source.gguf_file or not Path(source.location).is_dir() or _has_tokenizer(Path(source.location))
+    return transformers.AutoTokenizer.from_pretrained(source.location, **options) if has_one else None
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+    return any((folder / name).exists() for name in names)
+
+
+def _settle_padding(model: Any, tokenizer: Any) -> None:
+    """A padding token for tokenizers without one: the end token, as is usual for decoders."""
+    if tokenizer is not None and tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id if tokenizer is not None else 0
+
+
+def _spec(model: Any) -> ModelSpec | None:
+    try:
+        return ModelSpec.from_config(model.config.to_dict())
+    except TargetError:
+        return None
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' load report and weight-loading bar; the deck says itself what matters."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _told_as_model_error(source: ModelSource) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        if Path(source.location).is_dir():
+            text = say("cannot load the model in {path}: {reason}", path=source.location, reason=reason)
+        else:
+            text = say("cannot load the model {model!r}: {reason}", model=source.reference, reason=reason)
+            text += ". " + hub_help(source.reference)
+        raise ModelError(text) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise ModelError(
+            say("the weights in {path} are damaged: {reason}; fetch them again", path=source.location, reason=error)
+        ) from error

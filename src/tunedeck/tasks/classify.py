@@ -1,0 +1,104 @@
+"""Text classification, one label per text or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, final
+
+import torch
+from torch.nn import functional as F
+
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
+from tunedeck.deck.deck import Deck
+from tunedeck.tasks.text import length_limit, pad, tokenize
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An answer: the likeliest label with its probability, and every label's; `labels` all above 0.5 when multi-label."""
+
+    label: str
+    score: float
+    probabilities: Mapping[str, float]
+    labels: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Classify:
+    """Classify texts into `labels` (taken from the training data when None); `multi_label` allows any number per text.
+
+    `max_length` in tokens, special and virtual ones included; longer texts are cut. Raises ConfigError for fewer than
+    two labels or a label named twice.
+    """
+
+    kind: ClassVar[str] = "classify"
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    peft_task: ClassVar[str] = "SEQ_CLS"
+    has_head: ClassVar[bool] = True
+
+    labels: tuple[str, ...] | None = None
+    multi_label: bool = False
+    max_length: int = 256
+
+    def __post_init__(self) -> None:
+        if self.labels is None:
+            return
+        object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
+        if len(set(self.labels)) != len(self.labels):
+            raise ConfigError(say("a label is named twice: {labels}", labels=", ".join(self.labels)))
+        if len(self.labels) < 2 and not self.multi_label:
+            raise ConfigError(say("classification needs two labels or more, got {labels}", labels=list(self.labels)))
+
+    def with_labels(self, labels: Sequence[str]) -> Classify:
+        """The same task with other labels."""
+        return replace(self, labels=tuple(labels))
+
+    def describe(self) -> dict[str, Any]:
+        """The task as plain JSON values."""
+        labels = None if self.labels is None else list(self.labels)
+        return {"kind": self.kind, "labels": labels, "multi_label": self.multi_label, "max_length": self.max_length}
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of logits (batch, labels) against ids (batch,), or against 0/1 (batch, labels) when multi-label."""
+        if self.multi_label:
+            return F.binary_cross_entropy_with_logits(logits.float(), targets)
+        return F.cross_entropy(logits.float(), targets)
+
+    def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Prediction]:
+        """One Prediction per text."""
+        logits = classify_logits(deck, texts, adapters, self.max_length)
+        return [self._prediction(deck, row, name) for row, name in zip(logits, adapters, strict=True)]
+
+    def _prediction(self, deck: Deck, logits: torch.Tensor, adapter: str | None) -> Prediction:
+        labels = deck.label_names(adapter)
+        own = logits[: len(labels)].double()
+        chances = (own.sigmoid() if self.multi_label else own.softmax(-1)).tolist()
+        best = max(range(len(labels)), key=chances.__getitem__)
+        chosen = tuple(label for label, chance in zip(labels, chances, strict=True) if chance > 0.5)
+        return Prediction(
+            label=labels[best],
+            score=chances[best],
+            probabilities=dict(zip(labels, chances, strict=True)),
+            labels=chosen if self.multi_label else (labels[best],),
+        )
+
+
+def classify_logits(
+    deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int, batch_size: int = 32
+) -> list[torch.Tensor]:
+    """Logits of every text, in order; batches go from short to long texts so that little is padded."""
+    virtual = max((deck.adapter(name).built.virtual_tokens for name in set(adapters) if name is not None), default=0)
+    ids = tokenize(deck, texts, min(max_length, length_limit(deck)) - virtual)
+    order = sorted(range(len(texts)), key=lambda row: len(ids[row]))
+    logits: dict[int, torch.Tensor] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        input_ids, attention_mask = pad(deck, [ids[row] for row in rows])
+        with torch.inference_mode():
+            output = deck(input_ids, attention_mask, adapter=[adapters[row] for row in rows])
+        logits.update(zip(rows, output.logits.float().cpu(), strict=True))
+    return [logits[row] for row in range(len(texts))]

@@ -1,0 +1,111 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunedeck.core.errors import ConfigError, DataError
+from tunedeck.data.labelled import Example, label_names
+from tunedeck.data.split import deduplicated, normalised, split, subset, without_overlap
+
+examples_lists = st.lists(st.builds(Example, st.text(), st.sampled_from([("a",), ("b",), ("c",), (), ("a", "b")])))
+
+
+def made(**counts: int) -> list[Example]:
+    return [Example(f"{label} {number}", (label,)) for label, count in counts.items() for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    "repeat",
+    [
+        "Best flight EVER!",
+        "RT @anna: best flight ever",
+        "rt @anna best flight ever",
+        "@united best flight ever https://t.co/abc",
+        "best   flight\never... www.example.com",
+    ],
+)
+def test_what_a_retweet_adds_does_not_count(repeat):
+    assert normalised(repeat) == "best flight ever"
+
+
+def test_texts_that_differ_in_a_word_or_have_no_words_stay_apart():
+    texts = ["很好，喜欢", "很好，不喜欢", "👍", "👎", "@anna", "@bert", "3.5", "35"]
+    assert len({normalised(text) for text in texts}) == len(texts)
+    assert normalised("很好，喜欢！") == normalised("很好 喜欢")
+
+
+def test_the_first_of_equal_texts_stands_with_its_label():
+    kept, removed = deduplicated([Example("a b", ("x",)), Example("c", ("y",)), Example("RT @u: A, b!", ("z",))])
+    assert (kept, removed) == ([Example("a b", ("x",)), Example("c", ("y",))], 1)
+
+
+@settings(deadline=None)
+@given(examples_lists)
+def test_removing_repeats_twice_removes_nothing_more(examples):
+    kept, removed = deduplicated(examples)
+    assert len(kept) + removed == len(examples)
+    assert deduplicated(kept) == (kept, 0)
+
+
+@settings(deadline=None)
+@given(examples_lists, examples_lists)
+def test_without_overlap_no_text_is_on_both_sides(train, evaluation):
+    kept, removed = without_overlap(train, evaluation)
+    assert len(kept) + removed == len(train)
+    assert not {normalised(e.text) for e in kept} & {normalised(e.text) for e in evaluation}
+
+
+@settings(deadline=None)
+@given(examples_lists, st.floats(0.01, 0.99), st.integers(0, 99))
+def test_a_split_loses_nothing_and_keeps_every_label_in_training(examples, fraction, seed):
+    if len(examples) <= len({example.labels for example in examples}):
+        return
+    train, evaluation = split(examples, fraction, seed)
+    assert sorted(map(repr, train + evaluation)) == sorted(map(repr, examples))
+    assert evaluation
+    assert label_names(train) == label_names(examples)
+
+
+def test_a_split_is_in_proportion_and_the_same_for_a_seed():
+    examples = made(a=60, b=30, c=10)
+    train, evaluation = split(examples, 0.2, seed=3)
+    assert [len([e for e in evaluation if e.labels == (label,)]) for label in "abc"] == [12, 6, 2]
+    assert (train, evaluation) == split(examples, 0.2, seed=3)
+    assert evaluation != split(examples, 0.2, seed=4)[1]
+    assert evaluation == sorted(evaluation, key=examples.index)
+
+
+def test_the_draw_for_a_seed_never_changes():
+    _, evaluation = split(made(a=5, b=5), 0.4, seed=0)
+    assert [example.text for example in evaluation] == ["a 3", "a 4", "b 0", "b 2"]
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
+def test_a_fraction_outside_zero_to_one_is_refused(fraction):
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        split(made(a=4), fraction, 0)
+
+
+@pytest.mark.parametrize("examples", [[], made(a=1, b=1)])
+def test_too_few_examples_to_hold_some_out_is_an_error(examples):
+    with pytest.raises(DataError, match="too few"):
+        split(examples, 0.5, 0)
+
+
+@settings(deadline=None)
+@given(examples_lists, st.integers(1, 30), st.integers(0, 99))
+def test_a_subset_has_the_size_asked_for_and_every_label_that_has_room(examples, size, seed):
+    chosen = subset(examples, size, seed)
+    assert len(chosen) == min(size, len(examples))
+    assert chosen == subset(examples, size, seed)
+    if size >= len({example.labels for example in examples}):
+        assert label_names(chosen) == label_names(examples)
+
+
+def test_a_subset_is_in_proportion():
+    chosen = subset(made(a=60, b=30, c=10), 20, seed=0)
+    assert [len([e for e in chosen if e.labels == (label,)]) for label in "abc"] == [12, 6, 2]
+
+
+def test_a_subset_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="1 or more, got 0"):
+        subset(made(a=4), 0, 0)
