@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
     from tunedeck.tasks.classify import Classify, Prediction
     from tunedeck.tasks.generate import Generate
+    from tunedeck.training.config import DataSettings, TrainingSettings
+    from tunedeck.training.run import TrainingRun, train
 
 __version__ = "0.1.0"
 
@@ -26,18 +28,26 @@ _HOME = {
     "LoraConfig": "methods.lora.config",
     "Prediction": "tasks.classify",
     "PromptTuningConfig": "methods.prompt_tuning.config",
+    "TrainingRun": "training.run",
+    "TrainingSettings": "training.config",
+    "DataSettings": "training.config",
     "TunedeckError": "core.errors",
+    "train": "training.run",
 }
 __all__ = [
     "BottleneckConfig",
     "Classify",
+    "DataSettings",
     "Deck",
     "FullConfig",
     "Generate",
     "LoraConfig",
     "Prediction",
     "PromptTuningConfig",
+    "TrainingRun",
+    "TrainingSettings",
     "TunedeckError",
+    "train",
 ]
 
 

@@ -55,16 +55,17 @@ def tiny_wheel(registry: Path, files: dict[str, bytes] = WHEEL_FILES) -> Bundle:
     return bundle_for(archive, "wheel", ("tiny_part/model/",))
 
 
-def tiny_sdist(registry: Path, files: dict[str, bytes]) -> Bundle:
+def tiny_sdist(registry: Path, files: dict[str, bytes], links: tuple[str, ...] = ()) -> Bundle:
     archive = registry / "tiny-part-1.0.tar.gz"
     with tarfile.open(archive, "w:gz") as sdist:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             sdist.addfile(entry, io.BytesIO(content))
-        link = tarfile.TarInfo("tiny-part-1.0/link.txt")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
-        sdist.addfile(link)
+        for name in links:
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+            sdist.addfile(link)
     return bundle_for(archive, "sdist", ("tiny-part-1.0/data/neg.txt",))
 
 
@@ -131,7 +132,7 @@ def test_a_missing_member_is_an_error_and_keeps_nothing(registry, without_pip):
 
 
 def test_a_link_in_a_source_archive_is_not_followed(registry, without_pip):
-    bundle = replace(tiny_sdist(registry, {}), members=("tiny-part-1.0/link.txt",))
+    bundle = replace(tiny_sdist(registry, {}, links=("tiny-part-1.0/link.txt",)), members=("tiny-part-1.0/link.txt",))
     with pytest.raises(StorageError, match="does not contain"):
         fetch(bundle)
 

@@ -65,7 +65,7 @@ def test_labels_of_any_simple_kind_become_text():
 
 @pytest.mark.parametrize("missing", [None, "", "  ", float("nan")])
 def test_missing_labels_are_counted(missing):
-    with pytest.raises(DataError, match=r"2 labels in column 'label' are missing \(rows 2, 3\)"):
+    with pytest.raises(DataError, match=r"missing labels in column 'label': 2 \(rows 2, 3\)"):
         labels_of("a", missing, missing)
 
 
@@ -95,14 +95,14 @@ def test_a_nested_list_of_labels_is_refused(value):
 
 
 def test_a_missing_label_inside_a_list_is_refused():
-    with pytest.raises(DataError, match="1 labels"):
+    with pytest.raises(DataError, match="missing labels"):
         labels_of(["a", None], multi_label=True)
 
 
 def test_empty_texts_are_counted_and_can_be_dropped():
     made = table(text=["a", "", None, " ", float("nan"), "\n", "", "b"], label=[1, 2, 3, 4, 5, 6, None, 8])
     with pytest.raises(
-        DataError, match=r"6 texts in column 'text' are empty \(rows 2, 3, 4, 5, 6, \.\.\.\).*--drop-empty"
+        DataError, match=r"empty texts in column 'text': 6 \(rows 2, 3, 4, 5, 6, \.\.\.\).*--drop-empty"
     ):
         labelled_examples(made, None, None)
     assert labelled_examples(made, None, None, drop_empty=True) == [Example("a", ("1",)), Example("b", ("8",))]
@@ -125,7 +125,7 @@ def test_numbers_are_texts_and_halves_of_characters_are_replaced():
 
 def test_texts_to_predict_keep_their_rows():
     assert read_texts(table(id=[1, 2], body=["a", "b"]), None) == ["a", "b"]
-    with pytest.raises(DataError, match=r"1 texts .*\(rows 2\)"):
+    with pytest.raises(DataError, match=r"empty texts .*: 1 \(rows 2\)"):
         read_texts(table(text=["a", ""]), None)
 
 
@@ -139,5 +139,5 @@ def test_label_names_are_sorted_by_value_if_all_are_whole_numbers(labels, names)
 
 def test_one_class_is_not_enough():
     assert check_classes([Example("a", ("x",)), Example("b", ("y",))]) == ("x", "y")
-    with pytest.raises(DataError, match="needs two labels or more, the 1 examples have: x"):
+    with pytest.raises(DataError, match=r"needs two labels or more, the examples \(1\) have: x"):
         check_classes([Example("a", ("x",))])

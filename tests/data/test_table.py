@@ -105,7 +105,7 @@ def test_parquet_is_read(tmp_path):
         ("a.jsonl", '{"text": "a"}\n{"text": }\n', "line 2: not valid JSON"),
         ("a.json", '[{"text": "a"},\n{"text": }]', "line 2: not valid JSON"),
         ("a.json", '{\n "data": []\n}', "line 1: not valid JSON"),
-        ("a.jsonl", '{"text": "a"}\n["b"]\n', "line 2: expected an object"),
+        ("a.jsonl", '{"text": "a"}\n\n["b"]\n', "line 3: expected an object"),
         ("a.json", "[1, 2]", "item 1: expected an object"),
         ("a.json", "[" * 200_000, "not valid JSON"),
         ("a.json", "1" * 5000, "line 1"),

@@ -34,7 +34,7 @@ def language() -> str:
     return _language.get() or _language_of_environment()
 
 
-def say(text: str, **values: Any) -> str:
+def say(text: str, /, **values: Any) -> str:
     """Translate `text` and fill in its `{names}` as str.format does."""
     template = _chinese().get(text, text) if language() == "zh" else text
     return template.format(**values)

@@ -13,4 +13,5 @@ else:
 
 def parse_toml(text: str) -> dict[str, Any]:
     """Parse a TOML document."""
-    return tomllib.loads(text)
+    values: dict[str, Any] = tomllib.loads(text)
+    return values

@@ -141,13 +141,12 @@ def _check_width(path: Path, line: int, columns: Columns, values: list[str]) -> 
 def _read_json(path: Path, text: str) -> tuple[Columns, Rows]:
     if not text.lstrip().startswith("["):
         return _read_json_lines(path, text)
-    return _as_table(path, _parse_json(path, text, 1), say("item"))
+    return _as_table(path, list(enumerate(_parse_json(path, text, 1), start=1)), say("item"))
 
 
 def _read_json_lines(path: Path, text: str) -> tuple[Columns, Rows]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    values = [_parse_json(path, line, number) for number, line in lines]
-    return _as_table(path, values, say("line"))
+    return _as_table(path, [(number, _parse_json(path, line, number)) for number, line in lines], say("line"))
 
 
 def _parse_json(path: Path, text: str, first_line: int) -> Any:
@@ -166,8 +165,8 @@ def _parse_json(path: Path, text: str, first_line: int) -> Any:
         ) from error
 
 
-def _as_table(path: Path, values: list[object], unit: str) -> tuple[Columns, Rows]:
-    for number, value in enumerate(values, start=1):
+def _as_table(path: Path, values: list[tuple[int, object]], unit: str) -> tuple[Columns, Rows]:
+    for number, value in values:
         if not isinstance(value, dict):
             raise DataError(
                 say(
@@ -178,7 +177,7 @@ def _as_table(path: Path, values: list[object], unit: str) -> tuple[Columns, Row
                     kind=type(value).__name__,
                 )
             )
-    objects = [value for value in values if isinstance(value, dict)]
+    objects = [value for _, value in values if isinstance(value, dict)]
     columns = tuple(dict.fromkeys(key for row in objects for key in row))
     return columns, [{column: row.get(column) for column in columns} for row in objects]
 

@@ -47,7 +47,7 @@ def labelled_examples(
     if empty and not drop_empty:
         raise DataError(
             say(
-                "{source}: {count} texts in column {column!r} are empty ({rows}); fill them in, or pass --drop-empty",
+                "{source}: empty texts in column {column!r}: {count} ({rows}); fill them in, or pass --drop-empty",
                 source=table.source,
                 count=len(empty),
                 column=text_column,
@@ -71,7 +71,7 @@ def read_texts(table: Table, text: str | None) -> list[str]:
     if empty:
         raise DataError(
             say(
-                "{source}: {count} texts in column {column!r} are empty ({rows}); fill them in or remove these rows",
+                "{source}: empty texts in column {column!r}: {count} ({rows}); fill them in or remove these rows",
                 source=table.source,
                 count=len(empty),
                 column=column,
@@ -95,7 +95,7 @@ def check_classes(examples: Sequence[Example]) -> tuple[str, ...]:
     if len(names) < 2:
         raise DataError(
             say(
-                "a classifier needs two labels or more, the {count} examples have: {names}; check the label column",
+                "a classifier needs two labels or more, the examples ({count}) have: {names}; check the label column",
                 count=len(examples),
                 names=listing(names),
             )
@@ -211,7 +211,7 @@ def _labels(
     if missing:
         raise DataError(
             say(
-                "{source}: {count} labels in column {column!r} are missing ({rows}); fill them in or remove these rows",
+                "{source}: missing labels in column {column!r}: {count} ({rows}); fill them in or remove these rows",
                 source=table.source,
                 count=len(missing),
                 column=column,

@@ -13,7 +13,7 @@ from torch import nn
 from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError, UnknownAdapterError
 from tunedeck.core.messages import listing, nearest, say
 from tunedeck.deck.adapter import Adapter
-from tunedeck.deck.forward import Inputs, run_segments
+from tunedeck.deck.forward import Inputs, position_limit, run_segments
 from tunedeck.deck.heads import last_linear, new_head, stored_head
 from tunedeck.deck.merge import merged_model
 from tunedeck.deck.summary import Summary, summarise
@@ -32,7 +32,8 @@ from tunedeck.models.load import Dtype, LoadedBase, load_base
 class Deck:
     """A frozen base with named adapters at its sites. Open one with `Deck.load`.
 
-    `model` is the transformers model, its classes, names and tensors untouched; `tokenizer` its tokenizer or None.
+    `model` is the transformers model, its classes, names and tensors untouched; `tokenizer` its tokenizer or None;
+    `positions` the longest sequence it takes, virtual tokens included, None without a limit.
     """
 
     def __init__(self, base: LoadedBase, task: Task) -> None:
@@ -40,6 +41,7 @@ class Deck:
         self.task = task
         self.model: Any = base.model
         self.tokenizer = base.tokenizer
+        self.positions = position_limit(base.model)
         self._router = Router()
         self._sites = Sites(base.model, self._router)
         self._adapters: dict[str, Adapter] = {}
@@ -152,7 +154,7 @@ class Deck:
         self._sites.detach(name, adapter.placements())
         del self._adapters[name]
 
-    def predict(self, texts: Sequence[str], adapter: str | None | Sequence[str | None] = None) -> list[Any]:
+    def predict(self, texts: Sequence[str], adapter: str | Sequence[str | None] | None = None) -> list[Any]:
         """Answer each text by the task: one adapter name for all, or one per text; None is the bare base."""
         if isinstance(texts, str):
             raise ConfigError(say("texts must be a list of texts, not one text"))
@@ -163,7 +165,7 @@ class Deck:
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
-        adapter: str | None | Sequence[str | None] = None,
+        adapter: str | Sequence[str | None] | None = None,
     ) -> Any:
         """The transformers output for a batch, all tensors (batch, seq); `adapter` is one name or one per row.
 
@@ -184,6 +186,7 @@ class Deck:
             grouping.segments,
             [adapter.built.virtual_tokens if adapter else 0 for adapter in used],
             [adapter.built.weights if adapter else {} for adapter in used],
+            self.positions,
         )
         if grouping.inverse is not None:
             output = type(output)(logits=output.logits[grouping.inverse.to(output.logits.device)])
@@ -197,7 +200,7 @@ class Deck:
         """Sites, parameters and bytes of an adapter."""
         return summarise(self.base, self.adapter(name))
 
-    def adapters_of_rows(self, adapter: str | None | Sequence[str | None], rows: int) -> list[str | None]:
+    def adapters_of_rows(self, adapter: str | Sequence[str | None] | None, rows: int) -> list[str | None]:
         """One adapter name per row; UnknownAdapterError or ConfigError when the names do not fit."""
         names = [adapter] * rows if adapter is None or isinstance(adapter, str) else list(adapter)
         if len(names) != rows:
@@ -223,10 +226,6 @@ class Deck:
         if self.task.labels is not None and self.base.untrained:
             return self.task.labels
         return tuple(name for _, name in sorted(self.model.config.id2label.items()))
-
-    def record(self, name: str, manifest: Manifest) -> None:
-        """Keep what a training run measured for the adapter's tunedeck.json."""
-        self.adapter(name).manifest = manifest
 
     def _attach(self, adapter: Adapter) -> None:
         adapter.to(next(self.model.parameters()).device).eval()

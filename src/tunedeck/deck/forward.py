@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
@@ -42,10 +43,11 @@ def run_segments(
     segments: Sequence[Segment],
     virtual_tokens: Sequence[int],
     weights: Sequence[Mapping[str, nn.Parameter]],
+    positions: int | None,
 ) -> Any:
     """Run a batch whose rows stand in segments; `virtual_tokens` and `weights` belong to each segment.
 
-    Segments with weights of their own (full fine-tuning) run by themselves, all others together. Returns the output of
+    `positions` is the model's limit. Segments with weights of their own (full fine-tuning) run by themselves, all others together. Returns the output of
     the model with `logits` for the caller's positions; labels that a row does not have are -inf.
     """
     shared = [index for index, own in enumerate(weights) if not own]
@@ -58,7 +60,7 @@ def run_segments(
         rows = torch.cat([torch.arange(segments[i].rows.start, segments[i].rows.stop) for i in indices])
         part = inputs if len(passes) == 1 else inputs.rows(rows.to(inputs.input_ids.device))
         counts = [virtual_tokens[i] for i in indices]
-        widened = _with_virtual_tokens(model, part, chosen, counts)
+        widened = _with_virtual_tokens(model, part, chosen, counts, positions)
         with router.routed(chosen):
             output = _call(model, widened, weights[indices[0]])
         logits = output.logits
@@ -66,7 +68,7 @@ def run_segments(
             return output
         for index, segment, count in zip(indices, chosen, counts, strict=True):
             own = logits[segment.rows]
-            parts[index] = own[:, count : count + inputs.input_ids.shape[1]] if own.dim() == 3 else own
+            parts[index] = _of_callers_positions(own, count, inputs.input_ids.shape[1]) if own.dim() == 3 else own
     return type(output)(logits=concatenate_padded([parts[index] for index in range(len(segments))]))
 
 
@@ -75,6 +77,12 @@ def _call(model: nn.Module, inputs: Inputs, weights: Mapping[str, nn.Parameter])
         return model(**inputs.named())
     own = {name: weight.to(model.get_parameter(name).dtype) for name, weight in weights.items()}
     return functional_call(model, own, kwargs=inputs.named())
+
+
+def _of_callers_positions(logits: torch.Tensor, virtual_tokens: int, seq: int) -> torch.Tensor:
+    """(batch, seq, vocab) without the virtual positions; zeros where `_with_virtual_tokens` has cut padding off."""
+    own = logits[:, virtual_tokens : virtual_tokens + seq]
+    return F.pad(own, (0, 0, 0, seq - own.shape[1])) if own.shape[1] < seq else own
 
 
 def _renumbered(segments: Sequence[Segment]) -> tuple[Segment, ...]:
@@ -87,13 +95,18 @@ def _renumbered(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     return tuple(renumbered)
 
 
-def _with_virtual_tokens(model: Any, inputs: Inputs, segments: Sequence[Segment], counts: Sequence[int]) -> Inputs:
-    """Each row as [virtual tokens][the caller's row][filler up to the longest], so that positions are as in a single run."""
+def _with_virtual_tokens(
+    model: Any, inputs: Inputs, segments: Sequence[Segment], counts: Sequence[int], positions: int | None
+) -> Inputs:
+    """Each row as [virtual tokens][the caller's row][filler up to the longest], so that positions are as in a single run.
+
+    What is padding in every row is cut off where the model has no positions for it.
+    """
     most = max(counts)
     if most == 0:
+        check_length(positions, inputs.input_ids.shape[1])
         return inputs
     ids, seq = inputs.input_ids, inputs.input_ids.shape[1]
-    check_length(model, seq + most)
     vocab_size = model.get_input_embeddings().weight.shape[0]
     wide_ids = ids.new_full((ids.shape[0], seq + most), model.config.pad_token_id)
     mask = torch.zeros_like(wide_ids)
@@ -107,12 +120,27 @@ def _with_virtual_tokens(model: Any, inputs: Inputs, segments: Sequence[Segment]
         mask[rows, count : count + seq] = inputs.attention_mask[rows]
         if inputs.token_type_ids is not None:
             types[rows, count : count + seq] = inputs.token_type_ids[rows]
-    return Inputs(wide_ids, mask, None if inputs.token_type_ids is None else types)
+    width = seq + most
+    if positions is not None and width > positions:
+        check_length(positions, int(mask.any(dim=0).nonzero().max()) + 1)
+        width = positions
+    types = types[:, :width]
+    return Inputs(wide_ids[:, :width], mask[:, :width], None if inputs.token_type_ids is None else types)
 
 
-def check_length(model: Any, length: int) -> None:
+def position_limit(model: Any) -> int | None:
+    """The longest sequence, in tokens, that the model has positions for; None where it has no limit.
+
+    A position table with a padding index, as RoBERTa's, begins to count after it.
+    """
+    limit: int | None = getattr(model.config, "max_position_embeddings", None)
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    unused = next((t.padding_idx + 1 for t in tables if isinstance(t, nn.Embedding) and t.padding_idx is not None), 0)
+    return None if limit is None else limit - unused
+
+
+def check_length(limit: int | None, length: int) -> None:
     """Raise ConfigError when a sequence, its virtual tokens included, is longer than the model's positions."""
-    limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and length > limit:
         raise ConfigError(
             say(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
@@ -88,7 +88,37 @@ def write_adapter(folder: Path, adapter: StoredAdapter, names: ModelNames, name:
 
 def adapter_bytes(folder: Path) -> int:
     """Bytes of an adapter folder on disk."""
-    return sum(os.path.getsize(file) for file in folder.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def base_of(folder: Path) -> str | None:
+    """The base an adapter folder names, None where it names none."""
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        return manifest.base.reference
+    config = read_json(folder / peft.CONFIG)
+    return config.get("base_model_name_or_path") or config.get("model_name") or None
+
+
+def describe_folder(folder: Path) -> dict[str, Any]:
+    """What an adapter folder says of itself, as plain JSON values; no tensor is read."""
+    found = detect_format(folder)
+    manifest = read_manifest(folder)
+    config = read_json(folder / peft.CONFIG) if found != "tunedeck" else {}
+    method = dict(manifest.method) if manifest else {}
+    return {
+        "folder": str(folder),
+        "format": found,
+        "method": method.pop("kind", None) or str(config.get("peft_type") or "bottleneck").lower(),
+        "settings": method or config.get("config") or {key: value for key, value in config.items() if value},
+        "base": base_of(folder),
+        "fingerprint": manifest.base.fingerprint if manifest else None,
+        "task": manifest.task if manifest else {"kind": config.get("task_type")},
+        "metrics": manifest.metrics if manifest else {},
+        "data": manifest.data.model_dump() if manifest and manifest.data else None,
+        "versions": manifest.versions if manifest else {},
+        "bytes": adapter_bytes(folder),
+    }
 
 
 def _is_adapter(folder: Path) -> bool:

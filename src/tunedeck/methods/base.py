@@ -18,8 +18,11 @@ class MethodConfig(Protocol):
     """A method's hyper-parameters: a frozen dataclass that loads no torch."""
 
     kind: ClassVar[str]
-    learning_rate: ClassVar[float]
-    """The default peak learning rate for AdamW."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The default peak learning rate for AdamW."""
+        ...
 
     def count_parameters(self, spec: ModelSpec) -> int:
         """The number of trainable parameters besides the task head, from the config alone."""

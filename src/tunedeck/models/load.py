@@ -15,9 +15,9 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from tunedeck.core.errors import ModelError, TargetError
+from tunedeck.core.hub import hub_is_reachable, in_hub_cache
 from tunedeck.core.messages import listing, say
 from tunedeck.core.model_spec import ModelSpec
-from tunedeck.models.hub import hub_is_reachable, in_hub_cache
 from tunedeck.models.source import ModelSource, find_model, hub_help
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

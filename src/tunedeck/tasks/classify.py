@@ -62,6 +62,20 @@ class Classify:
         labels = None if self.labels is None else list(self.labels)
         return {"kind": self.kind, "labels": labels, "multi_label": self.multi_label, "max_length": self.max_length}
 
+    @classmethod
+    def from_description(cls, values: Mapping[str, Any]) -> Classify:
+        """The task that `describe` described; ConfigError for a task of another kind."""
+        if values.get("kind") != cls.kind:
+            raise ConfigError(
+                say("this adapter is for the task {kind!r}, not for classification", kind=values.get("kind"))
+            )
+        labels = values.get("labels")
+        return cls(
+            labels=tuple(labels) if labels else None,
+            multi_label=bool(values.get("multi_label", False)),
+            max_length=int(values.get("max_length", 256)),
+        )
+
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of logits (batch, labels) against ids (batch,), or against 0/1 (batch, labels) when multi-label."""
         if self.multi_label:
@@ -91,8 +105,7 @@ def classify_logits(
     deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int, batch_size: int = 32
 ) -> list[torch.Tensor]:
     """Logits of every text, in order; batches go from short to long texts so that little is padded."""
-    virtual = max((deck.adapter(name).built.virtual_tokens for name in set(adapters) if name is not None), default=0)
-    ids = tokenize(deck, texts, min(max_length, length_limit(deck)) - virtual)
+    ids = _token_ids(deck, texts, adapters, min(max_length, length_limit(deck)))
     order = sorted(range(len(texts)), key=lambda row: len(ids[row]))
     logits: dict[int, torch.Tensor] = {}
     for start in range(0, len(order), batch_size):
@@ -102,3 +115,16 @@ def classify_logits(
             output = deck(input_ids, attention_mask, adapter=[adapters[row] for row in rows])
         logits.update(zip(rows, output.logits.float().cpu(), strict=True))
     return [logits[row] for row in range(len(texts))]
+
+
+def _token_ids(
+    deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int
+) -> dict[int, list[int]]:
+    """Token ids of every text by its row, each cut to what its own adapter's virtual tokens leave of `max_length`."""
+    rows_of: dict[int, list[int]] = {}
+    for row, name in enumerate(adapters):
+        rows_of.setdefault(0 if name is None else deck.adapter(name).built.virtual_tokens, []).append(row)
+    ids: dict[int, list[int]] = {}
+    for count, rows in rows_of.items():
+        ids.update(zip(rows, tokenize(deck, [texts[row] for row in rows], max_length - count), strict=True))
+    return ids

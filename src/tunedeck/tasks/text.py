@@ -7,7 +7,7 @@ from typing import cast
 
 import torch
 
-from tunedeck.core.errors import ModelError
+from tunedeck.core.errors import ConfigError, ModelError
 from tunedeck.core.messages import say
 from tunedeck.deck.deck import Deck
 
@@ -17,16 +17,22 @@ PAD_TO = 8
 
 def length_limit(deck: Deck) -> int:
     """The longest sequence in tokens that the model's positions and its tokenizer allow."""
-    config = deck.model.config
-    positions = config.max_position_embeddings if "max_position_embeddings" in config.to_dict() else 1_000_000
+    positions = 1_000_000 if deck.positions is None else deck.positions
     return min(positions, deck.tokenizer.model_max_length if deck.tokenizer else positions)
 
 
 def tokenize(deck: Deck, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Token ids of each text with its special tokens, cut to `max_length`; ModelError when the base has no tokenizer."""
+    """Token ids of each text with its special tokens, cut to `max_length`.
+
+    Raises ModelError when the base has no tokenizer, ConfigError when no token of text would be left.
+    """
     if deck.tokenizer is None:
         raise ModelError(
             say("{model} has no tokenizer files; put tokenizer.json beside its config.json", model=deck.base.reference)
+        )
+    if max_length <= deck.tokenizer.num_special_tokens_to_add():
+        raise ConfigError(
+            say("max_length leaves no room for text beside the virtual and the special tokens; raise it or use fewer")
         )
     encoded = deck.tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
     return cast("list[list[int]]", encoded["input_ids"])

@@ -18,9 +18,8 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.errors import TargetError, UnsupportedKindError
-from tunedeck.core.messages import say
+from tunedeck.core.messages import listing, say
 from tunedeck.core.model_spec import BlockSites, ModelSpec, known_model_types
-from tunedeck.core.messages import listing
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.methods.sites import Placement, Work, change_rows, first_tensor

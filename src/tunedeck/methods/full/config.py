@@ -18,8 +18,6 @@ class FullConfig:
     """
 
     kind: ClassVar[str] = "full"
-    learning_rate: ClassVar[float] = 5e-5
-
     layers: Literal["all", "head"] | int = "all"
 
     def __post_init__(self) -> None:
@@ -29,6 +27,11 @@ class FullConfig:
                     "layers must be all, head, or how many of the top layers to train, got {value!r}", value=self.layers
                 )
             )
+
+    @property
+    def learning_rate(self) -> float:
+        """A fresh head alone stands a high rate; trained tensors want a low one."""
+        return 5e-3 if self.layers == "head" else 1e-4
 
     def count_parameters(self, spec: ModelSpec) -> int:
         """The parameters of the chosen part of the base."""

@@ -23,7 +23,7 @@ def select_targets(
     """
     candidates = list(linears)
     if layers_to_transform is not None:
-        missing = sorted(set(layers_to_transform) - {_layer(path) for path in linears if _layer(path) is not None})
+        missing = sorted(set(layers_to_transform) - _layers(linears))
         if missing:
             raise TargetError(
                 say("layers_to_transform names layers {missing} that the model lacks", missing=listing(missing))
@@ -69,11 +69,10 @@ def _check_name(name: str, linears: Sequence[str]) -> None:
             + nearest(name, known)
             + say("; this model has: {known}", known=listing(known))
         )
-    layers = {_layer(path) for path in linears} - {None}
-    matched = {_layer(path) for path in found}
+    layers, matched = _layers(linears), _layers(found)
     if re.search(r"(^|\.)\d+\.", name):
         return  # the name says its layer
-    if matched != {None} and matched != layers:
+    if matched and matched != layers:
         raise TargetError(
             say(
                 "target module {name!r} matches only {count} of {total} layers (not in: {missing}); "
@@ -81,14 +80,18 @@ def _check_name(name: str, linears: Sequence[str]) -> None:
                 name=name,
                 count=len(matched),
                 total=len(layers),
-                missing=listing(sorted(layers - matched, key=lambda layer: layer or 0)),
-                matched=sorted(layer for layer in matched if layer is not None),
+                missing=listing(sorted(layers - matched)),
+                matched=sorted(matched),
             )
         )
 
 
 def _ends_with(path: str, name: str) -> bool:
     return path == name or path.endswith(f".{name}")
+
+
+def _layers(paths: Sequence[str]) -> set[int]:
+    return {layer for path in paths if (layer := _layer(path)) is not None}
 
 
 def _layer(path: str) -> int | None:

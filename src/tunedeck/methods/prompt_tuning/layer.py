@@ -18,6 +18,9 @@ from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 from tunedeck.methods.sites import Placement, Work, change_rows
 
+_SAMPLED_WORDS = 1024
+"""Enough words of the vocabulary to learn how large its vectors are."""
+
 
 @final
 class PromptLayer(nn.Module):
@@ -66,8 +69,8 @@ class TokenEmbedding:
 def build(base: Base, config: MethodConfig) -> Built:
     """The virtual tokens of one adapter, named `prompt`."""
     assert isinstance(config, PromptTuningConfig)
-    path, weight = _token_embedding(base.model)
-    layer = PromptLayer(_initial(weight, config, base.tokenize))
+    path, embedding = _token_embedding(base.model)
+    layer = PromptLayer(_initial(embedding, config, base.tokenize))
     return Built(
         placements={"prompt": Placement(TokenEmbedding(path), layer)}, virtual_tokens=config.num_virtual_tokens
     )
@@ -80,16 +83,18 @@ def merge(model: nn.Module, built: Built) -> None:
     )
 
 
-def _token_embedding(model: nn.Module) -> tuple[str, torch.Tensor]:
+def _token_embedding(model: nn.Module) -> tuple[str, nn.Module]:
     embedding = cast(Any, model).get_input_embeddings()
     path = next(path for path, module in model.named_modules() if module is embedding)
-    return path, embedding.weight
+    return path, embedding
 
 
-def _initial(weight: torch.Tensor, config: PromptTuningConfig, tokenize: Callable[[str], list[int]]) -> torch.Tensor:
-    count = config.num_virtual_tokens
+def _initial(embedding: nn.Module, config: PromptTuningConfig, tokenize: Callable[[str], list[int]]) -> torch.Tensor:
+    """The embedding's own output for the chosen words: Gemma 3 scales what it looks up."""
+    count, weight = config.num_virtual_tokens, cast(torch.Tensor, embedding.weight)
     if config.prompt_tuning_init == "RANDOM":
-        return torch.randn(count, weight.shape[1]) * weight.float().std().item()
+        words = _embedded(embedding, torch.randint(weight.shape[0], (_SAMPLED_WORDS,)))
+        return torch.randn(count, words.shape[1]) * words.std()
     if config.prompt_tuning_init == "SAMPLE_VOCAB":
         ids = torch.randint(weight.shape[0], (count,))
     else:
@@ -97,4 +102,10 @@ def _initial(weight: torch.Tensor, config: PromptTuningConfig, tokenize: Callabl
         if not tokens:
             raise ConfigError(say("prompt_tuning_init_text has no tokens; give a text"))
         ids = torch.tensor(list(islice(cycle(tokens), count)))
-    return weight.detach()[ids.to(weight.device)].to("cpu", torch.float32, copy=True)
+    return _embedded(embedding, ids)
+
+
+def _embedded(embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        vectors: torch.Tensor = embedding(ids.to(cast(torch.Tensor, embedding.weight).device))
+    return vectors.to("cpu", torch.float32, copy=True)

@@ -1,0 +1,93 @@
+"""`tunedeck adapters list | show | convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunedeck.cli.console import megabytes, print_json, print_table, tell
+from tunedeck.cli.opening import adapter_name, open_deck
+from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
+from tunedeck.core.messages import listing, say
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("list", help=say("the adapters below a folder"))
+def list_adapters(
+    root: Annotated[Path, typer.Argument(help=say("where to look"))] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+) -> None:
+    """Every adapter folder below `root`, with what it says of itself."""
+    from tunedeck.formats.folder import describe_folder
+
+    if not root.is_dir():
+        raise AdapterFileError(say("there is no folder {path}", path=root))
+    marks = {file.parent for name in ("adapter_config.json", "tunedeck.json") for file in root.rglob(name)}
+    found = [{"name": adapter_name(folder), **describe_folder(folder)} for folder in sorted(marks)]
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        say("Adapters in {path}", path=root),
+        [say("name"), say("format"), say("method"), say("base"), "accuracy", say("bytes"), say("folder")],
+        [
+            [one["name"], one["format"], one["method"], one["base"] or "?",
+             "" if "accuracy" not in one["metrics"] else f"{one['metrics']['accuracy']:.3f}", megabytes(one["bytes"]), one["folder"]]
+            for one in found
+        ],
+        numbers_from=9,
+    )  # fmt: skip
+
+
+@app.command("show", help=say("what one adapter folder holds"))
+def show(
+    folder: Annotated[Path, typer.Argument(help=say("adapter folder"))],
+    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+) -> None:
+    """One adapter in full: settings, labels, metrics, data, base, size."""
+    from tunedeck.formats.folder import describe_folder
+
+    found = describe_folder(folder)
+    if as_json:
+        print_json(found)
+        return
+    rows = [[key, listing(value) if isinstance(value, list) else str(value)] for key, value in _flat(found).items()]
+    print_table("", [say("what"), say("value")], rows, numbers_from=9)
+
+
+@app.command("convert", help=say("rewrite an adapter in its kind's own format, checked against a base"))
+def convert(
+    source: Annotated[Path, typer.Argument(help=say("adapter folder"))],
+    target: Annotated[Path, typer.Argument(help=say("new folder"))],
+    to: Annotated[str | None, typer.Option(help=say("peft, adapterhub or tunedeck; the kind's own by default"))] = None,
+    model: Annotated[str | None, typer.Option(help=say("the base; the one the adapter names by default"))] = None,
+    any_base: Annotated[
+        bool, typer.Option("--any-base", help=say("insist on another base than it was trained on"))
+    ] = False,
+) -> None:
+    """Load an adapter on its base and save it again, with tunedeck.json beside it."""
+    from tunedeck.formats.folder import FORMATS
+
+    if target.exists():
+        raise AdapterFileError(say("{path} exists; choose another place", path=target))
+    deck, (name,) = open_deck([source], model, "float32", any_base)
+    kind = deck.adapter(name).config.kind
+    if to is not None and to != FORMATS[kind]:
+        raise UnsupportedKindError(
+            say(
+                "a {kind} adapter is kept as {format}; {to} has no place for it", kind=kind, format=FORMATS[kind], to=to
+            )
+        )
+    deck.save(name, target)
+    tell(say("wrote {path} ({format})", path=target, format=FORMATS[kind]))
+
+
+def _flat(value: dict[str, object], start: str = "") -> dict[str, object]:
+    """Nested keys as `a.b`."""
+    flat: dict[str, object] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{start}{key}.") if isinstance(inner, dict) else {f"{start}{key}": inner}
+    return flat

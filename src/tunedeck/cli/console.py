@@ -1,0 +1,44 @@
+"""Where output goes: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def tell(text: str) -> None:
+    """Say something to the person that is no result."""
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for machines."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> None:
+    """Print a result for people; columns from `numbers_from` on are numbers, set to the right."""
+    keep_first = max((len(row[0]) for row in rows), default=0) < 32
+    table = Table(title=title or None, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(
+            column,
+            justify="right" if index >= numbers_from else "left",
+            overflow="fold",
+            no_wrap=keep_first and index == 0,
+        )
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def megabytes(count: float) -> str:
+    """Bytes for people, decimal units."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"

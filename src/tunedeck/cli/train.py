@@ -1,0 +1,116 @@
+"""`tunedeck train`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tunedeck.cli.console import megabytes, print_json, print_table, tell
+from tunedeck.cli.main import INTERRUPTED
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
+
+DATA, METHOD, LOOP = say("Data"), say("Method"), say("Training")
+
+
+def train(
+    run_file: Annotated[Path | None, typer.Argument(help=say("a YAML run file; flags override its keys"))] = None,
+    model: Annotated[str | None, typer.Option(help=say("hub id, folder, .gguf file, ms: or bundled: name"))] = None,
+    data: Annotated[str | None, typer.Option(help=say("training data: file, hub id or bundled: name"), rich_help_panel=DATA)] = None,
+    eval_data: Annotated[str | None, typer.Option(help=say("evaluation data; else a part is held out"), rich_help_panel=DATA)] = None,
+    eval_fraction: Annotated[float | None, typer.Option(help=say("share held out for evaluation"), rich_help_panel=DATA)] = None,
+    text: Annotated[str | None, typer.Option(help=say("text column"), rich_help_panel=DATA)] = None,
+    label: Annotated[str | None, typer.Option(help=say("label column"), rich_help_panel=DATA)] = None,
+    encoding: Annotated[str | None, typer.Option(help=say("encoding of the files, such as gb18030"), rich_help_panel=DATA)] = None,
+    drop_empty: Annotated[bool | None, typer.Option("--drop-empty", help=say("leave out empty texts"), rich_help_panel=DATA)] = None,
+    train_size: Annotated[int | None, typer.Option(help=say("train on so many examples only"), rich_help_panel=DATA)] = None,
+    eval_size: Annotated[int | None, typer.Option(help=say("evaluate on so many examples only"), rich_help_panel=DATA)] = None,
+    multi_label: Annotated[bool | None, typer.Option("--multi-label", help=say("any number of labels per text"), rich_help_panel=DATA)] = None,
+    max_length: Annotated[int | None, typer.Option(help=say("cut texts to so many tokens"), rich_help_panel=DATA)] = None,
+    method: Annotated[str | None, typer.Option(help=say("lora, bottleneck, prompt_tuning, full or head"), rich_help_panel=METHOD)] = None,
+    r: Annotated[int | None, typer.Option("--r", help=say("LoRA rank"), rich_help_panel=METHOD)] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help=say("LoRA scale: alpha / r"), rich_help_panel=METHOD)] = None,
+    target_modules: Annotated[str | None, typer.Option(help=say("names with commas, a regular expression, or all-linear"), rich_help_panel=METHOD)] = None,
+    reduction_factor: Annotated[float | None, typer.Option(help=say("bottleneck width: hidden size / this"), rich_help_panel=METHOD)] = None,
+    num_virtual_tokens: Annotated[int | None, typer.Option(help=say("prompt tuning length"), rich_help_panel=METHOD)] = None,
+    epochs: Annotated[float | None, typer.Option(help=say("passes over the data"), rich_help_panel=LOOP)] = None,
+    max_steps: Annotated[int | None, typer.Option(help=say("stop after so many steps"), rich_help_panel=LOOP)] = None,
+    batch_size: Annotated[int | None, typer.Option(help=say("examples per batch"), rich_help_panel=LOOP)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help=say("peak learning rate; each method has a default"), rich_help_panel=LOOP)] = None,
+    seed: Annotated[int | None, typer.Option(help=say("seed of initialisation and order"), rich_help_panel=LOOP)] = None,
+    patience: Annotated[int | None, typer.Option(help=say("stop after so many evaluations without a better one"), rich_help_panel=LOOP)] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16", rich_help_panel=LOOP)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda", rich_help_panel=LOOP)] = None,
+    trust_remote_code: Annotated[bool | None, typer.Option("--trust-remote-code", help=say("run code that comes with a model; off by default"))] = None,
+    name: Annotated[str | None, typer.Option(help=say("the adapter's name"))] = None,
+    out: Annotated[Path | None, typer.Option(help=say("run folder"))] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=say("replace an earlier run in that folder"))] = False,
+    settings: Annotated[list[str] | None, typer.Option("--set", help=say("any other key, as training.warmup=0.1"))] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+) -> None:  # fmt: skip
+    """Train an adapter and write a run folder."""
+    from tunedeck.training.config import override, parsed_assignments, read_run_file, run_config
+
+    values = read_run_file(run_file) if run_file else {}
+    if method is not None:
+        values = {**values, "method": method}  # another method's own keys would not fit
+    flags = {
+        "model": model, "data.train": data, "data.eval": eval_data, "data.eval_fraction": eval_fraction, "data.text": text,
+        "data.label": label, "data.encoding": encoding, "data.drop_empty": drop_empty, "data.train_size": train_size,
+        "data.eval_size": eval_size, "task.multi_label": multi_label, "task.max_length": max_length, "method.r": r,
+        "method.lora_alpha": lora_alpha, "method.target_modules": _targets(target_modules),
+        "method.reduction_factor": reduction_factor, "method.num_virtual_tokens": num_virtual_tokens,
+        "training.epochs": epochs, "training.max_steps": max_steps, "training.batch_size": batch_size,
+        "training.learning_rate": learning_rate, "training.seed": seed, "training.patience": patience,
+        "dtype": dtype, "device": device, "trust_remote_code": trust_remote_code, "name": name,
+        "out": None if out is None else str(out),
+    }  # fmt: skip
+    config = run_config(override(values, {**flags, **parsed_assignments(settings or [])}))
+    kind = str(config.method["kind"])
+    folder = Path(config.out or Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if (folder / "events.jsonl").exists() and not overwrite:
+        raise ConfigError(say("{path} holds an earlier run; choose another --out, or --overwrite it", path=folder))
+    from tunedeck.training.run import run_training
+
+    run = run_training(config, folder, tell=lambda text: None if as_json else tell(text))
+    if as_json:
+        print_json(run.to_json())
+    else:
+        _report(run)
+    if run.stopped == "interrupted":
+        tell(
+            say(
+                "stopped by Ctrl-C: the run ended early, and its adapter is saved whole in {path}",
+                path=run.adapter_folder,
+            )
+        )
+        raise typer.Exit(INTERRUPTED)
+
+
+def _report(run: Any) -> None:
+    rows = [[name, f"{value:.4f}"] for name, value in run.metrics.items()]
+    rows += [
+        [
+            say("training"),
+            f"{run.measurement.train_s:.1f} s, " + say("{rate:.0f} examples/s", rate=run.measurement.examples_per_s),
+        ],
+        [say("peak memory"), megabytes(run.measurement.peak_memory_bytes)],
+        [say("adapter"), f"{run.adapter_folder} ({megabytes(run.to_json()['adapter_bytes'])})"],
+    ]
+    print_table(
+        say("Result (best evaluation, step {step})", step=run.best_step),
+        [say("what"), say("value")],
+        rows,
+        numbers_from=9,
+    )
+    tell(say('use it: tunedeck predict --adapter {path} "a text"', path=run.adapter_folder))
+
+
+def _targets(text: str | None) -> str | list[str] | None:
+    """`query,value` is a list of names; all-linear or anything with a character no name has is one string."""
+    if text is None or text == "all-linear" or any(character in text for character in "*\\()[]|+^$?"):
+        return text
+    return [name.strip() for name in text.split(",")]

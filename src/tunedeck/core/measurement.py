@@ -1,0 +1,101 @@
+"""What a run measured on this machine: the planner reads these files, the user sees them beside the prediction."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, final
+
+import psutil
+
+_INTERVAL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine a measurement was taken on."""
+
+    system: str
+    cpu: str
+    cpu_cores: int
+    memory_bytes: int
+    gpu: str | None = None
+    gpu_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One training run in numbers; seconds are wall-clock, memory is of the whole process."""
+
+    machine: Machine
+    device: str
+    dtype: str
+    model: str
+    method: str
+    batch_size: int
+    steps: int
+    train_s: float
+    """Training steps alone, without loading and evaluation."""
+    eval_s: float
+    step_s: float
+    """Median of a step."""
+    examples_per_s: float
+    tokens_per_s: float
+    """Real tokens, padding not counted."""
+    padded_share: float
+    """Share of the processed positions that was padding, 0 to 1."""
+    peak_memory_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def this_machine() -> Machine:
+    """The machine at hand, its GPU left to whoever loads torch."""
+    return Machine(
+        system=f"{platform.system()} {platform.machine()}",
+        cpu=_cpu_name(),
+        cpu_cores=os.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+    )
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@final
+class PeakMemory:
+    """Samples this process's resident memory in a thread while the block runs; `peak_bytes` is the highest seen."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self.peak_bytes = 0
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while True:
+            self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss)
+            if self._done.wait(_INTERVAL_S):
+                return

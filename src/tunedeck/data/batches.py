@@ -1,0 +1,25 @@
+"""Which examples form a batch: neighbours in length, so that little is padded, in an order that changes every epoch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+BUCKET_BATCHES = 50
+
+
+def length_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
+    """Indices of one epoch's batches, every example once.
+
+    Examples are shuffled, each run of BUCKET_BATCHES batches is sorted by length and cut, and the batches are shuffled
+    again. The same seed gives the same batches on every machine.
+    """
+    chooser = random.Random(seed)
+    order = list(range(len(lengths)))
+    chooser.shuffle(order)
+    batches: list[list[int]] = []
+    for start in range(0, len(order), batch_size * BUCKET_BATCHES):
+        bucket = sorted(order[start : start + batch_size * BUCKET_BATCHES], key=lambda index: lengths[index])
+        batches += [bucket[at : at + batch_size] for at in range(0, len(bucket), batch_size)]
+    chooser.shuffle(batches)
+    return batches

@@ -1,0 +1,1 @@
+"""Training: a run file, the visible loop, and what it leaves behind."""

@@ -1,0 +1,189 @@
+"""A run, described by one YAML file; every key has a flag, and an unknown key names the nearest valid one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import listing, nearest, say
+from tunedeck.methods.base import MethodConfig
+from tunedeck.methods.bottleneck.config import KINDS, OLD_NAMES
+from tunedeck.methods.registry import config_of
+
+SHORT_NAMES: Mapping[str, Mapping[str, Any]] = {
+    "head": {"kind": "full", "layers": "head"},
+    **{name: {"kind": "bottleneck", "name": name} for name in (*KINDS, *OLD_NAMES)},
+}
+"""Names for a method with one setting fixed."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSettings(_Settings):
+    """Where the examples come from and how they are split."""
+
+    train: str
+    eval: str | None = None
+    eval_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share held out for evaluation when `eval` names no file."""
+    text: str | None = None
+    label: str | None = None
+    encoding: str = "utf-8"
+    drop_empty: bool = False
+    deduplicate: bool = True
+    """Keep one of each group of texts that are equal but for case, retweet marks, mentions, links and punctuation."""
+    train_size: int | None = Field(None, ge=1)
+    eval_size: int | None = Field(None, ge=1)
+    split_seed: int = 0
+
+
+class TaskSettings(_Settings):
+    """What to train for."""
+
+    kind: Literal["classify"] = "classify"
+    labels: tuple[str, ...] | None = None
+    multi_label: bool = False
+    max_length: int = Field(256, ge=4)
+
+
+class TrainingSettings(_Settings):
+    """The loop. Times are in optimizer steps, `warmup` is a share of all steps."""
+
+    epochs: float = Field(2.0, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    batch_size: int = Field(32, ge=1)
+    accumulation: int = Field(1, ge=1)
+    learning_rate: float | None = Field(None, gt=0)
+    """None takes the method's default."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = Field(0.06, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float | None = Field(1.0, gt=0)
+    seed: int = 0
+    eval_every: int | None = Field(None, ge=1)
+    """Steps between evaluations; None evaluates at the end of each epoch."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many evaluations without a better one."""
+    best_by: Literal["accuracy", "macro_f1", "micro_f1", "loss"] = "accuracy"
+
+
+class RunConfig(_Settings):
+    """One run: the content of a run file."""
+
+    model: str
+    data: DataSettings
+    task: TaskSettings = TaskSettings()
+    method: dict[str, Any] = Field(default_factory=lambda: {"kind": "lora"})
+    """`kind` and that method's own keys; a name alone will do."""
+    training: TrainingSettings = TrainingSettings()
+    name: str | None = None
+    """The adapter's name; the output folder's by default."""
+    out: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _named_method(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **value,
+            **SHORT_NAMES.get(str(value.get("kind")), {"kind": str(value.get("kind", "lora")).replace("-", "_")}),
+        }
+
+    def method_config(self) -> MethodConfig:
+        """The method's typed config; raises ConfigError or UnsupportedKindError."""
+        values = dict(self.method)
+        return config_of(str(values.pop("kind", "lora")), values)
+
+
+def read_run_file(path: Path) -> dict[str, Any]:
+    """The plain values of a run file; ConfigError when it is missing or is no YAML mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(say("cannot read the run file {path}: {reason}", path=path, reason=error)) from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(say("the run file {path} is not YAML: {reason}", path=path, reason=reason)) from error
+    if not isinstance(values, dict):
+        raise ConfigError(say("the run file {path} must hold keys such as model and data", path=path))
+    return values
+
+
+def override(values: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with dotted keys set, as `training.epochs`; a flag that is None changes nothing."""
+    changed = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for dotted, value in flags.items():
+        if value is None:
+            continue
+        *parents, last = dotted.split(".")
+        place = changed
+        for parent in parents:
+            if parent == "method" and isinstance(place.get(parent), str):
+                place[parent] = {"kind": place[parent]}
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(say("{key} is not a group of keys", key=parent))
+        place[last] = value
+    return changed
+
+
+def parsed_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs as dotted keys and YAML values; ConfigError for anything else."""
+    parsed: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise ConfigError(say("--set takes key=value, got {value!r}", value=assignment))
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(say("--set {key}: the value {value!r} is not YAML", key=key, value=value)) from error
+    return parsed
+
+
+def run_config(values: Mapping[str, Any]) -> RunConfig:
+    """Validate a run's plain values; ConfigError names the key, the value seen and the nearest valid key."""
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+    config.method_config()
+    return config
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = list(_fields(path[:-1]))
+        text = say("unknown key {key!r}", key=key) + nearest(path[-1], known)
+        return text + say("; allowed: {known}", known=listing(known))
+    if first["type"] == "missing":
+        return say("the key {key!r} is missing", key=key)
+    return say("{key}: {reason}, got {value!r}", key=key, reason=first["msg"], value=first["input"])
+
+
+def _fields(path: list[str]) -> Mapping[str, Any]:
+    model: Any = RunConfig
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        model = next((t for t in get_args(annotation) if isinstance(t, type)), annotation)
+    fields: Mapping[str, Any] = model.model_fields
+    return fields

@@ -1,0 +1,47 @@
+"""Classification metrics from logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from tunedeck.tasks.classify import Classify
+
+
+def classification_metrics(task: Classify, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    """accuracy, macro_f1, micro_f1 and loss of logits (examples, labels), each 0 to 1 but the loss.
+
+    `accuracy` counts a multi-label example only when all its labels are right. A label that neither occurs nor is
+    predicted does not enter macro_f1, as in scikit-learn's f1_score over the labels that are present.
+    """
+    loss = task.loss(logits, targets).item()
+    if task.multi_label:
+        predicted, actual = logits > 0, targets > 0.5
+    else:
+        width = logits.shape[1]
+        predicted = torch.nn.functional.one_hot(logits.argmax(-1), width).bool()
+        actual = torch.nn.functional.one_hot(targets, width).bool()
+    true_positive = (predicted & actual).sum(0).double()
+    wrong = (predicted ^ actual).sum(0).double()
+    present = (true_positive + wrong) > 0
+    f1 = 2 * true_positive[present] / (2 * true_positive[present] + wrong[present])
+    total = 2 * true_positive.sum() + wrong.sum()
+    return {
+        "accuracy": (predicted == actual).all(-1).double().mean().item(),
+        "macro_f1": f1.mean().item() if len(f1) else 0.0,
+        "micro_f1": (2 * true_positive.sum() / total).item() if total > 0 else 0.0,
+        "loss": loss,
+    }
+
+
+def targets_of(task: Classify, labels: Sequence[tuple[str, ...]]) -> torch.Tensor:
+    """Label ids (examples,), or 0/1 floats (examples, labels) when multi-label."""
+    assert task.labels is not None
+    position = {label: index for index, label in enumerate(task.labels)}
+    if not task.multi_label:
+        return torch.tensor([position[own[0]] for own in labels])
+    targets = torch.zeros(len(labels), len(task.labels))
+    for row, own in enumerate(labels):
+        targets[row, [position[label] for label in own]] = 1.0
+    return targets

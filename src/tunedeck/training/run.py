@@ -1,0 +1,207 @@
+"""One training run from settings to a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tunedeck.core.errors import DataError
+from tunedeck.core.measurement import Measurement, PeakMemory, this_machine
+from tunedeck.core.messages import say
+from tunedeck.core.storage import write_json, write_text
+from tunedeck.deck.deck import Deck
+from tunedeck.formats.folder import adapter_bytes
+from tunedeck.formats.manifest import DataRecord
+from tunedeck.tasks.classify import Classify
+from tunedeck.training.config import DataSettings, RunConfig, TrainingSettings
+from tunedeck.training.dataset import Dataset, read_dataset
+from tunedeck.training.events import EventLog
+from tunedeck.training.loop import Loop, Outcome
+from tunedeck.training.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """What a run achieved and where it lies."""
+
+    adapter: str
+    metrics: dict[str, float]
+    measurement: Measurement
+    stopped: str
+    """"finished", "early" when patience ran out, or "interrupted" by Ctrl-C."""
+    best_step: int
+    folder: Path | None
+    """The run folder; None when `out` was not given."""
+
+    @property
+    def adapter_folder(self) -> Path | None:
+        """The saved adapter inside the run folder."""
+        return self.folder / "adapter" if self.folder else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Metrics by name, times in seconds and paths, as plain JSON values."""
+        return {
+            "adapter": self.adapter,
+            **self.metrics,
+            "train_s": self.measurement.train_s,
+            "eval_s": self.measurement.eval_s,
+            "examples_per_s": self.measurement.examples_per_s,
+            "peak_memory_bytes": self.measurement.peak_memory_bytes,
+            "steps": self.measurement.steps,
+            "best_step": self.best_step,
+            "stopped": self.stopped,
+            "run": None if self.folder is None else str(self.folder),
+            "adapter_folder": None if self.adapter_folder is None else str(self.adapter_folder),
+            "adapter_bytes": None if self.adapter_folder is None else adapter_bytes(self.adapter_folder),
+        }
+
+
+def train(
+    deck: Deck,
+    adapter: str,
+    data: str | DataSettings | Dataset,
+    *,
+    epochs: float | None = None,
+    settings: TrainingSettings | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> TrainingRun:
+    """Train a deck's adapter on labelled data and leave it in the deck at its best state.
+
+    `data` is a file, a hub id, a `bundled:` name, or settings that say more. With `out`, a run folder is written:
+    events.jsonl as it goes, then metrics.json, measurement.json and adapter/. Ctrl-C ends the run early and keeps the best state.
+    Raises DataError for data that is not usable, TrainingError when the loss is no longer a number.
+    """
+    settings = settings or TrainingSettings()
+    if epochs is not None:
+        settings = settings.model_copy(update={"epochs": epochs})
+    dataset = data if isinstance(data, Dataset) else _dataset(deck, adapter, data)
+    if deck.adapter(adapter).labels is None:
+        deck.set_labels(adapter, dataset.labels, seed=settings.seed)
+    if deck.adapter(adapter).labels != dataset.labels:
+        raise DataError(
+            say(
+                "the data has the labels {theirs}, the adapter {ours}",
+                theirs=list(dataset.labels),
+                ours=list(deck.adapter(adapter).labels or ()),
+            )
+        )
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    batch_examples = settings.batch_size * settings.accumulation
+    with (
+        EventLog(folder / "events.jsonl" if folder else None) as log,
+        PeakMemory() as memory,
+        Progress(adapter, batch_examples, progress) as shown,
+    ):
+        outcome = Loop(deck, adapter, dataset, settings, log).run(shown)
+    measurement = _measurement(deck, adapter, settings, outcome, memory.peak_bytes)
+    run = TrainingRun(adapter, outcome.metrics, measurement, outcome.stopped, outcome.best_step, folder)
+    _record(deck, dataset, run)
+    return run
+
+
+def run_training(config: RunConfig, out: Path, tell: Callable[[str], None], progress: bool = True) -> TrainingRun:
+    """Carry out a run file: read the data, load the base, add the adapter, train it, write the run folder.
+
+    `tell` is given what a person wants to know before training starts.
+    """
+    dataset = read_dataset(config.data, multi_label=config.task.multi_label, labels=config.task.labels)
+    tell(_described(dataset))
+    task = Classify(labels=dataset.labels, multi_label=config.task.multi_label, max_length=config.task.max_length)
+    deck = Deck.load(
+        config.model, task, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code
+    )
+    name = config.name or out.resolve().name
+    deck.add(name, config.method_config(), seed=config.training.seed)
+    summary = deck.summary(name)
+    tell(
+        say(
+            "{kind} on {model} in {dtype}: {trainable:,} of {total:,} parameters train ({share:.2%}), the head's {head:,} included",
+            kind=summary.kind,
+            model=config.model,
+            dtype=str(deck.base.dtype).removeprefix("torch."),
+            trainable=summary.trainable_parameters,
+            total=summary.base_parameters,
+            share=summary.trainable_share,
+            head=summary.head_parameters,
+        )
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    return train(deck, name, dataset, settings=config.training, out=out, progress=progress)
+
+
+def _described(dataset: Dataset) -> str:
+    """Class balance and lengths in a line."""
+    found = dataset.statistics()
+    balance = ", ".join(f"{label} {count / found.size:.0%}" for label, count in found.label_counts.items())
+    return say(
+        "{source}: {train} examples to train on, {held_out} held out, {removed} repeats left out; {balance}; "
+        "length in characters: mean {mean:.0f}, median {median:.0f}, 95% below {p95:.0f}, longest {longest}",
+        source=dataset.source,
+        train=found.size,
+        held_out=len(dataset.evaluation),
+        removed=dataset.removed,
+        balance=balance,
+        mean=found.mean_characters,
+        median=found.median_characters,
+        p95=found.p95_characters,
+        longest=found.max_characters,
+    )
+
+
+def _dataset(deck: Deck, adapter: str, data: str | DataSettings) -> Dataset:
+    settings = DataSettings(train=data) if isinstance(data, str) else data
+    task = deck.adapter(adapter).task
+    assert isinstance(task, Classify)
+    return read_dataset(settings, multi_label=task.multi_label, labels=task.labels)
+
+
+def _measurement(
+    deck: Deck, adapter: str, settings: TrainingSettings, outcome: Outcome, peak_bytes: int
+) -> Measurement:
+    machine = this_machine()
+    device = next(deck.model.parameters()).device
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        machine = replace(machine, gpu=properties.name, gpu_memory_bytes=properties.total_memory)
+        peak_bytes = torch.cuda.max_memory_allocated(device)
+    return Measurement(
+        machine=machine,
+        device=str(device),
+        dtype=str(deck.base.dtype).removeprefix("torch."),
+        model=deck.base.reference,
+        method=deck.adapter(adapter).config.kind,
+        batch_size=settings.batch_size * settings.accumulation,
+        steps=outcome.steps,
+        train_s=outcome.train_s,
+        eval_s=outcome.eval_s,
+        step_s=outcome.step_s,
+        examples_per_s=outcome.examples / outcome.train_s if outcome.steps else 0.0,
+        tokens_per_s=outcome.tokens / outcome.train_s if outcome.steps else 0.0,
+        padded_share=1 - outcome.tokens / outcome.positions if outcome.positions else 0.0,
+        peak_memory_bytes=peak_bytes,
+    )
+
+
+def _record(deck: Deck, dataset: Dataset, run: TrainingRun) -> None:
+    """Keep metrics, data and measurement with the adapter, and write what the run folder ends with."""
+    adapter = deck.adapter(run.adapter)
+    adapter.manifest = adapter.manifest.model_copy(
+        update={
+            "metrics": run.metrics,
+            "data": DataRecord(source=dataset.source, sha256=dataset.sha256, examples=len(dataset.train)),
+            "measurement": run.measurement.to_json(),
+        }
+    )
+    if run.folder is not None and run.adapter_folder is not None:
+        deck.save(run.adapter, run.adapter_folder)
+        write_json(run.folder / "measurement.json", run.measurement.to_json())
+        write_json(run.folder / "metrics.json", {"stopped": run.stopped, "best_step": run.best_step, **run.metrics})
