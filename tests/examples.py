@@ -41,7 +41,9 @@ _BY_TYPE: Mapping[str, Mapping[str, Mapping[str, MethodConfig]]] = {
     "bert": {
         "lora": {
             "names": LoraConfig(target_modules=("query", "attention.output.dense")),
-            "regular expression": LoraConfig(target_modules=r".*layer\.\d+\.(attention\.self\.(query|key)|output\.dense)"),
+            "regular expression": LoraConfig(
+                target_modules=r".*layer\.\d+\.(attention\.self\.(query|key)|output\.dense)"
+            ),
             "patterns": LoraConfig(
                 r=4,
                 target_modules="all-linear",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -109,10 +111,19 @@ def folder_of(model_type: str, form: str, seed: int = 0) -> str:
     return str(folder)
 
 
-def deck_of(model_type: str, form: str = "classifier", *, seed: int = 0, dtype: str = "float32") -> td.Deck:
-    """A deck on a tiny model: a classifier of LABELS, or a causal language model."""
+@cache
+def _loaded(model_type: str, form: str, seed: int, dtype: str) -> td.Deck:
     task = td.Generate() if form == "causal" else td.Classify(labels=LABELS)
     return td.Deck.load(folder_of(model_type, form, seed), task=task, dtype=dtype)
+
+
+def deck_of(model_type: str, form: str = "classifier", *, seed: int = 0, dtype: str = "float32") -> td.Deck:
+    """A deck on a tiny model: a classifier of LABELS, or a causal language model.
+
+    Each test gets a copy of a base that was loaded once, which is several times faster than loading it.
+    """
+    first = _loaded(model_type, form, seed, dtype)
+    return td.Deck(replace(first.base, model=copy.deepcopy(first.model)), first.task)
 
 
 def stir(deck: td.Deck, name: str, seed: int = 1, amount: float = 0.1) -> None:

@@ -43,7 +43,9 @@ NATIVE = (
 )
 REFUSED_AS_YET = pytest.param(
     "gemma2",
-    marks=pytest.mark.xfail(raises=td.TunedeckError, strict=True, reason="models/load.py asks it for sdpa, which it lacks"),
+    marks=pytest.mark.xfail(
+        raises=td.TunedeckError, strict=True, reason="models/load.py asks it for sdpa, which it lacks"
+    ),
 )
 FOUR_LABELS = ("n", "e", "s", "w")
 
@@ -87,7 +89,9 @@ def test_a_config_is_the_same_after_a_trip_through_plain_values(kind: str) -> No
         assert config_of(kind, values_of(config)) == config
 
 
-@pytest.mark.parametrize(("model_type", "form", "config"), [case for case in CASES if starts_as_the_base(case.values[2])])
+@pytest.mark.parametrize(
+    ("model_type", "form", "config"), [case for case in CASES if starts_as_the_base(case.values[2])]
+)
 def test_a_fresh_adapter_changes_nothing(model_type: str, form: str, config: MethodConfig) -> None:
     deck, batch = deck_of(model_type, form), token_batch()
     deck.add("new", config)
@@ -209,7 +213,7 @@ def test_gradients_of_a_mixed_batch_equal_those_of_its_parts(model_type: str, fo
 
 
 def test_a_method_that_is_not_there_is_named_with_those_that_are() -> None:
-    with pytest.raises(UnsupportedKindError, match=r"'lorra' is not supported \(supported: .*\) \(did you mean 'lora'\?\)"):
+    with pytest.raises(
+        UnsupportedKindError, match=r"'lorra' is not supported \(supported: .*\) \(did you mean 'lora'\?\)"
+    ):
         config_of("lorra", {})
-
-

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import LABELS, POSITIONS, WORDS, add_stirred, deck_of, difference, folder_of, hook_count, logits_of, token_batch
+from tiny import (
+    LABELS,
+    POSITIONS,
+    WORDS,
+    add_stirred,
+    deck_of,
+    difference,
+    folder_of,
+    hook_count,
+    logits_of,
+    token_batch,
+)
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, ConfigError, TargetError, UnknownAdapterError
@@ -130,7 +141,9 @@ def test_texts_longer_than_the_model_are_cut_to_what_the_virtual_tokens_leave(
 ) -> None:
     deck = deck_of(model_type)
     add_stirred(deck, "prompt", td.PromptTuningConfig(num_virtual_tokens=virtual_tokens))
-    positions = POSITIONS - 1 if model_type == "roberta" else POSITIONS  # RoBERTa's table begins after the padding index
+    positions = (
+        POSITIONS - 1 if model_type == "roberta" else POSITIONS
+    )  # RoBERTa's table begins after the padding index
     assert deck.positions == positions
     answers = deck.predict([LONG, "w10", LONG], adapter=["prompt", "prompt", None])
     cut = deck.tokenizer(LONG, truncation=True, max_length=positions - virtual_tokens, return_tensors="pt")
@@ -255,11 +268,12 @@ def test_threads_that_ask_at_once_get_their_own_answers() -> None:
         assert all(pool.map(ask, range(64)))
 
 
-def test_an_adapter_removed_while_others_ask_is_either_used_or_reported() -> None:
+def test_an_adapter_that_comes_and_goes_is_used_whole_or_reported_never_dropped(tmp_path: Path) -> None:
     deck, stop, wrong = stocked_deck(), threading.Event(), []
+    deck.save("law", tmp_path / "law")
     batch = token_batch(3)
-    law, bare = logits_of(deck, batch, "law"), logits_of(deck, batch)
-    config = deck.adapter("law").config
+    law = logits_of(deck, batch, "law")
+    assert difference(law, logits_of(deck, batch)) > 1e-3
 
     def ask() -> None:
         while not stop.is_set():
@@ -267,28 +281,17 @@ def test_an_adapter_removed_while_others_ask_is_either_used_or_reported() -> Non
                 if difference(logits_of(deck, batch, "law"), law) > 1e-5:
                     wrong.append("an answer that is not the adapter's")
             except UnknownAdapterError:
-                pass
+                continue
             except Exception as error:
                 wrong.append(repr(error))
 
-    assert difference(law, bare) > 1e-3
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for number in range(60):
+    for _ in range(15):
         deck.remove("law")
-        deck.add(f"other-{number}", config)
-        deck.remove(f"other-{number}")
-        adapter_comes_back(deck, config)
+        deck.load_adapter(tmp_path / "law")
     stop.set()
     for thread in threads:
         thread.join()
-    assert not wrong
-
-
-def adapter_comes_back(deck: td.Deck, config: td.LoraConfig) -> None:
-    """The same tensors as `stocked_deck` gives it, in place before the first question reaches them."""
-    source = stocked_deck().adapter("law")
-    source.manifest = source.manifest.model_copy()
-    deck._attach(source)
-    assert deck.adapter("law").config == config
+    assert wrong == []

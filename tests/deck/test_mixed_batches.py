@@ -133,7 +133,9 @@ def test_a_virtual_row_may_fill_the_models_positions_beside_a_full_bare_row() ->
 def test_more_tokens_than_positions_is_an_error_with_and_without_virtual_ones() -> None:
     deck = full_deck("bert", "classifier")
     for length, name in ((60, "prompt"), (65, None), (65, "lora")):
-        with pytest.raises(td.TunedeckError, match="65 tokens, virtual ones included, are more than the model's 64 pos"):
+        with pytest.raises(
+            td.TunedeckError, match="65 tokens, virtual ones included, are more than the model's 64 pos"
+        ):
             logits_of(deck, token_batch(2, length, pad=None), name)
 
 

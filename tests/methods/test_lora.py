@@ -1,4 +1,4 @@
-"""The LoRA formula: a hand-computed number, and the same result in each of its forms."""
+"""The LoRA formula: a hand-computed number, and the same patch for a row whatever stands beside it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tunedeck as td
-from tunedeck.methods.lora import grouped
 from tunedeck.methods.lora.grouped import add_low_rank
 from tunedeck.methods.lora.layer import LoraLayer
-
-PER_GROUP, SIDE_BY_SIDE = 0, 10**12
 
 
 def layer(in_features: int, out_features: int, r: int, scaling: float, seed: int) -> LoraLayer:
@@ -20,6 +17,15 @@ def layer(in_features: int, out_features: int, r: int, scaling: float, seed: int
     made = LoraLayer(in_features, out_features, r, scaling, 0.0)
     torch.nn.init.normal_(made.lora_B)
     return made.eval()
+
+
+def work_of(owners: list[int | None], layers: list[LoraLayer]) -> list[tuple[slice, LoraLayer | None]]:
+    """The segments of a batch whose rows stand in order of their owners; none where no row has one, as at every site."""
+    segments: list[tuple[slice, LoraLayer | None]] = []
+    for owner in dict.fromkeys(owners) if any(owner is not None for owner in owners) else ():
+        first, count = owners.index(owner), owners.count(owner)
+        segments.append((slice(first, first + count), None if owner is None else layers[owner]))
+    return segments
 
 
 def test_one_row_by_hand() -> None:
@@ -42,36 +48,40 @@ def test_scaling_is_alpha_over_r_or_over_its_root() -> None:
 
 @pytest.mark.parametrize("shape", [(), (1,), (6,)], ids=["pooled", "one token", "a text"])
 @settings(max_examples=20, deadline=None)
-@given(owners=st.lists(st.sampled_from([None, 0, 1, 2, 3]), min_size=3, max_size=9).map(lambda x: sorted(x, key=str)))
-def test_all_adapters_side_by_side_equal_one_after_the_other(shape: tuple[int, ...], owners: list[int | None]) -> None:
+@given(owners=st.lists(st.sampled_from([None, 0, 1, 2, 3]), min_size=1, max_size=9).map(lambda x: sorted(x, key=str)))
+def test_every_row_of_a_batch_gets_its_own_patch_whatever_its_rank(
+    shape: tuple[int, ...], owners: list[int | None]
+) -> None:
     layers = [layer(12, 10, r=2 + seed, scaling=0.5 + seed, seed=seed) for seed in range(4)]
     torch.manual_seed(9)
     x, output = torch.randn(len(owners), *shape, 12), torch.randn(len(owners), *shape, 10)
-    work = []
-    for owner in dict.fromkeys(owners):
-        first, count = owners.index(owner), owners.count(owner)
-        work.append((slice(first, first + count), None if owner is None else layers[owner]))
-    results = []
-    for limit in (PER_GROUP, SIDE_BY_SIDE):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(grouped, "SIDE_BY_SIDE_FLOPS_PER_GROUP", limit)
-            results.append(add_low_rank(x, output, work))
+    work = work_of(owners, layers)
     rows = []
     for row, owner in enumerate(owners):
         rows.append(output[row] + (0 if owner is None else x[row] @ layers[owner].delta().T))
-    assert (results[0] - torch.stack(rows)).abs().max() < 1e-5
-    assert (results[1] - torch.stack(rows)).abs().max() < 1e-5
+    expected = torch.stack(rows)
+    assert (add_low_rank(x, output, work) - expected).abs().max() < 1e-5
+    for row, owner in enumerate(owners):  # a batch of one takes the other form of the product
+        if owner is not None:
+            alone = add_low_rank(x[[row]], output[[row]], [(slice(0, 1), layers[owner])])
+            assert (alone - expected[[row]]).abs().max() < 1e-5
 
 
-def test_the_side_by_side_form_is_taken_for_many_adapters_on_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = [layer(12, 10, r=2, scaling=1.0, seed=seed) for seed in range(3)]
-    work = [(slice(row, row + 1), layers[row]) for row in range(3)]
-    taken: list[int] = []
-    monkeypatch.setattr(grouped, "_side_by_side", lambda x, output, work: taken.append(len(work)) or output)
-    add_low_rank(torch.zeros(3, 1, 12), torch.zeros(3, 1, 10), work)
-    assert taken == [3]
-    add_low_rank(torch.zeros(3, 20_000, 12), torch.zeros(3, 20_000, 10), work)
-    assert taken == [3]
+def test_without_work_the_output_is_left_alone() -> None:
+    output = torch.randn(2, 3, 10)
+    assert add_low_rank(torch.randn(2, 3, 12), output, ()) is output
+
+
+def test_gradients_reach_each_adapter_from_its_own_rows_alone() -> None:
+    layers = [layer(12, 10, r=2 + seed, scaling=0.5 + seed, seed=seed) for seed in range(2)]
+    x, output = torch.randn(4, 3, 12), torch.randn(4, 3, 10)
+    add_low_rank(x, output, work_of([0, 0, 1, None], layers)).square().sum().backward()
+    mixed = [(made.lora_A.grad.clone(), made.lora_B.grad.clone()) for made in layers]
+    for made, rows, (grad_a, grad_b) in zip(layers, (slice(0, 2), slice(2, 3)), mixed, strict=True):
+        made.zero_grad()
+        (output[rows] + x[rows] @ made.delta().T).square().sum().backward()
+        assert torch.allclose(grad_a, made.lora_A.grad, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(grad_b, made.lora_B.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_dropout_acts_in_training_alone() -> None:
@@ -84,3 +94,15 @@ def test_dropout_acts_in_training_alone() -> None:
     made.train()
     torch.manual_seed(0)
     assert not torch.equal(add_low_rank(x, output, work), add_low_rank(x, output, work))
+
+
+def test_dropout_of_one_adapter_spares_the_rows_of_another() -> None:
+    layers = [layer(64, 8, 4, scaling=1.0, seed=seed) for seed in range(2)]
+    layers[0].dropout = 0.5
+    layers[0].train()
+    x, output = torch.ones(3, 2, 64), torch.zeros(3, 2, 8)
+    torch.manual_seed(0)
+    mixed = add_low_rank(x, output, work_of([0, 1, None], layers))
+    assert not torch.allclose(mixed[0], x[0] @ layers[0].delta().T)
+    assert torch.allclose(mixed[1], x[1] @ layers[1].delta().T, atol=1e-5)
+    assert torch.equal(mixed[2], output[2])

@@ -15,7 +15,7 @@ from tunedeck.core.messages import listing, say
 app = typer.Typer(no_args_is_help=True)
 
 
-@app.command("list", help=say("the adapters below a folder"))
+@app.command("list", help=say("list the adapters below a folder"))
 def list_adapters(
     root: Annotated[Path, typer.Argument(help=say("where to look"))] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
@@ -32,17 +32,22 @@ def list_adapters(
         return
     print_table(
         say("Adapters in {path}", path=root),
-        [say("name"), say("format"), say("method"), say("base"), "accuracy", say("bytes"), say("folder")],
+        [say("folder"), say("method"), say("base"), say("accuracy"), say("on disk")],
         [
-            [one["name"], one["format"], one["method"], one["base"] or "?",
-             "" if "accuracy" not in one["metrics"] else f"{one['metrics']['accuracy']:.3f}", megabytes(one["bytes"]), one["folder"]]
+            [
+                str(Path(one["folder"]).relative_to(root)),
+                one["method"],
+                one["base"] or "?",
+                f"{one['metrics']['accuracy']:.3f}" if "accuracy" in one["metrics"] else "",
+                megabytes(one["bytes"]),
+            ]
             for one in found
         ],
-        numbers_from=9,
-    )  # fmt: skip
+        numbers_from=3,
+    )
 
 
-@app.command("show", help=say("what one adapter folder holds"))
+@app.command("show", help=say("show what an adapter folder holds"))
 def show(
     folder: Annotated[Path, typer.Argument(help=say("adapter folder"))],
     as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,

@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 from tunedeck import __version__
-from tunedeck.cli import adapters, demo, doctor, evaluate, fetch, predict, train
+from tunedeck.cli import adapters, demo, doctor, evaluate, fetch, plan, predict, train
 from tunedeck.core.messages import say
 
 app = typer.Typer(
     name="tunedeck",
     help=say("Turn one frozen model into many specialists: fine-tune, compare and switch adapters on one base."),
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -37,8 +38,9 @@ def _settings(
 
 app.command("demo", help=say("train four methods on real tweets, compare them, mix them in one batch"))(demo.demo)
 app.command("fetch", help=say("fetch bundled models and data ahead of their first use"))(fetch.fetch_parts)
+app.command("plan", help=say("memory, time and cost of a run on every card, before it starts"))(plan.plan)
 app.command("train", help=say("train an adapter from a run file or from flags"))(train.train)
 app.command("eval", help=say("evaluate a saved adapter on labelled data"))(evaluate.evaluate)
 app.command("predict", help=say("classify texts with saved adapters"))(predict.predict)
 app.add_typer(adapters.app, name="adapters", help=say("list, show and convert adapter folders"))
-app.command("doctor", help=say("what this machine has, and what is missing"))(doctor.doctor)
+app.command("doctor", help=say("look at this machine: what it has, what is missing"))(doctor.doctor)

@@ -18,7 +18,7 @@ from tunedeck.cli.console import megabytes, print_json, print_table, tell
 from tunedeck.cli.fetch import all_bundles
 from tunedeck.core.bundle import fetch
 from tunedeck.core.errors import TrainingError
-from tunedeck.core.messages import say
+from tunedeck.core.messages import language, say
 from tunedeck.core.storage import write_json
 
 if TYPE_CHECKING:
@@ -110,9 +110,8 @@ def demo(
 def _run(arguments: list[str]) -> None:
     """Run one of our own commands in a process of its own, so that each method's memory is measured alone."""
     tell("$ tunedeck " + shlex.join(arguments))
-    code = subprocess.run(
-        [sys.executable, "-m", "tunedeck", *arguments], stdout=subprocess.DEVNULL, check=False
-    ).returncode
+    command = [sys.executable, "-m", "tunedeck", "--lang", language(), *arguments]
+    code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
     if code == 130:
         raise KeyboardInterrupt
     if code:
@@ -169,15 +168,19 @@ def _show(rows: list[Row], result: dict[str, Any]) -> None:
             held_out=result["eval_size"],
             epochs=result["epochs"],
         ),
-        [say("method"), say("trainable"), say("% of model"), say("on disk"), say("training"), say("peak memory"), say("accuracy"),
-         say("macro-F1"), say("one text")],
+        ["", *(row.name for row in rows)],
         [
-            [row.name, f"{row.trainable_parameters:,}", f"{row.trainable_share:.2%}", megabytes(row.disk_bytes), f"{row.train_s:.0f} s",
-             megabytes(row.peak_memory_bytes), f"{row.accuracy:.3f}", f"{row.macro_f1:.3f}",
-             f"{row.latency_ms:.1f} ms ({row.latency_ratio:.2f}x)"]
-            for row in rows
+            [say("trainable parameters"), *(f"{row.trainable_parameters:,}" for row in rows)],
+            [say("% of the model"), *(f"{row.trainable_share:.3%}" for row in rows)],
+            [say("on disk"), *(megabytes(row.disk_bytes) for row in rows)],
+            [say("training"), *(f"{row.train_s:.0f} s" for row in rows)],
+            [say("peak memory"), *(megabytes(row.peak_memory_bytes) for row in rows)],
+            [say("accuracy"), *(f"{row.accuracy:.3f}" for row in rows)],
+            [say("macro-F1"), *(f"{row.macro_f1:.3f}" for row in rows)],
+            [say("one text"), *(f"{row.latency_ms:.1f} ms" for row in rows)],
+            [say("one text, base = 1"), *(f"{row.latency_ratio:.2f}" for row in rows)],
         ],
-    )  # fmt: skip
+    )
     print_table(
         say("One base, one mixed batch, each row by its own adapter"),
         [say("text"), say("adapter"), say("label"), say("probability")],

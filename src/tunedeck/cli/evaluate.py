@@ -48,11 +48,11 @@ def evaluate(
         return
     print_table(
         say(
-            "{count} examples; always answering the most frequent label gives {share:.3f}",
+            "{count} examples; always answering the most frequent label is right in {share:.1%}",
             count=len(examples),
             share=majority,
         ),
-        [say("adapter"), "accuracy", "macro-F1", "micro-F1", "loss"],
+        [say("adapter"), say("accuracy"), say("macro-F1"), say("micro-F1"), say("loss")],
         [
             [name, *(f"{found[key]:.4f}" for key in ("accuracy", "macro_f1", "micro_f1", "loss"))]
             for name, found in results.items()

@@ -49,6 +49,12 @@ class ModelSpec:
     hidden_size: int
     num_layers: int
     vocab_size: int
+    num_heads: int
+    query_size: int  # width of one layer's queries: heads times head size
+    key_value_size: int  # width of its keys, and of its values
+    ffn_size: int
+    gated: bool  # the feed-forward part multiplies two branches of that width
+    causal: bool  # a decoder, which sees only what stands before
     prefix: str  # transformers' base_model_prefix: 'bert', 'model', 'transformer'
     layers: str  # list of layers, relative to the base: 'encoder.layer', 'layers', 'h'
     embedding: str  # word embedding, relative to the base: 'embeddings.word_embeddings'
@@ -91,6 +97,12 @@ class ModelSpec:
             hidden_size=sizes["hidden"],
             num_layers=sizes["layers"],
             vocab_size=sizes["vocab"],
+            num_heads=sizes["heads"],
+            query_size=sizes["q"],
+            key_value_size=sizes["kv"],
+            ffn_size=sizes["ffn"],
+            gated=bool(sizes["gated"]),
+            causal=bool(sizes["causal"]),
             prefix=row["prefix"],
             layers=row["layers"],
             embedding=row["embedding"],

@@ -10,11 +10,12 @@ from typing import Any, cast, final
 import torch
 from torch import nn
 
-from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError, UnknownAdapterError
+from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, TargetError, UnknownAdapterError
 from tunedeck.core.messages import listing, nearest, say
 from tunedeck.deck.adapter import Adapter
+from tunedeck.deck.checks import check_head, check_manifest, stored_labels
 from tunedeck.deck.forward import Inputs, position_limit, run_segments
-from tunedeck.deck.heads import last_linear, new_head, stored_head
+from tunedeck.deck.heads import head_paths, new_head, stored_head
 from tunedeck.deck.merge import merged_model
 from tunedeck.deck.summary import Summary, summarise
 from tunedeck.deck.task import Task
@@ -22,6 +23,7 @@ from tunedeck.formats.folder import read_adapter, write_adapter
 from tunedeck.formats.manifest import BaseRecord, Manifest, versions
 from tunedeck.formats.stored import ModelNames, StoredAdapter
 from tunedeck.methods.base import Base, MethodConfig
+from tunedeck.methods.linears import linears_outside_layers
 from tunedeck.methods.registry import method_of, values_of
 from tunedeck.methods.routing import Router, group_rows
 from tunedeck.methods.sites import Sites
@@ -94,7 +96,7 @@ class Deck:
         self._check_name(name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            built = method_of(config).build(self._method_base(), config)
+            built = method_of(config).build(self._method_base(head_paths(self.base) if task.has_head else ()), config)
             head = new_head(self.base, len(task.labels)) if task.labels else {}
         self._attach(Adapter(name, config, task, built, head, self._new_manifest(task, config)))
 
@@ -122,13 +124,20 @@ class Deck:
         name = folder.resolve().name if name is None else name
         self._check_name(name)
         stored = read_adapter(folder, self._names())
+        task = self.task
         if stored.manifest is not None:
-            self._check_manifest(folder, stored.manifest, any_base)
-        built = method_of(stored.config).build(self._method_base(), stored.config)
+            check_manifest(folder, stored.manifest, self.base, task, any_base=any_base)
+            task = task.as_described(stored.manifest.task)
         head = stored_head(self.base, stored.head)
-        self._check_head(folder, head)
-        labels = self._labels_of(folder, stored, head)
-        task = self.task if labels is None else self.task.with_labels(labels)
+        try:
+            built = method_of(stored.config).build(self._method_base(tuple(head)), stored.config)
+        except TargetError as error:
+            raise AdapterFileError(say("{path} does not fit this base: {reason}", path=folder, reason=error)) from error
+        if task.has_head:
+            check_head(folder, head, self.base)
+            task = task.with_labels(
+                stored_labels(folder, stored, head, self.task.labels, self.base) or self.label_names(None)
+            )
         manifest = stored.manifest or self._new_manifest(task, stored.config)
         adapter = Adapter(name, stored.config, task, built, head, manifest)
         adapter.fill(stored.tensors)
@@ -150,9 +159,10 @@ class Deck:
 
     def remove(self, name: str) -> None:
         """Remove an adapter and free its memory; the base is untouched."""
-        adapter = self.adapter(name)
-        self._sites.detach(name, adapter.placements())
-        del self._adapters[name]
+        with self._router.lock:
+            adapter = self.adapter(name)
+            self._sites.detach(name, adapter.placements())
+            del self._adapters[name]
 
     def predict(self, texts: Sequence[str], adapter: str | Sequence[str | None] | None = None) -> list[Any]:
         """Answer each text by the task: one adapter name for all, or one per text; None is the bare base."""
@@ -172,7 +182,16 @@ class Deck:
         `logits` are for the caller's own positions, (batch, seq, vocab) or (batch, labels), in the caller's order;
         labels that a row's adapter does not have are -inf.
         """
-        names = self.adapters_of_rows(adapter, len(input_ids))
+        with self._router.lock:  # an adapter that another thread removes stays until these rows are done
+            return self._run(input_ids, attention_mask, token_type_ids, self.adapters_of_rows(adapter, len(input_ids)))
+
+    def _run(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        token_type_ids: torch.Tensor | None,
+        names: Sequence[str | None],
+    ) -> Any:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         inputs = Inputs(input_ids, mask, token_type_ids)
         grouping = group_rows(names)
@@ -217,7 +236,15 @@ class Deck:
     def label_names(self, adapter: str | None) -> tuple[str, ...]:
         """The labels an adapter tells apart, or those of the bare base."""
         if adapter is not None:
-            return self.adapter(adapter).labels or ()
+            labels = self.adapter(adapter).labels
+            if labels is None and self.task.has_head:
+                raise AdapterError(
+                    say(
+                        "adapter {name!r} has no labels yet; train it, or give it some with deck.set_labels({name!r}, labels)",
+                        name=adapter,
+                    )
+                )
+            return labels or ()
         if self.base.untrained:
             warnings.warn(
                 say("the bare base {model} has no trained head; its answers are at random", model=self.base.reference),
@@ -229,8 +256,10 @@ class Deck:
 
     def _attach(self, adapter: Adapter) -> None:
         adapter.to(next(self.model.parameters()).device).eval()
-        self._sites.attach(adapter.name, adapter.placements())
-        self._adapters[adapter.name] = adapter
+        with self._router.lock:
+            self._check_name(adapter.name)
+            self._sites.attach(adapter.name, adapter.placements())
+            self._adapters[adapter.name] = adapter
 
     def _check_name(self, name: str) -> None:
         if not name:
@@ -240,70 +269,13 @@ class Deck:
                 say("an adapter {name!r} is loaded already; remove it first or choose another name", name=name)
             )
 
-    def _check_manifest(self, folder: Path, manifest: Manifest, any_base: bool) -> None:
-        if manifest.task.get("kind") != self.task.kind:
-            raise AdapterError(
-                say(
-                    "{path} was trained for the task {theirs}, this deck is for {ours}",
-                    path=folder,
-                    theirs=manifest.task.get("kind"),
-                    ours=self.task.kind,
-                )
-            )
-        theirs = manifest.base.fingerprint
-        if not any_base and theirs is not None and theirs != self.base.fingerprint:
-            raise BaseMismatchError(
-                say(
-                    "{path} was trained on {theirs} ({theirs_print}), this deck holds {ours} ({ours_print}); "
-                    "load that base, or insist with any_base=True (--any-base)",
-                    path=folder,
-                    theirs=manifest.base.reference,
-                    theirs_print=theirs[:12],
-                    ours=self.base.reference,
-                    ours_print=self.base.fingerprint[:12],
-                )
-            )
-
-    def _check_head(self, folder: Path, head: dict[str, nn.Module]) -> None:
-        lacking = [n for n in self.base.untrained if not any(n.startswith(f"{path}.") for path in head)]
-        if lacking and self.task.has_head:
-            raise AdapterFileError(
-                say(
-                    "{path} brings no {module}, and the base {model} has none that is trained; answers would be at random",
-                    path=folder,
-                    module=listing(sorted({name.rpartition(".")[0] for name in lacking})),
-                    model=self.base.reference,
-                )
-            )
-
-    def _labels_of(self, folder: Path, stored: StoredAdapter, head: dict[str, nn.Module]) -> tuple[str, ...] | None:
-        if not self.task.has_head:
-            return None
-        count = last_linear(head).out_features if head else self.model.config.num_labels
-        if stored.labels is not None:
-            if len(stored.labels) != count:
-                raise AdapterFileError(
-                    say(
-                        "{path} names {names} labels but its head has {count}",
-                        path=folder,
-                        names=len(stored.labels),
-                        count=count,
-                    )
-                )
-            return stored.labels
-        if not head:
-            return self.label_names(None)
-        if self.task.labels is not None and len(self.task.labels) == count:
-            return self.task.labels
-        return tuple(f"LABEL_{index}" for index in range(count))
-
-    def _method_base(self) -> Base:
+    def _method_base(self, head: tuple[str, ...]) -> Base:
         def tokenize(text: str) -> list[int]:
             return (
                 cast("list[int]", self.tokenizer(text, add_special_tokens=False)["input_ids"]) if self.tokenizer else []
             )
 
-        return Base(self.base.model, self.base.prefix, self.base.spec, tokenize)
+        return Base(self.base.model, self.base.prefix, self.base.spec, head, tokenize)
 
     def _names(self) -> ModelNames:
         config = self.model.config
@@ -314,6 +286,7 @@ class Deck:
             model_type=config.model_type,
             num_layers=config.num_hidden_layers,
             num_attention_heads=config.num_attention_heads,
+            linears_outside_layers=tuple(linears_outside_layers(self.model, self.base.prefix)),
         )
 
     def _new_manifest(self, task: Task, config: MethodConfig) -> Manifest:

@@ -78,7 +78,8 @@ def new_head(base: LoadedBase, num_labels: int) -> dict[str, nn.Module]:
 
 def stored_head(base: LoadedBase, tensors: dict[str, torch.Tensor]) -> dict[str, nn.Module]:
     """A head from the tensors an adapter brings, `<module path>.<parameter>`; AdapterFileError where they do not fit."""
-    paths = _owners(base.model, tensors)
+    order = [path for path, _ in base.model.named_modules()]
+    paths = sorted(_owners(base.model, tensors), key=order.index)
     head = {path: copy_of(base.model.get_submodule(path)) for path in paths}
     for path, module in head.items():
         own = {name.removeprefix(f"{path}."): value for name, value in tensors.items() if name.startswith(f"{path}.")}
@@ -93,6 +94,11 @@ def stored_head(base: LoadedBase, tensors: dict[str, torch.Tensor]) -> dict[str,
                     expected=expected,
                 )
             )
+        for name, value in own.items():
+            if not torch.isfinite(value).all():
+                raise AdapterFileError(
+                    say("tensor {name} holds values that are not finite numbers", name=f"{path}.{name}")
+                )
         module.load_state_dict({name: value.float() for name, value in own.items()})
     return head
 

@@ -25,7 +25,7 @@ def merged_model(base: LoadedBase, adapter: Adapter) -> nn.Module:
         config.id2label = dict(enumerate(adapter.labels))
         config.label2id = {label: index for index, label in enumerate(adapter.labels)}
     config.architectures = [type(original).__name__]
-    merged = type(original)(config).to(base.dtype).eval().requires_grad_(False)
+    merged = type(original)._from_config(config, dtype=base.dtype).to(original.device).eval().requires_grad_(False)
     heads = tuple(f"{path}." for path in adapter.head)
     state = (
         {name: t for name, t in original.state_dict().items() if not name.startswith(heads)}
@@ -33,8 +33,8 @@ def merged_model(base: LoadedBase, adapter: Adapter) -> nn.Module:
         else original.state_dict()
     )
     merged.load_state_dict(state, strict=False)
+    method_of(adapter.config).merge(merged, adapter.built)
     with torch.no_grad():
         for name, tensor in adapter.head_tensors().items():
             merged.get_parameter(name).copy_(tensor)
-    method_of(adapter.config).merge(merged, adapter.built)
     return cast(nn.Module, merged)

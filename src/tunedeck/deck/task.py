@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ class Task(Protocol):
 
     def with_labels(self, labels: Sequence[str]) -> Task:
         """The same task with other labels."""
+        ...
+
+    def as_described(self, described: Mapping[str, Any]) -> Task:
+        """The same task with what an adapter's tunedeck.json says of how its answers read."""
         ...
 
     def describe(self) -> dict[str, Any]:

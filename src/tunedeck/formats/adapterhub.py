@@ -17,7 +17,8 @@ from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
 from tunedeck.core.messages import listing, say
 from tunedeck.core.model_spec import ModelSpec
 from tunedeck.core.storage import write_json
-from tunedeck.formats.stored import ModelNames, StoredAdapter, read_json, read_safetensors
+from tunedeck.formats.manifest import FILE
+from tunedeck.formats.stored import ModelNames, StoredAdapter, read_json, read_safetensors, write_bin
 from tunedeck.methods.bottleneck.config import KINDS, BottleneckConfig
 
 CONFIG, HEAD_CONFIG = "adapter_config.json", "head_config.json"
@@ -51,7 +52,7 @@ _FIXED: dict[str, Any] = {
 }
 _CHANGES_RESULT = (
     "adapter_residual_before_ln", "cross_adapter", "inv_adapter", "ln_after", "ln_before", "original_ln_after",
-    "phm_layer", "use_gating",
+    "phm_layer", "residual_before_ln", "use_gating",
 )  # fmt: skip
 _VARIED = ("mh_adapter", "output_adapter", "reduction_factor", "non_linearity", "scaling", "leave_out", "dropout",
            "original_ln_before", "is_parallel", "init_weights")  # fmt: skip
@@ -70,7 +71,7 @@ def read(folder: Path, config: Mapping[str, Any], names: ModelNames) -> StoredAd
 
     Raises UnsupportedKindError for another kind, AdapterFileError for files that are missing, damaged or do not fit.
     """
-    method = _method(config, names)
+    method = _method(config, names, ours=(folder / FILE).exists())
     spec = names.spec
     if spec is None or spec.attention is None:
         raise UnsupportedKindError(
@@ -101,17 +102,17 @@ def write(folder: Path, adapter: StoredAdapter, names: ModelNames, adapter_name:
     if isinstance(factor, float) and factor.is_integer():
         values["reduction_factor"] = int(factor)
     _write_sorted(folder / CONFIG, {**common, "config": values, "name": adapter_name})
-    tensors = {_hub_name(name, adapter_name, names.spec): t.cpu() for name, t in adapter.tensors.items()}
-    torch.save(tensors, folder / "pytorch_adapter.bin")
+    tensors = {_hub_name(name, adapter_name, names.spec): t for name, t in adapter.tensors.items()}
+    write_bin(folder / "pytorch_adapter.bin", tensors)
     if adapter.head:
         labels = adapter.labels or ()
         label2id = {label: index for index, label in enumerate(labels)}
         head = {"config": None, "label2id": label2id, "name": None, "num_labels": len(labels)}
         _write_sorted(folder / HEAD_CONFIG, {**common, **head})
-        torch.save({name: t.cpu() for name, t in adapter.head.items()}, folder / "pytorch_model_head.bin")
+        write_bin(folder / "pytorch_model_head.bin", adapter.head)
 
 
-def _method(config: Mapping[str, Any], names: ModelNames) -> BottleneckConfig:
+def _method(config: Mapping[str, Any], names: ModelNames, *, ours: bool) -> BottleneckConfig:
     values = config["config"]
     if isinstance(values, str):
         return BottleneckConfig(name=values)
@@ -124,7 +125,7 @@ def _method(config: Mapping[str, Any], names: ModelNames) -> BottleneckConfig:
             )
         )
     changed = [k for k in _CHANGES_RESULT if k in values and values[k] != _FIXED[k]]
-    if values.get("original_ln_before") and names.model_type.startswith(("gemma2", "gemma3")):
+    if values.get("original_ln_before") and names.model_type.startswith(("gemma2", "gemma3")) and not ours:
         changed.append("original_ln_before")  # there AdapterHub normalises with the last layer's norm in every layer
     if changed:
         raise UnsupportedKindError(

@@ -6,14 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
 from tunedeck.core.messages import say
 from tunedeck.core.storage import replacing_folder, write_json
 from tunedeck.formats import adapterhub, peft
 from tunedeck.formats.manifest import FILE, Manifest, read_manifest
-from tunedeck.formats.stored import ModelNames, StoredAdapter, read_json, read_safetensors
+from tunedeck.formats.stored import ModelNames, StoredAdapter, read_json, read_safetensors, write_safetensors
 from tunedeck.methods.registry import config_of
 
 FORMATS = {"lora": "peft", "prompt_tuning": "peft", "bottleneck": "adapterhub", "full": "tunedeck"}
@@ -80,8 +78,7 @@ def write_adapter(folder: Path, adapter: StoredAdapter, names: ModelNames, name:
             adapterhub.write(staging, adapter, names, name)
         else:
             head = {f"{_HEAD}{key}": tensor for key, tensor in adapter.head.items()}
-            tensors = {key: t.contiguous().cpu() for key, t in {**adapter.tensors, **head}.items()}
-            save_file(tensors, staging / _OWN_WEIGHTS, metadata={"format": "pt"})
+            write_safetensors(staging / _OWN_WEIGHTS, {**adapter.tensors, **head})
         if adapter.manifest is not None:
             write_json(staging / FILE, adapter.manifest.model_dump(mode="json"))
 
@@ -149,5 +146,9 @@ def _read_own(folder: Path, manifest: Manifest) -> StoredAdapter:
 
 def _with_manifest(stored: StoredAdapter, manifest: Manifest) -> StoredAdapter:
     labels = manifest.task.get("labels")
+    if labels is not None and not isinstance(labels, list):
+        raise AdapterFileError(
+            say("{path} is damaged: {reason}", path=FILE, reason=f"labels is {labels!r}, not a list of names")
+        )
     known = stored.labels if labels is None else tuple(str(label) for label in labels)
     return replace(stored, manifest=manifest, labels=known, base_reference=manifest.base.reference)

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from tunedeck.core.errors import AdapterFileError, TargetError, UnsupportedKindError
 from tunedeck.core.messages import listing, say
 from tunedeck.core.storage import write_json
-from tunedeck.formats.stored import ModelNames, StoredAdapter, read_safetensors
+from tunedeck.formats.stored import ModelNames, StoredAdapter, read_safetensors, write_safetensors
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.methods.lora.targets import select_targets
@@ -38,6 +37,8 @@ _READ = {
              "alpha_pattern", "bias", "init_lora_weights"},
     "PROMPT_TUNING": {"num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text", "num_transformer_submodules"},
 }  # fmt: skip
+_NUMBERED = re.compile(r"^.*?\.\d+\.")
+"""What stands before a module's path within its layer."""
 # These initialisations change the base's weights as well, so the adapter alone is not the model that was trained.
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -62,7 +63,7 @@ def read(folder: Path, config: Mapping[str, Any], names: ModelNames) -> StoredAd
 
 def write(folder: Path, adapter: StoredAdapter, names: ModelNames, peft_task: str) -> None:
     """Write adapter_config.json and adapter_model.safetensors as PEFT does."""
-    modules = sorted({name.rpartition(".")[0] for name in adapter.head})
+    modules = sorted({names.head_module(name) for name in adapter.head})
     common = {
         "auto_mapping": None,
         "base_model_name_or_path": adapter.base_reference,
@@ -74,7 +75,7 @@ def write(folder: Path, adapter: StoredAdapter, names: ModelNames, peft_task: st
     }
     config = adapter.config
     if isinstance(config, LoraConfig):
-        specific = _lora_settings(config, adapter.tensors)
+        specific = _lora_settings(config, adapter.tensors, names)
         tensors = {f"base_model.model.{name}.weight": t for name, t in adapter.tensors.items()}
         start = "base_model.model."
     else:
@@ -85,7 +86,7 @@ def write(folder: Path, adapter: StoredAdapter, names: ModelNames, peft_task: st
         start = "base_model."
     tensors |= {f"{start}{name}": t for name, t in adapter.head.items()}
     write_json(folder / CONFIG, dict(sorted({**common, **specific}.items())))
-    save_file({k: t.contiguous().cpu() for k, t in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    write_safetensors(folder / WEIGHTS, tensors)
 
 
 def _refuse_unsupported(peft_type: str, config: Mapping[str, Any]) -> None:
@@ -146,10 +147,20 @@ def _split_prompt(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.
 def _lora_config(config: Mapping[str, Any], body: Mapping[str, torch.Tensor]) -> LoraConfig:
     paths = {name.rpartition(".")[0] for name in body}
     targets, layers = config.get("target_modules"), config.get("layers_to_transform")
+    strays = sorted(path for path in paths if targets and not _may_mean(targets, path))
+    if strays:
+        raise AdapterFileError(
+            say(
+                "the adapter holds tensors for {modules}, which its target_modules {targets} do not name",
+                modules=listing(strays[:3]),
+                targets=targets,
+            )
+        )
     if (
         not targets
         or config.get("exclude_modules")
         or config.get("layers_pattern")
+        or not all(_NUMBERED.search(path) for path in paths)
         or not _selects(targets, layers, paths)
     ):
         # The tensors say which modules are meant; naming each by its path keeps what the file's patterns chose.
@@ -167,6 +178,15 @@ def _lora_config(config: Mapping[str, Any], body: Mapping[str, torch.Tensor]) ->
     )
 
 
+def _may_mean(targets: str | list[str], path: str) -> bool:
+    """Whether target_modules can name a path by PEFT's rules; the file's paths may have lacked the base's first parts."""
+    parts = path.split(".")
+    shorter = [".".join(parts[start:]) for start in range(len(parts))]
+    if isinstance(targets, str):
+        return targets == "all-linear" or any(re.fullmatch(targets, name) for name in shorter)
+    return any(name in targets for name in shorter)
+
+
 def _selects(targets: str | list[str], layers: list[int] | int | None, paths: set[str]) -> bool:
     """Whether the file's own target_modules name exactly the modules that have tensors, by our stricter rules."""
     try:
@@ -177,10 +197,23 @@ def _selects(targets: str | list[str], layers: list[int] | int | None, paths: se
         return False
 
 
-def _lora_settings(config: LoraConfig, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def _targets(config: LoraConfig, tensors: Mapping[str, torch.Tensor], names: ModelNames) -> str | list[str]:
+    """`target_modules` by PEFT's rules, which search the whole model: a short name there might reach a pooler or a head."""
     targets = config.target_modules
+    in_layer = {name.rpartition(".")[0]: _NUMBERED.sub("", name.rpartition(".")[0]) for name in tensors}
     if targets is None or targets == "all-linear":
-        targets = tuple(sorted({re.sub(r"^.*?\.\d+\.", "", name.rpartition(".")[0]) for name in tensors}))
+        return sorted(set(in_layer.values()))
+    if isinstance(targets, str):
+        return targets
+    chosen: list[str] = []
+    for target in targets:
+        too_short = any(f".{path}".endswith(f".{target}") for path in names.linears_outside_layers)
+        longer = {short for path, short in in_layer.items() if f".{path}".endswith(f".{target}")}
+        chosen += sorted(longer) if too_short else [target]
+    return chosen
+
+
+def _lora_settings(config: LoraConfig, tensors: Mapping[str, torch.Tensor], names: ModelNames) -> dict[str, Any]:
     return {
         "alpha_pattern": dict(config.alpha_pattern),
         "bias": "none",
@@ -193,7 +226,7 @@ def _lora_settings(config: LoraConfig, tensors: Mapping[str, torch.Tensor]) -> d
         "peft_type": "LORA",
         "r": config.r,
         "rank_pattern": dict(config.rank_pattern),
-        "target_modules": targets if isinstance(targets, str) else list(targets),
+        "target_modules": _targets(config, tensors, names),
         "use_dora": False,
         "use_rslora": config.use_rslora,
     }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.messages import say
@@ -28,10 +32,18 @@ class ModelNames:
     model_type: str
     num_layers: int
     num_attention_heads: int
+    linears_outside_layers: tuple[str, ...]
+    """Paths of the linear layers that short target names must not reach: pooler, head, output layer."""
 
     def in_model(self, path: str) -> str:
         """A path with the base's prefix, whether the file has it or not."""
-        return path if not self.prefix or path.startswith(f"{self.prefix}.") else f"{self.prefix}.{path}"
+        whole = not self.prefix or path.startswith(f"{self.prefix}.") or path in self.linears_outside_layers
+        return path if whole else f"{self.prefix}.{path}"
+
+    def head_module(self, tensor: str) -> str:
+        """The module of a head that owns a tensor: a child of the model, or the owner itself where it lies in the base."""
+        inside = bool(self.prefix) and tensor.startswith(f"{self.prefix}.")
+        return tensor.rpartition(".")[0] if inside else tensor.split(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +60,7 @@ class StoredAdapter:
 
 def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
     """Tensors of a safetensors file; AdapterFileError when it is damaged or is something else."""
-    with file.open("rb") as opened:
-        start = opened.read(9)
+    start = _first_bytes(file)
     if start[8:] != b"{" and start.startswith((b"PK", b"\x80")):
         raise AdapterFileError(
             say(
@@ -65,6 +76,22 @@ def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
+def write_safetensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors as PEFT does; OSError when the disk refuses, which safetensors tells as an error of its own."""
+    try:
+        save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number.group(1)) if number else errno.EIO, str(error)) from error
+
+
+def write_bin(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors with torch.save; OSError when the disk refuses, which torch tells as an error of its own."""
+    buffer = io.BytesIO()
+    torch.save({name: t.cpu() for name, t in tensors.items()}, buffer)
+    file.write_bytes(buffer.getbuffer())
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object; AdapterFileError when the file holds anything else."""
     try:
@@ -74,3 +101,13 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason="not a JSON object"))
     return value
+
+
+def _first_bytes(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(9)
+    except OSError as error:
+        raise AdapterFileError(
+            say("cannot read {path}: {reason}", path=file, reason=error.strerror or error)
+        ) from error

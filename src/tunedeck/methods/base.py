@@ -37,6 +37,8 @@ class Base:
     prefix: str
     spec: ModelSpec | None
     """None for an architecture without a row in architectures.toml."""
+    head: tuple[str, ...]
+    """Modules that every adapter brings its own copy of, whatever its method."""
     tokenize: Callable[[str], list[int]]
     """A text to its token ids, without special tokens."""
 

@@ -26,3 +26,9 @@ def linears_in_layers(model: nn.Module, prefix: str) -> list[str]:
     """Paths of the linear layers inside the numbered layers of the base: no embedding, pooler, head or output layer."""
     inside = re.compile((re.escape(prefix) + r"\." if prefix else "") + r"(?:.*\.)?\d+\.")
     return [path for path, module in model.named_modules() if is_linear(module) and inside.match(path)]
+
+
+def linears_outside_layers(model: nn.Module, prefix: str) -> list[str]:
+    """Paths of all other linear layers: pooler, head, output layer."""
+    inside = set(linears_in_layers(model, prefix))
+    return [path for path, module in model.named_modules() if is_linear(module) and path not in inside]

@@ -50,16 +50,19 @@ def group_rows(adapters: Sequence[str | None]) -> Grouping:
 
 @final
 class Router:
-    """Holds the segments of the batch now running; the sites ask it. One batch runs at a time."""
+    """Holds the segments of the batch now running; the sites ask it. One batch runs at a time.
+
+    `lock` is held while a batch runs; hold it to change what the sites do.
+    """
 
     def __init__(self) -> None:
         self.segments: tuple[Segment, ...] = ()
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     @contextmanager
     def routed(self, segments: tuple[Segment, ...]) -> Iterator[None]:
         """Route the rows of every forward and backward pass inside the block."""
-        with self._lock:
+        with self.lock:
             before, self.segments = self.segments, segments
             try:
                 yield

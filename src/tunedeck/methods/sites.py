@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from tunedeck.core.errors import TargetError
+from tunedeck.core.messages import say
 from tunedeck.methods.routing import Router
 
 Work = Sequence[tuple[slice, nn.Module | None]]
@@ -75,9 +77,23 @@ class Sites:
 def change_rows(output: torch.Tensor, work: Work, change: Callable[[nn.Module, slice], torch.Tensor]) -> torch.Tensor:
     """`output` with `change(layer, rows)` in place of the rows that have a layer."""
     if len(work) == 1:
-        (rows, layer) = work[0]
-        return output if layer is None else change(layer, rows)
+        _, layer = work[0]
+        return output if layer is None else change(layer, slice(None))
+    check_rows(output, work)
     return torch.cat([output[rows] if layer is None else change(layer, rows) for rows, layer in work])
+
+
+def check_rows(tensor: torch.Tensor, work: Work) -> None:
+    """Raise TargetError when a tensor's first dimension is not the batch, as inside a mixture of experts."""
+    rows = work[-1][0].stop
+    if tensor.shape[0] != rows:
+        raise TargetError(
+            say(
+                "a module here works on tensors of shape {shape}, not on {rows} rows; it cannot be used in a mixed batch",
+                shape=tuple(tensor.shape),
+                rows=rows,
+            )
+        )
 
 
 def first_tensor(args: tuple[object, ...], kwargs: Mapping[str, object]) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, cast, final
 
 import torch
 from torch.nn import functional as F
@@ -57,6 +57,10 @@ class Classify:
         """The same task with other labels."""
         return replace(self, labels=tuple(labels))
 
+    def as_described(self, described: Mapping[str, Any]) -> Classify:
+        """The same task, multi-label where the adapter was trained so."""
+        return replace(self, multi_label=bool(described.get("multi_label", self.multi_label)))
+
     def describe(self) -> dict[str, Any]:
         """The task as plain JSON values."""
         labels = None if self.labels is None else list(self.labels)
@@ -89,15 +93,16 @@ class Classify:
 
     def _prediction(self, deck: Deck, logits: torch.Tensor, adapter: str | None) -> Prediction:
         labels = deck.label_names(adapter)
+        multi_label = self.multi_label if adapter is None else cast(Classify, deck.adapter(adapter).task).multi_label
         own = logits[: len(labels)].double()
-        chances = (own.sigmoid() if self.multi_label else own.softmax(-1)).tolist()
+        chances = (own.sigmoid() if multi_label else own.softmax(-1)).tolist()
         best = max(range(len(labels)), key=chances.__getitem__)
         chosen = tuple(label for label, chance in zip(labels, chances, strict=True) if chance > 0.5)
         return Prediction(
             label=labels[best],
             score=chances[best],
             probabilities=dict(zip(labels, chances, strict=True)),
-            labels=chosen if self.multi_label else (labels[best],),
+            labels=chosen if multi_label else (labels[best],),
         )
 
 

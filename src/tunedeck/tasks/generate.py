@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -29,6 +29,10 @@ class Generate:
     def with_labels(self, labels: Sequence[str]) -> Generate:
         """Refuse: ConfigError."""
         raise ConfigError(say("a generation task has no labels; use Classify"))
+
+    def as_described(self, described: Mapping[str, Any]) -> Generate:
+        """The same task: nothing of it is an adapter's own."""
+        return self
 
     def describe(self) -> dict[str, Any]:
         """The task as plain JSON values."""

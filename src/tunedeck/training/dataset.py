@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 from tunedeck.core.errors import DataError
@@ -59,17 +60,17 @@ def read_dataset(settings: DataSettings, *, multi_label: bool, labels: tuple[str
 
 def check_labels(examples: list[Example], known: tuple[str, ...]) -> None:
     """Raise DataError when an example has a label that the adapter was not trained on."""
-    for number, example in enumerate(examples, start=1):
+    for example in examples:
         for label in example.labels:
             if label not in known:
                 raise DataError(
                     say(
-                        "example {number} has the unknown label {label!r} (known: {known})",
-                        number=number,
+                        "the text {text!r} has the unknown label {label!r}",
+                        text=textwrap.shorten(example.text, 60),
                         label=label,
-                        known=listing(known),
                     )
                     + nearest(label, known)
+                    + say("; known: {known}", known=listing(known))
                 )
 
 

@@ -113,7 +113,6 @@ def run_training(config: RunConfig, out: Path, tell: Callable[[str], None], prog
     `tell` is given what a person wants to know before training starts.
     """
     dataset = read_dataset(config.data, multi_label=config.task.multi_label, labels=config.task.labels)
-    tell(_described(dataset))
     task = Classify(labels=dataset.labels, multi_label=config.task.multi_label, max_length=config.task.max_length)
     deck = Deck.load(
         config.model, task, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code
@@ -121,9 +120,10 @@ def run_training(config: RunConfig, out: Path, tell: Callable[[str], None], prog
     name = config.name or out.resolve().name
     deck.add(name, config.method_config(), seed=config.training.seed)
     summary = deck.summary(name)
+    tell(_described(dataset))
     tell(
         say(
-            "{kind} on {model} in {dtype}: {trainable:,} of {total:,} parameters train ({share:.2%}), the head's {head:,} included",
+            "{kind} on {model} in {dtype}: {trainable:,} parameters train, the head's {head:,} included; {share:.2%} of the base's {total:,}",
             kind=summary.kind,
             model=config.model,
             dtype=str(deck.base.dtype).removeprefix("torch."),

@@ -58,7 +58,7 @@ class BottleneckConfig:
     """
 
     kind: ClassVar[str] = "bottleneck"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 2e-3
 
     name: str = "seq_bn"
     reduction_factor: float | Mapping[str, float] | None = None

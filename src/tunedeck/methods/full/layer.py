@@ -17,8 +17,10 @@ def build(base: Base, config: MethodConfig) -> Built:
     assert isinstance(config, FullConfig)
     if config.layers == "head":
         return Built()
-    start = f"{base.prefix}." if base.prefix else ""
-    named = {name: p for name, p in base.model.named_parameters() if name.startswith(start)}
+    start, head = f"{base.prefix}." if base.prefix else "", tuple(f"{path}." for path in base.head)
+    named = {
+        name: p for name, p in base.model.named_parameters() if name.startswith(start) and not name.startswith(head)
+    }
     if isinstance(config.layers, int):
         named = _top_layers(named, config, cast(Any, base.model).config.num_hidden_layers)
     return Built(weights={name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in named.items()})

@@ -45,6 +45,8 @@ class LoraConfig:
             )
         if self.target_modules is not None and len(self.target_modules) == 0:
             raise ConfigError(say("target_modules is empty; name at least one module, or leave it out"))
+        if self.layers_to_transform is not None and len(self.layers_to_transform) == 0:
+            raise ConfigError(say("layers_to_transform is empty; name at least one layer, or leave it out"))
 
     def rank(self, path: str) -> int:
         """The rank at a module path: `rank_pattern` where it matches, else `r`."""

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from tunedeck.core.errors import TargetError
 from tunedeck.core.messages import say
 from tunedeck.methods.base import Base, Built, MethodConfig
-from tunedeck.methods.linears import linear_shape, linears_in_layers
+from tunedeck.methods.linears import linear_shape, linears_in_layers, linears_outside_layers
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.methods.lora.grouped import add_low_rank
 from tunedeck.methods.lora.targets import select_targets
@@ -61,9 +61,11 @@ def build(base: Base, config: MethodConfig) -> Built:
                 "no default target_modules are known for this architecture; name some, or use target_modules: all-linear"
             )
         )
-    paths = select_targets(
-        targets, linears_in_layers(base.model, base.prefix), layers_to_transform=config.layers_to_transform
-    )
+    linears = linears_in_layers(base.model, base.prefix)
+    if not isinstance(targets, str):  # a linear outside the layers, a pooler's for example, by its full path alone
+        outside = [path for path in linears_outside_layers(base.model, base.prefix) if path in targets]
+        linears += [path for path in outside if not any(f"{path}.".startswith(f"{head}.") for head in base.head)]
+    paths = select_targets(targets, linears, layers_to_transform=config.layers_to_transform)
     placements = {}
     for path in paths:
         in_features, out_features = linear_shape(base.model.get_submodule(path))
@@ -79,7 +81,7 @@ def merge(model: nn.Module, built: Built) -> None:
         assert isinstance(layer, LoraLayer)
         weight = cast(torch.Tensor, module.weight)
         delta = layer.delta()
-        if weight.shape != delta.shape:  # transformers' Conv1D keeps (in, out)
+        if not isinstance(module, nn.Linear):  # transformers' Conv1D keeps (in, out)
             delta = delta.T
         with torch.no_grad():
             weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))

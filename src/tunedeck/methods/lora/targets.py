@@ -29,7 +29,7 @@ def select_targets(
                 say("layers_to_transform names layers {missing} that the model lacks", missing=listing(missing))
             )
         candidates = [path for path in linears if _layer(path) in layers_to_transform]
-    if target_modules == "all-linear":
+    if target_modules == "all-linear" and candidates:
         return candidates
     if isinstance(target_modules, str):
         return _matching_expression(target_modules, candidates)

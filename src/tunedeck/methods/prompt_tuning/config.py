@@ -19,7 +19,7 @@ class PromptTuningConfig:
     """
 
     kind: ClassVar[str] = "prompt_tuning"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 5e-2
 
     num_virtual_tokens: int = 8
     prompt_tuning_init: Literal["SAMPLE_VOCAB", "TEXT", "RANDOM"] = "SAMPLE_VOCAB"

@@ -1,0 +1,93 @@
+"""`tunedeck plan --measured`: measure in a child process, keep the result for this machine."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+from tunedeck.cli.console import tell
+from tunedeck.core.errors import ConfigError, TrainingError
+from tunedeck.core.measurement import Machine
+from tunedeck.core.messages import say
+from tunedeck.planner.machine import (
+    Calibration,
+    Profile,
+    fit_law,
+    plain_settings,
+    profile_path,
+    read_profile,
+    write_profile,
+)
+from tunedeck.planner.memory import Setup
+from tunedeck.planner.models import PlannedModel
+from tunedeck.planner.throughput import training_flops_per_token
+
+
+def calibrate(machine: Machine, model: PlannedModel, setup: Setup) -> Profile:
+    """Measure one model with one method, and write it into the machine's profile.
+
+    Raises ConfigError for what is not measured yet, TrainingError when the measuring run fails.
+    """
+    if setup.generate or setup.four_bit:
+        raise ConfigError(say("plan --measured measures classifiers so far: add --task classify, and leave out qlora"))
+    tell(say("measuring {method} on {model}: a few real steps ...", method=setup.method.kind, model=model.name))
+    began = time.perf_counter()
+    request = json.dumps({"model": model.reference, "method": {"kind": setup.method.kind, **plain_settings(setup)}})
+    child = subprocess.run(
+        [sys.executable, "-m", "tunedeck.training.calibrate", request], capture_output=True, text=True, check=False
+    )
+    if child.returncode != 0:
+        reason = next(reversed(child.stderr.strip().splitlines()), str(child.returncode))
+        raise TrainingError(say("the measuring run failed: {reason}", reason=reason))
+    found = json.loads(child.stdout.strip().splitlines()[-1])
+    if "error" in found:
+        raise TrainingError(say("the measuring run failed: {reason}", reason=found["error"]))
+    calibration = _calibration(model, setup, found)
+    old = read_profile(machine)
+    profile = Profile(
+        machine=machine,
+        measured_at=datetime.datetime.now().isoformat(timespec="seconds"),
+        products_flops_per_s=found["products_flops_per_s"],
+        copy_bytes_per_s=found["copy_bytes_per_s"],
+        calibrations=old.calibrations if old else (),
+    ).add(calibration)
+    write_profile(profile)
+    tell(
+        say(
+            "measured in {seconds:.0f} s: matrix products {gflops:.0f} GFLOP/s in {dtype}, memory {gbs:.0f} GB/s; kept in {path}",
+            seconds=time.perf_counter() - began,
+            gflops=profile.products_flops_per_s / 1e9,
+            dtype=calibration.dtype,
+            gbs=profile.copy_bytes_per_s / 1e9,
+            path=profile_path(machine),
+        )
+    )
+    return profile
+
+
+def _calibration(model: PlannedModel, setup: Setup, found: dict[str, object]) -> Calibration:
+    """The laws through the measured points."""
+    measured = [(int(r), int(t), float(s), float(b)) for r, t, s, b in found["points"]]  # type: ignore[attr-defined]
+    rows, tokens, seconds, _ = measured[-1]
+    flops = rows * tokens * training_flops_per_token(_at(setup, rows, tokens))
+    extra = setup.width - setup.tokens  # virtual tokens, which the engine's own count leaves out
+    points = [(r, t + extra, s, b) for r, t, s, b in measured]
+    return Calibration(
+        model=model.name,
+        method=setup.method.kind,
+        settings=plain_settings(setup),
+        dtype=str(found["dtype"]),
+        generate=setup.generate,
+        time_s=fit_law([(r, t, s) for r, t, s, _ in points]),
+        memory_bytes=fit_law([(r, t, b) for r, t, _, b in points]),
+        flops_per_s=flops / seconds,
+        points=tuple(points),
+    )
+
+
+def _at(setup: Setup, rows: int, tokens: int) -> Setup:
+    return replace(setup, micro_batch=rows, tokens=tokens)

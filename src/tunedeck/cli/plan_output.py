@@ -1,0 +1,263 @@
+"""How a plan is shown: the table, what to know about it, the recommendation."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from tunedeck.cli.console import print_table, tell
+from tunedeck.core.messages import say
+from tunedeck.planner.advice import Change, Recommendation, changes
+from tunedeck.planner.catalogue import GIB
+from tunedeck.planner.estimate import Estimate
+from tunedeck.planner.machine import THIS_MACHINE
+from tunedeck.planner.memory import MemoryParts
+from tunedeck.planner.plan import PlanRow, Wish, stale
+from tunedeck.planner.prices import Offer, PriceBook
+
+SHOWN_ROWS = 14
+WIDE = 120  # columns of a terminal that has room for everything
+
+
+def show(
+    wish: Wish,
+    rows: Sequence[PlanRow],
+    chosen: Recommendation | None,
+    offers: Sequence[Offer],
+    book: PriceBook,
+    everything: bool,
+) -> None:
+    """Print the plan for people."""
+    shown = list(rows if everything else _worth_showing(rows))
+    currency = offers[0].currency if offers else ""
+    wide = shutil.get_terminal_size().columns >= WIDE
+    print_table(_title(wish), _columns(currency, wide), [_cells(row, wide) for row in shown], numbers_from=2)
+    if len(shown) < len(rows):
+        tell(say("{count} more rows: --all", count=len(rows) - len(shown)))
+    left_out = [name for name in wish.methods if all(row.method != name for row in rows)]
+    if left_out:
+        tell(say("left out, not possible on {model}: {methods}", model=wish.model.name, methods=", ".join(left_out)))
+    for note in dict.fromkeys(note for row in shown for note in row.notes):
+        cards = dict.fromkeys(row.offer.gpu.name for row in shown if note in row.notes)
+        tell(say("note: {text}", text=f"{', '.join(cards)}: {note_text(note)}"))
+    if not wish.workload.counted:
+        tell(
+            say("note: {text}", text=say("lengths are estimated from characters; the model's tokenizer is not at hand"))
+        )
+    _tell_prices(shown, book, currency)
+    _tell_recommendation(chosen, rows, offers, wish)
+
+
+def to_json(
+    wish: Wish, rows: Sequence[PlanRow], chosen: Recommendation | None, offers: Sequence[Offer]
+) -> dict[str, Any]:
+    """The plan for machines; every estimate has low, expected and high."""
+    today = datetime.date.today()
+    old = set(stale(rows, today))
+    return {
+        "model": {"name": wish.model.name, "parameters": wish.model.parameters, "source": wish.model.source},
+        "workload": {name: getattr(wish.workload, name) for name in wish.workload.__slots__},
+        "task": "generate" if wish.generate else "classify",
+        "rows": [{**row.to_json(), "price_is_stale": row.offer in old} for row in rows],
+        "recommendation": None
+        if chosen is None
+        else {"method": chosen.row.method, "gpu": chosen.row.offer.gpu.name, "row": list(rows).index(chosen.row), "reason": reason_text(chosen)},
+        "changes": [{"gpu": c.gpu.name, "kind": c.kind, "value": c.value} for c in _changes(rows, offers)] if chosen is None else [],
+    }  # fmt: skip
+
+
+def note_text(note: str) -> str:
+    """The sentence behind a note's short name."""
+    return {
+        "float16-instead-of-bfloat16": say("no native bfloat16, counted in float16"),
+        "no-flash-attention": say("no FlashAttention-2 (Ampere and later), counted with sdpa"),
+        "no-tensor-cores": say("no tensor cores, counted at its plain 16-bit rate"),
+        "four-bit-unsupported": say(
+            "4-bit kernels need compute capability 7.0; current engines no longer support this card"
+        ),
+        "doubtful-figures": say("sources disagree about this card's arithmetic (gpus.toml)"),
+        "not-calibrated": say("this model and method were not measured here; tighter with: tunedeck plan --measured"),
+    }[note]
+
+
+def reason_text(chosen: Recommendation) -> str:
+    """Why this row, in a sentence."""
+    row = chosen.row
+    method, gpu = row.method, row.offer.gpu.name
+    if chosen.reason == "cheaper-in-four-bits":
+        return say(
+            "LoRA on a 4-bit base fits the cheaper {gpu}, at less than half the cost of LoRA in 16 bits", gpu=gpu
+        )
+    if chosen.reason == "only-this-fits":
+        return say(
+            "LoRA fits none of these cards; {method} does, and {gpu} is the cheapest for it", method=method, gpu=gpu
+        )
+    if chosen.reason == "only-this-is-within":
+        return say(
+            "LoRA does not stay within what you set; {method} does, and {gpu} is the cheapest for it",
+            method=method,
+            gpu=gpu,
+        )
+    return say("LoRA is the sound default, and {gpu} is the cheapest card it fits within what you set", gpu=gpu)
+
+
+def parts_text(parts: MemoryParts) -> str:
+    """The parts of a peak that count, the largest first."""
+    names = {
+        "weights": say("weights"), "trainable": say("trained weights"), "gradients": say("gradients"),
+        "optimizer": say("optimizer"), "activations": say("activations"), "logits": say("logits"),
+        "context": say("libraries and context"), "fragmentation": say("fragmentation"),
+    }  # fmt: skip
+    found = sorted(parts.to_json().items(), key=lambda item: -item[1])
+    return ", ".join(f"{names[name]} {gib(value)}" for name, value in found if value >= 0.01 * parts.device)
+
+
+def gib(count: float) -> str:
+    """Bytes as cards are counted; a cell of three digits."""
+    return f"{count / GIB:.1f} GiB" if count < 100 * GIB else f"{count / GIB:.0f} GiB"
+
+
+def spread(estimate: Estimate, unit: str = "") -> str:
+    """`3.1 (2.5-4.0)`, or one number where it is exact."""
+    if estimate.low == estimate.high:
+        return f"{_number(estimate.expected)}{unit}"
+    return f"{_number(estimate.expected)}{unit} ({_number(estimate.low)}-{_number(estimate.high)})"
+
+
+def _number(value: float) -> str:
+    if value >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _title(wish: Wish) -> str:
+    work = wish.workload
+    return say(
+        "{model}, {parameters:.2f} B parameters: {samples:,} examples, {mean:.0f} tokens each ({longest} the longest), {epochs:g} epochs",
+        model=wish.model.name, parameters=wish.model.parameters / 1e9, samples=work.samples, mean=work.mean_tokens,
+        longest=work.longest_tokens, epochs=work.epochs,
+    )  # fmt: skip
+
+
+def _columns(currency: str, wide: bool) -> list[str]:
+    found = [say("method"), say("card"), say("fits"), "GiB", say("batch")]
+    found += [say("tokens/s")] if wide else []
+    found += [say("hours"), say("cost, {currency}", currency=currency)]
+    return found + ([say("per hour")] if wide else [])
+
+
+def _cells(row: PlanRow, wide: bool) -> list[str]:
+    setup = row.setup
+    fit = say("yes") if row.fits and row.within else (say("over limit") if row.fits else say("no"))
+    cells = [row.method, row.offer.gpu.name, f"{fit} {row.margin_bytes / GIB:+.1f}"]
+    cells += [_number(row.peak_device_bytes.expected / GIB), f"{setup.micro_batch}x{setup.accumulation}"]
+    if not row.fits:
+        return cells + ["-"] * (4 if wide else 2)
+    hours = row.hours.total_h
+    cells += [spread(row.tokens_per_s), spread(hours)] if wide else [_number(hours.expected)]
+    return [*cells, spread(row.cost), *([_price(row.offer)] if wide else [])]
+
+
+def _price(offer: Offer) -> str:
+    return f"{spread(offer.price_per_hour)} {say(offer.billing)}"
+
+
+def _worth_showing(rows: Sequence[PlanRow]) -> list[PlanRow]:
+    """The best offer of each method and card that fits; where nothing fits, the closest rows."""
+    best = {(row.method, row.offer.gpu.name): row for row in reversed(rows)}
+    fitting = [row for row in rows if row.fits and best[row.method, row.offer.gpu.name] is row]
+    own = [row for row in rows if row.offer.gpu.name == THIS_MACHINE and row not in fitting]
+    first = [
+        next(row for row in fitting if row.method == name) for name in dict.fromkeys(row.method for row in fitting)
+    ]
+    kept = {id(row) for row in (*first, *fitting[:SHOWN_ROWS])}
+    return [row for row in fitting if id(row) in kept] + own or list(rows[:SHOWN_ROWS])
+
+
+def _tell_prices(rows: Sequence[PlanRow], book: PriceBook, currency: str) -> None:
+    old = [offer for offer in stale(rows, datetime.date.today()) if offer.gpu.name != THIS_MACHINE]
+    if old:
+        named = ", ".join(f"{offer.gpu.name} ({offer.date or say('undated')})" for offer in old)
+        tell(say("note: {text}", text=say("prices older than 90 days or undated, check them: {offers}", offers=named)))
+    for (source, target), value in book.rates.items():
+        if currency in (source, target) and any(row.offer.gpu.name != THIS_MACHINE for row in rows):
+            where = book.rate_sources[source, target]
+            tell(
+                say(
+                    "note: {text}",
+                    text=say(
+                        "1 {source} = {value:g} {target}: {where}",
+                        source=source,
+                        target=target,
+                        value=value,
+                        where=where,
+                    ),
+                )
+            )
+
+
+def _tell_recommendation(
+    chosen: Recommendation | None, rows: Sequence[PlanRow], offers: Sequence[Offer], wish: Wish
+) -> None:
+    if chosen is not None:
+        row = chosen.row
+        tell(
+            say(
+                "take {method} on {gpu}: {reason}",
+                method=row.method,
+                gpu=row.offer.gpu.name,
+                reason=reason_text(chosen),
+            )
+            + say(". Its memory: {parts}", parts=parts_text(row.parts))
+        )
+        return
+    if any(row.fits for row in rows):
+        cheapest = min((row for row in rows if row.fits), key=lambda row: row.cost.expected)
+        fastest = min((row for row in rows if row.fits), key=lambda row: row.hours.total_h.expected)
+        tell(
+            say(
+                "nothing that fits stays within what you set; the cheapest is {method} on {gpu} for {cost} {currency}, the "
+                "fastest {fast} on {fast_gpu} in {hours} h",
+                method=cheapest.method, gpu=cheapest.offer.gpu.name, cost=_number(cheapest.cost.expected),
+                currency=cheapest.offer.currency, fast=fastest.method, fast_gpu=fastest.offer.gpu.name,
+                hours=_number(fastest.hours.total_h.expected),
+            )
+        )  # fmt: skip
+        return
+    tell(say("nothing fits. What would:"))
+    found = _changes(rows, offers)
+    for change in found:
+        tell("  " + change_text(change))
+    if not found:
+        tell("  " + say("no single change does; take a smaller model"))
+
+
+def change_text(change: Change) -> str:
+    """One change in words."""
+    gpu, value = change.gpu.name, change.value
+    return {
+        "checkpointing": say("on {gpu}: --checkpointing", gpu=gpu),
+        "batch": say("on {gpu}: --micro-batch 1", gpu=gpu),
+        "loss": say("on {gpu}: --loss chunked", gpu=gpu),
+        "length": say("on {gpu}: texts cut to {value} tokens (--tokens {value})", gpu=gpu, value=value),
+        "four-bit": say("on {gpu}: --method qlora", gpu=gpu)
+        + (" --checkpointing --micro-batch 1" if "checkpointing" in value else ""),
+        "card": say("a larger card: --gpu {gpu}", gpu=gpu),
+    }[change.kind]
+
+
+def _changes(rows: Sequence[PlanRow], offers: Sequence[Offer]) -> list[Change]:
+    """What helps the method that comes nearest to fitting on each card asked for."""
+    if any(row.fits for row in rows) or not rows:
+        return []
+    from tunedeck.planner.catalogue import all_gpus
+
+    asked = {offer.gpu.name for offer in offers}
+    others = [gpu for gpu in all_gpus().values() if gpu.name not in asked and gpu.capability > 0]
+    found: list[Change] = []
+    for name in dict.fromkeys(row.offer.gpu.name for row in rows):
+        nearest_row = next(row for row in rows if row.offer.gpu.name == name)
+        found += [change for change in changes(nearest_row, others) if change not in found]
+    return found

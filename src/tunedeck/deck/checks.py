@@ -1,0 +1,82 @@
+"""Whether a stored adapter belongs on this base, and which labels it brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError
+from tunedeck.core.messages import listing, say
+from tunedeck.deck.heads import last_linear
+from tunedeck.deck.task import Task
+from tunedeck.formats.manifest import Manifest
+from tunedeck.formats.stored import StoredAdapter
+from tunedeck.models.load import LoadedBase
+
+
+def check_manifest(folder: Path, manifest: Manifest, base: LoadedBase, task: Task, *, any_base: bool) -> None:
+    """Raise AdapterError for another task, BaseMismatchError for another base unless `any_base`."""
+    if manifest.task.get("kind") != task.kind:
+        raise AdapterError(
+            say(
+                "{path} was trained for the task {theirs}, this deck is for {ours}",
+                path=folder,
+                theirs=manifest.task.get("kind"),
+                ours=task.kind,
+            )
+        )
+    theirs = manifest.base.fingerprint
+    if not any_base and theirs is not None and theirs != base.fingerprint:
+        raise BaseMismatchError(
+            say(
+                "{path} was trained on {theirs} ({theirs_print}), this deck holds {ours} ({ours_print}); "
+                "load that base, or insist with any_base=True (--any-base)",
+                path=folder,
+                theirs=manifest.base.reference,
+                theirs_print=theirs[:12],
+                ours=base.reference,
+                ours_print=base.fingerprint[:12],
+            )
+        )
+
+
+def check_head(folder: Path, head: dict[str, nn.Module], base: LoadedBase) -> None:
+    """Raise AdapterFileError when neither the adapter nor the base has a trained head."""
+    lacking = [name for name in base.untrained if not any(name.startswith(f"{path}.") for path in head)]
+    if lacking:
+        raise AdapterFileError(
+            say(
+                "{path} brings no {module}, and the base {model} has none that is trained; answers would be at random",
+                path=folder,
+                module=listing(sorted({name.rpartition(".")[0] for name in lacking})),
+                model=base.reference,
+            )
+        )
+
+
+def stored_labels(
+    folder: Path, stored: StoredAdapter, head: dict[str, nn.Module], known: tuple[str, ...] | None, base: LoadedBase
+) -> tuple[str, ...] | None:
+    """The labels an adapter names, else those `known` to the deck where the number fits, else LABEL_0 and so on.
+
+    None for an adapter that answers through the base's own head. AdapterFileError when names and head do not fit.
+    """
+    count = last_linear(head).out_features if head else cast(Any, base.model).config.num_labels
+    if stored.labels is not None:
+        if len(stored.labels) != count:
+            raise AdapterFileError(
+                say(
+                    "{path} names {names} labels but its head has {count}",
+                    path=folder,
+                    names=len(stored.labels),
+                    count=count,
+                )
+            )
+        return stored.labels
+    if not head:
+        return None
+    if known is not None and len(known) == count:
+        return known
+    return tuple(f"LABEL_{index}" for index in range(count))

@@ -1,0 +1,1 @@
+"""Memory, time and money before a run, and the truth after it. Nothing here loads torch."""

@@ -1,0 +1,79 @@
+"""One recommendation with its reason, and what to change where nothing fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.planner.catalogue import Gpu
+from tunedeck.planner.fit import fits
+from tunedeck.planner.memory import Setup, memory_parts
+from tunedeck.planner.plan import PlanRow
+
+PREFERRED = ("lora", "qlora", "bottleneck", "prompt_tuning", "full")
+"""LoRA is the sound default (source article, its comparison); the others follow by how little they risk."""
+WORTH_QUANTISING = 0.5  # QLoRA is recommended over a LoRA that costs more than twice as much
+
+Reason = Literal["default", "cheaper-in-four-bits", "only-this-fits", "only-this-is-within"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The row to take and why."""
+
+    row: PlanRow
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change after which a run fits a card."""
+
+    kind: Literal["checkpointing", "batch", "loss", "length", "four-bit", "card"]
+    value: str
+    gpu: Gpu
+
+
+def recommend(rows: Sequence[PlanRow]) -> Recommendation | None:
+    """The cheapest row of the most dependable method that fits and is within budget and deadline; None where none is."""
+    wanted = [row for row in rows if row.fits and row.within and "four-bit-unsupported" not in row.notes]
+    best = {name: next((row for row in wanted if row.method == name), None) for name in PREFERRED}
+    lora, qlora = best["lora"], best["qlora"]
+    if lora and qlora and qlora.cost.expected < WORTH_QUANTISING * lora.cost.expected:
+        return Recommendation(qlora, "cheaper-in-four-bits")
+    chosen = next((row for row in best.values() if row is not None), None)
+    if chosen is None:
+        return None
+    if chosen is lora:
+        return Recommendation(chosen, "default")
+    lora_fits = any(row.fits for row in rows if row.method == "lora")
+    return Recommendation(chosen, "only-this-is-within" if lora_fits else "only-this-fits")
+
+
+def changes(row: PlanRow, others: Sequence[Gpu]) -> list[Change]:
+    """What would make a row that does not fit fit: one change at a time, the gentlest first."""
+    found = [change for change, setup in _variants(row) if fits(memory_parts(setup), row.offer.gpu)]
+    larger = sorted((gpu for gpu in others if fits(memory_parts(row.setup), gpu)), key=lambda gpu: gpu.visible_bytes)
+    return found + [Change("card", gpu.name, gpu) for gpu in larger[:1]]
+
+
+def _variants(row: PlanRow) -> Iterator[tuple[Change, Setup]]:
+    setup, gpu = row.setup, row.offer.gpu
+    if not setup.checkpointing:
+        yield Change("checkpointing", "on", gpu), replace(setup, checkpointing=True)
+    if setup.micro_batch > 1:
+        yield Change("batch", "1", gpu), replace(setup, micro_batch=1)
+    if setup.generate and setup.loss != "chunked":
+        yield Change("loss", "chunked", gpu), replace(setup, loss="chunked")
+    for share in (2, 4):
+        if setup.tokens // share >= 16:
+            shorter = replace(setup, tokens=setup.tokens // share)
+            yield Change("length", str(shorter.tokens), gpu), shorter
+    if isinstance(setup.method, LoraConfig) and not setup.four_bit and gpu.capability >= 7.0:
+        yield Change("four-bit", "nf4", gpu), replace(setup, four_bit=True)
+        yield (
+            Change("four-bit", "nf4+checkpointing", gpu),
+            replace(setup, four_bit=True, checkpointing=True, micro_batch=1),
+        )

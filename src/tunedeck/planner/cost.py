@@ -1,0 +1,75 @@
+"""Hours and money of a whole run: what the training steps leave out, and what a card costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunedeck.planner.catalogue import Gpu
+from tunedeck.planner.estimate import Estimate
+from tunedeck.planner.memory import Setup, trainable_parameters, weights_bytes
+from tunedeck.planner.prices import Offer
+from tunedeck.planner.throughput import forward_flops_per_token
+
+# Assumptions, low to high; a run's own measurements stand beside them afterwards.
+SETUP_S = Estimate(120, 300, 900)  # the rented machine starts, installs, receives the data
+NETWORK_BYTES_PER_S = Estimate(100e6, 30e6, 10e6)  # low time first
+DISK_BYTES_PER_S = Estimate(2e9, 1e9, 0.3e9)
+EVALUATION_SPEED = 0.8  # share of the training's utilisation that forward passes reach
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Seconds of each part of a run."""
+
+    setup: Estimate
+    download: Estimate
+    load: Estimate
+    train: Estimate
+    evaluate: Estimate
+    save_and_upload: Estimate
+    export: Estimate
+
+    @property
+    def total_h(self) -> Estimate:
+        """The whole run in hours."""
+        total = Estimate.exactly(0)
+        for name in self.__slots__:
+            total = total.plus(getattr(self, name))
+        return total.scaled(1 / 3600)
+
+    def to_json(self) -> dict[str, dict[str, float]]:
+        """Seconds by part."""
+        return {f"{name}_s": getattr(self, name).to_json() for name in self.__slots__}
+
+
+def run_hours(setup: Setup, gpu: Gpu, train_s: Estimate, evaluated_tokens: float, rented: bool) -> Hours:
+    """Everything a rented hour meter counts: setup, download, load, training, evaluation, saving, upload and export.
+
+    A machine of one's own (`rented` false) has no setup, and the model is taken to be there.
+    """
+    stored = weights_bytes(setup) if not setup.four_bit else setup.number_bytes * setup.spec.base_parameters
+    adapter = 4.0 * trainable_parameters(setup)
+    forward_s = evaluated_tokens * forward_flops_per_token(setup)
+    forward_s /= gpu.flops_per_s(setup.dtype) * gpu.utilisation * EVALUATION_SPEED
+    spread = Estimate(train_s.low, train_s.expected, train_s.high).scaled(
+        1 / train_s.expected if train_s.expected else 0
+    )
+    nothing = Estimate.exactly(0)
+    return Hours(
+        setup=SETUP_S if rented else nothing,
+        download=_at(stored, NETWORK_BYTES_PER_S) if rented else nothing,
+        load=_at(stored, DISK_BYTES_PER_S),
+        train=train_s,
+        evaluate=spread.scaled(forward_s),
+        save_and_upload=_at(adapter, DISK_BYTES_PER_S).plus(_at(adapter, NETWORK_BYTES_PER_S) if rented else nothing),
+        export=_at(2 * stored, DISK_BYTES_PER_S),
+    )
+
+
+def run_cost(offer: Offer, hours: Estimate) -> Estimate:
+    """Price times hours."""
+    return offer.price_per_hour.times(hours)
+
+
+def _at(size: float, bytes_per_s: Estimate) -> Estimate:
+    return Estimate(size / bytes_per_s.low, size / bytes_per_s.expected, size / bytes_per_s.high)

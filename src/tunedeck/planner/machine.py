@@ -1,0 +1,228 @@
+"""What was measured on this machine: kept in the cache folder, one file per machine, read by every later plan."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tunedeck.core.bundle import cache_folder
+from tunedeck.core.measurement import Machine
+from tunedeck.core.storage import write_json
+from tunedeck.methods.registry import values_of
+from tunedeck.planner.catalogue import Gpu
+from tunedeck.planner.estimate import Estimate
+from tunedeck.planner.memory import MemoryParts, Setup, memory_parts
+from tunedeck.planner.throughput import training_flops_per_token
+
+THIS_MACHINE = "this-machine"
+MEASURED_BAND = {"time": (0.85, 1.15), "memory": (0.9, 1.1)}
+NEAR_BAND = {"time": (0.6, 1.7), "memory": (0.75, 1.3)}
+"""For a model or settings that were not themselves measured here, from the nearest that was."""
+FREE_SHARE = 0.9  # of a CPU machine's memory; the rest is the system's
+UNMEASURED_FLOPS_PER_CORE = 40e9  # float32 matrix products of one core with AVX2, a guess until `plan --measured`
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A quantity of a step with P tokens in rows of length s: constant + per_token·P + per_score·P·s."""
+
+    constant: float
+    per_token: float
+    per_score: float
+
+    def at(self, setup: Setup) -> float:
+        """The value for a run's micro-batch."""
+        tokens = setup.batch_tokens
+        return self.constant + self.per_token * tokens + self.per_score * tokens * setup.width
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Real steps of one model with one method: seconds of a micro-batch with its update, bytes of the process."""
+
+    model: str
+    method: str
+    settings: Mapping[str, Any]
+    dtype: str
+    generate: bool
+    time_s: Law
+    memory_bytes: Law
+    flops_per_s: float
+    """Arithmetic of its longest point over the time that took."""
+    points: tuple[tuple[int, int, float, float], ...]
+    """(rows, length, seconds, bytes) as measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One machine: its raw rates and the calibrations taken on it."""
+
+    machine: Machine
+    measured_at: str
+    products_flops_per_s: float
+    copy_bytes_per_s: float
+    calibrations: tuple[Calibration, ...]
+
+    def find(self, model: str, setup: Setup) -> tuple[Calibration | None, bool]:
+        """The calibration of this model and method, and whether it is of these very settings; else the nearest or None."""
+        same = [c for c in self.calibrations if c.model == model and c.method == setup.method.kind]
+        same = [c for c in same if c.generate == setup.generate] or same
+        exact = next((c for c in same if dict(c.settings) == plain_settings(setup)), None)
+        if exact is not None:
+            return exact, exact.generate == setup.generate
+        return (same[0] if same else None), False
+
+    def add(self, calibration: Calibration) -> Profile:
+        """The profile with a calibration in the place of an older one for the same model, method and settings."""
+        key = (calibration.model, calibration.method, dict(calibration.settings), calibration.generate)
+        kept = [c for c in self.calibrations if (c.model, c.method, dict(c.settings), c.generate) != key]
+        return replace(self, calibrations=(*kept, calibration))
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a step on this machine is expected to take; `exact` where this very model and method were measured."""
+
+    step_s: Estimate
+    memory_bytes: Estimate
+    parts: MemoryParts
+    exact: bool
+
+
+def plain_settings(setup: Setup) -> dict[str, Any]:
+    """A method's settings as they come back from JSON."""
+    values: dict[str, Any] = json.loads(json.dumps(values_of(setup.method)))
+    return values
+
+
+def predict(profile: Profile | None, model: str, longest: Setup, mean: Setup, gpu: Gpu) -> Prediction:
+    """Memory at the longest batch and the time of an update at the mean one, from the nearest calibration there is."""
+    calibration, exact = profile.find(model, longest) if profile else (None, False)
+    formula = memory_parts(longest)
+    flops_per_s = gpu.fp32_flops_per_s * gpu.utilisation
+    if profile and profile.calibrations:
+        flops_per_s = median(c.flops_per_s for c in profile.calibrations)
+    if calibration is None:
+        seconds = mean.batch_tokens * training_flops_per_token(mean) / flops_per_s * mean.accumulation
+        step = Estimate.around(seconds, *(NEAR_BAND["time"] if profile else (0.3, 3.0)))
+        total = formula.allocated + libraries_bytes(profile)
+        parts = replace(formula, context=libraries_bytes(profile), fragmentation=0.0)
+    else:
+        band = MEASURED_BAND if exact else NEAR_BAND
+        step = Estimate.around(calibration.time_s.at(mean) * mean.accumulation, *band["time"])
+        total = calibration.memory_bytes.at(longest)
+        parts = _parts(formula, calibration.memory_bytes, total)
+    memory = Estimate.around(total, *(MEASURED_BAND if exact else NEAR_BAND)["memory"])
+    return Prediction(step, memory, parts, exact)
+
+
+def libraries_bytes(profile: Profile | None) -> float:
+    """Memory of Python, torch and transformers before any model: a typical 0.45 GB, or the least measured here."""
+    least = [c.memory_bytes.constant for c in profile.calibrations] if profile else []
+    return min([450e6, *least])
+
+
+def machine_card(machine: Machine, profile: Profile | None) -> Gpu:
+    """This machine's processor as a card of the catalogue."""
+    rate = profile.products_flops_per_s if profile else UNMEASURED_FLOPS_PER_CORE * machine.cpu_cores
+    return Gpu(
+        name=THIS_MACHINE, names=(), memory_gb=machine.memory_bytes / 1e9, visible_bytes=FREE_SHARE * machine.memory_bytes,
+        tensor_flops_per_s=rate, fp32_flops_per_s=rate, bytes_per_s=profile.copy_bytes_per_s if profile else 10e9,
+        capability=0.0, utilisation=0.5, measured=profile is not None, tensor_cores=False, cpu_cores=machine.cpu_cores,
+        source=machine.cpu, note="", doubtful="",
+    )  # fmt: skip
+
+
+def profile_path(machine: Machine) -> Path:
+    """Where a machine's profile lies; another processor, core count or memory is another machine."""
+    key = json.dumps(asdict(machine), sort_keys=True).encode()
+    return cache_folder() / "machines" / f"{hashlib.sha256(key).hexdigest()[:16]}.json"
+
+
+def read_profile(machine: Machine) -> Profile | None:
+    """The profile of a machine; None when it was never measured or the file is of another version."""
+    try:
+        values = json.loads(profile_path(machine).read_text(encoding="utf-8"))
+        return Profile(
+            machine=Machine(**values["machine"]),
+            measured_at=values["measured_at"],
+            products_flops_per_s=values["products_flops_per_s"],
+            copy_bytes_per_s=values["copy_bytes_per_s"],
+            calibrations=tuple(_calibration(row) for row in values["calibrations"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_profile(profile: Profile) -> Path:
+    """Keep a profile for later plans; returns its file."""
+    path = profile_path(profile.machine)
+    write_json(path, asdict(profile))
+    return path
+
+
+def fit_law(points: Sequence[tuple[int, int, float]]) -> Law:
+    """Least squares, relative errors, no negative coefficient, over (rows, length, value).
+
+    With three unknowns every subset of the terms is tried, the best without a negative coefficient stands.
+    """
+    terms = [(1.0, float(rows * length), float(rows * length * length)) for rows, length, _ in points]
+    values = [value for *_, value in points]
+    best: tuple[float, tuple[float, float, float]] | None = None
+    for chosen in ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,)):
+        solved = _solve([[row[i] / value for i in chosen] for row, value in zip(terms, values, strict=True)])
+        if solved is None or min(solved) < 0:
+            continue
+        found = [0.0, 0.0, 0.0]
+        for index, coefficient in zip(chosen, solved, strict=True):
+            found[index] = coefficient
+        error = sum(
+            (sum(c * t for c, t in zip(found, row, strict=True)) / value - 1) ** 2
+            for row, value in zip(terms, values, strict=True)
+        )
+        if best is None or error < best[0]:
+            best = (error, (found[0], found[1], found[2]))
+    assert best is not None
+    return Law(*best[1])
+
+
+def _solve(rows: list[list[float]]) -> list[float] | None:
+    """Least squares of rows · x = 1 by the normal equations and Gauss-Jordan; None where they are singular."""
+    n = len(rows[0])
+    matrix = [
+        [sum(row[i] * row[j] for row in rows) for j in range(n)] + [sum(row[i] for row in rows)] for i in range(n)
+    ]
+    scale = [matrix[i][i] ** 0.5 or 1.0 for i in range(n)]
+    matrix = [[value / (scale[i] * (scale[j] if j < n else 1)) for j, value in enumerate(matrix[i])] for i in range(n)]
+    for i in range(n):
+        pivot = max(range(i, n), key=lambda k: abs(matrix[k][i]))
+        if abs(matrix[pivot][i]) < 1e-9:
+            return None
+        matrix[i], matrix[pivot] = matrix[pivot], matrix[i]
+        matrix[i] = [value / matrix[i][i] for value in matrix[i]]
+        for k in range(n):
+            if k != i:
+                matrix[k] = [a - matrix[k][i] * b for a, b in zip(matrix[k], matrix[i], strict=True)]
+    return [matrix[i][n] / scale[i] for i in range(n)]
+
+
+def _calibration(row: Mapping[str, Any]) -> Calibration:
+    points = tuple((int(rows), int(length), float(s), float(b)) for rows, length, s, b in row["points"])
+    laws = {name: Law(**row[name]) for name in ("time_s", "memory_bytes")}
+    return Calibration(**{**row, **laws, "points": points})
+
+
+def _parts(formula: MemoryParts, law: Law, total: float) -> MemoryParts:
+    """The measured total, split by the formulae: what does not grow with the batch, and what does."""
+    growing = total - law.constant
+    libraries = max(0.0, law.constant - formula.weights - formula.trainable - formula.optimizer)
+    fixed = law.constant - libraries
+    share = fixed / (formula.weights + formula.trainable + formula.optimizer)
+    return MemoryParts(
+        share * formula.weights, share * formula.trainable, 0.0, share * formula.optimizer, growing, 0.0, libraries, 0.0
+    )

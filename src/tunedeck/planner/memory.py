@@ -1,0 +1,283 @@
+"""Memory of a fine-tuning run, one formula a function. Bytes everywhere; b is the bytes of one number of the base.
+
+Constants were set on half of the measured rows of bench/planner_rows.csv; bench/planner_accuracy.py reports the other half.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tunedeck.core.model_spec import ModelSpec
+from tunedeck.methods.base import MethodConfig
+from tunedeck.methods.bottleneck.config import BottleneckConfig
+from tunedeck.methods.full.config import FullConfig
+from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.methods.lora.targets import select_targets
+from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
+
+Loss = Literal["eager", "fused", "chunked"]
+Attention = Literal["flash", "sdpa", "eager"]
+
+NF4_BYTES = (
+    0.5 + 0.127 / 8
+)  # 4 bits and, with double quantisation, 0.127 bit of constants (QLoRA, arXiv 2305.14314, section 3)
+LOGIT_BYTES = {"eager": 12, "fused": 8, "chunked": 0}
+"""Bytes per logit at the loss's peak. Eager: 16-bit logits 2, float32 copy 4, its gradient 4, 16-bit gradient 2.
+Fused: logits 2, float32 copy 4 in place of its gradient, 16-bit gradient 2. Chunked: only a chunk exists."""
+LOSS_HIDDEN_BYTES = (
+    20  # beside the logits, per hidden number: last hidden states, their float32 copy and gradients (fitted)
+)
+ALLOCATOR = (
+    1.15  # stored activations against the sum of the tensors: rounding and temporaries (fitted on PEFT's L40S rows)
+)
+CONTEXT_BYTES = (
+    0.5 * 2**30
+)  # CUDA context and kernels, outside torch's counters (stas00/ml-engineering: 0.47 to 0.92 GiB)
+FRAGMENTATION = 1.08  # device use over allocated; a run near the limit compresses to 1.04 to 1.12 (fms-acceleration)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What training programs do differently."""
+
+    name: str
+    full_copies: bool
+    """Full fine-tuning trains float32 copies beside the frozen base, not the base itself in its own precision."""
+    lora_inputs_in_float32: bool
+    """LoRA keeps a float32 copy of each input, as PEFT does where the base is in 16 bits."""
+    speed: float = 1.0
+    """Rate of its kernels against plain transformers."""
+    float32_hidden: bool = False
+    """The residual stream is float32 under a 16-bit base: PEFT's prepare_model_for_kbit_training."""
+
+
+TUNEDECK = Stack("tunedeck", full_copies=True, lora_inputs_in_float32=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MethodFacts:
+    """What a method trains in a model, counted once; LoRA's numbers are sums over its linears, 0 for other methods."""
+
+    parameters: int
+    """The method's own, without a head."""
+    adapted: int
+    ranks: int
+    inputs: int
+    """Input widths; `shared_inputs` counts an input that several linears of a block read once."""
+    shared_inputs: int
+
+
+def method_facts(spec: ModelSpec, method: MethodConfig) -> MethodFacts:
+    """Count; TargetError where the method does not fit the model."""
+    count = method.count_parameters(spec)
+    if not isinstance(method, LoraConfig):
+        return MethodFacts(count, 0, 0, 0, 0)
+    widths = {linear.path: linear.in_features for linear in spec.linears}
+    targets = select_targets(
+        method.target_modules or spec.lora_targets, list(widths), layers_to_transform=method.layers_to_transform
+    )
+    shared = {(path.rpartition(".")[0], widths[path]) for path in targets}
+    return MethodFacts(
+        parameters=count,
+        adapted=len(targets),
+        ranks=sum(method.rank(path) for path in targets),
+        inputs=sum(widths[path] for path in targets),
+        shared_inputs=sum(width for _, width in shared),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One fine-tuning run as the formulae see it; `tokens` is a row's padded length without virtual tokens.
+
+    `facts` are `method_facts(spec, method)`.
+    """
+
+    spec: ModelSpec
+    method: MethodConfig
+    facts: MethodFacts
+    micro_batch: int
+    tokens: int
+    generate: bool
+    """Trained on every token's logits (causal language model); else one vector per text goes through a small head."""
+    dtype: str = "bfloat16"
+    four_bit: bool = False
+    checkpointing: bool = False
+    loss: Loss = "eager"
+    attention: Attention = "sdpa"
+    accumulation: int = 1
+    labels: int = 2
+    stack: Stack = TUNEDECK
+
+    @property
+    def number_bytes(self) -> int:
+        """b."""
+        return 4 if self.dtype == "float32" else 2
+
+    @property
+    def width(self) -> int:
+        """Tokens of one row, virtual tokens included."""
+        return self.tokens + (self.method.num_virtual_tokens if isinstance(self.method, PromptTuningConfig) else 0)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of one micro-batch."""
+        return self.micro_batch * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryParts:
+    """What lies in memory at the peak, in bytes; `allocated` sums what torch counts, `device` everything."""
+
+    weights: float
+    trainable: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+    context: float
+    fragmentation: float
+
+    @property
+    def allocated(self) -> float:
+        """Peak of torch's own counter."""
+        return self.device - self.context - self.fragmentation
+
+    @property
+    def device(self) -> float:
+        """Peak of the whole process on the card."""
+        return sum(self.to_json().values())
+
+    def to_json(self) -> dict[str, float]:
+        """The parts by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def memory_parts(setup: Setup) -> MemoryParts:
+    """The parts at the moment of the highest peak: in the loss, in a layer's backward, or in the optimizer's step."""
+    weights = weights_bytes(setup)
+    trainable, gradients, moments, in_step = trainable_bytes(setup)
+    stored, working, logits = stored_bytes(setup), working_bytes(setup), logits_bytes(setup)
+    held = gradients if setup.accumulation > 1 else 0.0  # gradients of earlier micro-batches
+    in_loss = (held, stored, logits)
+    in_layer = (gradients, stored + working, 0.0)
+    stepping = (gradients + in_step, 0.0, 0.0)
+    at_peak = max(in_loss, in_layer, stepping, key=sum)
+    allocated = weights + trainable + moments + sum(at_peak)
+    return MemoryParts(
+        weights, trainable, at_peak[0], moments, at_peak[1], at_peak[2], CONTEXT_BYTES, (FRAGMENTATION - 1) * allocated
+    )
+
+
+def weights_bytes(setup: Setup) -> float:
+    """b per parameter; with 4 bits the linears in the layers take NF4_BYTES, embeddings, norms and output layer stay at b."""
+    spec = setup.spec
+    total = spec.base_parameters + (spec.lm_head_parameters if setup.generate else spec.head_parameters(setup.labels))
+    quantised = linear_parameters(spec) if setup.four_bit else 0
+    return NF4_BYTES * quantised + setup.number_bytes * (total - quantised)
+
+
+def linear_parameters(spec: ModelSpec) -> int:
+    """Weights of all linears inside the layers, biases left out."""
+    return sum(linear.in_features * linear.out_features for linear in spec.linears)
+
+
+def trainable_parameters(setup: Setup) -> int:
+    """The method's own and, for a classifier, its head's."""
+    head = 0 if setup.generate else setup.spec.head_parameters(setup.labels)
+    extra = setup.spec.lm_head_parameters if setup.generate and _trains_everything(setup) else 0
+    return setup.facts.parameters + head + extra
+
+
+def trainable_bytes(setup: Setup) -> tuple[float, float, float, float]:
+    """Weights, gradients, AdamW's moments, and what the step adds for a moment.
+
+    Adapters: float32, 4 + 4 + 8. Full fine-tuning in the base's own precision (transformers): the weights are the base's,
+    gradients b, moments 2 b, and b more during the step (fms-acceleration: 6 bytes resident, 10 at the peak, b = 2).
+    """
+    count, b = trainable_parameters(setup), setup.number_bytes
+    if isinstance(setup.method, FullConfig) and not setup.stack.full_copies:
+        return 0.0, float(b * count), 2.0 * b * count, float(b * count)
+    return 4.0 * count, 4.0 * count, 8.0 * count, 0.0
+
+
+def stored_bytes(setup: Setup) -> float:
+    """Activations kept from forward to backward. With checkpointing each layer keeps its input alone: b·h per token."""
+    spec = setup.spec
+    below = setup.spec.num_layers - layers_with_backward(setup)
+    layers = spec.num_layers - below
+    hidden_bytes = 4 if setup.stack.float32_hidden else setup.number_bytes
+    if setup.checkpointing:
+        return float(setup.batch_tokens * layers * hidden_bytes * spec.hidden_size)
+    cast_copies = 0.0
+    if isinstance(setup.method, FullConfig) and setup.stack.full_copies and setup.number_bytes < 4:
+        cast_copies = float(setup.number_bytes * trainable_parameters(setup))  # 16-bit images of the float32 copies
+    return ALLOCATOR * setup.batch_tokens * layers * layer_bytes_per_token(setup) + cast_copies
+
+
+def working_bytes(setup: Setup) -> float:
+    """What one layer's backward needs beside the stored: two gradients of feed-forward width, and its own activations again."""
+    spec = setup.spec
+    gradients = 2 * setup.number_bytes * spec.ffn_size
+    again = layer_bytes_per_token(setup) if setup.checkpointing else 0
+    return float(setup.batch_tokens * (gradients + again)) if layers_with_backward(setup) else 0.0
+
+
+def logits_bytes(setup: Setup) -> float:
+    """Peak of the loss: T·(k·V + 20·h) for a language model, nothing worth counting for a classifier's head."""
+    if not setup.generate:
+        return float(4 * setup.micro_batch * setup.labels * 4)
+    per_logit = (
+        LOGIT_BYTES[setup.loss] if setup.number_bytes == 2 else {"eager": 12, "fused": 8, "chunked": 0}[setup.loss]
+    )
+    return float(setup.batch_tokens * (per_logit * setup.spec.vocab_size + LOSS_HIDDEN_BYTES * setup.spec.hidden_size))
+
+
+def layer_bytes_per_token(setup: Setup) -> float:
+    """Activations of one layer per token, from what each operation keeps for its backward.
+
+    Norms: RMSNorm a float32 copy of its input (4 h each), LayerNorm its input (b h). Attention: queries, keys, values and the
+    output; eager attention its probabilities too, a·s of them, twice where softmax runs in float32. Feed-forward: both
+    branches and the activation (gated), or the pre-activation. Then the inputs of whatever linear is trained.
+    """
+    spec, b = setup.spec, setup.number_bytes
+    h, q, kv, ffn = spec.hidden_size, spec.query_size, spec.key_value_size, spec.ffn_size
+    rms = spec.gated and spec.causal
+    norms = 2 * (4 if rms else b) * h
+    attention = b * (2 * q + 2 * kv)
+    if setup.attention == "eager":
+        attention += spec.num_heads * setup.width * (b + 4 if rms and b < 4 else b)
+    feed_forward = (3 if spec.gated else 1) * b * ffn
+    return norms + attention + feed_forward + _trained_inputs(setup)
+
+
+def _trained_inputs(setup: Setup) -> float:
+    """Inputs kept for weight gradients, per token and layer: an input that several linears share counts once."""
+    spec, method, b = setup.spec, setup.method, setup.number_bytes
+    if isinstance(method, FullConfig):
+        return float(0 if method.layers == "head" else b * (2 * spec.hidden_size + spec.ffn_size))
+    if isinstance(method, BottleneckConfig):
+        sites = method.blocks(spec)
+        return 2 * b * sum(spec.hidden_size + method.size(n, spec.hidden_size) for n, *_ in sites) / spec.num_layers
+    facts = setup.facts
+    casts = 4 * facts.inputs if setup.stack.lora_inputs_in_float32 and b < 4 else 0
+    return float(b * facts.shared_inputs + casts + b * facts.ranks) / spec.num_layers
+
+
+def layers_with_backward(setup: Setup) -> int:
+    """Layers that gradients pass through: those from the lowest trained one up (peft#1469: below it nothing is kept)."""
+    spec, method = setup.spec, setup.method
+    if isinstance(method, FullConfig):
+        return {"all": spec.num_layers, "head": 0}.get(str(method.layers), 0) or (
+            method.layers if isinstance(method.layers, int) else 0
+        )
+    if isinstance(method, LoraConfig) and method.layers_to_transform is not None:
+        return spec.num_layers - min(method.layers_to_transform)
+    if isinstance(method, BottleneckConfig):
+        return spec.num_layers - min((layer for layer, *_ in method.blocks(spec)), default=spec.num_layers)
+    return spec.num_layers
+
+
+def _trains_everything(setup: Setup) -> bool:
+    return isinstance(setup.method, FullConfig) and setup.method.layers == "all"

@@ -1,0 +1,221 @@
+"""The plan: every method on every offer, ranked, with a recommendation."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tunedeck.core.errors import TargetError
+from tunedeck.methods.base import MethodConfig
+from tunedeck.planner.catalogue import Gpu
+from tunedeck.planner.cost import Hours, run_cost, run_hours
+from tunedeck.planner.estimate import Estimate
+from tunedeck.planner.fit import fits, largest_micro_batch, needed_bytes
+from tunedeck.planner.machine import THIS_MACHINE, Prediction, Profile, predict
+from tunedeck.planner.memory import Attention, Loss, MemoryParts, MethodFacts, Setup, memory_parts, method_facts
+from tunedeck.planner.models import PlannedModel
+from tunedeck.planner.prices import Offer
+from tunedeck.planner.throughput import step_s
+from tunedeck.planner.workload import Workload
+
+EFFECTIVE_BATCH = 32
+MEMORY_BAND = (0.92, 1.10)  # held-out rows of bench/planner_accuracy.py lie inside
+TIME_BAND = {True: (0.8, 1.3), False: (0.6, 1.8)}  # on a card with measured rows; on another
+LENGTH_BAND = (0.85, 1.2)  # lengths estimated from characters
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for; a field at None is chosen for each card."""
+
+    model: PlannedModel
+    methods: Mapping[str, MethodConfig]
+    """By the name shown: lora, qlora, bottleneck, prompt_tuning, full."""
+    workload: Workload
+    generate: bool
+    micro_batch: int | None = None
+    accumulation: int | None = None
+    checkpointing: bool = False
+    loss: Loss = "eager"
+    attention: Attention | None = None
+    dtype: str | None = None
+    labels: int = 2
+    budget: float | None = None
+    deadline_h: float | None = None
+    profile: Profile | None = None
+    """What was measured on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One method on one offer."""
+
+    model: str
+    method: str
+    offer: Offer
+    setup: Setup
+    """At the longest batch, which sets the peak."""
+    parts: MemoryParts
+    peak_allocated_bytes: Estimate
+    peak_device_bytes: Estimate
+    fits: bool
+    margin_bytes: float
+    """What the card has left over; negative where the run does not fit."""
+    largest_micro_batch: int
+    step_s: Estimate
+    tokens_per_s: Estimate
+    steps: int
+    hours: Hours
+    cost: Estimate
+    notes: tuple[str, ...] = ()
+    within: bool = field(default=True)
+    """Inside the budget and the deadline, as far as they were given."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; estimates have low, expected and high."""
+        return {
+            "model": self.model,
+            "method": self.method,
+            "gpu": self.offer.gpu.name,
+            "fits": self.fits,
+            "within_wishes": self.within,
+            "margin_bytes": self.margin_bytes,
+            "micro_batch": self.setup.micro_batch,
+            "largest_micro_batch": self.largest_micro_batch,
+            "accumulation": self.setup.accumulation,
+            "checkpointing": self.setup.checkpointing,
+            "dtype": self.setup.dtype,
+            "attention": self.setup.attention,
+            "loss": self.setup.loss,
+            "steps": self.steps,
+            "peak_allocated_bytes": self.peak_allocated_bytes.to_json(),
+            "peak_device_bytes": self.peak_device_bytes.to_json(),
+            "memory_parts_bytes": self.parts.to_json(),
+            "tokens_per_s": self.tokens_per_s.to_json(),
+            "step_s": self.step_s.to_json(),
+            "hours": self.hours.total_h.to_json(),
+            "hours_parts": self.hours.to_json(),
+            "cost": self.cost.to_json(),
+            "currency": self.offer.currency,
+            "price_per_hour": self.offer.price_per_hour.to_json(),
+            "price": self.offer.source_json(),
+            "notes": list(self.notes),
+        }
+
+
+def make_plan(wish: Wish, offers: Sequence[Offer]) -> list[PlanRow]:
+    """A row for every method on every offer: what fits and is wanted first, the cheapest on top.
+
+    A method that the architecture does not allow is left out, unless it is the only one; then its TargetError stands.
+    """
+    rows: list[PlanRow] = []
+    for name, method in wish.methods.items():
+        try:
+            facts = method_facts(wish.model.spec, method)
+        except TargetError:
+            if len(wish.methods) == 1:
+                raise
+            continue
+        rows += [_row(wish, name, method, facts, offer) for offer in offers]
+    return sorted(
+        rows, key=lambda row: (not row.fits, not row.within, row.cost.expected if row.fits else -row.margin_bytes)
+    )
+
+
+def setup_for(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, gpu: Gpu) -> Setup:
+    """The run on a card before its batch is chosen: precision and attention as the card has them."""
+    dtype = wish.dtype or ("bfloat16" if gpu.has_bfloat16 else "float16")
+    if not gpu.has_bfloat16 and dtype == "bfloat16":
+        dtype = "float16"
+    if gpu.capability == 0 and wish.dtype is None:
+        calibrations = wish.profile.calibrations if wish.profile and gpu.name == THIS_MACHINE else ()
+        dtype = calibrations[0].dtype if calibrations else "float32"
+    slow_sdpa = gpu.capability == 0 and dtype == "bfloat16"  # models/load.py takes eager attention there
+    attention = wish.attention or ("eager" if slow_sdpa else "sdpa")
+    if attention == "flash" and not gpu.has_flash_attention:
+        attention = "sdpa"
+    return Setup(
+        spec=wish.model.spec, method=method, facts=facts, micro_batch=1, tokens=wish.workload.longest_tokens, generate=wish.generate,
+        dtype=dtype, four_bit=name == "qlora", checkpointing=wish.checkpointing, loss=wish.loss, attention=attention,
+        labels=wish.labels,
+    )  # fmt: skip
+
+
+def with_batch(setup: Setup, wish: Wish, largest: int) -> Setup:
+    """The batch the user named, else the largest that fits up to EFFECTIVE_BATCH rows an update, accumulated to it."""
+    micro = wish.micro_batch or max(1, min(largest, EFFECTIVE_BATCH))
+    accumulation = wish.accumulation or max(1, EFFECTIVE_BATCH // micro)
+    return replace(setup, micro_batch=micro, accumulation=accumulation)
+
+
+def _row(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, offer: Offer) -> PlanRow:
+    gpu, work = offer.gpu, wish.workload
+    own = gpu.name == THIS_MACHINE
+
+    def foretold(setup: Setup) -> Prediction:
+        if own:
+            return predict(wish.profile, wish.model.name, setup, at_mean(setup, work), gpu)
+        parts = memory_parts(setup)
+        step = Estimate.around(step_s(at_mean(setup, work), gpu), *time_band(gpu, work))
+        return Prediction(step, Estimate.around(parts.allocated, *MEMORY_BAND), parts, exact=gpu.measured)
+
+    bare = setup_for(wish, name, method, facts, gpu)
+    largest = largest_micro_batch(bare, gpu, lambda setup: foretold(setup).parts)
+    setup = with_batch(bare, wish, largest)
+    found = foretold(setup)
+    step, parts = found.step_s, found.parts
+    steps = math.ceil(work.samples * work.epochs / (setup.micro_batch * setup.accumulation))
+    evaluated = work.samples * work.evaluation_share * math.ceil(work.epochs) * work.mean_tokens
+    hours = run_hours(setup, gpu, step.scaled(steps), evaluated, rented=not own)
+    cost = run_cost(offer, hours.total_h)
+    tokens = setup.micro_batch * setup.accumulation * work.mean_tokens
+    within = (wish.budget is None or cost.expected <= wish.budget) and (
+        wish.deadline_h is None or hours.total_h.expected <= wish.deadline_h
+    )
+    device = found.memory_bytes if own else Estimate.around(parts.device, *MEMORY_BAND)
+    return PlanRow(
+        model=wish.model.name, method=name, offer=offer, setup=setup, parts=parts, peak_allocated_bytes=found.memory_bytes,
+        peak_device_bytes=device, fits=fits(parts, gpu), margin_bytes=gpu.visible_bytes - needed_bytes(parts),
+        largest_micro_batch=largest, step_s=step,
+        tokens_per_s=Estimate(tokens / step.high, tokens / step.expected, tokens / step.low), steps=steps, hours=hours,
+        cost=cost, notes=card_notes(gpu, name, wish, exact=found.exact), within=within,
+    )  # fmt: skip
+
+
+def at_mean(setup: Setup, work: Workload) -> Setup:
+    """The same run at the mean length, padded to a multiple of 8 where lengths differ."""
+    mean = math.ceil(work.mean_tokens)
+    padded = mean if mean == work.longest_tokens else min(work.longest_tokens, -(-mean // 8) * 8)
+    return replace(setup, tokens=padded)
+
+
+def time_band(gpu: Gpu, work: Workload) -> tuple[float, float]:
+    """How far below and above the expected time the run may end."""
+    low, high = TIME_BAND[gpu.measured]
+    return (low, high) if work.counted else (low * LENGTH_BAND[0], high * LENGTH_BAND[1])
+
+
+def card_notes(gpu: Gpu, method: str, wish: Wish, exact: bool) -> tuple[str, ...]:
+    """What a plan must say about a card: what it lacks and what was counted instead, by short name (see cli/plan.py)."""
+    notes = []
+    if not gpu.has_bfloat16 and wish.dtype in (None, "bfloat16") and gpu.capability:
+        notes.append("float16-instead-of-bfloat16")
+    if not gpu.has_flash_attention and wish.attention == "flash":
+        notes.append("no-flash-attention")
+    if not gpu.tensor_cores and gpu.capability:
+        notes.append("no-tensor-cores")
+    if method == "qlora" and 0 < gpu.capability < 7.0:
+        notes.append("four-bit-unsupported")
+    if gpu.name == THIS_MACHINE and not exact:
+        notes.append("not-calibrated")
+    if gpu.doubtful:
+        notes.append("doubtful-figures")
+    return tuple(notes)
+
+
+def stale(rows: Sequence[PlanRow], today: datetime.date) -> list[Offer]:
+    """The offers among the rows whose price is old or undated."""
+    return [offer for offer in dict.fromkeys(row.offer for row in rows) if offer.is_stale(today)]

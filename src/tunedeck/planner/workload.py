@@ -1,0 +1,126 @@
+"""What is to be trained: how many examples, how long, how often."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunedeck.core.bundle import cache_folder
+from tunedeck.core.errors import ConfigError, DataError
+from tunedeck.core.messages import say
+from tunedeck.planner.models import PlannedModel
+
+COUNTED_TEXTS = 2000
+HELD_OUT = 0.1  # DataSettings.eval_fraction
+CHARACTERS_PER_TOKEN = 4.0
+"""Of a Latin-script text (OpenAI's and Hugging Face's rule of thumb for English); a Chinese character counts as
+CJK_TOKENS tokens: one in BERT's vocabularies, about two thirds in those of Qwen and ChatGLM."""
+CJK_TOKENS = {False: 1.0, True: 0.7}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Examples, passes and lengths in tokens; the mean sets the time, the longest the memory."""
+
+    samples: int
+    epochs: float
+    mean_tokens: float
+    longest_tokens: int
+    evaluation_share: float
+    source: str
+    counted: bool
+    """Whether lengths were counted by the model's own tokenizer or are exact for another reason; else estimated."""
+
+    def __post_init__(self) -> None:
+        for name, value, largest in (
+            ("samples", self.samples, 1e10),
+            ("epochs", self.epochs, 1e4),
+            ("tokens", self.longest_tokens, 1e7),
+        ):
+            if not 0 < value <= largest:
+                raise ConfigError(
+                    say(
+                        "{name} must be above 0 and at most {largest:g}, got {value}",
+                        name=name,
+                        largest=largest,
+                        value=value,
+                    )
+                )
+
+
+def workload_of_data(reference: str, model: PlannedModel, epochs: float, limit: int | None) -> Workload:
+    """Examples and lengths of a data file or `bundled:` set; lengths beyond `limit` or the model's own are cut.
+
+    Tokens are counted with the tokenizer.json beside the model's config where there is one, else estimated from
+    characters. Raises DataError when the data cannot be read or holds no texts.
+    """
+    from tunedeck.data.split import normalised
+    from tunedeck.data.table import read_table
+
+    table = read_table(reference)
+    columns = [name for name in ("text", "messages", "content", "sentence", "review") if name in table.columns]
+    if columns:
+        texts = [_text(row[columns[0]]) for row in table.rows]
+    else:  # whatever is text in a row, as in instruction, input, output
+        texts = [" ".join(value for value in row.values() if isinstance(value, str)) for row in table.rows]
+    texts = list({normalised(text): text for text in texts if text.strip()}.values())  # training drops repeats too
+    if not texts:
+        raise DataError(
+            say("{path} holds no texts; its columns are: {columns}", path=reference, columns=list(table.columns))
+        )
+    step = max(1, len(texts) // COUNTED_TEXTS)
+    sampled = [*texts[::step], max(texts, key=len)]
+    lengths, counted = _count(sampled, model)
+    longest_allowed = min(limit or 10**9, model.max_tokens or 10**9)
+    cut = [min(length, longest_allowed) for length in lengths]
+    return Workload(
+        samples=max(1, round(len(texts) * (1 - HELD_OUT))),
+        epochs=epochs,
+        mean_tokens=statistics.fmean(cut[:-1] or cut),
+        longest_tokens=max(cut),
+        evaluation_share=HELD_OUT / (1 - HELD_OUT),
+        source=reference,
+        counted=counted,
+    )
+
+
+def _text(value: object) -> str:
+    """A text, or the contents of a chat's messages."""
+    if isinstance(value, str):
+        return value
+    return (
+        " ".join(str(part.get("content", "")) for part in value if isinstance(part, dict))
+        if isinstance(value, list)
+        else ""
+    )
+
+
+def _count(texts: Sequence[str], model: PlannedModel) -> tuple[list[int], bool]:
+    places = (Path(model.source).parent, cache_folder() / model.reference.removeprefix("bundled:"))
+    tokenizer_file = next((place / "tokenizer.json" for place in places if (place / "tokenizer.json").is_file()), None)
+    if tokenizer_file is not None:
+        try:
+            from tokenizers import Tokenizer
+
+            tokenizer = Tokenizer.from_file(str(tokenizer_file))
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            return [len(encoded.ids) for encoded in tokenizer.encode_batch(list(texts))], True
+        except Exception:  # tokenizers raises bare exceptions; an estimate is better than no plan
+            pass
+    return [estimated_tokens(text, model.spec.causal) for text in texts], False
+
+
+def estimated_tokens(text: str, causal: bool) -> int:
+    """Tokens of a text by its characters, two special tokens included."""
+    cjk = sum("\u3040" <= character <= "\u9fff" or "\uac00" <= character <= "\ud7af" for character in text)
+    return 2 + round(cjk * CJK_TOKENS[causal] + (len(text) - cjk) / CHARACTERS_PER_TOKEN)
+
+
+def to_json(workload: Workload) -> dict[str, object]:
+    """As plain JSON values."""
+    values: dict[str, object] = json.loads(json.dumps({name: getattr(workload, name) for name in workload.__slots__}))
+    return values

@@ -1,0 +1,94 @@
+"""Real steps of a real model and method at a few batch sizes and lengths, for the planner to predict from.
+
+`python -m tunedeck.training.calibrate '{"model": ..., "method": {...}}'` measures in a process of its own, so that the
+memory it reads is that of a training run and nothing else, and prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+
+from tunedeck.core.errors import TunedeckError
+from tunedeck.data.labelled import Example
+from tunedeck.deck.deck import Deck
+from tunedeck.methods.registry import config_of
+from tunedeck.tasks.classify import Classify
+from tunedeck.training.config import TrainingSettings
+from tunedeck.training.dataset import Dataset
+from tunedeck.training.run import train
+
+SMALL = 60e6  # parameters of a base whose steps are short enough for the longer ladder
+LADDERS = {
+    True: ((8, 16), (32, 16), (16, 64), (32, 64), (32, 128)),
+    False: ((4, 16), (8, 32), (4, 96), (16, 48), (8, 128)),
+}
+"""(rows, tokens) of the points, in the order of their memory, which a process never quite gives back."""
+STEPS = 5
+LABELS = ("a", "b")
+
+
+def measure(reference: str, method: dict[str, Any]) -> dict[str, Any]:
+    """Rates of this machine, and (rows, tokens, seconds of a step, peak bytes of the process) at each point."""
+    values = dict(method)
+    config = config_of(str(values.pop("kind")), values)
+    deck = Deck.load(reference, Classify(labels=LABELS, max_length=512))
+    deck.add("calibration", config, labels=LABELS)
+    dtype = deck.base.dtype
+    base_parameters = sum(parameter.numel() for parameter in deck.model.parameters())
+    points = []
+    for rows, tokens in LADDERS[base_parameters < SMALL]:
+        dataset = _texts(rows * STEPS, tokens)
+        settings = TrainingSettings(max_steps=STEPS, batch_size=rows, schedule="constant")
+        taken = train(deck, "calibration", dataset, settings=settings, progress=False).measurement
+        padded = taken.tokens_per_s * taken.train_s / (1 - taken.padded_share) / (taken.steps * rows)
+        points.append([rows, round(padded), taken.step_s, taken.peak_memory_bytes])
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "products_flops_per_s": _products_flops_per_s(dtype),
+        "copy_bytes_per_s": _copy_bytes_per_s(),
+        "points": points,
+    }
+
+
+def _texts(count: int, tokens: int) -> Dataset:
+    """Texts of that many tokens: a word that is one token in every vocabulary, between the special tokens."""
+    text = " ".join(["the"] * (tokens - 2))
+    examples = [Example(text, (LABELS[index % 2],)) for index in range(count)]
+    return Dataset("calibration", examples, examples[:2], LABELS, 0)
+
+
+def _products_flops_per_s(dtype: torch.dtype, size: int = 1024) -> float:
+    """Rate of a square matrix product, median of a few."""
+    left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    return 2 * size**3 / _seconds(lambda: left @ right)
+
+
+def _copy_bytes_per_s(size: int = 64 * 2**20) -> float:
+    """Rate of memory, reading and writing counted, for a block that no cache holds."""
+    source, target = torch.zeros(size, dtype=torch.uint8), torch.zeros(size, dtype=torch.uint8)
+    return 2 * size / _seconds(lambda: target.copy_(source))
+
+
+def _seconds(work: Callable[[], object], rounds: int = 7) -> float:
+    work()
+    taken = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return median(taken)
+
+
+if __name__ == "__main__":
+    request = json.loads(sys.argv[1])
+    try:
+        print(json.dumps(measure(request["model"], request["method"])))
+    except TunedeckError as error:
+        print(json.dumps({"error": str(error)}))

@@ -1,0 +1,192 @@
+"""Commands end to end on tiny models: train, eval, predict, adapters, fetch, doctor, help."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import labelled_words
+import pytest
+import tiny
+
+from tunedeck.core.messages import set_language
+
+MODEL = "bert"
+
+
+@pytest.fixture
+def run_folder(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "reds"
+    said = tunedeck(
+        "train", "--model", tiny.folder_of(MODEL, "classifier"), "--data", words, "--method", "lora", "--epochs", 1,
+        "--learning-rate", "0.01", "--dtype", "float32", "--out", folder,
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    return folder
+
+
+def test_training_prints_class_balance_parameters_and_what_to_do_next(
+    tunedeck: Callable[..., object], words: Path, tmp_path: Path
+) -> None:
+    model = tiny.folder_of(MODEL, "classifier")
+    said = tunedeck("train", "--model", model, "--data", words, "--max-steps", 2, "--out", tmp_path / "r")
+    assert "108 examples to train on, 12 held out" in said.err
+    assert "parameters train" in said.err
+    assert "tunedeck predict --adapter" in said.err
+    assert "accuracy" in said.out
+
+
+def test_json_holds_metrics_times_and_paths(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> None:
+    said = tunedeck(
+        "train", "--model", tiny.folder_of(MODEL, "classifier"), "--data", words, "--method", "seq_bn", "--max-steps", 2,
+        "--out", tmp_path / "r", "--json",
+    )  # fmt: skip
+    result = json.loads(said.out)
+    assert {"accuracy", "macro_f1", "loss", "train_s", "eval_s", "run", "adapter_folder"} <= result.keys()
+    assert Path(result["adapter_folder"], "tunedeck.json").exists()
+
+
+def test_a_run_file_runs_and_its_copy_repeats_it(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        f"model: {tiny.folder_of(MODEL, 'classifier')}\ndata: {{train: {words}}}\nmethod: {{kind: lora, r: 4}}\n"
+        "training: {max_steps: 3}\ndtype: float32\n",
+        encoding="utf-8",
+    )
+    first = json.loads(tunedeck("train", tmp_path / "run.yaml", "--out", tmp_path / "a", "--json").out)
+    again = json.loads(tunedeck("train", tmp_path / "a" / "config.yaml", "--out", tmp_path / "b", "--json").out)
+    assert again["loss"] == first["loss"]
+    assert first["steps"] == 3
+
+
+def test_evaluation_repeats_the_metrics_of_training(
+    tunedeck: Callable[..., object], words: Path, tmp_path: Path
+) -> None:
+    held_out = labelled_words.write_csv(tmp_path / "held.csv", labelled_words.rows(40, seed=9))
+    model = tiny.folder_of(MODEL, "classifier")
+    trained = json.loads(
+        tunedeck("train", "--model", model, "--data", words, "--eval-data", held_out, "--max-steps", 4, "--dtype", "float32",
+                 "--out", tmp_path / "r", "--json").out
+    )  # fmt: skip
+    found = json.loads(
+        tunedeck(
+            "eval", "--adapter", tmp_path / "r" / "adapter", "--data", held_out, "--dtype", "float32", "--json"
+        ).out
+    )
+    assert found["examples"] == 40
+    assert found["adapters"]["r"]["accuracy"] == trained["accuracy"]
+    assert found["adapters"]["r"]["loss"] == pytest.approx(trained["loss"], abs=1e-5)
+
+
+def test_one_call_answers_by_several_adapters(
+    tunedeck: Callable[..., object], run_folder: Path, words: Path, tmp_path: Path
+) -> None:
+    model = tiny.folder_of(MODEL, "classifier")
+    tunedeck(
+        "train",
+        "--model",
+        model,
+        "--data",
+        words,
+        "--method",
+        "prompt-tuning",
+        "--max-steps",
+        2,
+        "--out",
+        tmp_path / "soft",
+    )
+    said = tunedeck(
+        "predict",
+        "--adapter",
+        run_folder / "adapter",
+        "--adapter",
+        tmp_path / "soft" / "adapter",
+        "w10 w44",
+        "w20 w9",
+        "--json",
+    )
+    rows = json.loads(said.out)["predictions"]
+    assert [(row["text"], row["adapter"]) for row in rows] == [
+        ("w10 w44", "reds"), ("w20 w9", "reds"), ("w10 w44", "soft"), ("w20 w9", "soft"),
+    ]  # fmt: skip
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in rows)
+
+
+def test_predict_reads_a_file_or_standard_input(
+    tunedeck: Callable[..., object], run_folder: Path, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = tunedeck("predict", "--adapter", run_folder / "adapter", "--file", words, "--json")
+    assert len(json.loads(said.out)["predictions"]) == 120
+    (tmp_path / "lines").write_text("w10 w50\n\nw30\n", encoding="utf-8")
+    with (tmp_path / "lines").open() as lines:
+        monkeypatch.setattr("sys.stdin", lines)
+        said = tunedeck("predict", "--adapter", run_folder / "adapter", "--json")
+    assert [row["text"] for row in json.loads(said.out)["predictions"]] == ["w10 w50", "w30"]
+
+
+def test_adapters_are_listed_shown_and_converted(
+    tunedeck: Callable[..., object], run_folder: Path, tmp_path: Path
+) -> None:
+    listed = json.loads(tunedeck("adapters", "list", tmp_path, "--json").out)
+    assert [(one["name"], one["method"], one["format"]) for one in listed] == [("reds", "lora", "peft")]
+    shown = json.loads(tunedeck("adapters", "show", run_folder / "adapter", "--json").out)
+    assert shown["task"]["labels"] == ["blue", "green", "red"]
+    assert tunedeck("adapters", "show", run_folder / "adapter").code == 0
+    golden = Path(__file__).parents[1] / "golden" / "adapterhub-bert-flex-head"
+    said = tunedeck("adapters", "convert", golden / "adapter", tmp_path / "converted", "--model", golden / "base")
+    assert said.code == 0, said.err
+    assert (tmp_path / "converted" / "tunedeck.json").exists()
+    assert "adapterhub" in said.err
+    said = tunedeck(
+        "adapters", "convert", golden / "adapter", tmp_path / "x", "--model", golden / "base", "--to", "peft"
+    )
+    assert said.code == 2
+    assert "kept as adapterhub" in said.err
+
+
+def test_fetch_lists_the_parts_and_refuses_a_wrong_name(tunedeck: Callable[..., object]) -> None:
+    names = [part["name"] for part in json.loads(tunedeck("fetch", "--json").out)]
+    assert {"all-minilm-l6-v2", "smollm2-135m-instruct", "tweets", "reviews-zh"} <= set(names)
+    said = tunedeck("fetch", "tweet")
+    assert said.code == 2
+    assert "did you mean 'tweets'?" in said.err
+
+
+def test_doctor_tells_of_the_machine(tunedeck: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("tunedeck.core.hub.hub_is_reachable", lambda: False)
+    found = json.loads(tunedeck("doctor", "--json").out)
+    assert found["cpu_cores"] >= 1
+    assert found["versions"]["torch"]
+    assert found["hub_reachable"] is False
+    assert "bundled:" in tunedeck("doctor").out
+
+
+def test_help_loads_no_torch_and_speaks_chinese() -> None:
+    code = "import sys; sys.argv=['tunedeck','--lang','zh','--help']\nfrom tunedeck.cli.main import main\n"
+    code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'pydantic' not in sys.modules"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "适配器" in said.stdout
+    set_language("en")
+
+
+def test_ctrl_c_keeps_a_whole_adapter_and_says_so(words: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "tunedeck", "--lang", "en", "train", "--model", tiny.folder_of(MODEL, "classifier"),
+        "--data", str(words), "--epochs", "100000", "--out", str(tmp_path / "r"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    events = tmp_path / "r" / "events.jsonl"
+    deadline = time.monotonic() + 60
+    while not (events.exists() and '"step"' in events.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped by Ctrl-C" in err
+    assert "Traceback" not in err
+    tiny.deck_of(MODEL).load_adapter(tmp_path / "r" / "adapter", "kept")

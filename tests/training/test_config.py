@@ -1,0 +1,89 @@
+"""Run files: keys are checked, flags win, mistakes name the nearest valid key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunedeck.core.errors import ConfigError, UnsupportedKindError
+from tunedeck.methods.bottleneck.config import BottleneckConfig
+from tunedeck.methods.full.config import FullConfig
+from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.training.config import override, parsed_assignments, read_run_file, run_config
+
+PLAIN = {"model": "m", "data": {"train": "t.csv"}}
+
+
+def test_a_run_file_with_two_keys_is_a_run() -> None:
+    config = run_config(PLAIN)
+    assert config.training.batch_size == 32
+    assert config.method_config() == LoraConfig()
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("lora", LoraConfig()),
+        ({"kind": "lora", "r": 4, "target_modules": ["query"]}, LoraConfig(r=4, target_modules=("query",))),
+        ("houlsby", BottleneckConfig("double_seq_bn")),
+        ({"kind": "bottleneck", "name": "par_bn"}, BottleneckConfig("par_bn")),
+        ("head", FullConfig(layers="head")),
+        ({"kind": "full", "layers": 2}, FullConfig(layers=2)),
+    ],
+)
+def test_a_method_is_named_or_spelled_out(method: object, expected: object) -> None:
+    assert run_config({**PLAIN, "method": method}).method_config() == expected
+
+
+def test_prompt_tuning_may_be_written_with_a_hyphen() -> None:
+    assert run_config({**PLAIN, "method": "prompt-tuning"}).method_config().kind == "prompt_tuning"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({**PLAIN, "modle": 1}, "unknown key 'modle' (did you mean 'model'?)"),
+        ({**PLAIN, "training": {"epoch": 3}}, "unknown key 'training.epoch' (did you mean 'epochs'?)"),
+        ({**PLAIN, "data": {"train": "x", "txt": "a"}}, "unknown key 'data.txt' (did you mean 'text'?)"),
+        ({**PLAIN, "method": {"kind": "lora", "alpha": 3}}, "unknown key 'alpha' for the method lora"),
+        ({"model": "m"}, "the key 'data' is missing"),
+        ({**PLAIN, "training": {"epochs": -1}}, "training.epochs: Input should be greater than 0, got -1"),
+        ({**PLAIN, "training": {"batch_size": "many"}}, "training.batch_size"),
+        ({**PLAIN, "method": {"kind": "lora", "r": 0}}, "r must be 1 or more, got 0"),
+    ],
+)
+def test_a_mistake_is_named(values: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        run_config(values)
+    assert text in str(error.value)
+
+
+def test_an_unknown_method_lists_the_supported_ones() -> None:
+    with pytest.raises(UnsupportedKindError, match="supported: lora, bottleneck, prompt_tuning, full"):
+        run_config({**PLAIN, "method": "dora"})
+
+
+def test_flags_win_over_keys_and_leave_the_rest() -> None:
+    values = override(
+        {**PLAIN, "training": {"epochs": 3, "seed": 1}}, {"training.epochs": 5, "model": None, "out": "x"}
+    )
+    assert values == {**PLAIN, "training": {"epochs": 5, "seed": 1}, "out": "x"}
+    assert override({"method": "lora"}, {"method.r": 4}) == {"method": {"kind": "lora", "r": 4}}
+
+
+def test_assignments_are_yaml() -> None:
+    assert parsed_assignments(["a.b=[1, x]", "c=false"]) == {"a.b": [1, "x"], "c": False}
+    with pytest.raises(ConfigError, match="key=value"):
+        parsed_assignments(["a"])
+
+
+def test_a_run_file_that_is_missing_or_no_mapping_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the run file"):
+        read_run_file(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- a\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="must hold keys"):
+        read_run_file(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        read_run_file(tmp_path / "broken.yaml")

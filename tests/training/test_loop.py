@@ -1,0 +1,209 @@
+"""Training: every method learns, the base stays as it was, runs repeat, and what is left behind is whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import labelled_words
+import pytest
+import tiny
+import torch
+
+import tunedeck as td
+from tunedeck.core.errors import DataError, TrainingError
+from tunedeck.data.labelled import Example
+from tunedeck.methods.base import MethodConfig
+from tunedeck.training.dataset import Dataset
+from tunedeck.training.loop import Loop
+from tunedeck.training.optimizer import schedule
+
+METHODS = {
+    "lora": (td.LoraConfig(r=4, target_modules="all-linear"), 2e-2),
+    "bottleneck": (td.BottleneckConfig("double_seq_bn", reduction_factor=2), 2e-2),
+    "prompt": (td.PromptTuningConfig(num_virtual_tokens=4), 1e-1),
+    "full": (td.FullConfig(), 1e-2),
+}
+
+
+def dataset(train: int = 240, held_out: int = 60, seed: int = 0) -> Dataset:
+    pairs = labelled_words.rows(train + held_out, seed)
+    examples = [Example(text, (label,)) for text, label in pairs]
+    return Dataset("words", examples[:train], examples[train:], tuple(sorted(labelled_words.WORD_OF)), 0)
+
+
+def words_deck() -> td.Deck:
+    return td.Deck.load(tiny.folder_of("bert", "classifier"), td.Classify(), dtype="float32")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_learns_and_the_base_keeps_every_bit(name: str) -> None:
+    deck = words_deck()
+    config, rate = METHODS[name]
+    before = {key: value.clone() for key, value in deck.model.state_dict().items()}
+    deck.add("a", config)
+    run = td.train(
+        deck, "a", dataset(), epochs=8, settings=td.TrainingSettings(learning_rate=rate, batch_size=16), progress=False
+    )
+    assert run.metrics["accuracy"] > 0.6  # a third by chance
+    assert all(torch.equal(value, before[key]) for key, value in deck.model.state_dict().items())
+    answers = deck.predict(["w10 w50", "w30 w60 w70"], adapter="a")
+    assert {answer.label for answer in answers} <= {"red", "green", "blue"}
+
+
+def test_the_same_seed_gives_the_same_losses(tmp_path: Path) -> None:
+    def losses(folder: str, seed: int) -> list[float]:
+        deck = words_deck()
+        deck.add("a", td.LoraConfig(lora_dropout=0.1))
+        settings = td.TrainingSettings(max_steps=6, seed=seed)
+        td.train(deck, "a", dataset(), settings=settings, out=tmp_path / folder, progress=False)
+        events = [json.loads(line) for line in (tmp_path / folder / "events.jsonl").read_text().splitlines()]
+        return [event["loss"] for event in events if event["event"] == "step"]
+
+    first = losses("a", 0)
+    assert len(first) == 6
+    assert losses("b", 0) == first
+    assert losses("c", 1) != first
+
+
+def test_accumulated_small_batches_move_as_one_large_batch() -> None:
+    def after(batch_size: int, accumulation: int) -> dict[str, torch.Tensor]:
+        deck = words_deck()
+        deck.add("a", td.LoraConfig())
+        data = dataset(train=32)
+        rows = list(range(32))
+        loop = Loop(deck, "a", _labelled(deck, data), td.TrainingSettings(max_steps=1), td_log())
+        loop._epochs()
+        chunks = iter([rows[at : at + batch_size] for at in range(0, 32, batch_size)])
+        loop.settings = td.TrainingSettings(batch_size=batch_size, accumulation=accumulation)
+        parameters = list(loop.adapter.parameters())
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        loop._step(chunks, _accelerator(), optimizer)
+        return {**deck.adapter("a").tensors(), **deck.adapter("a").head_tensors()}
+
+    whole, parts = after(32, 1), after(8, 4)
+    assert max(tiny.difference(whole[name], parts[name]) for name in whole) < 1e-6
+
+
+def _labelled(deck: td.Deck, data: Dataset) -> Dataset:
+    deck.set_labels("a", data.labels)
+    return data
+
+
+def td_log():  # type: ignore[no-untyped-def]
+    from tunedeck.training.events import EventLog
+
+    return EventLog(None)
+
+
+def _accelerator():  # type: ignore[no-untyped-def]
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=True)
+
+
+def test_the_best_evaluation_is_what_remains_and_what_is_saved(tmp_path: Path) -> None:
+    deck = words_deck()
+    deck.add("a", td.LoraConfig(r=4, target_modules="all-linear"))
+    data = dataset()
+    settings = td.TrainingSettings(epochs=4, learning_rate=5e-2, eval_every=5, batch_size=16)
+    run = td.train(deck, "a", data, settings=settings, out=tmp_path / "run", progress=False)
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    evaluations = {event["step"]: event["accuracy"] for event in events if event["event"] == "eval"}
+    assert run.metrics["accuracy"] == max(evaluations.values())
+    assert evaluations[run.best_step] == run.metrics["accuracy"]
+    fresh = words_deck()
+    fresh.load_adapter(tmp_path / "run" / "adapter", "again")
+    texts = [example.text for example in data.evaluation]
+    right = [a.label == e.labels[0] for a, e in zip(fresh.predict(texts, "again"), data.evaluation, strict=True)]
+    assert sum(right) / len(right) == pytest.approx(run.metrics["accuracy"])
+
+
+def test_patience_stops_a_run_that_no_longer_improves() -> None:
+    deck = words_deck()
+    deck.add("a", td.FullConfig(layers="head"))
+    settings = td.TrainingSettings(epochs=50, learning_rate=1e-9, eval_every=1, patience=2)
+    run = td.train(deck, "a", dataset(), settings=settings, progress=False)
+    assert run.stopped == "early"
+    assert run.measurement.steps == 3
+
+
+def test_a_run_folder_holds_config_metrics_measurement_events_and_the_adapter(tmp_path: Path) -> None:
+    deck = words_deck()
+    deck.add("a", td.LoraConfig())
+    run = td.train(deck, "a", dataset(), settings=td.TrainingSettings(max_steps=3), out=tmp_path / "r", progress=False)
+    assert run.adapter_folder == tmp_path / "r" / "adapter"
+    measurement = json.loads((tmp_path / "r" / "measurement.json").read_text())
+    assert measurement["steps"] == 3
+    assert measurement["step_s"] > 0
+    assert measurement["tokens_per_s"] > 0
+    assert measurement["peak_memory_bytes"] > 1e6
+    assert 0 <= measurement["padded_share"] < 1
+    manifest = json.loads((run.adapter_folder / "tunedeck.json").read_text())
+    assert manifest["metrics"] == run.metrics
+    assert manifest["data"]["examples"] == 240
+    assert len(manifest["data"]["sha256"]) == 64
+
+
+def test_a_loss_that_is_no_number_ends_with_advice() -> None:
+    deck = words_deck()
+    deck.add("a", td.LoraConfig())
+    with torch.no_grad():
+        next(iter(deck.adapter("a").parameters())).fill_(float("nan"))
+    with pytest.raises(TrainingError, match="lower the learning rate"):
+        td.train(deck, "a", dataset(), epochs=1, progress=False)
+
+
+def test_ctrl_c_ends_the_run_with_its_adapter_saved_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deck = words_deck()
+    deck.add("a", td.LoraConfig())
+    steps, original = [], Loop._step
+
+    def interrupted(self: Loop, *args: object) -> float:
+        steps.append(1)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return original(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Loop, "_step", interrupted)
+    run = td.train(deck, "a", dataset(), epochs=5, out=tmp_path / "r", progress=False)
+    assert run.stopped == "interrupted"
+    assert run.measurement.steps == 3
+    assert json.loads((tmp_path / "r" / "metrics.json").read_text())["stopped"] == "interrupted"
+    words_deck().load_adapter(tmp_path / "r" / "adapter", "again")
+
+
+def test_labels_that_differ_from_the_adapters_are_refused() -> None:
+    deck = tiny.deck_of("bert")
+    deck.add("a", td.LoraConfig(), labels=("x", "y"))
+    with pytest.raises(DataError, match="the data has the labels"):
+        td.train(deck, "a", dataset(), epochs=1, progress=False)
+
+
+def test_multi_label_training_learns_two_labels_at_once() -> None:
+    pairs = labelled_words.rows(300)
+    examples = [Example(text, (label, "long") if len(text.split()) > 6 else (label,)) for text, label in pairs]
+    data = Dataset("words", examples[:240], examples[240:], ("blue", "green", "long", "red"), 0)
+    deck = td.Deck.load(tiny.folder_of("bert", "classifier"), td.Classify(multi_label=True), dtype="float32")
+    deck.add("a", td.LoraConfig(r=4, target_modules="all-linear"))
+    settings = td.TrainingSettings(epochs=8, learning_rate=2e-2, batch_size=16, best_by="micro_f1")
+    run = td.train(deck, "a", data, settings=settings, progress=False)
+    assert run.metrics["micro_f1"] > 0.7
+    assert isinstance(deck.predict(["w10 w50"], adapter="a")[0].labels, tuple)
+
+
+@pytest.mark.parametrize(
+    ("kind", "middle", "last"), [("cosine", 0.5, 0.0), ("linear", 0.5, 0.0), ("constant", 1.0, 1.0)]
+)
+def test_the_rate_warms_up_and_then_follows_its_schedule(kind: str, middle: float, last: float) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    rates = schedule(optimizer, td.TrainingSettings(schedule=kind, warmup=0.2), total_steps=100)
+    seen = []
+    for _ in range(101):
+        seen.append(rates.get_last_lr()[0])
+        optimizer.step()
+        rates.step()
+    assert seen[0] == pytest.approx(1 / 20)
+    assert seen[19] == pytest.approx(1.0)
+    assert seen[60] == pytest.approx(middle)
+    assert seen[100] == pytest.approx(last, abs=1e-9)
