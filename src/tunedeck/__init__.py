@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunedeck.core.errors import TunedeckError
+    from tunedeck.data.settings import DataSettings
     from tunedeck.deck.deck import Deck
     from tunedeck.methods.bottleneck.config import BottleneckConfig
     from tunedeck.methods.full.config import FullConfig
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
     from tunedeck.tasks.classify import Classify, Prediction
     from tunedeck.tasks.generate import Generate
-    from tunedeck.training.config import DataSettings, TrainingSettings
+    from tunedeck.training.config import TrainingSettings
     from tunedeck.training.run import TrainingRun, train
 
 __version__ = "0.1.0"
@@ -30,7 +31,7 @@ _HOME = {
     "PromptTuningConfig": "methods.prompt_tuning.config",
     "TrainingRun": "training.run",
     "TrainingSettings": "training.config",
-    "DataSettings": "training.config",
+    "DataSettings": "data.settings",
     "TunedeckError": "core.errors",
     "train": "training.run",
 }

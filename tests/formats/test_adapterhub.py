@@ -78,6 +78,7 @@ def test_settings_are_written_under_adapterhubs_names_and_read_back(name: str, t
     deck.save("t", tmp_path / "t")
     written = json.loads((tmp_path / "t" / "adapter_config.json").read_text())
     assert written["config"].items() >= expected.items()
+    assert json.dumps({key: written["config"][key] for key in expected}) == json.dumps(expected)  # 16, not 16.0
     assert (written["version"], written["name"], written["model_class"]) == ("adapters.1.3.0", "t", "LlamaForCausalLM")
     assert not (tmp_path / "t" / "pytorch_model_head.bin").exists()
     fresh = deck_of("llama", "causal")

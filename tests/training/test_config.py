@@ -46,7 +46,7 @@ def test_prompt_tuning_may_be_written_with_a_hyphen() -> None:
         ({**PLAIN, "modle": 1}, "unknown key 'modle' (did you mean 'model'?)"),
         ({**PLAIN, "training": {"epoch": 3}}, "unknown key 'training.epoch' (did you mean 'epochs'?)"),
         ({**PLAIN, "data": {"train": "x", "txt": "a"}}, "unknown key 'data.txt' (did you mean 'text'?)"),
-        ({**PLAIN, "method": {"kind": "lora", "alpha": 3}}, "unknown key 'alpha' for the method lora"),
+        ({**PLAIN, "method": {"kind": "lora", "alpha": 3}}, "unknown key 'method.alpha' (did you mean 'lora_alpha'?)"),
         ({"model": "m"}, "the key 'data' is missing"),
         ({**PLAIN, "training": {"epochs": -1}}, "training.epochs: Input should be greater than 0, got -1"),
         ({**PLAIN, "training": {"batch_size": "many"}}, "training.batch_size"),

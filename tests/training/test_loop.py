@@ -9,12 +9,14 @@ import labelled_words
 import pytest
 import tiny
 import torch
+from accelerate import Accelerator
 
 import tunedeck as td
 from tunedeck.core.errors import DataError, TrainingError
 from tunedeck.data.labelled import Example
-from tunedeck.methods.base import MethodConfig
-from tunedeck.training.dataset import Dataset
+from tunedeck.data.statistics import digest
+from tunedeck.tasks.base import Dataset
+from tunedeck.training.events import EventLog
 from tunedeck.training.loop import Loop
 from tunedeck.training.optimizer import schedule
 
@@ -26,10 +28,14 @@ METHODS = {
 }
 
 
-def dataset(train: int = 240, held_out: int = 60, seed: int = 0) -> Dataset:
+def dataset(train: int = 240, held_out: int = 60, seed: int = 0) -> Dataset[Example]:
     pairs = labelled_words.rows(train + held_out, seed)
     examples = [Example(text, (label,)) for text, label in pairs]
-    return Dataset("words", examples[:train], examples[train:], tuple(sorted(labelled_words.WORD_OF)), 0)
+    return words_dataset(examples, train, tuple(sorted(labelled_words.WORD_OF)))
+
+
+def words_dataset(examples: list[Example], train: int, labels: tuple[str, ...]) -> Dataset[Example]:
+    return Dataset("words", examples[:train], examples[train:], digest(examples[:train]), "words", labels)
 
 
 def words_deck() -> td.Deck:
@@ -67,39 +73,19 @@ def test_the_same_seed_gives_the_same_losses(tmp_path: Path) -> None:
 
 
 def test_accumulated_small_batches_move_as_one_large_batch() -> None:
-    def after(batch_size: int, accumulation: int) -> dict[str, torch.Tensor]:
+    def after(batches: list[list[int]]) -> dict[str, torch.Tensor]:
         deck = words_deck()
-        deck.add("a", td.LoraConfig())
-        data = dataset(train=32)
-        rows = list(range(32))
-        loop = Loop(deck, "a", _labelled(deck, data), td.TrainingSettings(max_steps=1), td_log())
-        loop._epochs()
-        chunks = iter([rows[at : at + batch_size] for at in range(0, 32, batch_size)])
-        loop.settings = td.TrainingSettings(batch_size=batch_size, accumulation=accumulation)
-        parameters = list(loop.adapter.parameters())
-        optimizer = torch.optim.SGD(parameters, lr=0.1)
-        loop._step(chunks, _accelerator(), optimizer)
+        deck.add("a", td.LoraConfig(), labels=tuple(sorted(labelled_words.WORD_OF)))
+        task = deck.adapter("a").task
+        assert isinstance(task, td.Classify)
+        settings = td.TrainingSettings(accumulation=len(batches))
+        loop = Loop(deck.adapter("a"), task.course(deck, "a", dataset(train=32)), settings, "loss", EventLog(None))
+        loop._step(iter(batches), Accelerator(cpu=True), torch.optim.SGD(loop.adapter.parameters(), lr=0.1))
         return {**deck.adapter("a").tensors(), **deck.adapter("a").head_tensors()}
 
-    whole, parts = after(32, 1), after(8, 4)
+    rows = list(range(32))
+    whole, parts = after([rows]), after([rows[:5], rows[5:20], rows[20:]])
     assert max(tiny.difference(whole[name], parts[name]) for name in whole) < 1e-6
-
-
-def _labelled(deck: td.Deck, data: Dataset) -> Dataset:
-    deck.set_labels("a", data.labels)
-    return data
-
-
-def td_log():  # type: ignore[no-untyped-def]
-    from tunedeck.training.events import EventLog
-
-    return EventLog(None)
-
-
-def _accelerator():  # type: ignore[no-untyped-def]
-    from accelerate import Accelerator
-
-    return Accelerator(cpu=True)
 
 
 def test_the_best_evaluation_is_what_remains_and_what_is_saved(tmp_path: Path) -> None:
@@ -183,7 +169,7 @@ def test_labels_that_differ_from_the_adapters_are_refused() -> None:
 def test_multi_label_training_learns_two_labels_at_once() -> None:
     pairs = labelled_words.rows(300)
     examples = [Example(text, (label, "long") if len(text.split()) > 6 else (label,)) for text, label in pairs]
-    data = Dataset("words", examples[:240], examples[240:], ("blue", "green", "long", "red"), 0)
+    data = words_dataset(examples, 240, ("blue", "green", "long", "red"))
     deck = td.Deck.load(tiny.folder_of("bert", "classifier"), td.Classify(multi_label=True), dtype="float32")
     deck.add("a", td.LoraConfig(r=4, target_modules="all-linear"))
     settings = td.TrainingSettings(epochs=8, learning_rate=2e-2, batch_size=16, best_by="micro_f1")

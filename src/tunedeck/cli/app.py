@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tunedeck import __version__
-from tunedeck.cli import adapters, demo, doctor, evaluate, fetch, plan, predict, train
+from tunedeck.cli import adapters, demo, deploy_cost, doctor, evaluate, fetch, plan, predict, train
 from tunedeck.core.messages import say
 
 app = typer.Typer(
@@ -44,3 +44,4 @@ app.command("eval", help=say("evaluate a saved adapter on labelled data"))(evalu
 app.command("predict", help=say("classify texts with saved adapters"))(predict.predict)
 app.add_typer(adapters.app, name="adapters", help=say("list, show and convert adapter folders"))
 app.command("doctor", help=say("look at this machine: what it has, what is missing"))(doctor.doctor)
+app.command("deploy-cost", help=say("what serving a model costs a month, by card and load"))(deploy_cost.deploy_cost)

@@ -66,6 +66,7 @@ def demo(
 ) -> None:  # fmt: skip
     """Train LoRA, a bottleneck adapter, prompt tuning and the head alone; compare them; mix them in one batch."""
     import tunedeck as td
+    from tunedeck.tasks.registry import task_of
 
     began = time.perf_counter()
     for part in (MODEL, DATA):
@@ -74,7 +75,7 @@ def demo(
         sizes = ["--train-size", str(train_size), "--eval-size", str(eval_size), "--epochs", f"{epochs:g}"]
         _run(["train", "--model", MODEL, "--data", DATA, *flags, *sizes, "--out", str(out / name), "--overwrite"])
     first = json.loads((out / "lora" / "adapter" / "tunedeck.json").read_text(encoding="utf-8"))
-    deck = td.Deck.load(MODEL, td.Classify.from_description(first["task"]))
+    deck = td.Deck.load(MODEL, task_of(first["task"]))
     for name in METHODS:
         deck.load_adapter(out / name / "adapter", name)
     latencies = _latencies(deck)

@@ -30,17 +30,18 @@ def evaluate(
     """Evaluate saved adapters on labelled data."""
     from tunedeck.data.labelled import labelled_examples
     from tunedeck.data.table import read_table
-    from tunedeck.training.dataset import check_labels
-    from tunedeck.training.loop import evaluate as metrics_of
+    from tunedeck.tasks.classify import Classify, evaluate_labelled
+    from tunedeck.tasks.classify_data import check_labels
 
     table = read_table(data, encoding)
     deck, names = open_deck(adapter, model, dtype, any_base)
     results = {}
     for name in names:
-        task = deck.adapter(name).task.describe()
-        examples = labelled_examples(table, text, label, bool(task.get("multi_label")), drop_empty)
+        task = deck.adapter(name).task
+        assert isinstance(task, Classify)
+        examples = labelled_examples(table, text, label, task.multi_label, drop_empty)
         check_labels(examples, deck.label_names(name))
-        results[name] = metrics_of(deck, name, examples)
+        results[name] = evaluate_labelled(deck, name, task, examples)
     counts = Counter(examples[index].labels for index in range(len(examples)))
     majority = counts.most_common(1)[0][1] / len(examples)
     if as_json:

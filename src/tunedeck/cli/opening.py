@@ -22,6 +22,7 @@ def open_deck(
     import tunedeck as td
     from tunedeck.formats.folder import base_of, detect_format
     from tunedeck.formats.manifest import read_manifest
+    from tunedeck.tasks.registry import task_of
 
     for folder in folders:
         detect_format(folder)
@@ -29,7 +30,7 @@ def open_deck(
     if not reference:
         raise ConfigError(say("{path} does not say which base it belongs to; name it with --model", path=folders[0]))
     manifest = read_manifest(folders[0])
-    task = td.Classify.from_description(manifest.task) if manifest else td.Classify()
+    task = task_of(manifest.task if manifest else {"kind": "classify"})
     deck = td.Deck.load(reference, task, dtype=dtype)  # type: ignore[arg-type]
     names: list[str] = []
     for folder in folders:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tunedeck.planner.workload import Workload
 
 WORK, HOW, WHERE = say("What is trained"), say("How"), say("Where and for how much")
+TEXT_COLUMNS = ("text", "messages", "content", "sentence", "review")
 METHODS = ("lora", "qlora", "bottleneck", "prompt_tuning", "full")
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
@@ -69,7 +70,7 @@ def plan(
         "reduction_factor": reduction_factor,
     }
     methods = _methods(method, settings)
-    _check_sizes(
+    check_sizes(
         {
             "--micro-batch": micro_batch,
             "--accumulation": accumulation,
@@ -87,7 +88,7 @@ def plan(
     )  # fmt: skip
     book = with_rates(read_prices(price_list, prices), rate or [], currency.upper())
     wish, own = _with_this_machine(wish, gpu, measured)
-    offers = [*own, *_offers(book, gpu, currency.upper())]
+    offers = [*own, *chosen_offers(book, gpu, currency.upper(), with_cpus=False)]
     rows = make_plan(wish, offers)
     chosen = recommend(rows)
     if as_json:
@@ -135,12 +136,12 @@ def _targets(text: str) -> str | list[str]:
 def _workload(
     model: PlannedModel, data: str | None, samples: int | None, tokens: int | None, epochs: float
 ) -> Workload:
-    from tunedeck.planner.workload import Workload, workload_of_data
+    from tunedeck.planner.workload import Workload, workload_of_texts
 
     if (data is None) == (samples is None):
         raise ConfigError(say("give either --data FILE, or --samples N with --tokens N"))
     if data is not None:
-        return workload_of_data(data, model, epochs, tokens)
+        return workload_of_texts(_texts(data), data, model, epochs, tokens)
     assert samples is not None
     length = tokens or 512
     if model.max_tokens is not None and length > model.max_tokens:
@@ -153,6 +154,28 @@ def _workload(
             )
         )
     return Workload(samples, epochs, float(length), length, 0.1, "--samples", counted=True)
+
+
+def _texts(reference: str) -> list[str]:
+    """The texts of a data file, repeats left out as training leaves them out: a text column, a chat's messages, or every
+    text of a row, as in instruction, input and output.
+    """
+    from tunedeck.data.split import normalised
+    from tunedeck.data.table import read_table
+
+    table = read_table(reference)
+    column = next((name for name in TEXT_COLUMNS if name in table.columns), None)
+    found = (_joined(row[column] if column else list(row.values())) for row in table.rows)
+    return list({normalised(text): text for text in found}.values())
+
+
+def _joined(value: object) -> str:
+    """A text; the contents of messages; or all texts of a list."""
+    if isinstance(value, dict):
+        value = value.get("content", "")
+    if isinstance(value, list):
+        return " ".join(filter(None, map(_joined, value)))
+    return value if isinstance(value, str) else ""
 
 
 def _is_generation(task: str | None, model: PlannedModel) -> bool:
@@ -194,18 +217,19 @@ def _with_this_machine(wish: Wish, gpus: str | None, measured: bool) -> tuple[Wi
     return replace(wish, profile=profile, methods=methods or wish.methods), [offer]
 
 
-def _offers(book: PriceBook, gpus: str | None, currency: str) -> list[Offer]:
+def chosen_offers(book: PriceBook, gpus: str | None, currency: str, with_cpus: bool) -> list[Offer]:
     """The offers of the cards asked for, or of every card in the list."""
     from tunedeck.planner.catalogue import find_gpu
     from tunedeck.planner.machine import THIS_MACHINE
 
     if not gpus:
-        return [book.convert(offer, currency) for offer in book.offers if offer.gpu.capability > 0]
+        return [book.convert(offer, currency) for offer in book.offers if with_cpus or offer.gpu.capability > 0]
     names = [name.strip() for name in gpus.split(",") if name.strip() and name.strip() != THIS_MACHINE]
     return [book.convert(offer, currency) for name in names for offer in book.offers_of(find_gpu(name))]
 
 
-def _check_sizes(values: dict[str, float | None]) -> None:
+def check_sizes(values: dict[str, float | None]) -> None:
+    """Raise ConfigError for a number that is not above 0, or absurd."""
     for name, value in values.items():
         if value is not None and not 0 < value < 1e12:
             raise ConfigError(say("{name} must be above 0, got {value}", name=name, value=value))

@@ -14,7 +14,7 @@ from tunedeck.planner.catalogue import GIB
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.machine import THIS_MACHINE
 from tunedeck.planner.memory import MemoryParts
-from tunedeck.planner.plan import PlanRow, Wish, stale
+from tunedeck.planner.plan import PlanRow, Wish
 from tunedeck.planner.prices import Offer, PriceBook
 
 SHOWN_ROWS = 14
@@ -32,7 +32,7 @@ def show(
     """Print the plan for people."""
     shown = list(rows if everything else _worth_showing(rows))
     currency = offers[0].currency if offers else ""
-    wide = shutil.get_terminal_size().columns >= WIDE
+    wide = is_wide()
     print_table(_title(wish), _columns(currency, wide), [_cells(row, wide) for row in shown], numbers_from=2)
     if len(shown) < len(rows):
         tell(say("{count} more rows: --all", count=len(rows) - len(shown)))
@@ -46,7 +46,9 @@ def show(
         tell(
             say("note: {text}", text=say("lengths are estimated from characters; the model's tokenizer is not at hand"))
         )
-    _tell_prices(shown, book, currency)
+    rented = [row.offer for row in shown if row.offer.gpu.name != THIS_MACHINE]
+    tell_stale(rented)
+    _tell_rates(rented, book, currency)
     _tell_recommendation(chosen, rows, offers, wish)
 
 
@@ -55,17 +57,21 @@ def to_json(
 ) -> dict[str, Any]:
     """The plan for machines; every estimate has low, expected and high."""
     today = datetime.date.today()
-    old = set(stale(rows, today))
     return {
         "model": {"name": wish.model.name, "parameters": wish.model.parameters, "source": wish.model.source},
         "workload": {name: getattr(wish.workload, name) for name in wish.workload.__slots__},
         "task": "generate" if wish.generate else "classify",
-        "rows": [{**row.to_json(), "price_is_stale": row.offer in old} for row in rows],
+        "rows": [{**row.to_json(), "price_is_stale": row.offer.is_stale(today)} for row in rows],
         "recommendation": None
         if chosen is None
         else {"method": chosen.row.method, "gpu": chosen.row.offer.gpu.name, "row": list(rows).index(chosen.row), "reason": reason_text(chosen)},
-        "changes": [{"gpu": c.gpu.name, "kind": c.kind, "value": c.value} for c in _changes(rows, offers)] if chosen is None else [],
+        "changes": [{"gpu": c.gpu.name, "flags": c.flags} for c in _changes(rows, offers)] if chosen is None else [],
     }  # fmt: skip
+
+
+def is_wide() -> bool:
+    """Whether the terminal has room for every column."""
+    return shutil.get_terminal_size().columns >= WIDE
 
 
 def note_text(note: str) -> str:
@@ -150,14 +156,14 @@ def _columns(currency: str, wide: bool) -> list[str]:
 
 def _cells(row: PlanRow, wide: bool) -> list[str]:
     setup = row.setup
-    fit = say("yes") if row.fits and row.within else (say("over limit") if row.fits else say("no"))
+    fit = say("yes") if row.fits and row.within else (say("over") if row.fits else say("no"))
     cells = [row.method, row.offer.gpu.name, f"{fit} {row.margin_bytes / GIB:+.1f}"]
     cells += [_number(row.peak_device_bytes.expected / GIB), f"{setup.micro_batch}x{setup.accumulation}"]
     if not row.fits:
         return cells + ["-"] * (4 if wide else 2)
     hours = row.hours.total_h
     cells += [spread(row.tokens_per_s), spread(hours)] if wide else [_number(hours.expected)]
-    return [*cells, spread(row.cost), *([_price(row.offer)] if wide else [])]
+    return [*cells, spread(row.cost) if row.cost.high else "-", *([_price(row.offer)] if wide else [])]
 
 
 def _price(offer: Offer) -> str:
@@ -176,26 +182,25 @@ def _worth_showing(rows: Sequence[PlanRow]) -> list[PlanRow]:
     return [row for row in fitting if id(row) in kept] + own or list(rows[:SHOWN_ROWS])
 
 
-def _tell_prices(rows: Sequence[PlanRow], book: PriceBook, currency: str) -> None:
-    old = [offer for offer in stale(rows, datetime.date.today()) if offer.gpu.name != THIS_MACHINE]
+def tell_stale(offers: Sequence[Offer]) -> None:
+    """Flag prices that are old or undated."""
+    today = datetime.date.today()
+    old = [offer for offer in dict.fromkeys(offers) if offer.is_stale(today) and offer.gpu.name != THIS_MACHINE]
     if old:
         named = ", ".join(f"{offer.gpu.name} ({offer.date or say('undated')})" for offer in old)
         tell(say("note: {text}", text=say("prices older than 90 days or undated, check them: {offers}", offers=named)))
+
+
+def _tell_rates(offers: Sequence[Offer], book: PriceBook, currency: str) -> None:
+    """The rates of exchange that prices were converted with."""
+    quoted = {original.currency for offer in offers for original in book.offers_of(offer.gpu)} - {currency}
     for (source, target), value in book.rates.items():
-        if currency in (source, target) and any(row.offer.gpu.name != THIS_MACHINE for row in rows):
+        if {source, target} == {currency, *(quoted & {source, target})}:
             where = book.rate_sources[source, target]
-            tell(
-                say(
-                    "note: {text}",
-                    text=say(
-                        "1 {source} = {value:g} {target}: {where}",
-                        source=source,
-                        target=target,
-                        value=value,
-                        where=where,
-                    ),
-                )
+            rate = say(
+                "1 {source} = {value:g} {target}: {where}", source=source, target=target, value=value, where=where
             )
+            tell(say("note: {text}", text=rate))
 
 
 def _tell_recommendation(
@@ -229,23 +234,10 @@ def _tell_recommendation(
     tell(say("nothing fits. What would:"))
     found = _changes(rows, offers)
     for change in found:
-        tell("  " + change_text(change))
+        on_card = say("on {gpu}: {flags}", gpu=change.gpu.name, flags=change.flags)
+        tell("  " + (change.flags if change.flags.startswith("--gpu") else on_card))
     if not found:
         tell("  " + say("no single change does; take a smaller model"))
-
-
-def change_text(change: Change) -> str:
-    """One change in words."""
-    gpu, value = change.gpu.name, change.value
-    return {
-        "checkpointing": say("on {gpu}: --checkpointing", gpu=gpu),
-        "batch": say("on {gpu}: --micro-batch 1", gpu=gpu),
-        "loss": say("on {gpu}: --loss chunked", gpu=gpu),
-        "length": say("on {gpu}: texts cut to {value} tokens (--tokens {value})", gpu=gpu, value=value),
-        "four-bit": say("on {gpu}: --method qlora", gpu=gpu)
-        + (" --checkpointing --micro-batch 1" if "checkpointing" in value else ""),
-        "card": say("a larger card: --gpu {gpu}", gpu=gpu),
-    }[change.kind]
 
 
 def _changes(rows: Sequence[PlanRow], offers: Sequence[Offer]) -> list[Change]:

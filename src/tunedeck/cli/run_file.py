@@ -10,7 +10,7 @@ import yaml
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.core.storage import write_text
-from tunedeck.methods.registry import values_of
+from tunedeck.core.values import to_values
 from tunedeck.planner.advice import Recommendation
 from tunedeck.planner.plan import PlanRow, Wish
 from tunedeck.training.config import run_config
@@ -38,7 +38,7 @@ def write_run_file(path: Path, chosen: Recommendation | None, wish: Wish, data: 
 def run_values(row: PlanRow, wish: Wish, data: str) -> dict[str, Any]:
     """A row's settings under the keys of a run file; what has no key there yet is named as it will be called."""
     setup = row.setup
-    settings = {key: value for key, value in values_of(setup.method).items() if value not in (None, {}, ())}
+    settings = {key: value for key, value in to_values(setup.method).items() if value not in (None, {}, ())}
     values: dict[str, Any] = {
         "model": wish.model.reference,
         "data": {"train": data},

@@ -12,6 +12,7 @@ from torch import nn
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, TargetError, UnknownAdapterError
 from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.values import to_values
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.checks import check_head, check_manifest, stored_labels
 from tunedeck.deck.forward import Inputs, position_limit, run_segments
@@ -24,7 +25,7 @@ from tunedeck.formats.manifest import BaseRecord, Manifest, versions
 from tunedeck.formats.stored import ModelNames, StoredAdapter
 from tunedeck.methods.base import Base, MethodConfig
 from tunedeck.methods.linears import linears_outside_layers
-from tunedeck.methods.registry import method_of, values_of
+from tunedeck.methods.registry import method_of
 from tunedeck.methods.routing import Router, group_rows
 from tunedeck.methods.sites import Sites
 from tunedeck.models.load import Dtype, LoadedBase, load_base
@@ -293,6 +294,6 @@ class Deck:
         return Manifest(
             base=BaseRecord(reference=self.base.reference, fingerprint=self.base.fingerprint),
             task=task.describe(),
-            method={"kind": config.kind, **values_of(config)},
+            method={"kind": config.kind, **to_values(config)},
             versions=versions(),
         )

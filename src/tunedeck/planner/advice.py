@@ -29,10 +29,9 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change after which a run fits a card."""
+    """A change after which a run fits a card, as flags of `tunedeck plan`."""
 
-    kind: Literal["checkpointing", "batch", "loss", "length", "four-bit", "card"]
-    value: str
+    flags: str
     gpu: Gpu
 
 
@@ -53,27 +52,30 @@ def recommend(rows: Sequence[PlanRow]) -> Recommendation | None:
 
 
 def changes(row: PlanRow, others: Sequence[Gpu]) -> list[Change]:
-    """What would make a row that does not fit fit: one change at a time, the gentlest first."""
-    found = [change for change, setup in _variants(row) if fits(memory_parts(setup), row.offer.gpu)]
+    """What would make a row that does not fit fit: the gentlest first, and the smallest card on which it fits as it is."""
+    found = [
+        Change(flags, row.offer.gpu) for flags, setup in _variants(row) if fits(memory_parts(setup), row.offer.gpu)
+    ]
     larger = sorted((gpu for gpu in others if fits(memory_parts(row.setup), gpu)), key=lambda gpu: gpu.visible_bytes)
-    return found + [Change("card", gpu.name, gpu) for gpu in larger[:1]]
+    return found + [Change(f"--gpu {gpu.name}", gpu) for gpu in larger[:1]]
 
 
-def _variants(row: PlanRow) -> Iterator[tuple[Change, Setup]]:
+def _variants(row: PlanRow) -> Iterator[tuple[str, Setup]]:
+    """Flags and the setup they make, one change at a time before several at once."""
     setup, gpu = row.setup, row.offer.gpu
+    frugal = replace(setup, micro_batch=1, checkpointing=True)
+    can_quantise = isinstance(setup.method, LoraConfig) and not setup.four_bit and gpu.capability >= 7.0
     if not setup.checkpointing:
-        yield Change("checkpointing", "on", gpu), replace(setup, checkpointing=True)
+        yield "--checkpointing", replace(setup, checkpointing=True)
     if setup.micro_batch > 1:
-        yield Change("batch", "1", gpu), replace(setup, micro_batch=1)
+        yield "--micro-batch 1", replace(setup, micro_batch=1)
     if setup.generate and setup.loss != "chunked":
-        yield Change("loss", "chunked", gpu), replace(setup, loss="chunked")
+        yield "--loss chunked", replace(setup, loss="chunked")
+        yield "--micro-batch 1 --checkpointing --loss chunked", replace(frugal, loss="chunked")
+    if can_quantise:
+        yield "--method qlora", replace(setup, four_bit=True)
+        yield "--method qlora --micro-batch 1 --checkpointing", replace(frugal, four_bit=True)
     for share in (2, 4):
         if setup.tokens // share >= 16:
-            shorter = replace(setup, tokens=setup.tokens // share)
-            yield Change("length", str(shorter.tokens), gpu), shorter
-    if isinstance(setup.method, LoraConfig) and not setup.four_bit and gpu.capability >= 7.0:
-        yield Change("four-bit", "nf4", gpu), replace(setup, four_bit=True)
-        yield (
-            Change("four-bit", "nf4+checkpointing", gpu),
-            replace(setup, four_bit=True, checkpointing=True, micro_batch=1),
-        )
+            shorter = replace(setup, micro_batch=1, tokens=setup.tokens // share)
+            yield f"--micro-batch 1 --tokens {shorter.tokens}", shorter

@@ -13,7 +13,7 @@ from typing import Any
 from tunedeck.core.bundle import cache_folder
 from tunedeck.core.measurement import Machine
 from tunedeck.core.storage import write_json
-from tunedeck.methods.registry import values_of
+from tunedeck.core.values import to_values
 from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.memory import MemoryParts, Setup, memory_parts
@@ -96,7 +96,7 @@ class Prediction:
 
 def plain_settings(setup: Setup) -> dict[str, Any]:
     """A method's settings as they come back from JSON."""
-    values: dict[str, Any] = json.loads(json.dumps(values_of(setup.method)))
+    values: dict[str, Any] = json.loads(json.dumps(to_values(setup.method)))
     return values
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from typing import Any
 
 from tunedeck.core.errors import TargetError
 from tunedeck.methods.base import MethodConfig
+from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.cost import Hours, run_cost, run_hours
 from tunedeck.planner.estimate import Estimate
@@ -109,14 +109,15 @@ class PlanRow:
 def make_plan(wish: Wish, offers: Sequence[Offer]) -> list[PlanRow]:
     """A row for every method on every offer: what fits and is wanted first, the cheapest on top.
 
-    A method that the architecture does not allow is left out, unless it is the only one; then its TargetError stands.
+    Bottleneck adapters are left out where the architecture has no known sites, unless they are all that was asked for.
+    Raises TargetError for target modules that do not fit the model.
     """
     rows: list[PlanRow] = []
     for name, method in wish.methods.items():
         try:
             facts = method_facts(wish.model.spec, method)
         except TargetError:
-            if len(wish.methods) == 1:
+            if len(wish.methods) == 1 or not isinstance(method, BottleneckConfig):
                 raise
             continue
         rows += [_row(wish, name, method, facts, offer) for offer in offers]
@@ -214,8 +215,3 @@ def card_notes(gpu: Gpu, method: str, wish: Wish, exact: bool) -> tuple[str, ...
     if gpu.doubtful:
         notes.append("doubtful-figures")
     return tuple(notes)
-
-
-def stale(rows: Sequence[PlanRow], today: datetime.date) -> list[Offer]:
-    """The offers among the rows whose price is old or undated."""
-    return [offer for offer in dict.fromkeys(row.offer for row in rows) if offer.is_stale(today)]

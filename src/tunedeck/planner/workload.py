@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.messages import say
 from tunedeck.planner.models import PlannedModel
 
-COUNTED_TEXTS = 2000
+COUNTED_TEXTS = 1000
 HELD_OUT = 0.1  # DataSettings.eval_fraction
 CHARACTERS_PER_TOKEN = 4.0
 """Of a Latin-script text (OpenAI's and Hugging Face's rule of thumb for English); a Chinese character counts as
@@ -51,50 +50,29 @@ class Workload:
                 )
 
 
-def workload_of_data(reference: str, model: PlannedModel, epochs: float, limit: int | None) -> Workload:
-    """Examples and lengths of a data file or `bundled:` set; lengths beyond `limit` or the model's own are cut.
+def workload_of_texts(
+    texts: Sequence[str], source: str, model: PlannedModel, epochs: float, limit: int | None
+) -> Workload:
+    """Examples and lengths of texts, of which a share is held out; lengths beyond `limit` or the model's own are cut.
 
     Tokens are counted with the tokenizer.json beside the model's config where there is one, else estimated from
-    characters. Raises DataError when the data cannot be read or holds no texts.
+    characters, on COUNTED_TEXTS of them and on the longest. Raises DataError when there are no texts.
     """
-    from tunedeck.data.split import normalised
-    from tunedeck.data.table import read_table
-
-    table = read_table(reference)
-    columns = [name for name in ("text", "messages", "content", "sentence", "review") if name in table.columns]
-    if columns:
-        texts = [_text(row[columns[0]]) for row in table.rows]
-    else:  # whatever is text in a row, as in instruction, input, output
-        texts = [" ".join(value for value in row.values() if isinstance(value, str)) for row in table.rows]
-    texts = list({normalised(text): text for text in texts if text.strip()}.values())  # training drops repeats too
+    texts = [text for text in texts if text.strip()]
     if not texts:
-        raise DataError(
-            say("{path} holds no texts; its columns are: {columns}", path=reference, columns=list(table.columns))
-        )
+        raise DataError(say("{path} holds no texts", path=source))
     step = max(1, len(texts) // COUNTED_TEXTS)
-    sampled = [*texts[::step], max(texts, key=len)]
-    lengths, counted = _count(sampled, model)
+    lengths, counted = _count([*texts[::step], max(texts, key=len)], model)
     longest_allowed = min(limit or 10**9, model.max_tokens or 10**9)
     cut = [min(length, longest_allowed) for length in lengths]
     return Workload(
         samples=max(1, round(len(texts) * (1 - HELD_OUT))),
         epochs=epochs,
-        mean_tokens=statistics.fmean(cut[:-1] or cut),
+        mean_tokens=statistics.fmean(cut[:-1]),
         longest_tokens=max(cut),
         evaluation_share=HELD_OUT / (1 - HELD_OUT),
-        source=reference,
+        source=source,
         counted=counted,
-    )
-
-
-def _text(value: object) -> str:
-    """A text, or the contents of a chat's messages."""
-    if isinstance(value, str):
-        return value
-    return (
-        " ".join(str(part.get("content", "")) for part in value if isinstance(part, dict))
-        if isinstance(value, list)
-        else ""
     )
 
 
@@ -118,9 +96,3 @@ def estimated_tokens(text: str, causal: bool) -> int:
     """Tokens of a text by its characters, two special tokens included."""
     cjk = sum("\u3040" <= character <= "\u9fff" or "\uac00" <= character <= "\ud7af" for character in text)
     return 2 + round(cjk * CJK_TOKENS[causal] + (len(text) - cjk) / CHARACTERS_PER_TOKEN)
-
-
-def to_json(workload: Workload) -> dict[str, object]:
-    """As plain JSON values."""
-    values: dict[str, object] = json.loads(json.dumps({name: getattr(workload, name) for name in workload.__slots__}))
-    return values

@@ -7,11 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast, final
 
 import torch
-from torch.nn import functional as F
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
+from tunedeck.core.values import to_values
+from tunedeck.data.labelled import Example
+from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
+from tunedeck.tasks.base import Dataset
+from tunedeck.tasks.classify_data import read_labelled
+from tunedeck.tasks.classify_metrics import classification_loss, classification_metrics, targets_of
 from tunedeck.tasks.text import length_limit, pad, tokenize
 
 
@@ -39,6 +44,8 @@ class Classify:
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_task: ClassVar[str] = "SEQ_CLS"
     has_head: ClassVar[bool] = True
+    best_by: ClassVar[str] = "accuracy"
+    headline: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "loss")
 
     labels: tuple[str, ...] | None = None
     multi_label: bool = False
@@ -63,28 +70,15 @@ class Classify:
 
     def describe(self) -> dict[str, Any]:
         """The task as plain JSON values."""
-        labels = None if self.labels is None else list(self.labels)
-        return {"kind": self.kind, "labels": labels, "multi_label": self.multi_label, "max_length": self.max_length}
+        return {"kind": self.kind, **to_values(self)}
 
-    @classmethod
-    def from_description(cls, values: Mapping[str, Any]) -> Classify:
-        """The task that `describe` described; ConfigError for a task of another kind."""
-        if values.get("kind") != cls.kind:
-            raise ConfigError(
-                say("this adapter is for the task {kind!r}, not for classification", kind=values.get("kind"))
-            )
-        labels = values.get("labels")
-        return cls(
-            labels=tuple(labels) if labels else None,
-            multi_label=bool(values.get("multi_label", False)),
-            max_length=int(values.get("max_length", 256)),
-        )
+    def read(self, settings: DataSettings) -> Dataset[Example]:
+        """Read, check and split labelled data; DataError where it is not usable."""
+        return read_labelled(settings, multi_label=self.multi_label, labels=self.labels)
 
-    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy of logits (batch, labels) against ids (batch,), or against 0/1 (batch, labels) when multi-label."""
-        if self.multi_label:
-            return F.binary_cross_entropy_with_logits(logits.float(), targets)
-        return F.cross_entropy(logits.float(), targets)
+    def course(self, deck: Deck, name: str, dataset: Dataset[Example]) -> ClassifyCourse:
+        """Encode a dataset for one adapter of a deck."""
+        return ClassifyCourse(deck, name, self, dataset)
 
     def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Prediction]:
         """One Prediction per text."""
@@ -133,3 +127,40 @@ def _token_ids(
     for count, rows in rows_of.items():
         ids.update(zip(rows, tokenize(deck, [texts[row] for row in rows], max_length - count), strict=True))
     return ids
+
+
+def evaluate_labelled(deck: Deck, name: str, task: Classify, examples: Sequence[Example]) -> dict[str, float]:
+    """Metrics of an adapter on labelled examples: accuracy, macro_f1, micro_f1, loss."""
+    logits = classify_logits(deck, [example.text for example in examples], [name] * len(examples), task.max_length)
+    targets = targets_of(deck.label_names(name), [example.labels for example in examples], task.multi_label)
+    return classification_metrics(torch.stack(logits), targets, task.multi_label)
+
+
+@final
+class ClassifyCourse:
+    """Labelled examples as token ids, and the loss of any of them."""
+
+    def __init__(self, deck: Deck, name: str, task: Classify, dataset: Dataset[Example]) -> None:
+        self._deck, self._name, self._task, self._dataset = deck, name, task, dataset
+        limit = min(task.max_length, length_limit(deck)) - deck.adapter(name).built.virtual_tokens
+        if limit < 3:
+            raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
+        self._ids = tokenize(deck, [example.text for example in dataset.train], limit)
+        labels = [example.labels for example in dataset.train]
+        self._targets = targets_of(deck.label_names(name), labels, task.multi_label)
+        self.lengths: Sequence[int] = [len(ids) for ids in self._ids]
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """The number of examples."""
+        return len(rows)
+
+    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
+        """Mean loss of some training examples, and how many positions were computed."""
+        ids, mask = pad(self._deck, [self._ids[row] for row in rows])
+        logits = self._deck(ids, mask, adapter=self._name).logits
+        targets = self._targets[list(rows)].to(logits.device)
+        return classification_loss(logits, targets, self._task.multi_label), ids.numel()
+
+    def evaluate(self) -> dict[str, float]:
+        """accuracy, macro_f1, micro_f1 and loss on the held-out examples."""
+        return evaluate_labelled(self._deck, self._name, self._task, self._dataset.evaluation)

@@ -17,11 +17,12 @@ import torch
 
 from tunedeck.core.errors import TunedeckError
 from tunedeck.data.labelled import Example
+from tunedeck.data.statistics import digest
 from tunedeck.deck.deck import Deck
 from tunedeck.methods.registry import config_of
+from tunedeck.tasks.base import Dataset
 from tunedeck.tasks.classify import Classify
 from tunedeck.training.config import TrainingSettings
-from tunedeck.training.dataset import Dataset
 from tunedeck.training.run import train
 
 SMALL = 60e6  # parameters of a base whose steps are short enough for the longer ladder
@@ -57,11 +58,11 @@ def measure(reference: str, method: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _texts(count: int, tokens: int) -> Dataset:
+def _texts(count: int, tokens: int) -> Dataset[Example]:
     """Texts of that many tokens: a word that is one token in every vocabulary, between the special tokens."""
     text = " ".join(["the"] * (tokens - 2))
     examples = [Example(text, (LABELS[index % 2],)) for index in range(count)]
-    return Dataset("calibration", examples, examples[:2], LABELS, 0)
+    return Dataset("calibration", examples, examples[:2], digest(examples), "calibration", LABELS)
 
 
 def _products_flops_per_s(dtype: torch.dtype, size: int = 1024) -> float:

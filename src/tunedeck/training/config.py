@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import listing, nearest, say
+from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.bottleneck.config import KINDS, OLD_NAMES
 from tunedeck.methods.registry import config_of
@@ -24,33 +25,6 @@ SHORT_NAMES: Mapping[str, Mapping[str, Any]] = {
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSettings(_Settings):
-    """Where the examples come from and how they are split."""
-
-    train: str
-    eval: str | None = None
-    eval_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share held out for evaluation when `eval` names no file."""
-    text: str | None = None
-    label: str | None = None
-    encoding: str = "utf-8"
-    drop_empty: bool = False
-    deduplicate: bool = True
-    """Keep one of each group of texts that are equal but for case, retweet marks, mentions, links and punctuation."""
-    train_size: int | None = Field(None, ge=1)
-    eval_size: int | None = Field(None, ge=1)
-    split_seed: int = 0
-
-
-class TaskSettings(_Settings):
-    """What to train for."""
-
-    kind: Literal["classify"] = "classify"
-    labels: tuple[str, ...] | None = None
-    multi_label: bool = False
-    max_length: int = Field(256, ge=4)
 
 
 class TrainingSettings(_Settings):
@@ -71,7 +45,8 @@ class TrainingSettings(_Settings):
     """Steps between evaluations; None evaluates at the end of each epoch."""
     patience: int | None = Field(None, ge=1)
     """Stop after so many evaluations without a better one."""
-    best_by: Literal["accuracy", "macro_f1", "micro_f1", "loss"] = "accuracy"
+    best_by: str | None = None
+    """The metric that tells the best state; None takes the task's own."""
 
 
 class RunConfig(_Settings):
@@ -79,7 +54,8 @@ class RunConfig(_Settings):
 
     model: str
     data: DataSettings
-    task: TaskSettings = TaskSettings()
+    task: dict[str, Any] = Field(default_factory=lambda: {"kind": "classify"})
+    """`kind` and that task's own keys; a name alone will do."""
     method: dict[str, Any] = Field(default_factory=lambda: {"kind": "lora"})
     """`kind` and that method's own keys; a name alone will do."""
     training: TrainingSettings = TrainingSettings()
@@ -90,9 +66,9 @@ class RunConfig(_Settings):
     device: str = "auto"
     trust_remote_code: bool = False
 
-    @field_validator("method", mode="before")
+    @field_validator("method", "task", mode="before")
     @classmethod
-    def _named_method(cls, value: Any) -> Any:
+    def _named(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
 
     @field_validator("method")
@@ -134,7 +110,7 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]
         *parents, last = dotted.split(".")
         place = changed
         for parent in parents:
-            if parent == "method" and isinstance(place.get(parent), str):
+            if parent in ("method", "task") and isinstance(place.get(parent), str):
                 place[parent] = {"kind": place[parent]}
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):

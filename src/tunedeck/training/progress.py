@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import final
 
@@ -16,7 +17,7 @@ from tunedeck.core.messages import say
 class Progress:
     """Shows a run as it goes; `show=False` says nothing."""
 
-    def __init__(self, title: str, batch_examples: int, show: bool = True) -> None:
+    def __init__(self, title: str, batch_examples: int, headline: Sequence[str], show: bool = True) -> None:
         console = Console(stderr=True)
         self._batch_examples = batch_examples
         self._bar = Bar(
@@ -31,6 +32,7 @@ class Progress:
             disable=not show,
         )
         self._title = title
+        self._headline = headline
         self._task: TaskID | None = None
 
     def start(self, steps: int) -> None:
@@ -48,15 +50,8 @@ class Progress:
         """An evaluation is done."""
         if self._bar.disable:
             return
-        self._bar.console.print(
-            say(
-                "  step {step}: accuracy {accuracy:.3f}, macro-F1 {macro_f1:.3f}, loss {loss:.3f}",
-                step=step,
-                accuracy=metrics["accuracy"],
-                macro_f1=metrics["macro_f1"],
-                loss=metrics["loss"],
-            )
-        )
+        values = ", ".join(f"{name} {metrics[name]:.3f}" for name in self._headline)
+        self._bar.console.print(say("  step {step}: {values}", step=step, values=values))
 
     def __enter__(self) -> Progress:
         self._bar.start()

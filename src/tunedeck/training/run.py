@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -14,12 +14,14 @@ from tunedeck.core.errors import DataError
 from tunedeck.core.measurement import Measurement, PeakMemory, this_machine
 from tunedeck.core.messages import say
 from tunedeck.core.storage import write_json, write_text
+from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.task import Task
 from tunedeck.formats.folder import adapter_bytes
 from tunedeck.formats.manifest import DataRecord
-from tunedeck.tasks.classify import Classify
-from tunedeck.training.config import DataSettings, RunConfig, TrainingSettings
-from tunedeck.training.dataset import Dataset, read_dataset
+from tunedeck.tasks.base import Dataset, TrainableTask
+from tunedeck.tasks.registry import task_of
+from tunedeck.training.config import RunConfig, TrainingSettings
 from tunedeck.training.events import EventLog
 from tunedeck.training.loop import Loop, Outcome
 from tunedeck.training.progress import Progress
@@ -64,7 +66,7 @@ class TrainingRun:
 def train(
     deck: Deck,
     adapter: str,
-    data: str | DataSettings | Dataset,
+    data: str | DataSettings | Dataset[Any],
     *,
     epochs: float | None = None,
     settings: TrainingSettings | None = None,
@@ -75,32 +77,33 @@ def train(
 
     `data` is a file, a hub id, a `bundled:` name, or settings that say more. With `out`, a run folder is written:
     events.jsonl as it goes, then metrics.json, measurement.json and adapter/. Ctrl-C ends the run early and keeps the best state.
-    Raises DataError for data that is not usable, TrainingError when the loss is no longer a number.
+    `data` may also be a Dataset read by the task. Raises DataError for data that is not usable, TrainingError when the loss is no longer a number.
     """
     settings = settings or TrainingSettings()
     if epochs is not None:
         settings = settings.model_copy(update={"epochs": epochs})
-    dataset = data if isinstance(data, Dataset) else _dataset(deck, adapter, data)
-    if deck.adapter(adapter).labels is None:
-        deck.set_labels(adapter, dataset.labels, seed=settings.seed)
-    if deck.adapter(adapter).labels != dataset.labels:
+    task = _trainable(deck.adapter(adapter).task)
+    if isinstance(data, str):
+        data = DataSettings(train=data)
+    dataset = task.read(data) if isinstance(data, DataSettings) else data
+    if task.has_head and task.labels is None:
+        deck.set_labels(adapter, dataset.labels or (), seed=settings.seed)
+        task = _trainable(deck.adapter(adapter).task)
+    if task.labels != dataset.labels:
         raise DataError(
-            say(
-                "the data has the labels {theirs}, the adapter {ours}",
-                theirs=list(dataset.labels),
-                ours=list(deck.adapter(adapter).labels or ()),
-            )
+            say("the data has the labels {theirs}, the adapter {ours}", theirs=dataset.labels, ours=task.labels)
         )
     folder = None if out is None else Path(out)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    batch_examples = settings.batch_size * settings.accumulation
     with (
         EventLog(folder / "events.jsonl" if folder else None) as log,
         PeakMemory() as memory,
-        Progress(adapter, batch_examples, progress) as shown,
+        Progress(adapter, settings.batch_size * settings.accumulation, task.headline, progress) as shown,
     ):
-        outcome = Loop(deck, adapter, dataset, settings, log).run(shown)
+        course = task.course(deck, adapter, dataset)
+        loop = Loop(deck.adapter(adapter), course, settings, settings.best_by or task.best_by, log)
+        outcome = loop.run(shown)
     measurement = _measurement(deck, adapter, settings, outcome, memory.peak_bytes)
     run = TrainingRun(adapter, outcome.metrics, measurement, outcome.stopped, outcome.best_step, folder)
     _record(deck, dataset, run)
@@ -112,15 +115,17 @@ def run_training(config: RunConfig, out: Path, tell: Callable[[str], None], prog
 
     `tell` is given what a person wants to know before training starts.
     """
-    dataset = read_dataset(config.data, multi_label=config.task.multi_label, labels=config.task.labels)
-    task = Classify(labels=dataset.labels, multi_label=config.task.multi_label, max_length=config.task.max_length)
+    task = task_of(config.task)
+    dataset = task.read(config.data)
+    if dataset.labels is not None:
+        task = _trainable(task.with_labels(dataset.labels))
     deck = Deck.load(
         config.model, task, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code
     )
     name = config.name or out.resolve().name
     deck.add(name, config.method_config(), seed=config.training.seed)
     summary = deck.summary(name)
-    tell(_described(dataset))
+    tell(dataset.description)
     tell(
         say(
             "{kind} on {model} in {dtype}: {trainable:,} parameters train, the head's {head:,} included; {share:.2%} of the base's {total:,}",
@@ -138,30 +143,8 @@ def run_training(config: RunConfig, out: Path, tell: Callable[[str], None], prog
     return train(deck, name, dataset, settings=config.training, out=out, progress=progress)
 
 
-def _described(dataset: Dataset) -> str:
-    """Class balance and lengths in a line."""
-    found = dataset.statistics()
-    balance = ", ".join(f"{label} {count / found.size:.0%}" for label, count in found.label_counts.items())
-    return say(
-        "{source}: {train} examples to train on, {held_out} held out, {removed} repeats left out; {balance}; "
-        "length in characters: mean {mean:.0f}, median {median:.0f}, 95% below {p95:.0f}, longest {longest}",
-        source=dataset.source,
-        train=found.size,
-        held_out=len(dataset.evaluation),
-        removed=dataset.removed,
-        balance=balance,
-        mean=found.mean_characters,
-        median=found.median_characters,
-        p95=found.p95_characters,
-        longest=found.max_characters,
-    )
-
-
-def _dataset(deck: Deck, adapter: str, data: str | DataSettings) -> Dataset:
-    settings = DataSettings(train=data) if isinstance(data, str) else data
-    task = deck.adapter(adapter).task
-    assert isinstance(task, Classify)
-    return read_dataset(settings, multi_label=task.multi_label, labels=task.labels)
+def _trainable(task: Task) -> TrainableTask:
+    return cast(TrainableTask, task)
 
 
 def _measurement(
@@ -191,7 +174,7 @@ def _measurement(
     )
 
 
-def _record(deck: Deck, dataset: Dataset, run: TrainingRun) -> None:
+def _record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
     """Keep metrics, data and measurement with the adapter, and write what the run folder ends with."""
     adapter = deck.adapter(run.adapter)
     adapter.manifest = adapter.manifest.model_copy(

@@ -1,41 +1,20 @@
-"""The examples of a run: read, deduplicated, split, checked."""
+"""Labelled examples of a classification run: read, deduplicated, split, checked."""
 
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.messages import listing, nearest, say
 from tunedeck.data.labelled import Example, check_classes, label_names, labelled_examples
+from tunedeck.data.settings import DataSettings
 from tunedeck.data.split import deduplicated, split, subset, without_overlap
-from tunedeck.data.statistics import Statistics, describe, digest
+from tunedeck.data.statistics import describe, digest
 from tunedeck.data.table import read_table
-from tunedeck.training.config import DataSettings
+from tunedeck.tasks.base import Dataset
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """Examples to train on and to evaluate on; no text stands in both."""
-
-    source: str
-    train: list[Example]
-    evaluation: list[Example]
-    labels: tuple[str, ...]
-    removed: int
-    """Examples left out because their text repeats another's."""
-
-    @property
-    def sha256(self) -> str:
-        """Digest of the training examples."""
-        return digest(self.train)
-
-    def statistics(self) -> Statistics:
-        """Class balance and lengths of the training examples."""
-        return describe(self.train)
-
-
-def read_dataset(settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None = None) -> Dataset:
+def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None) -> Dataset[Example]:
     """Read and split a run's data; DataError for files, columns, labels or classes that are not usable."""
     train = _examples(settings, settings.train, multi_label)
     total = len(train)
@@ -55,7 +34,8 @@ def read_dataset(settings: DataSettings, *, multi_label: bool, labels: tuple[str
     known = found if labels is None else labels
     check_labels(train, known)
     check_labels(evaluation, known)
-    return Dataset(settings.train, train, evaluation, known, removed)
+    description = _described(settings.train, train, len(evaluation), removed)
+    return Dataset(settings.train, train, evaluation, digest(train), description, known)
 
 
 def check_labels(examples: list[Example], known: tuple[str, ...]) -> None:
@@ -77,3 +57,22 @@ def check_labels(examples: list[Example], known: tuple[str, ...]) -> None:
 def _examples(settings: DataSettings, reference: str, multi_label: bool) -> list[Example]:
     table = read_table(reference, settings.encoding)
     return labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty)
+
+
+def _described(source: str, train: list[Example], held_out: int, removed: int) -> str:
+    """Class balance and lengths in a line."""
+    found = describe(train)
+    balance = ", ".join(f"{label} {count / found.size:.0%}" for label, count in found.label_counts.items())
+    return say(
+        "{source}: {train} examples to train on, {held_out} held out, {removed} repeats left out; {balance}; "
+        "length in characters: mean {mean:.0f}, median {median:.0f}, 95% below {p95:.0f}, longest {longest}",
+        source=source,
+        train=found.size,
+        held_out=held_out,
+        removed=removed,
+        balance=balance,
+        mean=found.mean_characters,
+        median=found.median_characters,
+        p95=found.p95_characters,
+        longest=found.max_characters,
+    )

@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional as F
 
-from tunedeck.tasks.classify import Classify
+
+def classification_loss(logits: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    """Mean cross-entropy of logits (batch, labels) against ids (batch,), or against 0/1 (batch, labels) when multi-label."""
+    if multi_label:
+        return F.binary_cross_entropy_with_logits(logits.float(), targets)
+    return F.cross_entropy(logits.float(), targets)
 
 
-def classification_metrics(task: Classify, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+def classification_metrics(logits: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> dict[str, float]:
     """accuracy, macro_f1, micro_f1 and loss of logits (examples, labels), each 0 to 1 but the loss.
 
     `accuracy` counts a multi-label example only when all its labels are right. A label that neither occurs nor is
     predicted does not enter macro_f1, as in scikit-learn's f1_score over the labels that are present.
     """
-    loss = task.loss(logits, targets).item()
-    if task.multi_label:
+    loss = classification_loss(logits, targets, multi_label).item()
+    if multi_label:
         predicted, actual = logits > 0, targets > 0.5
     else:
         width = logits.shape[1]
-        predicted = torch.nn.functional.one_hot(logits.argmax(-1), width).bool()
-        actual = torch.nn.functional.one_hot(targets, width).bool()
+        predicted = F.one_hot(logits.argmax(-1), width).bool()
+        actual = F.one_hot(targets, width).bool()
     true_positive = (predicted & actual).sum(0).double()
     wrong = (predicted ^ actual).sum(0).double()
     present = (true_positive + wrong) > 0
@@ -35,13 +41,12 @@ def classification_metrics(task: Classify, logits: torch.Tensor, targets: torch.
     }
 
 
-def targets_of(task: Classify, labels: Sequence[tuple[str, ...]]) -> torch.Tensor:
+def targets_of(names: Sequence[str], labels: Sequence[tuple[str, ...]], multi_label: bool) -> torch.Tensor:
     """Label ids (examples,), or 0/1 floats (examples, labels) when multi-label."""
-    assert task.labels is not None
-    position = {label: index for index, label in enumerate(task.labels)}
-    if not task.multi_label:
+    position = {label: index for index, label in enumerate(names)}
+    if not multi_label:
         return torch.tensor([position[own[0]] for own in labels])
-    targets = torch.zeros(len(labels), len(task.labels))
+    targets = torch.zeros(len(labels), len(names))
     for row, own in enumerate(labels):
         targets[row, [position[label] for label in own]] = 1.0
     return targets

@@ -1,0 +1,218 @@
+"""`tunedeck deploy-cost`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunedeck.cli.console import print_json, print_table, tell
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
+
+if TYPE_CHECKING:
+    from tunedeck.planner.deploy import DeployRow
+    from tunedeck.planner.models import PlannedModel
+    from tunedeck.planner.serving import Service
+
+LOAD, WHERE, AGAINST = say("Load"), say("Where and for how much"), say("Compared with")
+SHOWN_ROWS = 12
+
+
+def deploy_cost(
+    model: Annotated[str, typer.Option(help=say("a name such as qwen-7b, a hub id, a bundled: name, or the folder of a config.json"))],
+    adapters: Annotated[int, typer.Option(help=say("adapters, one for each task, on one base"))] = 1,
+    r: Annotated[int, typer.Option("--r", help=say("LoRA rank of the adapters"))] = 16,
+    rate: Annotated[float | None, typer.Option(help=say("requests per second; without it, a card that runs all day"), rich_help_panel=LOAD)] = None,
+    input_tokens: Annotated[int, typer.Option(help=say("tokens a request brings"), rich_help_panel=LOAD)] = 256,
+    output_tokens: Annotated[int | None, typer.Option(help=say("tokens an answer has; 0 for an encoder"), rich_help_panel=LOAD)] = None,
+    latency: Annotated[float | None, typer.Option(help=say("seconds within which a request must be answered"), rich_help_panel=LOAD)] = None,
+    gpu: Annotated[str | None, typer.Option(help=say("cards, with commas; cpu too"), rich_help_panel=WHERE)] = None,
+    currency: Annotated[str, typer.Option(help=say("CNY, USD, ..."), rich_help_panel=WHERE)] = "CNY",
+    price_list: Annotated[str, typer.Option(help=say("market, market-floor or source-article"), rich_help_panel=WHERE)] = "market",
+    prices: Annotated[Path | None, typer.Option(help=say("your own price file, over the list"), rich_help_panel=WHERE)] = None,
+    exchange_rate: Annotated[list[str] | None, typer.Option("--exchange-rate", help=say("what a currency costs, as USD=7.1"), rich_help_panel=WHERE)] = None,
+    training_cost: Annotated[float | None, typer.Option(help=say("what the training cost"), rich_help_panel=AGAINST)] = None,
+    token_price: Annotated[float | None, typer.Option(help=say("what another service takes per million tokens"), rich_help_panel=AGAINST)] = None,
+    hour_price: Annotated[float | None, typer.Option(help=say("what a rented endpoint takes per hour"), rich_help_panel=AGAINST)] = None,
+    figure: Annotated[Path | None, typer.Option(help=say("draw cost against load into this file, .png or .svg"))] = None,
+    everything: Annotated[bool, typer.Option("--all", help=say("show every row"))] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+) -> None:  # fmt: skip
+    """Which cards hold a model with its adapters, how much they answer, and what that costs a month."""
+    from tunedeck.cli.plan import check_sizes, chosen_offers
+    from tunedeck.planner.deploy import deploy_rows
+    from tunedeck.planner.models import find_planned_model
+    from tunedeck.planner.prices import read_prices, with_rates
+
+    planned = find_planned_model(model)
+    check_sizes(
+        {
+            "--rate": rate,
+            "--latency": latency,
+            "--training-cost": training_cost,
+            "--token-price": token_price,
+            "--hour-price": hour_price,
+        }
+    )
+    service = _service(planned, adapters, r, input_tokens, output_tokens, latency)
+    book = with_rates(read_prices(price_list, prices), exchange_rate or [], currency.upper())
+    offers = chosen_offers(book, gpu, currency.upper(), with_cpus=True)
+    rows = deploy_rows(service, rate, offers)
+    against = {"training_cost": training_cost, "token_price": token_price, "hour_price": hour_price}
+    if as_json:
+        print_json(_json(planned, service, rate, rows, against))
+    else:
+        _show(planned, service, rate, rows, against, everything)
+    if figure is not None:
+        from tunedeck.planner.deploy_figure import draw
+
+        title = f"{planned.name}, {adapters} adapters: {input_tokens} tokens in, {service.output_tokens} out"
+        draw(figure, rows, service, token_price, title)
+        tell(say("the figure is in {path}", path=figure))
+
+
+def _service(
+    model: PlannedModel, adapters: int, r: int, inputs: int, outputs: int | None, latency: float | None
+) -> Service:
+    from tunedeck.methods.lora.config import LoraConfig
+    from tunedeck.planner.serving import Service
+
+    chosen = outputs if outputs is not None else (128 if model.spec.causal else 0)
+    if chosen and not model.spec.causal:
+        raise ConfigError(
+            say("{model} is an encoder and answers with no tokens; use --output-tokens 0", model=model.name)
+        )
+    limit = model.max_tokens
+    if limit is not None and inputs + chosen > limit:
+        raise ConfigError(
+            say(
+                "{model} takes at most {limit} tokens, got {value} in and out",
+                model=model.name,
+                limit=limit,
+                value=inputs + chosen,
+            )
+        )
+    parameters = LoraConfig(r=r, target_modules="all-linear").count_parameters(model.spec)
+    return Service(model.spec, adapters, parameters, inputs, chosen, latency)
+
+
+def _show(
+    model: PlannedModel, service: Service, rate: float | None, rows: Sequence[DeployRow], against: dict[str, float | None], everything: bool
+) -> None:  # fmt: skip
+    from tunedeck.cli.plan_output import is_wide, tell_stale
+
+    title = say(
+        "{model} with {adapters} adapters, {inputs} tokens in, {outputs} out, {load}",
+        model=model.name, adapters=service.adapters, inputs=service.input_tokens, outputs=service.output_tokens,
+        load=say("all day") if rate is None else say("{rate:g} requests per second", rate=rate),
+    )  # fmt: skip
+    wide = is_wide()
+    cheapest = {(row.offer.gpu.name, row.precision): row for row in reversed(rows)}
+    fitting = [row for row in rows if row.fits and cheapest[row.offer.gpu.name, row.precision] is row]
+    shown = list(rows) if everything else (fitting or list(rows))[:SHOWN_ROWS]
+    currency = rows[0].offer.currency if rows else ""
+    last = say("per 1000") if rate is not None else say("per 1000, full")
+    columns = [say("card"), say("precision"), say("at once"), say("requests/s")]
+    columns += [say("tokens/s")] if wide else []
+    columns += [say("cards"), say("{currency} a month", currency=currency), last]
+    print_table(title, columns, [_cells(row, wide) for row in shown], numbers_from=2)
+    if not fitting:
+        tell(
+            say("nothing holds this model within the latency target; try --latency, a larger card, or a smaller model")
+        )
+        return
+    _tell_money(service, rate, fitting[0], against)
+    tell_stale([row.offer for row in shown])
+
+
+def _cells(row: DeployRow, wide: bool) -> list[str]:
+    from tunedeck.cli.plan_output import spread
+    from tunedeck.planner.deploy import cost_per_1000
+    from tunedeck.planner.serving import LOAD as PLANNED_LOAD
+
+    columns = 8 if wide else 7
+    start = [row.offer.gpu.name, row.precision]
+    if not row.fits:
+        return [*start, say("no") if row.slots == 0 else say("too slow"), *["-"] * (columns - 3)]
+    full = cost_per_1000(row, PLANNED_LOAD * row.capacity_per_s.expected)
+    rate = spread(row.capacity_per_s) if wide else f"{row.capacity_per_s.expected:.3g}"
+    cells = [*start, str(row.at_once), rate, *([f"{row.tokens_per_s.expected:,.0f}"] if wide else [])]
+    return [*cells, str(row.cards), spread(row.month), spread(row.per_1000) if row.per_1000 else f"{full:.2g}"]
+
+
+def _tell_money(service: Service, rate: float | None, best: DeployRow, against: dict[str, float | None]) -> None:
+    """The cheapest row in sentences: what it costs, one base against separate ones, and when it pays."""
+    from tunedeck.planner.deploy import cost_per_1000, even_hours_per_day, even_requests_per_day, training_days
+
+    name, currency = best.offer.gpu.name, best.offer.currency
+    if best.per_million_tokens is not None:
+        tell(say("cheapest: {cards} x {gpu}, {month:,.0f} {currency} a month, {tokens:.2f} per million tokens", cards=best.cards,
+                 gpu=name, month=best.month.expected, currency=currency, tokens=best.per_million_tokens.expected))  # fmt: skip
+    else:
+        tenth, full = (cost_per_1000(best, share * best.capacity_per_s.expected) for share in (0.1, 0.7))
+        tell(say("cheapest: {gpu}, {month:,.0f} {currency} a month; 1000 requests cost {full:.3g} at full load and {tenth:.3g} at a tenth",
+                 gpu=name, month=best.month.expected, currency=currency, full=full, tenth=tenth))  # fmt: skip
+    if service.adapters > 1:
+        tell(say("{count} adapters on one base: {one:,.0f} {currency} a month; as {count} deployments: {many:,.0f} on {cards} cards",
+                 count=service.adapters, one=best.month.expected, currency=currency, many=best.separate_month.expected,
+                 cards=best.separate_cards))  # fmt: skip
+    if (cost := against["training_cost"]) is not None:
+        tell(
+            say("after {days:.1f} days the deployment has cost as much as the training", days=training_days(best, cost))
+        )
+    if (price := against["token_price"]) is not None:
+        requests = even_requests_per_day(best, service, price)
+        tell(
+            say(
+                "paying {price:g} per million tokens is always cheaper than {gpu}, even at full load",
+                price=price,
+                gpu=name,
+            )
+            if math.isinf(requests)
+            else say(
+                "above {requests:,.0f} requests a day {gpu} is cheaper than {price:g} per million tokens",
+                requests=requests,
+                gpu=name,
+                price=price,
+            )
+        )
+    if (price := against["hour_price"]) is not None:
+        hours = even_hours_per_day(best, price)
+        tell(
+            say(
+                "a rented endpoint at {price:g} an hour is dearer than {gpu} from {hours:.1f} hours a day on",
+                price=price,
+                gpu=name,
+                hours=hours,
+            )
+            if hours <= 24
+            else say("a rented endpoint at {price:g} an hour is cheaper than {gpu} even all day", price=price, gpu=name)
+        )
+
+
+def _json(
+    model: PlannedModel, service: Service, rate: float | None, rows: Sequence[DeployRow], against: dict[str, float | None]
+) -> dict[str, Any]:  # fmt: skip
+    from tunedeck.planner.deploy import even_hours_per_day, even_requests_per_day, training_days
+
+    best = next((row for row in rows if row.fits), None)
+    found: dict[str, Any] = {
+        "model": model.name,
+        "adapters": service.adapters,
+        "rate_per_s": rate,
+        "rows": [row.to_json() for row in rows],
+    }
+    if best is not None:
+        cost, token_price, hour_price = against["training_cost"], against["token_price"], against["hour_price"]
+        requests = None if token_price is None else even_requests_per_day(best, service, token_price)
+        found["cheapest"] = {
+            "gpu": best.offer.gpu.name,
+            "training_break_even_days": None if cost is None else training_days(best, cost),
+            "token_price_break_even_requests_per_day": None if requests is None or math.isinf(requests) else requests,
+            "hour_price_break_even_hours_per_day": None if hour_price is None else even_hours_per_day(best, hour_price),
+        }
+    return found

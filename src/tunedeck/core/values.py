@@ -1,0 +1,42 @@
+"""Plain values, as files and flags carry them, to a settings dataclass and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import listing, nearest, say
+
+T = TypeVar("T")
+
+
+def from_values(cls: type[T], values: Mapping[str, Any], group: str) -> T:
+    """An instance of a settings dataclass; `group` names it in errors, as `method`.
+
+    Raises ConfigError for an unknown key (naming the nearest) or a value that does not fit.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigError(
+                say("unknown key {key!r}", key=f"{group}.{key}")
+                + nearest(key, known)
+                + say("; allowed: {known}", known=listing(known))
+            )
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join([group, *(str(part) for part in first["loc"][:1])])
+        raise ConfigError(
+            say("{key}: {reason}, got {value!r}", key=key, reason=first["msg"], value=first["input"])
+        ) from error
+
+
+def to_values(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as plain values, the inverse of `from_values`."""
+    return dataclasses.asdict(settings)

@@ -1,0 +1,67 @@
+"""What training asks of a task: data to read, and a course that turns rows into a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+
+from tunedeck.data.settings import DataSettings
+from tunedeck.deck.task import Task
+
+if TYPE_CHECKING:
+    from tunedeck.deck.deck import Deck
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset(Generic[E]):
+    """Examples to train on and to evaluate on; nothing stands in both."""
+
+    source: str
+    train: list[E]
+    evaluation: list[E]
+    sha256: str
+    """Digest of the training examples."""
+    description: str
+    """Size, balance and lengths in a line."""
+    labels: tuple[str, ...] | None = None
+
+
+class Course(Protocol):
+    """A dataset encoded for one adapter, as the loop works through it."""
+
+    lengths: Sequence[int]
+    """Tokens of each training example, for batching."""
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """What a batch counts in the mean loss of a step: its examples, or the tokens that are learnt."""
+        ...
+
+    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
+        """Mean loss of some training examples, and how many positions were computed, padding included."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics on the held-out examples, `loss` among them."""
+        ...
+
+
+class TrainableTask(Task, Protocol):
+    """A task that an adapter can be trained for."""
+
+    best_by: ClassVar[str]
+    """The metric that tells the best state: `loss` is better when lower, any other when higher."""
+    headline: ClassVar[tuple[str, ...]]
+    """The metrics to show while training."""
+
+    def read(self, settings: DataSettings) -> Dataset[Any]:
+        """Read, check and split a run's data; DataError where it is not usable."""
+        ...
+
+    def course(self, deck: Deck, name: str, dataset: Dataset[Any]) -> Course:
+        """Encode a dataset for one adapter of a deck."""
+        ...
