@@ -21,6 +21,7 @@ from tunedeck.planner.catalogue import find_gpu
 from tunedeck.planner.fit import fits
 from tunedeck.planner.memory import Setup, Stack, memory_parts, method_facts
 from tunedeck.planner.models import find_planned_model
+from tunedeck.planner.serving import Precision, Service, request_s
 from tunedeck.planner.throughput import step_s
 
 ROWS = Path(__file__).with_name("planner_rows.csv")
@@ -34,15 +35,48 @@ OTHER_MODELS: dict[str, dict[str, Any]] = {
                     "num_key_value_heads": 8, "intermediate_size": 28672, "vocab_size": 32000},
     "powerlm-3b": {"model_type": "llama", "hidden_size": 2304, "num_hidden_layers": 40, "num_attention_heads": 36,
                    "num_key_value_heads": 36, "intermediate_size": 9216, "vocab_size": 49152, "tie_word_embeddings": True},
+    "llama-2-7b": {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+                   "num_key_value_heads": 32, "intermediate_size": 11008, "vocab_size": 32000},
     "qwen-1.8b": {"model_type": "qwen", "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16,
                   "intermediate_size": 11008, "kv_channels": 128, "vocab_size": 151936},
 }  # fmt: skip
 
 
+SERVING: tuple[tuple[str, str, Precision, int, int, int, float, str], ...] = (
+    ("a100-80gb", "qwen2.5-7b", "16-bit", 1, 6, 2048, 84.3 / 2048, "Qwen2.5 speed_benchmark.rst, vLLM"),
+    ("a100-80gb", "qwen2.5-7b", "4-bit", 1, 6, 2048, 154.1 / 2048, "Qwen2.5 speed_benchmark.rst, vLLM"),
+    ("a100-40gb", "llama-3.1-8b", "16-bit", 1, 1024, 128, 75 / 128, "johnmusgrave.com, vLLM 0.23"),
+    ("a10-24gb", "llama-2-7b", "16-bit", 1, 32, 128, 37 / 128, "InternLM/lmdeploy#210"),
+    ("t4-16gb", "mistral-7b", "4-bit", 1, 32, 128, 34 / 128, "AutoAWQ PR#92"),
+    ("h20-96gb", "qwen3-8b", "16-bit", 1, 6, 2048, 81.7 / 2048, "Qwen3 speed_benchmark.md, SGLang"),
+    ("rtx-4090", "mistral-7b", "16-bit", 4, 256, 128, 2.09, "mushfiqrahman.dev, vLLM"),
+    ("rtx-4090", "mistral-7b", "16-bit", 8, 256, 128, 3.78, "mushfiqrahman.dev, vLLM"),
+    ("rtx-4090", "mistral-7b", "16-bit", 16, 256, 128, 6.44, "mushfiqrahman.dev, vLLM"),
+    ("rtx-4090", "mistral-7b", "16-bit", 32, 256, 128, 9.73, "mushfiqrahman.dev, vLLM"),
+    ("rtx-4090", "mistral-7b", "16-bit", 48, 256, 128, 11.87, "mushfiqrahman.dev, vLLM"),
+)
+"""Card, model, precision, requests at once, tokens in and out, measured requests per second, source."""
+
+
+def spec_of(name: str) -> ModelSpec:
+    """A model of the catalogue, or one that only the measured rows need."""
+    other = OTHER_MODELS.get(name)
+    return ModelSpec.from_config(other) if other else find_planned_model(name).spec
+
+
+def serving_errors() -> list[tuple[str, float]]:
+    """Relative errors of the requests per second that `tunedeck deploy-cost` expects."""
+    found = []
+    for gpu, model, precision, at_once, inputs, outputs, measured, source in SERVING:
+        service = Service(spec_of(model), 0, 0, inputs, outputs, None)
+        rate = at_once / request_s(service, find_gpu(gpu), precision, at_once)
+        found.append((f"{model} {precision} on {gpu}, {at_once} at once ({source})", rate / measured - 1))
+    return found
+
+
 def setup_of(row: dict[str, str], tokens: str) -> Setup:
     """A row as the planner's formulae take it, at the length that stands in the column `tokens`."""
-    other = OTHER_MODELS.get(row["model"])
-    spec = ModelSpec.from_config(other) if other else find_planned_model(row["model"]).spec
+    spec = spec_of(row["model"])
     values: dict[str, Any] = {}
     if row["r"]:
         values = {"r": int(row["r"]), "target_modules": row["target_modules"].split()}
@@ -123,6 +157,9 @@ def main() -> None:
             error = values.get(reading)
             cells += [f"{error['median']:{width}.1%} {error['worst']:7.1%}" if error else " " * (width + 8)]
         print(" ".join(cells), f"{values['fits_right']:>5}/{values['rows']}")
+    print("\nrequests per second of deployments, expected against measured")
+    for name, error in serving_errors():
+        print(f"{name:100} {error:+7.1%}")
     if arguments.rows:
         for row in rows:
             print({name: value for name, value in row.items() if name != "held_out"})

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tunedeck.methods.lora.config import LoraConfig
     from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
     from tunedeck.tasks.classify import Classify, Prediction
+    from tunedeck.tasks.embed import Embed
     from tunedeck.tasks.generate import Generate
+    from tunedeck.tasks.sampling import Sampling
     from tunedeck.training.config import TrainingSettings
     from tunedeck.training.run import TrainingRun, train
 
@@ -24,11 +26,13 @@ _HOME = {
     "BottleneckConfig": "methods.bottleneck.config",
     "Classify": "tasks.classify",
     "Deck": "deck.deck",
+    "Embed": "tasks.embed",
     "FullConfig": "methods.full.config",
     "Generate": "tasks.generate",
     "LoraConfig": "methods.lora.config",
     "Prediction": "tasks.classify",
     "PromptTuningConfig": "methods.prompt_tuning.config",
+    "Sampling": "tasks.sampling",
     "TrainingRun": "training.run",
     "TrainingSettings": "training.config",
     "DataSettings": "data.settings",
@@ -40,11 +44,13 @@ __all__ = [
     "Classify",
     "DataSettings",
     "Deck",
+    "Embed",
     "FullConfig",
     "Generate",
     "LoraConfig",
     "Prediction",
     "PromptTuningConfig",
+    "Sampling",
     "TrainingRun",
     "TrainingSettings",
     "TunedeckError",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tunedeck import __version__
-from tunedeck.cli import adapters, demo, deploy_cost, doctor, evaluate, fetch, plan, predict, train
+from tunedeck.cli import adapters, chat, demo, deploy_cost, doctor, embed, evaluate, export, fetch, plan, predict, train
 from tunedeck.core.messages import say
 
 app = typer.Typer(
@@ -40,8 +40,11 @@ app.command("demo", help=say("train four methods on real tweets, compare them, m
 app.command("fetch", help=say("fetch bundled models and data ahead of their first use"))(fetch.fetch_parts)
 app.command("plan", help=say("memory, time and cost of a run on every card, before it starts"))(plan.plan)
 app.command("train", help=say("train an adapter from a run file or from flags"))(train.train)
-app.command("eval", help=say("evaluate a saved adapter on labelled data"))(evaluate.evaluate)
-app.command("predict", help=say("classify texts with saved adapters"))(predict.predict)
+app.command("eval", help=say("evaluate saved adapters on data of your own"))(evaluate.evaluate)
+app.command("predict", help=say("answer texts with saved adapters"))(predict.predict)
+app.command("chat", help=say("talk to a base and its adapters in the terminal"))(chat.chat)
+app.command("embed", help=say("make vectors of texts"))(embed.embed)
 app.add_typer(adapters.app, name="adapters", help=say("list, show and convert adapter folders"))
+app.add_typer(export.app, name="export", help=say("write adapters for other programs"))
 app.command("doctor", help=say("look at this machine: what it has, what is missing"))(doctor.doctor)
 app.command("deploy-cost", help=say("what serving a model costs a month, by card and load"))(deploy_cost.deploy_cost)

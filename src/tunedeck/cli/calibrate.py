@@ -9,6 +9,8 @@ import sys
 import time
 from dataclasses import replace
 
+import psutil
+
 from tunedeck.cli.console import tell
 from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.core.measurement import Machine
@@ -26,17 +28,35 @@ from tunedeck.planner.memory import Setup
 from tunedeck.planner.models import PlannedModel
 from tunedeck.planner.throughput import training_flops_per_token
 
+BUSY_PERCENT = 25
+
 
 def calibrate(machine: Machine, model: PlannedModel, setup: Setup) -> Profile:
     """Measure one model with one method, and write it into the machine's profile.
 
     Raises ConfigError for what is not measured yet, TrainingError when the measuring run fails.
     """
-    if setup.generate or setup.four_bit:
-        raise ConfigError(say("plan --measured measures classifiers so far: add --task classify, and leave out qlora"))
+    if setup.four_bit:
+        raise ConfigError(say("plan --measured does not measure 4-bit bases; leave out qlora"))
     tell(say("measuring {method} on {model}: a few real steps ...", method=setup.method.kind, model=model.name))
+    busy = psutil.cpu_percent(interval=0.5)
+    if busy > BUSY_PERCENT:
+        tell(
+            say(
+                "note: {text}",
+                text=say(
+                    "other programs take {busy:.0f} % of this machine; measured steps will be too slow", busy=busy
+                ),
+            )
+        )
     began = time.perf_counter()
-    request = json.dumps({"model": model.reference, "method": {"kind": setup.method.kind, **plain_settings(setup)}})
+    request = json.dumps(
+        {
+            "model": model.reference,
+            "method": {"kind": setup.method.kind, **plain_settings(setup)},
+            "generate": setup.generate,
+        }
+    )
     child = subprocess.run(
         [sys.executable, "-m", "tunedeck.training.calibrate", request], capture_output=True, text=True, check=False
     )

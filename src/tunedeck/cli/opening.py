@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def open_deck(
-    folders: list[Path], model: str | None, dtype: str = "auto", any_base: bool = False
+    folders: list[Path], model: str | None, dtype: str = "auto", any_base: bool = False, kind: str = "classify"
 ) -> tuple[Deck, list[str]]:
     """A deck with the adapters in `folders`, and their names; the base is `model`, or the one the first adapter names.
 
-    Two folders of the same name get numbers. Raises what Deck.load and load_adapter raise.
+    `kind` is the task of a folder that names none. Two folders of the same name get numbers. Raises what Deck.load and load_adapter raise.
     """
     import tunedeck as td
     from tunedeck.formats.folder import base_of, detect_format
@@ -30,7 +30,7 @@ def open_deck(
     if not reference:
         raise ConfigError(say("{path} does not say which base it belongs to; name it with --model", path=folders[0]))
     manifest = read_manifest(folders[0])
-    task = task_of(manifest.task if manifest else {"kind": "classify"})
+    task = task_of(manifest.task if manifest else {"kind": kind})
     deck = td.Deck.load(reference, task, dtype=dtype)  # type: ignore[arg-type]
     names: list[str] = []
     for folder in folders:

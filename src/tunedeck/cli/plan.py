@@ -46,9 +46,9 @@ def plan(
     budget: Annotated[float | None, typer.Option(help=say("at most so much money"), rich_help_panel=WHERE)] = None,
     deadline: Annotated[str | None, typer.Option(help=say("at most so long: 90m, 6h, 2d"), rich_help_panel=WHERE)] = None,
     currency: Annotated[str, typer.Option(help=say("CNY, USD, ..."), rich_help_panel=WHERE)] = "CNY",
-    price_list: Annotated[str, typer.Option(help=say("market, or source-article"), rich_help_panel=WHERE)] = "market",
+    price_list: Annotated[str, typer.Option(help=say("market, market-floor or source-article"), rich_help_panel=WHERE)] = "market",
     prices: Annotated[Path | None, typer.Option(help=say("your own price file, over the list"), rich_help_panel=WHERE)] = None,
-    rate: Annotated[list[str] | None, typer.Option(help=say("what a currency costs, as USD=7.1"), rich_help_panel=WHERE)] = None,
+    exchange_rate: Annotated[list[str] | None, typer.Option("--exchange-rate", help=say("what a currency costs, as USD=7.1"), rich_help_panel=WHERE)] = None,
     measured: Annotated[bool, typer.Option("--measured", help=say("measure this machine with real steps, keep the result, plan with it"))] = False,
     write: Annotated[Path | None, typer.Option(help=say("write the run file that carries out the recommendation"))] = None,
     everything: Annotated[bool, typer.Option("--all", help=say("show every row"))] = False,
@@ -86,7 +86,7 @@ def plan(
         attention=None if attention is None else _choice("--attention", attention, ("flash", "sdpa", "eager")),  # type: ignore[arg-type]
         dtype=_dtype(dtype), budget=budget, deadline_h=_hours(deadline),
     )  # fmt: skip
-    book = with_rates(read_prices(price_list, prices), rate or [], currency.upper())
+    book = with_rates(read_prices(price_list, prices), exchange_rate or [], currency.upper())
     wish, own = _with_this_machine(wish, gpu, measured)
     offers = [*own, *chosen_offers(book, gpu, currency.upper(), with_cpus=False)]
     rows = make_plan(wish, offers)

@@ -167,7 +167,9 @@ def _cells(row: PlanRow, wide: bool) -> list[str]:
 
 
 def _price(offer: Offer) -> str:
-    return f"{spread(offer.price_per_hour)} {say(offer.billing)}"
+    kinds = {"on-demand": say("on demand"), "spot": say("spot"), "community": say("community"), "floor": say("cheapest listing"),
+             "list": say("list price"), "own": say("your own price")}  # fmt: skip
+    return f"{spread(offer.price_per_hour)} {kinds[offer.billing]}"
 
 
 def _worth_showing(rows: Sequence[PlanRow]) -> list[PlanRow]:

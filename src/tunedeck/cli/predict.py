@@ -31,25 +31,35 @@ def predict(
     """Answer every text by every adapter, all in mixed batches on one base."""
     if not adapter:
         raise DataError(say('name an adapter folder: tunedeck predict --adapter runs/NAME/adapter "a text"'))
-    asked = _texts(texts, file, text, encoding)
+    asked = texts_to_answer(texts, file, text, encoding)
     deck, names = open_deck(adapter, model, dtype, any_base)
     answers = deck.predict(asked * len(names), adapter=[name for name in names for _ in asked])
     rows = [
-        {"text": asked[index % len(asked)], "adapter": names[index // len(asked)], **asdict(answer)}
+        {
+            "text": asked[index % len(asked)],
+            "adapter": names[index // len(asked)],
+            **({"answer": answer} if isinstance(answer, str) else asdict(answer)),
+        }
         for index, answer in enumerate(answers)
     ]
     if as_json:
         print_json({"predictions": rows})
         return
+    if "answer" in rows[0]:
+        columns, cells = [say("answer")], [[row["answer"]] for row in rows]
+    else:
+        columns = [say("label"), say("probability")]
+        cells = [[", ".join(row["labels"]) or say("none"), f"{row['score']:.3f}"] for row in rows]
     print_table(
         "",
-        [say("text"), say("adapter"), say("label"), say("probability")],
-        [[row["text"], row["adapter"], ", ".join(row["labels"]) or say("none"), f"{row['score']:.3f}"] for row in rows],
+        [say("text"), say("adapter"), *columns],
+        [[row["text"], row["adapter"], *own] for row, own in zip(rows, cells, strict=True)],
         numbers_from=3,
     )
 
 
-def _texts(texts: list[str] | None, file: str | None, column: str | None, encoding: str) -> list[str]:
+def texts_to_answer(texts: list[str] | None, file: str | None, column: str | None, encoding: str) -> list[str]:
+    """Texts given as arguments, in a column of a data file, or as lines on standard input; DataError when there is none."""
     if file is not None:
         from tunedeck.data.labelled import read_texts
         from tunedeck.data.table import read_table

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tunedeck.cli import after
 from tunedeck.cli.console import megabytes, print_json, print_table, tell
 from tunedeck.cli.main import INTERRUPTED
 from tunedeck.core.errors import ConfigError
@@ -24,10 +25,15 @@ def train(
     eval_fraction: Annotated[float | None, typer.Option(help=say("share held out for evaluation"), rich_help_panel=DATA)] = None,
     text: Annotated[str | None, typer.Option(help=say("text column"), rich_help_panel=DATA)] = None,
     label: Annotated[str | None, typer.Option(help=say("label column"), rich_help_panel=DATA)] = None,
+    anchor: Annotated[str | None, typer.Option(help=say("column of the anchors or queries of text pairs"), rich_help_panel=DATA)] = None,
+    positive: Annotated[str | None, typer.Option(help=say("column of the texts that belong to them"), rich_help_panel=DATA)] = None,
+    negative: Annotated[str | None, typer.Option(help=say("column of texts that do not"), rich_help_panel=DATA)] = None,
+    score: Annotated[str | None, typer.Option(help=say("column of the scores of text pairs"), rich_help_panel=DATA)] = None,
     encoding: Annotated[str | None, typer.Option(help=say("encoding of the file, such as gb18030"), rich_help_panel=DATA)] = None,
     drop_empty: Annotated[bool | None, typer.Option("--drop-empty", help=say("leave out empty texts"), rich_help_panel=DATA)] = None,
     train_size: Annotated[int | None, typer.Option(help=say("train on so many examples only"), rich_help_panel=DATA)] = None,
     eval_size: Annotated[int | None, typer.Option(help=say("evaluate on so many examples only"), rich_help_panel=DATA)] = None,
+    task: Annotated[str | None, typer.Option(help=say("classify (default), generate or embed"), rich_help_panel=DATA)] = None,
     multi_label: Annotated[bool | None, typer.Option("--multi-label", help=say("any number of labels per text"), rich_help_panel=DATA)] = None,
     max_length: Annotated[int | None, typer.Option(help=say("cut texts to so many tokens"), rich_help_panel=DATA)] = None,
     method: Annotated[str | None, typer.Option(help=say("lora, seq_bn, double_seq_bn, par_bn, prompt_tuning, full or head"), rich_help_panel=METHOD)] = None,
@@ -43,6 +49,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help=say("seed of initialisation and order"), rich_help_panel=LOOP)] = None,
     patience: Annotated[int | None, typer.Option(help=say("stop after so many evaluations without a better one"), rich_help_panel=LOOP)] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16", rich_help_panel=LOOP)] = None,
+    quantize: Annotated[str | None, typer.Option(help=say("pack the base's linears: nf4 or int8"), rich_help_panel=LOOP)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda", rich_help_panel=LOOP)] = None,
     trust_remote_code: Annotated[bool | None, typer.Option("--trust-remote-code", help=say("run code that comes with a model; off by default"))] = None,
     name: Annotated[str | None, typer.Option(help=say("the adapter's name"))] = None,
@@ -57,15 +64,18 @@ def train(
     values = read_run_file(run_file) if run_file else {}
     if method is not None:
         values = {**values, "method": method}  # another method's own keys would not fit
+    if task is not None:
+        values = {**values, "task": task}
     flags = {
         "model": model, "data.train": data, "data.eval": eval_data, "data.eval_fraction": eval_fraction, "data.text": text,
-        "data.label": label, "data.encoding": encoding, "data.drop_empty": drop_empty, "data.train_size": train_size,
+        "data.label": label, "data.anchor": anchor, "data.positive": positive, "data.negative": negative,
+        "data.score": score, "data.encoding": encoding, "data.drop_empty": drop_empty, "data.train_size": train_size,
         "data.eval_size": eval_size, "task.multi_label": multi_label, "task.max_length": max_length, "method.r": r,
         "method.lora_alpha": lora_alpha, "method.target_modules": _targets(target_modules),
         "method.reduction_factor": reduction_factor, "method.num_virtual_tokens": num_virtual_tokens,
         "training.epochs": epochs, "training.max_steps": max_steps, "training.batch_size": batch_size,
         "training.learning_rate": learning_rate, "training.seed": seed, "training.patience": patience,
-        "dtype": dtype, "device": device, "trust_remote_code": trust_remote_code, "name": name,
+        "dtype": dtype, "quantize": quantize, "device": device, "trust_remote_code": trust_remote_code, "name": name,
         "out": None if out is None else str(out),
     }  # fmt: skip
     config = run_config(override(values, {**flags, **parsed_assignments(settings or [])}))
@@ -76,10 +86,12 @@ def train(
     from tunedeck.training.run import run_training
 
     run = run_training(config, folder, tell=lambda text: None if as_json else tell(text))
+    planned = after.compared(run.measurement, config)
     if as_json:
-        print_json(run.to_json())
+        print_json({**run.to_json(), "planned": [comparison.to_json() for comparison in planned]})
     else:
-        _report(run)
+        _report(run, str(config.task.get("kind", "classify")))
+        after.show(planned)
     if run.stopped == "interrupted":
         tell(
             say(
@@ -90,7 +102,7 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
-def _report(run: Any) -> None:
+def _report(run: Any, kind: str) -> None:
     rows = [[name, f"{value:.4f}"] for name, value in run.metrics.items()]
     rows += [
         [
@@ -106,7 +118,8 @@ def _report(run: Any) -> None:
         rows,
         numbers_from=9,
     )
-    tell(say('use it: tunedeck predict --adapter {path} "a text"', path=run.adapter_folder))
+    command = "embed" if kind == "embed" else "predict"
+    tell(say('use it: tunedeck {command} --adapter {path} "a text"', command=command, path=run.adapter_folder))
 
 
 def _targets(text: str | None) -> str | list[str] | None:

@@ -49,6 +49,10 @@ class Measurement:
     padded_share: float
     """Share of the processed positions that was padding, 0 to 1."""
     peak_memory_bytes: int
+    largest_batch_positions: int = 0
+    """Padded tokens of the largest micro-batch, which sets the peak; 0 in files from before it was kept."""
+    quantize: str | None = None
+    """How the base's linears were packed; `dtype` is what it computed in."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -32,6 +32,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
             yield staging
             for file in staging.rglob("*"):
                 if file.is_file():
+                    file.chmod(0o666 & ~_umask())  # safetensors makes its files readable to their owner alone
                     _flush(file)
             _swap(staging, target)
         finally:
@@ -41,13 +42,18 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 def write_text(target: Path, text: str) -> None:
     """Write a text file whole or not at all; StorageError when the disk refuses."""
+    write_bytes(target, text.encode("utf-8"))
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write a file whole or not at all; StorageError when the disk refuses."""
     target = Path(target)
     with _told_as_storage_error(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).chmod(0o666 & ~_umask())

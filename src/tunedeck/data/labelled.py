@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tunedeck.core.errors import DataError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.messages import listing, say
+from tunedeck.data.columns import column_texts, named_column, row_numbers, usual_columns
 from tunedeck.data.table import Table
 
 TEXT_COLUMNS = (
@@ -19,7 +20,6 @@ LABEL_COLUMNS = (
     "label", "labels", "class", "category", "sentiment", "target", "intent", "topic",
     "标签", "类别", "分类", "情感", "意图",
 )  # fmt: skip
-SHOWN_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def labelled_examples(
     text_column = text_column_of(table, text, label_column)
     if text_column == label_column:
         raise DataError(say("the column {column!r} cannot be both text and label", column=text_column))
-    texts = _texts(table, text_column)
+    texts = column_texts(table, text_column)
     empty = {number for number, value in enumerate(texts) if not value.strip()}
     if empty and not drop_empty:
         raise DataError(
@@ -51,7 +51,7 @@ def labelled_examples(
                 source=table.source,
                 count=len(empty),
                 column=text_column,
-                rows=_row_numbers(empty),
+                rows=row_numbers(empty),
             )
         )
     if len(empty) == len(texts):
@@ -66,7 +66,7 @@ def labelled_examples(
 def read_texts(table: Table, text: str | None) -> list[str]:
     """The texts to predict for, one per row; DataError when a text is missing or empty."""
     column = text_column_of(table, text, None)
-    texts = _texts(table, column)
+    texts = column_texts(table, column)
     empty = {number for number, value in enumerate(texts) if not value.strip()}
     if empty:
         raise DataError(
@@ -75,7 +75,7 @@ def read_texts(table: Table, text: str | None) -> list[str]:
                 source=table.source,
                 count=len(empty),
                 column=column,
-                rows=_row_numbers(empty),
+                rows=row_numbers(empty),
             )
         )
     return texts
@@ -106,8 +106,8 @@ def check_classes(examples: Sequence[Example]) -> tuple[str, ...]:
 def text_column_of(table: Table, name: str | None, label_column: str | None) -> str:
     """The text column: the named one, a usual name, or the only column that holds text; DataError otherwise."""
     if name is not None:
-        return _named(table, name)
-    found = _usual(table, TEXT_COLUMNS)
+        return named_column(table, name)
+    found = usual_columns(table, TEXT_COLUMNS)
     if not found:
         found = [
             column
@@ -128,10 +128,10 @@ def text_column_of(table: Table, name: str | None, label_column: str | None) -> 
 def label_column_of(table: Table, name: str | None, text: str | None) -> str:
     """The label column: the named one, a usual name, or the only one beside the text; DataError otherwise."""
     if name is not None:
-        return _named(table, name)
-    found = [column for column in _usual(table, LABEL_COLUMNS) if column != text]
+        return named_column(table, name)
+    found = [column for column in usual_columns(table, LABEL_COLUMNS) if column != text]
     if not found and len(table.columns) == 2:
-        text_column = text or next(iter(_usual(table, TEXT_COLUMNS)), None)
+        text_column = text or next(iter(usual_columns(table, TEXT_COLUMNS)), None)
         found = [column for column in table.columns if column != text_column]
     if len(found) == 1:
         return found[0]
@@ -142,48 +142,6 @@ def label_column_of(table: Table, name: str | None, text: str | None) -> str:
             columns=listing(table.columns),
         )
     )
-
-
-def _named(table: Table, name: str) -> str:
-    if name in table.columns:
-        return name
-    raise DataError(
-        say(
-            "{source} has no column {name!r}{hint}; there are: {columns}",
-            source=table.source,
-            name=name,
-            hint=nearest(name, table.columns),
-            columns=listing(table.columns),
-        )
-    )
-
-
-def _usual(table: Table, names: tuple[str, ...]) -> list[str]:
-    """Columns with a usual name; the first of the usual names wins over all others."""
-    found = [column for column in table.columns if column.strip().lower() in names]
-    first = [column for column in found if column.strip().lower() == names[0]]
-    return first or found
-
-
-def _texts(table: Table, column: str) -> list[str]:
-    return [_as_text(table, column, number, row[column]) for number, row in enumerate(table.rows, start=1)]
-
-
-def _as_text(table: Table, column: str, number: int, value: object) -> str:
-    """A cell as text that UTF-8 can hold: halves of characters, as broken JSON escapes leave them, become U+FFFD."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if not isinstance(value, (str, int, float)):
-        raise DataError(
-            say(
-                "{source}, row {row}: column {column!r} holds {kind}, not a text",
-                source=table.source,
-                row=number,
-                column=column,
-                kind=type(value).__name__,
-            )
-        )
-    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _labels(
@@ -215,7 +173,7 @@ def _labels(
                 source=table.source,
                 count=len(missing),
                 column=column,
-                rows=_row_numbers(missing),
+                rows=row_numbers(missing),
             )
         )
     return labels
@@ -239,10 +197,3 @@ def _several_labels(value: object) -> tuple[str, ...] | None:
         return tuple(dict.fromkeys(part for part in parts if part))
     single = _one_label(value)
     return () if single == ("",) else single
-
-
-def _row_numbers(numbers: Iterable[int]) -> str:
-    """The first row numbers, counted from 1 without the header."""
-    ordered = sorted(numbers)
-    rows = listing(number + 1 for number in ordered[:SHOWN_ROWS])
-    return say("rows {rows}", rows=rows + (", ..." if len(ordered) > SHOWN_ROWS else ""))

@@ -16,6 +16,11 @@ class DataSettings(BaseModel):
     """Share held out for evaluation when `eval` names no file."""
     text: str | None = None
     label: str | None = None
+    anchor: str | None = None
+    """With `positive`, `negative` and `score`: columns of text pairs, for embeddings."""
+    positive: str | None = None
+    negative: str | None = None
+    score: str | None = None
     encoding: str = "utf-8"
     drop_empty: bool = False
     deduplicate: bool = True

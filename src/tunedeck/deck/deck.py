@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import nn
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, TargetError, UnknownAdapterError
 from tunedeck.core.messages import listing, nearest, say
-from tunedeck.core.values import to_values
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.checks import check_head, check_manifest, stored_labels
-from tunedeck.deck.forward import Inputs, position_limit, run_segments
+from tunedeck.deck.forward import Inputs, answer_name, call_model, position_limit, run_segments, with_answer
 from tunedeck.deck.heads import head_paths, new_head, stored_head
 from tunedeck.deck.merge import merged_model
+from tunedeck.deck.names import bare_labels, method_base, model_names, new_manifest
 from tunedeck.deck.summary import Summary, summarise
-from tunedeck.deck.task import Task
+from tunedeck.deck.task import Task, embedding, generating
 from tunedeck.formats.folder import read_adapter, write_adapter
-from tunedeck.formats.manifest import BaseRecord, Manifest, versions
-from tunedeck.formats.stored import ModelNames, StoredAdapter
-from tunedeck.methods.base import Base, MethodConfig
-from tunedeck.methods.linears import linears_outside_layers
+from tunedeck.formats.stored import StoredAdapter
+from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import method_of
 from tunedeck.methods.routing import Router, group_rows
 from tunedeck.methods.sites import Sites
 from tunedeck.models.load import Dtype, LoadedBase, load_base
+from tunedeck.models.quantize import BasePart, Quantize, base_parts
+
+Rows: TypeAlias = str | Sequence[str | None] | None
+"""One adapter name for all rows, one per row, or None for the bare base."""
 
 
 @final
@@ -58,10 +59,12 @@ class Deck:
         dtype: Dtype = "auto",
         device: str = "auto",
         trust_remote_code: bool = False,
+        quantize: Quantize | None = None,
     ) -> Deck:
         """Load a base: a hub id, a folder, a .gguf file, `ms:` or `bundled:` reference.
 
-        `dtype` "auto" takes bfloat16 where the hardware has it. Raises ModelError when it cannot be found or loaded.
+        `dtype` "auto" takes bfloat16 where the hardware has it; `quantize` packs the layers' linears as "nf4" or "int8".
+        Raises ModelError when it cannot be found or loaded.
         """
         base = load_base(
             reference,
@@ -70,8 +73,9 @@ class Deck:
             dtype=dtype,
             device=device,
             trust_remote_code=trust_remote_code,
+            quantize=quantize,
         )
-        return cls(base, task)
+        return cls(base, task.for_base(reference))
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -97,9 +101,11 @@ class Deck:
         self._check_name(name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            built = method_of(config).build(self._method_base(head_paths(self.base) if task.has_head else ()), config)
+            built = method_of(config).build(
+                method_base(self.base, head_paths(self.base) if task.has_head else ()), config
+            )
             head = new_head(self.base, len(task.labels)) if task.labels else {}
-        self._attach(Adapter(name, config, task, built, head, self._new_manifest(task, config)))
+        self._attach(Adapter(name, config, task, built, head, new_manifest(self.base, task, config)))
 
     def set_labels(self, name: str, labels: Sequence[str], *, seed: int = 0) -> None:
         """Give an adapter added without labels its labels and a fresh head."""
@@ -113,7 +119,7 @@ class Deck:
             torch.manual_seed(seed)
             head = new_head(self.base, len(labels))
         self.remove(name)
-        self._attach(Adapter(name, old.config, task, old.built, head, self._new_manifest(task, old.config)))
+        self._attach(Adapter(name, old.config, task, old.built, head, new_manifest(self.base, task, old.config)))
 
     def load_adapter(self, folder: str | Path, name: str | None = None, *, any_base: bool = False) -> str:
         """Load an adapter from a PEFT, AdapterHub or Tunedeck folder and return its name (the folder's by default).
@@ -124,14 +130,14 @@ class Deck:
         folder = Path(folder).expanduser()
         name = folder.resolve().name if name is None else name
         self._check_name(name)
-        stored = read_adapter(folder, self._names())
+        stored = read_adapter(folder, model_names(self.base))
         task = self.task
         if stored.manifest is not None:
             check_manifest(folder, stored.manifest, self.base, task, any_base=any_base)
             task = task.as_described(stored.manifest.task)
         head = stored_head(self.base, stored.head)
         try:
-            built = method_of(stored.config).build(self._method_base(tuple(head)), stored.config)
+            built = method_of(stored.config).build(method_base(self.base, tuple(head)), stored.config)
         except TargetError as error:
             raise AdapterFileError(say("{path} does not fit this base: {reason}", path=folder, reason=error)) from error
         if task.has_head:
@@ -139,7 +145,7 @@ class Deck:
             task = task.with_labels(
                 stored_labels(folder, stored, head, self.task.labels, self.base) or self.label_names(None)
             )
-        manifest = stored.manifest or self._new_manifest(task, stored.config)
+        manifest = stored.manifest or new_manifest(self.base, task, stored.config)
         adapter = Adapter(name, stored.config, task, built, head, manifest)
         adapter.fill(stored.tensors)
         self._attach(adapter)
@@ -156,7 +162,7 @@ class Deck:
             base_reference=self.base.reference,
             manifest=adapter.manifest,
         )
-        write_adapter(Path(folder).expanduser(), stored, self._names(), name, self.task.peft_task)
+        write_adapter(Path(folder).expanduser(), stored, model_names(self.base), name, self.task.peft_task)
 
     def remove(self, name: str) -> None:
         """Remove an adapter and free its memory; the base is untouched."""
@@ -165,7 +171,7 @@ class Deck:
             self._sites.detach(name, adapter.placements())
             del self._adapters[name]
 
-    def predict(self, texts: Sequence[str], adapter: str | Sequence[str | None] | None = None) -> list[Any]:
+    def predict(self, texts: Sequence[str], adapter: Rows = None) -> list[Any]:
         """Answer each text by the task: one adapter name for all, or one per text; None is the bare base."""
         if isinstance(texts, str):
             raise ConfigError(say("texts must be a list of texts, not one text"))
@@ -176,12 +182,12 @@ class Deck:
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
-        adapter: str | Sequence[str | None] | None = None,
+        adapter: Rows = None,
     ) -> Any:
         """The transformers output for a batch, all tensors (batch, seq); `adapter` is one name or one per row.
 
         `logits` are for the caller's own positions, (batch, seq, vocab) or (batch, labels), in the caller's order;
-        labels that a row's adapter does not have are -inf.
+        labels that a row's adapter does not have are -inf. A bare model's `last_hidden_state` is (batch, seq, hidden).
         """
         with self._router.lock:  # an adapter that another thread removes stays until these rows are done
             return self._run(input_ids, attention_mask, token_type_ids, self.adapters_of_rows(adapter, len(input_ids)))
@@ -209,18 +215,58 @@ class Deck:
             self.positions,
         )
         if grouping.inverse is not None:
-            output = type(output)(logits=output.logits[grouping.inverse.to(output.logits.device)])
+            answer = output[answer_name(output)]
+            output = with_answer(output, answer[grouping.inverse.to(answer.device)])
         return output
 
-    def merge(self, name: str) -> nn.Module:
-        """A plain transformers model with the adapter in its weights; UnsupportedKindError where the kind cannot merge."""
-        return merged_model(self.base, self.adapter(name))
+    def call(self, adapters: Sequence[str | None], inputs: Mapping[str, Any]) -> Any:
+        """The model's output for inputs as they stand: virtual token ids and positions are the caller's.
+
+        Neighbouring rows share an adapter: each adapter's rows stand together, and a full adapter with tensors of its
+        own stands alone.
+        """
+        with self._router.lock:
+            names = self.adapters_of_rows(adapters, len(adapters))
+            grouping = group_rows(names)
+            used = [self._adapters[segment.adapter] for segment in grouping.segments if segment.adapter is not None]
+            weights = next((adapter.built.weights for adapter in used if adapter.built.weights), {})
+            assert grouping.order is None
+            assert not weights or len(grouping.segments) == 1
+            with self._router.routed(grouping.segments):
+                return call_model(self.model, inputs, weights)
+
+    def virtual_tokens(self, adapter: str | None) -> int:
+        """How many virtual tokens stand before the texts of an adapter."""
+        return 0 if adapter is None else self.adapter(adapter).built.virtual_tokens
+
+    def generate(self, prompts: Sequence[Any], adapter: Rows = None, sampling: Any = None) -> list[str]:
+        """An answer to each prompt, a text or a list of {"role", "content"}; `sampling` is a td.Sampling, greedy by default."""
+        return generating(self.task).generate(self, prompts, self.adapters_of_rows(adapter, len(prompts)), sampling)
+
+    def stream(self, prompts: Sequence[Any], adapter: Rows = None, sampling: Any = None) -> Iterator[Any]:
+        """The same, as Chunk(row, text, done) while the answers are under way."""
+        return generating(self.task).stream(self, prompts, self.adapters_of_rows(adapter, len(prompts)), sampling)
+
+    def embed(self, texts: Sequence[str], adapter: Rows = None, *, as_query: bool = False) -> torch.Tensor:
+        """Vectors (texts, hidden), float32, on the CPU; `as_query` puts the query instruction before each text."""
+        return embedding(self.task).embed(self, texts, self.adapters_of_rows(adapter, len(texts)), as_query=as_query)
+
+    def merge(self, name: str, *, dequantize: bool = False) -> nn.Module:
+        """A plain transformers model with the adapter in its weights; UnsupportedKindError where the kind cannot merge.
+
+        A quantised base is refused with AdapterError unless `dequantize`; a warning says what that loses.
+        """
+        return merged_model(self.base, self.adapter(name), dequantize)
+
+    def base_parts(self) -> tuple[BasePart, ...]:
+        """Parameters and bytes of the base's linears, embeddings, head and the rest, as they lie in memory."""
+        return base_parts(self.model, self.base.prefix)
 
     def summary(self, name: str) -> Summary:
         """Sites, parameters and bytes of an adapter."""
         return summarise(self.base, self.adapter(name))
 
-    def adapters_of_rows(self, adapter: str | Sequence[str | None] | None, rows: int) -> list[str | None]:
+    def adapters_of_rows(self, adapter: Rows, rows: int) -> list[str | None]:
         """One adapter name per row; UnknownAdapterError or ConfigError when the names do not fit."""
         names = [adapter] * rows if adapter is None or isinstance(adapter, str) else list(adapter)
         if len(names) != rows:
@@ -246,14 +292,7 @@ class Deck:
                     )
                 )
             return labels or ()
-        if self.base.untrained:
-            warnings.warn(
-                say("the bare base {model} has no trained head; its answers are at random", model=self.base.reference),
-                stacklevel=2,
-            )
-        if self.task.labels is not None and self.base.untrained:
-            return self.task.labels
-        return tuple(name for _, name in sorted(self.model.config.id2label.items()))
+        return bare_labels(self.base, self.task)
 
     def _attach(self, adapter: Adapter) -> None:
         adapter.to(next(self.model.parameters()).device).eval()
@@ -269,31 +308,3 @@ class Deck:
             raise AdapterError(
                 say("an adapter {name!r} is loaded already; remove it first or choose another name", name=name)
             )
-
-    def _method_base(self, head: tuple[str, ...]) -> Base:
-        def tokenize(text: str) -> list[int]:
-            return (
-                cast("list[int]", self.tokenizer(text, add_special_tokens=False)["input_ids"]) if self.tokenizer else []
-            )
-
-        return Base(self.base.model, self.base.prefix, self.base.spec, head, tokenize)
-
-    def _names(self) -> ModelNames:
-        config = self.model.config
-        return ModelNames(
-            prefix=self.base.prefix,
-            spec=self.base.spec,
-            model_class=type(self.model).__name__,
-            model_type=config.model_type,
-            num_layers=config.num_hidden_layers,
-            num_attention_heads=config.num_attention_heads,
-            linears_outside_layers=tuple(linears_outside_layers(self.model, self.base.prefix)),
-        )
-
-    def _new_manifest(self, task: Task, config: MethodConfig) -> Manifest:
-        return Manifest(
-            base=BaseRecord(reference=self.base.reference, fingerprint=self.base.fingerprint),
-            task=task.describe(),
-            method={"kind": config.kind, **to_values(config)},
-            versions=versions(),
-        )

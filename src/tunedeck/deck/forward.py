@@ -48,7 +48,7 @@ def run_segments(
     """Run a batch whose rows stand in segments; `virtual_tokens` and `weights` belong to each segment.
 
     `positions` is the model's limit. Segments with weights of their own (full fine-tuning) run by themselves, all others together. Returns the output of
-    the model with `logits` for the caller's positions; labels that a row does not have are -inf.
+    the model with `logits`, or a bare model's `last_hidden_state`, for the caller's positions; labels that a row does not have are -inf.
     """
     shared = [index for index, own in enumerate(weights) if not own]
     passes = [[index] for index, own in enumerate(weights) if own]
@@ -62,26 +62,37 @@ def run_segments(
         counts = [virtual_tokens[i] for i in indices]
         widened = _with_virtual_tokens(model, part, chosen, counts, positions)
         with router.routed(chosen):
-            output = _call(model, widened, weights[indices[0]])
-        logits = output.logits
+            output = call_model(model, widened.named(), weights[indices[0]])
         if len(passes) == 1 and not any(counts):
             return output
+        answer = output[answer_name(output)]
         for index, segment, count in zip(indices, chosen, counts, strict=True):
-            own = logits[segment.rows]
+            own = answer[segment.rows]
             parts[index] = _of_callers_positions(own, count, inputs.input_ids.shape[1]) if own.dim() == 3 else own
-    return type(output)(logits=concatenate_padded([parts[index] for index in range(len(segments))]))
+    return with_answer(output, concatenate_padded([parts[index] for index in range(len(segments))]))
 
 
-def _call(model: nn.Module, inputs: Inputs, weights: Mapping[str, nn.Parameter]) -> Any:
+def answer_name(output: Any) -> str:
+    """Which of a transformers output's tensors answers the batch: its logits, or a bare model's last hidden states."""
+    return "logits" if "logits" in output else "last_hidden_state"
+
+
+def with_answer(output: Any, answer: torch.Tensor) -> Any:
+    """An output of the same class that holds this answer alone."""
+    return type(output)(**{answer_name(output): answer})
+
+
+def call_model(model: nn.Module, inputs: Mapping[str, Any], weights: Mapping[str, nn.Parameter]) -> Any:
+    """The model's output for keyword inputs, with `weights` in place of its own where there are any."""
     if not weights:
-        return model(**inputs.named())
+        return model(**inputs)
     own = {name: weight.to(model.get_parameter(name).dtype) for name, weight in weights.items()}
-    return functional_call(model, own, kwargs=inputs.named())
+    return functional_call(model, own, kwargs=dict(inputs))
 
 
-def _of_callers_positions(logits: torch.Tensor, virtual_tokens: int, seq: int) -> torch.Tensor:
-    """(batch, seq, vocab) without the virtual positions; zeros where `_with_virtual_tokens` has cut padding off."""
-    own = logits[:, virtual_tokens : virtual_tokens + seq]
+def _of_callers_positions(answer: torch.Tensor, virtual_tokens: int, seq: int) -> torch.Tensor:
+    """(batch, seq, vocab or hidden) without the virtual positions; zeros where `_with_virtual_tokens` has cut padding off."""
+    own = answer[:, virtual_tokens : virtual_tokens + seq]
     return F.pad(own, (0, 0, 0, seq - own.shape[1])) if own.shape[1] < seq else own
 
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from tunedeck.core.errors import AdapterError
+from tunedeck.core.messages import say
 from tunedeck.deck.adapter import Adapter
+from tunedeck.methods.linears import is_conv1d, is_linear
 from tunedeck.methods.registry import method_of
 from tunedeck.models.load import LoadedBase
+from tunedeck.models.quantize import base_parts, dense_weight
 
 
-def merged_model(base: LoadedBase, adapter: Adapter) -> nn.Module:
+def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -> nn.Module:
     """A new model of the base's class and precision; the base itself is untouched.
 
-    Raises UnsupportedKindError for kinds that have no equivalent in the base's weights.
+    Raises UnsupportedKindError for kinds that have no equivalent in the base's weights; AdapterError for a quantised base
+    unless `dequantize`, which unpacks its weights first and warns of what that loses.
     """
     original: Any = base.model
+    if base.quantize is not None:
+        _agree_to_unpack(base, adapter.name, dequantize)
     config = copy.deepcopy(original.config)
     if adapter.head and adapter.labels:
         config.num_labels = len(adapter.labels)
@@ -27,14 +35,50 @@ def merged_model(base: LoadedBase, adapter: Adapter) -> nn.Module:
     config.architectures = [type(original).__name__]
     merged = type(original)._from_config(config, dtype=base.dtype).to(original.device).eval().requires_grad_(False)
     heads = tuple(f"{path}." for path in adapter.head)
-    state = (
-        {name: t for name, t in original.state_dict().items() if not name.startswith(heads)}
-        if heads
-        else original.state_dict()
-    )
+    state = original.state_dict() if base.quantize is None else _unpacked(original, merged)
+    state = {name: t for name, t in state.items() if not heads or not name.startswith(heads)}
     merged.load_state_dict(state, strict=False)
     method_of(adapter.config).merge(merged, adapter.built)
     with torch.no_grad():
         for name, tensor in adapter.head_tensors().items():
             merged.get_parameter(name).copy_(tensor)
     return cast(nn.Module, merged)
+
+
+def _agree_to_unpack(base: LoadedBase, name: str, dequantize: bool) -> None:
+    dtype = str(base.dtype).removeprefix("torch.")
+    if not dequantize:
+        raise AdapterError(
+            say(
+                "the base is packed in {scheme}, so {name!r} cannot be written into its weights; "
+                "deck.merge({name!r}, dequantize=True) merges into weights unpacked to {dtype}, "
+                "or load the base without quantize and merge there",
+                scheme=base.quantize,
+                name=name,
+                dtype=dtype,
+            )
+        )
+    parts = base_parts(base.model, base.prefix)
+    warnings.warn(
+        say(
+            "merged into weights unpacked from {scheme} to {dtype}: they keep the rounding of {scheme}, so this is not the "
+            "original base with {name!r} in it, and they take {after:.0f} MB instead of {before:.0f}; quantise the result again "
+            "and its answers change, for the adapter is rounded with the weights",
+            scheme=base.quantize,
+            dtype=dtype,
+            name=name,
+            before=sum(part.bytes for part in parts) / 1e6,
+            after=sum(part.parameters for part in parts) * base.dtype.itemsize / 1e6,
+        ),
+        stacklevel=4,
+    )
+
+
+def _unpacked(original: nn.Module, merged: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a quantised model as `merged`, which is of the same class, keeps it: a Conv1D's weight is (in, out)."""
+    state = dict(original.state_dict())
+    for path, module in original.named_modules():
+        if is_linear(module):
+            weight = dense_weight(module)
+            state[f"{path}.weight"] = weight.T if is_conv1d(merged.get_submodule(path)) else weight
+    return state

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tunedeck.deck.adapter import Adapter
 from tunedeck.models.load import LoadedBase
+from tunedeck.models.quantize import parameter_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,6 @@ def summarise(base: LoadedBase, adapter: Adapter) -> Summary:
         sites=(*adapter.built.placements, *adapter.built.weights),
         method_parameters=sum(tensor.numel() for tensor in own.values()),
         head_parameters=sum(tensor.numel() for tensor in head.values()),
-        base_parameters=sum(parameter.numel() for parameter in base.model.parameters()),
+        base_parameters=parameter_count(base.model),
         tensor_bytes=sum(t.numel() * t.element_size() for t in (*own.values(), *head.values())),
     )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tunedeck.deck.deck import Deck
 
 
@@ -30,6 +35,10 @@ class Task(Protocol):
         """The same task with other labels."""
         ...
 
+    def for_base(self, reference: str) -> Task:
+        """The same task with what a base says of itself where nothing is set."""
+        ...
+
     def as_described(self, described: Mapping[str, Any]) -> Task:
         """The same task with what an adapter's tunedeck.json says of how its answers read."""
         ...
@@ -41,3 +50,43 @@ class Task(Protocol):
     def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Any]:
         """One answer for each text, by the adapter named for its row."""
         ...
+
+
+class EmbeddingTask(Protocol):
+    """A task that answers with vectors."""
+
+    def embed(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], *, as_query: bool) -> Tensor:
+        """A vector for each text, (texts, hidden)."""
+        ...
+
+
+class GeneratingTask(Protocol):
+    """A task that answers with text."""
+
+    def generate(self, deck: Deck, prompts: Sequence[Any], adapters: Sequence[str | None], sampling: Any) -> list[str]:
+        """An answer to each prompt."""
+        ...
+
+    def stream(
+        self, deck: Deck, prompts: Sequence[Any], adapters: Sequence[str | None], sampling: Any
+    ) -> Iterator[Any]:
+        """The same, piece by piece."""
+        ...
+
+
+def generating(task: Task) -> GeneratingTask:
+    """The task as one that generates; ConfigError when the deck was loaded for another."""
+    if task.kind != "generate":
+        raise ConfigError(
+            say("this base is loaded for {kind}; to generate, load it with td.Generate()", kind=task.kind)
+        )
+    return cast(GeneratingTask, task)
+
+
+def embedding(task: Task) -> EmbeddingTask:
+    """The task as one that embeds; ConfigError when the deck was loaded for another."""
+    if task.kind != "embed":
+        raise ConfigError(
+            say("this base is loaded for {kind}; to make vectors, load it with td.Embed()", kind=task.kind)
+        )
+    return cast(EmbeddingTask, task)

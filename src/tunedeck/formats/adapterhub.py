@@ -102,7 +102,7 @@ def write(folder: Path, adapter: StoredAdapter, names: ModelNames, adapter_name:
     if isinstance(factor, float) and factor.is_integer():
         values["reduction_factor"] = int(factor)
     _write_sorted(folder / CONFIG, {**common, "config": values, "name": adapter_name})
-    tensors = {_hub_name(name, adapter_name, names.spec): t for name, t in adapter.tensors.items()}
+    tensors = {_hub_name(name, adapter_name, names): t for name, t in adapter.tensors.items()}
     write_bin(folder / "pytorch_adapter.bin", tensors)
     if adapter.head:
         labels = adapter.labels or ()
@@ -176,12 +176,15 @@ def _our_name(key: str, adapter_name: str, spec: ModelSpec) -> str:
     raise AdapterFileError(say("the adapter holds a tensor {name!r} that has no place in this base", name=key))
 
 
-def _hub_name(name: str, adapter_name: str, spec: ModelSpec) -> str:
+def _hub_name(name: str, adapter_name: str, names: ModelNames) -> str:
+    spec = names.spec
+    assert spec is not None
     layer, block, parameter = name.split(".", 2)
     sites = spec.attention if block == "attention" else spec.ffn
     assert sites is not None
     theirs = next(t + parameter.removeprefix(o) for t, o in _PARAMETERS.items() if parameter.startswith(o))
-    return f"{spec.prefix}.{spec.layers}.{layer}.{sites.adapterhub}.{adapter_name}.{theirs}"
+    start = f"{names.prefix}." if names.prefix else ""
+    return f"{start}{spec.layers}.{layer}.{sites.adapterhub}.{adapter_name}.{theirs}"
 
 
 def _read_head(folder: Path, names: ModelNames) -> tuple[dict[str, torch.Tensor], tuple[str, ...] | None]:

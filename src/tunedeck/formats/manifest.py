@@ -22,6 +22,8 @@ class BaseRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
     reference: str
     fingerprint: str | None = None
+    quantize: str | None = None
+    """How the base's linears were packed while it trained; the adapter fits the unpacked base as well."""
 
 
 class DataRecord(BaseModel):

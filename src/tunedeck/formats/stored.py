@@ -36,7 +36,9 @@ class ModelNames:
     """Paths of the linear layers that short target names must not reach: pooler, head, output layer."""
 
     def in_model(self, path: str) -> str:
-        """A path with the base's prefix, whether the file has it or not."""
+        """A path with the base's prefix, whether the file has it or not; without it where the model is the base alone."""
+        if not self.prefix and self.spec is not None:
+            return path.removeprefix(f"{self.spec.prefix}.")
         whole = not self.prefix or path.startswith(f"{self.prefix}.") or path in self.linears_outside_layers
         return path if whole else f"{self.prefix}.{path}"
 

@@ -1,4 +1,7 @@
-"""The linear layers of a model, whatever class they are: nn.Linear, transformers' Conv1D, a quantised linear."""
+"""The linear layers of a model, whatever class they are: nn.Linear, transformers' Conv1D, a quantised linear.
+
+bitsandbytes' linears are of the class nn.Linear themselves.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,22 @@ from typing import cast
 import torch
 from torch import nn
 
+from tunedeck.methods.int8 import Int8Linear
+
 
 def is_linear(module: nn.Module) -> bool:
     """Whether a module multiplies by one weight matrix."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    return isinstance(module, nn.Linear | Int8Linear) or is_conv1d(module)
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a module is transformers' Conv1D, which keeps its weight as (in, out)."""
+    return type(module).__name__ == "Conv1D"
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int]:
     """(in_features, out_features) of a linear layer."""
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear | Int8Linear):
         return module.in_features, module.out_features
     in_features, out_features = cast(torch.Tensor, module.weight).shape
     return in_features, out_features

@@ -18,6 +18,7 @@ from tunedeck.core.errors import ModelError, TargetError
 from tunedeck.core.hub import hub_is_reachable, in_hub_cache
 from tunedeck.core.messages import listing, say
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.models.quantize import Quantize, check_scheme, quantize_linears
 from tunedeck.models.source import ModelSource, find_model, hub_help
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -38,11 +39,13 @@ class LoadedBase:
     untrained: tuple[str, ...]
     """Parameters that the checkpoint does not carry: the head of a plain encoder, for example."""
     fingerprint: str
+    quantize: Quantize | None = None
+    """How its linear layers are packed, None where they are not."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the base's weights."""
-        return next(self.model.parameters()).dtype
+        """The precision the base computes in: that of its weights, of those left unpacked where others are packed."""
+        return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
 
 
 def load_base(
@@ -53,12 +56,16 @@ def load_base(
     dtype: Dtype = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
+    quantize: Quantize | None = None,
 ) -> LoadedBase:
     """Load `reference` with a transformers auto class such as "AutoModelForCausalLM".
 
+    `quantize` packs the linears inside the layers, from the checkpoint's own precision and after the fingerprint was taken,
+    one after another: a safetensors file is mapped, not read, so that no more memory is needed than in the end.
     `num_labels` sizes the base's own head when the checkpoint brings none. The same seedless start every time: tensors
     that the checkpoint lacks are drawn with seed 0. Raises ModelError when the model cannot be found or loaded.
     """
+    check_scheme(quantize)
     source = find_model(reference)
     place = _device(device)
     options = _options(source, trust_remote_code)
@@ -72,7 +79,7 @@ def load_base(
         model, report = auto.from_pretrained(
             source.location,
             config=config,
-            dtype=chosen,
+            dtype=chosen if quantize is None or source.gguf_file else "auto",
             attn_implementation=choose_attention(chosen, place),
             output_loading_info=True,
             **options,
@@ -80,19 +87,16 @@ def load_base(
         tokenizer = _tokenizer(source, options)
     if report["mismatched_keys"]:
         raise ModelError(say("{model}: tensors of other shapes than its config says", model=reference))
-    model.requires_grad_(False).eval().to(place)
+    model.requires_grad_(False).eval()
     _settle_padding(model, tokenizer)
     untrained = tuple(sorted(report["missing_keys"]))
-    prefix = model.base_model_prefix
-    return LoadedBase(
-        model=model,
-        tokenizer=tokenizer,
-        reference=reference,
-        prefix=prefix if prefix in dict(model.named_children()) else "",
-        spec=_spec(model),
-        untrained=untrained,
-        fingerprint=fingerprint(model, untrained),
-    )
+    prefix = model.base_model_prefix if model.base_model_prefix in dict(model.named_children()) else ""
+    taken = fingerprint(model, untrained)
+    if quantize is None:
+        model.to(place)
+    else:
+        quantize_linears(model, prefix, quantize, chosen, place)
+    return LoadedBase(model, tokenizer, reference, prefix, _spec(model), untrained, taken, quantize)
 
 
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
@@ -108,9 +112,12 @@ def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32
 
 
-def choose_attention(dtype: torch.dtype, device: torch.device) -> str:
-    """`eager` for bfloat16 on a CPU, where torch's flash kernel is several times slower; else `sdpa`."""
-    return "eager" if device.type == "cpu" and dtype == torch.bfloat16 else "sdpa"
+def choose_attention(dtype: torch.dtype, device: torch.device) -> str | None:
+    """`eager` for bfloat16 on a CPU, where torch's flash kernel is several times slower; else transformers' choice.
+
+    That is `sdpa` for every model that has it.
+    """
+    return "eager" if device.type == "cpu" and dtype == torch.bfloat16 else None
 
 
 def cpu_has_bfloat16() -> bool:
@@ -122,7 +129,7 @@ def cpu_has_bfloat16() -> bool:
 def fingerprint(model: nn.Module, untrained: tuple[str, ...]) -> str:
     """sha256 over names, shapes and evenly spaced values (as bfloat16) of the base's tensors, its head left out.
 
-    The same for every task class and precision the base is loaded with.
+    The same for every task class and precision the base is loaded with, packed or not: it is taken before packing.
     """
     digest = hashlib.sha256()
     base = cast(nn.Module, cast(Any, model).base_model)

@@ -210,9 +210,9 @@ def stored_bytes(setup: Setup) -> float:
     hidden_bytes = 4 if setup.stack.float32_hidden else setup.number_bytes
     if setup.checkpointing:
         return float(setup.batch_tokens * layers * hidden_bytes * spec.hidden_size)
-    cast_copies = 0.0
-    if isinstance(setup.method, FullConfig) and setup.stack.full_copies and setup.number_bytes < 4:
-        cast_copies = float(setup.number_bytes * trainable_parameters(setup))  # 16-bit images of the float32 copies
+    in_place = not isinstance(setup.method, FullConfig) or setup.method.layers == "head" or not setup.stack.full_copies
+    # 16-bit images of full fine-tuning's float32 copies
+    cast_copies = 0.0 if in_place or setup.number_bytes == 4 else 2.0 * setup.facts.parameters
     return ALLOCATOR * setup.batch_tokens * layers * layer_bytes_per_token(setup) + cast_copies
 
 

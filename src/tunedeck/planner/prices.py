@@ -107,7 +107,9 @@ class PriceBook:
                 "no rate from {source} to {target} (known: {known})", source=source, target=target, known=listing(known)
             )
             + say(
-                "; give one as --rate {source}=VALUE, what one {source} costs in {target}", source=source, target=target
+                "; give one as --exchange-rate {source}=VALUE, what one {source} costs in {target}",
+                source=source,
+                target=target,
             )
         )
 
@@ -146,10 +148,12 @@ def with_rates(book: PriceBook, assignments: Sequence[str], target: str) -> Pric
         name, _, value = assignment.partition("=")
         rate = _positive(value)
         if rate is None or not re.fullmatch(r"[A-Za-z]{3}", name):
-            raise ConfigError(say("--rate takes CURRENCY=VALUE, such as USD=7.1, got {value!r}", value=assignment))
+            raise ConfigError(
+                say("--exchange-rate takes CURRENCY=VALUE, such as USD=7.1, got {value!r}", value=assignment)
+            )
         pair = (name.upper(), target)
         rates.pop((target, name.upper()), None)
-        rates[pair], sources[pair] = rate, "--rate"
+        rates[pair], sources[pair] = rate, "--exchange-rate"
     return PriceBook(book.offers, book.others, rates, sources)
 
 

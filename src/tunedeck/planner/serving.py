@@ -40,7 +40,7 @@ MULTI_ADAPTER_COST = (
 )
 MAX_AT_ONCE = 256
 LOAD = 0.7  # of its capacity at which a card is planned to run; above it, queues grow
-BAND = (0.65, 1.4)  # measured rates over predicted ones in bench/planner_accuracy.py --serving
+BAND = (0.65, 1.4)  # measured rates over expected ones, most rows of bench/planner_accuracy.py
 
 
 @dataclass(frozen=True, slots=True)

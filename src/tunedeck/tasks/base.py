@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 E = TypeVar("E")
 
+BARE_BASE = "base"
+"""How the base without an adapter is called in results."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset(Generic[E]):
@@ -29,6 +32,16 @@ class Dataset(Generic[E]):
     description: str
     """Size, balance and lengths in a line."""
     labels: tuple[str, ...] | None = None
+    best_by: str | None = None
+    """The metric that tells the best state on these held-out examples, where it is not the task's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Metrics of each adapter on the same examples."""
+
+    description: str
+    metrics: dict[str, dict[str, float]]
 
 
 class Course(Protocol):
@@ -60,6 +73,10 @@ class TrainableTask(Task, Protocol):
 
     def read(self, settings: DataSettings) -> Dataset[Any]:
         """Read, check and split a run's data; DataError where it is not usable."""
+        ...
+
+    def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
+        """Metrics of adapters, None for the bare base, on all examples of `settings.train`."""
         ...
 
     def course(self, deck: Deck, name: str, dataset: Dataset[Any]) -> Course:

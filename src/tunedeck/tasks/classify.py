@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast, final
@@ -14,8 +15,8 @@ from tunedeck.core.values import to_values
 from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
-from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.classify_data import read_labelled
+from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
+from tunedeck.tasks.classify_data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify_metrics import classification_loss, classification_metrics, targets_of
 from tunedeck.tasks.text import length_limit, pad, tokenize
 
@@ -68,6 +69,10 @@ class Classify:
         """The same task, multi-label where the adapter was trained so."""
         return replace(self, multi_label=bool(described.get("multi_label", self.multi_label)))
 
+    def for_base(self, reference: str) -> Classify:
+        """The same task: nothing of it is the base's own."""
+        return self
+
     def describe(self) -> dict[str, Any]:
         """The task as plain JSON values."""
         return {"kind": self.kind, **to_values(self)}
@@ -75,6 +80,21 @@ class Classify:
     def read(self, settings: DataSettings) -> Dataset[Example]:
         """Read, check and split labelled data; DataError where it is not usable."""
         return read_labelled(settings, multi_label=self.multi_label, labels=self.labels)
+
+    def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
+        """accuracy, macro_f1, micro_f1 and loss of each adapter; DataError for a label it was not trained on."""
+        examples = read_examples(settings, settings.train, self.multi_label)
+        metrics = {}
+        for name in names:
+            check_labels(examples, deck.label_names(name))
+            metrics[name or BARE_BASE] = evaluate_labelled(deck, name, self, examples)
+        most = Counter(example.labels for example in examples).most_common(1)[0][1] / len(examples)
+        described = say(
+            "{count} examples; always answering the most frequent label is right in {share:.1%}",
+            count=len(examples),
+            share=most,
+        )
+        return Evaluation(described, metrics)
 
     def course(self, deck: Deck, name: str, dataset: Dataset[Example]) -> ClassifyCourse:
         """Encode a dataset for one adapter of a deck."""
@@ -129,7 +149,7 @@ def _token_ids(
     return ids
 
 
-def evaluate_labelled(deck: Deck, name: str, task: Classify, examples: Sequence[Example]) -> dict[str, float]:
+def evaluate_labelled(deck: Deck, name: str | None, task: Classify, examples: Sequence[Example]) -> dict[str, float]:
     """Metrics of an adapter on labelled examples: accuracy, macro_f1, micro_f1, loss."""
     logits = classify_logits(deck, [example.text for example in examples], [name] * len(examples), task.max_length)
     targets = targets_of(deck.label_names(name), [example.labels for example in examples], task.multi_label)

@@ -16,14 +16,14 @@ from tunedeck.tasks.base import Dataset
 
 def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None) -> Dataset[Example]:
     """Read and split a run's data; DataError for files, columns, labels or classes that are not usable."""
-    train = _examples(settings, settings.train, multi_label)
+    train = read_examples(settings, settings.train, multi_label)
     total = len(train)
     if settings.deduplicate:
         train, _ = deduplicated(train)
     if settings.eval is None:
         train, evaluation = split(train, settings.eval_fraction, settings.split_seed)
     else:
-        evaluation = _examples(settings, settings.eval, multi_label)
+        evaluation = read_examples(settings, settings.eval, multi_label)
         train, _ = without_overlap(train, evaluation)
     removed = total - len(train) - (len(evaluation) if settings.eval is None else 0)
     if settings.train_size is not None:
@@ -54,7 +54,8 @@ def check_labels(examples: list[Example], known: tuple[str, ...]) -> None:
                 )
 
 
-def _examples(settings: DataSettings, reference: str, multi_label: bool) -> list[Example]:
+def read_examples(settings: DataSettings, reference: str, multi_label: bool) -> list[Example]:
+    """Labelled examples of one file or name, `eval_size` of them at most where it is set and the file is all there is."""
     table = read_table(reference, settings.encoding)
     return labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty)
 

@@ -1,25 +1,62 @@
-"""Text generation by a causal language model."""
+"""Text generation by a causal language model: instructions and chats in, answers out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, TypeAlias, final
 
-from tunedeck.core.errors import ConfigError
+import torch
+from torch.nn import functional as F
+
+from tunedeck.core.errors import ConfigError, DataError, ModelError
 from tunedeck.core.messages import say
+from tunedeck.core.values import to_values
+from tunedeck.data.chat import ROLES, Conversation, Message, read_conversations
+from tunedeck.data.settings import DataSettings
+from tunedeck.data.table import read_table
 from tunedeck.deck.deck import Deck
+from tunedeck.tasks.answer_metrics import answer_metrics
+from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
+from tunedeck.tasks.chat_data import read_chats
+from tunedeck.tasks.chat_tokens import Encoded, encode_conversation, encode_prompt, fit
+from tunedeck.tasks.decode import Chunk, decode
+from tunedeck.tasks.packing import Pack, learnt_logits, pack, pack_rows
+from tunedeck.tasks.sampling import Sampling
+from tunedeck.tasks.text import length_limit
+
+Prompt: TypeAlias = str | Sequence[Mapping[str, str]]
+"""A question, or a chat as a list of {"role", "content"}."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Load a causal language model and call it: `deck(input_ids, ...)` gives logits (batch, seq, vocab)."""
+    """Generate text. Training learns the assistant's turns only.
+
+    `max_length` in tokens, virtual ones included: longer prompts are cut at their start, answers never. `packing` puts short
+    conversations one behind the other in a row without letting them see each other. Raises ConfigError out of range.
+    """
 
     kind: ClassVar[str] = "generate"
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     peft_task: ClassVar[str] = "CAUSAL_LM"
     has_head: ClassVar[bool] = False
+    best_by: ClassVar[str] = "loss"
+    headline: ClassVar[tuple[str, ...]] = ("loss", "perplexity")
+
+    max_length: int = 512
+    packing: bool = False
+    system: str = ""
+    """A system turn for prompts that bring none."""
+
+    def __post_init__(self) -> None:
+        if self.max_length < 8:
+            raise ConfigError(
+                say("{name} must be {least} or more, got {value}", name="max_length", least=8, value=self.max_length)
+            )
 
     @property
     def labels(self) -> None:
@@ -31,15 +68,139 @@ class Generate:
         raise ConfigError(say("a generation task has no labels; use Classify"))
 
     def as_described(self, described: Mapping[str, Any]) -> Generate:
-        """The same task: nothing of it is an adapter's own."""
+        """The same task; an adapter's description changes nothing in how text is generated."""
+        return self
+
+    def for_base(self, reference: str) -> Generate:
+        """The same task: nothing of it is the base's own."""
         return self
 
     def describe(self) -> dict[str, Any]:
         """The task as plain JSON values."""
-        return {"kind": self.kind}
+        return {"kind": self.kind, **to_values(self)}
 
-    def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Any]:
-        """Refuse: ConfigError; call the deck for logits."""
-        raise ConfigError(
-            say("predict answers classification; call deck(input_ids, adapter=...) for a language model's logits")
-        )
+    def read(self, settings: DataSettings) -> Dataset[Conversation]:
+        """Read, check and split conversations; DataError where they are not usable."""
+        return read_chats(settings)
+
+    def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
+        """loss, perplexity, exact_match, rouge_l and chrf of each adapter; answers are greedy."""
+        found, shape = read_conversations(read_table(settings.train, settings.encoding))
+        found = found[: settings.eval_size]
+        dataset = Dataset(settings.train, found, found, "", "")
+        wanted = [one.answer for one in found]
+        room = max(len(deck.tokenizer(answer)["input_ids"]) for answer in wanted)
+        metrics = {}
+        for name in names:
+            likely = self.course(deck, name, dataset).evaluate()
+            asked = [Conversation(one.prompt).as_dicts() for one in found]
+            answers = self._in_batches(deck, asked, name, Sampling(max_tokens=min(room + 8, self.max_length)))
+            metrics[name or BARE_BASE] = {**likely, **answer_metrics(answers, wanted)}
+        return Evaluation(say("{count} conversations ({shape})", count=len(found), shape=shape), metrics)
+
+    def _in_batches(self, deck: Deck, prompts: Sequence[Prompt], name: str | None, sampling: Sampling) -> list[str]:
+        answers: list[str] = []
+        for start in range(0, len(prompts), 16):
+            batch = prompts[start : start + 16]
+            answers += self.generate(deck, batch, [name] * len(batch), sampling)
+        return answers
+
+    def course(self, deck: Deck, name: str | None, dataset: Dataset[Conversation]) -> GenerateCourse:
+        """Encode a dataset for one adapter of a deck."""
+        return GenerateCourse(deck, name, self, dataset)
+
+    def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[str]:
+        """A greedy answer to each text."""
+        return self.generate(deck, texts, adapters)
+
+    def generate(
+        self, deck: Deck, prompts: Sequence[Prompt], adapters: Sequence[str | None], sampling: Sampling | None = None
+    ) -> list[str]:
+        """Answers in the order of the prompts, all rows decoded together."""
+        answers = [""] * len(prompts)
+        for chunk in self.stream(deck, prompts, adapters, sampling):
+            answers[chunk.row] += chunk.text
+        return answers
+
+    def stream(
+        self, deck: Deck, prompts: Sequence[Prompt], adapters: Sequence[str | None], sampling: Sampling | None = None
+    ) -> Iterator[Chunk]:
+        """The same, piece by piece as they come."""
+        if deck.tokenizer is None:
+            raise ModelError(
+                say(
+                    "{model} has no tokenizer files; put tokenizer.json beside its config.json",
+                    model=deck.base.reference,
+                )
+            )
+        ids = [encode_prompt(deck.tokenizer, self._turns(prompt)) for prompt in prompts]
+        return decode(deck, ids, adapters, sampling or Sampling())
+
+    def _turns(self, prompt: Prompt) -> list[Message]:
+        if isinstance(prompt, str):
+            turns = [Message("user", prompt)]
+        else:
+            turns = [Message(ROLES.get(turn.get("role", ""), ""), str(turn.get("content", ""))) for turn in prompt]
+        if not turns or any(not turn.role or (turn.role != "system" and not turn.content.strip()) for turn in turns):
+            raise ConfigError(say("a prompt is a text that is not empty, or a list of turns with a role and a content"))
+        return turns if not self.system or turns[0].role == "system" else [Message("system", self.system), *turns]
+
+
+@final
+class GenerateCourse:
+    """Conversations as token ids, and the loss of any of them on their answers."""
+
+    def __init__(self, deck: Deck, name: str | None, task: Generate, dataset: Dataset[Conversation]) -> None:
+        self._deck, self._name = deck, name
+        self._limit = min(task.max_length, length_limit(deck)) - deck.virtual_tokens(name)
+        if self._limit < 4:
+            raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
+        train = self._fitting(task, dataset.train)
+        self._evaluation = [[one] for one in self._fitting(task, dataset.evaluation)]
+        self._rows: list[list[Encoded]] = pack_rows(train, self._limit) if task.packing else [[one] for one in train]
+        self.lengths: Sequence[int] = [sum(len(one.ids) for one in row) for row in self._rows]
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """The number of learnt tokens."""
+        return sum(sum(one.learnt[1:]) for row in rows for one in self._rows[row])
+
+    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
+        """Mean loss of the answers' tokens in some rows, and how many positions were computed."""
+        packed = pack(self._deck, self._name, [self._rows[row] for row in rows])
+        return self._mean_loss(packed), packed.input_ids.numel()
+
+    def evaluate(self) -> dict[str, float]:
+        """Mean loss of an answer's token on the held-out conversations, and its exponential."""
+        total, count = 0.0, 0
+        order = sorted(range(len(self._evaluation)), key=lambda row: len(self._evaluation[row][0].ids))
+        with torch.inference_mode():
+            for start in range(0, len(order), 16):
+                packed = pack(self._deck, self._name, [self._evaluation[row] for row in order[start : start + 16]])
+                total += self._mean_loss(packed).item() * len(packed.targets)
+                count += len(packed.targets)
+        return {"loss": total / count, "perplexity": math.exp(min(total / count, 700))}
+
+    def _mean_loss(self, packed: Pack) -> torch.Tensor:
+        return F.cross_entropy(learnt_logits(self._deck, self._name, packed).float(), packed.targets)
+
+    def _fitting(self, task: Generate, conversations: Sequence[Conversation]) -> list[Encoded]:
+        whole = [encode_conversation(self._deck.tokenizer, self._with_system(task, one)) for one in conversations]
+        fitting = [fitted for one in whole if (fitted := fit(one, self._limit)) is not None]
+        if not fitting:
+            raise DataError(say("no answer fits into max_length {limit}; raise it", limit=self._limit))
+        if len(fitting) < len(whole):
+            warnings.warn(
+                say(
+                    "{count} conversations are left out: their last answer alone is longer than max_length {limit}",
+                    count=len(whole) - len(fitting),
+                    limit=self._limit,
+                ),
+                stacklevel=2,
+            )
+        return fitting
+
+    @staticmethod
+    def _with_system(task: Generate, one: Conversation) -> Conversation:
+        if not task.system or one.messages[0].role == "system":
+            return one
+        return Conversation((Message("system", task.system), *one.messages))

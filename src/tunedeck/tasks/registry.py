@@ -10,8 +10,10 @@ from tunedeck.core.messages import listing, nearest, say
 from tunedeck.core.values import from_values
 from tunedeck.tasks.base import TrainableTask
 from tunedeck.tasks.classify import Classify
+from tunedeck.tasks.embed import Embed
+from tunedeck.tasks.generate import Generate
 
-TASKS: Mapping[str, type[Any]] = {"classify": Classify}
+TASKS: Mapping[str, type[Any]] = {"classify": Classify, "generate": Generate, "embed": Embed}
 
 
 def task_of(values: Mapping[str, Any]) -> TrainableTask:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
 import torch
 
 from tunedeck.core.errors import TunedeckError
+from tunedeck.core.measurement import Measurement
+from tunedeck.data.chat import Conversation, Message
 from tunedeck.data.labelled import Example
-from tunedeck.data.statistics import digest
 from tunedeck.deck.deck import Deck
 from tunedeck.methods.registry import config_of
 from tunedeck.tasks.base import Dataset
 from tunedeck.tasks.classify import Classify
+from tunedeck.tasks.generate import Generate
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.run import train
 
@@ -35,34 +37,53 @@ STEPS = 5
 LABELS = ("a", "b")
 
 
-def measure(reference: str, method: dict[str, Any]) -> dict[str, Any]:
-    """Rates of this machine, and (rows, tokens, seconds of a step, peak bytes of the process) at each point."""
+def measure(
+    reference: str, method: dict[str, Any], generate: bool, points: Sequence[tuple[int, int]] | None = None
+) -> dict[str, Any]:
+    """Rates of this machine, and (rows, tokens, seconds of a step, peak bytes of the process) at each point.
+
+    `points` are (rows, tokens); by default a ladder that suits the model's size.
+    """
     values = dict(method)
     config = config_of(str(values.pop("kind")), values)
-    deck = Deck.load(reference, Classify(labels=LABELS, max_length=512))
-    deck.add("calibration", config, labels=LABELS)
+    task = Generate(max_length=1024) if generate else Classify(labels=LABELS, max_length=512)
+    deck = Deck.load(reference, task)
+    deck.add("calibration", config)
     dtype = deck.base.dtype
     base_parameters = sum(parameter.numel() for parameter in deck.model.parameters())
-    points = []
-    for rows, tokens in LADDERS[base_parameters < SMALL]:
-        dataset = _texts(rows * STEPS, tokens)
-        settings = TrainingSettings(max_steps=STEPS, batch_size=rows, schedule="constant")
-        taken = train(deck, "calibration", dataset, settings=settings, progress=False).measurement
-        padded = taken.tokens_per_s * taken.train_s / (1 - taken.padded_share) / (taken.steps * rows)
-        points.append([rows, round(padded), taken.step_s, taken.peak_memory_bytes])
+    ladder = points or LADDERS[base_parameters < SMALL]
+    first, second = ([_point(deck, task, rows, tokens) for rows, tokens in ladder] for _ in range(2))
+    measured = [
+        [rows, once.largest_batch_positions // rows, min(once.step_s, again.step_s), once.peak_memory_bytes]
+        for (rows, _), once, again in zip(ladder, first, second, strict=True)
+    ]
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "products_flops_per_s": _products_flops_per_s(dtype),
         "copy_bytes_per_s": _copy_bytes_per_s(),
-        "points": points,
+        "points": measured,
     }
 
 
-def _texts(count: int, tokens: int) -> Dataset[Example]:
+def _point(deck: Deck, task: Classify | Generate, rows: int, tokens: int) -> Measurement:
+    """A few real steps; taken twice for each point, because other programs can only make them slower."""
+    settings = TrainingSettings(max_steps=STEPS, batch_size=rows, schedule="constant")
+    dataset = _conversations(rows * STEPS, tokens) if isinstance(task, Generate) else _texts(rows * STEPS, tokens)
+    return train(deck, "calibration", dataset, settings=settings, progress=False).measurement
+
+
+def _texts(count: int, tokens: int) -> Dataset[Any]:
     """Texts of that many tokens: a word that is one token in every vocabulary, between the special tokens."""
     text = " ".join(["the"] * (tokens - 2))
     examples = [Example(text, (LABELS[index % 2],)) for index in range(count)]
-    return Dataset("calibration", examples, examples[:2], digest(examples), "calibration", LABELS)
+    return Dataset("calibration", examples, examples[:2], "", "", LABELS)
+
+
+def _conversations(count: int, tokens: int) -> Dataset[Any]:
+    """A question of one word and an answer of about that many tokens; the chat template adds its own."""
+    turns = (Message("user", "the"), Message("assistant", " ".join(["the"] * tokens)))
+    conversations = [Conversation(turns)] * count
+    return Dataset("calibration", conversations, conversations[:2], "", "")
 
 
 def _products_flops_per_s(dtype: torch.dtype, size: int = 1024) -> float:
@@ -90,6 +111,10 @@ def _seconds(work: Callable[[], object], rounds: int = 7) -> float:
 if __name__ == "__main__":
     request = json.loads(sys.argv[1])
     try:
-        print(json.dumps(measure(request["model"], request["method"])))
+        print(
+            json.dumps(
+                measure(request["model"], request["method"], request.get("generate", False), request.get("points"))
+            )
+        )
     except TunedeckError as error:
         print(json.dumps({"error": str(error)}))

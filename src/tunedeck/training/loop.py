@@ -35,6 +35,7 @@ class Outcome:
     examples: int = 0
     tokens: int = 0
     positions: int = 0
+    largest_batch_positions: int = 0
     step_seconds: list[float] = field(default_factory=list)
     eval_s: float = 0.0
     stopped: str = "finished"
@@ -112,6 +113,7 @@ class Loop:
             self.outcome.examples += len(rows)
             self.outcome.tokens += sum(self.course.lengths[row] for row in rows)
             self.outcome.positions += positions
+            self.outcome.largest_batch_positions = max(self.outcome.largest_batch_positions, positions)
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.adapter.parameters(), self.settings.clip)
         optimizer.step()

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
+from typing import Any, cast
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
 from tunedeck.deck.adapter import Adapter
+from tunedeck.models.quantize import import_bitsandbytes
 from tunedeck.training.config import TrainingSettings
 
 
 def adamw(adapter: Adapter, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW; biases, norms and virtual tokens are not decayed."""
+    """AdamW, its states in 32 or 8 bits; biases, norms and virtual tokens are not decayed.
+
+    Raises ConfigError when 8-bit states are asked for and bitsandbytes is not there.
+    """
     parameters = list(adapter.parameters())
     prompt = [p for placement in adapter.built.placements.values() for p in placement.layer.parameters()]
     undecayed = {id(p) for p in prompt} if adapter.built.virtual_tokens else set()
     undecayed |= {id(p) for p in parameters if p.dim() < 2}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if id(p) not in undecayed], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if id(p) in undecayed], "weight_decay": 0.0},
     ]
     rate = settings.learning_rate or adapter.config.learning_rate
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, fused=True)
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "adamw_8bit":
+        return _eight_bit(groups, rate)
+    return torch.optim.AdamW(groups, lr=rate, fused=True)
+
+
+def _eight_bit(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            say("training.optimizer: adamw_8bit needs the package bitsandbytes; run: pip install 'tunedeck[qlora]'")
+        )
+    return cast(torch.optim.Optimizer, import_bitsandbytes().optim.AdamW8bit(groups, lr=rate))
 
 
 def schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int) -> LambdaLR:

@@ -50,7 +50,7 @@ class Progress:
         """An evaluation is done."""
         if self._bar.disable:
             return
-        values = ", ".join(f"{name} {metrics[name]:.3f}" for name in self._headline)
+        values = ", ".join(f"{name} {metrics[name]:.3f}" for name in self._headline if name in metrics)
         self._bar.console.print(say("  step {step}: {values}", step=step, values=values))
 
     def __enter__(self) -> Progress:

@@ -102,7 +102,7 @@ def train(
         Progress(adapter, settings.batch_size * settings.accumulation, task.headline, progress) as shown,
     ):
         course = task.course(deck, adapter, dataset)
-        loop = Loop(deck.adapter(adapter), course, settings, settings.best_by or task.best_by, log)
+        loop = Loop(deck.adapter(adapter), course, settings, settings.best_by or dataset.best_by or task.best_by, log)
         outcome = loop.run(shown)
     measurement = _measurement(deck, adapter, settings, outcome, memory.peak_bytes)
     run = TrainingRun(adapter, outcome.metrics, measurement, outcome.stopped, outcome.best_step, folder)
@@ -120,7 +120,12 @@ def run_training(config: RunConfig, out: Path, tell: Callable[[str], None], prog
     if dataset.labels is not None:
         task = _trainable(task.with_labels(dataset.labels))
     deck = Deck.load(
-        config.model, task, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code
+        config.model,
+        task,
+        dtype=config.dtype,
+        device=config.device,
+        trust_remote_code=config.trust_remote_code,
+        quantize=config.quantize,
     )
     name = config.name or out.resolve().name
     deck.add(name, config.method_config(), seed=config.training.seed)
@@ -138,9 +143,27 @@ def run_training(config: RunConfig, out: Path, tell: Callable[[str], None], prog
             head=summary.head_parameters,
         )
     )
+    if config.quantize is not None:
+        tell(_packed(deck))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     return train(deck, name, dataset, settings=config.training, out=out, progress=progress)
+
+
+def _packed(deck: Deck) -> str:
+    """What a quantised base takes, part by part."""
+    parts = {part.name: part.bytes / 1e6 for part in deck.base_parts()}
+    whole = sum(part.parameters for part in deck.base_parts()) * 2 / 1e6
+    linears = next(part.parameters for part in deck.base_parts() if part.name == "linears") * 2 / 1e6
+    return say(
+        "the base in {scheme} takes {total:.1f} MB ({whole:.1f} in 16 bits): linears {linears:.1f} MB ({plain:.1f} in 16 bits), "
+        "embeddings {embeddings:.1f} MB, head {head:.1f} MB, other {other:.1f} MB",
+        scheme=deck.base.quantize,
+        total=sum(parts.values()),
+        whole=whole,
+        plain=linears,
+        **parts,
+    )
 
 
 def _trainable(task: Task) -> TrainableTask:
@@ -171,6 +194,8 @@ def _measurement(
         tokens_per_s=outcome.tokens / outcome.train_s if outcome.steps else 0.0,
         padded_share=1 - outcome.tokens / outcome.positions if outcome.positions else 0.0,
         peak_memory_bytes=peak_bytes,
+        largest_batch_positions=outcome.largest_batch_positions,
+        quantize=deck.base.quantize,
     )
 
 

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.errors import TargetError, UnsupportedKindError
 from tunedeck.core.messages import listing, say
-from tunedeck.core.model_spec import BlockSites, ModelSpec, known_model_types
+from tunedeck.core.model_spec import BlockSites, known_model_types
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.methods.sites import Placement, Work, change_rows, first_tensor
@@ -128,7 +128,7 @@ def build(base: Base, config: MethodConfig) -> Built:
     return Built(
         placements={
             f"{layer}.{block}": Placement(
-                _place(base.spec, layer, sites, config),
+                _place(base, layer, sites, config),
                 BottleneckLayer(base.spec.hidden_size, config.size(layer, base.spec.hidden_size), config),
             )
             for layer, block, sites in config.blocks(base.spec)
@@ -143,9 +143,12 @@ def merge(model: nn.Module, built: Built) -> None:
     )
 
 
-def _place(spec: ModelSpec, layer: int, sites: BlockSites, config: BottleneckConfig) -> BlockOutput:
+def _place(base: Base, layer: int, sites: BlockSites, config: BottleneckConfig) -> BlockOutput:
+    assert base.spec is not None
+    layers = base.spec.layers
+
     def path(inside: str) -> str:
-        return ".".join(part for part in (spec.prefix, spec.layers, str(layer), inside) if part)
+        return ".".join(part for part in (base.prefix, layers, str(layer), inside) if part)
 
     reads_sum = bool(config.original_ln_before) and not config.is_parallel
     return BlockOutput(

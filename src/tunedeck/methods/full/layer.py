@@ -8,6 +8,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from tunedeck.core.errors import TargetError
+from tunedeck.core.messages import say
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.full.config import FullConfig
 
@@ -23,6 +25,15 @@ def build(base: Base, config: MethodConfig) -> Built:
     }
     if isinstance(config.layers, int):
         named = _top_layers(named, config, cast(Any, base.model).config.num_hidden_layers)
+    packed = next((name for name, p in named.items() if not p.is_floating_point()), None)
+    if packed is not None:
+        raise TargetError(
+            say(
+                "full fine-tuning cannot train {name}: this base is quantised; load it without quantize, "
+                "train lora on it, or the head alone",
+                name=packed,
+            )
+        )
     return Built(weights={name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in named.items()})
 
 

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from tunedeck.core.errors import TargetError
 from tunedeck.core.messages import say
 from tunedeck.methods.base import Base, Built, MethodConfig
-from tunedeck.methods.linears import linear_shape, linears_in_layers, linears_outside_layers
+from tunedeck.methods.linears import is_conv1d, linear_shape, linears_in_layers, linears_outside_layers
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.methods.lora.grouped import add_low_rank
 from tunedeck.methods.lora.targets import select_targets
@@ -81,7 +81,7 @@ def merge(model: nn.Module, built: Built) -> None:
         assert isinstance(layer, LoraLayer)
         weight = cast(torch.Tensor, module.weight)
         delta = layer.delta()
-        if not isinstance(module, nn.Linear):  # transformers' Conv1D keeps (in, out)
+        if is_conv1d(module):  # it keeps (in, out)
             delta = delta.T
         with torch.no_grad():
             weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))

@@ -1,0 +1,70 @@
+"""After a run: what the planner would have said of it beside what happened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunedeck.cli.console import megabytes, print_table, tell
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
+
+if TYPE_CHECKING:
+    from tunedeck.core.measurement import Measurement
+    from tunedeck.planner.after import Comparison
+    from tunedeck.training.config import RunConfig
+
+CURRENCY = "CNY"
+
+
+def compared(measurement: Measurement, config: RunConfig) -> list[Comparison]:
+    """Predicted beside actual for memory, time and, on a card with a known price, money."""
+    from tunedeck.planner.after import compare_with_plan
+
+    return compare_with_plan(
+        measurement,
+        config.method_config(),
+        generate=config.task.get("kind") == "generate",
+        accumulation=config.training.accumulation,
+        price_per_hour=_price(measurement),
+        currency=CURRENCY,
+    )
+
+
+def show(comparisons: list[Comparison]) -> None:
+    """The table, and a line for each value outside its prediction."""
+    if not comparisons:
+        return
+    names = {"memory": say("peak memory"), "time": say("training time"), "cost": say("cost of the training time")}
+    rows = [
+        [
+            names[c.quantity],
+            f"{_value(c.predicted.expected, c.unit)} ({_value(c.predicted.low, c.unit)} - {_value(c.predicted.high, c.unit)})",
+            _value(c.actual, c.unit),
+            f"{c.actual / c.predicted.expected - 1:+.0%}" if c.predicted.expected else "-",
+        ]
+        for c in comparisons
+    ]
+    print_table(say("Predicted and actual"), [say("what"), say("predicted"), say("actual"), say("off by")], rows)
+    for comparison in comparisons:
+        if comparison.reason:
+            tell(f"{names[comparison.quantity]}: {comparison.reason}")
+
+
+def _value(value: float, unit: str) -> str:
+    if unit == "bytes":
+        return megabytes(value)
+    return f"{value:.1f} s" if unit == "s" else f"{value:.2f} {unit}"
+
+
+def _price(measurement: Measurement) -> float | None:
+    """What the card costs an hour in the market list; None for a machine of one's own or a card without a price."""
+    from tunedeck.planner.catalogue import find_gpu
+    from tunedeck.planner.prices import read_prices
+
+    if not measurement.machine.gpu:
+        return None
+    book = read_prices()
+    try:
+        return book.convert(book.offers_of(find_gpu(measurement.machine.gpu))[0], CURRENCY).price_per_hour.expected
+    except ConfigError:
+        return None

@@ -1,0 +1,94 @@
+"""`tunedeck chat`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunedeck.cli.console import tell
+from tunedeck.cli.opening import open_deck
+from tunedeck.core.errors import TunedeckError
+from tunedeck.core.messages import listing, nearest, say
+
+if TYPE_CHECKING:
+    from tunedeck.deck.deck import Deck
+    from tunedeck.tasks.sampling import Sampling
+
+BASE = "base"
+
+
+def chat(
+    model: Annotated[str | None, typer.Option(help=say("the base; the one the adapter names by default"))] = None,
+    adapter: Annotated[list[Path] | None, typer.Option(help=say("adapter folder; may be given several times"))] = None,
+    system: Annotated[str, typer.Option(help=say("a system turn"))] = "",
+    max_tokens: Annotated[int, typer.Option(help=say("longest answer in tokens"))] = 256,
+    temperature: Annotated[float, typer.Option(help=say("0 always takes the likeliest token"))] = 0.7,
+    top_p: Annotated[
+        float, typer.Option(help=say("sample from the likeliest tokens of this total probability"))
+    ] = 0.95,
+    repetition_penalty: Annotated[float, typer.Option(help=say("above 1, repetition is less likely"))] = 1.1,
+    seed: Annotated[int, typer.Option(help=say("repeats a conversation"))] = 0,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+) -> None:
+    """Talk to a base and its adapters, switching between them with /adapter NAME."""
+    import tunedeck as td
+
+    sampling = td.Sampling(
+        max_tokens=max_tokens, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, seed=seed
+    )
+    if adapter:
+        deck, names = open_deck(adapter, model, dtype)
+    else:
+        deck, names = td.Deck.load(model or "bundled:smollm2-135m-instruct", td.Generate(), dtype=dtype), []  # type: ignore[arg-type]
+    _talk(deck, names, system, sampling)
+
+
+def _talk(deck: Deck, names: list[str], system: str, sampling: Sampling) -> None:
+    """Read lines until the end; a line that begins with / is a command."""
+    start = [{"role": "system", "content": system}] if system else []
+    turns, speaker = list(start), names[0] if names else BASE
+    tell(say("adapters: {names}. /adapter NAME switches, /clear forgets, /quit ends", names=listing([*names, BASE])))
+    while True:
+        try:
+            line = input(f"{speaker}> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        command, _, rest = line.partition(" ")
+        if command in ("/quit", "/exit"):
+            return
+        if command == "/clear":
+            turns = list(start)
+        elif command == "/adapter":
+            speaker = _chosen(rest.strip(), names, speaker)
+        elif command.startswith("/"):
+            tell(say("no command {command}; there are /adapter NAME, /clear, /quit", command=command))
+        elif line:
+            turns = _answer(deck, speaker, [*turns, {"role": "user", "content": line}], sampling)
+
+
+def _chosen(name: str, names: list[str], speaker: str) -> str:
+    if name in (*names, BASE):
+        return name
+    tell(
+        say("adapter {name!r} is not loaded (loaded: {loaded})", name=name, loaded=listing([*names, BASE]))
+        + nearest(name, names)
+    )
+    return speaker
+
+
+def _answer(deck: Deck, speaker: str, turns: list[dict[str, str]], sampling: Sampling) -> list[dict[str, str]]:
+    """Print the answer as it comes; Ctrl-C ends it early. Gives the conversation with the answer in it."""
+    said = ""
+    try:
+        for chunk in deck.stream([turns], None if speaker == BASE else speaker, sampling):
+            print(chunk.text, end="", flush=True)
+            said += chunk.text
+    except KeyboardInterrupt:
+        pass
+    except TunedeckError as error:
+        tell(say("error: {text}", text=error))
+    print()
+    return [*turns, {"role": "assistant", "content": said}] if said else turns[:-1]

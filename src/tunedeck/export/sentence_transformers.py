@@ -1,0 +1,109 @@
+"""A folder that sentence-transformers loads with the same vectors: the base with an adapter in its weights, and how it pools.
+
+The files are those of sentence-transformers 6.2 and, in 1_Pooling/config.json and sentence_bert_config.json, of its
+versions before 5 too: both read the older keys.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from transformers.utils import logging as transformers_logging
+
+from tunedeck.core.errors import AdapterError, ModelError, StorageError, UnsupportedKindError
+from tunedeck.core.messages import say
+from tunedeck.core.storage import replacing_folder, write_json
+from tunedeck.deck.deck import Deck
+from tunedeck.tasks.embed import Embed
+from tunedeck.tasks.embed_vectors import Making
+from tunedeck.tasks.text import length_limit
+
+_POOLING_KEYS = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "last": "pooling_mode_lasttoken",
+}
+_MODULES = (
+    ("", "sentence_transformers.models.Transformer"),
+    ("1_Pooling", "sentence_transformers.models.Pooling"),
+    ("2_Normalize", "sentence_transformers.models.Normalize"),
+)
+
+
+def save_sentence_transformers(deck: Deck, name: str, folder: str | Path) -> None:
+    """Write an adapter merged into its base, with pooling, normalisation and instructions, as a model of its own.
+
+    The weights have the deck's precision: load the deck in float32 for the closest vectors. Raises UnsupportedKindError for
+    kinds that cannot be merged, AdapterError for a deck of another task, StorageError when the folder is not empty.
+    """
+    task = deck.adapter(name).task
+    if not isinstance(task, Embed):
+        raise AdapterError(
+            say(
+                "adapter {name!r} is for {kind}; only adapters for embeddings become such a folder",
+                name=name,
+                kind=task.kind,
+            )
+        )
+    target = Path(folder).expanduser()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise StorageError(say("{path} exists and is not empty; choose another place", path=target))
+    model = cast(Any, _merged(deck, name))
+    if deck.tokenizer is None:
+        raise ModelError(
+            say("{model} has no tokenizer files; put tokenizer.json beside its config.json", model=deck.base.reference)
+        )
+    query, document = (task.making(as_query=flag) for flag in (True, False))
+    longest = min(query.max_length, length_limit(deck))
+    with replacing_folder(target) as staging, _no_bar():
+        model.save_pretrained(staging)
+        tokenizer = copy.deepcopy(deck.tokenizer)
+        tokenizer.model_max_length = longest
+        tokenizer.save_pretrained(staging)
+        _write_settings(staging, query, document, model.config.hidden_size, longest)
+
+
+def _merged(deck: Deck, name: str) -> Any:
+    try:
+        return deck.merge(name)
+    except UnsupportedKindError as error:
+        raise UnsupportedKindError(
+            say(
+                "{reason}. sentence-transformers runs plain models only: train lora or full, or make the vectors here with "
+                "deck.embed or tunedeck embed",
+                reason=error,
+            )
+        ) from error
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Without transformers' bar for writing weights."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _write_settings(folder: Path, query: Making, document: Making, hidden_size: int, longest: int) -> None:
+    modules = _MODULES if query.normalize else _MODULES[:-1]
+    listed = [{"idx": n, "name": str(n), "path": path, "type": kind} for n, (path, kind) in enumerate(modules)]
+    for path, _ in modules[1:]:
+        (folder / path).mkdir()
+    write_json(folder / "modules.json", listed)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": longest, "do_lower_case": False})
+    pooling = {key: way == query.pooling for way, key in _POOLING_KEYS.items()}
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden_size, **pooling})
+    told = {
+        "prompts": {"query": query.instruction, "document": document.instruction},
+        "default_prompt_name": "document" if document.instruction else None,
+        "similarity_fn_name": "cosine",
+    }
+    write_json(folder / "config_sentence_transformers.json", told)

@@ -1,0 +1,51 @@
+"""A linear layer with its weight in 8 bits, one scale for each output: y = s · (q x) + b, q = round(W / s), s = max|W| / 127.
+
+The weight is that of LLM.int8() (arXiv 2208.07339) and of bitsandbytes' Linear8bitLt; the product is plainer. There x is
+rounded to 8 bits too, all but the columns in which any row of the batch has an outlier, so a row's answer depends on its
+neighbours; here each row stands alone. The backward pass unpacks the weight again instead of keeping it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast, final
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+@final
+class Int8Linear(nn.Module):
+    """weight (out, in) int8, scale (out,) and bias (out,) in the precision of the given weight, (out, in)."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        scale = (weight.float().abs().amax(dim=1) / 127).clamp(min=1e-12).to(weight.dtype)
+        whole = (weight.float() / scale[:, None].float()).round().clamp(-127, 127).to(torch.int8)
+        self.weight = nn.Parameter(whole, requires_grad=False)
+        self.register_buffer("scale", scale)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) to (..., out), in the precision of x."""
+        output: torch.Tensor = _Product.apply(x, self.weight, self.scale)  # type: ignore[no-untyped-call]
+        return output if self.bias is None else output + self.bias
+
+    def dense(self) -> torch.Tensor:
+        """s · q, (out, in)."""
+        scale = cast(torch.Tensor, self.scale)
+        return self.weight.to(scale.dtype) * scale[:, None]
+
+
+@final
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight, scale)
+        return F.linear(x, weight.to(x.dtype)) * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        weight, scale = ctx.saved_tensors
+        return (gradients[0] * scale) @ weight.to(gradients[0].dtype), None, None

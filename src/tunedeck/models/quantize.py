@@ -1,0 +1,168 @@
+"""A base in fewer bits: the linear layers inside its layers as NF4 (arXiv 2305.14314) or as int8.
+
+Embeddings, norms, the pooler, the output layer and every head keep their precision. The packed layers are bitsandbytes'
+Linear4bit and our Int8Linear; sites, hooks and adapters see linear layers as before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import nn
+
+from tunedeck.core.errors import ModelError
+from tunedeck.core.messages import listing, say
+from tunedeck.methods.int8 import Int8Linear
+from tunedeck.methods.linears import is_conv1d, linears_in_layers
+
+Quantize = Literal["nf4", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class BasePart:
+    """One part of a base: its parameters, counted as before packing, and the bytes they take with their scales."""
+
+    name: str
+    """"linears", "embeddings", "head" or "other" (norms, pooler)."""
+    parameters: int
+    bytes: int
+
+
+def check_scheme(scheme: str | None) -> None:
+    """Raise ModelError for a scheme that is not known, or that needs a package which is not there."""
+    if scheme is None:
+        return
+    if scheme not in get_args(Quantize):
+        raise ModelError(
+            say(
+                "quantize must be one of {allowed}, or left out, got {value!r}",
+                allowed=listing(get_args(Quantize)),
+                value=scheme,
+            )
+        )
+    if scheme == "nf4" and find_spec("bitsandbytes") is None:
+        raise ModelError(
+            say(
+                "quantize: nf4 needs the package bitsandbytes; run: pip install 'tunedeck[qlora]', or use quantize: int8"
+            )
+        )
+
+
+def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: torch.dtype, device: torch.device) -> None:
+    """Pack the linears inside the layers, one after another, for computing in `dtype`; the rest moves to `dtype`.
+
+    A layer that its model keeps in float32, or of a class of its own, is left as it is. Raises ModelError when the
+    checkpoint is quantised already or has no layer to pack.
+    """
+    if getattr(cast(Any, model).config, "quantization_config", None) is not None:
+        raise ModelError(say("this checkpoint is quantised already; leave quantize out, or take one that is not"))
+    kept = {*(getattr(model, "_keep_in_fp32_modules", None) or ())}
+    pack = _nf4 if scheme == "nf4" else _int8
+    count = 0
+    for path in linears_in_layers(model, prefix):
+        module = model.get_submodule(path)
+        if kept.intersection(path.split(".")) or (type(module) is not nn.Linear and not is_conv1d(module)):
+            continue
+        weight = cast(torch.Tensor, module.weight).detach()
+        weight = weight.T.contiguous() if is_conv1d(module) else weight
+        bias = cast("torch.Tensor | None", module.bias)
+        model.set_submodule(
+            path, pack(weight.to(device, dtype), None if bias is None else bias.detach().to(device, dtype))
+        )
+        count += 1
+    if count == 0:
+        raise ModelError(say("quantize found no linear layer to pack in this model; leave it out"))
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    model.to(device)
+
+
+def _nf4(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
+    layers = import_bitsandbytes().nn
+    out_features, in_features = weight.shape
+    linear = layers.Linear4bit(
+        in_features, out_features, bias is not None, compute_dtype=weight.dtype, quant_type="nf4", device="meta"
+    )
+    # Moving the weight to a device is what packs it. Scales are packed as well ("double quantisation").
+    linear.weight = layers.Params4bit(weight, requires_grad=False, quant_type="nf4", module=linear).to(weight.device)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    # Else the first batch without gradients repacks the weight in place for a CPU kernel that computes in bfloat16 alone and
+    # has no backward pass: what is trained after a prediction would lose its gradients without a word.
+    linear.support_avx512bf16_for_cpu = False
+    return cast(nn.Module, linear.eval())
+
+
+def import_bitsandbytes() -> Any:
+    """The package, imported without its advice on a kernel that we switch off."""
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        import bitsandbytes
+    finally:
+        logger.setLevel(level)
+    return bitsandbytes
+
+
+def _int8(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
+    return Int8Linear(weight, bias).eval()
+
+
+def dense_weight(module: nn.Module) -> torch.Tensor:
+    """A linear layer's weight (out, in) in the precision it computes in, unpacked where it is packed."""
+    if isinstance(module, Int8Linear):
+        return module.dense()
+    weight: Any = module.weight
+    if type(weight).__name__ == "Params4bit":
+        from bitsandbytes.functional import dequantize_4bit
+
+        return cast(torch.Tensor, dequantize_4bit(weight.data, weight.quant_state))
+    return cast(torch.Tensor, weight.detach())
+
+
+def parameter_count(model: nn.Module) -> int:
+    """The model's parameters, counted as before packing."""
+    return sum(_count(parameter) for parameter in model.parameters())
+
+
+def base_parts(model: nn.Module, prefix: str) -> tuple[BasePart, ...]:
+    """What each part of a base takes in memory; a tied output layer is its embedding. Small tables of positions are left out."""
+    in_layers = _starts(linears_in_layers(model, prefix))
+    embeddings = _starts([path for path, module in model.named_modules() if isinstance(module, nn.Embedding)])
+    counts: dict[str, int] = {"linears": 0, "embeddings": 0, "head": 0, "other": 0}
+    held: dict[str, dict[int, int]] = {part: {} for part in counts}
+    for name, parameter in model.named_parameters():
+        outside = bool(prefix) and not name.startswith(f"{prefix}.")
+        rest = "head" if outside else "other"
+        part = "linears" if name.startswith(in_layers) else "embeddings" if name.startswith(embeddings) else rest
+        counts[part] += _count(parameter)
+        held[part].update((tensor.data_ptr(), tensor.nbytes) for tensor in _stored(parameter))
+    scales = [cast(torch.Tensor, module.scale) for module in model.modules() if isinstance(module, Int8Linear)]
+    held["linears"].update((scale.data_ptr(), scale.nbytes) for scale in scales)
+    return tuple(BasePart(part, count, sum(held[part].values())) for part, count in counts.items())
+
+
+def _starts(paths: list[str]) -> tuple[str, ...]:
+    return tuple(f"{path}." for path in paths)
+
+
+def _count(parameter: Any) -> int:
+    packed = type(parameter).__name__ == "Params4bit"
+    return cast(int, parameter.quant_state.shape.numel() if packed else parameter.numel())
+
+
+def _stored(parameter: Any) -> Iterator[torch.Tensor]:
+    """The tensors behind a parameter: itself, and the tables of a packed one."""
+    yield parameter.data
+    if type(parameter).__name__ == "Params4bit":
+        state = parameter.quant_state
+        yield from (state.absmax, state.code)
+        if state.nested:
+            yield from (state.offset, state.state2.absmax, state.state2.code)

@@ -1,0 +1,114 @@
+"""Texts to vectors: tokens through the deck, pooled, normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from tunedeck.deck.deck import Deck
+from tunedeck.models.sentence import Pooling
+from tunedeck.tasks.text import length_limit, pad, tokenize
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How the vectors of some rows are made."""
+
+    pooling: Pooling
+    normalize: bool
+    instruction: str
+    """Stands before each text."""
+    max_length: int
+    """In tokens; instruction, special and virtual tokens included."""
+
+
+def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """(rows, hidden), float32, from the last hidden states (rows, seq, hidden) and their mask (rows, seq).
+
+    Padding may stand on either side. Virtual tokens are not among the states: a text is pooled over its own tokens,
+    and CLS is the text's own first token (docs/embeddings.md says why).
+    """
+    if pooling == "mean":
+        weights = mask.unsqueeze(-1).float()
+        return (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    places = torch.arange(mask.shape[1], device=mask.device)
+    place = mask.argmax(dim=1) if pooling == "cls" else (mask * places).argmax(dim=1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), place].float()
+
+
+def vectors_of(
+    deck: Deck, ids: torch.Tensor, mask: torch.Tensor, names: Sequence[str | None], makings: Sequence[Making]
+) -> torch.Tensor:
+    """Vectors (rows, hidden), float32, of padded token ids (rows, seq); each row in its own making."""
+    hidden = deck(ids, mask, adapter=names).last_hidden_state
+    ways = [(making.pooling, making.normalize) for making in makings]
+    if len(set(ways)) == 1:
+        return _finished(hidden, mask, *ways[0])
+    rows = [_finished(hidden[[row]], mask[[row]], *way) for row, way in enumerate(ways)]
+    return torch.cat(rows)
+
+
+def token_ids(
+    deck: Deck, texts: Sequence[str], names: Sequence[str | None], makings: Sequence[Making]
+) -> list[list[int]]:
+    """Token ids of each text behind its instruction, cut to what the row's virtual tokens leave of its length."""
+    limit = length_limit(deck)
+    rows_of: dict[tuple[int, str], list[int]] = {}
+    for row, (name, making) in enumerate(zip(names, makings, strict=True)):
+        room = min(making.max_length, limit) - deck.virtual_tokens(name)
+        rows_of.setdefault((room, making.instruction), []).append(row)
+    ids: list[list[int]] = [[] for _ in texts]
+    for (room, instruction), rows in rows_of.items():
+        encoded = tokenize(deck, [instruction + texts[row] for row in rows], room)
+        for row, tokens in zip(rows, encoded, strict=True):
+            ids[row] = tokens
+    return ids
+
+
+def embed_texts(
+    deck: Deck, texts: Sequence[str], names: Sequence[str | None], makings: Sequence[Making], batch_size: int = 32
+) -> torch.Tensor:
+    """Vectors (texts, hidden), float32, on the CPU, without gradients; batches go from short to long texts."""
+    ids = token_ids(deck, texts, names, makings)
+    order = sorted(range(len(texts)), key=lambda row: len(ids[row]))
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            input_ids, mask = pad(deck, [ids[row] for row in rows])
+            own = [names[row] for row in rows]
+            parts.append(vectors_of(deck, input_ids, mask, own, [makings[row] for row in rows]).cpu())
+    return torch.cat(parts)[torch.tensor(order).argsort()].clone()
+
+
+def trained_vectors(
+    deck: Deck, name: str, ids: Sequence[Sequence[int]], making: Making, chunk_size: int | None
+) -> tuple[torch.Tensor, int]:
+    """Vectors (texts, hidden) with their gradients, and how many positions were computed.
+
+    With `chunk_size` only the vectors of a chunk are kept, and its inner states are computed again when the gradient comes to it: the
+    memory of one chunk, the gradients of the whole batch (gradient caching, arXiv 2101.06983, as checkpoints of chunks).
+    """
+
+    def chunk(input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return vectors_of(deck, input_ids, mask, [name] * len(input_ids), [making] * len(input_ids))
+
+    if chunk_size is None or len(ids) <= chunk_size:
+        input_ids, mask = pad(deck, ids)
+        return chunk(input_ids, mask), input_ids.numel()
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+    parts, positions = [], 0
+    for start in range(0, len(order), chunk_size):
+        input_ids, mask = pad(deck, [ids[row] for row in order[start : start + chunk_size]])
+        parts.append(checkpoint(chunk, input_ids, mask, use_reentrant=False))
+        positions += input_ids.numel()
+    return torch.cat(parts)[torch.tensor(order).argsort()], positions
+
+
+def _finished(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling, normalize: bool) -> torch.Tensor:
+    vectors = pool(hidden, mask, pooling)
+    return F.normalize(vectors, dim=-1) if normalize else vectors

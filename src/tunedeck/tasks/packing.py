@@ -1,0 +1,104 @@
+"""Conversations as rows of a batch, one to a row or several behind one another without seeing each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from tunedeck.deck.deck import Deck
+from tunedeck.tasks.chat_tokens import Encoded
+from tunedeck.tasks.text import PAD_TO
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Rows ready for the model, virtual tokens included, and what is to be learnt in them."""
+
+    input_ids: torch.Tensor  # (rows, seq)
+    attention_mask: torch.Tensor  # (rows, seq), or (rows, 1, seq, seq) to add to the scores where rows hold several
+    position_ids: torch.Tensor  # (rows, seq), counted anew in every conversation
+    learnt: torch.Tensor  # (rows, seq), true where the next token is to be predicted
+    targets: torch.Tensor  # (learnt,), those tokens
+
+
+def pack_rows(conversations: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
+    """Fill rows of up to `limit` tokens, the longest conversations first, each into the first row with room."""
+    rows: list[list[Encoded]] = []
+    room: list[int] = []
+    for one in sorted(conversations, key=lambda one: -len(one.ids)):
+        place = next((index for index, left in enumerate(room) if left >= len(one.ids)), None)
+        if place is None:
+            rows.append([one])
+            room.append(limit - len(one.ids))
+        else:
+            rows[place].append(one)
+            room[place] -= len(one.ids)
+    return rows
+
+
+def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pack:
+    """Rows of conversations as tensors, padded on the right; each conversation begins with the adapter's virtual tokens."""
+    vocab_size = deck.model.get_input_embeddings().weight.shape[0]
+    virtual = list(range(vocab_size, vocab_size + deck.virtual_tokens(name)))
+    longest = max(sum(len(virtual) + len(one.ids) for one in row) for row in rows)
+    width = -(-longest // PAD_TO) * PAD_TO
+    ids = torch.full((len(rows), width), int(deck.model.config.pad_token_id))
+    owner = torch.full((len(rows), width), -1)
+    positions = torch.zeros_like(ids)
+    learnt = torch.zeros((len(rows), width), dtype=torch.bool)
+    targets: list[int] = []
+    for index, row in enumerate(rows):
+        at = 0
+        for number, one in enumerate(row):
+            whole = torch.tensor([*virtual, *one.ids])
+            end = at + len(whole)
+            ids[index, at:end], owner[index, at:end] = whole, number
+            positions[index, at:end] = torch.arange(len(whole))
+            first = at + len(virtual)
+            learnt[index, first : end - 1] = torch.tensor(one.learnt[1:], dtype=torch.bool)
+            targets += [token for token, is_learnt in zip(one.ids[1:], one.learnt[1:], strict=True) if is_learnt]
+            at = end
+    mask = (owner >= 0).long() if all(len(row) == 1 for row in rows) else _block_mask(owner, deck.base.dtype)
+    device = deck.model.device
+    return Pack(
+        ids.to(device), mask.to(device), positions.to(device), learnt.to(device), torch.tensor(targets, device=device)
+    )
+
+
+def learnt_logits(deck: Deck, name: str | None, packed: Pack) -> torch.Tensor:
+    """Logits (learnt, vocab) at the positions whose next token is learnt; the output layer works on those alone."""
+    inputs = {
+        "input_ids": packed.input_ids,
+        "attention_mask": packed.attention_mask,
+        "position_ids": packed.position_ids,
+        "use_cache": False,
+    }
+    with _only(deck.model.get_output_embeddings(), packed.learnt):
+        logits = deck.call([name] * len(packed.input_ids), inputs).logits
+    return cast(torch.Tensor, logits[0])
+
+
+def _block_mask(owner: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What to add to the attention scores: 0 for earlier tokens of the same conversation, the lowest number elsewhere."""
+    seq = owner.shape[1]
+    same = (owner[:, :, None] == owner[:, None, :]) & torch.ones(seq, seq, dtype=torch.bool).tril()
+    return torch.zeros(same.shape, dtype=dtype).masked_fill(~same, torch.finfo(dtype).min)[:, None]
+
+
+@contextmanager
+def _only(output_layer: nn.Module, chosen: torch.Tensor) -> Iterator[None]:
+    """While the block runs, the output layer sees the hidden states of the chosen positions alone, as (1, chosen, hidden)."""
+
+    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0][chosen][None], *args[1:])
+
+    handle = output_layer.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()

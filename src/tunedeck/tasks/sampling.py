@@ -1,0 +1,78 @@
+"""How the next token is chosen from logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from transformers import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Decoding settings; temperature 0 is greedy. `seed` repeats a sampled answer. Raises ConfigError out of range."""
+
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_tokens": self.max_tokens >= 1,
+            "temperature": self.temperature >= 0,
+            "top_p": 0 < self.top_p <= 1,
+            "top_k": self.top_k >= 0,
+            "repetition_penalty": self.repetition_penalty > 0,
+            "stop": all(self.stop),
+        }
+        for name, right in checks.items():
+            if not right:
+                raise ConfigError(
+                    say(
+                        "{name} cannot be {value!r}; see Sampling for what it may be",
+                        name=name,
+                        value=getattr(self, name),
+                    )
+                )
+
+    def processors(self) -> LogitsProcessorList:
+        """transformers' own processors, in its order."""
+        chosen = LogitsProcessorList()
+        if self.repetition_penalty != 1:
+            chosen.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+        if self.temperature > 0 and self.temperature != 1:
+            chosen.append(TemperatureLogitsWarper(self.temperature))
+        if self.temperature > 0 and self.top_k:
+            chosen.append(TopKLogitsWarper(self.top_k))
+        if self.temperature > 0 and self.top_p < 1:
+            chosen.append(TopPLogitsWarper(self.top_p))
+        return chosen
+
+
+def choose_tokens(
+    logits: torch.Tensor, seen: list[list[int]], sampling: Sampling, generators: list[torch.Generator]
+) -> list[int]:
+    """The next token of each row of logits (rows, vocab); `seen` are each row's real tokens so far, `generators` its dice."""
+    processors = sampling.processors()
+    if processors:
+        rows = [processors(torch.tensor([ids]), row[None]) for ids, row in zip(seen, logits, strict=True)]
+        logits = torch.cat(rows)
+    if sampling.temperature == 0:
+        return [int(token) for token in logits.argmax(-1)]
+    chances = logits.softmax(-1)
+    return [int(torch.multinomial(row, 1, generator=dice)) for row, dice in zip(chances, generators, strict=True)]

@@ -1,0 +1,196 @@
+"""Generation: the loss, packing, training, and decoding that a mixed batch does not change."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import tiny
+import torch
+from torch.nn import functional as F
+
+import tunedeck as td
+from tunedeck.core.errors import ConfigError, DataError
+from tunedeck.data.chat import Conversation, Message
+from tunedeck.tasks.answer_metrics import answer_metrics, rouge_l
+from tunedeck.tasks.base import Dataset
+from tunedeck.tasks.chat_data import split_by_prompt
+from tunedeck.tasks.chat_tokens import encode_conversation
+from tunedeck.tasks.generate import GenerateCourse
+from tunedeck.tasks.packing import learnt_logits, pack, pack_rows
+
+KINDS = {
+    "lora": td.LoraConfig(target_modules="all-linear"),
+    "prompt": td.PromptTuningConfig(num_virtual_tokens=5),
+    "bottleneck": td.BottleneckConfig("double_seq_bn"),
+    "full": td.FullConfig(),
+}
+
+
+@pytest.fixture
+def deck() -> td.Deck:
+    made = tiny.deck_of("llama", "causal")
+    made.tokenizer.eos_token = "[SEP]"
+    for seed, (name, config) in enumerate(KINDS.items()):
+        tiny.add_stirred(made, name, config, seed=seed + 1)
+    return made
+
+
+def chats(count: int, seed: int = 0) -> list[Conversation]:
+    """The answer repeats the question's first word."""
+    chooser = random.Random(seed)
+    asked = [" ".join(f"w{chooser.randint(5, 24)}" for _ in range(chooser.randint(2, 7))) for _ in range(count)]
+    return [Conversation((Message("user", a), Message("assistant", a.split()[0]))) for a in asked]
+
+
+def dataset(train: list[Conversation], held_out: list[Conversation]) -> Dataset[Conversation]:
+    return Dataset("chats", train, held_out, "0" * 64, "chats")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_loss_is_the_cross_entropy_of_the_answers_tokens_alone(deck: td.Deck, name: str) -> None:
+    one = chats(1)[0]
+    encoded = encode_conversation(deck.tokenizer, one)
+    logits = tiny.logits_of(deck, {"input_ids": torch.tensor([encoded.ids])}, name)[0]
+    after = [place for place, learnt in enumerate(encoded.learnt) if learnt]
+    expected = F.cross_entropy(logits[[place - 1 for place in after]], torch.tensor([encoded.ids[p] for p in after]))
+    course = GenerateCourse(deck, name, td.Generate(), dataset([one], [one]))
+    with torch.no_grad():
+        loss, _ = course.loss([0])
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert course.weight([0]) == len(after)
+    assert course.evaluate()["loss"] == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [None, *KINDS])
+def test_packed_conversations_do_not_see_each_other(deck: td.Deck, name: str | None) -> None:
+    encoded = [encode_conversation(deck.tokenizer, one) for one in chats(7)]
+    rows = pack_rows(encoded, limit=30)
+    assert len(rows) < len(encoded)
+    packed = pack(deck, name, rows)
+    with torch.no_grad():
+        together = learnt_logits(deck, name, packed)
+        alone = torch.cat([learnt_logits(deck, name, pack(deck, name, [[one]])) for row in rows for one in row])
+    assert tiny.difference(together, alone) < 1e-5
+
+
+def test_packing_fills_rows_within_the_limit_and_loses_nothing() -> None:
+    tokenizer = tiny.deck_of("llama", "causal").tokenizer
+    tokenizer.eos_token = "[SEP]"
+    encoded = [encode_conversation(tokenizer, one) for one in chats(40)]
+    rows = pack_rows(encoded, limit=24)
+    assert sorted(map(id, (one for row in rows for one in row))) == sorted(map(id, encoded))
+    assert all(sum(len(one.ids) for one in row) <= 24 for row in rows)
+
+
+def test_gradients_are_the_same_packed_and_unpacked(deck: td.Deck) -> None:
+    found = chats(6)
+
+    def gradients(packing: bool) -> list[torch.Tensor]:
+        course = GenerateCourse(deck, "lora", td.Generate(max_length=48, packing=packing), dataset(found, found))
+        deck.adapter("lora").zero_grad()
+        course.loss(range(len(course.lengths)))[0].backward()
+        return [parameter.grad.clone() for parameter in deck.adapter("lora").parameters()]
+
+    assert max(map(tiny.difference, gradients(True), gradients(False))) < 1e-5
+
+
+def test_training_teaches_an_answer_and_it_is_decoded() -> None:
+    fresh = tiny.deck_of("llama", "causal")
+    fresh.tokenizer.eos_token = "[SEP]"
+    fresh.add("a", td.FullConfig())
+    task = fresh.adapter("a").task
+    assert isinstance(task, td.Generate)
+    settings = td.TrainingSettings(epochs=60, learning_rate=2e-2, batch_size=16)
+    fixed = [Conversation((one.messages[0], Message("assistant", "w50 w60"))) for one in chats(64)]
+    run = td.train(fresh, "a", dataset(fixed[:56], fixed[56:]), settings=settings, progress=False)
+    assert run.metrics["loss"] < 0.1
+    assert fresh.generate(["w9 w9 w9"], "a") == ["w50 w60"]
+
+
+def test_a_mixed_batch_says_token_for_token_what_single_runs_say(deck: td.Deck) -> None:
+    prompts = ["w10 w11", "w20 w30 w40 w50 w60", "w7", "w9 w8 w7 w6 w5", "w30 w31 w32", "w44"]
+    adapters = ["lora", "prompt", None, "bottleneck", "full", "lora"]
+    sampling = td.Sampling(max_tokens=10)
+    alone = [deck.generate([p], a, sampling)[0] for p, a in zip(prompts, adapters, strict=True)]
+    assert deck.generate(prompts, adapters, sampling) == alone
+    assert len(set(alone)) > 3
+
+
+def test_greedy_decoding_of_the_base_is_transformers_own(deck: td.Deck) -> None:
+    ids = torch.tensor([deck.tokenizer("w10 w11 w12\n")["input_ids"]])
+    theirs = deck.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+    ours = deck.generate(["w10 w11 w12"], None, td.Sampling(max_tokens=12))
+    assert ours == [deck.tokenizer.decode(theirs[0, ids.shape[1] :], skip_special_tokens=True)]
+
+
+def test_the_stream_is_the_answer_in_pieces(deck: td.Deck) -> None:
+    sampling = td.Sampling(max_tokens=9)
+    prompts = ["w10 w11", "w20"]
+    pieces = list(deck.stream(prompts, ["lora", None], sampling))
+    answers = ["".join(piece.text for piece in pieces if piece.row == row) for row in range(2)]
+    assert answers == deck.generate(prompts, ["lora", None], sampling)
+    assert [piece.row for piece in pieces if piece.done] in ([0, 1], [1, 0])
+
+
+def test_sampling_repeats_with_its_seed_and_does_not_depend_on_the_batch(deck: td.Deck) -> None:
+    sampling = td.Sampling(max_tokens=12, temperature=1.5, top_p=0.9, top_k=50, seed=3)
+    first = deck.generate(["w10 w11"], "prompt", sampling)
+    assert deck.generate(["w10 w11", "w30 w40 w50"], ["prompt", "lora"], sampling)[0] == first[0]
+    assert deck.generate(["w10 w11"], "prompt", td.Sampling(max_tokens=12, temperature=1.5, seed=4)) != first
+
+
+def test_a_stop_string_ends_the_answer_before_it(deck: td.Deck) -> None:
+    whole = deck.generate(["w10 w11"], "lora", td.Sampling(max_tokens=10))[0]
+    stop = whole.split()[3]
+    cut = deck.generate(["w10 w11"], "lora", td.Sampling(max_tokens=10, stop=(stop,)))[0]
+    assert cut == whole[: whole.index(stop)]
+    streamed = deck.stream(["w10 w11"], "lora", td.Sampling(max_tokens=10, stop=(stop,)))
+    assert "".join(piece.text for piece in streamed) == cut
+
+
+def test_a_repetition_penalty_works_beside_virtual_tokens(deck: td.Deck) -> None:
+    plain = deck.generate(["w10 w11"], "prompt", td.Sampling(max_tokens=16))[0].split()
+    varied = deck.generate(["w10 w11"], "prompt", td.Sampling(max_tokens=16, repetition_penalty=5.0))[0].split()
+    assert len(set(varied)) >= len(set(plain))
+    assert len(set(varied)) == len(varied)
+
+
+@pytest.mark.parametrize("settings", [{"max_tokens": 0}, {"temperature": -1}, {"top_p": 0}, {"stop": ("",)}])
+def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        td.Sampling(**settings)
+
+
+def test_mistakes_are_told(deck: td.Deck) -> None:
+    with pytest.raises(ConfigError, match="a prompt is a text"):
+        deck.generate([""], None)
+    with pytest.raises(ConfigError, match="more than the model's 64 positions"):
+        deck.generate(["w10 " * 70], None)
+    with pytest.raises(ConfigError, match="to generate, load it with"):
+        tiny.deck_of("bert").generate(["w10"], None)
+    long = [Conversation((Message("user", "w10"), Message("assistant", "w20 " * 40)))]
+    with pytest.raises(DataError, match="no answer fits"):
+        GenerateCourse(deck, "lora", td.Generate(max_length=16), dataset(long, long))
+    with pytest.warns(UserWarning, match="1 conversations are left out"):
+        GenerateCourse(deck, "lora", td.Generate(max_length=16), dataset([*long, *chats(3)], chats(3)))
+
+
+def test_no_prompt_stands_on_both_sides_of_a_split() -> None:
+    found = [Conversation((Message("user", f"w{n % 10}"), Message("assistant", f"w{n}"))) for n in range(60)]
+    train, held_out = split_by_prompt(found, 0.2, seed=0)
+    prompts = [{one.messages[0].content for one in side} for side in (train, held_out)]
+    assert not prompts[0] & prompts[1]
+    assert len(prompts[1]) == 2
+    assert len(train) + len(held_out) == 60
+
+
+def test_answer_metrics_are_those_worked_out_by_hand() -> None:
+    # the longest common subsequence of "the cat sat" and "the black cat" is "the cat": 2 * 2 / (3 + 3)
+    assert rouge_l("the cat sat", "The black cat") == pytest.approx(2 / 3)
+    assert rouge_l("很好吃", "真好吃") == pytest.approx(2 / 3)
+    assert rouge_l("", "") == 1
+    assert rouge_l("a", "") == 0
+    found = answer_metrics(["Yes ", "no"], ["yes", "maybe"])
+    assert found["exact_match"] == 0.5
+    assert answer_metrics(["same words"], ["same words"])["chrf"] == pytest.approx(1)
