@@ -120,3 +120,16 @@ def test_widths_are_those_of_the_linears(name: str) -> None:
         assert shapes["k_proj"].out_features == spec.key_value_size
         assert shapes["o_proj"].in_features == spec.query_size
     assert spec.causal == (spec.model_type not in ("bert", "roberta", "distilbert"))
+
+
+def test_a_model_downloaded_from_the_hub_is_known_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "models--someone--else" / "snapshots" / "1234"
+    folder.mkdir(parents=True)
+    (tmp_path / "models--someone--else" / "refs").mkdir()
+    (tmp_path / "models--someone--else" / "refs" / "main").write_text("1234")
+    config = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+              "intermediate_size": 3072, "vocab_size": 30522}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model = find_planned_model("someone/else")
+    assert (model.parameters, model.reference) == (109_482_240, "someone/else")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import psutil
 
@@ -39,33 +40,10 @@ def calibrate(machine: Machine, model: PlannedModel, setup: Setup) -> Profile:
     if setup.four_bit:
         raise ConfigError(say("plan --measured does not measure 4-bit bases; leave out qlora"))
     tell(say("measuring {method} on {model}: a few real steps ...", method=setup.method.kind, model=model.name))
-    busy = psutil.cpu_percent(interval=0.5)
-    if busy > BUSY_PERCENT:
-        tell(
-            say(
-                "note: {text}",
-                text=say(
-                    "other programs take {busy:.0f} % of this machine; measured steps will be too slow", busy=busy
-                ),
-            )
-        )
     began = time.perf_counter()
-    request = json.dumps(
-        {
-            "model": model.reference,
-            "method": {"kind": setup.method.kind, **plain_settings(setup)},
-            "generate": setup.generate,
-        }
-    )
-    child = subprocess.run(
-        [sys.executable, "-m", "tunedeck.training.calibrate", request], capture_output=True, text=True, check=False
-    )
-    if child.returncode != 0:
-        reason = next(reversed(child.stderr.strip().splitlines()), str(child.returncode))
-        raise TrainingError(say("the measuring run failed: {reason}", reason=reason))
-    found = json.loads(child.stdout.strip().splitlines()[-1])
-    if "error" in found:
-        raise TrainingError(say("the measuring run failed: {reason}", reason=found["error"]))
+    found = _measured(json.dumps(
+        {"model": model.reference, "method": {"kind": setup.method.kind, **plain_settings(setup)}, "generate": setup.generate}
+    ))  # fmt: skip
     calibration = _calibration(model, setup, found)
     old = read_profile(machine)
     profile = Profile(
@@ -89,9 +67,27 @@ def calibrate(machine: Machine, model: PlannedModel, setup: Setup) -> Profile:
     return profile
 
 
-def _calibration(model: PlannedModel, setup: Setup, found: dict[str, object]) -> Calibration:
+def _measured(request: str) -> dict[str, Any]:
+    """The rates and points that a measuring process prints."""
+    busy = psutil.cpu_percent(interval=0.5)
+    if busy > BUSY_PERCENT:
+        text = say("other programs take {busy:.0f} % of this machine; measured steps will be too slow", busy=busy)
+        tell(say("note: {text}", text=text))
+    child = subprocess.run(
+        [sys.executable, "-m", "tunedeck.training.calibrate", request], capture_output=True, text=True, check=False
+    )
+    if child.returncode != 0:
+        reason = next(reversed(child.stderr.strip().splitlines()), str(child.returncode))
+        raise TrainingError(say("the measuring run failed: {reason}", reason=reason))
+    found: dict[str, Any] = json.loads(child.stdout.strip().splitlines()[-1])
+    if "error" in found:
+        raise TrainingError(say("the measuring run failed: {reason}", reason=found["error"]))
+    return found
+
+
+def _calibration(model: PlannedModel, setup: Setup, found: dict[str, Any]) -> Calibration:
     """The laws through the measured points."""
-    measured = [(int(r), int(t), float(s), float(b)) for r, t, s, b in found["points"]]  # type: ignore[attr-defined]
+    measured = [(int(r), int(t), float(s), float(b)) for r, t, s, b in found["points"]]
     rows, tokens, seconds, _ = measured[-1]
     flops = rows * tokens * training_flops_per_token(_at(setup, rows, tokens))
     extra = setup.width - setup.tokens  # virtual tokens, which the engine's own count leaves out

@@ -70,7 +70,8 @@ def demo(
 
     began = time.perf_counter()
     for part in (MODEL, DATA):
-        fetch(all_bundles()[part.removeprefix("bundled:")])
+        if part.startswith("bundled:"):
+            fetch(all_bundles()[part.removeprefix("bundled:")])
     for name, flags in METHODS.items():
         sizes = ["--train-size", str(train_size), "--eval-size", str(eval_size), "--epochs", f"{epochs:g}"]
         _run(["train", "--model", MODEL, "--data", DATA, *flags, *sizes, "--out", str(out / name), "--overwrite"])

@@ -146,7 +146,7 @@ def _cells(row: DeployRow, wide: bool) -> list[str]:
 
 def _tell_money(service: Service, rate: float | None, best: DeployRow, against: dict[str, float | None]) -> None:
     """The cheapest row in sentences: what it costs, one base against separate ones, and when it pays."""
-    from tunedeck.planner.deploy import cost_per_1000, even_hours_per_day, even_requests_per_day, training_days
+    from tunedeck.planner.deploy import cost_per_1000
 
     name, currency = best.offer.gpu.name, best.offer.currency
     if best.per_million_tokens is not None:
@@ -160,6 +160,14 @@ def _tell_money(service: Service, rate: float | None, best: DeployRow, against: 
         tell(say("{count} adapters on one base: {one:,.0f} {currency} a month; as {count} deployments: {many:,.0f} on {cards} cards",
                  count=service.adapters, one=best.month.expected, currency=currency, many=best.separate_month.expected,
                  cards=best.separate_cards))  # fmt: skip
+    _tell_comparisons(service, best, against)
+
+
+def _tell_comparisons(service: Service, best: DeployRow, against: dict[str, float | None]) -> None:
+    """When the deployment has cost as much as the training, and when it beats paying per token or per hour."""
+    from tunedeck.planner.deploy import even_hours_per_day, even_requests_per_day, training_days
+
+    name = best.offer.gpu.name
     if (cost := against["training_cost"]) is not None:
         tell(
             say("after {days:.1f} days the deployment has cost as much as the training", days=training_days(best, cost))

@@ -35,6 +35,8 @@ def replacing_folder(target: Path) -> Iterator[Path]:
                     file.chmod(0o666 & ~_umask())  # safetensors makes its files readable to their owner alone
                     _flush(file)
             _swap(staging, target)
+        except StorageError as error:
+            raise StorageError(str(error).replace(str(staging), str(target))) from error
         finally:
             if staging is not None:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -74,12 +76,13 @@ def _swap(staging: Path, target: Path) -> None:
     if not target.is_dir() or target.is_symlink():
         raise StorageError(say("{path} exists and is not a folder; choose another place", path=target))
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    target.rename(old / target.name)
     try:
-        staging.rename(target)
-    except OSError:
-        (old / target.name).rename(target)
-        raise
+        target.rename(old / target.name)
+        try:
+            staging.rename(target)
+        except OSError:
+            (old / target.name).rename(target)
+            raise
     finally:
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)

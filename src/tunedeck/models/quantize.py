@@ -59,7 +59,7 @@ def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: tor
     A layer that its model keeps in float32, or of a class of its own, is left as it is. Raises ModelError when the
     checkpoint is quantised already or has no layer to pack.
     """
-    if getattr(cast(Any, model).config, "quantization_config", None) is not None:
+    if not all(parameter.is_floating_point() for parameter in model.parameters()):
         raise ModelError(say("this checkpoint is quantised already; leave quantize out, or take one that is not"))
     kept = {*(getattr(model, "_keep_in_fp32_modules", None) or ())}
     pack = _nf4 if scheme == "nf4" else _int8

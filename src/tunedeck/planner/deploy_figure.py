@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tunedeck.core.errors import ConfigError, StorageError
 from tunedeck.core.messages import say
@@ -48,13 +49,16 @@ def draw(path: Path, rows: Sequence[DeployRow], service: Service, token_price: f
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(fontsize=8, frameon=False)
     figure.tight_layout()
+    _save(path, figure)
+    pyplot.close(figure)
+
+
+def _save(path: Path, figure: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     except (OSError, ValueError) as error:
         raise StorageError(say("cannot write the figure {path}: {reason}", path=path, reason=error)) from error
-    finally:
-        pyplot.close(figure)
 
 
 def _cheapest(rows: Sequence[DeployRow]) -> list[DeployRow]:

@@ -205,8 +205,7 @@ def trainable_bytes(setup: Setup) -> tuple[float, float, float, float]:
 def stored_bytes(setup: Setup) -> float:
     """Activations kept from forward to backward. With checkpointing each layer keeps its input alone: b·h per token."""
     spec = setup.spec
-    below = setup.spec.num_layers - layers_with_backward(setup)
-    layers = spec.num_layers - below
+    layers = layers_with_backward(setup)
     hidden_bytes = 4 if setup.stack.float32_hidden else setup.number_bytes
     if setup.checkpointing:
         return float(setup.batch_tokens * layers * hidden_bytes * spec.hidden_size)
@@ -268,10 +267,8 @@ def _trained_inputs(setup: Setup) -> float:
 def layers_with_backward(setup: Setup) -> int:
     """Layers that gradients pass through: those from the lowest trained one up (peft#1469: below it nothing is kept)."""
     spec, method = setup.spec, setup.method
-    if isinstance(method, FullConfig):
-        return {"all": spec.num_layers, "head": 0}.get(str(method.layers), 0) or (
-            method.layers if isinstance(method.layers, int) else 0
-        )
+    if isinstance(method, FullConfig) and method.layers != "all":
+        return method.layers if isinstance(method.layers, int) else 0
     if isinstance(method, LoraConfig) and method.layers_to_transform is not None:
         return spec.num_layers - min(method.layers_to_transform)
     if isinstance(method, BottleneckConfig):

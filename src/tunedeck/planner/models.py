@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ from tunedeck.core.messages import nearest, say
 from tunedeck.core.model_spec import ModelSpec
 from tunedeck.core.toml import parse_toml
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LENGTH_KEYS = ("max_position_embeddings", "seq_length", "n_positions")
 
 
@@ -55,9 +57,12 @@ def find_planned_model(reference: str) -> PlannedModel:
             return _planned(name, exact, row["config"], row["source"])
     path = Path(wanted).expanduser()
     config = path / "config.json" if path.is_dir() else path
-    if config.is_file():
+    if config.is_file() and config.suffix == ".json":
         folder = config.parent.resolve()
         return _planned(folder.name, str(folder), _read_config(config), str(config))
+    cached = _in_hub_cache(wanted.removeprefix("hf:"))
+    if cached is not None:
+        return _planned(wanted.rpartition("/")[2], wanted, _read_config(cached), str(cached))
     if path.is_dir():
         raise ModelError(
             say("{path} has no config.json; give a folder or a file with a transformers config", path=wanted)
@@ -73,6 +78,16 @@ def find_planned_model(reference: str) -> PlannedModel:
 def _planned(name: str, reference: str, config: Mapping[str, Any], source: str) -> PlannedModel:
     lengths = (config[key] for key in LENGTH_KEYS if isinstance(config.get(key), int))
     return PlannedModel(name, reference, ModelSpec.from_config(config), next(lengths, None), source)
+
+
+def _in_hub_cache(hub_id: str) -> Path | None:
+    """The config.json of a model that was downloaded from the hub before."""
+    if not HUB_ID.fullmatch(hub_id):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(hub_id, "config.json")
+    return Path(found) if isinstance(found, str) else None
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -19,7 +19,9 @@ LAUNCH_S_PER_LAYER = 3.3e-3  # a layer forward and backward however few tokens t
 RECOMPUTED_LAUNCH = 1.25  # the same with checkpointing, which launches the forward twice
 FOUR_BIT_LAUNCH = 2.6  # and where each linear is dequantised first (Qwen README: QLoRA's floor is 2 to 3 times LoRA's)
 JOIN = 3  # exponent that joins floor and arithmetic: the larger wins, both count where they meet
-LORA_COST = 1.12  # all-attention LoRA against the bare linears: two thin products and an addition around each
+LORA_COST = (
+    1.12  # LoRA on 4 of a layer's 7 linears against none: two thin products and an addition around each (fms rows)
+)
 FOUR_BIT_COST = 1.04  # dequantising before each product, large micro-batches
 OPTIMIZER_BYTES = (
     60  # traffic of an AdamW step per trainable parameter (50 on PEFT's L40S rows, 72 to 77 on fms's A100 rows)
@@ -92,5 +94,5 @@ def _method_cost(setup: Setup) -> float:
     cost *= UPCAST_COST if setup.stack.float32_hidden else 1.0
     if isinstance(setup.method, LoraConfig):
         adapted = setup.facts.adapted / len(setup.spec.linears)
-        cost *= 1 + (LORA_COST - 1) * adapted * 7 / 4
+        cost *= 1 + (LORA_COST - 1) * adapted / (4 / 7)
     return cost

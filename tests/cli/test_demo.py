@@ -1,0 +1,33 @@
+"""The demo, on a tiny model and a tiny file: trains, compares, mixes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+
+from tunedeck.cli import demo
+
+
+def test_the_demo_trains_four_methods_and_mixes_them_in_one_batch(
+    tunedeck: Callable[..., object], words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "MODEL", tiny.folder_of("bert", "classifier"))
+    monkeypatch.setattr(demo, "DATA", str(words))
+    said = tunedeck("demo", "--train-size", 60, "--eval-size", 10, "--epochs", 1, "--out", tmp_path / "demo")
+    assert said.code == 0, said.err
+    result = json.loads((tmp_path / "demo" / "comparison.json").read_text())
+    rows = {row["name"]: row for row in result["rows"]}
+    assert set(rows) == {"lora", "bottleneck", "prompt-tuning", "head"}
+    # rank 8 on query and value of two layers of width 32, and a head of three labels
+    assert rows["lora"]["method_parameters"] == 2 * 2 * 8 * (32 + 32)
+    assert rows["head"]["method_parameters"] == 0
+    assert rows["head"]["trainable_parameters"] == 3 * 32 + 3
+    assert rows["prompt-tuning"]["method_parameters"] == 8 * 32
+    assert all(row["train_s"] > 0 and row["peak_memory_bytes"] > 1e6 and row["disk_bytes"] > 0 for row in rows.values())
+    assert [one["adapter"] for one in result["mixed_batch"]] == list(rows)
+    assert "$ tunedeck train" in said.err
+    assert "accuracy" in said.out
