@@ -1,6 +1,6 @@
 """Predictions of `tunedeck plan --measured` against real steps at lengths and batch sizes that were not measured.
 
-    python bench/planner_this_machine.py [--out PATH] [--models NAME ...]
+    python bench/planner_this_machine.py [--out PATH] [--models NAME ...] [--methods NAME ...]
 
 For each model and method: a calibration as `--measured` takes it, then the same method in a new process at other points.
 On a machine that others use too, set OMP_NUM_THREADS=1: two threads of which one waits for its core measure the others.
@@ -68,8 +68,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--models", nargs="*", default=list(OTHERS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
     arguments = parser.parse_args()
-    rows = [row for model in arguments.models for name in METHODS for row in examine(model, name)]
+    rows = [row for model in arguments.models for name in arguments.methods for row in examine(model, name)]
     for reading in ("time_error", "memory_error"):
         errors = [abs(row[reading]) for row in rows]
         print(f"{reading}: median {statistics.median(errors):.1%}, worst {max(errors):.1%}, {len(errors)} points")

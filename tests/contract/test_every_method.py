@@ -42,12 +42,6 @@ NATIVE = (
     *("bert", "roberta", "xlm-roberta", "distilbert", "modernbert", "llama", "mistral", "qwen2", "qwen3"),
     *("gemma", "gemma2", "gemma3_text", "gpt2", "glm", "glm4"),
 )
-REFUSED_AS_YET = pytest.param(
-    "gemma2",
-    marks=pytest.mark.xfail(
-        raises=td.TunedeckError, strict=True, reason="models/load.py asks it for sdpa, which it lacks"
-    ),
-)
 FOUR_LABELS = ("n", "e", "s", "w")
 
 
@@ -171,7 +165,7 @@ def test_the_parameter_count_follows_from_the_config_alone(model_type: str, form
 
 
 @pytest.mark.parametrize("config", [td.LoraConfig(), td.LoraConfig(target_modules="all-linear"), td.FullConfig()])
-@pytest.mark.parametrize("model_type", [REFUSED_AS_YET if name == "gemma2" else name for name in NATIVE])
+@pytest.mark.parametrize("model_type", NATIVE)
 def test_the_parameter_count_holds_on_every_architecture(model_type: str, config: MethodConfig, tmp_path: Path) -> None:
     tiny_model(model_type, "classifier").save_pretrained(tmp_path)
     deck = td.Deck.load(str(tmp_path), td.Classify(labels=LABELS), dtype="float32")

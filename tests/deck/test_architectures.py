@@ -23,7 +23,7 @@ KINDS: dict[str, MethodConfig] = {
 }
 CLASSIFIERS = (
     *("bert", "roberta", "xlm-roberta", "distilbert", "modernbert"),
-    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "gpt2", "glm", "glm4"),
+    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2", "glm", "glm4"),
 )
 CAUSAL = ("llama", "qwen3", "gemma3_text", "gpt2")
 MODELS = [*((name, "classifier") for name in CLASSIFIERS), *((name, "causal") for name in CAUSAL)]

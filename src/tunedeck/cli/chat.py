@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunedeck.cli.console import tell
-from tunedeck.cli.opening import open_deck
+from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck, packing
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.messages import listing, nearest, say
 
@@ -31,6 +31,8 @@ def chat(
     repetition_penalty: Annotated[float, typer.Option(help=say("above 1, repetition is less likely"))] = 1.1,
     seed: Annotated[int, typer.Option(help=say("repeats a conversation"))] = 0,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+    quantize: QuantizeFlag = None,
+    trust_remote_code: TrustFlag = False,
 ) -> None:
     """Talk to a base and its adapters, switching between them with /adapter NAME."""
     import tunedeck as td
@@ -39,9 +41,16 @@ def chat(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, seed=seed
     )
     if adapter:
-        deck, names = open_deck(adapter, model, dtype)
+        deck, names = open_deck(adapter, model, dtype, quantize=quantize, trust_remote_code=trust_remote_code)
     else:
-        deck, names = td.Deck.load(model or "bundled:smollm2-135m-instruct", td.Generate(), dtype=dtype), []  # type: ignore[arg-type]
+        names = []
+        deck = td.Deck.load(
+            model or "bundled:smollm2-135m-instruct",
+            td.Generate(),
+            dtype=dtype,  # type: ignore[arg-type]
+            quantize=packing(quantize),  # type: ignore[arg-type]
+            trust_remote_code=trust_remote_code,
+        )
     _talk(deck, names, system, sampling)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from tunedeck.cli.console import print_json, print_table
-from tunedeck.cli.opening import open_deck
+from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck
 from tunedeck.core.messages import say
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help=say("at most so many conversations"))] = None,
     with_base: Annotated[bool, typer.Option("--with-base", help=say("the bare base too"))] = False,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+    quantize: QuantizeFlag = None,
+    trust_remote_code: TrustFlag = False,
     any_base: Annotated[
         bool, typer.Option("--any-base", help=say("insist on another base than it was trained on"))
     ] = False,
@@ -38,7 +40,7 @@ def evaluate(
     """Evaluate saved adapters on data they have not been trained on."""
     from tunedeck.data.settings import DataSettings
 
-    deck, names = open_deck(adapter, model, dtype, any_base)
+    deck, names = open_deck(adapter, model, dtype, any_base, quantize=quantize, trust_remote_code=trust_remote_code)
     settings = DataSettings(
         train=data,
         text=text,

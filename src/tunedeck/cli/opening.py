@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
@@ -12,12 +14,27 @@ if TYPE_CHECKING:
     from tunedeck.deck.deck import Deck
 
 
+QuantizeFlag: TypeAlias = Annotated[
+    str | None, typer.Option("--quantize", help=say("nf4, int8 or none; as the adapter was trained by default"))
+]
+TrustFlag: TypeAlias = Annotated[
+    bool, typer.Option("--trust-remote-code", help=say("run code that comes with a model; off by default"))
+]
+
+
 def open_deck(
-    folders: list[Path], model: str | None, dtype: str = "auto", any_base: bool = False, kind: str = "classify"
+    folders: list[Path],
+    model: str | None,
+    dtype: str = "auto",
+    any_base: bool = False,
+    kind: str = "classify",
+    quantize: str | None = None,
+    trust_remote_code: bool = False,
 ) -> tuple[Deck, list[str]]:
     """A deck with the adapters in `folders`, and their names; the base is `model`, or the one the first adapter names.
 
-    `kind` is the task of a folder that names none. Two folders of the same name get numbers. Raises what Deck.load and load_adapter raise.
+    `kind` is the task of a folder that names none; `quantize` "none" leaves the base unpacked, None packs it as the first
+    adapter's was. Two folders of the same name get numbers. Raises what Deck.load and load_adapter raise.
     """
     import tunedeck as td
     from tunedeck.formats.folder import base_of, detect_format
@@ -31,13 +48,25 @@ def open_deck(
         raise ConfigError(say("{path} does not say which base it belongs to; name it with --model", path=folders[0]))
     manifest = read_manifest(folders[0])
     task = task_of(manifest.task if manifest else {"kind": kind})
-    deck = td.Deck.load(reference, task, dtype=dtype)  # type: ignore[arg-type]
+    trained_on = manifest.base.quantize if manifest else None
+    deck = td.Deck.load(
+        reference,
+        task,
+        dtype=dtype,  # type: ignore[arg-type]
+        quantize=trained_on if quantize is None else packing(quantize),  # type: ignore[arg-type]
+        trust_remote_code=trust_remote_code,
+    )
     names: list[str] = []
     for folder in folders:
         plain = adapter_name(folder)
         name = plain if plain not in names else f"{plain}-{len(names) + 1}"
         names.append(deck.load_adapter(folder, name, any_base=any_base))
     return deck, names
+
+
+def packing(quantize: str | None) -> str | None:
+    """What `--quantize` asks of a base: none is no packing."""
+    return None if quantize == "none" else quantize
 
 
 def adapter_name(folder: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tunedeck.cli.console import print_json, print_table
-from tunedeck.cli.opening import open_deck
+from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck
 from tunedeck.core.errors import DataError
 from tunedeck.core.messages import say
 
@@ -23,6 +23,8 @@ def predict(
     encoding: Annotated[str, typer.Option(help=say("encoding of the file, such as gb18030"))] = "utf-8",
     model: Annotated[str | None, typer.Option(help=say("the base; the one the adapter names by default"))] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+    quantize: QuantizeFlag = None,
+    trust_remote_code: TrustFlag = False,
     any_base: Annotated[
         bool, typer.Option("--any-base", help=say("insist on another base than it was trained on"))
     ] = False,
@@ -32,7 +34,7 @@ def predict(
     if not adapter:
         raise DataError(say('name an adapter folder: tunedeck predict --adapter runs/NAME/adapter "a text"'))
     asked = texts_to_answer(texts, file, text, encoding)
-    deck, names = open_deck(adapter, model, dtype, any_base)
+    deck, names = open_deck(adapter, model, dtype, any_base, quantize=quantize, trust_remote_code=trust_remote_code)
     answers = deck.predict(asked * len(names), adapter=[name for name in names for _ in asked])
     rows = [
         {

@@ -189,35 +189,26 @@ class Deck:
         `logits` are for the caller's own positions, (batch, seq, vocab) or (batch, labels), in the caller's order;
         labels that a row's adapter does not have are -inf. A bare model's `last_hidden_state` is (batch, seq, hidden).
         """
-        with self._router.lock:  # an adapter that another thread removes stays until these rows are done
-            return self._run(input_ids, attention_mask, token_type_ids, self.adapters_of_rows(adapter, len(input_ids)))
-
-    def _run(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        token_type_ids: torch.Tensor | None,
-        names: Sequence[str | None],
-    ) -> Any:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         inputs = Inputs(input_ids, mask, token_type_ids)
-        grouping = group_rows(names)
-        if grouping.order is not None:
-            inputs = inputs.rows(grouping.order.to(input_ids.device))
-        used = [self._adapters.get(segment.adapter or "") for segment in grouping.segments]
-        output = run_segments(
-            self.model,
-            self._router,
-            inputs,
-            grouping.segments,
-            [adapter.built.virtual_tokens if adapter else 0 for adapter in used],
-            [adapter.built.weights if adapter else {} for adapter in used],
-            self.positions,
-        )
-        if grouping.inverse is not None:
-            answer = output[answer_name(output)]
-            output = with_answer(output, answer[grouping.inverse.to(answer.device)])
-        return output
+        with self._router.lock:  # an adapter that another thread removes stays until these rows are done
+            grouping = group_rows(self.adapters_of_rows(adapter, len(input_ids)))
+            if grouping.order is not None:
+                inputs = inputs.rows(grouping.order.to(input_ids.device))
+            used = [self._adapters.get(segment.adapter or "") for segment in grouping.segments]
+            output = run_segments(
+                self.model,
+                self._router,
+                inputs,
+                grouping.segments,
+                [adapter.built.virtual_tokens if adapter else 0 for adapter in used],
+                [adapter.built.weights if adapter else {} for adapter in used],
+                self.positions,
+            )
+        if grouping.inverse is None:
+            return output
+        answer = output[answer_name(output)]
+        return with_answer(output, answer[grouping.inverse.to(answer.device)])
 
     def call(self, adapters: Sequence[str | None], inputs: Mapping[str, Any]) -> Any:
         """The model's output for inputs as they stand: virtual token ids and positions are the caller's.

@@ -216,6 +216,14 @@ def _told_as_model_error(source: ModelSource) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                say(
+                    "{model} brings code of its own, which is not run unless you say so; read it, then pass "
+                    "trust_remote_code=True (--trust-remote-code)",
+                    model=source.reference,
+                )
+            ) from error
         reason = str(error).strip().split("\n")[0]
         if Path(source.location).is_dir():
             text = say("cannot load the model in {path}: {reason}", path=source.location, reason=reason)

@@ -152,17 +152,18 @@ def run_training(config: RunConfig, out: Path, tell: Callable[[str], None], prog
 
 def _packed(deck: Deck) -> str:
     """What a quantised base takes, part by part."""
-    parts = {part.name: part.bytes / 1e6 for part in deck.base_parts()}
-    whole = sum(part.parameters for part in deck.base_parts()) * 2 / 1e6
-    linears = next(part.parameters for part in deck.base_parts() if part.name == "linears") * 2 / 1e6
+    parts = {part.name: part for part in deck.base_parts()}
     return say(
         "the base in {scheme} takes {total:.1f} MB ({whole:.1f} in 16 bits): linears {linears:.1f} MB ({plain:.1f} in 16 bits), "
         "embeddings {embeddings:.1f} MB, head {head:.1f} MB, other {other:.1f} MB",
         scheme=deck.base.quantize,
-        total=sum(parts.values()),
-        whole=whole,
-        plain=linears,
-        **parts,
+        total=sum(part.bytes for part in parts.values()) / 1e6,
+        whole=sum(part.parameters for part in parts.values()) * 2 / 1e6,
+        linears=parts["linears"].bytes / 1e6,
+        plain=parts["linears"].parameters * 2 / 1e6,
+        embeddings=parts["embeddings"].bytes / 1e6,
+        head=parts["head"].bytes / 1e6,
+        other=parts["other"].bytes / 1e6,
     )
 
 
