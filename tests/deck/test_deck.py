@@ -238,9 +238,10 @@ def test_labels_must_tell_apart(labels: tuple[str, ...], message: str) -> None:
         deck_of("bert").add("law", td.LoraConfig(), labels=labels)
 
 
-def test_a_language_model_predicts_no_classes() -> None:
-    with pytest.raises(ConfigError, match="predict answers classification"):
-        deck_of("llama", "causal").predict(["w10"])
+def test_a_language_model_answers_with_text() -> None:
+    deck = deck_of("llama", "causal")
+    deck.tokenizer.eos_token = "[SEP]"
+    assert deck.predict(["w10"]) == deck.generate(["w10"])
 
 
 def test_a_summary_counts_sites_and_tensors() -> None:

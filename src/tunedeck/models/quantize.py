@@ -7,6 +7,7 @@ Linear4bit and our Int8Linear; sites, hooks and adapters see linear layers as be
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,9 +19,11 @@ from torch import nn
 from tunedeck.core.errors import ModelError
 from tunedeck.core.messages import listing, say
 from tunedeck.methods.int8 import Int8Linear
-from tunedeck.methods.linears import is_conv1d, linears_in_layers
+from tunedeck.methods.linears import is_conv1d, linear_shape, linears_in_layers
 
 Quantize = Literal["nf4", "int8"]
+_NF4_BLOCK = 64
+"""Weights that share a scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +59,51 @@ def check_scheme(scheme: str | None) -> None:
 def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: torch.dtype, device: torch.device) -> None:
     """Pack the linears inside the layers, one after another, for computing in `dtype`; the rest moves to `dtype`.
 
-    A layer that its model keeps in float32, or of a class of its own, is left as it is. Raises ModelError when the
-    checkpoint is quantised already or has no layer to pack.
+    Warns when a layer cannot be packed. Raises ModelError when the checkpoint is quantised already or none can be.
     """
     if not all(parameter.is_floating_point() for parameter in model.parameters()):
         raise ModelError(say("this checkpoint is quantised already; leave quantize out, or take one that is not"))
-    kept = {*(getattr(model, "_keep_in_fp32_modules", None) or ())}
-    pack = _nf4 if scheme == "nf4" else _int8
-    count = 0
-    for path in linears_in_layers(model, prefix):
-        module = model.get_submodule(path)
-        if kept.intersection(path.split(".")) or (type(module) is not nn.Linear and not is_conv1d(module)):
+    paths = linears_in_layers(model, prefix)
+    left = [path for path in paths if not _can_pack(model, path, scheme)]
+    if len(left) == len(paths):
+        raise ModelError(say("quantize found no linear layer to pack in this model; leave it out"))
+    if left:
+        warnings.warn(
+            say(
+                "{count} of {total} linear layers are not packed, such as {path}: {scheme} cannot take their shape, or the "
+                "model computes them in a way of its own",
+                count=len(left),
+                total=len(paths),
+                path=left[0],
+                scheme=scheme,
+            ),
+            stacklevel=4,
+        )
+    pack = _nf4 if scheme == "nf4" else Int8Linear
+    for path in paths:
+        if path in left:
             continue
+        module = model.get_submodule(path)
         weight = cast(torch.Tensor, module.weight).detach()
         weight = weight.T.contiguous() if is_conv1d(module) else weight
         bias = cast("torch.Tensor | None", module.bias)
-        model.set_submodule(
-            path, pack(weight.to(device, dtype), None if bias is None else bias.detach().to(device, dtype))
-        )
-        count += 1
-    if count == 0:
-        raise ModelError(say("quantize found no linear layer to pack in this model; leave it out"))
+        bias = None if bias is None else bias.detach().to(device, dtype)
+        model.set_submodule(path, pack(weight.to(device, dtype), bias).eval())
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
     model.to(device)
+
+
+def _can_pack(model: nn.Module, path: str, scheme: Quantize) -> bool:
+    """Whether a linear is a plain one that its model does not keep in float32, with rows that the scheme takes.
+
+    bitsandbytes 0.50.2 unpacks NF4 wrongly on a CPU where rows are a multiple of 16 but not of its blocks of 64.
+    """
+    module = model.get_submodule(path)
+    plain = type(module) is nn.Linear or is_conv1d(module)
+    kept = set(getattr(model, "_keep_in_fp32_modules", None) or ()).intersection(path.split("."))
+    return plain and not kept and (scheme != "nf4" or linear_shape(module)[0] % _NF4_BLOCK == 0)
 
 
 def _nf4(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
@@ -96,7 +119,7 @@ def _nf4(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
     # Else the first batch without gradients repacks the weight in place for a CPU kernel that computes in bfloat16 alone and
     # has no backward pass: what is trained after a prediction would lose its gradients without a word.
     linear.support_avx512bf16_for_cpu = False
-    return cast(nn.Module, linear.eval())
+    return cast(nn.Module, linear)
 
 
 def import_bitsandbytes() -> Any:
@@ -109,10 +132,6 @@ def import_bitsandbytes() -> Any:
     finally:
         logger.setLevel(level)
     return bitsandbytes
-
-
-def _int8(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
-    return Int8Linear(weight, bias).eval()
 
 
 def dense_weight(module: nn.Module) -> torch.Tensor:
