@@ -127,7 +127,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def fingerprint(model: nn.Module, untrained: tuple[str, ...]) -> str:
-    """sha256 over names, shapes and evenly spaced values (as bfloat16) of the base's tensors, its head left out.
+    """sha256 over names, shapes and evenly spaced values (as bfloat16) of the base's tensors, head and pooler left out.
 
     The same for every task class and precision the base is loaded with, packed or not: it is taken before packing.
     """
@@ -135,7 +135,7 @@ def fingerprint(model: nn.Module, untrained: tuple[str, ...]) -> str:
     base = cast(nn.Module, cast(Any, model).base_model)
     skipped = {name.removeprefix(f"{cast(Any, model).base_model_prefix}.") for name in untrained}
     for name, tensor in sorted(base.named_parameters()):
-        if name in skipped:
+        if name in skipped or name.startswith("pooler."):
             continue
         flat = tensor.detach().flatten()
         step = max(1, flat.numel() // _SAMPLES_PER_TENSOR)

@@ -47,6 +47,8 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
     kept = len(train) + (len(evaluation) if held_out is None else 0)
     if not train or not evaluation:
         raise DataError(say("{source} leaves nothing to train on or nothing to evaluate on", source=settings.train))
+    train = _fewer(train, settings.train_size, settings.split_seed)
+    evaluation = _fewer(evaluation, settings.eval_size, settings.split_seed)
     description = say(
         "{source}: {train} {form} to train on, {held_out} {held_out_form} held out, {left_out} repeats or texts alone "
         "with their label left out",
@@ -57,8 +59,6 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
         held_out_form=form_of(evaluation[0]),
         left_out=len(found) - kept,
     )
-    train = _fewer(train, settings.train_size, settings.split_seed)
-    evaluation = _fewer(evaluation, settings.eval_size, settings.split_seed)
     best_by = "spearman" if isinstance(evaluation[0], Scored) else None
     return Dataset(settings.train, train, evaluation, _digest(train), description, best_by=best_by)
 
