@@ -66,13 +66,13 @@ def head_paths(base: LoadedBase) -> tuple[str, ...]:
 def new_head(base: LoadedBase, num_labels: int) -> dict[str, nn.Module]:
     """Fresh float32 copies of the base's head modules, by path.
 
-    The base's own values where the number of labels is the same, else a new last layer (normal, transformers'
-    initializer_range).
+    The base's own values where the number of labels is the same, else a new last layer (normal, with the config's
+    initializer_range, 0.02 where it has none).
     """
     head = {path: copy_of(base.model.get_submodule(path)) for path in head_paths(base)}
     old = cast(int, cast(Any, base.model).config.num_labels)
     if num_labels != old:
-        _resize(head, old, num_labels, cast(Any, base.model).config.initializer_range)
+        _resize(head, old, num_labels, cast(Any, base.model).config.to_dict().get("initializer_range", 0.02))
     return head
 
 

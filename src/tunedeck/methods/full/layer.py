@@ -24,7 +24,8 @@ def build(base: Base, config: MethodConfig) -> Built:
         name: p for name, p in base.model.named_parameters() if name.startswith(start) and not name.startswith(head)
     }
     if isinstance(config.layers, int):
-        named = _top_layers(named, config, cast(Any, base.model).config.num_hidden_layers)
+        total = base.spec.num_layers if base.spec else cast(Any, base.model).config.num_hidden_layers
+        named = _top_layers(named, config, total)
     packed = next((name for name, p in named.items() if not p.is_floating_point()), None)
     if packed is not None:
         raise TargetError(

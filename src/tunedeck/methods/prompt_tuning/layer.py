@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from tunedeck.core.errors import ConfigError, UnsupportedKindError
+from tunedeck.core.errors import ConfigError, TargetError, UnsupportedKindError
 from tunedeck.core.messages import say
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
@@ -69,6 +69,8 @@ class TokenEmbedding:
 def build(base: Base, config: MethodConfig) -> Built:
     """The virtual tokens of one adapter, named `prompt`."""
     assert isinstance(config, PromptTuningConfig)
+    if cast(Any, base.model).config.is_encoder_decoder:
+        raise TargetError(say("prompt tuning is not supported on encoder-decoder models; use lora"))
     path, embedding = _token_embedding(base.model)
     layer = PromptLayer(_initial(embedding, config, base.tokenize))
     return Built(
