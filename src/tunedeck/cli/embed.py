@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tunedeck.cli.console import tell
-from tunedeck.cli.opening import open_deck
+from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck, packing
 from tunedeck.cli.predict import texts_to_answer
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
+
+if TYPE_CHECKING:
+    from tunedeck.deck.deck import Deck
 
 ENDINGS = (".npy", ".jsonl")
 
@@ -28,6 +31,8 @@ def embed(
     model: Annotated[str | None, typer.Option(help=say("the base; the one the adapter names by default"))] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
     any_base: Annotated[bool, typer.Option("--any-base", help=say("insist on another base than it was trained on"))] = False,
+    quantize: QuantizeFlag = None,
+    trust_remote_code: TrustFlag = False,
 ) -> None:  # fmt: skip
     """Make vectors of texts."""
     if out is not None and out.suffix not in ENDINGS:
@@ -35,18 +40,28 @@ def embed(
     if adapter is None and model is None:
         raise ConfigError(say('name an adapter folder or a base: tunedeck embed --adapter runs/NAME/adapter "a text"'))
     asked = texts_to_answer(texts, file, text, encoding)
-    import tunedeck as td
-
     if adapter is not None:
-        deck, (name,) = open_deck([adapter], model, dtype, any_base, kind="embed")
+        deck, (name,) = open_deck([adapter], model, dtype, any_base, "embed", quantize, trust_remote_code)
     else:
-        deck, name = td.Deck.load(model or "", td.Embed(), dtype=dtype), None  # type: ignore[arg-type]
+        deck, name = _bare(model or "", dtype, packing(quantize), trust_remote_code), None
     vectors = deck.embed(asked, name, as_query=as_query)
     if out is None:
         print(_lines(asked, vectors), end="")
         return
     _write(out, asked, vectors)
     tell(say("wrote {path}: {rows} vectors of {size}", path=out, rows=len(vectors), size=vectors.shape[1]))
+
+
+def _bare(model: str, dtype: str, quantize: str | None, trust_remote_code: bool) -> Deck:
+    import tunedeck as td
+
+    return td.Deck.load(
+        model,
+        td.Embed(),
+        dtype=dtype,  # type: ignore[arg-type]
+        quantize=quantize,  # type: ignore[arg-type]
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def _write(out: Path, texts: list[str], vectors: Any) -> None:

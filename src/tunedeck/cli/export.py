@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tunedeck.cli.console import tell
-from tunedeck.cli.opening import open_deck
+from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck
 from tunedeck.core.messages import say
 
 app = typer.Typer(no_args_is_help=True)
@@ -28,10 +28,12 @@ def sentence_transformers(
     any_base: Annotated[
         bool, typer.Option("--any-base", help=say("insist on another base than it was trained on"))
     ] = False,
+    quantize: QuantizeFlag = None,
+    trust_remote_code: TrustFlag = False,
 ) -> None:
     """Merge an embedding adapter into its base and write what sentence-transformers reads."""
     from tunedeck.export.sentence_transformers import save_sentence_transformers
 
-    deck, (name,) = open_deck([adapter], model, dtype, any_base, kind="embed")
+    deck, (name,) = open_deck([adapter], model, dtype, any_base, "embed", quantize, trust_remote_code)
     save_sentence_transformers(deck, name, out)
     tell(say("wrote {path}; load it with: SentenceTransformer({path!r})", path=str(out)))

@@ -55,6 +55,7 @@ class ModelSpec:
     ffn_size: int
     gated: bool  # the feed-forward part multiplies two branches of that width
     causal: bool  # a decoder, which sees only what stands before
+    sequence_first: bool  # hidden states inside the layers are (seq, batch, hidden)
     prefix: str  # transformers' base_model_prefix: 'bert', 'model', 'transformer'
     layers: str  # list of layers, relative to the base: 'encoder.layer', 'layers', 'h'
     embedding: str  # word embedding, relative to the base: 'embeddings.word_embeddings'
@@ -103,6 +104,7 @@ class ModelSpec:
             ffn_size=sizes["ffn"],
             gated=bool(sizes["gated"]),
             causal=bool(sizes["causal"]),
+            sequence_first=row.get("sequence_first", False),
             prefix=row["prefix"],
             layers=row["layers"],
             embedding=row["embedding"],

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from tunedeck.core.bundle import fetch, read_bundles
 from tunedeck.core.errors import DataError
 from tunedeck.core.messages import listing, nearest, say
 from tunedeck.core.toml import parse_toml
 from tunedeck.data.files import Columns, Rows, read_separated, read_text
+from tunedeck.data.front_matter import read_documents
+from tunedeck.data.held_out import divided
+from tunedeck.data.obo import read_terms
+
+SPLITS = ("train", "test")
 
 
-def read_bundled(name: str) -> tuple[Columns, Rows]:
-    """Rows of a bundled data set, fetched if need be.
+def read_bundled(reference: str) -> tuple[Columns, Rows]:
+    """Rows of a bundled data set, fetched if need be; `NAME:train` and `NAME:test` are its two sides where it has any.
 
-    Raises DataError for an unknown name and StorageError when fetching fails.
+    Raises DataError for an unknown name or side and StorageError when fetching fails.
     """
+    name, _, side = reference.partition(":")
     bundles = read_bundles("tunedeck.data")
     if name not in bundles:
         raise DataError(
@@ -27,11 +35,34 @@ def read_bundled(name: str) -> tuple[Columns, Rows]:
                 names=listing(bundles),
             )
         )
-    folder = fetch(bundles[name])
-    how = parse_toml(files("tunedeck.data").joinpath("bundled.toml").read_text(encoding="utf-8"))[name]["read"]
+    entry = parse_toml(files("tunedeck.data").joinpath("bundled.toml").read_text(encoding="utf-8"))[name]
+    how = entry.get("split")
+    if side and (how is None or side not in SPLITS):
+        allowed = [name, *(f"{name}:{known}" for known in SPLITS if how)]
+        raise DataError(
+            say("there is no bundled:{reference}; there are: {names}", reference=reference, names=listing(allowed))
+        )
+    columns, rows = _read(fetch(bundles[name]), entry["read"])
+    if side:
+        rows = divided(rows, how["by"], how.get("unlike"))[SPLITS.index(side)]
+    return _with_questions(columns, rows, entry.get("ask", {}))
+
+
+def _read(folder: Path, how: Mapping[str, Any]) -> tuple[Columns, Rows]:
     if "csv" in how:
         return _read_renamed(folder / how["csv"], how["columns"])
+    if "obo" in how:
+        return read_terms(folder / how["obo"], how["plain"])
+    if "documents" in how:
+        return read_documents(sorted(folder.glob(how["documents"])), how["columns"], how["skip"], how["meanings"])
     return _read_lines({folder / file: label for file, label in how["lines"].items()})
+
+
+def _with_questions(columns: Columns, rows: Rows, ask: Mapping[str, str]) -> tuple[Columns, Rows]:
+    """The rows with a question and an answer made of their columns, `{text:.600}` being the first 600 characters."""
+    return (*columns, *ask), [
+        {**row, **{column: pattern.format_map(row) for column, pattern in ask.items()}} for row in rows
+    ]
 
 
 def _read_renamed(path: Path, sources: dict[str, str]) -> tuple[Columns, Rows]:

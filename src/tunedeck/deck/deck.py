@@ -101,9 +101,8 @@ class Deck:
         self._check_name(name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            built = method_of(config).build(
-                method_base(self.base, head_paths(self.base) if task.has_head else ()), config
-            )
+            own = head_paths(self.base) if task.has_head else ()
+            built = method_of(config).build(method_base(self.base, own), config)
             head = new_head(self.base, len(task.labels)) if task.labels else {}
         self._attach(Adapter(name, config, task, built, head, new_manifest(self.base, task, config)))
 

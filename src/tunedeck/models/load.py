@@ -69,7 +69,7 @@ def load_base(
     source = find_model(reference)
     place = _device(device)
     options = _options(source, trust_remote_code)
-    with _quietly(), _told_as_model_error(source), torch.random.fork_rng(devices=[]):
+    with _quietly(), _told_as_model_error(source, trust_remote_code), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = transformers.AutoConfig.from_pretrained(source.location, **options)
         if num_labels is not None and not _brings_head(config):
@@ -212,9 +212,21 @@ def _quietly() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told_as_model_error(source: ModelSource) -> Iterator[None]:
+def _told_as_model_error(source: ModelSource, trust_remote_code: bool) -> Iterator[None]:
     try:
         yield
+    except (AttributeError, TypeError) as error:
+        if not trust_remote_code:
+            raise
+        raise ModelError(
+            say(
+                "the code that comes with {model} does not run with transformers {version}: {reason}; "
+                "it may be written for another version",
+                model=source.reference,
+                version=transformers.__version__,
+                reason=error,
+            )
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(

@@ -40,13 +40,17 @@ class LoraLayer(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class LinearOutput:
-    """The output of the linear layer at `path`."""
+    """The output of the linear layer at `path`, (batch, seq, out) or, with `sequence_first`, (seq, batch, out)."""
 
     path: str
+    sequence_first: bool = False
 
     def install(self, model: nn.Module, work: Callable[[], Work]) -> Sequence[RemovableHandle]:
         def hook(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-            return add_low_rank(args[0], output, cast("Sequence[tuple[slice, LoraLayer | None]]", work()))
+            now = cast("Sequence[tuple[slice, LoraLayer | None]]", work())
+            if not self.sequence_first:
+                return add_low_rank(args[0], output, now)
+            return add_low_rank(args[0].transpose(0, 1), output.transpose(0, 1), now).transpose(0, 1)
 
         return [model.get_submodule(self.path).register_forward_hook(hook)]
 
@@ -66,11 +70,12 @@ def build(base: Base, config: MethodConfig) -> Built:
         outside = [path for path in linears_outside_layers(base.model, base.prefix) if path in targets]
         linears += [path for path in outside if not any(f"{path}.".startswith(f"{head}.") for head in base.head)]
     paths = select_targets(targets, linears, layers_to_transform=config.layers_to_transform)
+    sequence_first = base.spec is not None and base.spec.sequence_first
     placements = {}
     for path in paths:
         in_features, out_features = linear_shape(base.model.get_submodule(path))
         layer = LoraLayer(in_features, out_features, config.rank(path), config.scaling(path), config.lora_dropout)
-        placements[path] = Placement(LinearOutput(path), layer)
+        placements[path] = Placement(LinearOutput(path, sequence_first), layer)
     return Built(placements=placements)
 
 
