@@ -1,6 +1,6 @@
 """A base in 16 bits, in int8 and in NF4: bytes of each part, a LoRA step, a batch without gradients and one token.
 
-The bases take turns in one process; medians and ratios are printed and written to bench/results/quantized.json.
+The bases take turns in one process (OMP_NUM_THREADS=1 on a busy machine); medians and ratios are printed and written to bench/results/quantized.json.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     machine = this_machine()
     RESULTS.write_text(
-        json.dumps({"cpu": machine.cpu, "cores": machine.cpu_cores, "models": results}, indent=2) + "\n",
+        json.dumps({"cpu": machine.cpu, "threads": torch.get_num_threads(), "models": results}, indent=2) + "\n",
         encoding="utf-8",
     )
 

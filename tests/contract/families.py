@@ -16,7 +16,6 @@ from typing import Any
 
 import labelled_words
 import torch
-import transformers
 from tiny import CLS, LABELS, PAD, SEP, VOCAB, difference, logits_of, stir, tiny_model, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 
@@ -182,7 +181,7 @@ def _merges(deck: td.Deck, batch: dict[str, torch.Tensor], trained: torch.Tensor
 
 def page() -> str:
     """The text of docs/families.md."""
-    lines = [_INTRODUCTION.format(version=transformers.__version__.rpartition(".")[0])]
+    lines = [_INTRODUCTION]
     lines.append("| family | task | " + " | ".join(METHODS) + " |")
     lines.append("|---" * (2 + len(METHODS)) + "|")
     notes: dict[str, int] = {}
@@ -206,7 +205,7 @@ def _cell(found: Outcome, notes: dict[str, int]) -> str:
 _INTRODUCTION = """# Model families
 
 Written by `python tests/contract/write_families.py` from the suite that runs in `make test`; do not edit. Each cell is a tiny
-random model (transformers {version}) that was given an adapter, trained for two steps on a CPU, saved, loaded into a fresh deck
+random model that was given an adapter, trained for two steps on a CPU, saved, loaded into a fresh deck
 and compared: the same logits to the last bit, every tensor of the adapter moved, the base unchanged. "merges" means that the adapter was
 written into the weights as well and the plain transformers model answered the same. Random weights say that the mechanism works on an
 architecture, not how well a real checkpoint learns. Not measured on a GPU.
