@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo specialists test lint bench clean
 
 setup: .venv/installed
 
@@ -12,6 +12,9 @@ setup: .venv/installed
 
 demo: setup
 	$(BIN)/tunedeck demo
+
+specialists: setup
+	$(BIN)/python examples/specialists/run.py
 
 test: setup
 	$(BIN)/python -m pytest --cov --cov-report=term
