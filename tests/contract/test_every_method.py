@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from examples import FAMILIES, examples
+from method_examples import FAMILIES, examples
 from tiny import (
     LABELS,
     add_stirred,
