@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tunedeck.tasks.generate import Generate
     from tunedeck.tasks.sampling import Sampling
     from tunedeck.training.config import TrainingSettings
-    from tunedeck.training.run import TrainingRun, train
+    from tunedeck.training.record import TrainingRun
+    from tunedeck.training.run import train
 
 __version__ = "0.1.0"
 
@@ -34,7 +35,7 @@ _HOME = {
     "Prediction": "tasks.classify",
     "PromptTuningConfig": "methods.prompt_tuning.config",
     "Sampling": "tasks.sampling",
-    "TrainingRun": "training.run",
+    "TrainingRun": "training.record",
     "TrainingSettings": "training.config",
     "DataSettings": "data.settings",
     "TunedeckError": "core.errors",

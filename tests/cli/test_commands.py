@@ -174,19 +174,39 @@ def test_help_loads_no_torch_and_speaks_chinese() -> None:
     set_language("en")
 
 
-def test_ctrl_c_keeps_a_whole_adapter_and_says_so(words: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code", "called"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_a_signal_leaves_a_whole_adapter_and_a_run_to_go_on_with(
+    sent: signal.Signals, code: int, called: str, tunedeck: Callable[..., object], words: Path, tmp_path: Path
+) -> None:
     command = [
         sys.executable, "-m", "tunedeck", "--lang", "en", "train", "--model", tiny.folder_of(MODEL, "classifier"),
-        "--data", str(words), "--epochs", "100000", "--out", str(tmp_path / "r"),
+        "--data", str(words), "--max-steps", "600", "--out", str(tmp_path / "r"),
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     events = tmp_path / "r" / "events.jsonl"
     deadline = time.monotonic() + 60
     while not (events.exists() and '"step"' in events.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "stopped by Ctrl-C" in err
+    assert process.returncode == code
+    assert f"stopped by {called}" in err
+    assert f"tunedeck train --resume {tmp_path / 'r'}" in err.replace("\n", " ")
     assert "Traceback" not in err
     tiny.deck_of(MODEL).load_adapter(tmp_path / "r" / "adapter", "kept")
+    said = tunedeck("train", "--resume", tmp_path / "r", "--learning-rate", 1)
+    assert said.code == 2
+    assert "training.learning_rate was null, is 1.0" in said.err
+    result = json.loads(tunedeck("train", "--resume", tmp_path / "r", "--json").out)
+    assert (result["steps"], result["stopped"]) == (600, "finished")
+    steps = [json.loads(line)["step"] for line in events.read_text().splitlines() if '"event": "step"' in line]
+    assert steps == list(range(1, 601))
+    said = tunedeck("train", "--resume", tmp_path / "r")
+    assert said.code == 2
+    assert "is finished" in said.err
+
+
+def test_there_is_nothing_to_resume_in_a_folder_without_a_run(tunedeck: Callable[..., object], tmp_path: Path) -> None:
+    said = tunedeck("train", "--resume", tmp_path / "none")
+    assert said.code == 2
+    assert "cannot read the run file" in said.err

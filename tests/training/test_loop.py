@@ -79,8 +79,10 @@ def test_accumulated_small_batches_move_as_one_large_batch() -> None:
         task = deck.adapter("a").task
         assert isinstance(task, td.Classify)
         settings = td.TrainingSettings(accumulation=len(batches))
-        loop = Loop(deck.adapter("a"), task.course(deck, "a", dataset(train=32)), settings, "loss", EventLog(None))
-        loop._step(iter(batches), Accelerator(cpu=True), torch.optim.SGD(loop.adapter.parameters(), lr=0.1))
+        course = task.course(deck, "a", dataset(train=32))
+        loop = Loop(deck.adapter("a"), course, settings, "loss", EventLog(None), Accelerator(cpu=True))
+        loop.optimizer = torch.optim.SGD(loop.adapter.parameters(), lr=0.1)
+        loop._step(iter(batches))
         return {**deck.adapter("a").tensors(), **deck.adapter("a").head_tensors()}
 
     rows = list(range(32))

@@ -12,10 +12,11 @@ from tunedeck.core.messages import say, set_language
 
 USER_ERROR = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def main() -> None:
-    """Run the command in sys.argv; exit code 2 for an error the user can mend, 130 after Ctrl-C."""
+    """Run the command in sys.argv; exit code 2 for an error the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
     warnings.showwarning = _note  # type: ignore[assignment]
     try:
         _choose_language(sys.argv[1:])

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tunedeck.cli import after
 from tunedeck.cli.console import megabytes, print_json, print_table, tell
-from tunedeck.cli.main import INTERRUPTED
+from tunedeck.cli.main import INTERRUPTED, TERMINATED
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 
+if TYPE_CHECKING:
+    from tunedeck.training.config import RunConfig
+    from tunedeck.training.record import TrainingRun
+
+EXIT_CODES = {"interrupted": INTERRUPTED, "terminated": TERMINATED}
 DATA, METHOD, LOOP = say("Data"), say("Method"), say("Training")
 
 
@@ -54,6 +59,7 @@ def train(
     trust_remote_code: Annotated[bool | None, typer.Option("--trust-remote-code", help=say("run code that comes with a model; off by default"))] = None,
     name: Annotated[str | None, typer.Option(help=say("the adapter's name"))] = None,
     out: Annotated[Path | None, typer.Option(help=say("run folder"))] = None,
+    resume: Annotated[Path | None, typer.Option(help=say("go on with an interrupted run, by its folder"))] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=say("replace an earlier run in that folder"))] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help=say("any other key, as training.warmup=0.1"))] = None,
     as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
@@ -61,6 +67,8 @@ def train(
     """Train an adapter and write a run folder."""
     from tunedeck.training.config import override, parsed_assignments, read_run_file, run_config
 
+    if resume is not None:
+        run_file, out = run_file or resume / "config.yaml", resume
     values = read_run_file(run_file) if run_file else {}
     if method is not None:
         values = {**values, "method": method}  # another method's own keys would not fit
@@ -81,25 +89,38 @@ def train(
     config = run_config(override(values, {**flags, **parsed_assignments(settings or [])}))
     kind = str(config.method["kind"])
     folder = Path(config.out or Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if (folder / "events.jsonl").exists() and not overwrite:
-        raise ConfigError(say("{path} holds an earlier run; choose another --out, or --overwrite it", path=folder))
+    from tunedeck.training.distributed import process_rank
     from tunedeck.training.run import run_training
 
-    run = run_training(config, folder, tell=lambda text: None if as_json else tell(text))
+    first = process_rank() == 0
+    if first and (folder / "events.jsonl").exists() and not overwrite and resume is None:
+        raise ConfigError(
+            say("{path} holds an earlier run; choose another --out, --overwrite it, or --resume it", path=folder)
+        )
+    shown = first and not as_json
+    run = run_training(config, folder, lambda text: tell(text) if shown else None, resume is not None, progress=first)
+    if first:
+        _show(run, config, as_json)
+    if run.stopped in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[run.stopped])
+
+
+def _show(run: TrainingRun, config: RunConfig, as_json: bool) -> None:
     planned = after.compared(run.measurement, config)
     if as_json:
         print_json({**run.to_json(), "planned": [comparison.to_json() for comparison in planned]})
     else:
         _report(run, str(config.task.get("kind", "classify")))
         after.show(planned)
-    if run.stopped == "interrupted":
+    if run.stopped in EXIT_CODES:
         tell(
             say(
-                "stopped by Ctrl-C: the run ended early, and its adapter is saved whole in {path}",
+                "stopped by {signal}: the run ended early, and its adapter is saved whole in {path}; go on with: tunedeck train --resume {run}",
+                signal="Ctrl-C" if run.stopped == "interrupted" else "SIGTERM",
                 path=run.adapter_folder,
+                run=run.folder,
             )
         )
-        raise typer.Exit(INTERRUPTED)
 
 
 def _report(run: Any, kind: str) -> None:

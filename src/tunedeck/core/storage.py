@@ -42,6 +42,16 @@ def replacing_folder(target: Path) -> Iterator[Path]:
                 shutil.rmtree(staging, ignore_errors=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what writes that were killed left half-done in a folder; nothing else may be writing there."""
+    for pattern in (".*.part", ".*.old"):
+        for left in folder.glob(pattern):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
 def write_text(target: Path, text: str) -> None:
     """Write a text file whole or not at all; StorageError when the disk refuses."""
     write_bytes(target, text.encode("utf-8"))

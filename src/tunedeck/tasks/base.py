@@ -47,6 +47,8 @@ class Evaluation:
 class Course(Protocol):
     """A dataset encoded for one adapter, as the loop works through it."""
 
+    divisible: ClassVar[bool]
+    """Whether a batch's loss is the mean of its parts' losses by their `weight`, so that it may be worked through in pieces."""
     lengths: Sequence[int]
     """Tokens of each training example, for batching."""
 

@@ -160,6 +160,8 @@ def evaluate_labelled(deck: Deck, name: str | None, task: Classify, examples: Se
 class ClassifyCourse:
     """Labelled examples as token ids, and the loss of any of them."""
 
+    divisible: ClassVar[bool] = True
+
     def __init__(self, deck: Deck, name: str, task: Classify, dataset: Dataset[Example]) -> None:
         self._deck, self._name, self._task, self._dataset = deck, name, task, dataset
         limit = min(task.max_length, length_limit(deck)) - deck.adapter(name).built.virtual_tokens

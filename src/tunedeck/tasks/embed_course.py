@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import ClassVar, Protocol, final
 
 import torch
 from torch.nn import functional as F
@@ -110,6 +110,8 @@ class Learning:
 @final
 class EmbedCourse:
     """Contrastive learning on the cosines of a batch."""
+
+    divisible: ClassVar[bool] = False
 
     def __init__(
         self,

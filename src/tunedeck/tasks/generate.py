@@ -150,6 +150,8 @@ class Generate:
 class GenerateCourse:
     """Conversations as token ids, and the loss of any of them on their answers."""
 
+    divisible: ClassVar[bool] = True
+
     def __init__(self, deck: Deck, name: str | None, task: Generate, dataset: Dataset[Conversation]) -> None:
         self._deck, self._name = deck, name
         self._limit = min(task.max_length, length_limit(deck)) - deck.virtual_tokens(name)

@@ -49,6 +49,10 @@ class TrainingSettings(_Settings):
     """Stop after so many evaluations without a better one."""
     best_by: str | None = None
     """The metric that tells the best state; None takes the task's own."""
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints; None writes one after each evaluation, and when ten minutes have passed since the last."""
+    keep_checkpoints: int = Field(2, ge=0)
+    """How many of them stay; 0 writes none."""
 
 
 class RunConfig(_Settings):

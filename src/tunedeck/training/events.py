@@ -3,26 +3,59 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
 
+from tunedeck.core.errors import StorageError
+from tunedeck.core.messages import say
+
 
 @final
 class EventLog:
-    """Appends one JSON object per event, flushed at once, with its kind and the seconds since the run began."""
+    """Appends one JSON object per event, written at once, with its kind and the seconds since the run began.
 
-    def __init__(self, path: Path | None) -> None:
-        self._file = path.open("w", encoding="utf-8") if path else None
-        self._start = time.perf_counter()
+    `place`, as `mark` gave it, goes on with an earlier log and cuts off what was written after that. Raises StorageError
+    when the disk refuses.
+    """
+
+    def __init__(self, path: Path | None, place: Mapping[str, Any] | None = None) -> None:
+        self._path = path
+        self._start = time.perf_counter() - (place["at_s"] if place else 0.0)
+        self._file = None
+        if path is not None:
+            path.touch()
+            self._file = path.open("r+b", buffering=0)
+            kept = place["bytes"] if place else 0
+            if path.stat().st_size < kept:
+                text = say("{path} is shorter than the checkpoint remembers; events are missing", path=path)
+                warnings.warn(text, stacklevel=2)
+            self._file.truncate(min(kept, path.stat().st_size))
+            self._file.seek(0, os.SEEK_END)
 
     def write(self, kind: str, **values: Any) -> None:
         """Append an event."""
-        if self._file:
-            event = {"event": kind, "at_s": round(time.perf_counter() - self._start, 3), **values}
-            self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
-            self._file.flush()
+        if self._file is None:
+            return
+        event = {"event": kind, "at_s": round(time.perf_counter() - self._start, 3), **values}
+        line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
+        try:
+            while line:  # a disk that is nearly full takes a part, and says why at the next
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise StorageError(say("cannot write {path}: {reason}", path=self._path, reason=error.strerror)) from error
+
+    def mark(self) -> dict[str, Any]:
+        """The place in the log, everything before it safe on the disk."""
+        at_s = time.perf_counter() - self._start
+        if self._file is None:
+            return {"bytes": 0, "at_s": at_s}
+        os.fsync(self._file.fileno())
+        return {"bytes": self._file.tell(), "at_s": at_s}
 
     def __enter__(self) -> EventLog:
         return self
@@ -30,5 +63,5 @@ class EventLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file:
+        if self._file is not None:
             self._file.close()

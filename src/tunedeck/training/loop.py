@@ -4,52 +4,43 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from statistics import median
+from contextlib import nullcontext
+from itertools import islice
 from typing import final
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch import nn
 
-from tunedeck.core.errors import ConfigError, TrainingError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.errors import TrainingError
+from tunedeck.core.messages import say
 from tunedeck.data.batches import length_batches
 from tunedeck.deck.adapter import Adapter
 from tunedeck.tasks.base import Course
+from tunedeck.training.best import is_better
+from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import TrainingSettings
+from tunedeck.training.distributed import pieces, summed
 from tunedeck.training.events import EventLog
+from tunedeck.training.memory import free_cache, out_of_memory, smaller_pieces, told_as_training_error
 from tunedeck.training.optimizer import adamw, schedule
+from tunedeck.training.outcome import Outcome, Seen
 from tunedeck.training.progress import Progress
+from tunedeck.training.signals import StopSignals
+from tunedeck.training.state import (
+    adapter_tensors,
+    captured,
+    fill_adapter,
+    fill_optimizer,
+    random_state,
+    set_random_state,
+)
 
-
-@dataclass
-class Outcome:
-    """What the loop saw: the best metrics, and the time and tokens it took."""
-
-    metrics: dict[str, float] = field(default_factory=dict)
-    best_step: int = 0
-    evaluations: int = 0
-    steps: int = 0
-    examples: int = 0
-    tokens: int = 0
-    positions: int = 0
-    largest_batch_positions: int = 0
-    step_seconds: list[float] = field(default_factory=list)
-    eval_s: float = 0.0
-    stopped: str = "finished"
-    """"finished", "early" when patience ran out, or "interrupted" by Ctrl-C."""
-
-    @property
-    def train_s(self) -> float:
-        """Seconds in training steps."""
-        return sum(self.step_seconds)
-
-    @property
-    def step_s(self) -> float:
-        """Median seconds of a step."""
-        return median(self.step_seconds) if self.step_seconds else 0.0
+CHECKPOINT_S = 600.0
+"""Longest time without a checkpoint where `checkpoint_every` is not set."""
 
 
 @final
@@ -57,131 +48,216 @@ class Loop:
     """Trains one adapter through a course; the base stays frozen and in eval mode. `best_by` tells the best state."""
 
     def __init__(
-        self, adapter: Adapter, course: Course, settings: TrainingSettings, best_by: str, log: EventLog
+        self,
+        adapter: Adapter,
+        course: Course,
+        settings: TrainingSettings,
+        best_by: str,
+        log: EventLog,
+        accelerator: Accelerator,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.adapter = adapter
         self.course = course
         self.settings = settings
         self.best_by = best_by
         self.log = log
+        self.accelerator = accelerator
+        self.checkpoints = checkpoints
+        self.signals = StopSignals()
         self.outcome = Outcome()
-        self._best: dict[str, torch.Tensor] | None = None
-        self._stale = 0
+        self.optimizer = adamw(adapter, settings)
+        per_epoch = max(1, math.ceil(len(course.lengths) / settings.batch_size) // settings.accumulation)
+        self.total = settings.max_steps or max(1, round(settings.epochs * per_epoch))
+        self._evaluate_every = settings.eval_every or per_epoch
+        self._seen = Seen()
+        self._best: dict[str, torch.Tensor] = {}
+        self._saved_step = 0
+        self._saved_at = time.monotonic()
 
-    def run(self, progress: Progress) -> Outcome:
-        """Train and evaluate; afterwards the adapter holds its best state. Ctrl-C ends early and keeps the best so far.
+    def run(self, progress: Progress, saved: Checkpoint | None = None) -> Outcome:
+        """Train and evaluate, from a checkpoint on where one is given; afterwards the adapter holds its best state.
 
-        Raises TrainingError when the loss is no longer a number, with the adapter at its best state before that.
+        Ctrl-C and SIGTERM write a checkpoint, end early and keep the best so far. Raises TrainingError when the loss is no
+        longer a number or memory does not suffice, StorageError when the disk refuses, with the best state before that.
         """
-        total = self.settings.max_steps or max(1, round(self.settings.epochs * self._steps_per_epoch()))
-        evaluate_every = self.settings.eval_every or self._steps_per_epoch()
-        accelerator = Accelerator(cpu=next(self.adapter.parameters()).device.type == "cpu")
-        optimizer = adamw(self.adapter, self.settings)
-        rates = schedule(optimizer, self.settings, total)
-        batches = self._batches()
-        self.log.write("start", steps=total, examples=len(self.course.lengths))
-        progress.start(total)
-        self.adapter.train()
         try:
-            torch.manual_seed(self.settings.seed)
-            for step in range(1, total + 1):
-                loss = self._step(batches, accelerator, optimizer)
-                self.log.write("step", step=step, loss=round(loss, 6), learning_rate=rates.get_last_lr()[0])
-                rates.step()
-                progress.step(step, loss)
-                if (step % evaluate_every == 0 or step == total) and self._evaluate(step, progress):
-                    break
+            with self.signals, told_as_training_error():
+                going = self.begin(progress, saved)
+                while going:
+                    going = self.step(progress)
         except KeyboardInterrupt:
-            self.outcome.stopped = "interrupted"
+            self.outcome.stopped = self.signals.stopped
+        except TrainingError as error:
+            self.outcome.stopped = "failed"
+            self.log.write("failed", step=self.outcome.steps, reason=str(error))
+            raise
         finally:
-            self.adapter.eval()
-            self._restore_best()
+            self.end()
         self.log.write("end", stopped=self.outcome.stopped, step=self.outcome.steps)
         return self.outcome
 
-    def _step(self, batches: Iterator[list[int]], accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> float:
-        """One optimizer step over `accumulation` batches; returns the mean loss."""
+    def begin(self, progress: Progress, saved: Checkpoint | None) -> bool:
+        """Set out, or go on from the end of a checkpoint's step; False when that is the end of the run."""
+        set_seed(self.settings.seed + self.accelerator.process_index)
+        if saved is not None:
+            self._restore(saved)
+        self._rates = schedule(self.optimizer, self.settings, self.total, self.outcome.steps)
+        self._batches = islice(self._all_batches(), self.outcome.steps * self.settings.accumulation, None)
+        self.log.write(
+            "start" if saved is None else "resume",
+            steps=self.total,
+            examples=len(self.course.lengths),
+            step=self.outcome.steps,
+        )
+        progress.start(self.total, self.outcome.steps)
+        self.adapter.train()
+        return saved is None or self._go_on(progress)
+
+    def step(self, progress: Progress) -> bool:
+        """Take a step, then evaluate and write a checkpoint where that is due; False at the end of the run."""
+        loss = self._step(self._batches)
+        self.log.write("step", step=self.outcome.steps, loss=round(loss, 6), learning_rate=self._rates.get_last_lr()[0])
+        self._rates.step()
+        progress.step(self.outcome.steps, loss)
+        return self._go_on(progress)
+
+    def end(self) -> None:
+        """Leave the adapter in eval mode, in its best state."""
+        self.adapter.eval()
+        if self._best:
+            fill_adapter(self.adapter, self._best)
+
+    def _step(self, batches: Iterator[list[int]]) -> float:
+        """One optimizer step over `accumulation` batches; returns the mean loss. Out of memory, it begins again in smaller pieces."""
         began = time.perf_counter()
         chosen = [next(batches) for _ in range(self.settings.accumulation)]
-        weights = [self.course.weight(rows) for rows in chosen]
-        total = 0.0
-        for rows, weight in zip(chosen, weights, strict=True):
-            mean, positions = self.course.loss(rows)
-            loss = mean * (weight / sum(weights))
-            accelerator.backward(loss)
-            total += self._finite(loss.item(), optimizer)
-            self.outcome.examples += len(rows)
-            self.outcome.tokens += sum(self.course.lengths[row] for row in rows)
-            self.outcome.positions += positions
-            self.outcome.largest_batch_positions = max(self.outcome.largest_batch_positions, positions)
+        seen = self._gradients(chosen)
+        while seen.out_of_memory:
+            self._split(max(map(len, chosen)))
+            seen = self._gradients(chosen)
+        self._check_finite(seen.loss)
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.adapter.parameters(), self.settings.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        self.outcome.steps += 1
-        self.outcome.step_seconds.append(time.perf_counter() - began)
-        return total
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._seen = seen
+        self.outcome.count(seen, time.perf_counter() - began)
+        return seen.loss
 
-    def _finite(self, loss: float, optimizer: torch.optim.Optimizer) -> float:
-        if math.isfinite(loss):
-            return loss
-        raise TrainingError(
-            say(
-                "the loss is {value} at step {step}; lower the learning rate (now {rate:g})",
-                value=loss,
-                step=self.outcome.steps + 1,
-                rate=optimizer.param_groups[0]["lr"],
-            )
+    def _gradients(self, chosen: list[list[int]]) -> Seen:
+        """The gradient of the mean loss over some batches, and what was seen on the way."""
+        seen = Seen()
+        whole = sum(self.course.weight(rows) for rows in chosen)
+        try:
+            for rows in pieces(chosen, self.course.divisible, self.outcome.splits, self.accelerator):
+                mean, positions = self.course.loss(rows)
+                loss = mean * (self.course.weight(rows) / whole)
+                self.accelerator.backward(loss)
+                seen.loss += loss.item()
+                seen.examples += len(rows)
+                seen.tokens += sum(self.course.lengths[row] for row in rows)
+                seen.positions += positions
+                seen.largest_batch_positions = max(seen.largest_batch_positions, positions)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            seen.out_of_memory = 1
+        seen.stop = int(self.signals.seen is not None)
+        seen.save = int(self.accelerator.is_main_process and time.monotonic() - self._saved_at > CHECKPOINT_S)
+        return summed(list(self.adapter.parameters()), seen, self.accelerator)
+
+    def _split(self, largest: int) -> None:
+        """Halve the pieces that batches are worked through in; TrainingError when they cannot be halved."""
+        self.optimizer.zero_grad(set_to_none=True)
+        free_cache()
+        rows = smaller_pieces(self.course.divisible, largest, self.outcome.splits * self.accelerator.num_processes)
+        self.outcome.splits *= 2
+        step = self.outcome.steps + 1
+        self.log.write("out_of_memory", step=step, rows=rows, splits=self.outcome.splits)
+        text = say(
+            "out of memory at step {step}: batches are worked through in pieces of {rows} from here on, {splits} to a batch; the steps stay the same",
+            step=step,
+            rows=rows,
+            splits=self.outcome.splits,
         )
+        warnings.warn(text, stacklevel=2)
 
-    def _evaluate(self, step: int, progress: Progress) -> bool:
-        """Evaluate, keep the state if it is the best; True when patience has run out."""
-        began = time.perf_counter()
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                say(
+                    "the loss is {value} at step {step}; lower the learning rate (now {rate:g})",
+                    value=loss,
+                    step=self.outcome.steps + 1,
+                    rate=self.optimizer.param_groups[0]["lr"],
+                )
+            )
+
+    def _go_on(self, progress: Progress) -> bool:
+        """What follows a step: evaluation, checkpoint, the end. False at the end of the run."""
+        step = self.outcome.steps
+        due = step == self.total or step % self._evaluate_every == 0
+        if due and self.outcome.evaluated_step < step and not self._evaluate(progress):
+            self.outcome.stopped = "early"
+            return False
+        if step == self.total:
+            return False
+        every = self.settings.checkpoint_every
+        save = bool(due or self._seen.save) if every is None else step % every == 0
+        if save or self._seen.stop:
+            self._save()
+        if self._seen.stop:
+            raise KeyboardInterrupt
+        return True
+
+    def _evaluate(self, progress: Progress) -> bool:
+        """Evaluate, keep the state if it is the best; False when patience has run out."""
+        step, began, randomness = self.outcome.steps, time.perf_counter(), random_state()
         self.adapter.eval()
-        metrics = self.course.evaluate()
+        try:
+            with self.signals.at_once() if self.accelerator.num_processes == 1 else nullcontext():
+                metrics = broadcast_object_list([self.course.evaluate()])[0]
+        except KeyboardInterrupt:
+            set_random_state(randomness)
+            self._save()
+            raise
         self.adapter.train()
         self.outcome.eval_s += time.perf_counter() - began
         self.outcome.evaluations += 1
+        self.outcome.evaluated_step = step
         self.log.write("eval", step=step, **metrics)
         progress.evaluated(step, metrics)
-        if self._better(metrics):
-            self._stale = 0
-            self.outcome.metrics, self.outcome.best_step = metrics, step
-            self._best = {name: p.detach().clone() for name, p in self.adapter.named_parameters()}
-            return False
-        self._stale += 1
-        if self.settings.patience is not None and self._stale >= self.settings.patience:
-            self.outcome.stopped = "early"
-            return True
-        return False
+        if is_better(metrics, self.outcome.metrics, self.best_by):
+            self.outcome.stale, self.outcome.metrics, self.outcome.best_step = 0, metrics, step
+            self._best = {name: tensor.clone() for name, tensor in adapter_tensors(self.adapter).items()}
+        else:
+            self.outcome.stale += 1
+        return self.settings.patience is None or self.outcome.stale < self.settings.patience
 
-    def _better(self, metrics: dict[str, float]) -> bool:
-        if self.best_by not in metrics:
-            raise ConfigError(
-                say(
-                    "training.best_by must be one of {allowed}, got {value!r}",
-                    allowed=listing(metrics),
-                    value=self.best_by,
-                )
-            )
-        if not self.outcome.metrics:
-            return True
-        sign = -1 if self.best_by == "loss" else 1
-        return sign * metrics[self.best_by] > sign * self.outcome.metrics[self.best_by]
+    def _save(self) -> None:
+        """Write a checkpoint of the end of this step, unless there is one."""
+        step = self.outcome.steps
+        if self.checkpoints is None or not self.settings.keep_checkpoints or self._saved_step == step:
+            return
+        self._saved_step, self._saved_at = step, time.monotonic()
+        randomness = gather_object([random_state()])
+        if self.accelerator.is_main_process:
+            values = {"random": randomness, "events": self.log.mark()}
+            self.checkpoints.write(captured(self.adapter, self._best, self.optimizer, self.outcome, values))
+            self.log.write("checkpoint", step=step, seconds=round(time.monotonic() - self._saved_at, 3))
 
-    def _restore_best(self) -> None:
-        if self._best is not None:
-            with torch.no_grad():
-                for name, parameter in self.adapter.named_parameters():
-                    parameter.copy_(self._best[name])
+    def _restore(self, saved: Checkpoint) -> None:
+        self.outcome = Outcome(**saved.state["outcome"])
+        self._saved_step = self.outcome.steps
+        self._best = {name: tensor.to(self.accelerator.device) for name, tensor in saved.tensors["best"].items()}
+        fill_adapter(self.adapter, saved.tensors["adapter"])
+        fill_optimizer(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
+        set_random_state(saved.state["random"][self.accelerator.process_index])
 
-    def _batches(self) -> Iterator[list[int]]:
+    def _all_batches(self) -> Iterator[list[int]]:
         """Row numbers, epoch after epoch, without end."""
         epoch = 0
         while True:
             yield from length_batches(self.course.lengths, self.settings.batch_size, self.settings.seed + epoch)
             epoch += 1
-
-    def _steps_per_epoch(self) -> int:
-        batches = math.ceil(len(self.course.lengths) / self.settings.batch_size)
-        return max(1, batches // self.settings.accumulation)

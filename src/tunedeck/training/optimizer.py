@@ -44,8 +44,8 @@ def _eight_bit(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimiz
     return cast(torch.optim.Optimizer, import_bitsandbytes().optim.AdamW8bit(groups, lr=rate))
 
 
-def schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int) -> LambdaLR:
-    """Linear warm-up over `warmup` of the steps, then cosine or linear to zero, or constant."""
+def schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int, done: int = 0) -> LambdaLR:
+    """Linear warm-up over `warmup` of the steps, then cosine or linear to zero, or constant; `done` steps are taken already."""
     warmup_steps = math.ceil(settings.warmup * total_steps)
 
     def factor(step: int) -> float:
@@ -56,4 +56,6 @@ def schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, total
             return 0.5 * (1 + math.cos(math.pi * done))
         return 1 - done if settings.schedule == "linear" else 1.0
 
-    return LambdaLR(optimizer, factor)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return LambdaLR(optimizer, factor, last_epoch=done - 1)

@@ -35,9 +35,9 @@ class Progress:
         self._headline = headline
         self._task: TaskID | None = None
 
-    def start(self, steps: int) -> None:
-        """Begin, with the number of steps to come."""
-        self._task = self._bar.add_task(self._title, total=steps, now="")
+    def start(self, steps: int, done: int = 0) -> None:
+        """Begin, with the number of steps in all and of those that are done."""
+        self._task = self._bar.add_task(self._title, total=steps, completed=done, now="")
 
     def step(self, step: int, loss: float) -> None:
         """One step is done."""

@@ -3,64 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 import yaml
+from accelerate import Accelerator
 
-from tunedeck.core.errors import DataError
-from tunedeck.core.measurement import Measurement, PeakMemory, this_machine
+from tunedeck.core.errors import ConfigError, DataError, TrainingError
+from tunedeck.core.measurement import PeakMemory
 from tunedeck.core.messages import say
-from tunedeck.core.storage import write_json, write_text
+from tunedeck.core.storage import write_text
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task
-from tunedeck.formats.folder import adapter_bytes
-from tunedeck.formats.manifest import DataRecord
 from tunedeck.tasks.base import Dataset, TrainableTask
 from tunedeck.tasks.registry import task_of
+from tunedeck.training.checkpoint import Checkpoints
 from tunedeck.training.config import RunConfig, TrainingSettings
+from tunedeck.training.distributed import process_rank
 from tunedeck.training.events import EventLog
-from tunedeck.training.loop import Loop, Outcome
+from tunedeck.training.loop import Loop
 from tunedeck.training.progress import Progress
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingRun:
-    """What a run achieved and where it lies."""
-
-    adapter: str
-    metrics: dict[str, float]
-    measurement: Measurement
-    stopped: str
-    """"finished", "early" when patience ran out, or "interrupted" by Ctrl-C."""
-    best_step: int
-    folder: Path | None
-    """The run folder; None when `out` was not given."""
-
-    @property
-    def adapter_folder(self) -> Path | None:
-        """The saved adapter inside the run folder."""
-        return self.folder / "adapter" if self.folder else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Metrics by name, times in seconds and paths, as plain JSON values."""
-        return {
-            "adapter": self.adapter,
-            **self.metrics,
-            "train_s": self.measurement.train_s,
-            "eval_s": self.measurement.eval_s,
-            "examples_per_s": self.measurement.examples_per_s,
-            "peak_memory_bytes": self.measurement.peak_memory_bytes,
-            "steps": self.measurement.steps,
-            "best_step": self.best_step,
-            "stopped": self.stopped,
-            "run": None if self.folder is None else str(self.folder),
-            "adapter_folder": None if self.adapter_folder is None else str(self.adapter_folder),
-            "adapter_bytes": None if self.adapter_folder is None else adapter_bytes(self.adapter_folder),
-        }
+from tunedeck.training.record import TrainingRun, measured, record
+from tunedeck.training.resume import CONFIG, ENDED, EVENTS, check_unfinished, identity, opened
 
 
 def train(
@@ -71,50 +37,90 @@ def train(
     epochs: float | None = None,
     settings: TrainingSettings | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
 ) -> TrainingRun:
     """Train a deck's adapter on labelled data and leave it in the deck at its best state.
 
-    `data` is a file, a hub id, a `bundled:` name, or settings that say more. With `out`, a run folder is written:
-    events.jsonl as it goes, then metrics.json, measurement.json and adapter/. Ctrl-C ends the run early and keeps the best state.
-    `data` may also be a Dataset read by the task. Raises DataError for data that is not usable, TrainingError when the loss is no longer a number.
+    `data` is a file, a hub id, a `bundled:` name, settings that say more, or a Dataset read by the task. With `out`, a run folder is written:
+    events.jsonl and checkpoints/ as it goes, then metrics.json, measurement.json and adapter/. Ctrl-C and SIGTERM write a checkpoint,
+    end the run early and keep the best state; `resume` goes on from the newest checkpoint in `out`, from the start where there is none, to the
+    very end that the run would have had. Raises DataError for data that is not usable, TrainingError when the loss is no longer a number, memory
+    does not suffice or the run in `out` is another one or finished, StorageError when the disk refuses.
     """
     settings = settings or TrainingSettings()
     if epochs is not None:
         settings = settings.model_copy(update={"epochs": epochs})
+    dataset, task = _prepared(deck, adapter, data, settings.seed)
+    accelerator = Accelerator(cpu=deck.model.device.type == "cpu")
+    folder = None if out is None else Path(out)
+    if resume and folder is None:
+        raise ConfigError(say("resume needs out, the folder of the run to go on with"))
+    checkpoints, saved, events = None, None, None
+    if folder is not None:
+        events = folder / EVENTS if accelerator.is_main_process else None
+        run = identity(deck, adapter, dataset, settings, accelerator.num_processes)
+        checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints, run)
+        saved = opened(folder, checkpoints, resume, accelerator)
+    with (
+        EventLog(events, saved.state["events"] if saved else None) as log,
+        PeakMemory() as memory,
+        Progress(adapter, settings.batch_size * settings.accumulation, task.headline, progress) as shown,
+    ):
+        course = task.course(deck, adapter, dataset)
+        best_by = settings.best_by or dataset.best_by or task.best_by
+        loop = Loop(deck.adapter(adapter), course, settings, best_by, log, accelerator, checkpoints)
+        try:
+            with checkpoints.named_in_errors() if checkpoints else nullcontext():
+                loop.run(shown, saved)
+        except TrainingError:
+            if loop.outcome.metrics:
+                _finish(deck, adapter, dataset, loop, folder, memory.peak_bytes)
+            raise
+    return _finish(deck, adapter, dataset, loop, folder, memory.peak_bytes)
+
+
+def _finish(
+    deck: Deck, adapter: str, dataset: Dataset[Any], loop: Loop, folder: Path | None, peak_bytes: int
+) -> TrainingRun:
+    """Write what the run folder ends with; the checkpoints of a run that came to its end go."""
+    outcome = loop.outcome
+    measurement = measured(deck, adapter, loop.settings, outcome, peak_bytes)
+    run = TrainingRun(adapter, outcome.metrics, measurement, outcome.stopped, outcome.best_step, folder)
+    if loop.accelerator.is_main_process:
+        record(deck, dataset, run)
+        if loop.checkpoints and run.stopped in ENDED:
+            loop.checkpoints.clear()
+    return run
+
+
+def _prepared(
+    deck: Deck, adapter: str, data: str | DataSettings | Dataset[Any], seed: int
+) -> tuple[Dataset[Any], TrainableTask]:
+    """The data, read, and the adapter's task, with the data's labels where it had none; DataError when the labels differ."""
     task = _trainable(deck.adapter(adapter).task)
     if isinstance(data, str):
         data = DataSettings(train=data)
     dataset = task.read(data) if isinstance(data, DataSettings) else data
     if task.has_head and task.labels is None:
-        deck.set_labels(adapter, dataset.labels or (), seed=settings.seed)
+        deck.set_labels(adapter, dataset.labels or (), seed=seed)
         task = _trainable(deck.adapter(adapter).task)
     if task.labels != dataset.labels:
         raise DataError(
             say("the data has the labels {theirs}, the adapter {ours}", theirs=dataset.labels, ours=task.labels)
         )
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    with (
-        EventLog(folder / "events.jsonl" if folder else None) as log,
-        PeakMemory() as memory,
-        Progress(adapter, settings.batch_size * settings.accumulation, task.headline, progress) as shown,
-    ):
-        course = task.course(deck, adapter, dataset)
-        loop = Loop(deck.adapter(adapter), course, settings, settings.best_by or dataset.best_by or task.best_by, log)
-        outcome = loop.run(shown)
-    measurement = _measurement(deck, adapter, settings, outcome, memory.peak_bytes)
-    run = TrainingRun(adapter, outcome.metrics, measurement, outcome.stopped, outcome.best_step, folder)
-    _record(deck, dataset, run)
-    return run
+    return dataset, task
 
 
-def run_training(config: RunConfig, out: Path, tell: Callable[[str], None], progress: bool = True) -> TrainingRun:
+def run_training(
+    config: RunConfig, out: Path, tell: Callable[[str], None], resume: bool = False, progress: bool = True
+) -> TrainingRun:
     """Carry out a run file: read the data, load the base, add the adapter, train it, write the run folder.
 
-    `tell` is given what a person wants to know before training starts.
+    `resume` goes on with the run in `out`. `tell` is given what a person wants to know before training starts.
     """
+    if resume:
+        check_unfinished(out)
     task = task_of(config.task)
     dataset = task.read(config.data)
     if dataset.labels is not None:
@@ -145,9 +151,11 @@ def run_training(config: RunConfig, out: Path, tell: Callable[[str], None], prog
     )
     if config.quantize is not None:
         tell(_packed(deck))
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-    return train(deck, name, dataset, settings=config.training, out=out, progress=progress)
+    if not resume and process_rank() == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        values = config.model_dump(mode="json")
+        write_text(out / CONFIG, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    return train(deck, name, dataset, settings=config.training, out=out, resume=resume, progress=progress)
 
 
 def _packed(deck: Deck) -> str:
@@ -169,48 +177,3 @@ def _packed(deck: Deck) -> str:
 
 def _trainable(task: Task) -> TrainableTask:
     return cast(TrainableTask, task)
-
-
-def _measurement(
-    deck: Deck, adapter: str, settings: TrainingSettings, outcome: Outcome, peak_bytes: int
-) -> Measurement:
-    machine = this_machine()
-    device = next(deck.model.parameters()).device
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        machine = replace(machine, gpu=properties.name, gpu_memory_bytes=properties.total_memory)
-        peak_bytes = torch.cuda.max_memory_allocated(device)
-    return Measurement(
-        machine=machine,
-        device=str(device),
-        dtype=str(deck.base.dtype).removeprefix("torch."),
-        model=deck.base.reference,
-        method=deck.adapter(adapter).config.kind,
-        batch_size=settings.batch_size * settings.accumulation,
-        steps=outcome.steps,
-        train_s=outcome.train_s,
-        eval_s=outcome.eval_s,
-        step_s=outcome.step_s,
-        examples_per_s=outcome.examples / outcome.train_s if outcome.steps else 0.0,
-        tokens_per_s=outcome.tokens / outcome.train_s if outcome.steps else 0.0,
-        padded_share=1 - outcome.tokens / outcome.positions if outcome.positions else 0.0,
-        peak_memory_bytes=peak_bytes,
-        largest_batch_positions=outcome.largest_batch_positions,
-        quantize=deck.base.quantize,
-    )
-
-
-def _record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
-    """Keep metrics, data and measurement with the adapter, and write what the run folder ends with."""
-    adapter = deck.adapter(run.adapter)
-    adapter.manifest = adapter.manifest.model_copy(
-        update={
-            "metrics": run.metrics,
-            "data": DataRecord(source=dataset.source, sha256=dataset.sha256, examples=len(dataset.train)),
-            "measurement": run.measurement.to_json(),
-        }
-    )
-    if run.folder is not None and run.adapter_folder is not None:
-        deck.save(run.adapter, run.adapter_folder)
-        write_json(run.folder / "measurement.json", run.measurement.to_json())
-        write_json(run.folder / "metrics.json", {"stopped": run.stopped, "best_step": run.best_step, **run.metrics})

@@ -1,0 +1,22 @@
+"""Which of two evaluations is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import listing, say
+
+
+def is_better(metrics: Mapping[str, float], before: Mapping[str, float], best_by: str) -> bool:
+    """Whether `metrics` beat those `before`, if there are any: a lower `loss`, a higher value of anything else.
+
+    Raises ConfigError when there is no metric of that name.
+    """
+    if best_by not in metrics:
+        raise ConfigError(
+            say("training.best_by must be one of {allowed}, got {value!r}", allowed=listing(metrics), value=best_by)
+        )
+    if not before:
+        return True
+    return metrics[best_by] < before[best_by] if best_by == "loss" else metrics[best_by] > before[best_by]

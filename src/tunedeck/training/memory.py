@@ -1,0 +1,52 @@
+"""What to do when memory runs out: the same step in smaller pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tunedeck.core.errors import TrainingError
+from tunedeck.core.messages import say
+
+_TEXTS = ("DefaultCPUAllocator: can't allocate", "DefaultCPUAllocator: not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch, on a GPU or on the CPU, or Python could not get memory."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
+
+
+@contextmanager
+def told_as_training_error() -> Iterator[None]:
+    """Raise TrainingError when memory runs out where no smaller pieces help."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            say(
+                "out of memory beside the training steps; shorten what is evaluated, choose an adapter with fewer parameters, or quantize the base"
+            )
+        ) from error
+
+
+def free_cache() -> None:
+    """Give back what the GPU's allocator keeps in pieces that no longer fit."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def smaller_pieces(divisible: bool, largest: int, count: int) -> int:
+    """Rows of a piece when each batch of up to `largest` rows is cut into twice as many as now; TrainingError when it cannot be."""
+    if not divisible:
+        raise TrainingError(
+            say("out of memory, and this loss needs its batch whole; set task.chunk_size, or lower training.batch_size")
+        )
+    if count >= largest:
+        raise TrainingError(say("out of memory with a single example; lower task.max_length, or quantize the base"))
+    return -(-largest // (2 * count))

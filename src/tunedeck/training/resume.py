@@ -1,0 +1,115 @@
+"""Whether a run may go on where it was interrupted: only with all that its steps depend on as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from tunedeck.core.errors import TrainingError
+from tunedeck.core.messages import listing, say
+from tunedeck.core.storage import sweep
+from tunedeck.deck.deck import Deck
+from tunedeck.tasks.base import Dataset
+from tunedeck.training.checkpoint import Checkpoint, Checkpoints
+from tunedeck.training.config import TrainingSettings
+
+FORMAT = 1
+"""Counts up when a checkpoint's content changes."""
+CONFIG, EVENTS, METRICS = "config.yaml", "events.jsonl", "metrics.json"
+ENDED = ("finished", "early")
+"""How a run that cannot be resumed has stopped."""
+_FREE = {"checkpoint_every", "keep_checkpoints"}
+"""Settings that change no step."""
+
+
+def identity(
+    deck: Deck, adapter: str, dataset: Dataset[Any], settings: TrainingSettings, processes: int
+) -> dict[str, Any]:
+    """All that a run's steps depend on, as JSON values under dotted keys."""
+    manifest = deck.adapter(adapter).manifest
+    values = {
+        "checkpoint format": FORMAT,
+        "processes": processes,
+        "model": {"fingerprint": deck.base.fingerprint, "dtype": str(deck.base.dtype), "quantize": deck.base.quantize},
+        "data": {"train": dataset.sha256, "evaluation": _digest(dataset.evaluation)},
+        "task": manifest.task,
+        "method": manifest.method,
+        "training": settings.model_dump(exclude=_FREE),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(_flat(values)))
+    return plain
+
+
+def opened(folder: Path, checkpoints: Checkpoints, resume: bool, accelerator: Accelerator) -> Checkpoint | None:
+    """The checkpoint to go on from; the folder of a run that begins is cleared of an earlier one's.
+
+    Read by the first process and sent to all others. Raises TrainingError when the run in the folder is another one or finished.
+    """
+    saved = None
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        if resume:
+            check_unfinished(folder)
+            saved = checkpoints.read()
+            if saved is None:
+                warnings.warn(say("{path} holds no checkpoint yet; the run begins anew", path=folder), stacklevel=3)
+            else:
+                check_same(folder, saved.state["run"], checkpoints.run)
+        else:
+            checkpoints.clear()
+            (folder / METRICS).unlink(missing_ok=True)
+    return cast("Checkpoint | None", broadcast_object_list([saved])[0])
+
+
+def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise TrainingError that names what differs."""
+    different = [
+        say("{key} was {old}, is {new}", key=key, old=_short(was.get(key)), new=_short(now.get(key)))
+        for key in dict.fromkeys([*was, *now])
+        if was.get(key) != now.get(key)
+    ]
+    if different:
+        raise TrainingError(
+            say(
+                "the run in {path} cannot go on, it would not be the same run: {differences}; set these back, or begin another run",
+                path=folder,
+                differences="; ".join(different),
+            )
+        )
+
+
+def check_unfinished(folder: Path) -> None:
+    """Raise TrainingError when the run in a folder has come to its end."""
+    try:
+        stopped = json.loads((folder / METRICS).read_text(encoding="utf-8"))["stopped"]
+    except (OSError, ValueError, KeyError):
+        return
+    if stopped in ENDED:
+        raise TrainingError(
+            say("the run in {path} is finished; its adapter is in {adapter}", path=folder, adapter=folder / "adapter")
+        )
+
+
+def _digest(examples: list[Any]) -> str:
+    return hashlib.sha256("\n".join(map(repr, examples)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _flat(values: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{start}{key}.") if isinstance(value, Mapping) else {f"{start}{key}": value})
+    return flat
+
+
+def _short(value: Any) -> str:
+    """Digests by their beginning."""
+    text = listing(value) if isinstance(value, list) else "null" if value is None else str(value)
+    return text[:12] if len(text) == 64 else text

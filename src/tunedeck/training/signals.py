@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM as a wish to stop, which the loop heeds where its state is whole: between two steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, final
+
+
+@final
+class StopSignals:
+    """While the block runs, the first signal is kept in `seen`; a second one raises KeyboardInterrupt at once.
+
+    Outside the main thread, where Python allows no handlers, signals do what they always do.
+    """
+
+    def __init__(self) -> None:
+        self.seen: signal.Signals | None = None
+        self._at_once = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def stopped(self) -> str:
+        """How a run calls its end by the signal seen."""
+        return "terminated" if self.seen is signal.SIGTERM else "interrupted"
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Work that may be broken off anywhere: inside, the first signal raises KeyboardInterrupt too."""
+        if self.seen is not None:
+            raise KeyboardInterrupt
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {one: signal.signal(one, self._handle) for one in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again, self.seen = self.seen is not None, signal.Signals(number)
+        if again or self._at_once:
+            raise KeyboardInterrupt

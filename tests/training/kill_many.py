@@ -1,0 +1,154 @@
+"""Kill a training run again and again with SIGKILL, resume it until it ends, and compare it with one that was left alone.
+
+    python tests/training/kill_many.py --times 100
+
+Every life is a real process, forked from one that has loaded torch and the model but has computed nothing. Half of them are
+killed after a random time; the other half in the middle of writing a checkpoint, at the n-th file that reaches the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import labelled_words
+import tiny
+
+import tunedeck as td
+from tunedeck.data.labelled import Example
+from tunedeck.data.statistics import digest
+from tunedeck.tasks.base import Dataset
+
+COMMON = {"batch_size": 8, "max_steps": 24, "eval_every": 6, "checkpoint_every": 2, "patience": 3}
+CASES = {
+    "lora with dropout": (
+        td.LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.1),
+        td.TrainingSettings(**COMMON, learning_rate=1e-2, accumulation=2),
+    ),
+    "8-bit states": (
+        td.LoraConfig(r=128, target_modules="all-linear", lora_dropout=0.1),
+        td.TrainingSettings(**COMMON, learning_rate=1e-3, optimizer="adamw_8bit"),
+    ),
+    "bottleneck": (
+        td.BottleneckConfig("double_seq_bn", reduction_factor=2, dropout=0.1),
+        td.TrainingSettings(**COMMON, learning_rate=1e-2, schedule="linear", seed=1),
+    ),
+    "stops early": (td.FullConfig(layers="head"), td.TrainingSettings(**COMMON, learning_rate=1e-9, accumulation=2)),
+}
+
+
+def dataset() -> Dataset[Example]:
+    """80 examples to train on, 20 held out."""
+    examples = [Example(text, (label,)) for text, label in labelled_words.rows(100)]
+    return Dataset("words", examples[:80], examples[80:], digest(examples[:80]), "words", ("blue", "green", "red"))
+
+
+def life(work: Callable[[], object]) -> int:
+    """Fork a process that does the work and nothing else; returns its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    finally:
+        os._exit(code)
+
+
+def train(case: str, folder: Path) -> None:
+    """The run, from its newest checkpoint on."""
+    config, settings = CASES[case]
+    deck = tiny.deck_of("bert")
+    deck.add("a", config, labels=("blue", "green", "red"))
+    td.train(deck, "a", dataset(), settings=settings, out=folder, resume=folder.exists(), progress=False)
+
+
+def killed_at_write(number: int, work: Callable[[], object]) -> None:
+    """Do the work in a process that kills itself when the n-th file is flushed to the disk."""
+    flush, count = os.fsync, [0]
+
+    def counting(descriptor: int) -> None:
+        count[0] += 1
+        if count[0] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(descriptor)
+
+    os.fsync = counting
+    work()
+
+
+def left_behind(folder: Path) -> tuple[list[dict[str, object]], str]:
+    """The loss curve with its evaluations and end, times left out, and a digest of all the adapter's files but its measurement."""
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    kept = [line for line in lines if line["event"] in ("step", "eval", "end")]
+    for line in kept:
+        del line["at_s"]
+    files = [file for file in sorted((folder / "adapter").iterdir()) if file.name != "tunedeck.json"]
+    assert files
+    return kept, hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def kill_until_it_ends(case: str, folder: Path, chooser: random.Random) -> tuple[int, int]:
+    """Lives until one comes to the end; returns how many were killed, and how many of those while writing a checkpoint."""
+    kills = in_save = 0
+    while not (folder / "metrics.json").exists():  # a life may be killed when all is done but its own end
+        if chooser.random() < 0.5:
+            number = chooser.randint(1, 30)
+            child = life(lambda number=number: killed_at_write(number, lambda: train(case, folder)))
+        else:
+            child = life(lambda: train(case, folder))
+            time.sleep(chooser.uniform(0.05, 0.8))
+            os.kill(child, signal.SIGKILL)  # a process that has ended waits to be asked for, so the id is still its own
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0, f"{case}: a life ended by itself with {os.WEXITSTATUS(status)}"
+        else:
+            kills += 1
+            in_save += any((folder / "checkpoints").glob(".*.part"))
+    return kills, in_save
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=100, help="runs, each killed until it comes to its end")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    chooser, began = random.Random(options.seed), time.monotonic()
+    warnings.simplefilter("ignore")  # many a life is killed before its first checkpoint
+    tiny.deck_of("bert")
+    kills = in_save = most = 0
+    with tempfile.TemporaryDirectory() as place:
+        expected = {}
+        for case in CASES:
+            alone = Path(place) / f"{case} alone"
+            assert os.waitpid(life(lambda case=case, alone=alone: train(case, alone)), 0)[1] == 0
+            expected[case] = left_behind(alone)
+        for number in range(options.times):
+            case, folder = list(CASES)[number % len(CASES)], Path(place) / str(number)
+            killed, saving = kill_until_it_ends(case, folder, chooser)
+            kills, in_save, most = kills + killed, in_save + saving, max(most, killed)
+            if left_behind(folder) != expected[case]:
+                sys.exit(f"run {number} ({case}), killed {killed} times, differs from the run left alone: {folder}")
+    print(
+        f"{options.times} runs in {time.monotonic() - began:.0f} s, killed {kills} times ({in_save} while writing a checkpoint, "
+        f"up to {most} in one run): every loss, metric and adapter equal to the last bit"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""A run that is interrupted and resumed is the run that was left alone; what cannot go on says why."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kill_many import dataset, left_behind
+from tiny import deck_of
+
+import tunedeck as td
+from tunedeck.core.errors import ConfigError, StorageError, TrainingError
+from tunedeck.tasks.classify import ClassifyCourse
+from tunedeck.tasks.embed_course import EmbedCourse
+from tunedeck.training import checkpoint as checkpoint_file
+from tunedeck.training import loop as loop_file
+
+LABELS = ("blue", "green", "red")
+LORA = td.LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.1)
+SETTINGS = td.TrainingSettings(
+    batch_size=8, accumulation=2, max_steps=12, eval_every=4, learning_rate=1e-2, checkpoint_every=3, patience=2
+)
+
+
+def go(
+    folder: Path | None, config: Any = LORA, settings: td.TrainingSettings = SETTINGS, **more: Any
+) -> td.TrainingRun:
+    deck = deck_of("bert")
+    deck.add("a", config, labels=LABELS)
+    return td.train(deck, "a", **{"data": dataset(), "settings": settings, "out": folder, "progress": False, **more})
+
+
+def at_loss(
+    monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], object], course: Any = ClassifyCourse
+) -> None:
+    """Let something happen each time the loss of some rows is asked for the n-th time."""
+    plain, asked = course.loss, [0]
+
+    def loss(self: Any, rows: Any) -> Any:
+        asked[0] += 1
+        if asked[0] == number:
+            happens()
+        return plain(self, rows)
+
+    monkeypatch.setattr(course, "loss", loss)
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        (LORA, {}),
+        (LORA, {"schedule": "linear", "accumulation": 1, "clip": None, "seed": 3}),
+        (td.LoraConfig(r=128, target_modules="all-linear", lora_dropout=0.1), {"optimizer": "adamw_8bit"}),
+        (td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1}),
+        (td.FullConfig(), {"eval_every": 1, "patience": None}),
+        (td.FullConfig(layers="head"), {"learning_rate": 1e-9}),
+    ],
+    ids=["lora", "linear", "8-bit", "prompt", "full", "early"],
+)
+def test_a_stopped_and_resumed_run_ends_as_one_left_alone(
+    config: Any, changes: dict[str, Any], stop: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS.model_copy(update=changes)
+    alone = go(tmp_path / "alone", config, settings)
+    at_loss(monkeypatch, 9, lambda: signal.raise_signal(stop))
+    first = go(tmp_path / "twice", config, settings)
+    assert first.stopped == ("interrupted" if stop is signal.SIGINT else "terminated")
+    assert signal.getsignal(stop) in (signal.SIG_DFL, signal.default_int_handler)
+    again = go(tmp_path / "twice", config, settings, resume=True)
+    assert len(events(tmp_path / "twice", "resume")) == 1
+    assert left_behind(tmp_path / "twice") == left_behind(tmp_path / "alone")
+    assert (again.metrics, again.best_step, again.stopped) == (alone.metrics, alone.best_step, alone.stopped)
+    assert again.measurement.steps == alone.measurement.steps
+    assert not (tmp_path / "twice" / "checkpoints").exists()
+
+
+def test_a_signal_during_an_evaluation_breaks_it_off_and_the_resumed_run_makes_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(tmp_path / "alone")
+    plain, asked = ClassifyCourse.evaluate, []
+
+    def evaluate(self: ClassifyCourse) -> dict[str, float]:
+        asked.append(torch.rand(3))  # an evaluation may draw random numbers
+        metrics = plain(self)
+        if len(asked) == 2:
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("the evaluation went on")
+        return metrics
+
+    monkeypatch.setattr(ClassifyCourse, "evaluate", lambda self: (torch.rand(3), plain(self))[1])
+    go(tmp_path / "alone")
+    monkeypatch.setattr(ClassifyCourse, "evaluate", evaluate)
+    assert go(tmp_path / "twice").measurement.steps == 8
+    go(tmp_path / "twice", resume=True)
+    assert left_behind(tmp_path / "twice") == left_behind(tmp_path / "alone")
+
+
+def test_killed_runs_end_as_one_left_alone() -> None:
+    script = Path(__file__).with_name("kill_many.py")
+    said = subprocess.run([sys.executable, script, "--times", "4"], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert "every loss, metric and adapter equal to the last bit" in said.stdout
+
+
+def stopped_run(folder: Path, monkeypatch: pytest.MonkeyPatch, at_step: int = 8) -> None:
+    """A run with checkpoints of the steps 6 and 8, say, whose best state and events end there."""
+    with monkeypatch.context() as patch:
+        at_loss(patch, 2 * at_step, lambda: signal.raise_signal(signal.SIGTERM))
+        go(folder)
+
+
+def test_two_checkpoints_stay_and_a_damaged_newest_one_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(tmp_path / "alone")
+    folder = tmp_path / "r"
+    stopped_run(folder, monkeypatch)
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names == ["step-00000006", "step-00000008"]
+    damaged = folder / "checkpoints" / "step-00000008" / "optimizer.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with pytest.warns(UserWarning, match="step-00000008 is damaged: its checksums differ"):
+        go(folder, resume=True)
+    assert [event["step"] for event in events(folder, "resume")] == [6]
+    assert left_behind(folder) == left_behind(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("harm", ["a file is missing", "a file is too many", "no list", "an empty list"])
+def test_any_damage_is_noticed(harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_run(tmp_path, monkeypatch)
+    for folder in (tmp_path / "checkpoints").iterdir():
+        sums = folder / checkpoint_file.CHECKSUMS
+        {
+            "a file is missing": (folder / "best.safetensors").unlink,
+            "a file is too many": (folder / "more.safetensors").touch,
+            "no list": sums.unlink,
+            "an empty list": lambda sums=sums: sums.write_text("{}"),
+        }[harm]()
+    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(TrainingError, match="every checkpoint in"):
+        go(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"settings": SETTINGS.model_copy(update={"learning_rate": 0.5})}, "training.learning_rate was 0.01, is 0.5"),
+        ({"settings": SETTINGS.model_copy(update={"max_steps": 13})}, "training.max_steps was 12, is 13"),
+        ({"config": td.LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.1)}, "method.r was 4, is 2"),
+        ({"config": td.FullConfig("head")}, "method.kind was lora, is full"),
+    ],
+)  # fmt: skip
+def test_another_run_is_refused_and_the_difference_named(
+    changes: dict[str, Any], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_run(tmp_path, monkeypatch)
+    before = (tmp_path / "events.jsonl").read_bytes()
+    with pytest.raises(TrainingError) as error:
+        go(tmp_path, resume=True, **changes)
+    assert text in str(error.value)
+    assert (tmp_path / "events.jsonl").read_bytes() == before
+
+
+def test_other_data_and_another_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_run(tmp_path, monkeypatch)
+    data = dataset()
+    other = td.tasks.base.Dataset("x", data.train, data.evaluation[1:], "0" * 64, "x", data.labels)
+    with pytest.raises(TrainingError, match=r"data.train was [0-9a-f]{12}, is 000000000000; data.evaluation was"):
+        go(tmp_path, resume=True, data=other)
+    deck = deck_of("bert", seed=1)
+    deck.add("a", LORA, labels=LABELS)
+    with pytest.raises(TrainingError, match=r"model\.fingerprint was"):
+        td.train(deck, "a", data, settings=SETTINGS, out=tmp_path, resume=True, progress=False)
+
+
+def test_settings_that_change_no_step_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_run(tmp_path, monkeypatch)
+    run = go(tmp_path, settings=SETTINGS.model_copy(update={"checkpoint_every": 1, "keep_checkpoints": 5}), resume=True)
+    assert run.stopped == "finished"
+
+
+def test_a_finished_run_says_so_and_a_run_without_a_folder_cannot_be_resumed(tmp_path: Path) -> None:
+    go(tmp_path)
+    with pytest.raises(TrainingError, match="is finished; its adapter is in"):
+        go(tmp_path, resume=True)
+    with pytest.raises(ConfigError, match="resume needs out"):
+        go(None, resume=True)
+
+
+def test_a_run_without_a_checkpoint_begins_anew_and_says_so(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="holds no checkpoint yet"):
+        run = go(tmp_path, settings=SETTINGS.model_copy(update={"keep_checkpoints": 0}), resume=True)
+    assert run.stopped == "finished"
+    assert not events(tmp_path, "checkpoint")
+
+
+def test_a_new_run_in_the_folder_leaves_nothing_of_the_old_one_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_run(tmp_path, monkeypatch)
+    at_loss(monkeypatch, 1, lambda: signal.raise_signal(signal.SIGINT))
+    go(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_by_default_a_checkpoint_follows_each_evaluation_and_ten_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS.model_copy(update={"checkpoint_every": None})
+    go(tmp_path / "a", settings=settings)
+    assert [event["step"] for event in events(tmp_path / "a", "checkpoint")] == [4, 8]
+    clock = iter(range(0, 100_000, 100))  # every look at the clock is 100 seconds later: once in a step, once in a save
+    monkeypatch.setattr(loop_file.time, "monotonic", lambda: float(next(clock)))
+    go(tmp_path / "b", settings=settings.model_copy(update={"eval_every": 100}))
+    assert [event["step"] for event in events(tmp_path / "b", "checkpoint")] == [7]
+
+
+def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(tmp_path / "alone")
+    plain, written = checkpoint_file.write_safetensors, []
+
+    def full(file: Path, tensors: Any) -> None:
+        written.append(file)
+        if len(written) == 9:  # the last file of the third checkpoint
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(file, tensors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_file, "write_safetensors", full)
+        with pytest.raises(StorageError) as error:
+            go(tmp_path / "r")
+    assert "step-00000009: No space left on device; free some space" in str(error.value)
+    assert f"The last good checkpoint is {tmp_path / 'r' / 'checkpoints' / 'step-00000006'}" in str(error.value)
+    go(tmp_path / "r", resume=True)
+    assert left_behind(tmp_path / "r") == left_behind(tmp_path / "alone")
+
+
+def test_a_loss_that_is_no_number_names_the_checkpoint_and_leaves_the_best_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, asked = ClassifyCourse.loss, []
+
+    def loss(self: ClassifyCourse, rows: Any) -> tuple[torch.Tensor, int]:
+        asked.append(rows)
+        mean, positions = plain(self, rows)
+        return mean * (float("nan") if len(asked) > 10 else 1), positions
+
+    monkeypatch.setattr(ClassifyCourse, "loss", loss)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 6.*The last good checkpoint is .*step-00000003"):
+        go(tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["stopped"] == "failed"
+    assert events(tmp_path, "failed")
+    deck_of("bert").load_adapter(tmp_path / "adapter", "best")
+
+
+def too_large(
+    monkeypatch: pytest.MonkeyPatch, rows_that_fit: int, error: BaseException, course: Any = ClassifyCourse
+) -> None:
+    """The loss of more rows than that does not fit into memory."""
+    plain = course.loss
+
+    def loss(self: Any, rows: Any) -> Any:
+        mean, positions = plain(self, rows)
+        if len(rows) > rows_that_fit:
+            raise error
+        return mean, positions
+
+    monkeypatch.setattr(course, "loss", loss)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+        ),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
+def test_out_of_memory_the_same_steps_are_taken_in_smaller_pieces(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = td.LoraConfig(r=4, target_modules="all-linear")
+    go(tmp_path / "whole", plain)
+    too_large(monkeypatch, 3, error)
+    with pytest.warns(
+        UserWarning, match="out of memory at step 1: batches are worked through in pieces of 2 from here"
+    ):
+        go(tmp_path / "pieces", plain)
+    assert [(event["rows"], event["splits"]) for event in events(tmp_path / "pieces", "out_of_memory")] == [
+        (4, 2),
+        (2, 4),
+    ]
+    whole, pieces = ([e["loss"] for e in events(tmp_path / name, "step")] for name in ("whole", "pieces"))
+    assert pieces == pytest.approx(whole, abs=2e-6)
+    assert [e["examples"] for e in events(tmp_path / "pieces", "start")] == [80]
+
+
+def test_a_resumed_run_keeps_its_smaller_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    too_large(monkeypatch, 4, MemoryError())
+    at_loss(monkeypatch, 15, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.warns(UserWarning, match="out of memory"):
+        go(tmp_path)
+    assert go(tmp_path, resume=True).stopped == "finished"
+    assert len(events(tmp_path, "out_of_memory")) == 1
+
+
+def test_a_single_example_that_does_not_fit_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    too_large(monkeypatch, 0, MemoryError())
+    with pytest.warns(UserWarning, match="pieces of 1"), pytest.raises(TrainingError, match="with a single example"):
+        go(None)
+
+
+def test_a_loss_that_needs_its_batch_whole_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    too_large(monkeypatch, 4, MemoryError(), EmbedCourse)
+    deck = td.Deck.load(deck_of("bert").base.reference, td.Embed(), dtype="float32")
+    deck.add("a", td.LoraConfig())
+    data = dataset()
+    unlabelled = td.tasks.base.Dataset("x", data.train, data.evaluation, "", "x")
+    with pytest.raises(TrainingError, match=r"needs its batch whole; set task\.chunk_size"):
+        td.train(deck, "a", unlabelled, settings=SETTINGS, progress=False)
+
+
+def test_other_errors_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    too_large(monkeypatch, 4, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        go(None)
+
+
+def test_memory_that_runs_out_in_an_evaluation_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(self: ClassifyCourse) -> dict[str, float]:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(ClassifyCourse, "evaluate", evaluate)
+    with pytest.raises(TrainingError, match=r"out of memory beside the training steps.*step-00000003"):
+        go(tmp_path)
