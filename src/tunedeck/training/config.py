@@ -53,6 +53,8 @@ class TrainingSettings(_Settings):
     """Steps between checkpoints; None writes one after each evaluation, and when ten minutes have passed since the last."""
     keep_checkpoints: int = Field(2, ge=0)
     """How many of them stay; 0 writes none."""
+    trackers: tuple[Literal["tensorboard", "mlflow", "trackio", "wandb"], ...] = ()
+    """Where the run's events are shown besides its folder."""
 
 
 class RunConfig(_Settings):

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -19,12 +19,18 @@ from tunedeck.core.messages import say
 class EventLog:
     """Appends one JSON object per event, written at once, with its kind and the seconds since the run began.
 
-    `place`, as `mark` gave it, goes on with an earlier log and cuts off what was written after that. Raises StorageError
-    when the disk refuses.
+    `place`, as `mark` gave it, goes on with an earlier log and cuts off what was written after that; `listener` is told each
+    event, too. Raises StorageError when the disk refuses.
     """
 
-    def __init__(self, path: Path | None, place: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        place: Mapping[str, Any] | None = None,
+        listener: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
         self._path = path
+        self._listener = listener
         self._start = time.perf_counter() - (place["at_s"] if place else 0.0)
         self._file = None
         if path is not None:
@@ -39,9 +45,11 @@ class EventLog:
 
     def write(self, kind: str, **values: Any) -> None:
         """Append an event."""
+        event = {"event": kind, "at_s": round(time.perf_counter() - self._start, 3), **values}
+        if self._listener is not None:
+            self._listener(event)
         if self._file is None:
             return
-        event = {"event": kind, "at_s": round(time.perf_counter() - self._start, 3), **values}
         line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
         try:
             while line:  # a disk that is nearly full takes a part, and says why at the next

@@ -119,7 +119,7 @@ class Loop:
         loss = self._step(self._batches)
         self.log.write("step", step=self.outcome.steps, loss=round(loss, 6), learning_rate=self._rates.get_last_lr()[0])
         self._rates.step()
-        progress.step(self.outcome.steps, loss)
+        progress.step(self.outcome.steps, loss, self._seen.tokens)
         return self._go_on(progress)
 
     def end(self) -> None:

@@ -1,10 +1,11 @@
-"""What to do when memory runs out: the same step in smaller pieces."""
+"""How much memory is in use, and what to do when it runs out: the same step in smaller pieces."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 from tunedeck.core.errors import TrainingError
@@ -33,6 +34,11 @@ def told_as_training_error() -> Iterator[None]:
                 "out of memory beside the training steps; shorten what is evaluated, choose an adapter with fewer parameters, or quantize the base"
             )
         ) from error
+
+
+def used_bytes(device: torch.device) -> int:
+    """What training holds now: of the GPU's memory, or of this process's."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
 
 
 def free_cache() -> None:

@@ -1,28 +1,36 @@
-"""The progress bar of a run: step, loss, rate and time left, on standard error."""
+"""The progress bar of a run: step, loss, rate, memory and time left, on standard error."""
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 from typing import final
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from tunedeck.core.messages import say
+from tunedeck.training.memory import used_bytes
+
+_RECENT = 20
+"""The rate is that of so many steps."""
 
 
 @final
 class Progress:
     """Shows a run as it goes; `show=False` says nothing."""
 
-    def __init__(self, title: str, batch_examples: int, headline: Sequence[str], show: bool = True) -> None:
+    def __init__(self, title: str, headline: Sequence[str], device: torch.device, show: bool = True) -> None:
         console = Console(stderr=True)
-        self._batch_examples = batch_examples
+        self._device = device
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)  # when a step ended, and its tokens
         self._bar = Bar(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("{task.fields[now]}"),
             TimeElapsedColumn(),
@@ -39,12 +47,20 @@ class Progress:
         """Begin, with the number of steps in all and of those that are done."""
         self._task = self._bar.add_task(self._title, total=steps, completed=done, now="")
 
-    def step(self, step: int, loss: float) -> None:
+    def step(self, step: int, loss: float, tokens: int) -> None:
         """One step is done."""
-        assert self._task is not None
-        speed = self._bar.tasks[0].speed
-        rate = say("{rate:.0f} examples/s", rate=speed * self._batch_examples) if speed else ""
-        self._bar.update(self._task, completed=step, now=say("loss {loss:.3f}  {rate}", loss=loss, rate=rate))
+        if self._task is None or self._bar.disable:
+            return
+        self._recent.append((time.perf_counter(), tokens))
+        (first, _), (last, _) = self._recent[0], self._recent[-1]
+        rate = sum(count for _, count in self._recent) - self._recent[0][1]
+        now = say(
+            "loss {loss:.3f}  {rate:,.0f} tokens/s  {memory:.1f} GB",
+            loss=loss,
+            rate=rate / (last - first) if last > first else 0,
+            memory=used_bytes(self._device) / 1e9,
+        )
+        self._bar.update(self._task, completed=step, now=now)
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
         """An evaluation is done."""

@@ -23,10 +23,12 @@ from tunedeck.training.checkpoint import Checkpoints
 from tunedeck.training.config import RunConfig, TrainingSettings
 from tunedeck.training.distributed import process_rank
 from tunedeck.training.events import EventLog
+from tunedeck.training.figure import draw
 from tunedeck.training.loop import Loop
 from tunedeck.training.progress import Progress
 from tunedeck.training.record import TrainingRun, measured, record
 from tunedeck.training.resume import CONFIG, ENDED, EVENTS, check_unfinished, identity, opened
+from tunedeck.training.trackers import check_trackers, tracked
 
 
 def train(
@@ -43,7 +45,7 @@ def train(
     """Train a deck's adapter on labelled data and leave it in the deck at its best state.
 
     `data` is a file, a hub id, a `bundled:` name, settings that say more, or a Dataset read by the task. With `out`, a run folder is written:
-    events.jsonl and checkpoints/ as it goes, then metrics.json, measurement.json and adapter/. Ctrl-C and SIGTERM write a checkpoint,
+    events.jsonl and checkpoints/ as it goes, then metrics.json, measurement.json, loss.png, loss.svg and adapter/. Ctrl-C and SIGTERM write a checkpoint,
     end the run early and keep the best state; `resume` goes on from the newest checkpoint in `out`, from the start where there is none, to the
     very end that the run would have had. Raises DataError for data that is not usable, TrainingError when the loss is no longer a number, memory
     does not suffice or the run in `out` is another one or finished, StorageError when the disk refuses.
@@ -62,10 +64,12 @@ def train(
         run = identity(deck, adapter, dataset, settings, accelerator.num_processes)
         checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints, run)
         saved = opened(folder, checkpoints, resume, accelerator)
+    trackers = settings.trackers if accelerator.is_main_process else ()
     with (
-        EventLog(events, saved.state["events"] if saved else None) as log,
+        tracked(trackers, folder, settings.model_dump()) as listener,
+        EventLog(events, saved.state["events"] if saved else None, listener) as log,
         PeakMemory() as memory,
-        Progress(adapter, settings.batch_size * settings.accumulation, task.headline, progress) as shown,
+        Progress(adapter, task.headline, deck.model.device, progress) as shown,
     ):
         course = task.course(deck, adapter, dataset)
         best_by = settings.best_by or dataset.best_by or task.best_by
@@ -89,6 +93,8 @@ def _finish(
     run = TrainingRun(adapter, outcome.metrics, measurement, outcome.stopped, outcome.best_step, folder)
     if loop.accelerator.is_main_process:
         record(deck, dataset, run)
+        if folder is not None:
+            draw(folder, adapter, _trainable(deck.adapter(adapter).task).headline)
         if loop.checkpoints and run.stopped in ENDED:
             loop.checkpoints.clear()
     return run
@@ -119,6 +125,7 @@ def run_training(
 
     `resume` goes on with the run in `out`. `tell` is given what a person wants to know before training starts.
     """
+    check_trackers(config.training.trackers)
     if resume:
         check_unfinished(out)
     task = task_of(config.task)

@@ -1,0 +1,95 @@
+"""What a run shows: its events to trackers, its losses as a figure, its rate in the bar."""
+
+from __future__ import annotations
+
+import json
+import struct
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+from kill_many import dataset
+from tiny import deck_of
+
+import tunedeck as td
+from tunedeck.core.errors import ConfigError
+from tunedeck.training import trackers
+from tunedeck.training.figure import _running_mean, draw
+from tunedeck.training.progress import Progress
+
+SETTINGS = td.TrainingSettings(batch_size=8, max_steps=6, eval_every=3, learning_rate=1e-2)
+
+
+def trained(folder: Path, **changes: object) -> list[dict[str, object]]:
+    """The events of a short run."""
+    deck = deck_of("bert")
+    deck.add("a", td.LoraConfig(), labels=("blue", "green", "red"))
+    settings = SETTINGS.model_copy(update=changes)
+    td.train(deck, "a", dataset(), settings=settings, out=folder, progress=False)
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def scalars(file: Path) -> list[tuple[str, int, float]]:
+    """(name, step, value) in a TensorBoard file: length, checksum, event, checksum, again and again."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    content, found = file.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        event = Event.FromString(content[12 : 12 + length])
+        found += [(value.tag, event.step, value.simple_value) for value in event.summary.value if "/" in value.tag]
+        content = content[16 + length :]
+    return [one for one in found if one[0].startswith(("train/", "eval/"))]
+
+
+def test_a_tracker_is_told_what_the_events_say(tmp_path: Path) -> None:
+    events = trained(tmp_path, trackers=("tensorboard",))
+    files = [file for file in (tmp_path / trackers.PROJECT).iterdir() if "tfevents" in file.name]
+    told = {(name, step): value for file in files for name, step, value in scalars(file)}
+    losses = {step: value for (name, step), value in told.items() if name == "train/loss"}
+    assert losses == pytest.approx({event["step"]: event["loss"] for event in events if event["event"] == "step"})
+    accuracies = {step: value for (name, step), value in told.items() if name == "eval/accuracy"}
+    assert accuracies == pytest.approx(
+        {event["step"]: event["accuracy"] for event in events if event["event"] == "eval"}
+    )
+    assert list(accuracies) == [3, 6]
+    assert ("train/learning_rate", 1) in told
+
+
+def test_a_tracker_without_its_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="mlflow needs the package mlflow; run: pip install mlflow"):
+        trained(tmp_path, trackers=("mlflow",))
+
+
+def test_the_end_of_a_run_is_drawn(tmp_path: Path) -> None:
+    trained(tmp_path)
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    drawn = ElementTree.parse(tmp_path / "loss.svg")
+    comments = (tmp_path / "loss.svg").read_text(encoding="utf-8")
+    assert drawn.getroot().tag.endswith("svg")
+    assert "<!-- accuracy -->" in comments
+    assert "<!-- held out -->" in comments
+
+
+def test_nothing_is_drawn_of_a_run_without_a_step(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text('{"event": "start", "steps": 3}\n', encoding="utf-8")
+    draw(tmp_path, "a", ("loss",))
+    assert not (tmp_path / "loss.png").exists()
+
+
+def test_the_smoothed_loss_is_the_mean_of_the_last_steps() -> None:
+    assert _running_mean([4.0, 2.0, 0.0, 1.0], 2) == [4.0, 3.0, 1.0, 0.5]
+
+
+def test_the_bar_counts_the_tokens_of_the_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 12.0, 13.0])
+    monkeypatch.setattr("tunedeck.training.progress.time.perf_counter", lambda: next(clock))
+    progress = Progress("a", (), torch.device("cpu"))
+    progress.start(9, done=4)
+    for step, tokens in ((5, 900), (6, 300), (7, 600)):
+        progress.step(step, 0.5, tokens)
+    (task,) = progress._bar.tasks
+    assert task.completed == 7
+    assert task.fields["now"].startswith("loss 0.500  300 tokens/s  ")
