@@ -352,5 +352,5 @@ def test_memory_that_runs_out_in_an_evaluation_is_told(tmp_path: Path, monkeypat
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(ClassifyCourse, "evaluate", evaluate)
-    with pytest.raises(TrainingError, match=r"out of memory beside the training steps.*step-00000003"):
+    with pytest.raises(TrainingError, match=r"out of memory where smaller pieces.*step-00000003"):
         go(tmp_path)

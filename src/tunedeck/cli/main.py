@@ -9,6 +9,7 @@ from importlib import import_module
 
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.messages import say, set_language
+from tunedeck.core.process import process_rank
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -43,5 +44,5 @@ def _choose_language(arguments: list[str]) -> None:
 
 
 def _note(message: Warning | str, category: type[Warning], *_: object) -> None:
-    if issubclass(category, UserWarning) or os.environ.get("PYTHONWARNINGS"):
+    if process_rank() == 0 and (issubclass(category, UserWarning) or os.environ.get("PYTHONWARNINGS")):
         print(say("note: {text}", text=" ".join(str(message).split())), file=sys.stderr)

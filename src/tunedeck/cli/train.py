@@ -13,6 +13,7 @@ from tunedeck.cli.console import megabytes, print_json, print_table, tell
 from tunedeck.cli.main import INTERRUPTED, TERMINATED
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
+from tunedeck.core.process import process_rank
 
 if TYPE_CHECKING:
     from tunedeck.training.config import RunConfig
@@ -89,7 +90,6 @@ def train(
     config = run_config(override(values, {**flags, **parsed_assignments(settings or [])}))
     kind = str(config.method["kind"])
     folder = Path(config.out or Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
-    from tunedeck.training.distributed import process_rank
     from tunedeck.training.run import run_training
 
     first = process_rank() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,9 @@ def _device(device: str) -> torch.device:
             return torch.device(device)
         except RuntimeError as error:
             raise ModelError(say("unknown device {device!r}; use auto, cpu or cuda", device=device)) from error
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
 
 
 def _options(source: ModelSource, trust_remote_code: bool) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """One step by several processes: each works on its part of the batches, and the gradients are added up.
 
-The adapter's parameters are few and live outside the model, whose hooks call them, so that DDP's wrapper has no forward pass
-to watch. One sum of all gradients when a step's backward passes are done is what DDP with `no_sync` comes to, and it gives
-the very step that one process would take.
+The adapter's parameters are few and live outside the model, whose hooks call them: there is no module whose forward pass DDP
+could wrap. One sum of all gradients when a step's backward passes are done is what DDP with `no_sync` comes to, and it is the
+very step that one process would take.
 """
 
 from __future__ import annotations
@@ -14,39 +14,73 @@ from dataclasses import astuple
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
+from tunedeck.deck.deck import Deck
+from tunedeck.tasks.base import Course
 from tunedeck.training.outcome import Seen
 
 
-def process_rank() -> int:
-    """This process's number among all that `torchrun` or `accelerate launch` started; 0 prints and writes."""
-    return int(os.environ.get("RANK", "0"))
-
-
 def pieces(
-    batches: Sequence[Sequence[int]], divisible: bool, splits: int, accelerator: Accelerator
-) -> list[Sequence[int]]:
-    """This process's share of some batches, each cut into `splits` pieces for each process.
+    course: Course, batches: Sequence[Sequence[int]], splits: int, accelerator: Accelerator
+) -> list[tuple[Sequence[int], float]]:
+    """This process's share of some batches: rows, and their part in the mean loss.
 
-    Batches whose loss is not the mean of its parts stay whole and are dealt out among the processes.
+    Each batch is cut into `splits` pieces for each process; one whose loss is not the mean of its parts stays whole. All
+    processes have the same number of pieces, as a sharded base needs it; one that is there to fill up has no part in the loss.
     """
     count = splits * accelerator.num_processes
-    cut = [rows[part::count] for rows in batches for part in range(count)] if divisible else batches
-    return [rows for rows in cut if rows][accelerator.process_index :: accelerator.num_processes]
+    cut = [rows[part::count] for rows in batches for part in range(count)] if course.divisible else batches
+    weights = [(rows, course.weight(rows)) for rows in cut if rows]
+    whole = sum(weight for _, weight in weights)
+    shares = [(rows, weight / whole) for rows, weight in weights]
+    missing = -len(shares) % accelerator.num_processes
+    filled = [*shares, *[(shares[0][0], 0.0)] * missing]
+    return filled[accelerator.process_index :: accelerator.num_processes]
 
 
 def summed(parameters: Sequence[nn.Parameter], seen: Seen, accelerator: Accelerator) -> Seen:
     """Add up gradients in place, and what was seen, over all processes; a parameter without a gradient anywhere keeps none."""
     if accelerator.num_processes == 1:
         return seen
-    device = parameters[0].device
     has_gradient = [float(parameter.grad is not None) for parameter in parameters]
-    numbers = torch.tensor([*astuple(seen), *has_gradient], dtype=torch.float64, device=device)
-    numbers = accelerator.reduce(numbers, "sum").tolist()
+    own = torch.tensor([*astuple(seen), *has_gradient], dtype=torch.float64, device=accelerator.device)
+    numbers = accelerator.reduce(own, "sum").tolist()
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")
     parts = flat.split([parameter.numel() for parameter in parameters])
-    count = len(astuple(seen))
-    for parameter, part, anywhere in zip(parameters, parts, numbers[count:], strict=True):
+    values = astuple(seen)
+    for parameter, part, anywhere in zip(parameters, parts, numbers[len(values) :], strict=True):
         parameter.grad = part.view_as(parameter) if anywhere else None
-    return Seen(*(type(was)(now) for was, now in zip(astuple(seen), numbers[:count], strict=True)))
+    return Seen(*(type(value)(number) for value, number in zip(values, numbers, strict=False)))
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether `accelerate launch --use_fsdp` asks to cut the base among the processes."""
+    return accelerator.num_processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def shard_base(deck: Deck, adapter: str, accelerator: Accelerator) -> None:
+    """Cut the base's layers among the processes by FSDP2; each is put together for its own forward and backward pass only.
+
+    The adapter stays whole in every process. Raises ConfigError for full fine-tuning, which puts whole tensors in the base's
+    place, for packed weights, and for an architecture whose layers are not known.
+    """
+    base = deck.base
+    if base.spec is None or base.quantize is not None or deck.adapter(adapter).built.weights:
+        raise ConfigError(
+            say(
+                "a sharded base takes lora, bottleneck adapters, prompt tuning and heads, on a known architecture and without "
+                "quantize; leave --use_fsdp out"
+            )
+        )
+    layers = deck.model.get_submodule(".".join(part for part in (base.prefix, base.spec.layers) if part))
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    for layer in layers:
+        if not isinstance(layer, FSDPModule):
+            fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+            layer.unshard()  # its buffers are made here, not first in an evaluation, whose tensors know no gradients
+            layer.reshard()

@@ -11,7 +11,7 @@ from typing import Any
 
 from tunedeck.core.storage import write_bytes
 
-WINDOWS = 40
+WINDOWS = 15
 """The smoothed loss is a mean over this part of the run."""
 TRAIN, HELD_OUT, THIRD = "#1f5fa8", "#d1495b", "#2a9d6f"
 

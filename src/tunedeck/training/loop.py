@@ -23,7 +23,7 @@ from tunedeck.tasks.base import Course
 from tunedeck.training.best import is_better
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import TrainingSettings
-from tunedeck.training.distributed import pieces, summed
+from tunedeck.training.distributed import is_sharded, pieces, summed
 from tunedeck.training.events import EventLog
 from tunedeck.training.memory import free_cache, out_of_memory, smaller_pieces, told_as_training_error
 from tunedeck.training.optimizer import adamw, schedule
@@ -148,19 +148,16 @@ class Loop:
     def _gradients(self, chosen: list[list[int]]) -> Seen:
         """The gradient of the mean loss over some batches, and what was seen on the way."""
         seen = Seen()
-        whole = sum(self.course.weight(rows) for rows in chosen)
         try:
-            for rows in pieces(chosen, self.course.divisible, self.outcome.splits, self.accelerator):
+            for rows, share in pieces(self.course, chosen, self.outcome.splits, self.accelerator):
                 mean, positions = self.course.loss(rows)
-                loss = mean * (self.course.weight(rows) / whole)
+                loss = mean * share
                 self.accelerator.backward(loss)
-                seen.loss += loss.item()
-                seen.examples += len(rows)
-                seen.tokens += sum(self.course.lengths[row] for row in rows)
-                seen.positions += positions
-                seen.largest_batch_positions = max(seen.largest_batch_positions, positions)
+                seen.add(loss.item(), len(rows), sum(self.course.lengths[row] for row in rows), positions, share)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not out_of_memory(error) or is_sharded(
+                self.accelerator
+            ):  # a base put together by all waits for each of them
                 raise
             seen.out_of_memory = 1
         seen.stop = int(self.signals.seen is not None)

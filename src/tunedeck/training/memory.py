@@ -31,7 +31,7 @@ def told_as_training_error() -> Iterator[None]:
             raise
         raise TrainingError(
             say(
-                "out of memory beside the training steps; shorten what is evaluated, choose an adapter with fewer parameters, or quantize the base"
+                "out of memory where smaller pieces of a batch do not help; shorten what is evaluated, choose an adapter with fewer parameters, or quantize the base"
             )
         ) from error
 

@@ -20,6 +20,16 @@ class Seen:
     stop: int = 0
     save: int = 0
 
+    def add(self, loss: float, examples: int, tokens: int, positions: int, share: float) -> None:
+        """One more piece of the step; one without a share in it is there to fill up and does not count."""
+        if share == 0:
+            return
+        self.loss += loss
+        self.examples += examples
+        self.tokens += tokens
+        self.positions += positions
+        self.largest_batch_positions = max(self.largest_batch_positions, positions)
+
 
 @final
 @dataclass

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from tunedeck.core.errors import ConfigError, DataError, TrainingError
 from tunedeck.core.measurement import PeakMemory
 from tunedeck.core.messages import say
+from tunedeck.core.process import process_rank
 from tunedeck.core.storage import write_text
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
@@ -21,7 +22,7 @@ from tunedeck.tasks.base import Dataset, TrainableTask
 from tunedeck.tasks.registry import task_of
 from tunedeck.training.checkpoint import Checkpoints
 from tunedeck.training.config import RunConfig, TrainingSettings
-from tunedeck.training.distributed import process_rank
+from tunedeck.training.distributed import is_sharded, shard_base
 from tunedeck.training.events import EventLog
 from tunedeck.training.figure import draw
 from tunedeck.training.loop import Loop
@@ -55,6 +56,8 @@ def train(
         settings = settings.model_copy(update={"epochs": epochs})
     dataset, task = _prepared(deck, adapter, data, settings.seed)
     accelerator = Accelerator(cpu=deck.model.device.type == "cpu")
+    if is_sharded(accelerator):
+        shard_base(deck, adapter, accelerator)
     folder = None if out is None else Path(out)
     if resume and folder is None:
         raise ConfigError(say("resume needs out, the folder of the run to go on with"))
