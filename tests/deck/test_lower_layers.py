@@ -26,7 +26,7 @@ WHOLE = {
 TEXTS = ["w5 w6", "w7 w8 w9 w10 w11", "w12", "w13 w14 w15 w16 w17 w18 w19 w20 w21", "w22 w23 w24"]
 
 
-def course_of(deck: td.Deck, name: str):  # noqa: ANN201
+def course_of(deck: td.Deck, name: str):
     examples = [Example(text, (tiny.LABELS[row % 3],)) for row, text in enumerate(TEXTS)]
     return deck.adapter(name).task.course(deck, name, Dataset("", examples, examples, "", "", tiny.LABELS))
 
