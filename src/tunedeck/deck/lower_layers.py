@@ -31,7 +31,7 @@ class LowerLayers:
         self._tuples = False
         count = 0 if adapter is None else first_trained_layer(base, adapter)
         self._skipped: list[nn.Module] = list(_layers(base))[:count] if count else []
-        size = base.model.get_input_embeddings().weight.shape[1] * base.dtype.itemsize  # type: ignore[operator, union-attr]
+        size = base.model.get_input_embeddings().weight.shape[1] * base.dtype.itemsize  # type: ignore[operator]
         if sum(lengths) * size > MEMORY_SHARE * psutil.virtual_memory().available:
             self._skipped = []
         self._lengths = lengths

@@ -87,7 +87,7 @@ def learnt_states(deck: Deck, name: str | None, packed: Pack) -> torch.Tensor:
 def output_is_a_product(deck: Deck, name: str | None, packed: Pack) -> bool:
     """Whether the logits are the frozen output layer's product and nothing more: no bias, no cap, no scale, no adapter in it."""
     output_layer = deck.model.get_output_embeddings()
-    if type(output_layer) is not nn.Linear or output_layer.bias is not None:
+    if type(output_layer) is not nn.Linear or cast(Any, output_layer).bias is not None:
         return False
     if name is not None:
         built = deck.adapter(name).built
