@@ -75,7 +75,7 @@ def gradients(deck: td.Deck, name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("kind", METHODS)
 @pytest.mark.parametrize(("model_type", "form"), FAMILIES)
 def test_every_method_has_examples(kind: str, model_type: str, form: str) -> None:
-    assert examples(kind, model_type, form), f"give the method {kind!r} settings in tests/examples.py"
+    assert examples(kind, model_type, form), f"give the method {kind!r} settings in tests/method_examples.py"
 
 
 @pytest.mark.parametrize("kind", METHODS)

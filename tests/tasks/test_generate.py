@@ -12,12 +12,13 @@ from torch.nn import functional as F
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.data.chat import Conversation, Message
+from tunedeck.tasks import answer_loss
 from tunedeck.tasks.answer_metrics import answer_metrics, rouge_l
 from tunedeck.tasks.base import Dataset
 from tunedeck.tasks.chat_data import split_by_prompt
 from tunedeck.tasks.chat_tokens import encode_conversation
 from tunedeck.tasks.generate import GenerateCourse
-from tunedeck.tasks.packing import learnt_logits, pack, pack_rows
+from tunedeck.tasks.packing import learnt_logits, output_is_a_product, pack, pack_rows
 
 KINDS = {
     "lora": td.LoraConfig(target_modules="all-linear"),
@@ -194,3 +195,37 @@ def test_answer_metrics_are_those_worked_out_by_hand() -> None:
     found = answer_metrics(["Yes ", "no"], ["yes", "maybe"])
     assert found["exact_match"] == 0.5
     assert answer_metrics(["same words"], ["same words"])["chrf"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 3, 1000])
+def test_the_loss_without_whole_logits_equals_the_cross_entropy_with_its_gradient(
+    monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+) -> None:
+    torch.manual_seed(0)
+    output_layer = torch.nn.Linear(8, 50, bias=False).requires_grad_(False)
+    hidden, targets = torch.randn(7, 8), torch.randint(0, 50, (7,))
+    monkeypatch.setattr(answer_loss, "CHUNK_BYTES", 4 * 50 * rows_at_once)
+    ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
+    loss = answer_loss.frozen_output_loss(ours, output_layer, targets)
+    expected = F.cross_entropy(output_layer(theirs), targets)
+    (3 * loss).backward()
+    (3 * expected).backward()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert tiny.difference(ours.grad, theirs.grad) < 1e-7
+    with torch.no_grad():
+        assert answer_loss.frozen_output_loss(hidden, output_layer, targets).item() == pytest.approx(
+            expected.item(), abs=1e-6
+        )
+
+
+def test_logits_that_a_model_caps_or_an_adapter_changes_are_not_taken_for_a_product(deck: td.Deck) -> None:
+    encoded = [[encode_conversation(deck.tokenizer, one)] for one in chats(2)]
+    assert output_is_a_product(deck, "lora", pack(deck, "lora", encoded))
+    assert output_is_a_product(deck, None, pack(deck, None, encoded))
+    assert not output_is_a_product(deck, "full", pack(deck, "full", encoded))
+    deck.add("on-the-head", td.LoraConfig(target_modules=("lm_head",)))
+    assert not output_is_a_product(deck, "on-the-head", pack(deck, "on-the-head", encoded))
+    capped = tiny.deck_of("gemma2", "causal")
+    capped.tokenizer.eos_token = "[SEP]"
+    encoded = [[encode_conversation(capped.tokenizer, one)] for one in chats(2)]
+    assert not output_is_a_product(capped, None, pack(capped, None, encoded))

@@ -39,7 +39,7 @@ def plan(
     micro_batch: Annotated[int | None, typer.Option(help=say("examples at once; by default what fits"), rich_help_panel=HOW)] = None,
     accumulation: Annotated[int | None, typer.Option(help=say("micro-batches per update; by default up to 32 examples"), rich_help_panel=HOW)] = None,
     checkpointing: Annotated[bool, typer.Option("--checkpointing/--no-checkpointing", help=say("recompute activations: less memory, more time"), rich_help_panel=HOW)] = False,
-    loss: Annotated[str, typer.Option(help="eager, fused, chunked", rich_help_panel=HOW)] = "eager",
+    loss: Annotated[str | None, typer.Option(help=say("eager, fused, chunked; by default as this engine computes it"), rich_help_panel=HOW)] = None,
     attention: Annotated[str | None, typer.Option(help="flash, sdpa, eager", rich_help_panel=HOW)] = None,
     dtype: Annotated[str | None, typer.Option(help="bf16, fp16, fp32", rich_help_panel=HOW)] = None,
     gpu: Annotated[str | None, typer.Option(help=say("cards, with commas, or this-machine"), rich_help_panel=WHERE)] = None,
@@ -82,7 +82,7 @@ def plan(
     wish = Wish(
         model=planned, methods=methods, workload=_workload(planned, data, samples, tokens, epochs), generate=generate,
         micro_batch=micro_batch, accumulation=accumulation, checkpointing=checkpointing,
-        loss=_choice("--loss", loss, ("eager", "fused", "chunked")),  # type: ignore[arg-type]
+        loss=None if loss is None else _choice("--loss", loss, ("eager", "fused", "chunked")),  # type: ignore[arg-type]
         attention=None if attention is None else _choice("--attention", attention, ("flash", "sdpa", "eager")),  # type: ignore[arg-type]
         dtype=_dtype(dtype), budget=budget, deadline_h=_hours(deadline),
     )  # fmt: skip

@@ -56,6 +56,9 @@ class ModelSpec:
     gated: bool  # the feed-forward part multiplies two branches of that width
     causal: bool  # a decoder, which sees only what stands before
     sequence_first: bool  # hidden states inside the layers are (seq, batch, hidden)
+    first_position_from: (
+        str | None
+    )  # in the last layer: after this module positions stand alone, and the classifier reads the first
     prefix: str  # transformers' base_model_prefix: 'bert', 'model', 'transformer'
     layers: str  # list of layers, relative to the base: 'encoder.layer', 'layers', 'h'
     embedding: str  # word embedding, relative to the base: 'embeddings.word_embeddings'
@@ -105,6 +108,7 @@ class ModelSpec:
             gated=bool(sizes["gated"]),
             causal=bool(sizes["causal"]),
             sequence_first=row.get("sequence_first", False),
+            first_position_from=row.get("first_position_from"),
             prefix=row["prefix"],
             layers=row["layers"],
             embedding=row["embedding"],

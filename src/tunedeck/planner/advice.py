@@ -72,6 +72,8 @@ def _variants(row: PlanRow) -> Iterator[tuple[str, Setup]]:
     if setup.generate and setup.loss != "chunked":
         yield "--loss chunked", replace(setup, loss="chunked")
         yield "--micro-batch 1 --checkpointing --loss chunked", replace(frugal, loss="chunked")
+    else:
+        yield "--micro-batch 1 --checkpointing", frugal
     if can_quantise:
         yield "--method qlora", replace(setup, four_bit=True)
         yield "--method qlora --micro-batch 1 --checkpointing", replace(frugal, four_bit=True)

@@ -14,7 +14,7 @@ from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.machine import machine_card, predict, read_profile
 from tunedeck.planner.memory import Setup, memory_parts, method_facts
 from tunedeck.planner.models import find_planned_model
-from tunedeck.planner.plan import MEMORY_BAND, TIME_BAND
+from tunedeck.planner.plan import MEMORY_BAND, TIME_BAND, engine_loss
 from tunedeck.planner.throughput import step_s
 
 SETTLED_STEPS = 10  # shorter runs are mostly first steps, in which kernels are built
@@ -66,7 +66,7 @@ def compare_with_plan(
     rows = max(1, measurement.batch_size // accumulation)
     longest = Setup(
         spec.spec, method, facts, rows, max(1, measurement.largest_batch_positions // rows), generate,
-        dtype=measurement.dtype, accumulation=accumulation,
+        dtype=measurement.dtype, accumulation=accumulation, loss=engine_loss(method),
         attention="eager" if measurement.device == "cpu" and measurement.dtype == "bfloat16" else "sdpa",
     )  # fmt: skip
     mean = _at_mean(longest, measurement, accumulation)

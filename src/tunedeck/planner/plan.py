@@ -39,7 +39,8 @@ class Wish:
     micro_batch: int | None = None
     accumulation: int | None = None
     checkpointing: bool = False
-    loss: Loss = "eager"
+    loss: Loss | None = None
+    """None is what this engine does: chunked, but for full fine-tuning, which trains the output layer too."""
     attention: Attention | None = None
     dtype: str | None = None
     labels: int = 2
@@ -140,9 +141,14 @@ def setup_for(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, g
         attention = "sdpa"
     return Setup(
         spec=wish.model.spec, method=method, facts=facts, micro_batch=1, tokens=wish.workload.longest_tokens, generate=wish.generate,
-        dtype=dtype, four_bit=name == "qlora", checkpointing=wish.checkpointing, loss=wish.loss, attention=attention,
-        labels=wish.labels,
+        dtype=dtype, four_bit=name == "qlora", checkpointing=wish.checkpointing, attention=attention,
+        loss=wish.loss or engine_loss(method), labels=wish.labels,
     )  # fmt: skip
+
+
+def engine_loss(method: MethodConfig) -> Loss:
+    """How tasks/answer_loss.py computes a language model's loss: without whole logits where the output layer is frozen."""
+    return "eager" if method.kind == "full" else "chunked"
 
 
 def with_batch(setup: Setup, wish: Wish, largest: int) -> Setup:

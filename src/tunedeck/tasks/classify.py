@@ -15,6 +15,8 @@ from tunedeck.core.values import to_values
 from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.first_position import first_position_only
+from tunedeck.deck.lower_layers import LowerLayers
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.classify_data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify_metrics import classification_loss, classification_metrics, targets_of
@@ -130,7 +132,7 @@ def classify_logits(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         input_ids, attention_mask = pad(deck, [ids[row] for row in rows])
-        with torch.inference_mode():
+        with torch.inference_mode(), first_position_only(deck.base):
             output = deck(input_ids, attention_mask, adapter=[adapters[row] for row in rows])
         logits.update(zip(rows, output.logits.float().cpu(), strict=True))
     return [logits[row] for row in range(len(texts))]
@@ -171,6 +173,7 @@ class ClassifyCourse:
         labels = [example.labels for example in dataset.train]
         self._targets = targets_of(deck.label_names(name), labels, task.multi_label)
         self.lengths: Sequence[int] = [len(ids) for ids in self._ids]
+        self._lower = LowerLayers(deck.base, deck.adapter(name), self.lengths)
 
     def weight(self, rows: Sequence[int]) -> float:
         """The number of examples."""
@@ -179,7 +182,8 @@ class ClassifyCourse:
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
         """Mean loss of some training examples, and how many positions were computed."""
         ids, mask = pad(self._deck, [self._ids[row] for row in rows])
-        logits = self._deck(ids, mask, adapter=self._name).logits
+        with self._lower.of(rows), first_position_only(self._deck.base):
+            logits = self._deck(ids, mask, adapter=self._name).logits
         targets = self._targets[list(rows)].to(logits.device)
         return classification_loss(logits, targets, self._task.multi_label), ids.numel()
 

@@ -18,12 +18,14 @@ from tunedeck.data.chat import ROLES, Conversation, Message, read_conversations
 from tunedeck.data.settings import DataSettings
 from tunedeck.data.table import read_table
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.lower_layers import LowerLayers
+from tunedeck.tasks.answer_loss import frozen_output_loss
 from tunedeck.tasks.answer_metrics import answer_metrics
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.chat_data import read_chats
 from tunedeck.tasks.chat_tokens import Encoded, encode_conversation, encode_prompt, fit
 from tunedeck.tasks.decode import Chunk, decode
-from tunedeck.tasks.packing import Pack, learnt_logits, pack, pack_rows
+from tunedeck.tasks.packing import Pack, learnt_logits, learnt_states, output_is_a_product, pack, pack_rows
 from tunedeck.tasks.sampling import Sampling
 from tunedeck.tasks.text import length_limit
 
@@ -161,6 +163,8 @@ class GenerateCourse:
         self._evaluation = [[one] for one in self._fitting(task, dataset.evaluation)]
         self._rows: list[list[Encoded]] = pack_rows(train, self._limit) if task.packing else [[one] for one in train]
         self.lengths: Sequence[int] = [sum(len(one.ids) for one in row) for row in self._rows]
+        self._lower = LowerLayers(deck.base, None if name is None else deck.adapter(name), self.lengths)
+        self._output_is_a_product = output_is_a_product(deck, name, pack(deck, name, self._evaluation[:1]))
 
     def weight(self, rows: Sequence[int]) -> float:
         """The number of learnt tokens."""
@@ -169,7 +173,8 @@ class GenerateCourse:
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
         """Mean loss of the answers' tokens in some rows, and how many positions were computed."""
         packed = pack(self._deck, self._name, [self._rows[row] for row in rows])
-        return self._mean_loss(packed), packed.input_ids.numel()
+        with self._lower.of(rows):
+            return self._mean_loss(packed), packed.input_ids.numel()
 
     def evaluate(self) -> dict[str, float]:
         """Mean loss of an answer's token on the held-out conversations, and its exponential."""
@@ -183,6 +188,9 @@ class GenerateCourse:
         return {"loss": total / count, "perplexity": math.exp(min(total / count, 700))}
 
     def _mean_loss(self, packed: Pack) -> torch.Tensor:
+        if self._output_is_a_product:
+            states = learnt_states(self._deck, self._name, packed)
+            return frozen_output_loss(states, self._deck.model.get_output_embeddings(), packed.targets)
         return F.cross_entropy(learnt_logits(self._deck, self._name, packed).float(), packed.targets)
 
     def _fitting(self, task: Generate, conversations: Sequence[Conversation]) -> list[Encoded]:

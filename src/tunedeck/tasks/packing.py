@@ -72,15 +72,41 @@ def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pac
 
 def learnt_logits(deck: Deck, name: str | None, packed: Pack) -> torch.Tensor:
     """Logits (learnt, vocab) at the positions whose next token is learnt; the output layer works on those alone."""
+    with _only(deck.model.get_output_embeddings(), packed.learnt, []):
+        return _logits(deck, name, packed)
+
+
+def learnt_states(deck: Deck, name: str | None, packed: Pack) -> torch.Tensor:
+    """What enters the output layer at those positions, (learnt, hidden); the output layer itself does next to nothing."""
+    kept: list[torch.Tensor] = []
+    with _only(deck.model.get_output_embeddings(), packed.learnt, kept, most=1):
+        _logits(deck, name, packed)
+    return kept[0]
+
+
+def output_is_a_product(deck: Deck, name: str | None, packed: Pack) -> bool:
+    """Whether the logits are the frozen output layer's product and nothing more: no bias, no cap, no scale, no adapter in it."""
+    output_layer = deck.model.get_output_embeddings()
+    if type(output_layer) is not nn.Linear or cast(Any, output_layer).bias is not None:
+        return False
+    if name is not None:
+        built = deck.adapter(name).built
+        path = next(path for path, module in deck.model.named_modules() if module is output_layer)
+        if built.weights or path in built.placements:
+            return False
+    with torch.no_grad():
+        product = output_layer(learnt_states(deck, name, packed)[None])[0]
+        return torch.equal(product, learnt_logits(deck, name, packed))
+
+
+def _logits(deck: Deck, name: str | None, packed: Pack) -> torch.Tensor:
     inputs = {
         "input_ids": packed.input_ids,
         "attention_mask": packed.attention_mask,
         "position_ids": packed.position_ids,
         "use_cache": False,
     }
-    with _only(deck.model.get_output_embeddings(), packed.learnt):
-        logits = deck.call([name] * len(packed.input_ids), inputs).logits
-    return cast(torch.Tensor, logits[0])
+    return cast(torch.Tensor, deck.call([name] * len(packed.input_ids), inputs).logits[0])
 
 
 def _block_mask(owner: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -91,11 +117,18 @@ def _block_mask(owner: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 @contextmanager
-def _only(output_layer: nn.Module, chosen: torch.Tensor) -> Iterator[None]:
-    """While the block runs, the output layer sees the hidden states of the chosen positions alone, as (1, chosen, hidden)."""
+def _only(
+    output_layer: nn.Module, chosen: torch.Tensor, kept: list[torch.Tensor], most: int | None = None
+) -> Iterator[None]:
+    """While the block runs, the output layer sees the hidden states of the chosen positions alone, as (1, chosen, hidden).
+
+    They are added to `kept` as (chosen, hidden); with `most` the layer itself works on the first so many.
+    """
 
     def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0][chosen][None], *args[1:])
+        states = args[0][chosen]
+        kept.append(states)
+        return (states[None, :most], *args[1:])
 
     handle = output_layer.register_forward_pre_hook(select)
     try:
