@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tunedeck.tasks.generate import Generate
     from tunedeck.tasks.sampling import Sampling
     from tunedeck.training.config import TrainingSettings
+    from tunedeck.training.jobs import Job
     from tunedeck.training.record import TrainingRun
     from tunedeck.training.run import train
 
@@ -31,6 +32,7 @@ _HOME = {
     "Embed": "tasks.embed",
     "FullConfig": "methods.full.config",
     "Generate": "tasks.generate",
+    "Job": "training.jobs",
     "LoraConfig": "methods.lora.config",
     "Prediction": "tasks.classify",
     "PromptTuningConfig": "methods.prompt_tuning.config",
@@ -50,6 +52,7 @@ __all__ = [
     "Embed",
     "FullConfig",
     "Generate",
+    "Job",
     "LoraConfig",
     "Prediction",
     "PromptTuningConfig",

@@ -16,9 +16,11 @@ from tunedeck.core.errors import DataError, TrainingError
 from tunedeck.data.labelled import Example
 from tunedeck.data.statistics import digest
 from tunedeck.tasks.base import Dataset
+from tunedeck.training import step
 from tunedeck.training.events import EventLog
 from tunedeck.training.loop import Loop
 from tunedeck.training.optimizer import schedule
+from tunedeck.training.progress import Progress
 
 METHODS = {
     "lora": (td.LoraConfig(r=4, target_modules="all-linear"), 2e-2),
@@ -82,7 +84,10 @@ def test_accumulated_small_batches_move_as_one_large_batch() -> None:
         course = task.course(deck, "a", dataset(train=32))
         loop = Loop(deck.adapter("a"), course, settings, "loss", EventLog(None), Accelerator(cpu=True))
         loop.optimizer = torch.optim.SGD(loop.adapter.parameters(), lr=0.1)
-        loop._step(iter(batches))
+        (seen,) = step._gradients([loop], [batches])
+        lane = Progress(torch.device("cpu"), show=False).lane("a", ())
+        loop.begin(lane, None)
+        loop.finish_step(seen, 0.0, lane)
         return {**deck.adapter("a").tensors(), **deck.adapter("a").head_tensors()}
 
     rows = list(range(32))
@@ -145,15 +150,15 @@ def test_a_loss_that_is_no_number_ends_with_advice() -> None:
 def test_ctrl_c_ends_the_run_with_its_adapter_saved_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deck = words_deck()
     deck.add("a", td.LoraConfig())
-    steps, original = [], Loop._step
+    steps, original = [], Loop.next_batches
 
-    def interrupted(self: Loop, *args: object) -> float:
+    def interrupted(self: Loop) -> list[list[int]]:
         steps.append(1)
         if len(steps) == 4:
             raise KeyboardInterrupt
-        return original(self, *args)  # type: ignore[arg-type]
+        return original(self)
 
-    monkeypatch.setattr(Loop, "_step", interrupted)
+    monkeypatch.setattr(Loop, "next_batches", interrupted)
     run = td.train(deck, "a", dataset(), epochs=5, out=tmp_path / "r", progress=False)
     assert run.stopped == "interrupted"
     assert run.measurement.steps == 3

@@ -68,15 +68,16 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
         (td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1}),
         (td.FullConfig(), {"eval_every": 1, "patience": None}),
         (td.FullConfig(layers="head"), {"learning_rate": 1e-9}),
+        (td.LoraConfig(r=4, layers_to_transform=(1,)), {"patience": None, "max_steps": 20, "accumulation": 1}),
     ],
-    ids=["lora", "linear", "8-bit", "prompt", "full", "early"],
+    ids=["lora", "linear", "8-bit", "prompt", "full", "early", "kept lower layers"],
 )
 def test_a_stopped_and_resumed_run_ends_as_one_left_alone(
     config: Any, changes: dict[str, Any], stop: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = SETTINGS.model_copy(update=changes)
     alone = go(tmp_path / "alone", config, settings)
-    at_loss(monkeypatch, 9, lambda: signal.raise_signal(stop))
+    at_loss(monkeypatch, 15 if settings.max_steps == 20 else 9, lambda: signal.raise_signal(stop))
     first = go(tmp_path / "twice", config, settings)
     assert first.stopped == ("interrupted" if stop is signal.SIGINT else "terminated")
     assert signal.getsignal(stop) in (signal.SIG_DFL, signal.default_int_handler)

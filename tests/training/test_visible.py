@@ -86,10 +86,11 @@ def test_the_smoothed_loss_is_the_mean_of_the_last_steps() -> None:
 def test_the_bar_counts_the_tokens_of_the_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([10.0, 12.0, 13.0])
     monkeypatch.setattr("tunedeck.training.progress.time.perf_counter", lambda: next(clock))
-    progress = Progress("a", (), torch.device("cpu"))
+    bar = Progress(torch.device("cpu"))
+    progress = bar.lane("a", ())
     progress.start(9, done=4)
     for step, tokens in ((5, 900), (6, 300), (7, 600)):
         progress.step(step, 0.5, tokens)
-    (task,) = progress._bar.tasks
+    (task,) = bar._bar.tasks
     assert task.completed == 7
     assert task.fields["now"].startswith("loss 0.500  300 tokens/s  ")

@@ -12,7 +12,7 @@ from tunedeck.cli import after
 from tunedeck.cli.console import megabytes, print_json, print_table, tell
 from tunedeck.cli.main import INTERRUPTED, TERMINATED
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.messages import listing, say
 from tunedeck.core.process import process_rank
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
 ) -> None:  # fmt: skip
     """Train an adapter and write a run folder."""
-    from tunedeck.training.config import override, parsed_assignments, read_run_file, run_config
+    from tunedeck.training.config import override, parsed_assignments, read_run_file
+    from tunedeck.training.job_file import run_configs
 
     if resume is not None:
         run_file, out = run_file or resume / "config.yaml", resume
@@ -87,40 +88,65 @@ def train(
         "dtype": dtype, "quantize": quantize, "device": device, "trust_remote_code": trust_remote_code, "name": name,
         "out": None if out is None else str(out),
     }  # fmt: skip
-    config = run_config(override(values, {**flags, **parsed_assignments(settings or [])}))
+    configs = run_configs(override(values, {**flags, **parsed_assignments(settings or [])}))
+    config = configs[0]
     kind = str(config.method["kind"])
     folder = Path(config.out or Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     from tunedeck.training.run import run_training
 
     first = process_rank() == 0
-    if first and (folder / "events.jsonl").exists() and not overwrite and resume is None:
+    run_folders = [folder / str(one.name) for one in configs] if len(configs) > 1 else [folder]
+    earlier = any((one / "events.jsonl").exists() for one in run_folders)
+    if first and earlier and not overwrite and resume is None:
         raise ConfigError(
             say("{path} holds an earlier run; choose another --out, --overwrite it, or --resume it", path=folder)
         )
     shown = first and not as_json
-    run = run_training(config, folder, lambda text: tell(text) if shown else None, resume is not None, progress=first)
+    runs = run_training(configs, folder, lambda text: tell(text) if shown else None, resume is not None, progress=first)
+    stopped = next((run.stopped for run in runs.values() if run.stopped in EXIT_CODES), None)
     if first:
-        _show(run, config, as_json)
-    if run.stopped in EXIT_CODES:
-        raise typer.Exit(EXIT_CODES[run.stopped])
+        _show(runs, config, as_json)
+        if stopped is not None:
+            _say_how_to_go_on(stopped, folder, list(runs.values()))
+    if stopped is not None:
+        raise typer.Exit(EXIT_CODES[stopped])
 
 
-def _show(run: TrainingRun, config: RunConfig, as_json: bool) -> None:
+def _show(runs: dict[str, TrainingRun], config: RunConfig, as_json: bool) -> None:
+    if len(runs) > 1:
+        if as_json:
+            print_json({"jobs": [run.to_json() for run in runs.values()]})
+        else:
+            _report_jobs(list(runs.values()))
+        return
+    (run,) = runs.values()
     planned = after.compared(run.measurement, config)
     if as_json:
         print_json({**run.to_json(), "planned": [comparison.to_json() for comparison in planned]})
     else:
         _report(run, str(config.task.get("kind", "classify")))
         after.show(planned)
-    if run.stopped in EXIT_CODES:
-        tell(
-            say(
-                "stopped by {signal}: the run ended early, and its adapter is saved whole in {path}; go on with: tunedeck train --resume {run}",
-                signal="Ctrl-C" if run.stopped == "interrupted" else "SIGTERM",
-                path=run.adapter_folder,
-                run=run.folder,
-            )
+
+
+def _say_how_to_go_on(stopped: str, folder: Path, runs: list[TrainingRun]) -> None:
+    tell(
+        say(
+            "stopped by {signal}: the run ended early, and its adapter is saved whole in {path}; go on with: tunedeck train --resume {run}",
+            signal="Ctrl-C" if stopped == "interrupted" else "SIGTERM",
+            path=listing(run.adapter_folder for run in runs),
+            run=folder,
         )
+    )
+
+
+def _report_jobs(runs: list[TrainingRun]) -> None:
+    names = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    rows = [
+        [run.adapter, str(run.best_step), *(f"{run.metrics[n]:.4f}" if n in run.metrics else "" for n in names)]
+        for run in runs
+    ]
+    print_table(say("Result of each job at its best evaluation"), [say("adapter"), say("best step"), *names], rows)
+    tell(say("the adapters are in {paths}", paths=listing(run.adapter_folder for run in runs)))
 
 
 def _report(run: Any, kind: str) -> None:

@@ -36,6 +36,11 @@ class LowerLayers:
             self._skipped = []
         self._lengths = lengths
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept."""
+        return bool(self._skipped)
+
     @contextmanager
     def of(self, rows: Sequence[int]) -> Iterator[None]:
         """Inside the block one forward pass over these examples, one to a row of the batch, starts above what is kept."""

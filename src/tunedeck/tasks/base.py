@@ -49,6 +49,8 @@ class Course(Protocol):
 
     divisible: ClassVar[bool]
     """Whether a batch's loss is the mean of its parts' losses by their `weight`, so that it may be worked through in pieces."""
+    remembers: bool
+    """Whether the first pass over an example leaves something in memory that later passes take up."""
     lengths: Sequence[int]
     """Tokens of each training example, for batching."""
 
@@ -58,6 +60,14 @@ class Course(Protocol):
 
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
         """Mean loss of some training examples, and how many positions were computed, padding included."""
+        ...
+
+    @staticmethod
+    def losses(parts: Sequence[tuple[Any, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
+        """`loss` of several courses of one kind and deck, each with rows of its own, from one pass through the base.
+
+        None of the adapters has tensors in the base's place.
+        """
         ...
 
     def evaluate(self) -> dict[str, float]:

@@ -174,6 +174,7 @@ class ClassifyCourse:
         self._targets = targets_of(deck.label_names(name), labels, task.multi_label)
         self.lengths: Sequence[int] = [len(ids) for ids in self._ids]
         self._lower = LowerLayers(deck.base, deck.adapter(name), self.lengths)
+        self.remembers = self._lower.keeps
 
     def weight(self, rows: Sequence[int]) -> float:
         """The number of examples."""
@@ -186,6 +187,22 @@ class ClassifyCourse:
             logits = self._deck(ids, mask, adapter=self._name).logits
         targets = self._targets[list(rows)].to(logits.device)
         return classification_loss(logits, targets, self._task.multi_label), ids.numel()
+
+    @staticmethod
+    def losses(parts: Sequence[tuple[ClassifyCourse, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
+        """The same of several courses, each with rows of its own, from one pass through the base."""
+        deck = parts[0][0]._deck
+        ids, mask = pad(deck, [course._ids[row] for course, rows in parts for row in rows])
+        names = [course._name for course, rows in parts for _ in rows]
+        with first_position_only(deck.base):
+            logits = deck(ids, mask, adapter=names).logits
+        found = []
+        for (course, rows), own in zip(parts, torch.split(logits, [len(rows) for _, rows in parts]), strict=True):
+            known = own[:, : len(deck.label_names(course._name))]
+            targets = course._targets[list(rows)].to(own.device)
+            loss = classification_loss(known, targets, course._task.multi_label)
+            found.append((loss, len(rows) * ids.shape[1]))
+        return found
 
     def evaluate(self) -> dict[str, float]:
         """accuracy, macro_f1, micro_f1 and loss on the held-out examples."""

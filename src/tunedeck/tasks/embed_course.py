@@ -13,7 +13,8 @@ from tunedeck.data.labelled import Example
 from tunedeck.data.pairs import Pair
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.embed_loss import Relations, contrastive_loss, label_relations, pair_relations
-from tunedeck.tasks.embed_vectors import Making, token_ids, trained_vectors
+from tunedeck.tasks.embed_vectors import Making, token_ids, trained_vectors, vectors_of
+from tunedeck.tasks.text import pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class EmbedCourse:
     """Contrastive learning on the cosines of a batch."""
 
     divisible: ClassVar[bool] = False
+    remembers = False
 
     def __init__(
         self,
@@ -134,10 +136,30 @@ class EmbedCourse:
         """Mean loss of some training examples against one another, and how many positions were computed."""
         batch = self._batches.contrast(rows)
         vectors, positions = trained_vectors(self._deck, self._name, batch.ids, self._making, self._learning.chunk_size)
+        return self._loss(batch, vectors), positions
+
+    @staticmethod
+    def losses(parts: Sequence[tuple[EmbedCourse, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
+        """The same of several courses, each with rows of its own, from one pass through the base; by themselves where they are in chunks."""
+        if any(course._learning.chunk_size is not None for course, _ in parts):
+            return [course.loss(rows) for course, rows in parts]
+        batches = [course._batches.contrast(rows) for course, rows in parts]
+        counts = [len(batch.ids) for batch in batches]
+        owners = [course for (course, _), count in zip(parts, counts, strict=True) for _ in range(count)]
+        deck = parts[0][0]._deck
+        ids, mask = pad(deck, [one for batch in batches for one in batch.ids])
+        names, makings = [owner._name for owner in owners], [owner._making for owner in owners]
+        vectors = torch.split(vectors_of(deck, ids, mask, names, makings), counts)
+        return [
+            (course._loss(batch, own), len(own) * ids.shape[1])
+            for (course, _), batch, own in zip(parts, batches, vectors, strict=True)
+        ]
+
+    def _loss(self, batch: Contrast, vectors: torch.Tensor) -> torch.Tensor:
         vectors = F.normalize(vectors, dim=-1)
         scores = vectors[batch.anchors] @ vectors[batch.candidates].T / self._learning.temperature
         relations = batch.relations.to(scores.device)
-        return contrastive_loss(scores, relations, symmetric=self._learning.symmetric), positions
+        return contrastive_loss(scores, relations, symmetric=self._learning.symmetric)
 
     def evaluate(self) -> dict[str, float]:
         """Metrics on the held-out examples."""

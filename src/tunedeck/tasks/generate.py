@@ -25,7 +25,7 @@ from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.chat_data import read_chats
 from tunedeck.tasks.chat_tokens import Encoded, encode_conversation, encode_prompt, fit
 from tunedeck.tasks.decode import Chunk, decode
-from tunedeck.tasks.packing import Pack, learnt_logits, learnt_states, output_is_a_product, pack, pack_rows
+from tunedeck.tasks.packing import Pack, joined, learnt_logits, learnt_states, output_is_a_product, pack, pack_rows
 from tunedeck.tasks.sampling import Sampling
 from tunedeck.tasks.text import length_limit
 
@@ -164,6 +164,7 @@ class GenerateCourse:
         self._rows: list[list[Encoded]] = pack_rows(train, self._limit) if task.packing else [[one] for one in train]
         self.lengths: Sequence[int] = [sum(len(one.ids) for one in row) for row in self._rows]
         self._lower = LowerLayers(deck.base, None if name is None else deck.adapter(name), self.lengths)
+        self.remembers = self._lower.keeps
         self._output_is_a_product = output_is_a_product(deck, name, pack(deck, name, self._evaluation[:1]))
 
     def weight(self, rows: Sequence[int]) -> float:
@@ -175,6 +176,24 @@ class GenerateCourse:
         packed = pack(self._deck, self._name, [self._rows[row] for row in rows])
         with self._lower.of(rows):
             return self._mean_loss(packed), packed.input_ids.numel()
+
+    @staticmethod
+    def losses(parts: Sequence[tuple[GenerateCourse, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
+        """The same of several courses, each with rows of its own, from one pass through the base."""
+        deck = parts[0][0]._deck
+        packs = [pack(deck, course._name, [course._rows[row] for row in rows]) for course, rows in parts]
+        names = [course._name for course, rows in parts for _ in rows]
+        whole = joined(packs, int(deck.model.config.pad_token_id), deck.base.dtype)
+        counts = [len(one.targets) for one in packs]
+        if all(course._output_is_a_product for course, _ in parts):
+            states = torch.split(learnt_states(deck, names, whole), counts)
+            layer = deck.model.get_output_embeddings()
+            losses = [frozen_output_loss(own, layer, one.targets) for own, one in zip(states, packs, strict=True)]
+        else:
+            logits = torch.split(learnt_logits(deck, names, whole).float(), counts)
+            losses = [F.cross_entropy(own, one.targets) for own, one in zip(logits, packs, strict=True)]
+        width = whole.input_ids.shape[1]
+        return [(loss, len(one.input_ids) * width) for loss, one in zip(losses, packs, strict=True)]
 
     def evaluate(self) -> dict[str, float]:
         """Mean loss of an answer's token on the held-out conversations, and its exponential."""

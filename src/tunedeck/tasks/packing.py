@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from tunedeck.deck.deck import Deck
+from tunedeck.deck.deck import Deck, Rows
 from tunedeck.tasks.chat_tokens import Encoded
 from tunedeck.tasks.text import PAD_TO
 
@@ -70,13 +71,45 @@ def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pac
     )
 
 
-def learnt_logits(deck: Deck, name: str | None, packed: Pack) -> torch.Tensor:
+def joined(packs: Sequence[Pack], pad_id: int, dtype: torch.dtype) -> Pack:
+    """Packs one below the other, filled up to the longest."""
+    width = max(one.input_ids.shape[1] for one in packs)
+    packs = [_widened(one, width, pad_id) for one in packs]
+    masks = [one.attention_mask for one in packs]
+    if any(mask.dim() == 4 for mask in masks):
+        masks = [mask if mask.dim() == 4 else _block_mask(mask - 1, dtype) for mask in masks]
+    return Pack(
+        torch.cat([one.input_ids for one in packs]),
+        torch.cat(masks),
+        torch.cat([one.position_ids for one in packs]),
+        torch.cat([one.learnt for one in packs]),
+        torch.cat([one.targets for one in packs]),
+    )
+
+
+def _widened(one: Pack, width: int, pad_id: int) -> Pack:
+    missing = width - one.input_ids.shape[1]
+    if not missing:
+        return one
+    mask = one.attention_mask
+    return Pack(
+        F.pad(one.input_ids, (0, missing), value=pad_id),
+        F.pad(mask, (0, missing))
+        if mask.dim() == 2
+        else F.pad(mask, (0, missing, 0, missing), value=torch.finfo(mask.dtype).min),
+        F.pad(one.position_ids, (0, missing)),
+        F.pad(one.learnt, (0, missing)),
+        one.targets,
+    )
+
+
+def learnt_logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
     """Logits (learnt, vocab) at the positions whose next token is learnt; the output layer works on those alone."""
     with _only(deck.model.get_output_embeddings(), packed.learnt, []):
         return _logits(deck, name, packed)
 
 
-def learnt_states(deck: Deck, name: str | None, packed: Pack) -> torch.Tensor:
+def learnt_states(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
     """What enters the output layer at those positions, (learnt, hidden); the output layer itself does next to nothing."""
     kept: list[torch.Tensor] = []
     with _only(deck.model.get_output_embeddings(), packed.learnt, kept, most=1):
@@ -99,14 +132,14 @@ def output_is_a_product(deck: Deck, name: str | None, packed: Pack) -> bool:
         return torch.equal(product, learnt_logits(deck, name, packed))
 
 
-def _logits(deck: Deck, name: str | None, packed: Pack) -> torch.Tensor:
+def _logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
     inputs = {
         "input_ids": packed.input_ids,
         "attention_mask": packed.attention_mask,
         "position_ids": packed.position_ids,
         "use_cache": False,
     }
-    return cast(torch.Tensor, deck.call([name] * len(packed.input_ids), inputs).logits[0])
+    return cast(torch.Tensor, deck.call(deck.adapters_of_rows(name, len(packed.input_ids)), inputs).logits[0])
 
 
 def _block_mask(owner: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

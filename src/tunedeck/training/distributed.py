@@ -7,6 +7,7 @@ very step that one process would take.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -22,6 +23,19 @@ from tunedeck.core.messages import say
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Course
 from tunedeck.training.outcome import Seen
+
+
+def joined(device: torch.device) -> Accelerator:
+    """The other processes, if there are any, as accelerate sees them; left again when this process ends."""
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    if accelerator.num_processes > 1:
+        atexit.register(_leave)
+    return accelerator
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def pieces(

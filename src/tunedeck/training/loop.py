@@ -1,4 +1,4 @@
-"""The training loop, in the open: batches in, one adapter trained, the best state kept."""
+"""The training loop of one adapter, in the open: batches in, the best state kept."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tunedeck.tasks.base import Course
 from tunedeck.training.best import is_better
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import TrainingSettings
-from tunedeck.training.distributed import is_sharded, pieces, summed
+from tunedeck.training.distributed import pieces
 from tunedeck.training.events import EventLog
-from tunedeck.training.memory import free_cache, out_of_memory, smaller_pieces, told_as_training_error
+from tunedeck.training.memory import smaller_pieces
 from tunedeck.training.optimizer import adamw, schedule
 from tunedeck.training.outcome import Outcome, Seen
-from tunedeck.training.progress import Progress
+from tunedeck.training.progress import Lane
 from tunedeck.training.signals import StopSignals
 from tunedeck.training.state import (
     adapter_tensors,
@@ -45,7 +45,10 @@ CHECKPOINT_S = 600.0
 
 @final
 class Loop:
-    """Trains one adapter through a course; the base stays frozen and in eval mode. `best_by` tells the best state."""
+    """One adapter's way through a course: what goes before and after the gradients of each step (step.py).
+
+    The base stays frozen and in eval mode. `best_by` tells the best state.
+    """
 
     def __init__(
         self,
@@ -75,29 +78,7 @@ class Loop:
         self._saved_step = 0
         self._saved_at = time.monotonic()
 
-    def run(self, progress: Progress, saved: Checkpoint | None = None) -> Outcome:
-        """Train and evaluate, from a checkpoint on where one is given; afterwards the adapter holds its best state.
-
-        Ctrl-C and SIGTERM write a checkpoint, end early and keep the best so far. Raises TrainingError when the loss is no
-        longer a number or memory does not suffice, StorageError when the disk refuses, with the best state before that.
-        """
-        try:
-            with self.signals, told_as_training_error():
-                going = self.begin(progress, saved)
-                while going:
-                    going = self.step(progress)
-        except KeyboardInterrupt:
-            self.outcome.stopped = self.signals.stopped
-        except TrainingError as error:
-            self.outcome.stopped = "failed"
-            self.log.write("failed", step=self.outcome.steps, reason=str(error))
-            raise
-        finally:
-            self.end()
-        self.log.write("end", stopped=self.outcome.stopped, step=self.outcome.steps)
-        return self.outcome
-
-    def begin(self, progress: Progress, saved: Checkpoint | None) -> bool:
+    def begin(self, progress: Lane, saved: Checkpoint | None) -> bool:
         """Set out, or go on from the end of a checkpoint's step; False when that is the end of the run."""
         set_seed(self.settings.seed + self.accelerator.process_index)
         if saved is not None:
@@ -114,60 +95,45 @@ class Loop:
         self.adapter.train()
         return saved is None or self._go_on(progress)
 
-    def step(self, progress: Progress) -> bool:
-        """Take a step, then evaluate and write a checkpoint where that is due; False at the end of the run."""
-        loss = self._step(self._batches)
-        self.log.write("step", step=self.outcome.steps, loss=round(loss, 6), learning_rate=self._rates.get_last_lr()[0])
-        self._rates.step()
-        progress.step(self.outcome.steps, loss, self._seen.tokens)
-        return self._go_on(progress)
+    def save_is_due(self) -> bool:
+        """Whether a checkpoint is due by the clock."""
+        return time.monotonic() - self._saved_at > CHECKPOINT_S
 
-    def end(self) -> None:
-        """Leave the adapter in eval mode, in its best state."""
-        self.adapter.eval()
-        if self._best:
-            fill_adapter(self.adapter, self._best)
+    def next_batches(self) -> list[list[int]]:
+        """The batches of the step to come."""
+        return [next(self._batches) for _ in range(self.settings.accumulation)]
 
-    def _step(self, batches: Iterator[list[int]]) -> float:
-        """One optimizer step over `accumulation` batches; returns the mean loss. Out of memory, it begins again in smaller pieces."""
+    def finish_step(self, seen: Seen, seconds: float, progress: Lane) -> bool:
+        """Move by the gradients, which took so many seconds, then evaluate and write a checkpoint where that is due.
+
+        False at the end of the run. Raises TrainingError for a loss that is no number, KeyboardInterrupt, with a checkpoint
+        written, when a signal asks to stop.
+        """
         began = time.perf_counter()
-        chosen = [next(batches) for _ in range(self.settings.accumulation)]
-        seen = self._gradients(chosen)
-        while seen.out_of_memory:
-            self._split(max(map(len, chosen)))
-            seen = self._gradients(chosen)
         self._check_finite(seen.loss)
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.adapter.parameters(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._seen = seen
-        self.outcome.count(seen, time.perf_counter() - began)
-        return seen.loss
+        self.outcome.count(seen, seconds + time.perf_counter() - began)
+        step = self.outcome.steps
+        self.log.write("step", step=step, loss=round(seen.loss, 6), learning_rate=self._rates.get_last_lr()[0])
+        self._rates.step()
+        progress.step(step, seen.loss, seen.tokens)
+        return self._go_on(progress)
 
-    def _gradients(self, chosen: list[list[int]]) -> Seen:
-        """The gradient of the mean loss over some batches, and what was seen on the way."""
-        seen = Seen()
-        try:
-            for rows, share in pieces(self.course, chosen, self.outcome.splits, self.accelerator):
-                mean, positions = self.course.loss(rows)
-                loss = mean * share
-                self.accelerator.backward(loss)
-                seen.add(loss.item(), len(rows), sum(self.course.lengths[row] for row in rows), positions, share)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or is_sharded(
-                self.accelerator
-            ):  # a base put together by all waits for each of them
-                raise
-            seen.out_of_memory = 1
-        seen.stop = int(self.signals.seen is not None)
-        seen.save = int(self.accelerator.is_main_process and time.monotonic() - self._saved_at > CHECKPOINT_S)
-        return summed(list(self.adapter.parameters()), seen, self.accelerator)
-
-    def _split(self, largest: int) -> None:
-        """Halve the pieces that batches are worked through in; TrainingError when they cannot be halved."""
+    def end(self) -> None:
+        """Leave the adapter in eval mode, in its best state."""
+        self.adapter.eval()
         self.optimizer.zero_grad(set_to_none=True)
-        free_cache()
+        if self._best:
+            fill_adapter(self.adapter, self._best)
+
+    def split(self, batches: list[list[int]]) -> None:
+        """Halve the pieces that batches like these are worked through in; TrainingError when they cannot be halved."""
+        self.optimizer.zero_grad(set_to_none=True)
+        largest = max(map(len, batches))
         rows = smaller_pieces(self.course.divisible, largest, self.outcome.splits * self.accelerator.num_processes)
         self.outcome.splits *= 2
         step = self.outcome.steps + 1
@@ -191,7 +157,7 @@ class Loop:
                 )
             )
 
-    def _go_on(self, progress: Progress) -> bool:
+    def _go_on(self, progress: Lane) -> bool:
         """What follows a step: evaluation, checkpoint, the end. False at the end of the run."""
         step = self.outcome.steps
         due = step == self.total or step % self._evaluate_every == 0
@@ -202,13 +168,14 @@ class Loop:
             return False
         every = self.settings.checkpoint_every
         save = bool(due or self._seen.save) if every is None else step % every == 0
-        if save or self._seen.stop:
-            self._save()
-        if self._seen.stop:
+        stop = self._seen.stop or (self.accelerator.num_processes == 1 and self.signals.seen is not None)
+        if save or stop:
+            self.save()
+        if stop:
             raise KeyboardInterrupt
         return True
 
-    def _evaluate(self, progress: Progress) -> bool:
+    def _evaluate(self, progress: Lane) -> bool:
         """Evaluate, keep the state if it is the best; False when patience has run out."""
         step, began, randomness = self.outcome.steps, time.perf_counter(), random_state()
         self.adapter.eval()
@@ -217,7 +184,7 @@ class Loop:
                 metrics = broadcast_object_list([self.course.evaluate()])[0]
         except KeyboardInterrupt:
             set_random_state(randomness)
-            self._save()
+            self.save()
             raise
         self.adapter.train()
         self.outcome.eval_s += time.perf_counter() - began
@@ -232,7 +199,7 @@ class Loop:
             self.outcome.stale += 1
         return self.settings.patience is None or self.outcome.stale < self.settings.patience
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Write a checkpoint of the end of this step, unless there is one."""
         step = self.outcome.steps
         if self.checkpoints is None or not self.settings.keep_checkpoints or self._saved_step == step:
@@ -250,7 +217,19 @@ class Loop:
         self._best = {name: tensor.to(self.accelerator.device) for name, tensor in saved.tensors["best"].items()}
         fill_adapter(self.adapter, saved.tensors["adapter"])
         fill_optimizer(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
+        if self.course.remembers:
+            self._recall()
         set_random_state(saved.state["random"][self.accelerator.process_index])
+
+    def _recall(self) -> None:
+        """Bring back what the course remembers of the first epoch, from the same batches: other shapes round otherwise."""
+        batches, accumulation = self._all_batches(), self.settings.accumulation
+        first_epoch = math.ceil(math.ceil(len(self.course.lengths) / self.settings.batch_size) / accumulation)
+        with torch.no_grad():
+            for _ in range(min(self.outcome.steps, first_epoch)):
+                chosen = list(islice(batches, accumulation))
+                for rows, _ in pieces(self.course, chosen, self.outcome.splits, self.accelerator):
+                    self.course.loss(rows)
 
     def _all_batches(self) -> Iterator[list[int]]:
         """Row numbers, epoch after epoch, without end."""

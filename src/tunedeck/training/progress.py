@@ -22,12 +22,10 @@ _RECENT = 20
 
 @final
 class Progress:
-    """Shows a run as it goes; `show=False` says nothing."""
+    """Shows runs as they go, each in a lane of its own; `show=False` says nothing."""
 
-    def __init__(self, title: str, headline: Sequence[str], device: torch.device, show: bool = True) -> None:
-        console = Console(stderr=True)
+    def __init__(self, device: torch.device, show: bool = True) -> None:
         self._device = device
-        self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)  # when a step ended, and its tokens
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
@@ -36,12 +34,35 @@ class Progress:
             TimeElapsedColumn(),
             TextColumn("<"),
             TimeRemainingColumn(),
-            console=console,
+            console=Console(stderr=True),
             disable=not show,
         )
+
+    def lane(self, title: str, headline: Sequence[str]) -> Lane:
+        """A line for one run; `headline` are the metrics to show."""
+        return Lane(self._bar, title, headline, self._device)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+@final
+class Lane:
+    """One run's line in the progress bar."""
+
+    def __init__(self, bar: Bar, title: str, headline: Sequence[str], device: torch.device) -> None:
+        self._bar = bar
         self._title = title
         self._headline = headline
-        self._task: TaskID | None = None
+        self._device = device
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)  # when a step ended, and its tokens
+        self._task = TaskID(0)
 
     def start(self, steps: int, done: int = 0) -> None:
         """Begin, with the number of steps in all and of those that are done."""
@@ -49,7 +70,7 @@ class Progress:
 
     def step(self, step: int, loss: float, tokens: int) -> None:
         """One step is done."""
-        if self._task is None or self._bar.disable:
+        if self._bar.disable:
             return
         self._recent.append((time.perf_counter(), tokens))
         (first, _), (last, _) = self._recent[0], self._recent[-1]
@@ -67,13 +88,4 @@ class Progress:
         if self._bar.disable:
             return
         values = ", ".join(f"{name} {metrics[name]:.3f}" for name in self._headline if name in metrics)
-        self._bar.console.print(say("  step {step}: {values}", step=step, values=values))
-
-    def __enter__(self) -> Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+        self._bar.console.print(say("  {run}, step {step}: {values}", run=self._title, step=step, values=values))

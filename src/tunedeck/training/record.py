@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tunedeck.core.measurement import Measurement, this_machine
+from tunedeck.core.errors import StorageError
+from tunedeck.core.measurement import Machine, Measurement, this_machine
+from tunedeck.core.messages import say
 from tunedeck.core.storage import write_json
 from tunedeck.deck.deck import Deck
 from tunedeck.formats.folder import adapter_bytes
@@ -17,6 +20,8 @@ from tunedeck.tasks.base import Dataset
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.outcome import Outcome
 from tunedeck.training.resume import METRICS
+
+MEASUREMENT = "measurement.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,5 +100,16 @@ def record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
     )
     if run.folder is not None and run.adapter_folder is not None:
         deck.save(run.adapter, run.adapter_folder)
-        write_json(run.folder / "measurement.json", run.measurement.to_json())
+        write_json(run.folder / MEASUREMENT, run.measurement.to_json())
         write_json(run.folder / METRICS, {"stopped": run.stopped, "best_step": run.best_step, **run.metrics})
+
+
+def read_run(adapter: str, folder: Path) -> TrainingRun:
+    """A finished run from its folder; StorageError when its files are damaged."""
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        values = json.loads((folder / MEASUREMENT).read_text(encoding="utf-8"))
+        measurement = Measurement(**{**values, "machine": Machine(**values["machine"])})
+        return TrainingRun(adapter, metrics, measurement, metrics.pop("stopped"), metrics.pop("best_step"), folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(say("{path} is damaged: {reason}", path=folder, reason=error)) from error

@@ -86,13 +86,17 @@ def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> 
         )
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder has come to its end."""
+    try:
+        return json.loads((folder / METRICS).read_text(encoding="utf-8"))["stopped"] in ENDED
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def check_unfinished(folder: Path) -> None:
     """Raise TrainingError when the run in a folder has come to its end."""
-    try:
-        stopped = json.loads((folder / METRICS).read_text(encoding="utf-8"))["stopped"]
-    except (OSError, ValueError, KeyError):
-        return
-    if stopped in ENDED:
+    if is_finished(folder):
         raise TrainingError(
             say("the run in {path} is finished; its adapter is in {adapter}", path=folder, adapter=folder / "adapter")
         )

@@ -1,0 +1,144 @@
+"""From adapters and their data to run folders: one job, or several that share each pass through the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, cast, final
+
+from tunedeck.core.errors import DataError
+from tunedeck.core.measurement import PeakMemory
+from tunedeck.core.messages import say
+from tunedeck.data.settings import DataSettings
+from tunedeck.deck.deck import Deck
+from tunedeck.deck.task import Task
+from tunedeck.tasks.base import Dataset, TrainableTask
+from tunedeck.training.checkpoint import Checkpoint, Checkpoints
+from tunedeck.training.config import TrainingSettings
+from tunedeck.training.distributed import is_sharded, joined, shard_base
+from tunedeck.training.events import EventLog
+from tunedeck.training.figure import draw
+from tunedeck.training.loop import Loop
+from tunedeck.training.progress import Lane, Progress
+from tunedeck.training.record import TrainingRun, measured, read_run, record
+from tunedeck.training.resume import ENDED, EVENTS, identity, is_finished, opened
+from tunedeck.training.step import run_loops
+from tunedeck.training.trackers import tracked
+
+Data: TypeAlias = str | DataSettings | Dataset[Any]
+"""A file, a hub id, a `bundled:` name, settings that say more, or a Dataset read by the task."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one of several adapters is trained on, and how; `settings` None takes those of all."""
+
+    data: Data
+    settings: TrainingSettings | None = None
+
+
+def run_jobs(
+    deck: Deck,
+    jobs: Mapping[str, Job],
+    settings: TrainingSettings,
+    folders: Mapping[str, Path | None],
+    *,
+    resume: bool,
+    progress: bool,
+) -> dict[str, TrainingRun]:
+    """Train the adapters of these names together; each as it would have been alone. See `train`."""
+    runs: dict[str, TrainingRun] = {}
+    loops: dict[str, Loop] = {}
+    saved: dict[str, Checkpoint | None] = {}
+    lanes: dict[str, Lane] = {}
+    datasets: dict[str, Dataset[Any]] = {}
+    with ExitStack() as stack:
+        memory = stack.enter_context(PeakMemory())
+        bar = stack.enter_context(Progress(deck.model.device, progress))
+        for name, job in jobs.items():
+            folder = folders[name]
+            if len(jobs) > 1 and resume and folder is not None and is_finished(folder):
+                deck.remove(name)
+                deck.load_adapter(folder / "adapter", name)
+                runs[name] = read_run(name, folder)
+                continue
+            own = job.settings or settings
+            datasets[name], task = _prepared(deck, name, job.data, own.seed)
+            loops[name], saved[name] = _loop(deck, name, datasets[name], own, folder, resume, stack)
+            lanes[name] = bar.lane(name, task.headline)
+
+        def finished(loop: Loop) -> None:
+            name = loop.adapter.name
+            runs[name] = _finish(deck, datasets[name], loop, folders[name], memory.peak_bytes)
+
+        only = next(iter(loops.values())).checkpoints if len(loops) == 1 else None
+        if only is not None:
+            stack.enter_context(only.named_in_errors())
+        run_loops(loops, saved, lanes, finished)
+    return {name: runs[name] for name in jobs}
+
+
+def _loop(
+    deck: Deck,
+    name: str,
+    dataset: Dataset[Any],
+    settings: TrainingSettings,
+    folder: Path | None,
+    resume: bool,
+    stack: ExitStack,
+) -> tuple[Loop, Checkpoint | None]:
+    """A loop, ready to begin, and the checkpoint to go on from; its log and trackers are closed with the stack."""
+    accelerator = joined(deck.model.device)
+    if is_sharded(accelerator):
+        shard_base(deck, name, accelerator)
+    checkpoints, saved, events = None, None, None
+    if folder is not None:
+        events = folder / EVENTS if accelerator.is_main_process else None
+        run = identity(deck, name, dataset, settings, accelerator.num_processes)
+        checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints, run)
+        saved = opened(folder, checkpoints, resume, accelerator)
+    trackers = settings.trackers if accelerator.is_main_process else ()
+    listener = stack.enter_context(tracked(trackers, folder, settings.model_dump()))
+    log = stack.enter_context(EventLog(events, saved.state["events"] if saved else None, listener))
+    adapter = deck.adapter(name)
+    task = _trainable(adapter.task)
+    course = task.course(deck, name, dataset)
+    best_by = settings.best_by or dataset.best_by or task.best_by
+    return Loop(adapter, course, settings, best_by, log, accelerator, checkpoints), saved
+
+
+def _finish(deck: Deck, dataset: Dataset[Any], loop: Loop, folder: Path | None, peak_bytes: int) -> TrainingRun:
+    """Write what the run folder ends with; the checkpoints of a run that came to its end go."""
+    outcome, name = loop.outcome, loop.adapter.name
+    measurement = measured(deck, name, loop.settings, outcome, peak_bytes)
+    run = TrainingRun(name, outcome.metrics, measurement, outcome.stopped, outcome.best_step, folder)
+    if loop.accelerator.is_main_process:
+        record(deck, dataset, run)
+        if folder is not None:
+            draw(folder, name, _trainable(loop.adapter.task).headline)
+        if loop.checkpoints and run.stopped in ENDED:
+            loop.checkpoints.clear()
+    return run
+
+
+def _prepared(deck: Deck, adapter: str, data: Data, seed: int) -> tuple[Dataset[Any], TrainableTask]:
+    """The data, read, and the adapter's task, with the data's labels where it had none; DataError when the labels differ."""
+    task = _trainable(deck.adapter(adapter).task)
+    if isinstance(data, str):
+        data = DataSettings(train=data)
+    dataset = task.read(data) if isinstance(data, DataSettings) else data
+    if task.has_head and task.labels is None:
+        deck.set_labels(adapter, dataset.labels or (), seed=seed)
+        task = _trainable(deck.adapter(adapter).task)
+    if task.labels != dataset.labels:
+        raise DataError(
+            say("the data has the labels {theirs}, the adapter {ours}", theirs=dataset.labels, ours=task.labels)
+        )
+    return dataset, task
+
+
+def _trainable(task: Task) -> TrainableTask:
+    return cast(TrainableTask, task)
