@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--examples", type=int, default=1000, help="examples of each job")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--jobs", type=int, nargs="+", help="measure these jobs together, in this process, and print JSON")
+    parser.add_argument(
+        "--jobs", type=int, nargs="+", help="measure these jobs together, in this process, and print JSON"
+    )
     options = parser.parse_args()
     if options.jobs is not None:
         print(json.dumps(train_together(options.jobs, options.examples, options.batch_size)))
@@ -42,7 +44,14 @@ def main() -> None:
     rows = [row(measure(list(range(count)), options), alone[:count]) for count in options.counts]
     machine = this_machine()
     facts = {"cpu": machine.cpu, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    result = {**facts, "model": MODEL, "data": DATA, "examples": options.examples, "batch_size": options.batch_size, "rows": rows}
+    result = {
+        **facts,
+        "model": MODEL,
+        "data": DATA,
+        "examples": options.examples,
+        "batch_size": options.batch_size,
+        "rows": rows,
+    }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
@@ -85,7 +94,9 @@ def train_together(numbers: list[int], examples: int, batch_size: int) -> dict[s
         jobs = {}
         for number in numbers:
             deck.add(f"job{number}", td.LoraConfig(r=8, lora_alpha=32, target_modules=("query", "value")), seed=number)
-            settings = td.TrainingSettings(epochs=1, batch_size=batch_size, learning_rate=1e-3 * (1 + number % 3), seed=number)
+            settings = td.TrainingSettings(
+                epochs=1, batch_size=batch_size, learning_rate=1e-3 * (1 + number % 3), seed=number
+            )
             jobs[f"job{number}"] = td.Job(part(whole, number, examples), settings)
         started = time.perf_counter()
         runs = td.train(deck, jobs, progress=False)

@@ -210,3 +210,29 @@ def test_there_is_nothing_to_resume_in_a_folder_without_a_run(tunedeck: Callable
     said = tunedeck("train", "--resume", tmp_path / "none")
     assert said.code == 2
     assert "cannot read the run file" in said.err
+
+
+def test_a_run_file_with_jobs_trains_them_together(
+    tunedeck: Callable[..., object], words: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "jobs.yaml").write_text(
+        f"model: {tiny.folder_of(MODEL, 'classifier')}\ndata: {{train: {words}}}\ndtype: float32\ntraining: {{max_steps: 3}}\n"
+        "jobs:\n  - {name: low, method: {kind: lora, r: 2}}\n  - {name: soft, method: prompt_tuning, training: {max_steps: 2}}\n",
+        encoding="utf-8",
+    )
+    found = json.loads(tunedeck("train", tmp_path / "jobs.yaml", "--out", tmp_path / "r", "--json").out)["jobs"]
+    assert [(job["adapter"], job["steps"], job["stopped"]) for job in found] == [
+        ("low", 3, "finished"),
+        ("soft", 2, "finished"),
+    ]
+    deck = tiny.deck_of(MODEL)
+    for job in found:
+        deck.load_adapter(job["adapter_folder"])
+    said = tunedeck("train", tmp_path / "jobs.yaml", "--out", tmp_path / "r")
+    assert said.code == 2
+    assert "holds an earlier run" in said.err
+    said = tunedeck("train", tmp_path / "jobs.yaml", "--out", tmp_path / "again")
+    assert said.code == 0
+    assert "soft" in said.out
+    again = json.loads(tunedeck("train", tmp_path / "again" / "config.yaml", "--out", tmp_path / "copy", "--json").out)
+    assert [job["loss"] for job in again["jobs"]] == [job["loss"] for job in found]

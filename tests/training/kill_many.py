@@ -45,6 +45,10 @@ CASES = {
         td.BottleneckConfig("double_seq_bn", reduction_factor=2, dropout=0.1),
         td.TrainingSettings(**COMMON, learning_rate=1e-2, schedule="linear", seed=1),
     ),
+    "kept lower layers": (
+        td.LoraConfig(r=4, layers_to_transform=(1,)),
+        td.TrainingSettings(**COMMON, learning_rate=1e-2, accumulation=2),
+    ),
     "stops early": (td.FullConfig(layers="head"), td.TrainingSettings(**COMMON, learning_rate=1e-9, accumulation=2)),
 }
 

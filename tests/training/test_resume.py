@@ -68,7 +68,7 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
         (td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1}),
         (td.FullConfig(), {"eval_every": 1, "patience": None}),
         (td.FullConfig(layers="head"), {"learning_rate": 1e-9}),
-        (td.LoraConfig(r=4, layers_to_transform=(1,)), {"patience": None, "max_steps": 20, "accumulation": 1}),
+        (td.LoraConfig(r=4, layers_to_transform=(1,)), {"patience": None}),
     ],
     ids=["lora", "linear", "8-bit", "prompt", "full", "early", "kept lower layers"],
 )
@@ -77,7 +77,7 @@ def test_a_stopped_and_resumed_run_ends_as_one_left_alone(
 ) -> None:
     settings = SETTINGS.model_copy(update=changes)
     alone = go(tmp_path / "alone", config, settings)
-    at_loss(monkeypatch, 15 if settings.max_steps == 20 else 9, lambda: signal.raise_signal(stop))
+    at_loss(monkeypatch, 9, lambda: signal.raise_signal(stop))
     first = go(tmp_path / "twice", config, settings)
     assert first.stopped == ("interrupted" if stop is signal.SIGINT else "terminated")
     assert signal.getsignal(stop) in (signal.SIG_DFL, signal.default_int_handler)
@@ -87,6 +87,26 @@ def test_a_stopped_and_resumed_run_ends_as_one_left_alone(
     assert (again.metrics, again.best_step, again.stopped) == (alone.metrics, alone.best_step, alone.stopped)
     assert again.measurement.steps == alone.measurement.steps
     assert not (tmp_path / "twice" / "checkpoints").exists()
+
+
+def test_what_the_first_epoch_left_in_memory_is_made_again_from_the_same_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, asked = ClassifyCourse.loss, []
+
+    def loss(self: ClassifyCourse, rows: Any) -> Any:
+        asked.append(list(rows))
+        if len(asked) == 15:  # in the second epoch of ten batches
+            signal.raise_signal(signal.SIGINT)
+        return plain(self, rows)
+
+    monkeypatch.setattr(ClassifyCourse, "loss", loss)
+    upper = td.LoraConfig(layers_to_transform=(1,))
+    go(tmp_path / "upper", upper, SETTINGS.model_copy(update={"patience": None}))
+    first, count = asked[:10], len(asked)
+    go(tmp_path / "upper", upper, SETTINGS.model_copy(update={"patience": None}), resume=True)
+    assert asked[count : count + 10] == first
+    assert len(asked) == 24 + 10
 
 
 def test_a_signal_during_an_evaluation_breaks_it_off_and_the_resumed_run_makes_it_up(
