@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from tunedeck.core.errors import StorageError
-from tunedeck.core.storage import replacing_folder, write_json, write_text
+from tunedeck.core.storage import replacing_folder, sweep, write_json, write_text
 
 
 def fill(folder: Path, text: str) -> None:
@@ -78,3 +78,14 @@ def test_files_of_a_new_folder_can_be_read_by_whom_the_umask_lets(tmp_path: Path
         (staging / "a").chmod(0o600)  # as safetensors leaves its files
     write_text(tmp_path / "b", "b")
     assert (tmp_path / "x" / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_what_killed_writes_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".step.x1.part").mkdir()
+    (tmp_path / ".step.x1.part" / "file").touch()
+    (tmp_path / ".metrics.json.x2.part").touch()
+    (tmp_path / ".adapter.x3.old").mkdir()
+    (tmp_path / "kept.part").touch()
+    (tmp_path / "adapter").mkdir()
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "kept.part"]

@@ -193,6 +193,26 @@ def test_a_job_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         td.train(deck, jobs, progress=False)
 
 
+def test_out_of_memory_the_batches_that_can_be_cut_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = ClassifyCourse.losses
+
+    def losses(parts: Any) -> Any:
+        if sum(len(rows) for _, rows in parts) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(parts)
+
+    deck = deck_with(["lora", "prompt"])
+    jobs = {name: td.Job(JOBS[name], settings(name)) for name in deck.adapters}
+    jobs["lora"] = td.Job(JOBS["lora"], settings("lora").model_copy(update={"batch_size": 1}))
+    td.train(deck, jobs, out=tmp_path / "whole", progress=False)
+    monkeypatch.setattr(ClassifyCourse, "losses", staticmethod(losses))
+    deck = deck_with(["lora", "prompt"])
+    with pytest.warns(UserWarning, match="in pieces of 3 from here on"):
+        td.train(deck, jobs, out=tmp_path / "pieces", progress=False)
+    for name in jobs:
+        assert curve(tmp_path / "pieces" / name) == pytest.approx(curve(tmp_path / "whole" / name), abs=1e-5)
+
+
 def test_nothing_to_train_is_told() -> None:
     with pytest.raises(ConfigError, match="there is no adapter to train"):
         td.train(deck_with([]), {})

@@ -130,9 +130,13 @@ class Loop:
         if self._best:
             fill_adapter(self.adapter, self._best)
 
+    def can_split(self, batches: list[list[int]]) -> bool:
+        """Whether batches like these can be worked through in smaller pieces."""
+        pieces_now = self.outcome.splits * self.accelerator.num_processes
+        return self.course.divisible and pieces_now < max(map(len, batches))
+
     def split(self, batches: list[list[int]]) -> None:
         """Halve the pieces that batches like these are worked through in; TrainingError when they cannot be halved."""
-        self.optimizer.zero_grad(set_to_none=True)
         largest = max(map(len, batches))
         rows = smaller_pieces(self.course.divisible, largest, self.outcome.splits * self.accelerator.num_processes)
         self.outcome.splits *= 2

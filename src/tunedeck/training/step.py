@@ -70,9 +70,7 @@ def _step_together(going: dict[str, Loop], lanes: Mapping[str, Lane], finished: 
     chosen = [loop.next_batches() for loop in loops]
     seen = _gradients(loops, chosen)
     while any(one.out_of_memory for one in seen):
-        free_cache()
-        for loop, batches in zip(loops, chosen, strict=True):
-            loop.split(batches)
+        _split(loops, chosen)
         seen = _gradients(loops, chosen)
     seconds = time.perf_counter() - began
     positions = sum(one.positions for one in seen)
@@ -89,6 +87,16 @@ def _step_together(going: dict[str, Loop], lanes: Mapping[str, Lane], finished: 
             raise TrainingError(say("{run}: {reason}", run=name, reason=error)) from error
     if stopped:
         raise KeyboardInterrupt
+
+
+def _split(loops: Sequence[Loop], chosen: Sequence[list[list[int]]]) -> None:
+    """Smaller pieces for every loop whose batches can be cut; TrainingError when none can."""
+    for loop in loops:
+        loop.optimizer.zero_grad(set_to_none=True)
+    free_cache()
+    pairs = list(zip(loops, chosen, strict=True))
+    for loop, batches in [pair for pair in pairs if pair[0].can_split(pair[1])] or pairs:
+        loop.split(batches)
 
 
 def _gradients(loops: Sequence[Loop], chosen: Sequence[list[list[int]]]) -> list[Seen]:
