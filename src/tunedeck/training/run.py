@@ -15,6 +15,7 @@ from tunedeck.core.measurement import Measurement, PeakMemory, this_machine
 from tunedeck.core.messages import say
 from tunedeck.core.storage import write_json, write_text
 from tunedeck.data.settings import DataSettings
+from tunedeck.deck.checkpointing import checkpointed
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task
 from tunedeck.formats.folder import adapter_bytes
@@ -100,6 +101,7 @@ def train(
         EventLog(folder / "events.jsonl" if folder else None) as log,
         PeakMemory() as memory,
         Progress(adapter, settings.batch_size * settings.accumulation, task.headline, progress) as shown,
+        checkpointed(deck.base, deck.router, deck.adapter(adapter), settings.checkpointing),
     ):
         course = task.course(deck, adapter, dataset)
         loop = Loop(deck.adapter(adapter), course, settings, settings.best_by or dataset.best_by or task.best_by, log)
