@@ -24,10 +24,7 @@ def loss_of(deck: td.Deck, ids: torch.Tensor, names: list[str]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("model_type", "form"), [("bert", "classifier"), ("llama", "causal"), ("gpt2", "causal")])
-@pytest.mark.parametrize("layers", [True, 1])
-def test_the_gradients_of_a_mixed_batch_stay_the_same_and_less_is_kept(
-    model_type: str, form: str, layers: bool | int
-) -> None:
+def test_the_gradients_of_a_mixed_batch_stay_the_same_and_less_is_kept(model_type: str, form: str) -> None:
     deck = tiny.deck_of(model_type, form)
     for seed, (name, config) in enumerate(KINDS.items()):
         tiny.add_stirred(deck, name, config, seed=seed)
@@ -45,7 +42,7 @@ def test_the_gradients_of_a_mixed_batch_stay_the_same_and_less_is_kept(
         plain = loss_of(deck, ids, names)
     wanted, plainly_kept = torch.autograd.grad(plain, parameters, allow_unused=True), sum(kept)
     kept.clear()
-    with checkpointed(deck.base, deck.router, deck.adapter("lora"), layers):
+    with checkpointed(deck.base, deck.router, deck.adapter("lora"), True):
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             loss = loss_of(deck, ids, names)
         found = torch.autograd.grad(loss, parameters, allow_unused=True)

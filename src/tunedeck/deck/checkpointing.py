@@ -20,7 +20,7 @@ from tunedeck.models.load import LoadedBase
 
 @contextmanager
 def checkpointed(base: LoadedBase, router: Router, adapter: Adapter, layers: bool | int) -> Iterator[None]:
-    """While the block runs, the lowest `layers` of the base (True: all, False: none) keep their inputs alone for the backward pass.
+    """While the block runs, the lowest `layers` of the base (True: all but the last, whose turn comes at once) keep their inputs alone for the backward pass.
 
     transformers' own checkpointing needs the train mode, in which the base would drop out, and forgets which adapter a row
     belongs to. Raises ConfigError for an architecture that is not known and for full fine-tuning, whose weights stand in for the base's
@@ -35,7 +35,7 @@ def checkpointed(base: LoadedBase, router: Router, adapter: Adapter, layers: boo
         raise ConfigError(say("training.checkpointing works with lora, bottleneck and prompt_tuning, not with full"))
     found = base.model.get_submodule(f"{base.prefix}.{base.spec.layers}")
     assert isinstance(found, nn.ModuleList)
-    chosen = list(found)[: None if layers is True else layers]
+    chosen = list(found)[:-1][: None if layers is True else layers]
     for layer in chosen:
         layer.forward = _recomputed(layer.forward, router)
     try:
