@@ -26,7 +26,8 @@ lint: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	$(BIN)/python bench/mixed_batch.py
+	$(BIN)/python bench/train_classify.py
+	$(BIN)/python bench/train_generate.py
 
 clean:
 	rm -rf .venv runs build dist

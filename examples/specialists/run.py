@@ -26,7 +26,7 @@ from tunedeck.training.config import read_run_file, run_config
 
 HERE = Path(__file__).parent
 SPECIALISTS = ("sentiment", "law", "medicine")
-SHORT = ["--train-size", "48", "--eval-size", "6", "--max-steps", "3", "--batch-size", "8"]
+SHORT = ["--train-size", "16", "--eval-size", "4", "--max-steps", "2", "--batch-size", "4", "--max-length", "160"]
 BATCH_SIZE = 16
 
 

@@ -17,7 +17,7 @@ from tunedeck.formats.stored import read_safetensors
 
 RUN = (
     "data: {{train: {words}}}\nmodel: {model}\nmethod: {method}\ndtype: float32\n"
-    "training: {{max_steps: 14, batch_size: 7, accumulation: 2, eval_every: 5, learning_rate: 0.01, checkpoint_every: 4}}\n"
+    "training: {{max_steps: 14, batch_size: 7, accumulation: 2, eval_every: 5, learning_rate: 0.01, checkpoint_every: 4, {more}}}\n"
 )
 
 
@@ -42,20 +42,28 @@ def curve(folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("method", "environment"),
+    ("method", "more", "environment"),
     [
-        ("{kind: lora, r: 4, target_modules: all-linear}", {}),
-        ("{kind: lora, r: 4, target_modules: all-linear}", {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}),
-        ("{kind: bottleneck, name: double_seq_bn}", {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}),
+        ("{kind: lora, r: 4, target_modules: all-linear}", "seed: 0", {}),
+        (
+            "{kind: lora, r: 4, target_modules: all-linear}",
+            "seed: 0",
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+        ),
+        (
+            "{kind: bottleneck, name: double_seq_bn}",
+            "checkpointing: true",
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+        ),
     ],
     ids=["whole", "sharded", "sharded-bottleneck"],
 )
 def test_two_processes_follow_the_curve_of_one(
-    method: str, environment: dict[str, str], tunedeck: Callable[..., Any], words: Path, tmp_path: Path
+    method: str, more: str, environment: dict[str, str], tunedeck: Callable[..., Any], words: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run.yaml"
     model = tiny.folder_of("bert", "classifier")
-    run.write_text(RUN.format(words=words, model=model, method=method), encoding="utf-8")
+    run.write_text(RUN.format(words=words, model=model, method=method, more=more), encoding="utf-8")
     assert tunedeck("train", run, "--out", tmp_path / "one").code == 0
     said = two_processes([str(run), "--out", str(tmp_path / "two")], **environment)
     assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=1e-4)

@@ -200,3 +200,14 @@ def test_the_rate_warms_up_and_then_follows_its_schedule(kind: str, middle: floa
     assert seen[19] == pytest.approx(1.0)
     assert seen[60] == pytest.approx(middle)
     assert seen[100] == pytest.approx(last, abs=1e-9)
+
+
+@pytest.mark.parametrize("layers", [None, (1,)])
+def test_a_run_with_checkpointing_learns_the_same(layers: tuple[int, ...] | None) -> None:
+    losses = []
+    for checkpointing in (False, True, 1):
+        deck = words_deck()
+        deck.add("a", td.LoraConfig(target_modules="all-linear", layers_to_transform=layers))
+        settings = td.TrainingSettings(epochs=2, batch_size=8, checkpointing=checkpointing)
+        losses.append(td.train(deck, "a", dataset(), settings=settings, progress=False).metrics["loss"])
+    assert losses[0] == losses[1] == losses[2]

@@ -46,8 +46,8 @@ class Deck:
         self.model: Any = base.model
         self.tokenizer = base.tokenizer
         self.positions = position_limit(base.model)
-        self._router = Router()
-        self._sites = Sites(base.model, self._router)
+        self.router = Router()
+        self._sites = Sites(base.model, self.router)
         self._adapters: dict[str, Adapter] = {}
 
     @classmethod
@@ -165,7 +165,7 @@ class Deck:
 
     def remove(self, name: str) -> None:
         """Remove an adapter and free its memory; the base is untouched."""
-        with self._router.lock:
+        with self.router.lock:
             adapter = self.adapter(name)
             self._sites.detach(name, adapter.placements())
             del self._adapters[name]
@@ -190,14 +190,14 @@ class Deck:
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         inputs = Inputs(input_ids, mask, token_type_ids)
-        with self._router.lock:  # an adapter that another thread removes stays until these rows are done
+        with self.router.lock:  # an adapter that another thread removes stays until these rows are done
             grouping = group_rows(self.adapters_of_rows(adapter, len(input_ids)))
             if grouping.order is not None:
                 inputs = inputs.rows(grouping.order.to(input_ids.device))
             used = [self._adapters.get(segment.adapter or "") for segment in grouping.segments]
             output = run_segments(
                 self.model,
-                self._router,
+                self.router,
                 inputs,
                 grouping.segments,
                 [adapter.built.virtual_tokens if adapter else 0 for adapter in used],
@@ -215,14 +215,14 @@ class Deck:
         Neighbouring rows share an adapter: each adapter's rows stand together, and a full adapter with tensors of its
         own stands alone.
         """
-        with self._router.lock:
+        with self.router.lock:
             names = self.adapters_of_rows(adapters, len(adapters))
             grouping = group_rows(names)
             used = [self._adapters[segment.adapter] for segment in grouping.segments if segment.adapter is not None]
             weights = next((adapter.built.weights for adapter in used if adapter.built.weights), {})
             assert grouping.order is None
             assert not weights or len(grouping.segments) == 1
-            with self._router.routed(grouping.segments):
+            with self.router.routed(grouping.segments):
                 return call_model(self.model, inputs, weights)
 
     def virtual_tokens(self, adapter: str | None) -> int:
@@ -286,7 +286,7 @@ class Deck:
 
     def _attach(self, adapter: Adapter) -> None:
         adapter.to(next(self.model.parameters()).device).eval()
-        with self._router.lock:
+        with self.router.lock:
             self._check_name(adapter.name)
             self._sites.attach(adapter.name, adapter.placements())
             self._adapters[adapter.name] = adapter

@@ -79,14 +79,17 @@ class LowerLayers:
             )  # one position where one alone is read
             return hand_on(nn.functional.pad(kept, (0, 0, 0, missing)))
 
+        before = [vars(layer).pop("forward", None) for layer in self._skipped]  # checkpointing's, where there is one
         for layer in self._skipped:
             layer.forward = hand_on
         self._skipped[-1].forward = hand_on_kept
         try:
             yield
         finally:
-            for layer in self._skipped:
+            for layer, forward in zip(self._skipped, before, strict=True):
                 del layer.forward  # the class's own again
+                if forward is not None:
+                    layer.forward = forward
 
 
 def first_trained_layer(base: LoadedBase, adapter: Adapter) -> int:

@@ -47,6 +47,8 @@ class TrainingSettings(_Settings):
     """Steps between evaluations; None evaluates at the end of each epoch."""
     patience: int | None = Field(None, ge=1)
     """Stop after so many evaluations without a better one."""
+    checkpointing: bool | int = False
+    """Compute the inside of layers again in the backward pass: less memory, a third more time. A number: the lowest so many layers."""
     best_by: str | None = None
     """The metric that tells the best state; None takes the task's own."""
     checkpoint_every: int | None = Field(None, ge=1)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast, final
 
-from tunedeck.core.errors import DataError
+from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.measurement import PeakMemory
 from tunedeck.core.messages import say
 from tunedeck.data.settings import DataSettings
+from tunedeck.deck.checkpointing import checkpointed
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task
 from tunedeck.tasks.base import Dataset, TrainableTask
@@ -70,6 +71,9 @@ def run_jobs(
             loops[name], saved[name] = _loop(deck, name, datasets[name], own, folder, resume, stack)
             lanes[name] = bar.lane(name, task.headline)
 
+        if loops:
+            stack.enter_context(_checkpointed(deck, list(loops.values())))
+
         def finished(loop: Loop) -> None:
             name = loop.adapter.name
             runs[name] = _finish(deck, datasets[name], loop, folders[name], memory.peak_bytes)
@@ -108,6 +112,15 @@ def _loop(
     course = task.course(deck, name, dataset)
     best_by = settings.best_by or dataset.best_by or task.best_by
     return Loop(adapter, course, settings, best_by, log, accelerator, checkpoints), saved
+
+
+def _checkpointed(deck: Deck, loops: Sequence[Loop]) -> AbstractContextManager[None]:
+    """The inside of layers computed again where the settings ask for it; ConfigError where the jobs differ in that."""
+    wanted = loops[0].settings.checkpointing
+    if any(loop.settings.checkpointing is not wanted for loop in loops):
+        raise ConfigError(say("the jobs of a run share {key}; set it once, outside jobs", key="training.checkpointing"))
+    adapter = next((loop.adapter for loop in loops if loop.adapter.built.weights), loops[0].adapter)
+    return checkpointed(deck.base, deck.router, adapter, wanted)
 
 
 def _finish(deck: Deck, dataset: Dataset[Any], loop: Loop, folder: Path | None, peak_bytes: int) -> TrainingRun:

@@ -25,7 +25,7 @@ FORMAT = 1
 CONFIG, EVENTS, METRICS = "config.yaml", "events.jsonl", "metrics.json"
 ENDED = ("finished", "early")
 """How a run that cannot be resumed has stopped."""
-_FREE = {"checkpoint_every", "keep_checkpoints", "trackers"}
+_FREE = {"checkpoint_every", "keep_checkpoints", "trackers", "checkpointing"}
 """Settings that change no step."""
 
 
