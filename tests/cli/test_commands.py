@@ -227,7 +227,7 @@ def test_a_run_file_with_jobs_trains_them_together(
     ]
     deck = tiny.deck_of(MODEL)
     for job in found:
-        deck.load_adapter(job["adapter_folder"])
+        deck.load_adapter(job["adapter_folder"], job["adapter"])
     said = tunedeck("train", tmp_path / "jobs.yaml", "--out", tmp_path / "r")
     assert said.code == 2
     assert "holds an earlier run" in said.err

@@ -105,7 +105,7 @@ def test_conversations_share_the_base_too(tmp_path: Path) -> None:
         return Dataset("chats", all_of_them[:16], all_of_them[16:], str(start), "chats")
 
     def deck_of(names: list[str]) -> td.Deck:
-        deck = tiny.deck_of("llama", "causal")
+        deck = td.Deck.load(tiny.folder_of("llama", "causal"), td.Generate(), dtype="float32")  # a tokenizer of its own
         deck.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}"
         configs = {
             "a": td.LoraConfig(r=4),
