@@ -126,7 +126,7 @@ def run_training(
     if first.quantize is not None:
         tell(_packed(deck))
     if process_rank() == 0 and not (resume and (out / CONFIG).exists()):
-        values = [config.model_dump(mode="json") for config in configs]
+        values = [config.model_dump(mode="json", exclude={"out"} if several else None) for config in configs]
         text = yaml.safe_dump({"jobs": values} if several else values[0], sort_keys=False, allow_unicode=True)
         write_text(out / CONFIG, text)
     if several:
