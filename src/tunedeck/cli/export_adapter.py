@@ -1,0 +1,44 @@
+"""`tunedeck export peft | adapterhub`, and what `tunedeck adapters convert` shares with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from tunedeck.cli.console import tell
+from tunedeck.cli.opening import TrustFlag
+from tunedeck.core.messages import say
+
+AdapterFlag: TypeAlias = Annotated[Path, typer.Option("--adapter", help=say("adapter folder"))]
+OutFlag: TypeAlias = Annotated[Path, typer.Option("--out", help=say("new folder"))]
+ModelFlag: TypeAlias = Annotated[
+    str | None, typer.Option("--model", help=say("the base; the one the adapter names by default"))
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put these commands into `tunedeck export`."""
+    app.command("peft", help=say("a folder that PEFT loads"))(peft)
+    app.command("adapterhub", help=say("a folder that AdapterHub's adapters library loads"))(adapterhub)
+
+
+def peft(adapter: AdapterFlag, out: OutFlag, model: ModelFlag = None, trust_remote_code: TrustFlag = False) -> None:
+    """LoRA and prompt tuning as PEFT keeps them."""
+    convert_folder(adapter, out, "peft", model, trust_remote_code)
+
+
+def adapterhub(
+    adapter: AdapterFlag, out: OutFlag, model: ModelFlag = None, trust_remote_code: TrustFlag = False
+) -> None:
+    """Bottleneck adapters, and LoRA where its places are AdapterHub's."""
+    convert_folder(adapter, out, "adapterhub", model, trust_remote_code)
+
+
+def convert_folder(source: Path, target: Path, to: str | None, model: str | None, trust_remote_code: bool) -> None:
+    """Write an adapter in another form and say so."""
+    from tunedeck.export.adapter_folder import convert_adapter
+
+    form = convert_adapter(source, target, to, model=model, trust_remote_code=trust_remote_code)
+    tell(say("wrote {path} ({format}); read back, every tensor is the same", path=target, format=form))
