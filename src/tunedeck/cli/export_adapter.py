@@ -22,6 +22,7 @@ def add_commands(app: typer.Typer) -> None:
     """Put these commands into `tunedeck export`."""
     app.command("peft", help=say("a folder that PEFT loads"))(peft)
     app.command("adapterhub", help=say("a folder that AdapterHub's adapters library loads"))(adapterhub)
+    app.command("gguf-lora", help=say("a LoRA that llama.cpp loads beside its base"))(gguf_lora)
 
 
 def peft(adapter: AdapterFlag, out: OutFlag, model: ModelFlag = None, trust_remote_code: TrustFlag = False) -> None:
@@ -34,6 +35,28 @@ def adapterhub(
 ) -> None:
     """Bottleneck adapters, and LoRA where its places are AdapterHub's."""
     convert_folder(adapter, out, "adapterhub", model, trust_remote_code)
+
+
+def gguf_lora(
+    adapter: AdapterFlag,
+    out: Annotated[Path, typer.Option("--out", help=say("new .gguf file"))],
+    model: ModelFlag = None,
+    dtype: Annotated[str, typer.Option(help="f32, f16, bf16")] = "f32",
+    trust_remote_code: TrustFlag = False,
+) -> None:
+    """LoRA without a head, on the architectures that llama.cpp's converter and this one agree on."""
+    from tunedeck.export.gguf_lora import save_gguf_lora
+    from tunedeck.export.opened import open_adapter
+
+    difference = save_gguf_lora(open_adapter(adapter, model, trust_remote_code=trust_remote_code), out, dtype)
+    tell(
+        say(
+            "wrote {path}; read back, its products differ by at most {difference:.1e} of the largest value. "
+            "Run it with: llama-server -m BASE.gguf --lora {path}",
+            path=out,
+            difference=difference,
+        )
+    )
 
 
 def convert_folder(source: Path, target: Path, to: str | None, model: str | None, trust_remote_code: bool) -> None:
