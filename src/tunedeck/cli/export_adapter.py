@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from tunedeck.cli.console import tell
-from tunedeck.cli.opening import TrustFlag
+from tunedeck.cli.opening import TrustFlag, distinct_names
 from tunedeck.core.messages import say
 
 AdapterFlag: TypeAlias = Annotated[Path, typer.Option("--adapter", help=say("adapter folder"))]
@@ -23,6 +23,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("peft", help=say("a folder that PEFT loads"))(peft)
     app.command("adapterhub", help=say("a folder that AdapterHub's adapters library loads"))(adapterhub)
     app.command("gguf-lora", help=say("a LoRA that llama.cpp loads beside its base"))(gguf_lora)
+    app.command("vllm", help=say("LoRA adapters with the command that serves them by vLLM"))(vllm)
 
 
 def peft(adapter: AdapterFlag, out: OutFlag, model: ModelFlag = None, trust_remote_code: TrustFlag = False) -> None:
@@ -57,6 +58,25 @@ def gguf_lora(
             difference=difference,
         )
     )
+
+
+def vllm(
+    adapter: Annotated[
+        list[Path], typer.Option("--adapter", help=say("adapter folder, as often as there are adapters"))
+    ],
+    out: OutFlag,
+    model: ModelFlag = None,
+    trust_remote_code: TrustFlag = False,
+) -> None:
+    """PEFT folders below one folder, and serve.sh beside them."""
+    from tunedeck.export.opened import open_adapter
+    from tunedeck.export.vllm import SCRIPT, save_vllm
+
+    named = dict(zip(distinct_names(adapter), adapter, strict=True))
+    opened = {name: open_adapter(one, model, trust_remote_code=trust_remote_code) for name, one in named.items()}
+    command = save_vllm(opened, out)
+    tell(say("wrote {path}; {script} there runs, in that folder:", path=out, script=SCRIPT))
+    print(command)
 
 
 def convert_folder(source: Path, target: Path, to: str | None, model: str | None, trust_remote_code: bool) -> None:
