@@ -24,6 +24,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("adapterhub", help=say("a folder that AdapterHub's adapters library loads"))(adapterhub)
     app.command("gguf-lora", help=say("a LoRA that llama.cpp loads beside its base"))(gguf_lora)
     app.command("vllm", help=say("LoRA adapters with the command that serves them by vLLM"))(vllm)
+    app.command("card", help=say("a model card, README.md, in the hub's form"))(card)
 
 
 def peft(adapter: AdapterFlag, out: OutFlag, model: ModelFlag = None, trust_remote_code: TrustFlag = False) -> None:
@@ -77,6 +78,23 @@ def vllm(
     command = save_vllm(opened, out)
     tell(say("wrote {path}; {script} there runs, in that folder:", path=out, script=SCRIPT))
     print(command)
+
+
+def card(
+    adapter: AdapterFlag,
+    out: Annotated[Path, typer.Option("--out", help=say("a folder for README.md, or a .md file"))],
+    licence: Annotated[
+        str | None, typer.Option("--licence", help=say("the adapter's licence; that of a bundled base by default"))
+    ] = None,
+) -> None:
+    """What the run left behind, as the hub wants it told."""
+    from tunedeck.cli.after import money_of
+    from tunedeck.export.card import save_card
+    from tunedeck.formats.manifest import read_manifest
+
+    manifest = read_manifest(adapter)
+    cost = money_of(manifest.measurement) if manifest and manifest.measurement else None
+    tell(say("wrote {path}; read it before you publish it", path=save_card(adapter, out, licence=licence, cost=cost)))
 
 
 def convert_folder(source: Path, target: Path, to: str | None, model: str | None, trust_remote_code: bool) -> None:
