@@ -105,7 +105,8 @@ def _check(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
     if not isinstance(stored.config, LoraConfig):
         raise UnsupportedKindError(
             say(
-                "llama.cpp applies LoRA alone, and this is a {kind} adapter: serve it with tunedeck, or train lora",
+                "llama.cpp applies LoRA alone, and this is a {kind} adapter: serve it with tunedeck or train lora; full "
+                "fine-tuning goes by tunedeck export merge",
                 kind=stored.config.kind,
             )
         )

@@ -75,7 +75,8 @@ def _check(name: str, opened: OpenedAdapter) -> None:
     if not isinstance(stored.config, LoraConfig):
         raise UnsupportedKindError(
             say(
-                "vLLM serves LoRA alone, and {name!r} is a {kind} adapter: serve it with tunedeck, or train lora",
+                "vLLM serves LoRA alone, and {name!r} is a {kind} adapter: serve it with tunedeck or train lora; full "
+                "fine-tuning goes by tunedeck export merge",
                 name=name,
                 kind=stored.config.kind,
             )

@@ -97,8 +97,8 @@ def check_format(kind: str, to: str) -> None:
     if kind == "full":
         raise UnsupportedKindError(
             say(
-                "{to} has no form for trained weights of the base: write them into a model of its own with tunedeck export "
-                "merge, or train lora",
+                "{to} has no form for trained weights of the base or a head alone: make a model of its own with tunedeck "
+                "export merge, or train lora",
                 to=to,
             )
         )
