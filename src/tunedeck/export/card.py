@@ -115,7 +115,7 @@ def _results(manifest: Manifest, kind: str) -> list[EvalResult]:
         EvalResult(
             task_type=PIPELINES[kind],
             dataset_type=source,
-            dataset_name=say("{source}, held out", source=source),
+            dataset_name=source,
             metric_type=metric,
             metric_value=value,
         )

@@ -83,10 +83,11 @@ def _patches(opened: OpenedAdapter) -> tuple[float, list[Patch]]:
     paths = sorted({name.rpartition(".")[0] for name in stored.tensors})
     alpha = config.scaling(paths[0]) * config.rank(paths[0]) or 1.0
     start = f"{base.prefix}." if base.prefix else ""
+    inside = set(linears_in_layers(base.model, base.prefix))
     patches = []
     for path in paths:
         tensor = names.get_name(f"{base.spec.prefix}.{path.removeprefix(start)}")
-        if tensor is None:
+        if tensor is None or path not in inside:
             raise UnsupportedKindError(
                 say("llama.cpp has no tensor for {path}; train without it, or tunedeck export merge", path=path)
             )
@@ -127,12 +128,6 @@ def _check(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
                 known=listing(ARCHITECTURES),
             )
         )
-    inside = set(linears_in_layers(base.model, base.prefix))
-    outside = sorted({name.rpartition(".")[0] for name in stored.tensors} - inside)
-    if outside:
-        raise UnsupportedKindError(
-            say("llama.cpp has no tensor for {path}; train without it, or tunedeck export merge", path=outside[0])
-        )
     return ARCHITECTURES[model_type]
 
 
@@ -142,7 +137,7 @@ def _config(opened: OpenedAdapter) -> Any:
 
 def _reordered(b: torch.Tensor, heads: int) -> torch.Tensor:
     """B (out, r) with its rows as llama.cpp keeps them: of each head, row i of the first half before row i of the second."""
-    return b.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+    return b.reshape(heads, 2, -1, b.shape[1]).transpose(1, 2).flatten(0, 2)
 
 
 def _write(file: Path, opened: OpenedAdapter, alpha: float, patches: list[Patch], dtype: str) -> None:

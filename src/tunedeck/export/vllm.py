@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, UnsupportedKindError
 from tunedeck.core.messages import listing, say
@@ -64,7 +65,7 @@ def _served(opened: OpenedAdapter) -> tuple[str, str]:
 def _check(name: str, opened: OpenedAdapter) -> None:
     """Raise where vLLM would refuse the adapter, or take it and not apply it."""
     stored, base = opened.stored, opened.base
-    model_type = base.model.config.model_type  # type: ignore[union-attr]
+    model_type = _config(opened).model_type
     if not _NAME.fullmatch(name):
         raise ConfigError(
             say(
@@ -130,7 +131,7 @@ def _check_head(name: str, opened: OpenedAdapter) -> None:
                 modules=listing(sorted(modules)),
             )
         )
-    classes = opened.base.model.config.architectures or ()  # type: ignore[union-attr]
+    classes = _config(opened).architectures or ()
     if opened.task.kind == "classify" and not any("ForSequenceClassification" in one for one in classes):
         raise UnsupportedKindError(
             say(
@@ -140,6 +141,10 @@ def _check_head(name: str, opened: OpenedAdapter) -> None:
                 name=name,
             )
         )
+
+
+def _config(opened: OpenedAdapter) -> Any:
+    return opened.base.model.config
 
 
 def _rank(opened: OpenedAdapter) -> int:
