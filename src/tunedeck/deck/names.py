@@ -23,7 +23,6 @@ def model_names(base: LoadedBase) -> ModelNames:
         spec=base.spec,
         model_class=type(model).__name__,
         model_type=model.config.model_type,
-        hidden_size=base.spec.hidden_size if base.spec else model.config.hidden_size,
         num_layers=base.spec.num_layers if base.spec else model.config.num_hidden_layers,
         num_attention_heads=base.spec.num_heads if base.spec else model.config.num_attention_heads,
         linears_outside_layers=tuple(linears_outside_layers(base.model, base.prefix)),

@@ -107,8 +107,8 @@ def _check_fit(opened: OpenedAdapter, manifest: Manifest) -> None:
             ) from error
         Adapter("fit", stored.config, opened.task, built, {}, manifest).fill(stored.tensors)
     elif isinstance(stored.config, PromptTuningConfig):
-        names = model_names(base)
-        expected = (stored.config.num_virtual_tokens, names.hidden_size)
+        embedding: Any = base.model.get_input_embeddings()  # type: ignore[operator]
+        expected = (stored.config.num_virtual_tokens, embedding.weight.shape[1])
         found = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
         if found != {"prompt.prompt_embeddings": expected}:
             raise AdapterFileError(

@@ -57,19 +57,20 @@ def write(folder: Path, adapter: StoredAdapter, names: ModelNames, adapter_name:
     Raises UnsupportedKindError for a LoRA that AdapterHub cannot hold.
     """
     config = adapter.config
-    common = {
-        "hidden_size": names.hidden_size,
-        "model_class": names.model_class,
-        "model_name": adapter.base_reference or "",
-        "model_type": names.model_type,
-        "version": VERSION,
-    }
     if isinstance(config, BottleneckConfig):
         values = adapterhub_bottleneck.settings(config)
         tensors = {adapterhub_bottleneck.hub_name(n, adapter_name, names): t for n, t in adapter.tensors.items()}
     else:
         values = adapterhub_lora.settings(adapter, names)
         tensors = {adapterhub_lora.hub_name(n, adapter_name): t for n, t in adapter.tensors.items()}
+    assert names.spec is not None
+    common = {
+        "hidden_size": names.spec.hidden_size,
+        "model_class": names.model_class,
+        "model_name": adapter.base_reference or "",
+        "model_type": names.model_type,
+        "version": VERSION,
+    }
     _write_sorted(folder / CONFIG, {**common, "config": values, "name": adapter_name})
     write_bin(folder / "pytorch_adapter.bin", tensors)
     if adapter.head:

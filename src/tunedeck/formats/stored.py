@@ -30,7 +30,6 @@ class ModelNames:
     spec: ModelSpec | None
     model_class: str
     model_type: str
-    hidden_size: int
     num_layers: int
     num_attention_heads: int
     linears_outside_layers: tuple[str, ...]
