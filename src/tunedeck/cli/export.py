@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from tunedeck.cli import export_adapter
 from tunedeck.cli.console import tell
 from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck
 from tunedeck.core.messages import say
 
 app = typer.Typer(no_args_is_help=True)
+export_adapter.add_commands(app)
 
 
 @app.callback()

@@ -99,6 +99,20 @@ def load_base(
     return LoadedBase(model, tokenizer, reference, prefix, _spec(model), untrained, taken, quantize)
 
 
+def load_skeleton(reference: str, auto_class: str, *, trust_remote_code: bool = False) -> LoadedBase:
+    """A base without its weights, from its config alone: the modules stand on torch's meta device, the fingerprint is empty.
+
+    Raises ModelError when the config cannot be found or read.
+    """
+    source = find_model(reference)
+    options = _options(source, trust_remote_code)
+    with _quietly(), _told_as_model_error(source, trust_remote_code), torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(source.location, **options)
+        model = getattr(transformers, auto_class).from_config(config, trust_remote_code=trust_remote_code)
+    prefix = model.base_model_prefix if model.base_model_prefix in dict(model.named_children()) else ""
+    return LoadedBase(model.eval(), None, reference, prefix, _spec(model), (), "")
+
+
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 where the hardware multiplies it natively, else float32. Raises ModelError for an unknown name."""
     if dtype in DTYPES:
