@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from tunedeck.cli import export_onnx
 from tunedeck.cli.console import print_json, tell
 from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck
 from tunedeck.core.messages import say
 
 app = typer.Typer(no_args_is_help=True)
+app.command("onnx", help=say("labels or vectors by ONNX Runtime, without torch"))(export_onnx.onnx)
 
 
 @app.callback()

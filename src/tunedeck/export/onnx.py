@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.core.storage import replacing_folder
 from tunedeck.deck.deck import Deck
-from tunedeck.export.onnx_folder import FLOAT32, INT8, answered, verify, write_beside
+from tunedeck.export.onnx_folder import FLOAT32, INT8, distance, verify, write_beside
 from tunedeck.export.onnx_graph import INPUTS, check_exportable, example_inputs, graph_of, trace
 from tunedeck.export.onnx_int8 import write_int8
 from tunedeck.export.plain import empty_place
-from tunedeck.export.probe import Difference, compare, probe_batches
+from tunedeck.export.probe import Difference
 
 LoraPlace = Literal["merged", "inside"]
 
@@ -64,10 +62,10 @@ def save_onnx(
         files = {"float32": FLOAT32, "int8": INT8} if int8 else {"float32": FLOAT32}
         if int8:
             write_int8(staging / FLOAT32, staging / INT8)
-        write_beside(staging, deck, [name], files, {})
+        write_beside(staging, deck, [name], files)
         runner = Runner(staging)
         difference = verify(deck, name, runner)
-        smaller = _distance(deck, name, runner, Runner(staging, "int8")) if int8 else None
+        smaller = distance(deck, name, runner, Runner(staging, "int8")) if int8 else None
         return OnnxExport(
             difference=difference,
             float32_bytes=_bytes(staging, FLOAT32),
@@ -75,15 +73,6 @@ def save_onnx(
             int8_cosine=smaller[1] if smaller else None,
             int8_bytes=_bytes(staging, INT8) if smaller else None,
         )
-
-
-def _distance(deck: Deck, name: str, whole: Runner, small: Runner) -> tuple[Difference, float | None]:
-    batches = probe_batches(deck, name)
-    left, right = ([answered(runner, name, *batch) for batch in batches] for runner in (whole, small))
-    found = compare(left, right, [mask for _, mask in batches])
-    if deck.task.kind != "embed":
-        return found, None
-    return found, torch.cosine_similarity(torch.cat(left), torch.cat(right)).min().item()
 
 
 def _bytes(folder: Path, name: str) -> int:

@@ -33,21 +33,27 @@ TEXTS = (
 
 
 def write_beside(
-    folder: Path, deck: Deck, names: Sequence[str], files: Mapping[str, str], more: Mapping[str, Any]
+    folder: Path, deck: Deck, names: Sequence[str], files: Mapping[str, str], model_version: int | None = None
 ) -> None:
-    """Write tokenizer.json, settings.json and run.py; `files` are the graphs by precision."""
+    """Write tokenizer.json, settings.json and run.py; `files` are the graphs by precision.
+
+    `model_version` is what the adapter files must name, None for a graph that holds its adapter.
+    """
     tokenizer = tokenizer_of(deck)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {
+    settings: dict[str, Any] = {
         "format": 1,
         "task": deck.task.kind,
         "base": deck.base.reference,
         "files": dict(files),
         "pad_id": deck.model.config.pad_token_id,
         "truncation_side": tokenizer.truncation_side,
-        **more,
         "adapters": {name: _told(deck, name) for name in names},
     }
+    if model_version is not None:
+        settings["model_version"] = model_version
+        for name in names:
+            settings["adapters"][name]["file"] = adapter_file(name)
     write_json(folder / "settings.json", settings)
     copyfile(Path(__file__).with_name("onnx_runner.py"), folder / "run.py")
 
@@ -90,9 +96,21 @@ def verify(deck: Deck, name: str, runner: Runner) -> Difference:
     for as_query in (False, True):
         told = torch.from_numpy(runner.outputs(list(TEXTS), [name], as_query))
         pairs.append((answers_to_texts(deck, name, list(TEXTS), as_query), told))
-    found = compare([left for left, _ in pairs], [right for _, right in pairs], [mask for _, mask in [*batches, *batches[:2]]])
+    found = compare(
+        [left for left, _ in pairs], [right for _, right in pairs], [mask for _, mask in [*batches, *batches[:2]]]
+    )
     found.check(BOUND, say("the ONNX graph"))
     return found
+
+
+def distance(deck: Deck, name: str, whole: Runner, small: Runner) -> tuple[Difference, float | None]:
+    """How far the int8 graph is from the float32 one, and for vectors the lowest cosine between them."""
+    batches = probe_batches(deck, name)
+    left, right = ([answered(runner, name, *batch) for batch in batches] for runner in (whole, small))
+    found = compare(left, right, [mask for _, mask in batches])
+    if deck.task.kind != "embed":
+        return found, None
+    return found, torch.cosine_similarity(torch.cat(left), torch.cat(right)).min().item()
 
 
 def answered(runner: Runner, name: str, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from tunedeck.core.errors import AdapterError, ConfigError, ModelError, Unsuppor
 from tunedeck.core.messages import listing, say
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.forward import answer_name
+from tunedeck.export.plain import tokenizer_of
 from tunedeck.tasks.embed import Embed
 from tunedeck.tasks.embed_vectors import Making, finished
 
@@ -64,7 +65,9 @@ def graph_of(deck: Deck, name: str, *, merge: bool) -> Graph:
     adapter = deck.adapter(name)
     making = adapter.task.making(as_query=False) if isinstance(adapter.task, Embed) else None
     vocabulary = deck.model.get_input_embeddings().weight.shape[0]
-    virtual = torch.arange(vocabulary, vocabulary + deck.virtual_tokens(name), device=next(deck.model.parameters()).device)
+    virtual = torch.arange(
+        vocabulary, vocabulary + deck.virtual_tokens(name), device=next(deck.model.parameters()).device
+    )
     if merge:
         model = deck.merge(name)
         return Graph(lambda inputs: model(**inputs), [model], virtual, making).eval()
@@ -72,7 +75,8 @@ def graph_of(deck: Deck, name: str, *, merge: bool) -> Graph:
 
 
 def check_exportable(deck: Deck, names: Sequence[str]) -> None:
-    """Raise where ONNX is not possible: packages missing, a generating task, a base that is packed or not in float32."""
+    """Raise where ONNX is not possible: packages missing, a generating task, a base that is packed or not in
+    float32, no tokenizer that the runner can read."""
     needs_packages()
     if deck.task.kind == "generate":
         raise UnsupportedKindError(
@@ -90,9 +94,11 @@ def check_exportable(deck: Deck, names: Sequence[str]) -> None:
                 dtype=deck.base.quantize or str(deck.base.dtype).removeprefix("torch."),
             )
         )
-    if deck.tokenizer is not None and not deck.tokenizer.is_fast:
+    if not tokenizer_of(deck).is_fast:
         raise ModelError(
-            say("{model} has no tokenizer.json form of its tokenizer, which the runner needs", model=deck.base.reference)
+            say(
+                "{model} has no tokenizer.json form of its tokenizer, which the runner needs", model=deck.base.reference
+            )
         )
 
 

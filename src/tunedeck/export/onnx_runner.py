@@ -46,25 +46,33 @@ class Runner:
         names = self.chosen(adapters)
         outputs = self.outputs(texts, names, query)
         if self.settings["task"] == "embed":
-            return [{"text": text, "vector": row.tolist()} for text, row in zip(texts, outputs)]
-        return [{"text": text, "adapter": names[0], **self._labelled(row, names[0])} for text, row in zip(texts, outputs)]
+            return [{"text": text, "vector": row.tolist()} for text, row in zip(texts, outputs, strict=True)]
+        return [
+            {"text": text, "adapter": names[0], **self._labelled(row, names[0])}
+            for text, row in zip(texts, outputs, strict=True)
+        ]
 
     def outputs(self, texts: list[str], adapters: list[str], query: bool = False, batch_size: int = 32) -> Any:
         """Logits (texts, labels) or vectors (texts, hidden); batches go from short to long texts."""
-        told = self.settings["adapters"][adapters[0]]
+        ids = self.token_ids(texts, adapters[0], query)
+        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        rows: list[Any] = [None] * len(ids)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            for row, output in zip(chosen, self.run(*self.padded([ids[row] for row in chosen]), adapters), strict=True):
+                rows[row] = output
+        return numpy.stack(rows)
+
+    def token_ids(self, texts: list[str], adapter: str, query: bool = False) -> list[list[int]]:
+        """Token ids of each text behind its instruction, cut to the adapter's length; RunnerError for one without tokens."""
+        told = self.settings["adapters"][adapter]
         instruction = told.get("query_instruction" if query else "document_instruction", "")
         self.tokenizer.enable_truncation(told["max_length"], direction=self.settings["truncation_side"])
         ids = [found.ids for found in self.tokenizer.encode_batch([instruction + text for text in texts])]
         empty = next((number for number, row in enumerate(ids, 1) if not row), None)
         if empty is not None:
             raise RunnerError(f"text {empty} is empty")
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-        rows: list[Any] = [None] * len(ids)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            for row, output in zip(chosen, self.run(*self.padded([ids[row] for row in chosen]), adapters)):
-                rows[row] = output
-        return numpy.stack(rows)
+        return ids
 
     def padded(self, rows: list[list[int]]) -> tuple[Any, Any]:
         """Token ids and mask, (batch, longest), padded on the right."""
@@ -135,11 +143,11 @@ class Runner:
             powers = numpy.exp(wide - wide.max())
             chances = powers / powers.sum()
         best = told["labels"][int(chances.argmax())]
-        above = [label for label, chance in zip(told["labels"], chances) if chance > 0.5]
+        above = [label for label, chance in zip(told["labels"], chances, strict=True) if chance > 0.5]
         return {
             "label": best,
             "score": float(chances.max()),
-            "probabilities": dict(zip(told["labels"], chances.tolist())),
+            "probabilities": dict(zip(told["labels"], chances.tolist(), strict=True)),
             "labels": above if told["multi_label"] else [best],
         }
 
