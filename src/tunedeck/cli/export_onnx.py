@@ -70,7 +70,7 @@ def onnx(
     rows = []
     if examples is not None:
         decks = {"torch float32": deck, "torch bfloat16": opened("bfloat16")[0]}
-        rows = measure(decks, names[0], out, examples)
+        rows = measure(decks, names[0], {"ONNX": out}, examples)
     if as_json:
         print_json({"folder": str(out), **asdict(alone), "measured": [asdict(row) for row in rows]})
     elif examples is not None:
@@ -142,20 +142,20 @@ def _tell_runner(out: Path, flags: str = "") -> None:
 
 def _print_measured(rows: list[Measured], count: int) -> None:
     first = rows[0]
-    chosen = [name for name in first.metrics if name != "loss"][:3]
+    chosen = [name for name in first.metrics if name != "loss"][:2]
 
     def cells(row: Measured) -> list[Any]:
         return [
             row.name,
             *(f"{row.metrics[name]:.4f}" for name in chosen),
-            f"{row.latency_ms:.2f} ms",
+            f"{row.latency_ms:.2f}",
             f"{first.latency_ms / row.latency_ms:.2f}x",
             f"{row.texts_per_s:.0f}",
             f"{row.texts_per_s / first.texts_per_s:.2f}x",
         ]
 
     print_table(
-        say("{count} examples; the sides took turns", count=count),
-        [say("side"), *chosen, say("one text"), say("speed"), say("texts/s, batches of 32"), say("speed")],
+        say("{count} examples; one text at a time, then batches of 32; the sides took turns", count=count),
+        [say("side"), *chosen, say("ms a text"), say("speed"), say("texts/s"), say("speed")],
         [cells(row) for row in rows],
     )

@@ -31,7 +31,7 @@ from tunedeck.tasks.text import pad
 
 ALONE, BATCH = 100, 32
 """Texts timed one by one, and texts in a batch."""
-BATCHES = 10
+BATCHES = 6
 ROUNDS = 3
 
 
@@ -55,12 +55,18 @@ class Measured:
     """In batches of 32, sorted by length; median over the rounds."""
 
 
-def measure(decks: Mapping[str, Deck], name: str, folder: Path, examples: Sequence[Any]) -> list[Measured]:
-    """Every deck ("torch float32": deck) and every graph of an exported folder on the same examples."""
+def measure(
+    decks: Mapping[str, Deck], name: str, folders: Mapping[str, Path], examples: Sequence[Any]
+) -> list[Measured]:
+    """Every deck ("torch float32": deck) and every graph of the exported folders ("ONNX": folder) on the same examples."""
     threads = torch.get_num_threads()
     sides = {label: _torch_side(deck, name) for label, deck in decks.items()}
-    runners = {precision: Runner(folder, precision, threads) for precision in Runner(folder).settings["files"]}
-    sides |= {f"ONNX {precision}": _onnx_side(runner, name) for precision, runner in runners.items()}
+    runners = {
+        f"{label} {precision}": Runner(folder, precision, threads)
+        for label, folder in folders.items()
+        for precision in Runner(folder).settings["files"]
+    }
+    sides |= {label: _onnx_side(runner, name) for label, runner in runners.items()}
     metrics = {label: _metrics(next(iter(decks.values())), name, side, examples) for label, side in sides.items()}
     rows = next(iter(runners.values())).token_ids([_text(example) for example in examples], name)
     alone = _take_turns(sides, [[row] for row in rows[:ALONE]])
