@@ -15,8 +15,8 @@ import tiny
 import tunedeck as td
 
 pytest.importorskip("onnxruntime")
-from tunedeck.export.onnx import save_onnx  # noqa: E402
-from tunedeck.export.onnx_multi import save_onnx_multi  # noqa: E402
+from tunedeck.export.onnx import save_onnx
+from tunedeck.export.onnx_multi import save_onnx_multi
 
 
 @pytest.fixture(scope="module")
