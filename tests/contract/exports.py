@@ -47,6 +47,9 @@ class Target:
 
 
 TARGETS = (
+    Target("merge", "causal", lambda deck, folder, out: td.save_merged(deck, "a", out)),
+    Target("onnx", "classifier", lambda deck, folder, out: td.save_onnx(deck, "a", out)),
+    Target("onnx --multi", "classifier", lambda deck, folder, out: td.save_onnx_multi(deck, ["a"], out)),
     Target("peft", "causal", lambda deck, folder, out: convert_adapter(folder, out, "peft")),
     Target("adapterhub", "causal", lambda deck, folder, out: convert_adapter(folder, out, "adapterhub")),
     Target(
@@ -60,6 +63,9 @@ TARGETS = (
 )
 CASES = [(kind, target) for kind in KINDS for target in TARGETS]
 TAKEN: Mapping[str, tuple[str, ...]] = {
+    "merge": ("LoRA", "full", "head"),
+    "onnx": tuple(KINDS),
+    "onnx --multi": ("LoRA", "head"),
     "peft": ("LoRA", "prompt tuning"),
     "adapterhub": ("LoRA", "seq_bn", "double_seq_bn", "par_bn"),
     "sentence-transformers": ("LoRA", "full"),
@@ -89,7 +95,7 @@ def refusal(kind: str, target: Target) -> str | None:
 
 
 def _deck(form: str) -> td.Deck:
-    return embeddings.embed_deck() if form == "embed" else tiny.deck_of("llama", form)
+    return embeddings.embed_deck() if form == "embed" else tiny.deck_of("bert" if form == "classifier" else "llama", form)
 
 
 def page_with_table(text: str) -> str:
