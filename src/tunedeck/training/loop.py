@@ -37,14 +37,11 @@ class Outcome:
     positions: int = 0
     largest_batch_positions: int = 0
     step_seconds: list[float] = field(default_factory=list)
+    train_s: float = 0.0
+    """Seconds in training steps."""
     eval_s: float = 0.0
     stopped: str = "finished"
-    """"finished", "early" when patience ran out, or "interrupted" by Ctrl-C."""
-
-    @property
-    def train_s(self) -> float:
-        """Seconds in training steps."""
-        return sum(self.step_seconds)
+    """"finished", "early" when patience ran out, "time" when max_minutes were over, or "interrupted" by Ctrl-C."""
 
     @property
     def step_s(self) -> float:
@@ -77,7 +74,7 @@ class Loop:
         evaluate_every = self.settings.eval_every or self._steps_per_epoch()
         accelerator = Accelerator(cpu=next(self.adapter.parameters()).device.type == "cpu")
         optimizer = adamw(self.adapter, self.settings)
-        rates = schedule(optimizer, self.settings, total)
+        rates = schedule(optimizer, self.settings, total, self._time_share)
         batches = self._batches()
         self.log.write("start", steps=total, examples=len(self.course.lengths))
         progress.start(total)
@@ -89,7 +86,11 @@ class Loop:
                 self.log.write("step", step=step, loss=round(loss, 6), learning_rate=rates.get_last_lr()[0])
                 rates.step()
                 progress.step(step, loss)
-                if (step % evaluate_every == 0 or step == total) and self._evaluate(step, progress):
+                out_of_time = self._time_share() >= 1
+                if (step % evaluate_every == 0 or step == total or out_of_time) and self._evaluate(step, progress):
+                    break
+                if out_of_time and step < total:
+                    self.outcome.stopped = "time"
                     break
         except KeyboardInterrupt:
             self.outcome.stopped = "interrupted"
@@ -120,7 +121,13 @@ class Loop:
         optimizer.zero_grad(set_to_none=True)
         self.outcome.steps += 1
         self.outcome.step_seconds.append(time.perf_counter() - began)
+        self.outcome.train_s += self.outcome.step_seconds[-1]
         return total
+
+    def _time_share(self) -> float:
+        """How much of `max_minutes` the steps so far have taken; 0 without that limit."""
+        limit = self.settings.max_minutes
+        return 0.0 if limit is None else min(1.0, self.outcome.train_s / (60 * limit))
 
     def _finite(self, loss: float, optimizer: torch.optim.Optimizer) -> float:
         if math.isfinite(loss):

@@ -35,7 +35,7 @@ class TrainingRun:
     metrics: dict[str, float]
     measurement: Measurement
     stopped: str
-    """"finished", "early" when patience ran out, or "interrupted" by Ctrl-C."""
+    """"finished", "early" when patience ran out, "time" when max_minutes were over, or "interrupted" by Ctrl-C."""
     best_step: int
     folder: Path | None
     """The run folder; None when `out` was not given."""
