@@ -1,0 +1,103 @@
+"""The table of a comparison: quantities in groups, one cell for each entry, the same for terminal, page and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tunedeck.core.messages import say
+from tunedeck.core.units import duration, megabytes
+from tunedeck.report.recommend import metric_name
+from tunedeck.report.result import Comparison, Entry, Forecast
+
+AT_ONCE = 6
+"""Entries side by side; more of them go into further tables."""
+NOTHING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A quantity and its cells; `strong` marks the one that decides."""
+
+    label: str
+    cells: tuple[str, ...]
+    strong: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows about one thing."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+def blocks(comparison: Comparison) -> list[tuple[tuple[Entry, ...], list[Group]]]:
+    """The entries, at most AT_ONCE at a time, each with its groups of rows."""
+    parts = [comparison.entries[start : start + AT_ONCE] for start in range(0, len(comparison.entries), AT_ONCE)]
+    return [(part, _groups(comparison, part)) for part in parts]
+
+
+def _groups(comparison: Comparison, entries: Sequence[Entry]) -> list[Group]:
+    def row(label: str, cell: Callable[[Entry], str], strong: bool = False) -> Row:
+        return Row(label, tuple(cell(entry) for entry in entries), strong)
+
+    others = [name for name in entries[0].metrics if name != comparison.metric]
+    quality = [row(metric_name(comparison.metric), lambda entry: f"{comparison.quality(entry):.3f}", strong=True)]
+    quality.append(row(say("95% interval"), _interval))
+    quality += [row(metric_name(name), lambda entry, name=name: f"{entry.metrics[name]:.3f}") for name in others]  # type: ignore[misc]
+    price = comparison.price
+    rows = {
+        say("Quality"): quality,
+        say("Size"): [
+            row(say("trainable parameters"), lambda entry: f"{entry.trainable_parameters:,}"),
+            row(say("% of the model"), lambda entry: f"{entry.trainable_share:.3%}"),
+            row(say("on disk"), lambda entry: megabytes(entry.disk_bytes)),
+        ],
+        say("Training"): [
+            row(say("training"), lambda entry: duration(entry.train_s)),
+            row(say("  as planned"), lambda entry: _planned(entry, "time")),
+            row(say("peak memory"), lambda entry: megabytes(entry.peak_memory_bytes)),
+            row(say("  as planned"), lambda entry: _planned(entry, "memory")),
+            *([] if price is None else [
+                row(say("cost of the training time"), lambda entry: money(entry.cost, price.currency)),
+                row(say("  as planned"), lambda entry: _planned(entry, "cost")),
+            ]),
+        ],
+        say("Answering"): [
+            row(say("one text"), lambda entry: f"{entry.serving.latency_ms:.1f} ms"),
+            row(say("one text, base = 1"), lambda entry: f"{entry.serving.latency_ratio:.2f}"),
+            row(say("texts/s, batches of its own"), lambda entry: f"{entry.serving.texts_per_s:,.0f}"),
+            row(say("texts/s, batches shared with the others"), lambda entry: f"{entry.serving.mixed_texts_per_s:,.0f}"),
+            row(say("switching to it"), lambda entry: f"{entry.serving.switch_ms:+.1f} ms"),
+            row(say("loading it"), lambda entry: f"{entry.serving.load_ms:.0f} ms"),
+        ],
+    }  # fmt: skip
+    return [Group(title, tuple(one for one in found if any(cell != NOTHING for cell in one.cells))) for title, found in rows.items()]  # fmt: skip
+
+
+def money(amount: float | None, currency: str) -> str:
+    """`0.12 CNY`, small amounts with two digits that count."""
+    if amount is None:
+        return NOTHING
+    return f"{amount:,.2f} {currency}" if amount >= 0.1 or amount == 0 else f"{amount:.2g} {currency}"
+
+
+def _interval(entry: Entry) -> str:
+    interval = entry.interval
+    return NOTHING if interval is None else f"{interval.low:.3f}–{interval.high:.3f}"
+
+
+def _planned(entry: Entry, quantity: str) -> str:
+    """`50 s, 41 s–70 s`, marked where what happened lies outside."""
+    found = next((one for one in entry.planned if one.quantity == quantity), None)
+    if found is None or found.high == float("inf"):
+        return NOTHING
+    low, expected, high = (_amount(found, value) for value in (found.low, found.expected, found.high))
+    return f"{expected} ({low}–{high})" + ("" if found.inside else " !")
+
+
+def _amount(forecast: Forecast, value: float) -> str:
+    if forecast.unit == "bytes":
+        return megabytes(value)
+    return duration(value) if forecast.unit == "s" else money(value, forecast.unit)
