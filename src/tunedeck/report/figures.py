@@ -59,7 +59,8 @@ def _scatter(
     best = front(points, comparison.higher_is_better)
     names, key = shown_names(tuple(entry.name for entry in entries))
     with canvas(_WIDTH, _HEIGHT) as (drawing, axes):
-        bars = [_bar(axes, point, entry, colour(number)) for number, (point, entry) in enumerate(zip(points, entries, strict=True))]  # fmt: skip
+        for number, (point, entry) in enumerate(zip(points, entries, strict=True)):
+            _bar(axes, point, entry, colour(number))
         corners = [points[number] for number in best]
         axes.step(
             *zip(*corners, strict=True), where="post", color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1, label=say("Pareto front")
@@ -71,19 +72,16 @@ def _scatter(
         axes.margins(y=0.16)
         if len(best) > 1:
             axes.legend(loc="lower right" if comparison.higher_is_better else "upper right", fontsize=8.5)
-        drawing.canvas.draw()
-        legend = axes.get_legend()
-        place_labels(
-            drawing, axes, points, names, [line.get_window_extent() for line in bars] + ([legend.get_window_extent()] if legend else [])
-        )  # fmt: skip
+        place_labels(drawing, axes, points, names)
         alt = "; ".join(f"{entry.name}: {unit(x)}, {y:.3f}" for entry, (x, y) in zip(entries, points, strict=True))
         return finished(drawing, name, title, alt, key)
 
 
-def _bar(axes: Any, point: tuple[float, float], entry: Entry, shade: str) -> Any:
-    """The interval as an upright line; of no length where there is none."""
-    low, high = (point[1], point[1]) if entry.interval is None else (entry.interval.low, entry.interval.high)
-    return axes.plot([point[0], point[0]], [low, high], color=shade, linewidth=1.4, alpha=0.55, zorder=2)[0]
+def _bar(axes: Any, point: tuple[float, float], entry: Entry, shade: str) -> None:
+    """The interval as an upright line."""
+    if entry.interval is not None:
+        ends = [entry.interval.low, entry.interval.high]
+        axes.plot([point[0], point[0]], ends, color=shade, linewidth=1.4, alpha=0.55, zorder=2)
 
 
 def _logarithmic(axes: Any, values: Sequence[float], unit: Callable[[float], str]) -> None:
@@ -126,7 +124,10 @@ def _curves(
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.locator_params(axis="x", nbins=6)
         axes.set_xlim(left=0)
-        drawing.legend(loc="outside upper center", ncols=min(3, len(names)), fontsize=9, handlelength=1.6, columnspacing=1.4)
+        in_one_line = sum(map(len, names)) + 5 * len(names) < 66
+        drawing.legend(
+            loc="outside upper left", ncols=len(names) if in_one_line else 3, fontsize=9, handlelength=1.6, columnspacing=1.4
+        )  # fmt: skip
         alt = "; ".join(f"{entry.name}: {line[-1][1]:.3f}" for entry, line in zip(comparison.entries, lines, strict=True))
         return finished(drawing, name, title, alt, key)
 

@@ -14,9 +14,9 @@ _PLACES = (
 )  # fmt: skip
 
 
-def place_labels(drawing: Any, axes: Any, points: Sequence[tuple[float, float]], names: Sequence[str], taken: Sequence[Any]) -> None:  # fmt: skip
-    """Write `names` beside `points` (data coordinates) inside the axes, off each other, off the points and off `taken`,
-    boxes in pixels. Where every place covers something, the one that covers least is used.
+def place_labels(drawing: Any, axes: Any, points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
+    """Write `names` beside `points` (data coordinates) inside the axes, off each other and off all points, lines and the
+    legend. Where every place covers something, the one that covers least is used.
     """
     from matplotlib.transforms import Bbox
 
@@ -24,7 +24,8 @@ def place_labels(drawing: Any, axes: Any, points: Sequence[tuple[float, float]],
     renderer = drawing.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
     marks = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in axes.transData.transform(points)]
-    used = [*marks, *taken]
+    legend = axes.get_legend()
+    used = [*marks, *_line_boxes(axes), *([legend.get_window_extent(renderer)] if legend else [])]
     for point, name in zip(points, names, strict=True):
         tried = []
         for right, up, horizontal, vertical in _PLACES:
@@ -41,6 +42,18 @@ def place_labels(drawing: Any, axes: Any, points: Sequence[tuple[float, float]],
             if text is not least[2]:
                 text.remove()
         used.append(least[3])
+
+
+def _line_boxes(axes: Any) -> list[Any]:
+    """A thin box around every upright or level piece of the lines in the axes."""
+    from matplotlib.transforms import Bbox
+
+    boxes = []
+    for line in axes.lines:
+        corners = line.get_transform().transform_path(line.get_path()).vertices
+        for (x0, y0), (x1, y1) in zip(corners, corners[1:], strict=False):
+            boxes.append(Bbox.from_extents(min(x0, x1) - 3, min(y0, y1) - 3, max(x0, x1) + 3, max(y0, y1) + 3))
+    return boxes
 
 
 def _common(left: Any, right: Any) -> float:

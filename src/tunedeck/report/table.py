@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tunedeck.core.messages import say
-from tunedeck.core.units import duration, megabytes
+from tunedeck.core.units import duration, duration_range, megabytes, megabytes_range
 from tunedeck.report.recommend import metric_name
 from tunedeck.report.result import Comparison, Entry, Forecast
 
@@ -89,15 +89,16 @@ def _interval(entry: Entry) -> str:
 
 
 def _planned(entry: Entry, quantity: str) -> str:
-    """`50 s, 41 s–70 s`, marked where what happened lies outside."""
+    """`50 (41–70) s`, marked where what happened lies outside."""
     found = next((one for one in entry.planned if one.quantity == quantity), None)
     if found is None or found.high == float("inf"):
         return NOTHING
-    low, expected, high = (_amount(found, value) for value in (found.low, found.expected, found.high))
-    return f"{expected} ({low}–{high})" + ("" if found.inside else " !")
+    return _range(found) + ("" if found.inside else " !")
 
 
-def _amount(forecast: Forecast, value: float) -> str:
-    if forecast.unit == "bytes":
-        return megabytes(value)
-    return duration(value) if forecast.unit == "s" else money(value, forecast.unit)
+def _range(found: Forecast) -> str:
+    if found.unit == "bytes":
+        return megabytes_range(found.low, found.expected, found.high)
+    if found.unit == "s":
+        return duration_range(found.low, found.expected, found.high)
+    return f"{found.expected:.2g} ({found.low:.2g}–{found.high:.2g}) {found.unit}"
