@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 CURRENCY = "CNY"
 
 
-def compared(measurement: Measurement, config: RunConfig) -> list[Comparison]:
-    """Predicted beside actual for memory, time and, on a card with a known price, money."""
+def compared(
+    measurement: Measurement, config: RunConfig, price_per_hour: float | None = None, currency: str = CURRENCY
+) -> list[Comparison]:
+    """Predicted beside actual for memory, time and, with a price or on a card with a known one, money."""
     from tunedeck.planner.after import compare_with_plan
 
     return compare_with_plan(
@@ -25,8 +27,8 @@ def compared(measurement: Measurement, config: RunConfig) -> list[Comparison]:
         config.method_config(),
         generate=config.task.get("kind") == "generate",
         accumulation=config.training.accumulation,
-        price_per_hour=_price(measurement),
-        currency=CURRENCY,
+        price_per_hour=price_per_hour or _price(measurement, currency),
+        currency=currency,
     )
 
 
@@ -56,7 +58,7 @@ def _value(value: float, unit: str) -> str:
     return f"{value:.1f} s" if unit == "s" else f"{value:.2f} {unit}"
 
 
-def _price(measurement: Measurement) -> float | None:
+def _price(measurement: Measurement, currency: str) -> float | None:
     """What the card costs an hour in the market list; None for a machine of one's own or a card without a price."""
     from tunedeck.planner.catalogue import find_gpu
     from tunedeck.planner.prices import read_prices
@@ -65,6 +67,6 @@ def _price(measurement: Measurement) -> float | None:
         return None
     book = read_prices()
     try:
-        return book.convert(book.offers_of(find_gpu(measurement.machine.gpu))[0], CURRENCY).price_per_hour.expected
+        return book.convert(book.offers_of(find_gpu(measurement.machine.gpu))[0], currency).price_per_hour.expected
     except ConfigError:
         return None

@@ -128,7 +128,9 @@ def _curves(
         drawing.legend(
             loc="outside upper left", ncols=len(names) if in_one_line else 3, fontsize=9, handlelength=1.6, columnspacing=1.4
         )  # fmt: skip
-        alt = "; ".join(f"{entry.name}: {line[-1][1]:.3f}" for entry, line in zip(comparison.entries, lines, strict=True))
+        alt = "; ".join(
+            f"{entry.name}: {line[-1][1]:.3f}" for entry, line in zip(comparison.entries, lines, strict=True)
+        )
         return finished(drawing, name, title, alt, key)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 # (points to the right, points up, horizontal, vertical alignment), the better places first.
@@ -27,7 +28,7 @@ def place_labels(drawing: Any, axes: Any, points: Sequence[tuple[float, float]],
     legend = axes.get_legend()
     used = [*marks, *_line_boxes(axes), *([legend.get_window_extent(renderer)] if legend else [])]
     for point, name in zip(points, names, strict=True):
-        tried = []
+        tried: list[tuple[float, int, Any, Any]] = []
         for right, up, horizontal, vertical in _PLACES:
             text = axes.annotate(
                 name, point, (right, up), textcoords="offset points", ha=horizontal, va=vertical, fontsize=9.5,
@@ -51,7 +52,7 @@ def _line_boxes(axes: Any) -> list[Any]:
     boxes = []
     for line in axes.lines:
         corners = line.get_transform().transform_path(line.get_path()).vertices
-        for (x0, y0), (x1, y1) in zip(corners, corners[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(corners):
             boxes.append(Bbox.from_extents(min(x0, x1) - 3, min(y0, y1) - 3, max(x0, x1) + 3, max(y0, y1) + 3))
     return boxes
 

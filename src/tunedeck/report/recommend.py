@@ -30,7 +30,9 @@ def recommend(comparison: Comparison) -> Recommendation:
         return _said(comparison, best, "alone")
     if best.interval is None:
         return _said(comparison, best, "unknown")
-    near = [entry for entry in comparison.entries if entry.interval is not None and entry.interval.overlaps(best.interval)]
+    near = [
+        entry for entry in comparison.entries if entry.interval is not None and entry.interval.overlaps(best.interval)
+    ]
     if near == [best]:
         return _said(comparison, best, "clear")
     chosen = min(near, key=lambda entry: (entry.disk_bytes, entry.train_s))

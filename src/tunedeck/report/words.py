@@ -13,7 +13,7 @@ def words(comparison: Comparison) -> dict[str, str]:
     data, generate = comparison.data, comparison.task == "generate"
     return {
         "kicker": say("Tunedeck · methods compared"),
-        "title": say("{model} on {data}", model=comparison.model, data=data.source),
+        "title": title(comparison),
         "lede": say(
             "{train:,} examples to train on, {held_out:,} held out; {budget}; {seeds}; on {machine}, {dtype}.",
             train=data.train, held_out=data.held_out, budget=comparison.budget, seeds=seeds_text(comparison),
@@ -28,6 +28,11 @@ def words(comparison: Comparison) -> dict[str, str]:
         "repeat": say("How to repeat it"),
         "notes": say("How to read it"),
     }  # fmt: skip
+
+
+def title(comparison: Comparison) -> str:
+    """What was compared on what."""
+    return say("{model} on {data}", model=comparison.model, data=comparison.data.source)
 
 
 def seeds_text(comparison: Comparison) -> str:
@@ -77,7 +82,9 @@ def notes(comparison: Comparison) -> list[str]:
     )  # fmt: skip
     if comparison.task == "generate":
         found.append(say("One text is one pass over a prompt, without the tokens of the answer."))
-    found.append(say("Switching is what one text takes longer right after another adapter's; near zero, its sign is noise."))
+    found.append(
+        say("Switching is what one text takes longer right after another adapter's; near zero, its sign is noise.")
+    )
     if language() != lettering().language:
         found.append(say("This system has no Chinese font for figures, so their words are English; install one such as Noto Sans CJK."))  # fmt: skip
     return found

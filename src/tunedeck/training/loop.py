@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +22,9 @@ from tunedeck.training.config import TrainingSettings
 from tunedeck.training.events import EventLog
 from tunedeck.training.optimizer import adamw, schedule
 from tunedeck.training.progress import Progress
+
+GiveUp: TypeAlias = Callable[[dict[str, float]], bool]
+"""Given the metrics of each evaluation, says whether to end the run there."""
 
 
 @dataclass
@@ -41,7 +44,8 @@ class Outcome:
     """Seconds in training steps."""
     eval_s: float = 0.0
     stopped: str = "finished"
-    """"finished", "early" when patience ran out, "time" when max_minutes were over, or "interrupted" by Ctrl-C."""
+    """"finished", "early" when patience ran out, "time" when max_minutes were over, "given up" by
+    `give_up`, or "interrupted" by Ctrl-C."""
 
     @property
     def step_s(self) -> float:
@@ -51,16 +55,26 @@ class Outcome:
 
 @final
 class Loop:
-    """Trains one adapter through a course; the base stays frozen and in eval mode. `best_by` tells the best state."""
+    """Trains one adapter through a course; the base stays frozen and in eval mode.
+
+    `best_by` tells the best state; `give_up` may end the run after an evaluation.
+    """
 
     def __init__(
-        self, adapter: Adapter, course: Course, settings: TrainingSettings, best_by: str, log: EventLog
+        self,
+        adapter: Adapter,
+        course: Course,
+        settings: TrainingSettings,
+        best_by: str,
+        log: EventLog,
+        give_up: GiveUp = lambda metrics: False,
     ) -> None:
         self.adapter = adapter
         self.course = course
         self.settings = settings
         self.best_by = best_by
         self.log = log
+        self.give_up = give_up
         self.outcome = Outcome()
         self._best: dict[str, torch.Tensor] | None = None
         self._stale = 0
@@ -142,7 +156,7 @@ class Loop:
         )
 
     def _evaluate(self, step: int, progress: Progress) -> bool:
-        """Evaluate, keep the state if it is the best; True when patience has run out."""
+        """Evaluate, keep the state if it is the best; True when the run is to end here."""
         began = time.perf_counter()
         self.adapter.eval()
         metrics = self.course.evaluate()
@@ -155,8 +169,11 @@ class Loop:
             self._stale = 0
             self.outcome.metrics, self.outcome.best_step = metrics, step
             self._best = {name: p.detach().clone() for name, p in self.adapter.named_parameters()}
-            return False
-        self._stale += 1
+        else:
+            self._stale += 1
+        if self.give_up(metrics):
+            self.outcome.stopped = "given up"
+            return True
         if self.settings.patience is not None and self._stale >= self.settings.patience:
             self.outcome.stopped = "early"
             return True
