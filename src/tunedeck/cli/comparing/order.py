@@ -80,8 +80,7 @@ def _searched(order: Order, runs: Sequence[Run], dataset: Dataset[Any], metric: 
 
     order.home.mkdir(parents=True, exist_ok=True)
     first = [run for run in runs if run.seed == order.seeds[0]]
-    chosen, tried = search(first, order.trials, _base_of(first[0], dataset.labels), dataset, metric, order.home)
-    return [chosen[candidate.name] for candidate in order.candidates], tried
+    return search(first, order.trials, _base_of(first[0], dataset.labels), dataset, metric, order.home)
 
 
 def opened(runs: Sequence[Run]) -> tuple[Deck, dict[str, float]]:

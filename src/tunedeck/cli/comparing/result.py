@@ -128,9 +128,8 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _planned(run: Run, price: Price | None) -> tuple[Forecast, ...]:
-    found = after.compared(
-        _measurement(run), run.config, price and price.per_hour, price.currency if price else after.CURRENCY
-    )
+    per_hour, currency = (price.per_hour, price.currency) if price else (None, after.CURRENCY)
+    found = after.compared(_measurement(run), run.config, per_hour, currency)
     return tuple(
         Forecast(one.quantity, one.predicted.low, one.predicted.expected, one.predicted.high, one.actual, one.unit, one.reason)
         for one in found

@@ -78,7 +78,7 @@ def is_finished(run: Run, data_sha256: str) -> bool:
     stored = run.folder / "config.yaml"
     if not stored.exists():
         return False
-    before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+    before = {**yaml.safe_load(stored.read_text(encoding="utf-8")), "out": None}  # the folder may have moved
     differing = _differences(before, run.config.model_dump(mode="json"))
     if differing:
         raise ConfigError(

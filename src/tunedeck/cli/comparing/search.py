@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +30,15 @@ SIZES: Mapping[str, tuple[str, tuple[int, ...]]] = {
 """The setting that makes a method larger or smaller, and what it may be."""
 SPREAD = 10.0
 """The learning rate is looked for from a tenth to ten times the method's own."""
-RUNGS = 9
-"""Evaluations of a whole trial; a third of the trials goes on after the first, a third of those after the third."""
+EVALUATIONS, FIRST_RUNG = 8, 2
+"""Of a whole trial; at the first rung and whenever the evaluations have doubled since, the worse half is stopped."""
 HELD_OUT = 8
 """One in so many training examples is kept to judge trials by; the comparison's own held-out examples are not touched."""
 FILE = "search.jsonl"
 
 
-def search(runs: Sequence[Run], trials: int, deck: Deck, dataset: Dataset[Any], metric: str, home: Path) -> tuple[dict[str, Candidate], list[dict[str, Any]]]:  # fmt: skip
-    """The best settings found for each entry, by its name, and every trial; a search that was interrupted goes on.
+def search(runs: Sequence[Run], trials: int, deck: Deck, dataset: Dataset[Any], metric: str, home: Path) -> tuple[list[Candidate], list[dict[str, Any]]]:  # fmt: skip
+    """Each entry with the best settings found, and every trial; a search that was interrupted goes on.
 
     `runs` is one run for each entry. Raises ConfigError when optuna is missing or an earlier search was another one.
     """
@@ -46,28 +47,47 @@ def search(runs: Sequence[Run], trials: int, deck: Deck, dataset: Dataset[Any], 
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(home / FILE)))
     parts = _divided(dataset)
-    chosen = {run.candidate.name: run.candidate for run in runs}
-    told: list[dict[str, Any]] = []
-    for run in (run for run in runs if not {"learning_rate", *_size(run)[1]} <= run.candidate.given):
-        study = optuna.create_study(
-            study_name=run.candidate.folder, storage=storage, load_if_exists=True,
-            direction="minimize" if metric == "loss" else "maximize", sampler=optuna.samplers.TPESampler(seed=0),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
-        )  # fmt: skip
-        _check_same(study, {"config": run.config.model_dump(mode="json"), "data": dataset.sha256})
-        if not study.trials:
-            study.enqueue_trial({**_size(run)[1], "learning_rate": _rate(run)})
-        over = [trial for trial in study.trials if trial.state.is_finished()]
-        study.optimize(
-            lambda trial, run=run: _trial(trial, run, deck, parts, metric), n_trials=max(0, trials - len(over))
-        )
-        if any(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials):
-            chosen[run.candidate.name] = settled(run.candidate, study.best_params)
-            tell(say("{name}: best of {count} trials: {settings}", name=run.candidate.name, count=len(study.trials), settings=study.best_params))  # fmt: skip
-        told += [{"entry": run.candidate.name, **trial.params, "quality": trial.value, "stopped": trial.state.name.lower(), "evaluations": len(trial.intermediate_values)} for trial in study.trials]  # fmt: skip
+    chosen, told = [], []
+    for run in runs:
+        if {"learning_rate", *_size(run)[1]} <= run.candidate.given:
+            chosen.append(run.candidate)
+            continue
+        study = _study(run, metric, home, dataset.sha256)
+        over = sum(trial.state.is_finished() for trial in study.trials)
+        study.optimize(partial(_trial, run=run, deck=deck, parts=parts, metric=metric), n_trials=max(0, trials - over))
+        completed = any(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
+        best = study.best_params if completed else {}
+        name, count = run.candidate.name, len(study.trials)
+        tell(say("{name}: best of {count} trials: {settings}", name=name, count=count, settings=best))
+        chosen.append(settled(run.candidate, best))
+        told += [_told(name, trial) for trial in study.trials]
     return chosen, told
+
+
+def _study(run: Run, metric: str, home: Path, data_sha256: str) -> optuna.Study:
+    """The entry's study, begun with its own settings, or as an interrupted search left it."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    study = optuna.create_study(
+        study_name=run.candidate.folder,
+        storage=JournalStorage(JournalFileBackend(str(home / FILE))),
+        load_if_exists=True,
+        direction="minimize" if metric == "loss" else "maximize",
+        sampler=optuna.samplers.TPESampler(seed=0),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=FIRST_RUNG, reduction_factor=2),
+    )
+    _check_same(study, {"config": run.config.model_dump(mode="json"), "data": data_sha256})
+    if not study.trials:
+        study.enqueue_trial({**_size(run)[1], "learning_rate": _rate(run)})
+    return study
+
+
+def _told(name: str, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    how = {"entry": name, "quality": trial.value, "state": trial.state.name.lower()}
+    return {**how, "evaluations": len(trial.intermediate_values), "settings": trial.params}
 
 
 def settled(candidate: Candidate, found: Mapping[str, Any]) -> Candidate:
@@ -101,7 +121,7 @@ def _trial(trial: optuna.Trial, run: Run, deck: Deck, parts: Dataset[Any], metri
     config = RunConfig.model_validate(values)
     steps = config.training.max_steps or round(config.training.epochs * len(parts.train) / config.training.batch_size / config.training.accumulation)  # fmt: skip
     settings = config.training.model_copy(
-        update={"learning_rate": candidate.training.get("learning_rate"), "eval_every": max(1, steps // RUNGS)}
+        update={"learning_rate": candidate.training.get("learning_rate"), "eval_every": max(1, steps // EVALUATIONS)}
     )
     seen: list[float] = []
 
