@@ -42,7 +42,11 @@ def _groups(comparison: Comparison, entries: Sequence[Entry]) -> list[Group]:
     def row(label: str, cell: Callable[[Entry], str], strong: bool = False) -> Row:
         return Row(label, tuple(cell(entry) for entry in entries), strong)
 
-    others = [name for name in entries[0].metrics if name != comparison.metric]
+    others = [
+        name
+        for name in entries[0].metrics
+        if any(entry.metrics[name] != comparison.quality(entry) for entry in entries)
+    ]
     quality = [row(metric_name(comparison.metric), lambda entry: f"{comparison.quality(entry):.3f}", strong=True)]
     quality.append(row(say("95% interval"), _interval))
     quality += [row(metric_name(name), lambda entry, name=name: f"{entry.metrics[name]:.3f}") for name in others]  # type: ignore[misc]
