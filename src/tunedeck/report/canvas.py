@@ -26,7 +26,6 @@ class Figure:
     """A finished figure; `alt` says in words what it shows, `key` explains labels that could only be numbered."""
 
     name: str
-    title: str
     alt: str
     png: bytes
     svg: bytes
@@ -46,12 +45,12 @@ def canvas(width: float, height: float) -> Iterator[tuple[Any, Any]]:
         yield drawing, drawing.subplots()
 
 
-def finished(drawing: Any, name: str, title: str, alt: str, key: tuple[str, ...] = ()) -> Figure:
+def finished(drawing: Any, name: str, alt: str, key: tuple[str, ...] = ()) -> Figure:
     """The drawing as PNG (200 dots per inch) and SVG, the same bytes for the same drawing."""
     png, svg = io.BytesIO(), io.BytesIO()
     drawing.savefig(png, format="png", dpi=200, metadata={"Software": None})
     drawing.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return Figure(name, title, alt, png.getvalue(), svg.getvalue(), key)
+    return Figure(name, alt, png.getvalue(), svg.getvalue(), key)
 
 
 def colour(number: int) -> str:

@@ -62,7 +62,4 @@ def confusion_figure(confusion: Confusion) -> Figure:
             spine.set_visible(False)
         right = sum(confusion.counts[one][one] for one in range(len(confusion.labels)))
         total = sum(map(sum, confusion.counts))
-        title = say("Confusions of {name}", name=confusion.entry)
-        return finished(
-            drawing, "confusions", title, say("{right} of {total} are right", right=right, total=total), key
-        )
+        return finished(drawing, "confusions", say("{right} of {total} are right", right=right, total=total), key)

@@ -32,7 +32,7 @@ def draw_figures(comparison: Comparison) -> list[Figure]:
 
 def _size(comparison: Comparison) -> Figure:
     return _scatter(
-        comparison, "quality-size", say("Quality against size"), say("on disk"),
+        comparison, "quality-size", say("on disk"),
         lambda entry: entry.disk_bytes, megabytes,
     )  # fmt: skip
 
@@ -41,17 +41,17 @@ def _cost(comparison: Comparison) -> Figure:
     price = comparison.price
     if price is not None:
         return _scatter(
-            comparison, "quality-cost", say("Quality against cost"), say("cost of the training time, {currency}", currency=price.currency),
+            comparison, "quality-cost", say("cost of the training time, {currency}", currency=price.currency),
             lambda entry: entry.cost or 0.0, lambda value: f"{value:.3g}",
         )  # fmt: skip
     return _scatter(
-        comparison, "quality-time", say("Quality against training time"), say("training time"),
+        comparison, "quality-time", say("training time"),
         lambda entry: entry.train_s, duration,
     )  # fmt: skip
 
 
 def _scatter(
-    comparison: Comparison, name: str, title: str, across: str, value: Callable[[Entry], float], unit: Callable[[float], str]
+    comparison: Comparison, name: str, across: str, value: Callable[[Entry], float], unit: Callable[[float], str]
 ) -> Figure:  # fmt: skip
     """Quality against something that less of is better, on a logarithmic axis, with intervals and the front."""
     entries = comparison.entries
@@ -74,7 +74,7 @@ def _scatter(
             axes.legend(loc="lower right" if comparison.higher_is_better else "upper right", fontsize=8.5)
         place_labels(drawing, axes, points, names)
         alt = "; ".join(f"{entry.name}: {unit(x)}, {y:.3f}" for entry, (x, y) in zip(entries, points, strict=True))
-        return finished(drawing, name, title, alt, key)
+        return finished(drawing, name, alt, key)
 
 
 def _bar(axes: Any, point: tuple[float, float], entry: Entry, shade: str) -> None:
@@ -101,17 +101,17 @@ def _logarithmic(axes: Any, values: Sequence[float], unit: Callable[[float], str
 
 def _losses(comparison: Comparison) -> Figure:
     lines = [_smooth(entry.losses) for entry in comparison.entries]
-    return _curves(comparison, "training-loss", say("Training loss"), say("loss, smoothed"), lines, dots=False)
+    return _curves(comparison, "training-loss", say("loss, smoothed"), lines, dots=False)
 
 
 def _evaluations(comparison: Comparison) -> Figure:
     lines = [entry.evaluations for entry in comparison.entries]
     across = metric_name(comparison.metric)
-    return _curves(comparison, "held-out", say("Held-out quality while training"), across, lines, dots=True)
+    return _curves(comparison, "held-out", across, lines, dots=True)
 
 
 def _curves(
-    comparison: Comparison, name: str, title: str, upward: str, lines: Sequence[Sequence[tuple[float, float]]], dots: bool
+    comparison: Comparison, name: str, upward: str, lines: Sequence[Sequence[tuple[float, float]]], dots: bool
 ) -> Figure:  # fmt: skip
     names, key = shown_names(tuple(entry.name for entry in comparison.entries))
     with canvas(_WIDTH, _HEIGHT) as (drawing, axes):
@@ -131,7 +131,7 @@ def _curves(
         alt = "; ".join(
             f"{entry.name}: {line[-1][1]:.3f}" for entry, line in zip(comparison.entries, lines, strict=True)
         )
-        return finished(drawing, name, title, alt, key)
+        return finished(drawing, name, alt, key)
 
 
 def _smooth(line: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

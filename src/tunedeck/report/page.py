@@ -16,7 +16,7 @@ from tunedeck.report.figures import draw_figures
 from tunedeck.report.recommend import recommend
 from tunedeck.report.result import Comparison
 from tunedeck.report.table import blocks
-from tunedeck.report.words import facts, notes, words
+from tunedeck.report.words import facts, figure_title, notes, words
 
 LONGEST = 400
 """Characters of a text that are shown; the rest is cut."""
@@ -61,7 +61,7 @@ def _values(comparison: Comparison, figures: list[Figure]) -> dict[str, Any]:
         "recommendation": recommend(comparison),
         "blocks": blocks(comparison),
         "figures": [
-            {"name": one.name, "title": one.title, "alt": one.alt, "key": one.key, "svg64": base64.b64encode(one.svg).decode("ascii")}
+            {"name": one.name, "title": figure_title(comparison, one.name), "alt": one.alt, "key": one.key, "svg64": base64.b64encode(one.svg).decode("ascii")}
             for one in figures
         ],
         "mistakes": [

@@ -30,6 +30,18 @@ def words(comparison: Comparison) -> dict[str, str]:
     }  # fmt: skip
 
 
+def figure_title(comparison: Comparison, figure: str) -> str:
+    """The heading over a figure, by its name."""
+    return {
+        "quality-size": say("Quality against size"),
+        "quality-cost": say("Quality against cost"),
+        "quality-time": say("Quality against training time"),
+        "training-loss": say("Training loss"),
+        "held-out": say("Held-out quality while training"),
+        "confusions": say("Confusions of {name}", name=comparison.best().name),
+    }[figure]
+
+
 def title(comparison: Comparison) -> str:
     """What was compared on what."""
     return say("{model} on {data}", model=comparison.model, data=comparison.data.source)
