@@ -20,14 +20,15 @@ from tunedeck.report.result import (
 
 
 def entry(
-    name: str, quality: float, interval: tuple[float, float] | None = None, *, disk: int = 100_000, train_s: float = 50.0, **more: Any
+    name: str, quality: float, behind: tuple[float, float] | None = None, *, disk: int = 100_000, train_s: float = 50.0, **more: Any
 ) -> Entry:  # fmt: skip
-    """An entry of that accuracy; `interval` is (low, high) over examples."""
+    """An entry of that accuracy with an interval of 0.022 to both sides; `behind` is (low, high), None for the best."""
     values: dict[str, Any] = {
         "name": name,
         "settings": {"kind": name},
         "metrics": {"accuracy": quality, "macro_f1": quality - 0.02, "loss": 1 - quality},
-        "interval": interval and Interval(*interval, "examples", 1500),
+        "interval": Interval(quality - 0.022, quality + 0.022, "examples", 1500),
+        "behind": behind and Interval(*behind, "examples", 1500),
         "trainable_parameters": disk // 4,
         "trainable_share": disk / 4 / 22.7e6,
         "method_parameters": disk // 4 - 1155,
@@ -63,10 +64,10 @@ def comparison(*entries: Entry, **more: Any) -> Comparison:
 def demo_like() -> Comparison:
     """The demo's four, a confusion matrix and mistakes that try to be HTML and Markdown."""
     return comparison(
-        entry("lora", 0.747, (0.725, 0.769), disk=305_000, train_s=56),
-        entry("bottleneck", 0.751, (0.729, 0.772), disk=470_000, train_s=54),
-        entry("prompt-tuning", 0.681, (0.657, 0.704), disk=19_000, train_s=62),
-        entry("head", 0.626, (0.601, 0.65), disk=6_000, train_s=25),
+        entry("lora", 0.747, (-0.011, 0.019), disk=305_000, train_s=56),
+        entry("bottleneck", 0.751, disk=470_000, train_s=54),
+        entry("prompt-tuning", 0.681, (0.05, 0.09), disk=19_000, train_s=62),
+        entry("head", 0.626, (0.1, 0.15), disk=6_000, train_s=25),
         confusion=Confusion("bottleneck", ("negative", "neutral", "positive"), ((560, 70, 30), (80, 300, 62), (44, 88, 266))),
         mistakes=(
             Mistake("<script>alert('x')</script> thanks for | nothing *at all*", "negative", "positive", 0.993),

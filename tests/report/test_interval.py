@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tunedeck.report.interval import over_answers, over_examples, over_seeds
+from tunedeck.report.interval import over_examples, over_seeds
 
 
 def test_over_seeds_it_is_the_mean_and_students_t_times_the_standard_error() -> None:
@@ -23,18 +23,20 @@ def test_seeds_that_agree_leave_no_width() -> None:
 
 
 def test_over_right_answers_it_is_close_to_the_binomial_one() -> None:
-    interval = over_answers(750, 1000)
+    answers = [1.0] * 750 + [0.0] * 250
+    interval = over_examples(answers)
     half = 1.96 * math.sqrt(0.75 * 0.25 / 1000)
     assert interval.low == pytest.approx(0.75 - half, abs=0.002)
     assert interval.high == pytest.approx(0.75 + half, abs=0.002)
     assert interval.source == "examples"
-    assert over_answers(750, 1000) == interval
+    assert over_examples(answers) == interval
 
 
 def test_where_all_are_right_it_still_has_the_width_of_the_rule_of_three() -> None:
-    assert (over_answers(60, 60).low, over_answers(60, 60).high) == (pytest.approx(0.95), 1.0)
-    assert (over_answers(0, 60).low, over_answers(0, 60).high) == (0.0, pytest.approx(0.05))
-    assert over_answers(1, 1).low == 0.0
+    right, wrong = over_examples([1.0] * 60), over_examples([0.0] * 60)
+    assert (right.low, right.high) == (pytest.approx(0.95), 1.0)
+    assert (wrong.low, wrong.high) == (0.0, pytest.approx(0.05))
+    assert over_examples([1.0]).low == 0.0
 
 
 def test_weights_count_in_the_mean() -> None:

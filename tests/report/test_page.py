@@ -84,7 +84,15 @@ def test_the_page_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
 def test_recommendation_numbers_mistakes_and_how_to_repeat_it_are_there(language: str) -> None:
     set_language(language)
     for page in (Tags(html_page(demo_like(), [FIGURE])).text, markdown_page(demo_like(), [FIGURE])):
-        for wanted in ("0.725–0.769", "885 MB", "0.993", "tunedeck compare run.yaml", "0b" * 32, "torch 2.13.0"):
+        for wanted in (
+            "0.725–0.769",
+            "−0.011 … 0.019",
+            "885 MB",
+            "0.993",
+            "tunedeck compare run.yaml",
+            "0b" * 32,
+            "torch 2.13.0",
+        ):
             assert wanted in page
         assert ("Take lora: its accuracy of 0.747" if language == "en" else "选 lora：它的准确率为 0.747") in page
 
@@ -107,7 +115,7 @@ def test_markdown_from_outside_means_nothing() -> None:
 
 
 def test_many_entries_are_shown_six_at_a_time() -> None:
-    many = comparison(*(entry(f"lora r={r}", 0.7, (0.68, 0.72)) for r in range(8)))
+    many = comparison(*(entry(f"lora r={r}", 0.7, (-0.02, 0.02)) for r in range(8)))
     assert [len(part) for part, _ in blocks(many)] == [6, 2]
     assert html_page(many, []).count('<table class="numbers">') == 2
 
@@ -141,7 +149,7 @@ def test_without_a_chinese_font_figures_speak_english_and_number_what_they_canno
     latin = Lettering(("DejaVu Sans",), frozenset(range(32, 127)))
     for module in ("canvas", "figures", "words"):
         monkeypatch.setattr(f"tunedeck.report.{module}.lettering", lambda: latin)
-    found = comparison(entry("lora 好评", 0.7, (0.6, 0.8)), entry("head", 0.6, (0.5, 0.7), disk=10))
+    found = comparison(entry("lora 好评", 0.7), entry("head", 0.6, (0.05, 0.15), disk=10))
     write_report(tmp_path, found)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "质量与大小" in page  # the page itself needs no font of ours

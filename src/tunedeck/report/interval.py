@@ -25,25 +25,20 @@ def over_seeds(values: Sequence[float]) -> Interval:
     return Interval(fmean(values) - half, fmean(values) + half, "seeds", len(values))
 
 
-def over_answers(right: int, total: int) -> Interval:
-    """The share of right answers, as `over_examples` of ones and zeros.
-
-    Where all are right or all wrong, drawing again says nothing: the far end is then 3 / total away, the "rule of three"
-    (Hanley and Lippman-Hand 1983).
-    """
-    if right in (0, total):
-        reach = min(1.0, 3 / total)
-        return Interval(1 - reach, 1.0, "examples", total) if right else Interval(0.0, reach, "examples", total)
-    return over_examples([1.0] * right + [0.0] * (total - right))
-
-
 def over_examples(scores: Sequence[float], weights: Sequence[float] | None = None) -> Interval:
     """The middle 95 % of the weighted mean over examples drawn again with replacement: what other held-out texts would do.
 
     Percentile bootstrap (Efron 1979) of RESAMPLES draws from a fixed seed, so that the same scores give the same interval.
+    Where all are right (1) or all wrong (0), drawing again says nothing; the far end is then 3 / n away, the "rule of three"
+    (Hanley and Lippman-Hand 1983).
     """
     import numpy as np
 
+    reach = min(1.0, 3 / len(scores))
+    if set(scores) == {1.0}:
+        return Interval(1 - reach, 1.0, "examples", len(scores))
+    if set(scores) == {0.0}:
+        return Interval(0.0, reach, "examples", len(scores))
     values = np.asarray(scores, dtype=float)
     weight = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
     generator = np.random.default_rng(0)

@@ -22,17 +22,16 @@ class Recommendation:
 def recommend(comparison: Comparison) -> Recommendation:
     """The entry to take.
 
-    alone: nothing to compare with. unknown: no intervals, the best mean. clear: no other interval reaches the best's.
-    Otherwise the smallest on disk whose interval overlaps the best's: "smaller", or "best-anyway" where that is the best itself.
+    alone: nothing to compare with. unknown: no intervals, the best mean. clear: every other is surely behind the best.
+    Otherwise the smallest on disk of those that may be as good, because zero lies in the interval of how far they are
+    behind: "smaller", or "best-anyway" where that is the best itself.
     """
     best = comparison.best()
     if len(comparison.entries) == 1:
         return _said(comparison, best, "alone")
     if best.interval is None:
         return _said(comparison, best, "unknown")
-    near = [
-        entry for entry in comparison.entries if entry.interval is not None and entry.interval.overlaps(best.interval)
-    ]
+    near = [entry for entry in comparison.entries if entry.behind is None or entry.behind.low <= 0]
     if near == [best]:
         return _said(comparison, best, "clear")
     chosen = min(near, key=lambda entry: (entry.disk_bytes, entry.train_s))
@@ -57,7 +56,7 @@ def _text(comparison: Comparison, chosen: Entry, rule: str) -> str:
         rivals = [entry for entry in comparison.entries if entry is not chosen]
         second = max(rivals, key=lambda entry: sign * comparison.quality(entry))
         return say(
-            "Take {name}: its {metric} of {value} is the best, and no other interval reaches its own; the next is {second} with {next_value}.",
+            "Take {name}: its {metric} of {value} is the best, and all others are surely behind; the next is {second} with {next_value}.",
             name=chosen.name, metric=metric, value=value, second=second.name, next_value=f"{comparison.quality(second):.3f}",
         )  # fmt: skip
     best = comparison.best()

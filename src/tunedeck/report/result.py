@@ -15,10 +15,6 @@ class Interval:
     source: str
     count: int
 
-    def overlaps(self, other: Interval) -> bool:
-        """Whether some value lies in both."""
-        return self.low <= other.high and other.low <= self.high
-
 
 @dataclass(frozen=True, slots=True)
 class SeedRun:
@@ -79,6 +75,8 @@ class Entry:
     settings: dict[str, Any]
     metrics: dict[str, float]
     interval: Interval | None
+    behind: Interval | None
+    """How far it is behind the best entry, compared seed by seed or example by example; None for the best itself."""
     trainable_parameters: int
     trainable_share: float
     method_parameters: int

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tunedeck.core.messages import say
 from tunedeck.core.units import duration, duration_range, megabytes, megabytes_range
 from tunedeck.report.recommend import metric_name
-from tunedeck.report.result import Comparison, Entry, Forecast
+from tunedeck.report.result import Comparison, Entry, Forecast, Interval
 
 AT_ONCE = 6
 """Entries side by side; more of them go into further tables."""
@@ -48,7 +48,8 @@ def _groups(comparison: Comparison, entries: Sequence[Entry]) -> list[Group]:
         if any(entry.metrics[name] != comparison.quality(entry) for entry in entries)
     ]
     quality = [row(metric_name(comparison.metric), lambda entry: f"{comparison.quality(entry):.3f}", strong=True)]
-    quality.append(row(say("95% interval"), _interval))
+    quality.append(row(say("95% interval"), lambda entry: _span(entry.interval)))
+    quality.append(row(say("behind the best"), lambda entry: _span(entry.behind)))
     quality += [row(metric_name(name), lambda entry, name=name: f"{entry.metrics[name]:.3f}") for name in others]  # type: ignore[misc]
     price = comparison.price
     rows = {
@@ -87,9 +88,12 @@ def money(amount: float | None, currency: str) -> str:
     return f"{amount:,.2f} {currency}" if amount >= 0.1 or amount == 0 else f"{amount:.2g} {currency}"
 
 
-def _interval(entry: Entry) -> str:
-    interval = entry.interval
-    return NOTHING if interval is None else f"{interval.low:.3f}–{interval.high:.3f}"
+def _span(interval: Interval | None) -> str:
+    """`0.725–0.769`; a span that goes below zero is written `−0.010 … 0.012`."""
+    if interval is None:
+        return NOTHING
+    low, high = f"{interval.low:.3f}", f"{interval.high:.3f}"
+    return f"{low}–{high}" if interval.low >= 0 else f"{low} … {high}".replace("-", "−")
 
 
 def _planned(entry: Entry, quantity: str) -> str:

@@ -108,11 +108,11 @@ def _interval_note(comparison: Comparison) -> str:
         return say("One seed, and a metric that is no mean over examples: there is no interval. Add --seeds 3.")
     if interval.source == "seeds":
         return say(
-            "The 95% interval is over {count} seeds (Student's t): what another seed would give on the same held-out examples.",
+            "The 95% interval is over {count} seeds (Student's t): what another seed would give on the same held-out examples. “Behind the best” compares seed by seed; where zero lies in it, the two cannot be told apart.",
             count=interval.count,
         )  # fmt: skip
     return say(
         "The 95% interval is over the {count:,} held-out examples (bootstrap), with one seed: what other texts of this kind would give. "
-        "What another seed would change is not in it: --seeds 3.",
+        "“Behind the best” compares example by example; where zero lies in it, the two cannot be told apart. What another seed would change is in neither: --seeds 3.",
         count=interval.count,
     )  # fmt: skip

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from tunedeck.report.confusion import counted
-from tunedeck.report.interval import over_answers, over_examples, over_seeds
+from tunedeck.report.interval import over_examples, over_seeds
 from tunedeck.report.result import Confusion, Interval, Mistake
 
 if TYPE_CHECKING:
@@ -22,39 +22,70 @@ CHATS = 5
 ANSWER_TOKENS = 64
 
 
-def interval_of(deck: Deck, name: str, dataset: Dataset[Any], metric: str, values: Sequence[float]) -> Interval | None:
-    """Over seeds where there are several; else over held-out examples where the metric is a mean over them, else None."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One entry's answers on the held-out examples.
+
+    `scores` is a number for each, whose mean by `weights` is the metric that decides; empty where the metric is no such mean.
+    """
+
+    scores: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    chats: tuple[tuple[Conversation, float, int], ...] = ()
+
+
+def answers_of(deck: Deck, name: str, dataset: Dataset[Any], metric: str) -> Answers:
+    """Answer every held-out example by one entry; nothing for embeddings."""
+    if deck.task.kind == "classify":
+        predictions = deck.predict([example.text for example in dataset.evaluation], adapter=name)
+        right = [set(one.labels) == set(p.labels) for one, p in zip(dataset.evaluation, predictions, strict=True)]
+        scores = tuple(map(float, right)) if metric == "accuracy" else ()
+        return Answers(scores, (1.0,) * len(scores), predictions=tuple(predictions))
+    if deck.task.kind == "generate":
+        held_out = replace(dataset, train=dataset.evaluation)  # the training side is not looked at
+        chats = cast("Generate", deck.task).course(deck, name, held_out).held_out_losses()
+        losses = chats if metric == "loss" else ()
+        return Answers(tuple(loss for _, loss, _ in losses), tuple(float(size) for *_, size in losses), chats=tuple(chats))  # fmt: skip
+    return Answers()
+
+
+def interval_of(answers: Answers | None, values: Sequence[float]) -> Interval | None:
+    """Over seeds where there are several values; else over the held-out examples, None where the metric is no mean of them."""
     if len(values) > 1:
         return over_seeds(values)
-    kind = deck.task.kind
-    if kind == "classify" and metric == "accuracy":
-        size = len(dataset.evaluation)
-        return over_answers(round(values[0] * size), size)
-    if kind == "generate" and metric == "loss":
-        losses = _losses(deck, name, dataset)
-        return over_examples([loss for _, loss, _ in losses], [tokens for *_, tokens in losses])
-    return None
+    return over_examples(answers.scores, answers.weights) if answers and answers.scores else None
 
 
-def confusion_and_mistakes(deck: Deck, name: str, dataset: Dataset[Any]) -> tuple[Confusion | None, tuple[Mistake, ...]]:  # fmt: skip
+def behind(best: Answers | None, own: Answers | None, differences: Sequence[float], higher_is_better: bool) -> Interval | None:  # fmt: skip
+    """How far an entry is behind the best one, compared seed by seed (`differences`) or example by example."""
+    if len(differences) > 1:
+        return over_seeds(differences)
+    if not best or not own or not own.scores:
+        return None
+    sign = 1 if higher_is_better else -1
+    each = [sign * (ahead - late) for ahead, late in zip(best.scores, own.scores, strict=True)]
+    return over_examples(each, own.weights)
+
+
+def confusion_and_mistakes(deck: Deck, name: str, dataset: Dataset[Any], answers: Answers) -> tuple[Confusion | None, tuple[Mistake, ...]]:  # fmt: skip
     """Of the best entry: its confusions where each text has one label, and its worst mistakes; nothing for embeddings."""
-    if deck.task.kind == "classify":
-        return _of_labels(deck, name, dataset)
-    return (None, _of_chats(deck, name, dataset)) if deck.task.kind == "generate" else (None, ())
+    if answers.chats:
+        return None, _of_chats(deck, name, answers)
+    return _of_labels(deck, name, dataset, answers) if answers.predictions else (None, ())
 
 
-def _of_labels(deck: Deck, name: str, dataset: Dataset[Any]) -> tuple[Confusion | None, tuple[Mistake, ...]]:
+def _of_labels(deck: Deck, name: str, dataset: Dataset[Any], answers: Answers) -> tuple[Confusion | None, tuple[Mistake, ...]]:  # fmt: skip
     examples = dataset.evaluation
-    answers: list[Prediction] = deck.predict([example.text for example in examples], adapter=name)
     wrong = [
         Mistake(example.text, ", ".join(example.labels), ", ".join(answer.labels), _sureness(example.labels, answer))
-        for example, answer in zip(examples, answers, strict=True)
+        for example, answer in zip(examples, answers.predictions, strict=True)
         if set(example.labels) != set(answer.labels)
     ]
     worst = tuple(sorted(wrong, key=lambda mistake: -mistake.score)[:MISTAKES])
     if cast("Classify", deck.task).multi_label:
         return None, worst
-    wanted, answered = [example.labels[0] for example in examples], [answer.label for answer in answers]
+    wanted, answered = [example.labels[0] for example in examples], [answer.label for answer in answers.predictions]
     return counted(name, deck.label_names(name), wanted, answered), worst
 
 
@@ -65,21 +96,16 @@ def _sureness(wanted: Sequence[str], answer: Prediction) -> float:
     return max([*odd.values(), *([] if odd else missing.values())])
 
 
-def _of_chats(deck: Deck, name: str, dataset: Dataset[Any]) -> tuple[Mistake, ...]:
+def _of_chats(deck: Deck, name: str, answers: Answers) -> tuple[Mistake, ...]:
     from tunedeck.tasks.sampling import Sampling
 
-    worst = sorted(_losses(deck, name, dataset), key=lambda one: -one[1])[:CHATS]
+    worst = sorted(answers.chats, key=lambda one: -one[1])[:CHATS]
     asked = [list(chat.as_dicts()[:-1]) for chat, *_ in worst]
-    answers = deck.generate(asked, name, Sampling(max_tokens=ANSWER_TOKENS))
+    said = deck.generate(asked, name, Sampling(max_tokens=ANSWER_TOKENS))
     return tuple(
         Mistake("\n".join(turn["content"] for turn in turns), chat.answer, answer, loss)
-        for turns, answer, (chat, loss, _) in zip(asked, answers, worst, strict=True)
+        for turns, answer, (chat, loss, _) in zip(asked, said, worst, strict=True)
     )
-
-
-def _losses(deck: Deck, name: str, dataset: Dataset[Any]) -> list[tuple[Conversation, float, int]]:
-    held_out = replace(dataset, train=dataset.evaluation)  # the training side is not looked at
-    return cast("Generate", deck.task).course(deck, name, held_out).held_out_losses()
 
 
 def texts_of(dataset: Dataset[Any]) -> list[str]:

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tunedeck.cli import after
-from tunedeck.cli.comparing.answers import confusion_and_mistakes, interval_of, texts_of
+from tunedeck.cli.comparing.answers import Answers, answers_of, behind, confusion_and_mistakes, interval_of, texts_of
 from tunedeck.cli.comparing.measure import measure_serving
 from tunedeck.cli.console import tell
 from tunedeck.core.measurement import Measurement
@@ -41,10 +41,13 @@ def assembled(
 
     tell(say("timing the adapters on one base ..."))
     serving, base_ms, base_rate = measure_serving(deck, load_ms, texts_of(dataset), LONGEST_TIMED)
+    tell(say("answering the held-out examples ..."))
+    asked = order.candidates if len(order.seeds) == 1 else ()
+    answers = {one.name: answers_of(deck, one.name, dataset, metric) for one in asked}
     entries = []
     for candidate in order.candidates:
         own = [run for run in runs if run.candidate.name == candidate.name]
-        entries.append(_entry(own, serving[candidate.name], deck, dataset, metric, order.price))
+        entries.append(_entry(own, serving[candidate.name], deck, metric, order.price, answers.get(candidate.name)))
     measured = _measurement(runs[0])
     found = Comparison(
         task=deck.task.kind,
@@ -70,11 +73,28 @@ def assembled(
         ),
         total_s=0.0,
     )  # fmt: skip
-    confusion, mistakes = confusion_and_mistakes(deck, found.best().name, dataset)
+    best = found.best().name
+    if best not in answers:
+        answers[best] = answers_of(deck, best, dataset, metric)
+    confusion, mistakes = confusion_and_mistakes(deck, best, dataset, answers[best])
+    found = replace(found, entries=_behind(found, answers))
     return replace(found, confusion=confusion, mistakes=mistakes, total_s=time.perf_counter() - began)
 
 
-def _entry(runs: Sequence[Run], serving: Serving, deck: Deck, dataset: Dataset[Any], metric: str, price: Price | None) -> Entry:  # fmt: skip
+def _behind(found: Comparison, answers: dict[str, Answers]) -> tuple[Entry, ...]:
+    """The entries with how far each is behind the best."""
+    best = found.best()
+    sign = 1 if found.higher_is_better else -1
+
+    def one(entry: Entry) -> Entry:
+        pairs = zip(best.runs, entry.runs, strict=True)
+        differences = [sign * (ahead.metrics[found.metric] - own.metrics[found.metric]) for ahead, own in pairs]
+        return replace(entry, behind=behind(answers.get(best.name), answers.get(entry.name), differences, found.higher_is_better))  # fmt: skip
+
+    return tuple(entry if entry is best else one(entry) for entry in found.entries)
+
+
+def _entry(runs: Sequence[Run], serving: Serving, deck: Deck, metric: str, price: Price | None, answers: Answers | None) -> Entry:  # fmt: skip
     from tunedeck.formats.folder import adapter_bytes
 
     name = runs[0].candidate.name
@@ -86,7 +106,8 @@ def _entry(runs: Sequence[Run], serving: Serving, deck: Deck, dataset: Dataset[A
         name=name,
         settings=_settings(runs[0]),
         metrics={key: fmean(one.metrics[key] for one in done) for key in done[0].metrics},
-        interval=interval_of(deck, name, dataset, metric, [one.metrics[metric] for one in done]),
+        interval=interval_of(answers, [one.metrics[metric] for one in done]),
+        behind=None,
         trainable_parameters=summary.trainable_parameters,
         trainable_share=summary.trainable_share,
         method_parameters=summary.method_parameters,
