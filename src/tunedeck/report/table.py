@@ -72,8 +72,8 @@ def _groups(comparison: Comparison, entries: Sequence[Entry]) -> list[Group]:
         say("Answering"): [
             row(say("one text"), lambda entry: f"{entry.serving.latency_ms:.1f} ms"),
             row(say("one text, base = 1"), lambda entry: f"{entry.serving.latency_ratio:.2f}"),
-            row(say("texts/s, batches of its own"), lambda entry: f"{entry.serving.texts_per_s:,.0f}"),
-            row(say("texts/s, batches shared with the others"), lambda entry: f"{entry.serving.mixed_texts_per_s:,.0f}"),
+            row(say("texts/s, own batches"), lambda entry: f"{entry.serving.texts_per_s:,.0f}"),
+            row(say("texts/s, mixed batches"), lambda entry: f"{entry.serving.mixed_texts_per_s:,.0f}"),
             row(say("switching to it"), lambda entry: f"{entry.serving.switch_ms:+.1f} ms"),
             row(say("loading it"), lambda entry: f"{entry.serving.load_ms:.0f} ms"),
         ],
