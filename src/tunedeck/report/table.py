@@ -74,7 +74,7 @@ def _groups(comparison: Comparison, entries: Sequence[Entry]) -> list[Group]:
             row(say("one text, base = 1"), lambda entry: f"{entry.serving.latency_ratio:.2f}"),
             row(say("texts/s, own batches"), lambda entry: f"{entry.serving.texts_per_s:,.0f}"),
             row(say("texts/s, mixed batches"), lambda entry: f"{entry.serving.mixed_texts_per_s:,.0f}"),
-            row(say("switching to it"), lambda entry: f"{entry.serving.switch_ms:+.1f} ms"),
+            row(say("switching to it"), lambda entry: _signed_ms(entry.serving.switch_ms)),
             row(say("loading it"), lambda entry: f"{entry.serving.load_ms:.0f} ms"),
         ],
     }  # fmt: skip
@@ -94,6 +94,11 @@ def _span(interval: Interval | None) -> str:
         return NOTHING
     low, high = f"{interval.low:.3f}", f"{interval.high:.3f}"
     return f"{low}–{high}" if interval.low >= 0 else f"{low} … {high}".replace("-", "−")
+
+
+def _signed_ms(value: float) -> str:
+    """`+0.1 ms`, `−0.2 ms`; what rounds to zero has no sign."""
+    return f"{value:+.1f} ms".replace("-", "−") if round(value, 1) else "0.0 ms"
 
 
 def _planned(entry: Entry, quantity: str) -> str:

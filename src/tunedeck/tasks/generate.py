@@ -193,7 +193,9 @@ class GenerateCourse:
         return F.cross_entropy(learnt_logits(self._deck, self._name, packed).float(), packed.targets)
 
     def _fitting(self, task: Generate, conversations: Sequence[Conversation]) -> list[tuple[Conversation, Encoded]]:
-        whole = [(one, encode_conversation(self._deck.tokenizer, self._with_system(task, one))) for one in conversations]
+        whole = [
+            (one, encode_conversation(self._deck.tokenizer, self._with_system(task, one))) for one in conversations
+        ]
         fitting = [(one, fitted) for one, encoded in whole if (fitted := fit(encoded, self._limit)) is not None]
         if not fitting:
             raise DataError(say("no answer fits into max_length {limit}; raise it", limit=self._limit))
