@@ -264,6 +264,14 @@ def test_generation_is_compared_by_its_loss(tunedeck: Command, tmp_path: Path, i
     assert result["mistakes"][0]["score"] >= result["mistakes"][1]["score"]
 
 
+def test_a_head_alone_is_refused_where_there_is_none(tunedeck: Command, words: Path, tmp_path: Path) -> None:
+    said = tunedeck(
+        "compare", "--model", "any", "--data", words, "--task", "embed", "--methods", "head", "--out", tmp_path
+    )
+    assert said.code == 2
+    assert "only classification has a head" in said.err
+
+
 def test_embeddings_are_compared_and_one_seed_has_no_interval(tunedeck: Command, tmp_path: Path, in_process: list[str]) -> None:  # fmt: skip
     pairs = embeddings.write_jsonl(tmp_path / "pairs.jsonl", [{"anchor": p.anchor, "positive": p.positive} for p in embeddings.pairs(60)])  # fmt: skip
     said = tunedeck(

@@ -66,6 +66,8 @@ def planned_runs(values: Mapping[str, Any], candidates: Sequence[Candidate], see
                 config = run_config(one)
             except ConfigError as error:
                 raise ConfigError(say("{name}: {reason}", name=candidate.name, reason=error)) from error
+            if config.method.get("layers") == "head" and config.task.get("kind", "classify") != "classify":
+                raise ConfigError(say("{name}: only classification has a head to train alone; leave it out", name=candidate.name))  # fmt: skip
             found.append(Run(candidate, seed, config, home / "runs" / candidate.folder / f"seed-{seed}"))
     return found
 
