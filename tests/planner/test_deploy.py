@@ -123,7 +123,6 @@ def test_absurd_services_are_refused() -> None:
 
 
 def test_the_figure_is_drawn_for_what_fits_and_refused_for_nothing(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     from tunedeck.planner.deploy_figure import draw
 
     rows = [row(QWEN, name) for name in ("t4", "a10", "a100")]

@@ -114,6 +114,29 @@ def test_patience_stops_a_run_that_no_longer_improves() -> None:
     assert run.measurement.steps == 3
 
 
+def test_a_run_ends_when_its_minutes_are_over_with_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    deck = words_deck()
+    deck.add("a", td.LoraConfig())
+    ticks = iter(range(10**6))
+    monkeypatch.setattr("tunedeck.training.loop.time.perf_counter", lambda: float(next(ticks)))  # one second a step
+    settings = td.TrainingSettings(epochs=50, max_minutes=0.2)
+    run = td.train(deck, "a", dataset(), settings=settings, progress=False)
+    assert run.stopped == "time"
+    assert run.measurement.steps == 12
+    assert run.metrics["accuracy"] > 0
+
+
+def test_the_rate_follows_the_time_where_that_is_further_than_the_steps() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    used = [0.0]
+    rates = schedule(optimizer, td.TrainingSettings(schedule="linear", warmup=0.0), 100, lambda: used[0])
+    for step, share, expected in ((1, 0.0, 0.99), (2, 0.5, 0.5), (3, 1.0, 0.0)):
+        used[0] = share
+        optimizer.step()
+        rates.step()
+        assert rates.get_last_lr()[0] == pytest.approx(expected), step
+
+
 def test_a_run_folder_holds_config_metrics_measurement_events_and_the_adapter(tmp_path: Path) -> None:
     deck = words_deck()
     deck.add("a", td.LoraConfig())

@@ -19,15 +19,13 @@ def draw(path: Path, rows: Sequence[DeployRow], service: Service, token_price: f
     """Cost per 1,000 requests against requests per second, both on logarithmic axes, for the cheapest offers that fit.
 
     A price per million tokens is a level line; where a curve falls below it, one's own cards are cheaper. Labels are
-    English, which every font has. Raises ConfigError when nothing fits or matplotlib is missing.
+    English, which every font has. Raises ConfigError when nothing fits.
     """
     shown = _cheapest([row for row in rows if row.fits])
     if not shown:
         raise ConfigError(say("there is no figure to draw: nothing holds this model within the latency target"))
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ConfigError(say("figures need matplotlib; run: pip install 'tunedeck[figures]'")) from error
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +23,9 @@ from tunedeck.training.events import EventLog
 from tunedeck.training.optimizer import adamw, schedule
 from tunedeck.training.progress import Progress
 
+GiveUp: TypeAlias = Callable[[dict[str, float]], bool]
+"""Given the metrics of each evaluation, says whether to end the run there."""
+
 
 @dataclass
 class Outcome:
@@ -37,14 +40,12 @@ class Outcome:
     positions: int = 0
     largest_batch_positions: int = 0
     step_seconds: list[float] = field(default_factory=list)
+    train_s: float = 0.0
+    """Seconds in training steps."""
     eval_s: float = 0.0
     stopped: str = "finished"
-    """"finished", "early" when patience ran out, or "interrupted" by Ctrl-C."""
-
-    @property
-    def train_s(self) -> float:
-        """Seconds in training steps."""
-        return sum(self.step_seconds)
+    """"finished", "early" when patience ran out, "time" when max_minutes were over, "given up" by
+    `give_up`, or "interrupted" by Ctrl-C."""
 
     @property
     def step_s(self) -> float:
@@ -54,16 +55,26 @@ class Outcome:
 
 @final
 class Loop:
-    """Trains one adapter through a course; the base stays frozen and in eval mode. `best_by` tells the best state."""
+    """Trains one adapter through a course; the base stays frozen and in eval mode.
+
+    `best_by` tells the best state; `give_up` may end the run after an evaluation.
+    """
 
     def __init__(
-        self, adapter: Adapter, course: Course, settings: TrainingSettings, best_by: str, log: EventLog
+        self,
+        adapter: Adapter,
+        course: Course,
+        settings: TrainingSettings,
+        best_by: str,
+        log: EventLog,
+        give_up: GiveUp = lambda metrics: False,
     ) -> None:
         self.adapter = adapter
         self.course = course
         self.settings = settings
         self.best_by = best_by
         self.log = log
+        self.give_up = give_up
         self.outcome = Outcome()
         self._best: dict[str, torch.Tensor] | None = None
         self._stale = 0
@@ -77,7 +88,7 @@ class Loop:
         evaluate_every = self.settings.eval_every or self._steps_per_epoch()
         accelerator = Accelerator(cpu=next(self.adapter.parameters()).device.type == "cpu")
         optimizer = adamw(self.adapter, self.settings)
-        rates = schedule(optimizer, self.settings, total)
+        rates = schedule(optimizer, self.settings, total, self._time_share)
         batches = self._batches()
         self.log.write("start", steps=total, examples=len(self.course.lengths))
         progress.start(total)
@@ -89,7 +100,11 @@ class Loop:
                 self.log.write("step", step=step, loss=round(loss, 6), learning_rate=rates.get_last_lr()[0])
                 rates.step()
                 progress.step(step, loss)
-                if (step % evaluate_every == 0 or step == total) and self._evaluate(step, progress):
+                out_of_time = self._time_share() >= 1
+                if (step % evaluate_every == 0 or step == total or out_of_time) and self._evaluate(step, progress):
+                    break
+                if out_of_time and step < total:
+                    self.outcome.stopped = "time"
                     break
         except KeyboardInterrupt:
             self.outcome.stopped = "interrupted"
@@ -120,7 +135,13 @@ class Loop:
         optimizer.zero_grad(set_to_none=True)
         self.outcome.steps += 1
         self.outcome.step_seconds.append(time.perf_counter() - began)
+        self.outcome.train_s += self.outcome.step_seconds[-1]
         return total
+
+    def _time_share(self) -> float:
+        """How much of `max_minutes` the steps so far have taken; 0 without that limit."""
+        limit = self.settings.max_minutes
+        return 0.0 if limit is None else min(1.0, self.outcome.train_s / (60 * limit))
 
     def _finite(self, loss: float, optimizer: torch.optim.Optimizer) -> float:
         if math.isfinite(loss):
@@ -135,7 +156,7 @@ class Loop:
         )
 
     def _evaluate(self, step: int, progress: Progress) -> bool:
-        """Evaluate, keep the state if it is the best; True when patience has run out."""
+        """Evaluate, keep the state if it is the best; True when the run is to end here."""
         began = time.perf_counter()
         self.adapter.eval()
         metrics = self.course.evaluate()
@@ -148,8 +169,11 @@ class Loop:
             self._stale = 0
             self.outcome.metrics, self.outcome.best_step = metrics, step
             self._best = {name: p.detach().clone() for name, p in self.adapter.named_parameters()}
-            return False
-        self._stale += 1
+        else:
+            self._stale += 1
+        if self.give_up(metrics):
+            self.outcome.stopped = "given up"
+            return True
         if self.settings.patience is not None and self._stale >= self.settings.patience:
             self.outcome.stopped = "early"
             return True

@@ -24,7 +24,7 @@ from tunedeck.tasks.base import Dataset, TrainableTask
 from tunedeck.tasks.registry import task_of
 from tunedeck.training.config import RunConfig, TrainingSettings
 from tunedeck.training.events import EventLog
-from tunedeck.training.loop import Loop, Outcome
+from tunedeck.training.loop import GiveUp, Loop, Outcome
 from tunedeck.training.progress import Progress
 
 
@@ -36,7 +36,8 @@ class TrainingRun:
     metrics: dict[str, float]
     measurement: Measurement
     stopped: str
-    """"finished", "early" when patience ran out, or "interrupted" by Ctrl-C."""
+    """"finished", "early" when patience ran out, "time" when max_minutes were over, "given up" by
+    `give_up`, or "interrupted" by Ctrl-C."""
     best_step: int
     folder: Path | None
     """The run folder; None when `out` was not given."""
@@ -73,12 +74,13 @@ def train(
     settings: TrainingSettings | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    give_up: GiveUp = lambda metrics: False,
 ) -> TrainingRun:
     """Train a deck's adapter on labelled data and leave it in the deck at its best state.
 
     `data` is a file, a hub id, a `bundled:` name, or settings that say more. With `out`, a run folder is written:
     events.jsonl as it goes, then metrics.json, measurement.json and adapter/. Ctrl-C ends the run early and keeps the best state.
-    `data` may also be a Dataset read by the task. Raises DataError for data that is not usable, TrainingError when the loss is no longer a number.
+    `data` may also be a Dataset read by the task; `give_up` sees the metrics of every evaluation and may end the run there. Raises DataError for data that is not usable, TrainingError when the loss is no longer a number.
     """
     settings = settings or TrainingSettings()
     if epochs is not None:
@@ -104,7 +106,8 @@ def train(
         checkpointed(deck.base, deck.router, deck.adapter(adapter), settings.checkpointing),
     ):
         course = task.course(deck, adapter, dataset)
-        loop = Loop(deck.adapter(adapter), course, settings, settings.best_by or dataset.best_by or task.best_by, log)
+        best_by = settings.best_by or dataset.best_by or task.best_by
+        loop = Loop(deck.adapter(adapter), course, settings, best_by, log, give_up)
         outcome = loop.run(shown)
     measurement = _measurement(deck, adapter, settings, outcome, memory.peak_bytes)
     run = TrainingRun(adapter, outcome.metrics, measurement, outcome.stopped, outcome.best_step, folder)
