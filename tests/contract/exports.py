@@ -95,7 +95,9 @@ def refusal(kind: str, target: Target) -> str | None:
 
 
 def _deck(form: str) -> td.Deck:
-    return embeddings.embed_deck() if form == "embed" else tiny.deck_of("bert" if form == "classifier" else "llama", form)
+    return (
+        embeddings.embed_deck() if form == "embed" else tiny.deck_of("bert" if form == "classifier" else "llama", form)
+    )
 
 
 def page_with_table(text: str) -> str:

@@ -162,7 +162,7 @@ class GenerateCourse:
         self._rows: list[list[Encoded]] = pack_rows(train, self._limit) if task.packing else [[one] for one in train]
         self.lengths: Sequence[int] = [sum(len(one.ids) for one in row) for row in self._rows]
         self._lower = LowerLayers(deck.base, None if name is None else deck.adapter(name), self.lengths)
-        self._output_is_a_product = output_is_a_product(deck, name, pack(deck, name, self._evaluation[:1]))
+        self._output_is_a_product = output_is_a_product(deck, name, pack(deck, name, [[self._evaluation[0][1]]]))
 
     def weight(self, rows: Sequence[int]) -> float:
         """The number of learnt tokens."""
