@@ -1,6 +1,6 @@
 """Train the three specialists by their run files, compare each with the bare base, and answer one mixed batch.
 
-python examples/specialists/run.py            # the table of README.md: about a quarter of an hour on two cores
+python examples/specialists/run.py            # the table of README.md: about 40 minutes on one core
 python examples/specialists/run.py --short    # a few steps of each, to see that all of it works
 python examples/specialists/run.py --keep     # evaluate what is in runs/specialists, without training again
 """

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from tunedeck.core.errors import TunedeckError
     from tunedeck.data.settings import DataSettings
     from tunedeck.deck.deck import Deck
+    from tunedeck.export.merge import save_merged
+    from tunedeck.export.onnx import save_onnx
+    from tunedeck.export.onnx_multi import save_onnx_multi
     from tunedeck.export.sentence_transformers import save_sentence_transformers
     from tunedeck.methods.bottleneck.config import BottleneckConfig
     from tunedeck.methods.full.config import FullConfig
@@ -41,6 +44,9 @@ _HOME = {
     "TrainingSettings": "training.config",
     "DataSettings": "data.settings",
     "TunedeckError": "core.errors",
+    "save_merged": "export.merge",
+    "save_onnx": "export.onnx",
+    "save_onnx_multi": "export.onnx_multi",
     "save_sentence_transformers": "export.sentence_transformers",
     "train": "training.run",
 }
@@ -60,6 +66,9 @@ __all__ = [
     "TrainingRun",
     "TrainingSettings",
     "TunedeckError",
+    "save_merged",
+    "save_onnx",
+    "save_onnx_multi",
     "save_sentence_transformers",
     "train",
 ]

@@ -13,7 +13,7 @@ from tiny import LABELS, add_stirred, deck_of, logits_of, token_batch
 
 import tunedeck as td
 
-HUB = [case for case in CASES if case.startswith("adapterhub")]
+HUB = [case for case in CASES if case.startswith("adapterhub") and "lora" not in case]
 REWRITTEN = [case for case in HUB if "flex" not in case]  # a flex head is written as the static head that equals it
 
 

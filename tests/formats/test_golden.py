@@ -37,8 +37,8 @@ def batch_of(case: str) -> dict[str, torch.Tensor]:
 
 
 def test_all_golden_cases_are_there() -> None:
-    assert len(WITHOUT_HEADS) == 10
-    assert len(HEADS) == 4
+    assert len(WITHOUT_HEADS) == 13
+    assert len(HEADS) == 5
 
 
 @pytest.mark.parametrize("case", CASES)

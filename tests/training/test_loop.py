@@ -16,11 +16,11 @@ from tunedeck.core.errors import DataError, TrainingError
 from tunedeck.data.labelled import Example
 from tunedeck.data.statistics import digest
 from tunedeck.tasks.base import Dataset
-from tunedeck.training import step
 from tunedeck.training.events import EventLog
 from tunedeck.training.loop import Loop
 from tunedeck.training.optimizer import schedule
 from tunedeck.training.progress import Progress
+from tunedeck.training.step import _gradients
 
 METHODS = {
     "lora": (td.LoraConfig(r=4, target_modules="all-linear"), 2e-2),
@@ -84,7 +84,7 @@ def test_accumulated_small_batches_move_as_one_large_batch() -> None:
         course = task.course(deck, "a", dataset(train=32))
         loop = Loop(deck.adapter("a"), course, settings, "loss", EventLog(None), Accelerator(cpu=True))
         loop.optimizer = torch.optim.SGD(loop.adapter.parameters(), lr=0.1)
-        (seen,) = step._gradients([loop], [batches])
+        (seen,) = _gradients([loop], [batches])
         lane = Progress(torch.device("cpu"), show=False).lane("a", ())
         loop.begin(lane, None)
         loop.finish_step(seen, 0.0, lane)
@@ -119,6 +119,29 @@ def test_patience_stops_a_run_that_no_longer_improves() -> None:
     run = td.train(deck, "a", dataset(), settings=settings, progress=False)
     assert run.stopped == "early"
     assert run.measurement.steps == 3
+
+
+def test_a_run_ends_when_its_minutes_are_over_with_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    deck = words_deck()
+    deck.add("a", td.LoraConfig())
+    ticks = iter(range(10**6))
+    monkeypatch.setattr("tunedeck.training.loop.time.perf_counter", lambda: float(next(ticks)))  # two seconds a step
+    settings = td.TrainingSettings(epochs=50, max_minutes=0.4)
+    run = td.train(deck, "a", dataset(), settings=settings, progress=False)
+    assert run.stopped == "time"
+    assert run.measurement.steps == 12
+    assert run.metrics["accuracy"] > 0
+
+
+def test_the_rate_follows_the_time_where_that_is_further_than_the_steps() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    used = [0.0]
+    rates = schedule(optimizer, td.TrainingSettings(schedule="linear", warmup=0.0), 100, lambda: used[0])
+    for step, share, expected in ((1, 0.0, 0.99), (2, 0.5, 0.5), (3, 1.0, 0.0)):
+        used[0] = share
+        optimizer.step()
+        rates.step()
+        assert rates.get_last_lr()[0] == pytest.approx(expected), step
 
 
 def test_a_run_folder_holds_config_metrics_measurement_events_and_the_adapter(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from tunedeck.cli.console import megabytes, print_json, print_table, tell
-from tunedeck.cli.opening import adapter_name, open_deck
-from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
-from tunedeck.core.messages import listing, say
+from tunedeck.cli.console import megabytes, print_json, print_table
+from tunedeck.cli.export_adapter import ModelFlag, convert_folder
+from tunedeck.cli.opening import TrustFlag, adapter_name
+from tunedeck.core.errors import AdapterFileError, ConfigError
+from tunedeck.core.messages import listing, nearest, say
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -63,31 +64,21 @@ def show(
     print_table("", [say("what"), say("value")], rows, numbers_from=9)
 
 
-@app.command("convert", help=say("rewrite an adapter in its kind's own format, checked against a base"))
+@app.command("convert", help=say("rewrite an adapter as PEFT's or AdapterHub's folder"))
 def convert(
     source: Annotated[Path, typer.Argument(help=say("adapter folder"))],
     target: Annotated[Path, typer.Argument(help=say("new folder"))],
     to: Annotated[str | None, typer.Option(help=say("peft, adapterhub or tunedeck; the kind's own by default"))] = None,
-    model: Annotated[str | None, typer.Option(help=say("the base; the one the adapter names by default"))] = None,
-    any_base: Annotated[
-        bool, typer.Option("--any-base", help=say("insist on another base than it was trained on"))
-    ] = False,
+    model: ModelFlag = None,
+    trust_remote_code: TrustFlag = False,
 ) -> None:
-    """Load an adapter on its base and save it again, with tunedeck.json beside it."""
-    from tunedeck.formats.folder import FORMATS
-
-    if target.exists():
-        raise AdapterFileError(say("{path} exists; choose another place", path=target))
-    deck, (name,) = open_deck([source], model, "float32", any_base)
-    kind = deck.adapter(name).config.kind
-    if to is not None and to != FORMATS[kind]:
-        raise UnsupportedKindError(
-            say(
-                "a {kind} adapter is kept as {format}; {to} has no place for it", kind=kind, format=FORMATS[kind], to=to
-            )
+    """Write an adapter in another library's form, read back, with tunedeck.json beside it."""
+    if to not in (None, "peft", "adapterhub", "tunedeck"):
+        known = ("peft", "adapterhub", "tunedeck")
+        raise ConfigError(
+            say("--to must be one of {known}, got {value!r}", known=listing(known), value=to) + nearest(str(to), known)
         )
-    deck.save(name, target)
-    tell(say("wrote {path} ({format})", path=target, format=FORMATS[kind]))
+    convert_folder(source, target, to, model, trust_remote_code)
 
 
 def _flat(value: dict[str, object], start: str = "") -> dict[str, object]:

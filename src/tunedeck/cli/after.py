@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tunedeck.cli.console import megabytes, print_table, tell
 from tunedeck.core.errors import ConfigError
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 CURRENCY = "CNY"
 
 
-def compared(measurement: Measurement, config: RunConfig) -> list[Comparison]:
-    """Predicted beside actual for memory, time and, on a card with a known price, money."""
+def compared(
+    measurement: Measurement, config: RunConfig, price_per_hour: float | None = None, currency: str = CURRENCY
+) -> list[Comparison]:
+    """Predicted beside actual for memory, time and, with a price or on a card with a known one, money."""
     from tunedeck.planner.after import compare_with_plan
 
     return compare_with_plan(
@@ -25,8 +28,8 @@ def compared(measurement: Measurement, config: RunConfig) -> list[Comparison]:
         config.method_config(),
         generate=config.task.get("kind") == "generate",
         accumulation=config.training.accumulation,
-        price_per_hour=_price(measurement),
-        currency=CURRENCY,
+        price_per_hour=price_per_hour or _price(measurement.machine.gpu, currency),
+        currency=currency,
     )
 
 
@@ -56,15 +59,24 @@ def _value(value: float, unit: str) -> str:
     return f"{value:.1f} s" if unit == "s" else f"{value:.2f} {unit}"
 
 
-def _price(measurement: Measurement) -> float | None:
-    """What the card costs an hour in the market list; None for a machine of one's own or a card without a price."""
+def money_of(measurement: Mapping[str, Any]) -> str | None:
+    """What a recorded run's training time costs by the market list; None where the card has no price there."""
+    price = _price(measurement["machine"]["gpu"], CURRENCY)
+    if price is None:
+        return None
+    amount = price * measurement["train_s"] / 3600
+    return say("{amount:.2f} {currency}, by the market list", amount=amount, currency=CURRENCY)
+
+
+def _price(gpu: str | None, currency: str) -> float | None:
+    """What a card costs an hour in the market list; None for a machine of one's own or a card without a price."""
     from tunedeck.planner.catalogue import find_gpu
     from tunedeck.planner.prices import read_prices
 
-    if not measurement.machine.gpu:
+    if not gpu:
         return None
     book = read_prices()
     try:
-        return book.convert(book.offers_of(find_gpu(measurement.machine.gpu))[0], CURRENCY).price_per_hour.expected
+        return book.convert(book.offers_of(find_gpu(gpu))[0], currency).price_per_hour.expected
     except ConfigError:
         return None

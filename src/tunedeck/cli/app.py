@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from tunedeck import __version__
-from tunedeck.cli import adapters, chat, demo, deploy_cost, doctor, embed, evaluate, export, fetch, plan, predict, train
+from tunedeck.cli import (
+    adapters,
+    chat,
+    compare,
+    demo,
+    deploy_cost,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    fetch,
+    plan,
+    predict,
+    train,
+)
 from tunedeck.core.messages import say
 
 app = typer.Typer(
@@ -40,6 +54,7 @@ app.command("demo", help=say("train four methods on real tweets, compare them, m
 app.command("fetch", help=say("fetch bundled models and data ahead of their first use"))(fetch.fetch_parts)
 app.command("plan", help=say("memory, time and cost of a run on every card, before it starts"))(plan.plan)
 app.command("train", help=say("train an adapter from a run file or from flags"))(train.train)
+app.command("compare", help=say("train several methods on your data, and report which to take"))(compare.compare)
 app.command("eval", help=say("evaluate saved adapters on data of your own"))(evaluate.evaluate)
 app.command("predict", help=say("answer texts with saved adapters"))(predict.predict)
 app.command("chat", help=say("talk to a base and its adapters in the terminal"))(chat.chat)

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tunedeck.core.units import megabytes as megabytes
+
 
 def tell(text: str) -> None:
     """Say something to the person that is no result."""
@@ -34,11 +36,3 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     Console(highlight=False).print(table)
-
-
-def megabytes(count: float) -> str:
-    """Bytes for people, decimal units."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} B"

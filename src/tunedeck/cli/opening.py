@@ -56,12 +56,19 @@ def open_deck(
         quantize=trained_on if quantize is None else packing(quantize),  # type: ignore[arg-type]
         trust_remote_code=trust_remote_code,
     )
+    names = distinct_names(folders)
+    for folder, name in zip(folders, names, strict=True):
+        deck.load_adapter(folder, name, any_base=any_base)
+    return deck, names
+
+
+def distinct_names(folders: list[Path]) -> list[str]:
+    """A name for each adapter folder; two of the same name get numbers."""
     names: list[str] = []
     for folder in folders:
         plain = adapter_name(folder)
-        name = plain if plain not in names else f"{plain}-{len(names) + 1}"
-        names.append(deck.load_adapter(folder, name, any_base=any_base))
-    return deck, names
+        names.append(plain if plain not in names else f"{plain}-{len(names) + 1}")
+    return names
 
 
 def packing(quantize: str | None) -> str | None:

@@ -66,6 +66,9 @@ class ModelSpec:
     attention: BlockSites | None  # None where bottleneck adapters are not known to work
     ffn: BlockSites | None
     lora_targets: tuple[str, ...]
+    adapterhub_lora: Mapping[
+        str, str
+    ]  # q, k, v, intermediate, output = path in a layer; empty where AdapterHub has no LoRA
     linears: tuple[Linear, ...]  # all linears inside the layers, in model order
     embedding_parameters: int  # word, position and type embeddings and their norm
     layer_parameters: tuple[int, ...]  # one entry per layer
@@ -116,6 +119,7 @@ class ModelSpec:
             attention=_sites(row.get("attention")),
             ffn=_sites(row.get("ffn")),
             lora_targets=tuple(row["lora_targets"]),
+            adapterhub_lora=row.get("adapterhub_lora", {}),
             linears=tuple(
                 Linear(f"{row['prefix']}.{row['layers']}.{index}.{path}", *shape)
                 for index in range(sizes["layers"])

@@ -42,6 +42,26 @@ def replacing_folder(target: Path) -> Iterator[Path]:
                 shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def replacing_file(target: Path) -> Iterator[Path]:
+    """Yield the path of a file to write, which takes the place of `target` when the block ends without an error.
+
+    Raises StorageError when the disk refuses.
+    """
+    target = Path(target)
+    with _told_as_storage_error(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".part", dir=target.parent) as staging:
+            file = Path(staging) / target.name
+            try:
+                yield file
+            except StorageError as error:
+                raise StorageError(str(error).replace(str(file), str(target))) from error
+            file.chmod(0o666 & ~_umask())
+            _flush(file)
+            file.replace(target)
+
+
 def sweep(folder: Path) -> None:
     """Remove what writes that were killed left half-done in a folder; nothing else may be writing there."""
     for pattern in (".*.part", ".*.old"):

@@ -213,7 +213,7 @@ class Deck:
         """The model's output for inputs as they stand: virtual token ids and positions are the caller's.
 
         Neighbouring rows share an adapter: each adapter's rows stand together, and a full adapter with tensors of its
-        own stands alone.
+        own stands alone. One name alone stands for all rows, however many.
         """
         with self.router.lock:
             names = self.adapters_of_rows(adapters, len(adapters))

@@ -36,6 +36,8 @@ class ModuleOutput:
             if not now:
                 return output
             x = first_tensor(args, kwargs)
+            if len(now) == 1:  # one adapter answers for the whole batch, whatever its size
+                now = [(slice(None), now[0][1])]
             parts = [output[rows].float() if head is None else head(x[rows].float()) for rows, head in now]
             return concatenate_padded(parts).to(torch.float32 if self.last else output.dtype)
 

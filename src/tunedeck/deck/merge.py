@@ -51,8 +51,8 @@ def _agree_to_unpack(base: LoadedBase, name: str, dequantize: bool) -> None:
         raise AdapterError(
             say(
                 "the base is packed in {scheme}, so {name!r} cannot be written into its weights; "
-                "deck.merge({name!r}, dequantize=True) merges into weights unpacked to {dtype}, "
-                "or load the base without quantize and merge there",
+                "deck.merge({name!r}, dequantize=True) (--dequantize) merges into weights unpacked to {dtype}, "
+                "or load the base without quantize (--quantize none) and merge there",
                 scheme=base.quantize,
                 name=name,
                 dtype=dtype,

@@ -7,17 +7,13 @@ versions before 5 too: both read the older keys.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
-from transformers.utils import logging as transformers_logging
-
-from tunedeck.core.errors import AdapterError, ModelError, StorageError, UnsupportedKindError
+from tunedeck.core.errors import AdapterError
 from tunedeck.core.messages import say
 from tunedeck.core.storage import replacing_folder, write_json
 from tunedeck.deck.deck import Deck
+from tunedeck.export.plain import empty_place, merged, no_bar, tokenizer_of
 from tunedeck.tasks.embed import Embed
 from tunedeck.tasks.embed_vectors import Making
 from tunedeck.tasks.text import length_limit
@@ -49,47 +45,20 @@ def save_sentence_transformers(deck: Deck, name: str, folder: str | Path) -> Non
                 kind=task.kind,
             )
         )
-    target = Path(folder).expanduser()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise StorageError(say("{path} exists and is not empty; choose another place", path=target))
-    model = cast(Any, _merged(deck, name))
-    if deck.tokenizer is None:
-        raise ModelError(
-            say("{model} has no tokenizer files; put tokenizer.json beside its config.json", model=deck.base.reference)
-        )
+    target = empty_place(folder)
+    instead = say(
+        "sentence-transformers runs plain models only: train lora or full, or make the vectors here with deck.embed or "
+        "tunedeck embed"
+    )
+    model = merged(deck, name, instead)
+    tokenizer = copy.deepcopy(tokenizer_of(deck))
     query, document = (task.making(as_query=flag) for flag in (True, False))
     longest = min(query.max_length, length_limit(deck))
-    with replacing_folder(target) as staging, _no_bar():
+    with replacing_folder(target) as staging, no_bar():
         model.save_pretrained(staging)
-        tokenizer = copy.deepcopy(deck.tokenizer)
         tokenizer.model_max_length = longest
         tokenizer.save_pretrained(staging)
         _write_settings(staging, query, document, model.config.hidden_size, longest)
-
-
-def _merged(deck: Deck, name: str) -> Any:
-    try:
-        return deck.merge(name)
-    except UnsupportedKindError as error:
-        raise UnsupportedKindError(
-            say(
-                "{reason}. sentence-transformers runs plain models only: train lora or full, or make the vectors here with "
-                "deck.embed or tunedeck embed",
-                reason=error,
-            )
-        ) from error
-
-
-@contextmanager
-def _no_bar() -> Iterator[None]:
-    """Without transformers' bar for writing weights."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _write_settings(folder: Path, query: Making, document: Making, hidden_size: int, longest: int) -> None:

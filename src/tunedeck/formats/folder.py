@@ -15,6 +15,7 @@ from tunedeck.formats.stored import ModelNames, StoredAdapter, read_json, read_s
 from tunedeck.methods.registry import config_of
 
 FORMATS = {"lora": "peft", "prompt_tuning": "peft", "bottleneck": "adapterhub", "full": "tunedeck"}
+"""The format that a kind is kept in."""
 _OWN_WEIGHTS, _HEAD = "model.safetensors", "head."
 
 
@@ -64,13 +65,19 @@ def read_adapter(folder: Path, names: ModelNames) -> StoredAdapter:
     return stored if manifest is None else _with_manifest(stored, manifest)
 
 
-def write_adapter(folder: Path, adapter: StoredAdapter, names: ModelNames, name: str, peft_task: str) -> None:
-    """Write an adapter in its kind's format with tunedeck.json beside it; the folder appears whole or not at all."""
+def write_adapter(
+    folder: Path, adapter: StoredAdapter, names: ModelNames, name: str, peft_task: str, to: str | None = None
+) -> None:
+    """Write an adapter in its kind's format, or in `to`, with tunedeck.json beside it; the folder appears whole or not at all.
+
+    Raises UnsupportedKindError where `to` cannot hold it, AdapterFileError for a folder that holds something else.
+    """
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_adapter(folder))):
         raise AdapterFileError(
             say("{path} exists and holds something else than an adapter; choose another place", path=folder)
         )
-    written_by = FORMATS[adapter.config.kind]
+    written_by = to or FORMATS[adapter.config.kind]
+    check_format(adapter.config.kind, written_by)
     with replacing_folder(folder) as staging:
         if written_by == "peft":
             peft.write(staging, adapter, names, peft_task)
@@ -81,6 +88,31 @@ def write_adapter(folder: Path, adapter: StoredAdapter, names: ModelNames, name:
             write_safetensors(staging / _OWN_WEIGHTS, {**adapter.tensors, **head})
         if adapter.manifest is not None:
             write_json(staging / FILE, adapter.manifest.model_dump(mode="json"))
+
+
+def check_format(kind: str, to: str) -> None:
+    """Raise UnsupportedKindError where a format has no place for a kind, saying what else works."""
+    if to == FORMATS[kind] or (kind, to) == ("lora", "adapterhub"):
+        return
+    if kind == "full":
+        raise UnsupportedKindError(
+            say(
+                "{to} has no form for trained weights of the base or a head alone: make a model of its own with tunedeck "
+                "export merge, or train lora",
+                to=to,
+            )
+        )
+    if (kind, to) == ("bottleneck", "peft"):
+        raise UnsupportedKindError(
+            say(
+                "PEFT has no bottleneck adapters: keep this one as AdapterHub's folder (--to adapterhub), or train lora"
+            )
+        )
+    if (kind, to) == ("prompt_tuning", "adapterhub"):
+        raise UnsupportedKindError(adapterhub.prompt_refusal())
+    raise UnsupportedKindError(
+        say("a {kind} adapter is kept as {format}; {to} has no place for it", kind=kind, format=FORMATS[kind], to=to)
+    )
 
 
 def adapter_bytes(folder: Path) -> int:

@@ -23,7 +23,7 @@ from tunedeck.models.quantize import Quantize, check_scheme, quantize_linears
 from tunedeck.models.source import ModelSource, find_model, hub_help
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "checkpoint", "float32", "bfloat16", "float16"]
 _SAMPLES_PER_TENSOR = 1024
 
 
@@ -63,7 +63,7 @@ def load_base(
 
     `quantize` packs the linears inside the layers, from the checkpoint's own precision and after the fingerprint was taken,
     one after another: a safetensors file is mapped, not read, so that no more memory is needed than in the end.
-    `num_labels` sizes the base's own head when the checkpoint brings none. The same seedless start every time: tensors
+    `dtype` "checkpoint" is the precision its config names. `num_labels` sizes the base's own head when the checkpoint brings none. The same seedless start every time: tensors
     that the checkpoint lacks are drawn with seed 0. Raises ModelError when the model cannot be found or loaded.
     """
     check_scheme(quantize)
@@ -75,7 +75,7 @@ def load_base(
         config = transformers.AutoConfig.from_pretrained(source.location, **options)
         if num_labels is not None and not _brings_head(config):
             config.num_labels = num_labels
-        chosen = choose_dtype(dtype, place)
+        chosen = _stored_dtype(config) if dtype == "checkpoint" else choose_dtype(dtype, place)
         auto = getattr(transformers, auto_class)
         model, report = auto.from_pretrained(
             source.location,
@@ -100,17 +100,39 @@ def load_base(
     return LoadedBase(model, tokenizer, reference, prefix, _spec(model), untrained, taken, quantize)
 
 
+def load_skeleton(reference: str, auto_class: str, *, trust_remote_code: bool = False) -> LoadedBase:
+    """A base without its weights, from its config alone: the modules stand on torch's meta device, the fingerprint is empty.
+
+    Raises ModelError when the config cannot be found or read.
+    """
+    source = find_model(reference)
+    options = _options(source, trust_remote_code)
+    with _quietly(), _told_as_model_error(source, trust_remote_code), torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(source.location, **options)
+        model = getattr(transformers, auto_class).from_config(config, trust_remote_code=trust_remote_code)
+    prefix = model.base_model_prefix if model.base_model_prefix in dict(model.named_children()) else ""
+    return LoadedBase(model.eval(), None, reference, prefix, _spec(model), (), "")
+
+
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 where the hardware multiplies it natively, else float32. Raises ModelError for an unknown name."""
     if dtype in DTYPES:
         return DTYPES[dtype]
     if dtype != "auto":
         raise ModelError(
-            say("unknown dtype {dtype!r}, choose one of: {known}", dtype=dtype, known=listing(["auto", *DTYPES]))
+            say(
+                "unknown dtype {dtype!r}, choose one of: {known}",
+                dtype=dtype,
+                known=listing(["auto", "checkpoint", *DTYPES]),
+            )
         )
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32
+
+
+def _stored_dtype(config: Any) -> torch.dtype:
+    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
 
 
 def choose_attention(dtype: torch.dtype, device: torch.device) -> str | None:

@@ -47,8 +47,8 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
     kept = len(train) + (len(evaluation) if held_out is None else 0)
     if not train or not evaluation:
         raise DataError(say("{source} leaves nothing to train on or nothing to evaluate on", source=settings.train))
-    train = _fewer(train, settings.train_size, settings.split_seed)
-    evaluation = _fewer(evaluation, settings.eval_size, settings.split_seed)
+    train = fewer(train, settings.train_size, settings.split_seed)
+    evaluation = fewer(evaluation, settings.eval_size, settings.split_seed)
     description = say(
         "{source}: {train} {form} to train on, {held_out} {held_out_form} held out, {left_out} repeats or texts alone "
         "with their label left out",
@@ -108,7 +108,7 @@ def _divided_texts(
     return train, evaluation
 
 
-def _fewer(examples: list[Any], size: int | None, seed: int) -> list[Any]:
+def fewer(examples: list[Any], size: int | None, seed: int) -> list[Any]:
     """At most `size` examples in their original order; of labelled texts, each label in proportion."""
     if size is None or size >= len(examples):
         return examples

@@ -37,7 +37,7 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Te
         return (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
     places = torch.arange(mask.shape[1], device=mask.device)
     place = mask.argmax(dim=1) if pooling == "cls" else (mask * places).argmax(dim=1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), place].float()
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), place].float()
 
 
 def vectors_of(
@@ -47,8 +47,8 @@ def vectors_of(
     hidden = deck(ids, mask, adapter=names).last_hidden_state
     ways = [(making.pooling, making.normalize) for making in makings]
     if len(set(ways)) == 1:
-        return _finished(hidden, mask, *ways[0])
-    rows = [_finished(hidden[[row]], mask[[row]], *way) for row, way in enumerate(ways)]
+        return finished(hidden, mask, *ways[0])
+    rows = [finished(hidden[[row]], mask[[row]], *way) for row, way in enumerate(ways)]
     return torch.cat(rows)
 
 
@@ -109,6 +109,7 @@ def trained_vectors(
     return torch.cat(parts)[torch.tensor(order).argsort()], positions
 
 
-def _finished(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling, normalize: bool) -> torch.Tensor:
+def finished(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling, normalize: bool) -> torch.Tensor:
+    """Pooled and, if asked for, normalised: (rows, hidden), float32."""
     vectors = pool(hidden, mask, pooling)
     return F.normalize(vectors, dim=-1) if normalize else vectors

@@ -159,13 +159,13 @@ class GenerateCourse:
         self._limit = min(task.max_length, length_limit(deck)) - deck.virtual_tokens(name)
         if self._limit < 4:
             raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
-        train = self._fitting(task, dataset.train)
-        self._evaluation = [[one] for one in self._fitting(task, dataset.evaluation)]
+        train = [encoded for _, encoded in self._fitting(task, dataset.train)]
+        self._evaluation = self._fitting(task, dataset.evaluation)
         self._rows: list[list[Encoded]] = pack_rows(train, self._limit) if task.packing else [[one] for one in train]
         self.lengths: Sequence[int] = [sum(len(one.ids) for one in row) for row in self._rows]
         self._lower = LowerLayers(deck.base, None if name is None else deck.adapter(name), self.lengths)
         self.remembers = self._lower.keeps
-        self._output_is_a_product = output_is_a_product(deck, name, pack(deck, name, self._evaluation[:1]))
+        self._output_is_a_product = output_is_a_product(deck, name, pack(deck, name, [[self._evaluation[0][1]]]))
 
     def weight(self, rows: Sequence[int]) -> float:
         """The number of learnt tokens."""
@@ -197,14 +197,23 @@ class GenerateCourse:
 
     def evaluate(self) -> dict[str, float]:
         """Mean loss of an answer's token on the held-out conversations, and its exponential."""
-        total, count = 0.0, 0
-        order = sorted(range(len(self._evaluation)), key=lambda row: len(self._evaluation[row][0].ids))
+        losses = self.held_out_losses()
+        mean = sum(loss * tokens for _, loss, tokens in losses) / sum(tokens for *_, tokens in losses)
+        return {"loss": mean, "perplexity": math.exp(min(mean, 700))}
+
+    def held_out_losses(self) -> list[tuple[Conversation, float, int]]:
+        """Every held-out conversation that fits, the mean loss of its answers' tokens, and how many tokens that is."""
+        found = []
+        order = sorted(self._evaluation, key=lambda one: len(one[1].ids))
         with torch.inference_mode():
             for start in range(0, len(order), 16):
-                packed = pack(self._deck, self._name, [self._evaluation[row] for row in order[start : start + 16]])
-                total += self._mean_loss(packed).item() * len(packed.targets)
-                count += len(packed.targets)
-        return {"loss": total / count, "perplexity": math.exp(min(total / count, 700))}
+                rows = order[start : start + 16]
+                packed = pack(self._deck, self._name, [[encoded] for _, encoded in rows])
+                logits = learnt_logits(self._deck, self._name, packed).float()
+                counts = packed.learnt.sum(dim=1).tolist()
+                each = torch.split(F.cross_entropy(logits, packed.targets, reduction="none"), counts)
+                found += [(row[0], own.mean().item(), len(own)) for row, own in zip(rows, each, strict=True)]
+        return found
 
     def _mean_loss(self, packed: Pack) -> torch.Tensor:
         if self._output_is_a_product:
@@ -212,9 +221,11 @@ class GenerateCourse:
             return frozen_output_loss(states, self._deck.model.get_output_embeddings(), packed.targets)
         return F.cross_entropy(learnt_logits(self._deck, self._name, packed).float(), packed.targets)
 
-    def _fitting(self, task: Generate, conversations: Sequence[Conversation]) -> list[Encoded]:
-        whole = [encode_conversation(self._deck.tokenizer, self._with_system(task, one)) for one in conversations]
-        fitting = [fitted for one in whole if (fitted := fit(one, self._limit)) is not None]
+    def _fitting(self, task: Generate, conversations: Sequence[Conversation]) -> list[tuple[Conversation, Encoded]]:
+        whole = [
+            (one, encode_conversation(self._deck.tokenizer, self._with_system(task, one))) for one in conversations
+        ]
+        fitting = [(one, fitted) for one, encoded in whole if (fitted := fit(encoded, self._limit)) is not None]
         if not fitting:
             raise DataError(say("no answer fits into max_length {limit}; raise it", limit=self._limit))
         if len(fitting) < len(whole):

@@ -32,6 +32,8 @@ class TrainingSettings(_Settings):
 
     epochs: float = Field(2.0, gt=0)
     max_steps: int | None = Field(None, ge=1)
+    max_minutes: float | None = Field(None, gt=0)
+    """Stop after so many minutes of training steps, evaluations not counted; the learning rate ends its course then."""
     batch_size: int = Field(32, ge=1)
     accumulation: int = Field(1, ge=1)
     learning_rate: float | None = Field(None, gt=0)

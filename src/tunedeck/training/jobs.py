@@ -21,10 +21,11 @@ from tunedeck.training.config import TrainingSettings
 from tunedeck.training.distributed import is_sharded, joined, shard_base
 from tunedeck.training.events import EventLog
 from tunedeck.training.figure import draw
-from tunedeck.training.loop import Loop
+from tunedeck.training.loop import GiveUp, Loop
+from tunedeck.training.outcome import ENDED
 from tunedeck.training.progress import Lane, Progress
 from tunedeck.training.record import TrainingRun, measured, read_run, record
-from tunedeck.training.resume import ENDED, EVENTS, identity, is_finished, opened
+from tunedeck.training.resume import EVENTS, identity, is_finished, opened
 from tunedeck.training.step import run_loops
 from tunedeck.training.trackers import tracked
 
@@ -49,6 +50,7 @@ def run_jobs(
     *,
     resume: bool,
     progress: bool,
+    give_up: GiveUp = lambda metrics: False,
 ) -> dict[str, TrainingRun]:
     """Train the adapters of these names together; each as it would have been alone. See `train`."""
     runs: dict[str, TrainingRun] = {}
@@ -69,6 +71,7 @@ def run_jobs(
             own = job.settings or settings
             datasets[name], task = _prepared(deck, name, job.data, own.seed)
             loops[name], saved[name] = _loop(deck, name, datasets[name], own, folder, resume, stack)
+            loops[name].give_up = give_up
             lanes[name] = bar.lane(name, task.headline)
 
         if loops:

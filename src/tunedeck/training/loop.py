@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch import nn
 
-from tunedeck.core.errors import TrainingError
-from tunedeck.core.messages import say
 from tunedeck.data.batches import length_batches
 from tunedeck.deck.adapter import Adapter
 from tunedeck.tasks.base import Course
@@ -25,7 +23,7 @@ from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.distributed import pieces
 from tunedeck.training.events import EventLog
-from tunedeck.training.memory import smaller_pieces
+from tunedeck.training.memory import said_of_pieces, smaller_pieces
 from tunedeck.training.optimizer import adamw, schedule
 from tunedeck.training.outcome import Outcome, Seen
 from tunedeck.training.progress import Lane
@@ -42,12 +40,15 @@ from tunedeck.training.state import (
 CHECKPOINT_S = 600.0
 """Longest time without a checkpoint where `checkpoint_every` is not set."""
 
+GiveUp: TypeAlias = Callable[[dict[str, float]], bool]
+"""Given the metrics of each evaluation, says whether to end the run there."""
+
 
 @final
 class Loop:
     """One adapter's way through a course: what goes before and after the gradients of each step (step.py).
 
-    The base stays frozen and in eval mode. `best_by` tells the best state.
+    The base stays frozen and in eval mode. `best_by` tells the best state; `give_up` may end the run after an evaluation.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Loop:
         log: EventLog,
         accelerator: Accelerator,
         checkpoints: Checkpoints | None = None,
+        give_up: GiveUp = lambda metrics: False,
     ) -> None:
         self.adapter = adapter
         self.course = course
@@ -67,6 +69,7 @@ class Loop:
         self.log = log
         self.accelerator = accelerator
         self.checkpoints = checkpoints
+        self.give_up = give_up
         self.signals = StopSignals()
         self.outcome = Outcome()
         self.optimizer = adamw(adapter, settings)
@@ -83,7 +86,7 @@ class Loop:
         set_seed(self.settings.seed + self.accelerator.process_index)
         if saved is not None:
             self._restore(saved)
-        self._rates = schedule(self.optimizer, self.settings, self.total, self.outcome.steps)
+        self._rates = schedule(self.optimizer, self.settings, self.total, self._time_share, self.outcome.steps)
         self._batches = islice(self._all_batches(), self.outcome.steps * self.settings.accumulation, None)
         self.log.write(
             "start" if saved is None else "resume",
@@ -110,13 +113,15 @@ class Loop:
         written, when a signal asks to stop.
         """
         began = time.perf_counter()
-        self._check_finite(seen.loss)
+        seen.check_finite(self.outcome.steps + 1, self.optimizer.param_groups[0]["lr"])
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.adapter.parameters(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._seen = seen
         self.outcome.count(seen, seconds + time.perf_counter() - began)
+        if self.settings.max_minutes is not None:  # all processes end at the same step
+            self.outcome.train_s = broadcast_object_list([self.outcome.train_s])[0]
         step = self.outcome.steps
         self.log.write("step", step=step, loss=round(seen.loss, 6), learning_rate=self._rates.get_last_lr()[0])
         self._rates.step()
@@ -142,33 +147,17 @@ class Loop:
         self.outcome.splits *= 2
         step = self.outcome.steps + 1
         self.log.write("out_of_memory", step=step, rows=rows, splits=self.outcome.splits)
-        text = say(
-            "out of memory at step {step}: batches are worked through in pieces of {rows} from here on, {splits} to a batch; the steps stay the same",
-            step=step,
-            rows=rows,
-            splits=self.outcome.splits,
-        )
-        warnings.warn(text, stacklevel=2)
-
-    def _check_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise TrainingError(
-                say(
-                    "the loss is {value} at step {step}; lower the learning rate (now {rate:g})",
-                    value=loss,
-                    step=self.outcome.steps + 1,
-                    rate=self.optimizer.param_groups[0]["lr"],
-                )
-            )
+        warnings.warn(said_of_pieces(step, rows, self.outcome.splits), stacklevel=2)
 
     def _go_on(self, progress: Lane) -> bool:
         """What follows a step: evaluation, checkpoint, the end. False at the end of the run."""
         step = self.outcome.steps
-        due = step == self.total or step % self._evaluate_every == 0
+        out_of_time = self._time_share() >= 1
+        due = step == self.total or step % self._evaluate_every == 0 or out_of_time
         if due and self.outcome.evaluated_step < step and not self._evaluate(progress):
-            self.outcome.stopped = "early"
             return False
-        if step == self.total:
+        if step == self.total or out_of_time:
+            self.outcome.stopped = "finished" if step == self.total else "time"
             return False
         every = self.settings.checkpoint_every
         save = bool(due or self._seen.save) if every is None else step % every == 0
@@ -180,7 +169,7 @@ class Loop:
         return True
 
     def _evaluate(self, progress: Lane) -> bool:
-        """Evaluate, keep the state if it is the best; False when patience has run out."""
+        """Evaluate, keep the state if it is the best; False when the run is to end here."""
         step, began, randomness = self.outcome.steps, time.perf_counter(), random_state()
         self.adapter.eval()
         try:
@@ -201,7 +190,16 @@ class Loop:
             self._best = {name: tensor.clone() for name, tensor in adapter_tensors(self.adapter).items()}
         else:
             self.outcome.stale += 1
-        return self.settings.patience is None or self.outcome.stale < self.settings.patience
+        if self.give_up(metrics):
+            self.outcome.stopped = "given up"
+        elif self.settings.patience is not None and self.outcome.stale >= self.settings.patience:
+            self.outcome.stopped = "early"
+        return self.outcome.stopped == "finished"
+
+    def _time_share(self) -> float:
+        """How much of `max_minutes` the steps so far have taken; 0 without that limit."""
+        limit = self.settings.max_minutes
+        return 0.0 if limit is None else min(1.0, self.outcome.train_s / (60 * limit))
 
     def save(self) -> None:
         """Write a checkpoint of the end of this step, unless there is one."""

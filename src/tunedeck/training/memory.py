@@ -56,3 +56,13 @@ def smaller_pieces(divisible: bool, largest: int, count: int) -> int:
     if count >= largest:
         raise TrainingError(say("out of memory with a single example; lower task.max_length, or quantize the base"))
     return -(-largest // (2 * count))
+
+
+def said_of_pieces(step: int, rows: int, splits: int) -> str:
+    """What to tell of it."""
+    return say(
+        "out of memory at step {step}: batches are worked through in pieces of {rows} from here on, {splits} to a batch; the steps stay the same",
+        step=step,
+        rows=rows,
+        splits=splits,
+    )

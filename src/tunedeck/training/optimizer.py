@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -44,11 +45,21 @@ def _eight_bit(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimiz
     return cast(torch.optim.Optimizer, import_bitsandbytes().optim.AdamW8bit(groups, lr=rate))
 
 
-def schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int, done: int = 0) -> LambdaLR:
-    """Linear warm-up over `warmup` of the steps, then cosine or linear to zero, or constant; `done` steps are taken already."""
+def schedule(
+    optimizer: torch.optim.Optimizer,
+    settings: TrainingSettings,
+    total_steps: int,
+    time_share: Callable[[], float] = lambda: 0.0,
+    taken: int = 0,
+) -> LambdaLR:
+    """Linear warm-up over `warmup` of the steps, then cosine or linear to zero, or constant; `taken` steps are done already.
+
+    `time_share` says how much of a time limit is used, 0 to 1; the rate is as far as the steps or the time, whichever is further.
+    """
     warmup_steps = math.ceil(settings.warmup * total_steps)
 
-    def factor(step: int) -> float:
+    def factor(done_steps: int) -> float:
+        step = max(done_steps, int(time_share() * total_steps))
         if step < warmup_steps:
             return (step + 1) / warmup_steps
         done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
@@ -58,4 +69,4 @@ def schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, total
 
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    return LambdaLR(optimizer, factor, last_epoch=done - 1)
+    return LambdaLR(optimizer, factor, last_epoch=taken - 1)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from statistics import median
 from typing import final
+
+from tunedeck.core.errors import TrainingError
+from tunedeck.core.messages import say
+
+ENDED = ("finished", "early", "time", "given up")
+"""How a run has stopped that came to its end: there is nothing to resume."""
 
 
 @dataclass
@@ -30,6 +37,18 @@ class Seen:
         self.positions += positions
         self.largest_batch_positions = max(self.largest_batch_positions, positions)
 
+    def check_finite(self, step: int, rate: float) -> None:
+        """Raise TrainingError when the step's loss is no number."""
+        if not math.isfinite(self.loss):
+            raise TrainingError(
+                say(
+                    "the loss is {value} at step {step}; lower the learning rate (now {rate:g})",
+                    value=self.loss,
+                    step=step,
+                    rate=rate,
+                )
+            )
+
 
 @final
 @dataclass
@@ -51,14 +70,12 @@ class Outcome:
     splits: int = 1
     """Into how many pieces each batch is cut, because it did not fit into memory whole."""
     step_seconds: list[float] = field(default_factory=list)
+    train_s: float = 0.0
+    """Seconds in training steps."""
     eval_s: float = 0.0
     stopped: str = "finished"
-    """"finished", "early" when patience ran out, "interrupted" by Ctrl-C, "terminated" by SIGTERM or "failed"."""
-
-    @property
-    def train_s(self) -> float:
-        """Seconds in training steps."""
-        return sum(self.step_seconds)
+    """"finished", "early" when patience ran out, "time" when max_minutes were over, "given up" by `give_up`,
+    "interrupted" by Ctrl-C, "terminated" by SIGTERM or "failed"."""
 
     @property
     def step_s(self) -> float:
@@ -73,3 +90,4 @@ class Outcome:
         self.positions += seen.positions
         self.largest_batch_positions = max(self.largest_batch_positions, seen.largest_batch_positions)
         self.step_seconds.append(seconds)
+        self.train_s += seconds

@@ -32,7 +32,8 @@ class TrainingRun:
     metrics: dict[str, float]
     measurement: Measurement
     stopped: str
-    """"finished", "early" when patience ran out, or "interrupted" by Ctrl-C, "terminated" by SIGTERM or "failed"."""
+    """"finished", "early" when patience ran out, "time" when max_minutes were over, "given up" by `give_up`,
+    "interrupted" by Ctrl-C, "terminated" by SIGTERM or "failed"."""
     best_step: int
     folder: Path | None
     """The run folder; None when `out` was not given."""

@@ -19,12 +19,11 @@ from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Dataset
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import TrainingSettings
+from tunedeck.training.outcome import ENDED
 
 FORMAT = 1
 """Counts up when a checkpoint's content changes."""
 CONFIG, EVENTS, METRICS = "config.yaml", "events.jsonl", "metrics.json"
-ENDED = ("finished", "early")
-"""How a run that cannot be resumed has stopped."""
 _FREE = {"checkpoint_every", "keep_checkpoints", "trackers", "checkpointing"}
 """Settings that change no step."""
 

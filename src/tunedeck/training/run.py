@@ -17,6 +17,7 @@ from tunedeck.tasks.base import TrainableTask
 from tunedeck.tasks.registry import task_of
 from tunedeck.training.config import RunConfig, TrainingSettings
 from tunedeck.training.jobs import Data, Job, run_jobs
+from tunedeck.training.loop import GiveUp
 from tunedeck.training.record import TrainingRun
 from tunedeck.training.resume import CONFIG, check_unfinished
 from tunedeck.training.trackers import check_trackers
@@ -33,6 +34,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    give_up: GiveUp = ...,
 ) -> TrainingRun: ...
 
 
@@ -46,6 +48,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    give_up: GiveUp = ...,
 ) -> dict[str, TrainingRun]: ...
 
 
@@ -59,13 +62,15 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    give_up: GiveUp = lambda metrics: False,
 ) -> TrainingRun | dict[str, TrainingRun]:
     """Train a deck's adapter on data and leave it in the deck at its best state.
 
     `data` is a file, a hub id, a `bundled:` name, settings that say more, or a Dataset read by the task. With `out`, a run folder is
     written: events.jsonl and checkpoints/ as it goes, then metrics.json, measurement.json, loss.png, loss.svg and adapter/. Ctrl-C and
     SIGTERM write a checkpoint, end the run early and keep the best state; `resume` goes on from the newest checkpoint in `out`, from the
-    start where there is none, to the very end that the run would have had.
+    start where there is none, to the very end that the run would have had. `give_up` sees the metrics of every evaluation and may end the
+    run there.
 
     Several adapters, `{name: data}` or `{name: Job(data, settings)}`, are trained together: their batches share each pass through the
     base, and each ends as it would have alone. Their run folders are `out`/name.
@@ -82,16 +87,25 @@ def train(
     if isinstance(adapter, str):
         if data is None:
             raise ConfigError(say("adapter {name!r} has no data to train on", name=adapter))
-        one = run_jobs(deck, {adapter: Job(data)}, settings, {adapter: folder}, resume=resume, progress=progress)
-        return one[adapter]
+        return run_jobs(
+            deck, {adapter: Job(data)}, settings, {adapter: folder}, resume=resume, progress=progress, give_up=give_up
+        )[adapter]
     if not adapter:
         raise ConfigError(say("there is no adapter to train"))
     jobs = {name: job if isinstance(job, Job) else Job(job) for name, job in adapter.items()}
     folders = {name: None if folder is None else folder / name for name in jobs}
-    return run_jobs(deck, jobs, settings, folders, resume=resume, progress=progress)
+    return run_jobs(deck, jobs, settings, folders, resume=resume, progress=progress, give_up=give_up)
 
 
 def run_training(
+    config: RunConfig, out: Path, tell: Callable[[str], None], resume: bool = False, progress: bool = True
+) -> TrainingRun:
+    """Carry out a run file of one job; see `run_together`."""
+    (run,) = run_together([config], out, tell, resume, progress).values()
+    return run
+
+
+def run_together(
     configs: Sequence[RunConfig], out: Path, tell: Callable[[str], None], resume: bool = False, progress: bool = True
 ) -> dict[str, TrainingRun]:
     """Carry out a run file: read the data, load the base, add the adapters, train them, write the run folder.

@@ -1,0 +1,105 @@
+"""`tunedeck export peft | adapterhub`, and what `tunedeck adapters convert` shares with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from tunedeck.cli.console import tell
+from tunedeck.cli.opening import TrustFlag, distinct_names
+from tunedeck.core.messages import say
+
+AdapterFlag: TypeAlias = Annotated[Path, typer.Option("--adapter", help=say("adapter folder"))]
+OutFlag: TypeAlias = Annotated[Path, typer.Option("--out", help=say("new folder"))]
+ModelFlag: TypeAlias = Annotated[
+    str | None, typer.Option("--model", help=say("the base; the one the adapter names by default"))
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put these commands into `tunedeck export`."""
+    app.command("peft", help=say("a folder that PEFT loads"))(peft)
+    app.command("adapterhub", help=say("a folder that AdapterHub's adapters library loads"))(adapterhub)
+    app.command("gguf-lora", help=say("a LoRA that llama.cpp loads beside its base"))(gguf_lora)
+    app.command("vllm", help=say("LoRA adapters with the command that serves them by vLLM"))(vllm)
+    app.command("card", help=say("a model card, README.md, in the hub's form"))(card)
+
+
+def peft(adapter: AdapterFlag, out: OutFlag, model: ModelFlag = None, trust_remote_code: TrustFlag = False) -> None:
+    """LoRA and prompt tuning as PEFT keeps them."""
+    convert_folder(adapter, out, "peft", model, trust_remote_code)
+
+
+def adapterhub(
+    adapter: AdapterFlag, out: OutFlag, model: ModelFlag = None, trust_remote_code: TrustFlag = False
+) -> None:
+    """Bottleneck adapters, and LoRA where its places are AdapterHub's."""
+    convert_folder(adapter, out, "adapterhub", model, trust_remote_code)
+
+
+def gguf_lora(
+    adapter: AdapterFlag,
+    out: Annotated[Path, typer.Option("--out", help=say("new .gguf file"))],
+    model: ModelFlag = None,
+    dtype: Annotated[str, typer.Option(help="f32, f16, bf16")] = "f32",
+    trust_remote_code: TrustFlag = False,
+) -> None:
+    """LoRA without a head, on the architectures that llama.cpp's converter and this one agree on."""
+    from tunedeck.export.gguf_lora import save_gguf_lora
+    from tunedeck.export.opened import open_adapter
+
+    difference = save_gguf_lora(open_adapter(adapter, model, trust_remote_code=trust_remote_code), out, dtype)
+    tell(
+        say(
+            "wrote {path}; read back, its products differ by at most {difference:.1e} of the largest value. "
+            "Run it with: llama-server -m BASE.gguf --lora {path}",
+            path=out,
+            difference=difference,
+        )
+    )
+
+
+def vllm(
+    adapter: Annotated[
+        list[Path], typer.Option("--adapter", help=say("adapter folder, as often as there are adapters"))
+    ],
+    out: OutFlag,
+    model: ModelFlag = None,
+    trust_remote_code: TrustFlag = False,
+) -> None:
+    """PEFT folders below one folder, and serve.sh beside them."""
+    from tunedeck.export.opened import open_adapter
+    from tunedeck.export.vllm import SCRIPT, save_vllm
+
+    named = dict(zip(distinct_names(adapter), adapter, strict=True))
+    opened = {name: open_adapter(one, model, trust_remote_code=trust_remote_code) for name, one in named.items()}
+    command = save_vllm(opened, out)
+    tell(say("wrote {path}; {script} there runs, in that folder:", path=out, script=SCRIPT))
+    print(command)
+
+
+def card(
+    adapter: AdapterFlag,
+    out: Annotated[Path, typer.Option("--out", help=say("a folder for README.md, or a .md file"))],
+    licence: Annotated[
+        str | None, typer.Option("--licence", help=say("the adapter's licence; that of a bundled base by default"))
+    ] = None,
+) -> None:
+    """What the run left behind, as the hub wants it told."""
+    from tunedeck.cli.after import money_of
+    from tunedeck.export.card import save_card
+    from tunedeck.formats.manifest import read_manifest
+
+    manifest = read_manifest(adapter)
+    cost = money_of(manifest.measurement) if manifest and manifest.measurement else None
+    tell(say("wrote {path}; read it before you publish it", path=save_card(adapter, out, licence=licence, cost=cost)))
+
+
+def convert_folder(source: Path, target: Path, to: str | None, model: str | None, trust_remote_code: bool) -> None:
+    """Write an adapter in another form and say so."""
+    from tunedeck.export.adapter_folder import convert_adapter
+
+    form = convert_adapter(source, target, to, model=model, trust_remote_code=trust_remote_code)
+    tell(say("wrote {path} ({format}); read back, every tensor is the same", path=target, format=form))

@@ -1,0 +1,161 @@
+"""`tunedeck export onnx`: a graph that runs without torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunedeck.cli.console import megabytes, print_json, print_table, tell
+from tunedeck.cli.opening import TrustFlag, open_deck
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
+
+if TYPE_CHECKING:
+    from tunedeck.deck.deck import Deck
+    from tunedeck.export.onnx import OnnxExport
+    from tunedeck.export.onnx_measure import Measured
+    from tunedeck.export.onnx_multi import MultiExport
+
+
+def onnx(
+    adapter: Annotated[list[Path], typer.Option(help=say("adapter folder; several with --multi"))],
+    out: Annotated[Path, typer.Option(help=say("new folder"))],
+    multi: Annotated[bool, typer.Option("--multi", help=say("one graph for several LoRA adapters, a small file for each"))] = False,
+    int8: Annotated[bool, typer.Option("--int8", help=say("a graph in int8 as well: smaller and faster"))] = False,
+    lora: Annotated[str, typer.Option(help=say("LoRA merged into the weights, or inside the graph: merged or inside"))] = "merged",
+    opset: Annotated[int | None, typer.Option(help=say("ONNX opset; the exporter's own by default"))] = None,
+    data: Annotated[str | None, typer.Option(help=say("held-out data to compare quality and speed with torch on"))] = None,
+    limit: Annotated[int | None, typer.Option(help=say("at most so many examples of it"))] = None,
+    text: Annotated[str | None, typer.Option(help=say("text column"))] = None,
+    label: Annotated[str | None, typer.Option(help=say("label column"))] = None,
+    encoding: Annotated[str, typer.Option(help=say("encoding of the file, such as gb18030"))] = "utf-8",
+    model: Annotated[str | None, typer.Option(help=say("the base; the one the adapter names by default"))] = None,
+    task: Annotated[str, typer.Option(help=say("the task of an adapter folder that names none"))] = "classify",
+    any_base: Annotated[bool, typer.Option("--any-base", help=say("insist on another base than it was trained on"))] = False,
+    trust_remote_code: TrustFlag = False,
+    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+) -> None:  # fmt: skip
+    """Write one adapter, or several on one base, as ONNX files with a small runner."""
+    from tunedeck.data.settings import DataSettings
+    from tunedeck.export.onnx_graph import needs_packages
+    from tunedeck.export.plain import empty_place
+
+    needs_packages()
+    empty_place(out)
+    _check(adapter, multi, lora, data)
+
+    def opened(dtype: str) -> tuple[Deck, list[str]]:
+        return open_deck(adapter, model, dtype, any_base, task, "none", trust_remote_code)
+
+    deck, names = opened("float32")
+    if multi:
+        from tunedeck.export.onnx_multi import save_onnx_multi
+
+        together = save_onnx_multi(deck, names, out, int8=int8, opset=opset)
+        print_json({"folder": str(out), **asdict(together)}) if as_json else _tell_multi(together, out)
+        return
+    from tunedeck.export.onnx import save_onnx
+    from tunedeck.export.onnx_measure import measure, read_examples
+
+    settings = (
+        None if data is None else DataSettings(train=data, text=text, label=label, encoding=encoding, eval_size=limit)
+    )
+    examples = None if settings is None else read_examples(deck, names[0], settings)
+    alone = save_onnx(deck, names[0], out, int8=int8, lora=lora, opset=opset)  # type: ignore[arg-type]
+    if not as_json:
+        _tell_alone(alone, out)
+    rows = []
+    if examples is not None:
+        decks = {"torch float32": deck, "torch bfloat16": opened("bfloat16")[0]}
+        rows = measure(decks, names[0], {"ONNX": out}, examples)
+    if as_json:
+        print_json({"folder": str(out), **asdict(alone), "measured": [asdict(row) for row in rows]})
+    elif examples is not None:
+        _print_measured(rows, len(examples))
+
+
+def _check(adapter: list[Path], multi: bool, lora: str, data: str | None) -> None:
+    if len(adapter) > 1 and not multi:
+        raise ConfigError(say("several adapters share a graph with --multi only; give one, or say --multi"))
+    if multi and data is not None:
+        raise ConfigError(say("--data measures one adapter's own graph; leave out --multi or --data"))
+    if multi and lora != "merged":
+        raise ConfigError(say("with --multi every LoRA is an input of the graph; leave out --lora"))
+
+
+def _tell_alone(found: OnnxExport, out: Path) -> None:
+    tell(
+        say(
+            "wrote {path}: {file} ({size}) answers as the deck does within {difference:.2g}, on {answers} probe inputs of several "
+            "sizes and lengths",
+            path=out,
+            file="model.onnx",
+            size=megabytes(found.float32_bytes),
+            difference=found.difference.max_abs,
+            answers=found.difference.answers,
+        )
+    )
+    if found.int8 is not None and found.int8_bytes is not None:
+        size, difference, same = megabytes(found.int8_bytes), found.int8.max_abs, found.int8.same
+        if found.int8_cosine is None:
+            tell(
+                say(
+                    "{file} ({size}): logits within {difference:.2g} of float32, the same label for {same:.1%}; measure it on your own "
+                    "texts with --data",
+                    file="model.int8.onnx",
+                    size=size,
+                    difference=difference,
+                    same=same,
+                )
+            )
+        else:
+            tell(
+                say(
+                    "{file} ({size}): cosine to the float32 vectors {cosine:.4f} or more",
+                    file="model.int8.onnx",
+                    size=size,
+                    cosine=found.int8_cosine,
+                )
+            )
+    _tell_runner(out)
+
+
+def _tell_multi(found: MultiExport, out: Path) -> None:
+    size = megabytes(found.float32_bytes)
+    tell(say("wrote {path}: {file} ({size}) for {count} adapters", path=out, file="model.onnx", size=size, count=len(found.differences)))  # fmt: skip
+    for name, difference in found.differences.items():
+        size = megabytes(found.adapter_bytes[name])
+        tell(say("{name}: {size}, within {difference:.2g} of the deck", name=name, size=size, difference=difference.max_abs))  # fmt: skip
+        if found.int8 is not None:
+            own = found.int8[name]
+            tell(say("{name} in int8: within {difference:.2g} of float32, the same choice for {same:.1%}", name=name, difference=own.max_abs, same=own.same))  # fmt: skip
+    _tell_runner(out, f" --adapter {next(iter(found.differences))}")
+
+
+def _tell_runner(out: Path, flags: str = "") -> None:
+    command = f'python {out / "run.py"}{flags} "a text"'
+    tell(say("to run it without torch: pip install onnxruntime tokenizers, then: {command}", command=command))
+
+
+def _print_measured(rows: list[Measured], count: int) -> None:
+    first = rows[0]
+    chosen = [name for name in first.metrics if name != "loss"][:2]
+
+    def cells(row: Measured) -> list[Any]:
+        return [
+            row.name,
+            *(f"{row.metrics[name]:.4f}" for name in chosen),
+            f"{row.latency_ms:.2f}",
+            f"{first.latency_ms / row.latency_ms:.2f}x",
+            f"{row.texts_per_s:.0f}",
+            f"{row.texts_per_s / first.texts_per_s:.2f}x",
+        ]
+
+    print_table(
+        say("{count} examples; one text at a time, then batches of 32; the sides took turns", count=count),
+        [say("side"), *chosen, say("ms a text"), say("speed"), say("texts/s"), say("speed")],
+        [cells(row) for row in rows],
+    )

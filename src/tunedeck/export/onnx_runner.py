@@ -1,0 +1,179 @@
+"""Answer texts with the ONNX files beside this one; needs onnxruntime and tokenizers, nothing else.
+
+    python run.py "a text" "another one"
+    python run.py --adapter law --int8 < texts.txt
+
+One JSON object per line: label, probability and every label's, or a vector.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy
+import onnxruntime
+from tokenizers import Tokenizer
+
+
+class RunnerError(Exception):
+    """Something the caller can mend."""
+
+
+class Runner:
+    """The files of one folder, ready to answer. `threads` 0 takes all cores."""
+
+    def __init__(self, folder: str | Path, precision: str = "float32", threads: int = 0) -> None:
+        self.folder = Path(folder)
+        self.settings: dict[str, Any] = json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))
+        if precision not in self.settings["files"]:
+            raise RunnerError(f"there is no {precision} file here; there is: {', '.join(self.settings['files'])}")
+        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # defaults that adapters replace are reported one by one otherwise
+        file = self.folder / self.settings["files"][precision]
+        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._loaded: dict[str, Any] = {}
+
+    def answer(self, texts: list[str], adapters: list[str] | None = None, query: bool = False) -> list[dict[str, Any]]:
+        """One object per text: label, score, probabilities and labels, or vector."""
+        names = self.chosen(adapters)
+        outputs = self.outputs(texts, names, query)
+        if self.settings["task"] == "embed":
+            return [{"text": text, "vector": row.tolist()} for text, row in zip(texts, outputs, strict=True)]
+        return [
+            {"text": text, "adapter": names[0], **self._labelled(row, names[0])}
+            for text, row in zip(texts, outputs, strict=True)
+        ]
+
+    def outputs(self, texts: list[str], adapters: list[str], query: bool = False, batch_size: int = 32) -> Any:
+        """Logits (texts, labels) or vectors (texts, hidden); batches go from short to long texts."""
+        ids = self.token_ids(texts, adapters[0], query)
+        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        rows: list[Any] = [None] * len(ids)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            for row, output in zip(chosen, self.run(*self.padded([ids[row] for row in chosen]), adapters), strict=True):
+                rows[row] = output
+        return numpy.stack(rows)
+
+    def token_ids(self, texts: list[str], adapter: str, query: bool = False) -> list[list[int]]:
+        """Token ids of each text behind its instruction, cut to the adapter's length; RunnerError for one without tokens."""
+        told = self.settings["adapters"][adapter]
+        instruction = told.get("query_instruction" if query else "document_instruction", "")
+        self.tokenizer.enable_truncation(told["max_length"], direction=self.settings["truncation_side"])
+        ids = [found.ids for found in self.tokenizer.encode_batch([instruction + text for text in texts])]
+        empty = next((number for number, row in enumerate(ids, 1) if not row), None)
+        if empty is not None:
+            raise RunnerError(f"text {empty} is empty")
+        return ids
+
+    def padded(self, rows: list[list[int]]) -> tuple[Any, Any]:
+        """Token ids and mask, (batch, longest), padded on the right."""
+        ids = numpy.full((len(rows), max(map(len, rows))), self.settings["pad_id"], dtype=numpy.int64)
+        mask = numpy.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+            mask[number, : len(row)] = 1
+        return ids, mask
+
+    def run(self, input_ids: Any, attention_mask: Any, adapters: list[str]) -> Any:
+        """One batch: logits (batch, labels) or vectors (batch, hidden)."""
+        options = onnxruntime.RunOptions()
+        for active in self._active(adapters):
+            options.add_active_adapter(active)
+        feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return self.session.run(None, feeds, options)[0]
+
+    def chosen(self, adapters: list[str] | None) -> list[str]:
+        """The adapters asked for, the only one by default; RunnerError for unknown ones and for those that cannot work together."""
+        known = self.settings["adapters"]
+        if not adapters:
+            if len(known) > 1:
+                raise RunnerError(f"name an adapter with --adapter: {', '.join(known)}")
+            return list(known)
+        for name in adapters:
+            if name not in known:
+                close = difflib.get_close_matches(name, list(known), n=3)
+                hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+                raise RunnerError(f"there is no adapter {name!r}{hint}; known: {', '.join(known)}")
+        self._active(adapters)
+        return adapters
+
+    def _active(self, names: list[str]) -> list[Any]:
+        """The adapters to switch on. ONNX Runtime lets the first of two that set the same parameter win, without a word."""
+        owners: dict[str, str] = {}
+        found = []
+        for name in names:
+            if self.settings["adapters"][name].get("file") is None:
+                continue
+            adapter, parameters = self._load(name)
+            for parameter in parameters:
+                if parameter in owners:
+                    raise RunnerError(
+                        f"adapters {owners[parameter]!r} and {name!r} cannot be active together: both set {parameter}"
+                    )
+            owners.update(dict.fromkeys(parameters, name))
+            found.append(adapter)
+        return found
+
+    def _load(self, name: str) -> Any:
+        if name not in self._loaded:
+            file = str(self.folder / self.settings["adapters"][name]["file"])
+            content = onnxruntime.AdapterFormat.read_adapter(file)
+            if content.get_model_version() != self.settings["model_version"]:
+                raise RunnerError(f"{file} was written for another graph; export the adapters together")
+            adapter = onnxruntime.LoraAdapter()
+            adapter.Load(file)
+            self._loaded[name] = adapter, list(content.get_parameters())
+        return self._loaded[name]
+
+    def _labelled(self, logits: Any, name: str) -> dict[str, Any]:
+        told = self.settings["adapters"][name]
+        wide = logits.astype(numpy.float64)
+        if told["multi_label"]:
+            chances = 1 / (1 + numpy.exp(-wide))
+        else:
+            powers = numpy.exp(wide - wide.max())
+            chances = powers / powers.sum()
+        best = told["labels"][int(chances.argmax())]
+        above = [label for label, chance in zip(told["labels"], chances, strict=True) if chance > 0.5]
+        return {
+            "label": best,
+            "score": float(chances.max()),
+            "probabilities": dict(zip(told["labels"], chances.tolist(), strict=True)),
+            "labels": above if told["multi_label"] else [best],
+        }
+
+
+def main() -> None:
+    """Answer the texts given as arguments, or else the lines of standard input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", nargs="*", help="texts; without any, the lines of standard input")
+    parser.add_argument("--adapter", action="append", help="which adapter answers, where there are several")
+    parser.add_argument("--int8", action="store_true", help="the smaller, faster file")
+    parser.add_argument("--query", action="store_true", help="embeddings: put the query instruction before each text")
+    parser.add_argument("--threads", type=int, default=0, help="all cores by default")
+    asked = parser.parse_args()
+    for stream in (sys.stdin, sys.stdout):
+        stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    texts = asked.texts or ([] if sys.stdin.isatty() else sys.stdin.read().splitlines())
+    texts = [text for text in texts if text.strip()]
+    try:
+        if not texts:
+            raise RunnerError("there is no text; give some as arguments or as lines on standard input")
+        runner = Runner(Path(__file__).resolve().parent, "int8" if asked.int8 else "float32", asked.threads)
+        for found in runner.answer(texts, asked.adapter, asked.query):
+            print(json.dumps(found, ensure_ascii=False))
+    except (RunnerError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""LoRA adapters in a folder that vLLM serves over one base, and the command that does it.
+
+What vLLM takes was read from vllm 0.33: lora/peft_helper.py, lora/lora_model.py, lora/model_manager.py, config/lora.py and the
+classes in model_executor/models that carry SupportsLoRA.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, UnsupportedKindError
+from tunedeck.core.messages import listing, say
+from tunedeck.core.storage import replacing_folder, write_text
+from tunedeck.export.adapter_folder import write_verified
+from tunedeck.export.opened import OpenedAdapter
+from tunedeck.methods.linears import linears_in_layers
+from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.models.source import find_model
+
+MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+SCRIPT = "serve.sh"
+_DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "glm4", "minicpm", "minicpm3")
+_MODELS = {"generate": _DECODERS, "classify": (*_DECODERS, "bert")}
+_HEADS = ("classifier", "score")
+_NAME = re.compile(r"[\w.-]+")
+
+
+def save_vllm(adapters: Mapping[str, OpenedAdapter], folder: Path) -> str:
+    """Write PEFT folders `folder/NAME` of adapters on one base, and serve.sh; returns the command it runs.
+
+    Raises UnsupportedKindError for what vLLM does not take, AdapterError for adapters of different bases or tasks,
+    ConfigError for a name or base that its command line cannot hold, AdapterFileError when the folder exists.
+    """
+    if folder.exists():
+        raise AdapterFileError(say("{path} exists; choose another place", path=folder))
+    for name, opened in adapters.items():
+        _check(name, opened)
+    first = next(iter(adapters.values()))
+    strange = [name for name, one in adapters.items() if _served(one) != _served(first)]
+    if strange:
+        raise AdapterError(
+            say(
+                "one vLLM serves one base for one task, {base} for {task} here; export separately: {names}",
+                base=first.base.reference,
+                task=first.task.kind,
+                names=listing(strange),
+            )
+        )
+    command = _command(adapters, first)
+    with replacing_folder(folder) as staging:
+        for name, opened in adapters.items():
+            write_verified(opened, staging / name, "peft", name)
+        write_text(staging / SCRIPT, f'#!/bin/sh\ncd "$(dirname "$0")" && exec {command}\n')
+    return command
+
+
+def _served(opened: OpenedAdapter) -> tuple[str, str]:
+    return opened.base.reference, opened.task.kind
+
+
+def _check(name: str, opened: OpenedAdapter) -> None:
+    """Raise where vLLM would refuse the adapter, or take it and not apply it."""
+    stored, base = opened.stored, opened.base
+    model_type = _config(opened).model_type
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            say(
+                "{name!r} cannot be named in vLLM's --lora-modules; rename its folder with letters and digits",
+                name=name,
+            )
+        )
+    if not isinstance(stored.config, LoraConfig):
+        raise UnsupportedKindError(
+            say(
+                "vLLM serves LoRA alone, and {name!r} is a {kind} adapter: serve it with tunedeck or train lora; full "
+                "fine-tuning goes by tunedeck export merge",
+                name=name,
+                kind=stored.config.kind,
+            )
+        )
+    if opened.task.kind == "embed":
+        raise UnsupportedKindError(
+            say(
+                "{name!r} is for embeddings: write the merged model with tunedeck export sentence-transformers, which vLLM serves",
+                name=name,
+            )
+        )
+    if model_type not in _MODELS[opened.task.kind]:
+        raise UnsupportedKindError(
+            say(
+                "vLLM has no LoRA for {task} on {model_type} models (it has on: {known}); serve it with tunedeck, or "
+                "tunedeck export merge",
+                task=opened.task.kind,
+                model_type=model_type,
+                known=listing(_MODELS[opened.task.kind]),
+            )
+        )
+    _check_head(name, opened)
+    paths = {tensor.rpartition(".")[0] for tensor in stored.tensors}
+    outside = sorted(paths - set(linears_in_layers(base.model, base.prefix)))
+    if outside:
+        raise UnsupportedKindError(
+            say("{name!r} patches {path}, outside the layers, where vLLM has no LoRA", name=name, path=outside[0])
+        )
+    most = _rank(opened)
+    if most > MAX_LORA_RANKS[-1]:
+        raise UnsupportedKindError(
+            say(
+                "{name!r} has the rank {rank}, vLLM takes up to {most}; tunedeck export merge",
+                name=name,
+                rank=most,
+                most=MAX_LORA_RANKS[-1],
+            )
+        )
+
+
+def _check_head(name: str, opened: OpenedAdapter) -> None:
+    """A head must be one linear named classifier or score, over a base that is loaded as a classifier."""
+    modules = {tensor.rpartition(".")[0] for tensor in opened.stored.head}
+    if modules and not (len(modules) == 1 and modules <= set(_HEADS)):
+        raise UnsupportedKindError(
+            say(
+                "vLLM takes one linear called {known} for an adapter's head, and {name!r} brings {modules}; serve it with "
+                "tunedeck, or tunedeck export merge",
+                known=listing(_HEADS),
+                name=name,
+                modules=listing(sorted(modules)),
+            )
+        )
+    classes = _config(opened).architectures or ()
+    if opened.task.kind == "classify" and not any("ForSequenceClassification" in one for one in classes):
+        raise UnsupportedKindError(
+            say(
+                "vLLM serves an adapter's classification head over a base that has one itself, and {base} has none; serve "
+                "{name!r} with tunedeck, or tunedeck export merge",
+                base=opened.base.reference,
+                name=name,
+            )
+        )
+
+
+def _config(opened: OpenedAdapter) -> Any:
+    return opened.base.model.config
+
+
+def _rank(opened: OpenedAdapter) -> int:
+    return max(len(tensor) for name, tensor in opened.stored.tensors.items() if name.endswith("lora_A"))
+
+
+def _command(adapters: Mapping[str, OpenedAdapter], first: OpenedAdapter) -> str:
+    most = max(_rank(opened) for opened in adapters.values())
+    words = ["vllm", "serve", _base(first.base.reference)]
+    if first.task.kind == "classify":
+        labels = max(len(opened.stored.labels or ()) for opened in adapters.values())
+        words += ["--runner", "pooling", *(["--max-lora-cls-labels", str(labels)] if labels else [])]
+    words += ["--enable-lora", "--max-lora-rank", str(next(rank for rank in MAX_LORA_RANKS if rank >= most))]
+    if len(adapters) > 1:
+        words += ["--max-loras", str(len(adapters))]
+    return shlex.join([*words, "--lora-modules", *(f"{name}={name}" for name in adapters)])
+
+
+def _base(reference: str) -> str:
+    """The base as vLLM finds it: a hub id or a folder."""
+    source = find_model(reference)
+    if source.gguf_file is not None:
+        raise ConfigError(
+            say(
+                "vLLM takes LoRA over a base in transformers' form, and {base} is a GGUF file; name the same model on the hub "
+                "or in a folder with --model",
+                base=reference,
+            )
+        )
+    folder = Path(source.location)
+    return str(folder.resolve()) if folder.is_dir() else source.location

@@ -1,0 +1,57 @@
+"""`tunedeck export peft | adapterhub | gguf-lora | vllm | card`, as a person runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+
+import tunedeck as td
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    deck = tiny.deck_of("llama", "causal")
+    tiny.add_stirred(deck, "law", td.LoraConfig(r=4))
+    deck.save("law", tmp_path / "law")
+    return tmp_path / "law"
+
+
+@pytest.mark.parametrize(
+    ("command", "out", "said"),
+    [
+        ("peft", "new", "(peft); read back, every tensor is the same"),
+        ("adapterhub", "new", "(adapterhub); read back, every tensor is the same"),
+        ("gguf-lora", "new.gguf", "llama-server -m BASE.gguf --lora"),
+        ("vllm", "new", "serve.sh"),
+        ("card", "new.md", "read it before you publish it"),
+    ],
+)
+def test_an_export_says_what_it_wrote_and_does_not_write_twice(
+    tunedeck: Callable[..., object], saved: Path, tmp_path: Path, command: str, out: str, said: str
+) -> None:
+    arguments = ["export", command, "--adapter", saved, "--out", tmp_path / out]
+    arguments += ["--licence", "mit"] if command == "card" else []
+    first = tunedeck(*arguments)
+    assert first.code == 0, first.err
+    assert said in first.err
+    assert first.out.startswith("vllm serve ") == (command == "vllm")
+    again = tunedeck(*arguments)
+    assert again.code == 2
+    assert "exists; choose another place" in again.err
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(["law", out])
+
+
+def test_two_folders_of_one_name_are_served_under_two_names(
+    tunedeck: Callable[..., object], saved: Path, tmp_path: Path
+) -> None:
+    said = tunedeck("export", "vllm", "--adapter", saved, "--adapter", saved, "--out", tmp_path / "v")
+    assert said.out.strip().endswith("--max-loras 2 --lora-modules law=law law-2=law-2")
+
+
+def test_a_wrong_form_is_told_with_the_nearest(tunedeck: Callable[..., object], saved: Path, tmp_path: Path) -> None:
+    said = tunedeck("adapters", "convert", saved, tmp_path / "x", "--to", "adapterhab")
+    assert said.code == 2
+    assert "did you mean 'adapterhub'?" in said.err

@@ -1,0 +1,121 @@
+"""Which kind of adapter goes where: tiny random models, each kind tried with each target of `tunedeck export`.
+
+The table in `docs/export.md` is written from here: python tests/contract/write_exports.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import embeddings
+import tiny
+
+import tunedeck as td
+from tunedeck.export.adapter_folder import convert_adapter
+from tunedeck.export.card import save_card
+from tunedeck.export.gguf_lora import save_gguf_lora
+from tunedeck.export.opened import open_adapter
+from tunedeck.export.sentence_transformers import save_sentence_transformers
+from tunedeck.export.vllm import save_vllm
+from tunedeck.methods.base import MethodConfig
+
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
+BEGIN, END = "<!-- written by tests/contract/write_exports.py -->", "<!-- end -->"
+
+KINDS: Mapping[str, MethodConfig] = {
+    "LoRA": td.LoraConfig(r=4),
+    "seq_bn": td.BottleneckConfig("seq_bn"),
+    "double_seq_bn": td.BottleneckConfig("double_seq_bn"),
+    "par_bn": td.BottleneckConfig("par_bn"),
+    "prompt tuning": td.PromptTuningConfig(num_virtual_tokens=3),
+    "full": td.FullConfig(),
+    "head": td.FullConfig("head"),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target: the task it is tried for, and its public function on (deck, the adapter's folder, a new place)."""
+
+    name: str
+    form: str
+    export: Callable[[td.Deck, Path, Path], object] = field(hash=False)
+
+
+TARGETS = (
+    Target("merge", "causal", lambda deck, folder, out: td.save_merged(deck, "a", out)),
+    Target("onnx", "classifier", lambda deck, folder, out: td.save_onnx(deck, "a", out)),
+    Target("onnx --multi", "classifier", lambda deck, folder, out: td.save_onnx_multi(deck, ["a"], out)),
+    Target("peft", "causal", lambda deck, folder, out: convert_adapter(folder, out, "peft")),
+    Target("adapterhub", "causal", lambda deck, folder, out: convert_adapter(folder, out, "adapterhub")),
+    Target(
+        "sentence-transformers",
+        "embed",
+        lambda deck, folder, out: save_sentence_transformers(deck, "a", out),
+    ),
+    Target("gguf-lora", "causal", lambda deck, folder, out: save_gguf_lora(open_adapter(folder), out / "a.gguf")),
+    Target("vllm", "causal", lambda deck, folder, out: save_vllm({"a": open_adapter(folder)}, out)),
+    Target("card", "causal", lambda deck, folder, out: save_card(folder, out, licence="mit")),
+)
+CASES = [(kind, target) for kind in KINDS for target in TARGETS]
+TAKEN: Mapping[str, tuple[str, ...]] = {
+    "merge": ("LoRA", "full", "head"),
+    "onnx": tuple(KINDS),
+    "onnx --multi": ("LoRA", "head"),
+    "peft": ("LoRA", "prompt tuning"),
+    "adapterhub": ("LoRA", "seq_bn", "double_seq_bn", "par_bn"),
+    "sentence-transformers": ("LoRA", "full"),
+    "gguf-lora": ("LoRA",),
+    "vllm": ("LoRA",),
+    "card": tuple(KINDS),
+}
+"""The kinds that a target must take; every other must be refused."""
+
+
+@cache
+def refusal(kind: str, target: Target) -> str | None:
+    """Export a stirred adapter; None where something was written, else the error's text. Nothing may be left then."""
+    form = "classifier" if kind == "head" else target.form  # the other tasks have no head to train
+    with tempfile.TemporaryDirectory() as home:
+        deck, folder, out = _deck(form), Path(home) / "a", Path(home) / "out"
+        tiny.add_stirred(deck, "a", KINDS[kind])
+        deck.save("a", folder)
+        try:
+            target.export(deck, folder, out)
+        except td.TunedeckError as error:
+            assert [one.name for one in Path(home).iterdir() if one != out] == ["a"]
+            assert not out.exists() or not any(out.iterdir())
+            return str(error)
+        assert [file for file in out.rglob("*") if file.is_file() and file.stat().st_size > 0]
+        return None
+
+
+def _deck(form: str) -> td.Deck:
+    return (
+        embeddings.embed_deck() if form == "embed" else tiny.deck_of("bert" if form == "classifier" else "llama", form)
+    )
+
+
+def page_with_table(text: str) -> str:
+    """The page with the table in its place."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{_table()}\n{END}{rest.split(END)[1]}"
+
+
+def _table() -> str:
+    lines = ["| | " + " | ".join(target.name for target in TARGETS) + " |", "|---" * (len(TARGETS) + 1) + "|"]
+    notes: dict[str, int] = {}
+    for kind in KINDS:
+        cells = [_cell(refusal(kind, target), notes) for target in TARGETS]
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    lines.append("")
+    lines += [f"{number}. refused: {text}." for text, number in notes.items()]
+    return "\n".join(lines)
+
+
+def _cell(found: str | None, notes: dict[str, int]) -> str:
+    return "yes" if found is None else f"no ({notes.setdefault(found, len(notes) + 1)})"
