@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from served import FakeBackend, write_fake_adapter
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, DrainingError, UnknownAdapterError
@@ -225,14 +225,15 @@ class Sequences(RuleBasedStateMachine):
             assert not known
         assert name not in names_in(self.store)
 
-    @precondition(lambda self: self.leases)
     @rule(place=st.integers(0, 9))
     def close(self, place: int) -> None:
-        self.leases.pop(place % len(self.leases)).close()
+        if self.leases:
+            self.leases.pop(place % len(self.leases)).close()
 
-    @precondition(lambda self: self.waiting)
     @rule()
     def cancel(self) -> None:
+        if not self.waiting:
+            return
         future = self.waiting.pop()
         if not future.cancel() and future.exception(SOON) is None:
             future.result().close()

@@ -91,7 +91,11 @@ class Engine:
             if full:
                 wait_s = max(1.0, round(self._recent_s))
                 raise OverloadedError(
-                    say("{count} requests are waiting; try again in {seconds:.0f} s", count=len(self._inside), seconds=wait_s),
+                    say(
+                        "{count} requests are waiting; try again in {seconds:.0f} s",
+                        count=len(self._inside),
+                        seconds=wait_s,
+                    ),
                     wait_s,
                 )
             self._inside.add(request)

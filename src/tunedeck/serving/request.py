@@ -49,7 +49,7 @@ class Request:
     def start(self) -> bool:
         """Begin to answer; False when nobody wants the answer any more."""
         if self.expired:
-            self.fail(DeadlineError(say("no answer within {seconds} s; try again later", seconds=self.timeout_s)))
+            self.fail_late()
         if self.done.done() or not self.done.set_running_or_notify_cancel():
             return False
         self.started_s = time.monotonic()
@@ -64,6 +64,10 @@ class Request:
         """Finish."""
         with suppress(InvalidStateError):  # cancelled in the same moment
             self.done.set_result(value)
+
+    def fail_late(self) -> None:
+        """Finish because its time is up."""
+        self.fail(DeadlineError(say("no answer within {seconds} s; try again later", seconds=self.timeout_s)))
 
     def fail(self, error: BaseException) -> None:
         """Finish with an error."""

@@ -196,7 +196,9 @@ class AdapterStore:
         except CancelledError:
             error = unknown(job.name)
         except Exception as raised:  # whatever a damaged folder may raise must not end the loader
-            error = AdapterFileError(say("adapter {name!r} cannot be read: {reason}", name=job.name, reason=repr(raised)))
+            error = AdapterFileError(
+                say("adapter {name!r} cannot be read: {reason}", name=job.name, reason=repr(raised))
+            )
         with self._changed:
             del self._jobs[job.name]
             if resident is not None:
