@@ -153,7 +153,7 @@ def test_a_bad_folder_answers_with_its_reason_and_the_others_serve_on(
 ) -> None:
     (tmp_path / "b" / "bad").touch()
     for _ in range(3):
-        with pytest.raises(AdapterFileError, match="^b/bad says no$"):
+        with pytest.raises(AdapterFileError, match=r"^b/bad says no$"):
             store.acquire("b").result(SOON)
     assert backend.loads == ["b@1"], "a folder that has not changed is not read again"
     used(store, "a", "c")

@@ -16,7 +16,8 @@ from tunedeck.core.messages import say
 from tunedeck.server.errors import failure_of
 from tunedeck.server.schemas import ChatRequest, CompletionRequest, GenerationRequest, usage
 from tunedeck.server.service import service_of
-from tunedeck.serving.generate_backend import Asked, Generated
+from tunedeck.serving.generate_backend import Asked
+from tunedeck.serving.generation import Generated
 from tunedeck.tasks.sampling import Sampling
 
 router = APIRouter(tags=["generation"])
