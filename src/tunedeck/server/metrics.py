@@ -42,7 +42,7 @@ class Metrics:
 
     def watch(self, engine: Engine) -> None:
         """Read queue and residency from the engine at every scrape."""
-        self.registry.register(_Now(engine))  # type: ignore[arg-type]
+        self.registry.register(_Now(engine))
 
     def heard(self, event: str, adapter: str) -> None:
         """An event of the adapter store."""

@@ -7,8 +7,8 @@ import ipaddress
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,10 +105,11 @@ def serve(service: Service, settings: ServerSettings) -> None:
         service.engine.close()
 
 
-def _draining(service: Service, server: uvicorn.Server):  # type: ignore[no-untyped-def]
+def _draining(service: Service, server: uvicorn.Server) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loop, tasks = asyncio.get_running_loop(), []
+        loop = asyncio.get_running_loop()
+        tasks: list[asyncio.Task[None]] = []
 
         async def drain() -> None:
             await asyncio.to_thread(service.engine.drain, service.drain_s)

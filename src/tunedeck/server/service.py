@@ -67,7 +67,8 @@ class Service:
             for request in requests:
                 await run_in_threadpool(self.engine.submit, request)
             answers = asyncio.gather(*(asyncio.wrap_future(request.done) for request in requests))
-            await asyncio.wait({answers, gone}, timeout=self.timeout_s + 1, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {answers, gone}
+            await asyncio.wait(waited, timeout=self.timeout_s + 1, return_when=asyncio.FIRST_COMPLETED)
             if not answers.done():
                 answers.cancel()
                 for request in requests:

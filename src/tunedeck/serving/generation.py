@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import cast, final
 
@@ -76,8 +77,7 @@ class GenerateWorker:
             self._guarded(self._prefill.rows, self._advance)
         for batch in list(self._batches.values()):
             if batch.rows:
-                self._stepped(len(batch.rows))
-                self._guarded(batch.rows, lambda batch=batch: self._deliver(batch.step()))
+                self._guarded(batch.rows, partial(self._step, batch))
         self._batches = {company: batch for company, batch in self._batches.items() if batch.rows}
         return bool(self._rows)
 
@@ -140,6 +140,10 @@ class GenerateWorker:
             batch = self._batches.setdefault(company, DecodingBatch(self._deck))
             prefill, self._prefill = self._prefill, None
             self._deliver(batch.join(prefill))
+
+    def _step(self, batch: DecodingBatch) -> None:
+        self._stepped(len(batch.rows))
+        self._deliver(batch.step())
 
     def _deliver(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:

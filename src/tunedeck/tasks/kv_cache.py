@@ -54,7 +54,7 @@ def check_joinable(cache: DynamicCache, model: str) -> None:
 def position_bytes(cache: DynamicCache) -> int:
     """Bytes of one position of one row."""
     total = sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))
-    return total // (cache.layers[0].keys.shape[0] * cache.get_seq_length())
+    return int(total // (cache.layers[0].keys.shape[0] * cache.get_seq_length()))
 
 
 def _fill(layer: Any, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
