@@ -55,14 +55,16 @@ def main() -> None:
 
         def streams(adapters: list[str | None], keep: bool = False) -> Callable[[], int]:
             def run() -> int:
+                ended: dict[Request, float] = {}
                 requests = [Request(a, Asked(p, sampling), 600) for a, p in zip(adapters, prompts, strict=False)]
                 for request in requests:
+                    request.done.add_done_callback(lambda _, one=request: ended.update({one: time.monotonic()}))
                     engine.submit(request)
                 tokens = sum(request.done.result().completion_tokens for request in requests)
                 for request in requests if keep else []:
                     assert request.first_token_s is not None
                     first["ttft"].append(request.first_token_s - request.arrived_s)
-                    first["tpot"].append((time.monotonic() - request.first_token_s) / (arguments.tokens - 1))
+                    first["tpot"].append((ended[request] - request.first_token_s) / (arguments.tokens - 1))
                 return tokens
 
             return run
