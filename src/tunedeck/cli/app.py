@@ -20,6 +20,7 @@ from tunedeck.cli import (
     fetch,
     plan,
     predict,
+    serve,
     train,
 )
 from tunedeck.core.messages import say
@@ -61,5 +62,6 @@ app.command("chat", help=say("talk to a base and its adapters in the terminal"))
 app.command("embed", help=say("make vectors of texts"))(embed.embed)
 app.add_typer(adapters.app, name="adapters", help=say("list, show and convert adapter folders"))
 app.add_typer(export.app, name="export", help=say("write adapters for other programs"))
+app.command("serve", help=say("answer requests over HTTP by any number of adapters on one base"))(serve.serve)
 app.command("doctor", help=say("look at this machine: what it has, what is missing"))(doctor.doctor)
 app.command("deploy-cost", help=say("what serving a model costs a month, by card and load"))(deploy_cost.deploy_cost)

@@ -11,7 +11,11 @@ TunedeckError
 │   ├── AdapterFileError   an adapter folder is missing, damaged or incomplete
 │   └── BaseMismatchError  the adapter was trained on another base
 ├── StorageError           a file could not be written; what stood there before still does
-└── TrainingError          a run could not go on
+├── TrainingError          a run could not go on
+└── ServingError           a running server cannot take or finish a request now
+    ├── OverloadedError    too much is waiting; says when to come back
+    ├── DrainingError      the server is shutting down
+    └── DeadlineError      the request's time was up before its answer
 """
 
 from __future__ import annotations
@@ -63,3 +67,23 @@ class StorageError(TunedeckError):
 
 class TrainingError(TunedeckError):
     """A training run could not go on."""
+
+
+class ServingError(TunedeckError):
+    """A running server cannot take or finish a request now."""
+
+
+class OverloadedError(ServingError):
+    """Too much is waiting; come back in `retry_after_s` seconds."""
+
+    def __init__(self, text: str, retry_after_s: float) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class DrainingError(ServingError):
+    """The server is shutting down and takes no new requests."""
+
+
+class DeadlineError(ServingError):
+    """The request's time was up before its answer."""

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import nn
 
-from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, TargetError, UnknownAdapterError
+from tunedeck.core.errors import AdapterError, ConfigError, UnknownAdapterError
 from tunedeck.core.messages import listing, nearest, say
 from tunedeck.deck.adapter import Adapter
-from tunedeck.deck.checks import check_head, check_manifest, stored_labels
 from tunedeck.deck.forward import Inputs, answer_name, call_model, position_limit, run_segments, with_answer
-from tunedeck.deck.heads import head_paths, new_head, stored_head
+from tunedeck.deck.heads import head_paths, new_head
+from tunedeck.deck.loading import adapter_from_folder
 from tunedeck.deck.merge import merged_model
 from tunedeck.deck.names import bare_labels, method_base, model_names, new_manifest
+from tunedeck.deck.probe import take_probe
 from tunedeck.deck.summary import Summary, summarise
 from tunedeck.deck.task import Task, embedding, generating
-from tunedeck.formats.folder import read_adapter, write_adapter
+from tunedeck.formats.folder import write_adapter
 from tunedeck.formats.stored import StoredAdapter
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import method_of
@@ -78,6 +80,11 @@ class Deck:
         return cls(base, task.for_base(reference))
 
     @property
+    def lock(self) -> AbstractContextManager[object]:
+        """Held while a batch runs; hold it to change what the model's hooks do. The same thread may take it again."""
+        return self.router.lock
+
+    @property
     def adapters(self) -> tuple[str, ...]:
         """The names of the loaded adapters."""
         return tuple(self._adapters)
@@ -129,25 +136,7 @@ class Deck:
         folder = Path(folder).expanduser()
         name = folder.resolve().name if name is None else name
         self._check_name(name)
-        stored = read_adapter(folder, model_names(self.base))
-        task = self.task
-        if stored.manifest is not None:
-            check_manifest(folder, stored.manifest, self.base, task, any_base=any_base)
-            task = task.as_described(stored.manifest.task)
-        head = stored_head(self.base, stored.head)
-        try:
-            built = method_of(stored.config).build(method_base(self.base, tuple(head)), stored.config)
-        except TargetError as error:
-            raise AdapterFileError(say("{path} does not fit this base: {reason}", path=folder, reason=error)) from error
-        if task.has_head:
-            check_head(folder, head, self.base)
-            task = task.with_labels(
-                stored_labels(folder, stored, head, self.task.labels, self.base) or self.label_names(None)
-            )
-        manifest = stored.manifest or new_manifest(self.base, task, stored.config)
-        adapter = Adapter(name, stored.config, task, built, head, manifest)
-        adapter.fill(stored.tensors)
-        self._attach(adapter)
+        self._attach(adapter_from_folder(self.base, self.task, folder, name, any_base=any_base))
         return name
 
     def save(self, name: str, folder: str | Path) -> None:
@@ -159,7 +148,7 @@ class Deck:
             head=adapter.head_tensors(),
             labels=adapter.labels,
             base_reference=self.base.reference,
-            manifest=adapter.manifest,
+            manifest=adapter.manifest.model_copy(update={"probe": take_probe(self, name)}),
         )
         write_adapter(Path(folder).expanduser(), stored, model_names(self.base), name, self.task.peft_task)
 

@@ -35,6 +35,15 @@ class DataRecord(BaseModel):
     examples: int
 
 
+class Probe(BaseModel):
+    """A short input and some values of the adapter's answer to it, taken when it was saved."""
+
+    model_config = ConfigDict(frozen=True)
+    input_ids: list[int] = Field(min_length=1, max_length=256)
+    output: list[float] = Field(min_length=1, max_length=256)
+    precision: str
+
+
 class Manifest(BaseModel):
     """The content of tunedeck.json."""
 
@@ -47,6 +56,7 @@ class Manifest(BaseModel):
     data: DataRecord | None = None
     measurement: dict[str, Any] | None = None
     versions: dict[str, str] = Field(default_factory=dict)
+    probe: Probe | None = None
 
 
 def versions() -> dict[str, str]:

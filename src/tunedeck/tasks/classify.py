@@ -105,9 +105,10 @@ class Classify:
     def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Prediction]:
         """One Prediction per text."""
         logits = classify_logits(deck, texts, adapters, self.max_length)
-        return [self._prediction(deck, row, name) for row, name in zip(logits, adapters, strict=True)]
+        return [self.prediction(deck, row, name) for row, name in zip(logits, adapters, strict=True)]
 
-    def _prediction(self, deck: Deck, logits: torch.Tensor, adapter: str | None) -> Prediction:
+    def prediction(self, deck: Deck, logits: torch.Tensor, adapter: str | None) -> Prediction:
+        """What logits (labels,) of an adapter say; wider ones, of a mixed batch, are cut to its own labels."""
         labels = deck.label_names(adapter)
         multi_label = self.multi_label if adapter is None else cast(Classify, deck.adapter(adapter).task).multi_label
         own = logits[: len(labels)].double()
@@ -126,22 +127,29 @@ def classify_logits(
     deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int, batch_size: int = 32
 ) -> list[torch.Tensor]:
     """Logits of every text, in order; batches go from short to long texts so that little is padded."""
-    ids = _token_ids(deck, texts, adapters, min(max_length, length_limit(deck)))
+    ids = classify_ids(deck, texts, adapters, max_length)
     order = sorted(range(len(texts)), key=lambda row: len(ids[row]))
     logits: dict[int, torch.Tensor] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        input_ids, attention_mask = pad(deck, [ids[row] for row in rows])
-        with torch.inference_mode(), first_position_only(deck.base):
-            output = deck(input_ids, attention_mask, adapter=[adapters[row] for row in rows])
-        logits.update(zip(rows, output.logits.float().cpu(), strict=True))
+        own = logits_of_ids(deck, [ids[row] for row in rows], [adapters[row] for row in rows])
+        logits.update(zip(rows, own, strict=True))
     return [logits[row] for row in range(len(texts))]
 
 
-def _token_ids(
+def logits_of_ids(deck: Deck, ids: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:
+    """Logits (rows, labels), float32, on the CPU, of one batch of token ids."""
+    input_ids, attention_mask = pad(deck, ids)
+    with torch.inference_mode(), deck.lock, first_position_only(deck.base):
+        logits: torch.Tensor = deck(input_ids, attention_mask, adapter=adapters).logits
+    return logits.float().cpu()
+
+
+def classify_ids(
     deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int
 ) -> dict[int, list[int]]:
     """Token ids of every text by its row, each cut to what its own adapter's virtual tokens leave of `max_length`."""
+    max_length = min(max_length, length_limit(deck))
     rows_of: dict[int, list[int]] = {}
     for row, name in enumerate(adapters):
         rows_of.setdefault(0 if name is None else deck.adapter(name).built.virtual_tokens, []).append(row)

@@ -1,40 +1,19 @@
-"""Decoding: rows of any mix of adapters, one key-value cache, rows that finish leave the batch."""
+"""Decoding: rows of any mix of adapters, one key-value cache, rows that join and leave between two steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, final
+from collections.abc import Callable, Iterator, Sequence
+from typing import final
 
 import torch
+from torch.nn import functional as F
 from transformers import DynamicCache
 
-from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
 from tunedeck.deck.deck import Deck
+from tunedeck.tasks.answering import Chunk, Row, new_row, take_token
+from tunedeck.tasks.kv_cache import join, keep
+from tunedeck.tasks.prefill import Prefill, call
 from tunedeck.tasks.sampling import Sampling, choose_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of text that a row has just said; `done` with the last piece of the row."""
-
-    row: int
-    text: str
-    done: bool
-
-
-@final
-@dataclass
-class _Row:
-    """One answer under way."""
-
-    index: int
-    adapter: str | None
-    prompt: list[int]
-    answer: list[int] = field(default_factory=list)
-    said: str = ""
-    done: bool = False
 
 
 def decode(
@@ -45,109 +24,85 @@ def decode(
     Rows of full adapters with tensors of their own decode in batches of their own. Raises ConfigError when a prompt leaves
     no room for an answer.
     """
-    rows = [_Row(index, name, ids) for index, (name, ids) in enumerate(zip(adapters, prompts, strict=True))]
-    apart = [name for name in dict.fromkeys(adapters) if name is not None and deck.adapter(name).built.weights]
-    shared = [row for row in rows if row.adapter not in apart]
-    for batch in [shared, *([row for row in rows if row.adapter == name] for name in apart)]:
-        if batch:
-            yield from _decode_batch(deck, _grouped(batch), sampling)
+    rows = [
+        new_row(deck, index, name, ids, sampling, sampling.seed + index)
+        for index, (name, ids) in enumerate(zip(adapters, prompts, strict=True))
+    ]
+    for company in dict.fromkeys(company_of(deck, row.adapter) for row in rows):
+        prefill = Prefill(deck, [row for row in rows if company_of(deck, row.adapter) == company])
+        prefill.advance()
+        batch = DecodingBatch(deck)
+        yield from batch.join(prefill)
+        while batch.rows:
+            yield from batch.step()
 
 
-def _grouped(rows: list[_Row]) -> list[_Row]:
-    order = {name: place for place, name in enumerate(dict.fromkeys(row.adapter for row in rows))}
-    return sorted(rows, key=lambda row: order[row.adapter])
+def company_of(deck: Deck, adapter: str | None) -> str | None:
+    """Rows of equal company can decode in one batch: an adapter with base tensors of its own keeps its own."""
+    return adapter if adapter is not None and deck.adapter(adapter).built.weights else None
 
 
-@torch.inference_mode()
-def _decode_batch(deck: Deck, rows: list[_Row], sampling: Sampling) -> Iterator[Chunk]:
-    room = _room(deck, rows)
-    dice = {row.index: torch.Generator().manual_seed(sampling.seed + row.index) for row in rows}
-    ids, mask = _left_padded(deck, rows)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = DynamicCache(config=deck.model.config)
-    for step in range(min(sampling.max_tokens, room)):
-        output = deck.call(
-            [row.adapter for row in rows],
-            {
-                "input_ids": ids,
-                "attention_mask": mask,
-                "position_ids": positions,
-                "past_key_values": cache,
-                "use_cache": True,
-                "logits_to_keep": 1,
-            },
-        )
-        logits = output.logits[:, -1].float().cpu()
-        tokens = choose_tokens(
-            logits, [row.prompt + row.answer for row in rows], sampling, [dice[row.index] for row in rows]
-        )
-        last = step + 1 == min(sampling.max_tokens, room)
-        for row, token in zip(rows, tokens, strict=True):
-            chunk = _said(deck, row, token, sampling, last)
-            if chunk.text or chunk.done:
-                yield chunk
-        going = [place for place, row in enumerate(rows) if not row.done]
-        if not going:
+@final
+class DecodingBatch:
+    """Rows that say one token each at every step; those that have finished leave."""
+
+    def __init__(self, deck: Deck) -> None:
+        self._deck = deck
+        self.rows: list[Row] = []
+        self._cache: DynamicCache | None = None
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=deck.model.device)  # (rows, positions in the cache)
+
+    @torch.inference_mode()
+    def join(self, prefill: Prefill) -> list[Chunk]:
+        """Take in rows whose prompts have been computed; they say their first token here."""
+        assert prefill.logits is not None
+        chunks = self._say(prefill.rows, prefill.logits)
+        if self._cache is None:
+            self._cache, self._mask, self.rows = prefill.cache, prefill.mask, list(prefill.rows)
+        else:
+            join(self._cache, prefill.cache)
+            width = max(self._mask.shape[1], prefill.mask.shape[1])
+            masks = (self._mask, prefill.mask)
+            self._mask = torch.cat([F.pad(mask, (width - mask.shape[1], 0)) for mask in masks])
+            self.rows += prefill.rows
+        self.drop(lambda row: row.finish is not None)
+        return chunks
+
+    @torch.inference_mode()
+    def step(self) -> list[Chunk]:
+        """One token for every row."""
+        assert self._cache is not None
+        self._mask = F.pad(self._mask, (0, 1), value=1)
+        last = torch.tensor([row.answer[-1:] for row in self.rows], device=self._mask.device)
+        positions = self._mask.sum(-1, keepdim=True) - 1
+        output = call(self._deck, self.rows, last, self._mask, positions, self._cache)
+        chunks = self._say(self.rows, output.logits[:, -1].float().cpu())
+        self.drop(lambda row: row.finish is not None)
+        return chunks
+
+    def drop(self, leaves: Callable[[Row], bool]) -> None:
+        """Let rows leave; the others close up, neighbours by adapter, without columns that are padding for all of them."""
+        staying = [place for place, row in enumerate(self.rows) if not leaves(row)]
+        names = {name: place for place, name in enumerate(dict.fromkeys(self.rows[p].adapter for p in staying))}
+        staying.sort(key=lambda place: names[self.rows[place].adapter])
+        if not staying:
+            self.rows, self._cache = [], None
             return
-        kept = torch.tensor(going, device=mask.device)
-        if len(going) < len(rows):
-            rows = [rows[place] for place in going]
-            cache.batch_select_indices(kept)
-        mask = torch.cat([mask[kept], mask.new_ones(len(rows), 1)], dim=1)
-        positions = positions[kept][:, -1:] + 1
-        ids = torch.tensor([[tokens[place]] for place in going], device=mask.device)
+        assert self._cache is not None
+        if staying != list(range(len(self.rows))):
+            kept = torch.tensor(staying, device=self._mask.device)
+            self.rows = [self.rows[place] for place in staying]
+            self._mask = self._mask[kept]
+            width = int(self._mask.sum(-1).max())
+            self._mask = self._mask[:, -width:]
+            keep(self._cache, kept, width)
 
-
-def _said(deck: Deck, row: _Row, token: int, sampling: Sampling, last: bool) -> Chunk:
-    """Take a row's next token: what it adds to the text, held back while a character or a stop string may be under way."""
-    ended = token in _end_tokens(deck)
-    if not ended:
-        row.answer.append(token)
-    text = deck.tokenizer.decode(row.answer, skip_special_tokens=True)
-    stops = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
-    row.done = ended or last or bool(stops)
-    if stops:
-        text = text[: min(stops)]
-    elif not row.done:
-        text = _safe(text, sampling.stop)
-    piece = text[len(row.said) :]
-    row.said += piece
-    return Chunk(row.index, piece, row.done)
-
-
-def _safe(text: str, stops: tuple[str, ...]) -> str:
-    """The text without what may still change: a character cut in its bytes, or the beginning of a stop string."""
-    text = text.rstrip("\ufffd")
-    longest = max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
-    return text[: len(text) - longest]
-
-
-def _end_tokens(deck: Deck) -> set[int]:
-    configured: Any = deck.model.generation_config.eos_token_id
-    ends = configured if isinstance(configured, list) else [configured]
-    return {int(end) for end in (*ends, deck.tokenizer.eos_token_id) if end is not None}
-
-
-def _left_padded(deck: Deck, rows: list[_Row]) -> tuple[torch.Tensor, torch.Tensor]:
-    """[padding][virtual tokens][prompt] and its mask, (rows, seq)."""
-    vocab_size = deck.model.get_input_embeddings().weight.shape[0]
-    whole = [[*range(vocab_size, vocab_size + deck.virtual_tokens(row.adapter)), *row.prompt] for row in rows]
-    width = max(len(ids) for ids in whole)
-    device = deck.model.device
-    padded = [[deck.model.config.pad_token_id] * (width - len(ids)) + ids for ids in whole]
-    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in whole]
-    return torch.tensor(padded, device=device), torch.tensor(mask, device=device)
-
-
-def _room(deck: Deck, rows: list[_Row]) -> int:
-    limit = int(deck.model.config.max_position_embeddings)
-    longest = max(len(row.prompt) + deck.virtual_tokens(row.adapter) for row in rows)
-    if longest >= limit:
-        raise ConfigError(
-            say(
-                "{length} tokens, virtual ones included, are more than the model's {limit} positions; shorten the input",
-                length=longest,
-                limit=limit,
-            )
+    def _say(self, rows: Sequence[Row], logits: torch.Tensor) -> list[Chunk]:
+        tokens = choose_tokens(
+            logits,
+            [row.prompt + row.answer for row in rows],
+            [row.sampling for row in rows],
+            [row.dice for row in rows],
         )
-    return limit - longest
+        chunks = [take_token(self._deck, row, token) for row, token in zip(rows, tokens, strict=True)]
+        return [chunk for chunk in chunks if chunk.text or chunk.done]

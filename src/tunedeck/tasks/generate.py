@@ -21,10 +21,11 @@ from tunedeck.deck.deck import Deck
 from tunedeck.deck.lower_layers import LowerLayers
 from tunedeck.tasks.answer_loss import frozen_output_loss
 from tunedeck.tasks.answer_metrics import answer_metrics
+from tunedeck.tasks.answering import Chunk
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.chat_data import read_chats
 from tunedeck.tasks.chat_tokens import Encoded, encode_conversation, encode_prompt, fit
-from tunedeck.tasks.decode import Chunk, decode
+from tunedeck.tasks.decode import decode
 from tunedeck.tasks.packing import Pack, joined, learnt_logits, learnt_states, output_is_a_product, pack, pack_rows
 from tunedeck.tasks.sampling import Sampling
 from tunedeck.tasks.text import length_limit
@@ -135,8 +136,12 @@ class Generate:
                     model=deck.base.reference,
                 )
             )
-        ids = [encode_prompt(deck.tokenizer, self._turns(prompt)) for prompt in prompts]
+        ids = [self.prompt_ids(deck, prompt) for prompt in prompts]
         return decode(deck, ids, adapters, sampling or Sampling())
+
+    def prompt_ids(self, deck: Deck, prompt: Prompt) -> list[int]:
+        """Token ids of a question or a chat, by the chat template, up to where the answer begins; ConfigError for no prompt."""
+        return encode_prompt(deck.tokenizer, self._turns(prompt))
 
     def _turns(self, prompt: Prompt) -> list[Message]:
         if isinstance(prompt, str):

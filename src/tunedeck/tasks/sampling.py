@@ -65,14 +65,19 @@ class Sampling:
 
 
 def choose_tokens(
-    logits: torch.Tensor, seen: list[list[int]], sampling: Sampling, generators: list[torch.Generator]
+    logits: torch.Tensor, seen: list[list[int]], samplings: list[Sampling], generators: list[torch.Generator]
 ) -> list[int]:
-    """The next token of each row of logits (rows, vocab); `seen` are each row's real tokens so far, `generators` its dice."""
+    """The next token of each row of logits (rows, vocab), each row by its own sampling; `seen` are each row's real tokens
+    so far, `generators` its dice.
+    """
+    likeliest = logits.argmax(-1).tolist()
+    rows = zip(logits, seen, samplings, generators, likeliest, strict=True)
+    return [_choose(row, ids, sampling, dice, best) for row, ids, sampling, dice, best in rows]
+
+
+def _choose(logits: torch.Tensor, seen: list[int], sampling: Sampling, dice: torch.Generator, best: int) -> int:
     processors = sampling.processors()
     if processors:
-        rows = [processors(torch.tensor([ids]), row[None]) for ids, row in zip(seen, logits, strict=True)]
-        logits = torch.cat(rows)
-    if sampling.temperature == 0:
-        return [int(token) for token in logits.argmax(-1)]
-    chances = logits.softmax(-1)
-    return [int(torch.multinomial(row, 1, generator=dice)) for row, dice in zip(chances, generators, strict=True)]
+        logits = processors(torch.tensor([seen]), logits[None])[0]
+        best = int(logits.argmax())
+    return best if sampling.temperature == 0 else int(torch.multinomial(logits.softmax(-1), 1, generator=dice))

@@ -109,5 +109,6 @@ def _initial(embedding: nn.Module, config: PromptTuningConfig, tokenize: Callabl
 
 def _embedded(embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        vectors: torch.Tensor = embedding(ids.to(cast(torch.Tensor, embedding.weight).device))
+        # Past the hooks: another thread may be running a batch through them.
+        vectors: torch.Tensor = embedding.forward(ids.to(cast(torch.Tensor, embedding.weight).device))
     return vectors.to("cpu", torch.float32, copy=True)

@@ -1,0 +1,163 @@
+"""Classification: one row for each of 32 adapters of three kinds beside the bare base and beside peft; few registered beside many.
+
+The sides take turns in one process; medians and ratios are printed and written to bench/results/serve_classify.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+import transformers
+from peft import LoraConfig as PeftLoraConfig
+from peft import get_peft_model
+
+import tunedeck as td
+from tunedeck.core.measurement import this_machine
+from tunedeck.serving.batches import BatchWorker
+from tunedeck.serving.deck_backend import ClassifyBackend
+from tunedeck.serving.engine import Engine, Limits
+from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.request import Request
+from tunedeck.serving.store import AdapterStore
+from tunedeck.tasks.classify import logits_of_ids
+
+RESULTS = Path(__file__).parent / "results" / "serve_classify.json"
+TARGETS = ("query", "value")
+KINDS = {
+    "lora": td.LoraConfig(r=8, target_modules=TARGETS),
+    "bottleneck": td.BottleneckConfig("seq_bn"),
+    "prompt": td.PromptTuningConfig(num_virtual_tokens=8),
+}
+SIZES = {
+    "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
+    "bert-base": {},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES))
+    parser.add_argument("--lengths", type=int, nargs="+", default=[32, 128])
+    parser.add_argument("--adapters", type=int, default=32)
+    parser.add_argument("--registered", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    rows = [mixed(size, n, arguments.adapters, arguments.rounds) for size in arguments.sizes for n in arguments.lengths]
+    rows.append(registered(arguments.registered, arguments.rounds))
+    machine = this_machine()
+    RESULTS.parent.mkdir(exist_ok=True)
+    result = {"cpu": machine.cpu, "cores": machine.cpu_cores, "rows": rows}
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def random_base(size: str, folder: str) -> td.Deck:
+    """A classifier of that size with random weights."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**SIZES[size])
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    return td.Deck.load(folder, td.Classify(labels=("a", "b")), dtype="float32")
+
+
+def mixed(size: str, length: int, adapters: int, rounds: int) -> dict[str, object]:
+    """Milliseconds for one batch of a row for each adapter; virtual tokens come on top of `length`."""
+    with tempfile.TemporaryDirectory() as folder:
+        deck = random_base(size, folder)
+    kinds = [list(KINDS)[number % len(KINDS)] for number in range(adapters)]
+    names = [f"{kind}-{number}" for number, kind in enumerate(kinds)]
+    for name, kind in zip(names, kinds, strict=True):
+        deck.add(name, KINDS[kind])
+    peft = get_peft_model(
+        transformers.AutoModelForSequenceClassification.from_config(deck.model.config), lora(), names[0]
+    )
+    for name in names[1:]:
+        peft.add_adapter(name, lora())
+    peft.eval()
+    ids = torch.randint(100, 30000, (adapters, length))
+    mask, rows = torch.ones_like(ids), ids.tolist()
+
+    def switching() -> None:
+        for row, name in enumerate(names):
+            peft.set_adapter(name)
+            peft(input_ids=ids[row : row + 1], attention_mask=mask[row : row + 1])
+
+    sides: dict[str, Callable[[], object]] = {
+        "base": lambda: logits_of_ids(deck, rows, [None] * adapters),
+        "three kinds mixed": lambda: logits_of_ids(deck, rows, names),
+        "peft, adapter_names, lora only": lambda: peft(input_ids=ids, attention_mask=mask, adapter_names=names),
+        "peft, switching for each row, lora only": switching,
+    }
+    taken = take_turns(sides, rounds)
+    row: dict[str, object] = {"size": size, "length": length, "adapters": adapters}
+    row |= {f"{name}, ms": round(1000 * seconds, 2) for name, seconds in taken.items()}
+    row |= {f"{name} / base": round(seconds / taken["base"], 3) for name, seconds in taken.items()}
+    print(json.dumps(row, indent=2))
+    return row
+
+
+def registered(many: int, rounds: int) -> dict[str, object]:
+    """The engine's requests a second to 16 adapters, with 16 and with `many` in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        base, root = Path(folder) / "base", Path(folder) / "adapters"
+        deck = random_base("minilm", str(base))
+        deck.add("one", KINDS["lora"])
+        deck.save("one", root / "a0")
+        deck.remove("one")
+        for number in range(1, many):
+            shutil.copytree(root / "a0", root / f"a{number}")
+        backend, queue, limits = ClassifyBackend(deck), FairQueue(), Limits()
+        backend.encode = lambda content, key: content  # type: ignore[method-assign] - token ids, for there is no tokenizer
+        store = AdapterStore(root, backend, 1 << 40)
+        engine = Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits)
+        ids = torch.randint(100, 30000, (32,)).tolist()
+
+        def ask() -> None:
+            requests = [Request(f"a{number % 16}", ids) for number in range(256)]
+            for request in requests:
+                engine.submit(request)
+            for request in requests:
+                request.done.result()
+
+        few = take_turns({"few": ask}, rounds)["few"]
+        for number in range(many):
+            store.acquire(f"a{number}").result().close()
+        lots = take_turns({"lots": ask}, rounds)["lots"]
+        engine.close()
+    row: dict[str, object] = {
+        "16 in memory, requests/s": round(256 / few, 1),
+        f"{many} in memory, requests/s": round(256 / lots, 1),
+        "many / few": round(few / lots, 3),
+    }
+    print(json.dumps(row, indent=2))
+    return row
+
+
+def lora() -> PeftLoraConfig:
+    """peft's settings of the same adapter."""
+    return PeftLoraConfig(r=8, target_modules=list(TARGETS))
+
+
+def take_turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each side, all of them in every round; the first two warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    with torch.inference_mode():
+        for number in range(rounds + 2):
+            for name, call in sides.items():
+                began = time.perf_counter()
+                call()
+                if number >= 2:
+                    seconds[name].append(time.perf_counter() - began)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Continuous batching: 16 streams beside one, mixed adapters beside the bare base, and transformers' own `generate`.
+
+The sides take turns in one process; medians and ratios are printed and written to bench/results/serve_generate.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+
+import torch
+
+import tunedeck as td
+from tunedeck.core.measurement import this_machine
+from tunedeck.serving.engine import Engine, Limits
+from tunedeck.serving.generate_backend import Asked, GenerateBackend
+from tunedeck.serving.generation import GenerateWorker, GenerationLimits
+from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.request import Request
+from tunedeck.serving.store import AdapterStore
+
+RESULTS = Path(__file__).parent / "results" / "serve_generate.json"
+KINDS = {
+    "lora": td.LoraConfig(r=8),
+    "bottleneck": td.BottleneckConfig("seq_bn"),
+    "prompt": td.PromptTuningConfig(num_virtual_tokens=16),
+}
+QUESTION = "Explain in plain words, for somebody who has never heard of it, what number {number} has to do with a tort."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="bundled:smollm2-135m-instruct")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    deck = td.Deck.load(arguments.model, td.Generate(), dtype=arguments.dtype)
+    deck.model.generation_config.eos_token_id = None  # every answer has all its tokens
+    deck.tokenizer.eos_token = None
+    prompts = [[{"role": "user", "content": QUESTION.format(number=n)}] for n in range(arguments.streams)]
+    with tempfile.TemporaryDirectory() as folder:
+        names = save_adapters(deck, Path(folder), arguments.streams)
+        backend, queue = GenerateBackend(deck), FairQueue()
+        worker = GenerateWorker(backend, queue, GenerationLimits())
+        engine = Engine(AdapterStore(Path(folder), backend, 1 << 30), backend, queue, worker, Limits())
+        first: dict[str, list[float]] = {"ttft": [], "tpot": []}
+        sampling = td.Sampling(max_tokens=arguments.tokens)
+
+        def streams(adapters: list[str | None], keep: bool = False) -> Callable[[], int]:
+            def run() -> int:
+                ended: dict[Request, float] = {}
+                requests = [Request(a, Asked(p, sampling), 600) for a, p in zip(adapters, prompts, strict=False)]
+                for request in requests:
+                    request.done.add_done_callback(lambda _, one=request: ended.update({one: time.monotonic()}))
+                    engine.submit(request)
+                tokens = sum(request.done.result().completion_tokens for request in requests)
+                for request in requests if keep else []:
+                    assert request.first_token_s is not None
+                    first["ttft"].append(request.first_token_s - request.arrived_s)
+                    first["tpot"].append((ended[request] - request.first_token_s) / (arguments.tokens - 1))
+                return tokens
+
+            return run
+
+        sides = {
+            "one stream": streams([None]),
+            "streams, bare base": streams([None] * arguments.streams),
+            "streams, mixed adapters": streams([*names], keep=True),
+            "transformers generate": plain_generate(deck, prompts, arguments.tokens),
+        }
+        rates = take_turns(sides, arguments.rounds)
+        engine.close()
+    row: dict[str, object] = {f"{name}, tokens/s": round(rate, 1) for name, rate in rates.items()}
+    row |= {
+        "streams / one": round(rates["streams, bare base"] / rates["one stream"], 2),
+        "mixed / bare base": round(rates["streams, mixed adapters"] / rates["streams, bare base"], 2),
+        "streams / transformers generate": round(rates["streams, bare base"] / rates["transformers generate"], 2),
+    }
+    for name, values in first.items():
+        cuts = quantiles(values, n=20)
+        row[f"{name} ms, p50 p95"] = [round(1000 * cuts[9], 1), round(1000 * cuts[18], 1)]
+    machine = this_machine()
+    print(json.dumps(row, indent=2))
+    RESULTS.parent.mkdir(exist_ok=True)
+    settings = {"cpu": machine.cpu, "cores": machine.cpu_cores, **vars(arguments)}
+    RESULTS.write_text(json.dumps({**settings, **row}, indent=2) + "\n", encoding="utf-8")
+
+
+def save_adapters(deck: td.Deck, root: Path, count: int) -> list[str]:
+    """Folders of three kinds in turn; removed from the deck again."""
+    names = []
+    for number in range(count):
+        kind = list(KINDS)[number % len(KINDS)]
+        name = f"{kind}-{number}"
+        deck.add(name, KINDS[kind], seed=number)
+        deck.save(name, root / name)
+        deck.remove(name)
+        names.append(name)
+    return names
+
+
+def plain_generate(deck: td.Deck, prompts: list[list[dict[str, str]]], tokens: int) -> Callable[[], int]:
+    """transformers' own static batch of the same prompts."""
+    rows = [deck.task.prompt_ids(deck, prompt) for prompt in prompts]  # type: ignore[attr-defined]
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+
+    def run() -> int:
+        with torch.inference_mode(), deck.lock:
+            deck.model.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False
+            )
+        return len(rows) * tokens
+
+    return run
+
+
+def take_turns(sides: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
+    """Median tokens per second of each side, all of them in every round; the first round warms up."""
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, call in sides.items():
+            began = time.perf_counter()
+            tokens = call()
+            if number:
+                rates[name].append(tokens / (time.perf_counter() - began))
+    return {name: median(values) for name, values in rates.items()}
+
+
+if __name__ == "__main__":
+    main()

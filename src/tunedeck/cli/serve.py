@@ -1,0 +1,78 @@
+"""`tunedeck serve`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunedeck.cli.console import megabytes, tell
+from tunedeck.cli.opening import QuantizeFlag, TrustFlag, packing
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def serve(
+    adapters: Annotated[Path, typer.Option(help=say("the folder that holds the adapter folders"))],
+    model: Annotated[str | None, typer.Option(help=say("the base; the one the first adapter names by default"))] = None,
+    task: Annotated[
+        str | None, typer.Option(help=say("classify, generate or embed; that of the first adapter by default"))
+    ] = None,
+    host: Annotated[str, typer.Option(help=say("address to listen on"))] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help=say("port to listen on"), min=1, max=65535)] = 8000,
+    api_key_file: Annotated[Path | None, typer.Option(help=say("TOML file with hashed API keys"))] = None,
+    max_memory: Annotated[str, typer.Option(help=say("memory for adapters, such as 2GB"))] = "1GiB",
+    kv_memory: Annotated[str, typer.Option(help=say("memory for keys and values of texts under way"))] = "1GiB",
+    max_requests: Annotated[int, typer.Option(help=say("requests that may wait or run; more get 429"), min=1)] = 512,
+    timeout: Annotated[float, typer.Option(help=say("seconds for one answer"), min=0.1)] = 60.0,
+    drain: Annotated[float, typer.Option(help=say("seconds for what is under way after SIGTERM"), min=0)] = 45.0,
+    name: Annotated[str | None, typer.Option(help=say("what the bare base is called in requests"))] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+    quantize: QuantizeFlag = None,
+    trust_remote_code: TrustFlag = False,
+) -> None:
+    """Answer requests over HTTP, each by the adapter that its `model` names, mixed in batches on one base."""
+    try:
+        from tunedeck.server.run import ServerSettings, check_address, open_service
+        from tunedeck.server.run import serve as listen
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            say("serving needs {package}; install it with: pip install 'tunedeck[serve]'", package=error.name)
+        ) from error
+    import tunedeck as td
+    from tunedeck.serving.first import task_and_base
+
+    settings = ServerSettings(host, port, api_key_file, size(max_memory), size(kv_memory), max_requests, timeout, drain)
+    check_address(settings)
+    chosen, reference, trained_on = task_and_base(adapters, task, model)
+    deck = td.Deck.load(
+        reference,
+        chosen,
+        dtype=dtype,  # type: ignore[arg-type]
+        quantize=trained_on if quantize is None else packing(quantize),  # type: ignore[arg-type]
+        trust_remote_code=trust_remote_code,
+    )
+    service = open_service(deck, adapters, settings, name)
+    tell(
+        say(
+            "serving {model} with {count} adapters on http://{host}:{port} (docs: /docs; {bytes} for adapters in memory)",
+            model=service.base,
+            count=len(service.engine.store.names()),
+            host=host,
+            port=port,
+            bytes=megabytes(settings.adapter_bytes),
+        )
+    )
+    listen(service, settings)
+
+
+def size(text: str) -> int:
+    """Bytes of `2GB`, `512MiB` or a plain number; ConfigError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", text.strip().lower())
+    if match is None:
+        raise ConfigError(say("{text!r} is no amount of memory; write 2GB, 512MiB or a number of bytes", text=text))
+    return int(float(match[1]) * _UNITS[match[2]])

@@ -1,0 +1,104 @@
+"""The app: routes for the base's task, the gate in front of them, errors in the shape that clients read."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import generate_latest
+from starlette.exceptions import HTTPException
+
+from tunedeck import __version__
+from tunedeck.core.errors import TunedeckError
+from tunedeck.server import adapter_routes, batch_routes, generate_routes
+from tunedeck.server.auth import Keys
+from tunedeck.server.errors import Failure, failure_of, response_of
+from tunedeck.server.gate import Gate
+from tunedeck.server.service import ClientGone, Service, service_of
+
+log = logging.getLogger("tunedeck.server")
+TASK_ROUTERS = {
+    "classify": batch_routes.classify_router,
+    "embed": batch_routes.embed_router,
+    "generate": generate_routes.router,
+}
+state_router = APIRouter(tags=["state"])
+
+
+def create_app(service: Service, keys: Keys, *, body_bytes: int = 4_000_000, read_s: float = 30.0) -> FastAPI:
+    """An ASGI app over a running service; closing the service is the caller's."""
+    app = FastAPI(title="Tunedeck", version=__version__)
+    app.state.service = service
+    for router in (
+        state_router,
+        adapter_routes.router,
+        adapter_routes.admin_router,
+        TASK_ROUTERS[service.deck.task.kind],
+    ):
+        app.include_router(router)
+    app.add_exception_handler(TunedeckError, _told)
+    app.add_exception_handler(adapter_routes.Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientGone, _gone)
+    app.add_exception_handler(Exception, _failed)
+    app.add_middleware(Gate, keys=keys, body_bytes=body_bytes, read_s=read_s)
+    return app
+
+
+@state_router.get("/health")
+def health() -> dict[str, str]:
+    """The process answers; open to everybody."""
+    return {"status": "ok"}
+
+
+@state_router.get("/ready")
+def ready(http: Request) -> JSONResponse:
+    """200 while requests are taken, 503 from the moment the server drains."""
+    if service_of(http).engine.ready:
+        return JSONResponse({"status": "ready"})
+    return JSONResponse({"status": "draining"}, 503)
+
+
+@state_router.get("/metrics")
+def metrics(http: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(
+        generate_latest(service_of(http).metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )
+
+
+async def _told(http: Request, error: Exception) -> Response:
+    return response_of(failure_of(error), http.url.path)
+
+
+async def _refused(http: Request, error: Exception) -> Response:
+    assert isinstance(error, adapter_routes.Refused)
+    return response_of(error.failure, http.url.path)
+
+
+async def _invalid(http: Request, error: Exception) -> Response:
+    """What does not fit and where, without the values: they may be texts."""
+    assert isinstance(error, RequestValidationError)
+    found: list[Any] = list(error.errors())
+    text = "; ".join(f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in found[:3])
+    param = ".".join(map(str, found[0]["loc"][1:2])) or None
+    return response_of(Failure(400, "BadRequestError", "Validation", text, param), http.url.path)
+
+
+async def _http(http: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = "NotFoundError" if error.status_code == 404 else "BadRequestError"
+    return response_of(Failure(error.status_code, kind, "Validation", str(error.detail)), http.url.path)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)
+
+
+async def _failed(http: Request, error: Exception) -> Response:
+    log.error("unexpected", exc_info=error)
+    return response_of(failure_of(error), http.url.path)

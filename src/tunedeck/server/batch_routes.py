@@ -1,0 +1,70 @@
+"""POST /v1/embeddings, /classify as vLLM has it, /predict as TEI has it."""
+
+from __future__ import annotations
+
+import base64
+import time
+import uuid
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from tunedeck.server.schemas import ClassifyRequest, EmbeddingsRequest, PredictRequest, usage
+from tunedeck.server.service import service_of
+from tunedeck.tasks.classify import Prediction
+
+embed_router = APIRouter(tags=["embeddings"])
+classify_router = APIRouter(tags=["classification"])
+
+
+@embed_router.post("/v1/embeddings")
+async def embeddings(http: Request, body: EmbeddingsRequest) -> dict[str, Any]:
+    """Vectors of texts, float32; base64 is of their little-endian bytes."""
+    service = service_of(http)
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    requests = await service.ask(http, service.adapter_of(http, body.model), texts)
+    data = []
+    for index, request in enumerate(requests):
+        vector = request.done.result()
+        coded: Any = vector.tolist()
+        if body.encoding_format == "base64":
+            coded = base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
+        data.append({"object": "embedding", "index": index, "embedding": coded})
+    tokens = sum(len(request.ids) for request in requests)
+    counted = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "model": body.model, "data": data, "usage": counted}
+
+
+@classify_router.post("/classify")
+async def classify(http: Request, body: ClassifyRequest) -> dict[str, Any]:
+    """The likeliest label of each text and the probability of every label, in the adapter's own order."""
+    service = service_of(http)
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    requests = await service.ask(http, service.adapter_of(http, body.model), texts)
+    data = []
+    for index, request in enumerate(requests):
+        answer: Prediction = request.done.result()
+        chances = list(answer.probabilities.values())
+        data.append({"index": index, "label": answer.label, "probs": chances, "num_classes": len(chances)})
+    return {
+        "id": f"classify-{uuid.uuid4().hex}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": body.model,
+        "data": data,
+        "usage": usage(sum(len(request.ids) for request in requests)),
+    }
+
+
+@classify_router.post("/predict")
+async def predict(http: Request, body: PredictRequest) -> list[Any]:
+    """Every label with its probability, the likeliest first; a list of such lists for a list of inputs."""
+    service = service_of(http)
+    texts = [body.inputs] if isinstance(body.inputs, str) else [t if isinstance(t, str) else t[0] for t in body.inputs]
+    requests = await service.ask(http, service.adapter_of(http, body.model), texts)
+    answers = []
+    for request in requests:
+        chances = request.done.result().probabilities
+        ranked = sorted(chances.items(), key=lambda one: -one[1])
+        answers.append([{"score": chance, "label": label} for label, chance in ranked])
+    return answers[0] if isinstance(body.inputs, str) else answers

@@ -1,0 +1,61 @@
+"""Errors as HTTP: the status that says whose fault it is, and the body that OpenAI's or TEI's clients read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from tunedeck.core.errors import (
+    AdapterError,
+    DeadlineError,
+    DrainingError,
+    OverloadedError,
+    TunedeckError,
+    UnknownAdapterError,
+)
+from tunedeck.core.messages import say
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A status with its body; `tei` is TEI's name for the kind of error."""
+
+    status: int
+    kind: str
+    tei: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What a client is told of an error. Of one that is no TunedeckError it learns nothing but that it happened."""
+    text = str(error)
+    if isinstance(error, UnknownAdapterError):
+        return Failure(404, "NotFoundError", "Validation", text, "model")
+    if isinstance(error, OverloadedError):
+        return Failure(429, "RateLimitError", "Overloaded", text, None, error.retry_after_s)
+    if isinstance(error, DrainingError):
+        return Failure(503, "ServiceUnavailableError", "Unhealthy", text, None, 5.0)
+    if isinstance(error, DeadlineError):
+        return Failure(408, "TimeoutError", "Backend", text)
+    if isinstance(error, AdapterError):
+        return Failure(422, "UnprocessableEntityError", "Validation", text, "model")
+    if isinstance(error, TunedeckError):
+        return Failure(400, "BadRequestError", "Validation", text)
+    return Failure(500, "InternalServerError", "Backend", say("the server failed to answer; its log says why"))
+
+
+def response_of(failure: Failure, path: str) -> JSONResponse:
+    """The response; TEI's body for its own route, OpenAI's for all others."""
+    body: dict[str, Any] = {"error": failure.message, "error_type": failure.tei}
+    if path != "/predict":
+        told = {"message": failure.message, "type": failure.kind, "param": failure.param, "code": failure.status}
+        body = {"error": told}
+    headers = {} if failure.retry_after_s is None else {"Retry-After": str(math.ceil(failure.retry_after_s))}
+    if failure.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body, failure.status, headers)

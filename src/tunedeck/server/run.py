@@ -1,0 +1,137 @@
+"""Open a base and its adapters, listen, and on SIGTERM finish what came in before leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
+from tunedeck.deck.deck import Deck
+from tunedeck.server.app import create_app
+from tunedeck.server.auth import read_keys
+from tunedeck.server.metrics import Metrics
+from tunedeck.server.service import Service, public_name
+from tunedeck.serving.batches import BatchWorker
+from tunedeck.serving.deck_backend import batch_backend
+from tunedeck.serving.engine import Engine, Limits
+from tunedeck.serving.generate_backend import GenerateBackend
+from tunedeck.serving.generation import GenerateWorker, GenerationLimits
+from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.store import AdapterStore
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where to listen and how much to hold; bytes and seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    key_file: Path | None = None
+    adapter_bytes: int = 1 << 30
+    kv_bytes: int = 1 << 30
+    in_flight: int = 512
+    timeout_s: float = 60.0
+    drain_s: float = 45.0
+
+
+def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str | None = None) -> Service:
+    """An engine over the adapters in a folder; ConfigError when the folder is not there or the names collide."""
+    if not adapters.expanduser().is_dir():
+        raise ConfigError(say("there is no folder {path}; name the one that holds the adapter folders", path=adapters))
+    base = name or public_name(deck.base.reference)
+    metrics, queue, limits = Metrics(base), FairQueue(), Limits(in_flight=settings.in_flight)
+    if deck.task.kind == "generate":
+        generating = GenerateBackend(deck)
+        store = AdapterStore(adapters, generating, settings.adapter_bytes, metrics.heard)
+        worker = GenerateWorker(generating, queue, GenerationLimits(kv_bytes=settings.kv_bytes), metrics.stepped)
+        engine = Engine(store, generating, queue, worker, limits, metrics.finished)
+    else:
+        backend = batch_backend(deck)
+        store = AdapterStore(adapters, backend, settings.adapter_bytes, metrics.heard)
+        engine = Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished)
+    metrics.watch(engine)
+    if base in store.names():
+        engine.close()
+        raise ConfigError(say("{name!r} is the base's own name; rename the adapter's folder", name=base))
+    return Service(deck, engine, metrics, base, settings.timeout_s, settings.drain_s)
+
+
+def check_address(settings: ServerSettings) -> None:
+    """Raise ConfigError for an address that others can reach without a key file."""
+    try:
+        here = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        here = False
+    if not here and settings.key_file is None:
+        raise ConfigError(
+            say(
+                "{host} can be reached by others; give --api-key-file, or listen on 127.0.0.1 (docs/serving.md)",
+                host=settings.host,
+            )
+        )
+
+
+def serve(service: Service, settings: ServerSettings) -> None:
+    """Listen until SIGTERM or SIGINT; then new requests get 503, those inside finish within `drain_s` seconds."""
+    check_address(settings)
+    _log_to_stderr()
+    app = create_app(service, read_keys(settings.key_file))
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    app.router.lifespan_context = _draining(service, server)
+    try:
+        server.run()
+    finally:
+        service.engine.close()
+
+
+def _draining(service: Service, server: uvicorn.Server) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def drain() -> None:
+            await asyncio.to_thread(service.engine.drain, service.drain_s)
+            await asyncio.sleep(0.2)  # the last answers are on their way out
+            server.should_exit = True
+
+        def leave() -> None:
+            if tasks:
+                server.should_exit = server.force_exit = True
+            tasks.append(loop.create_task(drain()))
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, leave)
+        yield
+
+    return lifespan
+
+
+def _log_to_stderr() -> None:
+    """One JSON line a request; tracebacks of what should not happen."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    own = logging.getLogger("tunedeck.server")
+    own.handlers, own.propagate = [handler], False
+    own.setLevel(logging.INFO)

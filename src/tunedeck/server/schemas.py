@@ -1,0 +1,145 @@
+"""Requests as OpenAI's, vLLM's and TEI's clients send them. A field we do not honour is refused, not ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Text = Annotated[str, Field(max_length=1_000_000)]
+Token = Annotated[int, Field(ge=0)]
+MAX_INPUTS = 256
+
+
+class Strict(BaseModel):
+    """A body with no other fields than its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelRequest(Strict):
+    """What all of OpenAI's bodies have: `model` is an adapter's name, or the base's."""
+
+    model: str = Field(min_length=1, max_length=512)
+    user: str | None = None
+    """Taken and left unused, as OpenAI's own servers may."""
+
+
+class StreamOptions(Strict):
+    """`include_usage` adds a last chunk with the counts."""
+
+    include_usage: bool = False
+
+
+class GenerationRequest(ModelRequest):
+    """How to sample; `temperature` and `top_p` as in OpenAI's API, `top_k` and `repetition_penalty` as in vLLM's."""
+
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    repetition_penalty: float = Field(default=1.0, gt=0, le=10)
+    seed: int = 0
+    stop: Text | list[Text] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: Literal[1] = 1
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings, none of them empty."""
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(one for one in given if one)
+
+
+class TextPart(Strict):
+    """A piece of a message's content."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ChatMessage(Strict):
+    """One turn."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart]
+    name: str | None = None
+
+    def turn(self) -> dict[str, str]:
+        """As the chat template takes it."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class ChatRequest(GenerationRequest):
+    """POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
+    max_tokens: int | None = Field(default=None, ge=1, le=100_000)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=100_000)
+
+
+class CompletionRequest(GenerationRequest):
+    """POST /v1/completions."""
+
+    prompt: Text | list[Text] | list[Token] | list[list[Token]]
+    max_tokens: int = Field(default=16, ge=1, le=100_000)
+    echo: Literal[False] = False
+
+
+class EmbeddingsRequest(ModelRequest):
+    """POST /v1/embeddings."""
+
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+    encoding_format: Literal["float", "base64"] = "float"
+
+
+class ClassifyRequest(ModelRequest):
+    """POST /classify, as vLLM has it."""
+
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+    use_activation: Literal[True] | None = None
+
+
+class PredictRequest(Strict):
+    """POST /predict, as TEI has it; `model` is ours, for TEI serves one model."""
+
+    inputs: (
+        Text
+        | Annotated[
+            list[Text | Annotated[list[Text], Field(min_length=1, max_length=1)]],
+            Field(min_length=1, max_length=MAX_INPUTS),
+        ]
+    )
+    model: str | None = Field(default=None, max_length=512)
+    truncate: bool = True
+    truncation_direction: Literal["right", "Right"] = "right"
+    raw_scores: Literal[False] = False
+
+
+class LoadRequest(Strict):
+    """POST /v1/adapters: load ahead, or again as a new version."""
+
+    name: str = Field(min_length=1, max_length=512)
+    pin: bool = False
+
+
+class VllmLoadRequest(Strict):
+    """POST /v1/load_lora_adapter. `lora_path` must be the name itself, a folder of the root: no other place is read."""
+
+    lora_name: str = Field(min_length=1, max_length=512)
+    lora_path: str | None = Field(default=None, max_length=4096)
+    load_inplace: bool = False
+
+
+class VllmUnloadRequest(Strict):
+    """POST /v1/unload_lora_adapter."""
+
+    lora_name: str = Field(min_length=1, max_length=512)
+    lora_int_id: int | None = None
+
+
+def usage(prompt: int, completion: int = 0) -> dict[str, Any]:
+    """OpenAI's counts."""
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -1,0 +1,100 @@
+"""Adapters in memory: who uses them, which may go, and how many bytes they take."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(eq=False)
+class Resident:
+    """One version of an adapter in memory. `key` is its name in the backend, used once and never again."""
+
+    name: str
+    version: int
+    key: str
+    bytes: int
+    note: str | None = None
+    users: int = 0
+    pinned: bool = False
+
+
+@final
+class Lease:
+    """The right to use a resident; as long as one is open the adapter stays in memory. Closing twice is closing once."""
+
+    def __init__(self, resident: Resident, closed: Callable[[Resident], None]) -> None:
+        self.resident = resident
+        self._closed = closed
+        self._open = True
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Stop using it."""
+        with self._lock:
+            was_open, self._open = self._open, False
+        if was_open:
+            self._closed(self.resident)
+
+
+@final
+class Residents:
+    """The current version of each adapter, least recently used first, and old versions that are still in use.
+
+    Not thread-safe: the store holds its lock.
+    """
+
+    def __init__(self) -> None:
+        self._current: OrderedDict[str, Resident] = OrderedDict()
+        self._retired: list[Resident] = []
+
+    def get(self, name: str) -> Resident | None:
+        """The current version, which counts as used now."""
+        found = self._current.get(name)
+        if found is not None:
+            self._current.move_to_end(name)
+        return found
+
+    def all(self) -> list[Resident]:
+        """The current versions, least recently used first."""
+        return list(self._current.values())
+
+    @property
+    def bytes(self) -> int:
+        """Of everything in memory, old versions included."""
+        return sum(resident.bytes for resident in (*self._current.values(), *self._retired))
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Of what may not be evicted however little it is used."""
+        return sum(resident.bytes for resident in self._current.values() if resident.pinned)
+
+    def put(self, resident: Resident) -> None:
+        """Make a version the current one; the one before it retires."""
+        self.retire(resident.name)
+        self._current[resident.name] = resident
+
+    def retire(self, name: str) -> Resident | None:
+        """Take a name away; its version stays in memory until `free` finds it unused."""
+        old = self._current.pop(name, None)
+        if old is not None:
+            self._retired.append(old)
+        return old
+
+    def oldest_unused(self) -> Resident | None:
+        """The one to evict: least recently used, not in use, not pinned."""
+        return next((one for one in self._current.values() if not one.users and not one.pinned), None)
+
+    def has_unused_retired(self) -> bool:
+        """Whether there is something to free."""
+        return any(not one.users for one in self._retired)
+
+    def take_unused_retired(self) -> list[Resident]:
+        """Retired versions that nobody uses any more; they are forgotten here."""
+        unused = [one for one in self._retired if not one.users]
+        self._retired = [one for one in self._retired if one.users]
+        return unused

@@ -1,0 +1,106 @@
+"""`tunedeck serve` as an operator starts and ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import served
+
+from tunedeck.cli.serve import size
+from tunedeck.core.errors import ConfigError
+
+SOON = 60
+
+
+def run(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tunedeck", "serve", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TUNEDECK_LANG": "en"},
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_after_sigterm_what_is_under_way_finishes_and_new_requests_get_503() -> None:
+    port, root = free_port(), served.saved_adapters("causal")
+    process = run("--adapters", str(root), "--port", str(port), "--dtype", "float32", "--name", "tiny")
+    url, statuses, late = f"http://127.0.0.1:{port}", [], []
+    until = time.monotonic() + SOON
+    while True:
+        try:
+            assert httpx.get(f"{url}/ready").status_code == 200
+            break
+        except httpx.TransportError:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    body = {"model": "lora-1", "prompt": "w4 w5", "max_tokens": 60}
+
+    def ask() -> None:
+        statuses.append(httpx.post(f"{url}/v1/completions", json=body, timeout=SOON).status_code)
+
+    asking = [threading.Thread(target=ask) for _ in range(24)]
+    for thread in asking:
+        thread.start()
+    while _in_flight(url) < 12 and not statuses:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    try:
+        while process.poll() is None:
+            late.append(httpx.post(f"{url}/v1/completions", json=body, timeout=SOON).status_code)
+    except httpx.TransportError:
+        pass
+    for thread in asking:
+        thread.join(SOON)
+    assert process.wait(SOON) == 0
+    assert process.stderr is not None
+    lines = process.stderr.read().splitlines()
+    asked = [json.loads(line) for line in lines if line.startswith("{")]
+    assert statuses == [200] * 24
+    assert set(late) <= {200, 503}
+    assert {one["model"] for one in asked if one["path"] == "/v1/completions" and one["status"] == 200} == {"lora-1"}
+    assert not any("w4 w5" in line for line in lines)
+
+
+def _in_flight(url: str) -> int:
+    text = httpx.get(f"{url}/metrics").text
+    return int(
+        float(next(line.split()[1] for line in text.splitlines() if line.startswith("tunedeck_requests_in_flight")))
+    )
+
+
+def test_another_address_without_keys_ends_with_one_line(tmp_path: Path) -> None:
+    process = run("--adapters", str(served.saved_adapters("causal")), "--host", "0.0.0.0")
+    _, told = process.communicate(timeout=SOON)
+    assert process.returncode == 2
+    assert told.count("\n") == 1
+    assert "give --api-key-file" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2GB", 2_000_000_000), ("512MiB", 512 << 20), ("1.5g", 1_500_000_000), ("77", 77)]
+)
+def test_amounts_of_memory_are_read(text: str, expected: int) -> None:
+    assert size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1", "2 tons", "1e9"])
+def test_what_is_no_amount_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no amount of memory"):
+        size(text)

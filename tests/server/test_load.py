@@ -1,0 +1,93 @@
+"""Many clients, mixed adapters, loads, unloads and disconnects meanwhile: no 5xx, no wrong answer, nothing left behind."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+import served
+from test_server import SOON, listening
+
+import tunedeck as td
+
+NAMES = [f"{kind}-{number}" for kind in served.KINDS for number in (1, 2)]
+PROMPTS = [f"w{number} w{number + 1} w{2 * number}" for number in range(5, 13)]
+
+
+def expected_answers(form: str) -> dict[tuple[str, str], Any]:
+    deck = served.base_deck(form)
+    for name in NAMES:
+        deck.load_adapter(served.saved_adapters(form) / name)
+    if form == "classifier":
+        return {(name, text): deck.predict([text], name)[0] for name in NAMES for text in PROMPTS}
+    chats = {text: [{"role": "user", "content": text}] for text in PROMPTS}
+    sampling = td.Sampling(max_tokens=8)
+    return {(name, text): deck.generate([chats[text]], name, sampling)[0] for name in NAMES for text in PROMPTS}
+
+
+@pytest.mark.parametrize("form", ["classifier", "causal"])
+def test_under_load_every_answer_is_the_solo_one_and_nothing_fails(form: str) -> None:
+    expected = expected_answers(form)
+    with listening(form) as (url, service):
+        largest = 0
+        for name in NAMES:
+            lease = service.engine.store.load(name).result(SOON)
+            largest = max(largest, lease.resident.bytes)
+            lease.close()
+            service.engine.store.unload(name)
+        for name in NAMES:  # known again, in memory or not
+            service.engine.store.load(name).result(SOON).close()
+        service.engine.store.max_bytes = 3 * largest
+        counts: Counter[int | str] = Counter()
+
+        def classify(http: httpx.Client, name: str, text: str) -> None:
+            got = http.post("/classify", json={"model": name, "input": text})
+            counts[got.status_code] += 1
+            if got.status_code == 200:
+                assert got.json()["data"][0]["label"] == expected[name, text].label
+                chances = list(expected[name, text].probabilities.values())
+                assert got.json()["data"][0]["probs"] == pytest.approx(chances, abs=1e-5)
+
+        def chat(http: httpx.Client, name: str, text: str) -> None:
+            body = {"model": name, "messages": [{"role": "user", "content": text}], "max_tokens": 8}
+            got = http.post("/v1/chat/completions", json=body)
+            counts[got.status_code] += 1
+            if got.status_code == 200:
+                assert got.json()["choices"][0]["message"]["content"] == expected[name, text]
+
+        def leave(http: httpx.Client, name: str, text: str) -> None:
+            body = {"model": name, "messages": [{"role": "user", "content": text}], "max_tokens": 40, "stream": True}
+            with http.stream("POST", "/v1/chat/completions", json=body) as stream:
+                counts[stream.status_code] += 1
+                next(stream.iter_lines())
+
+        def one_client(seed: int) -> None:
+            chooser = random.Random(seed)
+            with httpx.Client(base_url=url, timeout=SOON) as http:
+                for _ in range(8):
+                    name, text = chooser.choice(NAMES), chooser.choice(PROMPTS)
+                    dice = chooser.random()
+                    if dice < 0.08:
+                        counts["admin"] += http.post("/v1/adapters", json={"name": name}).status_code < 500
+                    elif dice < 0.14:
+                        counts["admin"] += http.delete(f"/v1/adapters/{name}").status_code < 500
+                    elif form == "causal" and dice < 0.25:
+                        leave(http, name, text)
+                    else:
+                        (chat if form == "causal" else classify)(http, name, text)
+
+        with ThreadPoolExecutor(24) as pool:
+            list(pool.map(one_client, range(40)))
+        assert {code for code in counts if isinstance(code, int)} <= {200, 404}
+        assert counts[200] > 150
+        until = time.monotonic() + SOON
+        while service.engine.in_flight:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert not any(one.users for one in service.engine.store.residents())
+        assert service.engine.store.bytes <= service.engine.store.max_bytes

@@ -1,0 +1,245 @@
+"""Classification and embedding: mixed batches, fair turns, bounds, and faults that stay where they are."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import served
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tunedeck as td
+from tunedeck.core.errors import DeadlineError, DrainingError, OverloadedError, UnknownAdapterError
+from tunedeck.serving.batches import BatchWorker
+from tunedeck.serving.deck_backend import batch_backend
+from tunedeck.serving.engine import Engine, Limits
+from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.request import Request
+from tunedeck.serving.store import AdapterStore
+
+NAMES = [None, *(f"{kind}-{number}" for kind in served.KINDS for number in (1, 2))]
+SOON = 20
+
+
+class Echo(served.FakeBackend):
+    """Answers a row with its ids and its key; refuses rows that hold a 13; keeps the batches it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list[str | None]] = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[Any]:
+        self.go.wait(SOON)
+        self.batches.append(list(keys))
+        if any(13 in row for row in rows):
+            raise RuntimeError("unlucky")
+        return [(list(row), key) for row, key in zip(rows, keys, strict=True)]
+
+
+def engine_on(root: Path, backend: Any, limits: Limits) -> Engine:
+    queue = FairQueue()
+    store = AdapterStore(root, backend, max_bytes=10_000_000)
+    return Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits)
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Iterator[tuple[Engine, Echo]]:
+    for name in "abc":
+        served.write_fake_adapter(tmp_path, name)
+    backend = Echo()
+    made = engine_on(tmp_path, backend, Limits(in_flight=40, batch_rows=4, wait_s=0))
+    yield made, backend
+    backend.go.set()
+    made.close()
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + SOON
+    while not holds():
+        assert time.monotonic() < until, "did not happen"
+        time.sleep(0.002)
+
+
+def submit(engine: Engine, adapter: str | None, ids: list[int], timeout_s: float = SOON) -> Request:
+    request = Request(adapter, ids, timeout_s=timeout_s)
+    engine.submit(request)
+    return request
+
+
+def held_up(engine: Engine, backend: Echo) -> Request:
+    """The engine inside a batch that does not end before `backend.go` is set."""
+    backend.go.clear()
+    first = submit(engine, None, [1])
+    eventually(lambda: first.started_s is not None)
+    return first
+
+
+@pytest.mark.parametrize("form", ["classifier", "unpooled"])
+def test_answers_to_many_threads_are_those_of_solo_runs(form: str) -> None:
+    deck, alone = served.base_deck(form), served.base_deck(form)
+    root = served.saved_adapters(form)
+    for name in NAMES[1:]:
+        alone.load_adapter(root / name)
+    engine = engine_on(root, batch_backend(deck), Limits(batch_positions=200))
+    chooser = random.Random(1)
+    asked = [(chooser.choice(NAMES), chooser.choice(served.TEXTS)) for _ in range(120)]
+    with ThreadPoolExecutor(8) as pool:
+        futures = list(pool.map(lambda one: engine.submit(Request(one[0], one[1])), asked))
+    for (name, text), future in zip(asked, futures, strict=True):
+        got = future.result(SOON)
+        if form == "classifier":
+            expected = alone.predict([text], name)[0]
+            assert got.label == expected.label
+            assert got.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+        else:
+            assert torch.allclose(got, alone.embed([text], name)[0], atol=1e-5)
+    assert not any(resident.users for resident in engine.store.residents())
+    engine.close()
+
+
+def test_a_batch_mixes_adapters_and_keeps_to_its_rows(echo: tuple[Engine, Echo]) -> None:
+    engine, backend = echo
+    held_up(engine, backend)
+    requests = [submit(engine, name, [number]) for number, name in enumerate("abcabcab", 20)]
+    eventually(lambda: len(engine.queue) == 8)
+    backend.go.set()
+    for number, request in enumerate(requests, 20):
+        ids, key = request.done.result(SOON)
+        assert ids == [number]
+        assert key.startswith(f"{request.adapter}@")
+    assert [len(batch) for batch in backend.batches] == [1, 4, 4]
+    assert len(set(backend.batches[1])) == 3
+
+
+def test_a_cold_adapter_does_not_wait_for_a_hot_one(echo: tuple[Engine, Echo]) -> None:
+    engine, backend = echo
+    held_up(engine, backend)
+    hot = [submit(engine, "a", [number]) for number in range(20, 50)]
+    eventually(lambda: len(engine.queue) == 30)
+    cold = submit(engine, "b", [99])
+    eventually(lambda: len(engine.queue) == 31)
+    backend.go.set()
+    cold.done.result(SOON)
+    for request in hot:
+        request.done.result(SOON)
+    place = next(place for place, batch in enumerate(backend.batches) if any(key and key[0] == "b" for key in batch))
+    assert place == 1, "the batch after the one that ran"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    waiting=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 60)), min_size=1, max_size=60),
+    rows=st.integers(1, 8),
+)
+def test_no_lane_waits_longer_than_the_number_of_lanes(waiting: list[tuple[str, int]], rows: int) -> None:
+    queue, limits = FairQueue(), Limits(batch_rows=rows, batch_positions=100, wait_s=0)
+    worker = BatchWorker(served.FakeBackend(), queue, limits)  # type: ignore[arg-type]
+    for name, width in waiting:
+        request = Request(name, None)
+        request.width = width
+        queue.put(request)
+    since: dict[str | None, int] = {name: 0 for name, _ in waiting}
+    served_names: list[str | None] = []
+    while len(queue):
+        batch = queue.take(worker._room(), limits.batch_rows)
+        assert batch
+        assert len(batch) == 1 or len(batch) * max(one.width for one in batch) <= 100
+        served_names += [one.adapter for one in batch]
+        for name in since:
+            since[name] = 0 if name in {one.adapter for one in batch} else since[name] + 1
+        left = {name for name in since if sum(n == name for n, _ in waiting) > served_names.count(name)}
+        assert all(since[name] < 6 for name in left)
+    assert sorted(map(str, served_names)) == sorted(name for name, _ in waiting)
+    assert queue.positions == 0
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(echo: tuple[Engine, Echo]) -> None:
+    engine, backend = echo
+    held_up(engine, backend)
+    for number in range(39):
+        submit(engine, None, [number + 20])
+    with pytest.raises(OverloadedError, match="40 requests are waiting; try again in") as refused:
+        submit(engine, None, [1])
+    assert refused.value.retry_after_s >= 1
+    backend.go.set()
+    eventually(lambda: engine.in_flight == 0)
+    submit(engine, None, [1]).done.result(SOON)
+
+
+def test_a_row_that_fails_fails_alone(echo: tuple[Engine, Echo]) -> None:
+    engine, backend = echo
+    held_up(engine, backend)
+    requests = [submit(engine, "a", [number]) for number in (12, 13, 14)]
+    eventually(lambda: len(engine.queue) == 3)
+    backend.go.set()
+    assert requests[0].done.result(SOON)[0] == [12]
+    with pytest.raises(RuntimeError, match="unlucky"):
+        requests[1].done.result(SOON)
+    assert requests[2].done.result(SOON)[0] == [14]
+
+
+def test_cancelled_and_late_requests_are_not_computed(echo: tuple[Engine, Echo]) -> None:
+    engine, backend = echo
+    held_up(engine, backend)
+    cancelled, late = submit(engine, "a", [20]), submit(engine, "b", [21], timeout_s=0.01)
+    cancelled.cancel()
+    time.sleep(0.02)
+    backend.go.set()
+    with pytest.raises(CancelledError):
+        cancelled.done.result(SOON)
+    with pytest.raises(DeadlineError, match=r"no answer within 0\.01 s"):
+        late.done.result(SOON)
+    eventually(lambda: engine.in_flight == 0)
+    assert [key for batch in backend.batches for key in batch] == [None]
+    assert not any(resident.users for resident in engine.store.residents())
+
+
+def test_unknown_adapters_are_refused_and_never_answered_by_the_base(echo: tuple[Engine, Echo]) -> None:
+    engine, _ = echo
+    with pytest.raises(UnknownAdapterError):
+        submit(engine, "nobody", [1])
+    assert engine.in_flight == 0
+
+
+def test_draining_answers_what_is_inside_and_refuses_what_is_new(echo: tuple[Engine, Echo]) -> None:
+    engine, backend = echo
+    first = held_up(engine, backend)
+    second = submit(engine, "a", [20])
+    assert not engine.drain(0.01)
+    with pytest.raises(DrainingError):
+        submit(engine, None, [1])
+    backend.go.set()
+    assert engine.drain(SOON)
+    assert first.done.result(0)[0] == [1]
+    assert second.done.result(0)[0] == [20]
+
+
+def test_an_adapter_whose_answer_is_not_the_stored_one_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    deck = served.base_deck("classifier")
+    deck.load_adapter(served.saved_adapters("classifier") / "lora-1")
+    deck.save("lora-1", tmp_path / "good")
+    deck.save("lora-1", tmp_path / "changed")
+    file = tmp_path / "changed" / "adapter_model.safetensors"
+    save_file({name: tensor * 1.5 for name, tensor in load_file(file).items()}, file)
+    engine = engine_on(tmp_path, batch_backend(served.base_deck("classifier")), Limits())
+    with pytest.raises(td.TunedeckError, match="does not answer its stored probe"):
+        engine.submit(Request("changed", "w4")).result(SOON)
+    assert engine.submit(Request("good", "w4")).result(SOON).label
+    (tmp_path / "plain").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "plain" / name).write_bytes((tmp_path / "good" / name).read_bytes())
+    lease = engine.store.load("plain").result(SOON)
+    assert lease.resident.note == "no stored probe: not tested on load"
+    engine.close()

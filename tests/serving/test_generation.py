@@ -1,0 +1,190 @@
+"""Continuous batching: whoever joins or leaves, whenever, each answer is token for token the one of a solo run."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+
+import pytest
+import served
+import tiny
+
+import tunedeck as td
+from tunedeck.core.errors import ConfigError, DeadlineError
+from tunedeck.serving.engine import Engine, Limits
+from tunedeck.serving.generate_backend import Asked, GenerateBackend
+from tunedeck.serving.generation import Generated, GenerateWorker, GenerationLimits
+from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.request import Request
+from tunedeck.serving.store import AdapterStore
+
+NAMES = [None, *(f"{kind}-{number}" for kind in served.KINDS for number in (1, 2))]
+SOON = 30
+
+
+def solo_deck() -> td.Deck:
+    deck = served.base_deck("causal")
+    for name in NAMES[1:]:
+        deck.load_adapter(served.saved_adapters("causal") / name)
+    return deck
+
+
+def engine_on(deck: td.Deck, limits: GenerationLimits | None = None) -> tuple[Engine, GenerateWorker, GenerateBackend]:
+    backend, queue = GenerateBackend(deck), FairQueue()
+    worker = GenerateWorker(backend, queue, limits or GenerationLimits(prefill_positions=6))
+    store = AdapterStore(served.saved_adapters("causal"), backend, max_bytes=10_000_000)
+    return Engine(store, backend, queue, worker, Limits()), worker, backend
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    made, _, _ = engine_on(served.base_deck("causal"))
+    yield made
+    made.close()
+
+
+def asked(text: str, tokens: int = 10) -> Asked:
+    return Asked([{"role": "user", "content": text}], td.Sampling(max_tokens=tokens))
+
+
+def random_text(chooser: random.Random) -> str:
+    return " ".join(f"w{chooser.randint(4, 119)}" for _ in range(chooser.randint(1, 20)))
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + SOON
+    while not holds():
+        assert time.monotonic() < until, "did not happen"
+        time.sleep(0.002)
+
+
+def test_rows_that_join_at_any_time_say_what_they_say_alone(engine: Engine) -> None:
+    deck, chooser, requests = solo_deck(), random.Random(0), []
+    for number in range(36):
+        name, text, tokens = NAMES[number % len(NAMES)], random_text(chooser), chooser.randint(1, 16)
+        pieces: list[str] = []
+        request = Request(name, asked(text, tokens), on_piece=pieces.append)
+        engine.submit(request)
+        requests.append((request, text, tokens, pieces))
+        time.sleep(chooser.choice([0, 0, 0.002, 0.01]))
+    answers = set()
+    for request, text, tokens, pieces in requests:
+        got = request.done.result(SOON)
+        alone = deck.generate([text], request.adapter, td.Sampling(max_tokens=tokens))[0]
+        assert got.text == alone, request.adapter
+        assert "".join(pieces) == alone
+        assert got.finish == ("length" if got.completion_tokens == tokens else "stop")
+        answers.add(alone)
+    assert len(answers) > 20
+
+
+def test_a_sampled_answer_repeats_by_its_seed_whatever_runs_beside_it(engine: Engine) -> None:
+    sampling = td.Sampling(max_tokens=12, temperature=1.0, top_p=0.9, seed=5)
+    prompt = [{"role": "user", "content": "w4 w5 w6"}]
+    requests = [Request("lora-1", Asked(prompt, sampling)), *(Request(None, asked(f"w{n}")) for n in range(9, 14))]
+    for request in requests:
+        engine.submit(request)
+    alone = solo_deck().generate([prompt], "lora-1", sampling)[0]
+    assert requests[0].done.result(SOON).text == alone
+
+
+def test_virtual_tokens_are_computed_once_for_each_adapter() -> None:
+    engine, _, backend = engine_on(served.base_deck("causal"))
+    seen: list[int] = []
+    embedding = backend.deck.model.get_input_embeddings()
+    handle = embedding.register_forward_pre_hook(
+        lambda _, args: seen.append(int((args[0] >= tiny.VOCAB).sum())), prepend=True
+    )
+    requests = [Request("prompt-1", asked(f"w{number}")) for number in range(5, 11)]
+    for request in requests:
+        engine.submit(request)
+    for request in requests:
+        request.done.result(SOON)
+    handle.remove()
+    probe = 5  # loading asks the adapter its stored probe, virtual tokens and all
+    assert sum(seen) == probe + 5
+    assert backend.prefix_positions == 5
+    engine.store.unload("prompt-1")
+    eventually(lambda: backend.prefix_positions == 0)
+    engine.close()
+
+
+def test_the_key_value_cache_stays_within_its_bytes() -> None:
+    deck = served.base_deck("causal")
+    _, measuring, _ = engine_on(deck)
+    a_position = (1 << 30) // measuring.kv_positions
+    engine, worker, _ = engine_on(deck, GenerationLimits(kv_bytes=a_position * 60, prefill_positions=6))
+    most = 0
+
+    def watch(_: str) -> None:
+        nonlocal most
+        for batch in worker._batches.values():
+            if batch._cache is not None and batch.rows:
+                layer = batch._cache.layers[0]
+                most = max(most, layer.keys.shape[0] * layer.keys.shape[2])
+
+    requests = [Request(None, asked(f"w{number} w{number}", 12), on_piece=watch) for number in range(5, 25)]
+    for request in requests:
+        engine.submit(request)
+    for request in requests:
+        request.done.result(SOON)
+    assert 20 < most <= 60
+    engine.close()
+
+
+def test_a_cancelled_row_leaves_and_the_others_say_what_they_would(engine: Engine) -> None:
+    long = [Request("lora-1", asked("w4 w5", 40), on_piece=lambda _: None) for _ in range(3)]
+    for request in long:
+        engine.submit(request)
+    eventually(lambda: all(request.first_token_s is not None for request in long))
+    long[1].cancel()
+    with pytest.raises(CancelledError):
+        long[1].done.result(SOON)
+    alone = solo_deck().generate(["w4 w5"], "lora-1", td.Sampling(max_tokens=40))[0]
+    assert long[0].done.result(SOON).text == long[2].done.result(SOON).text == alone
+    eventually(lambda: engine.in_flight == 0)
+    assert all(resident.users == 0 for resident in engine.store.residents())
+
+
+def test_an_answer_that_takes_too_long_fails_and_leaves(engine: Engine) -> None:
+    request = Request(None, asked("w4", 50), timeout_s=0.0)
+    engine.submit(request)
+    with pytest.raises(DeadlineError):
+        request.done.result(SOON)
+
+
+def test_a_prompt_without_room_is_refused_and_says_the_limit(engine: Engine) -> None:
+    request = Request("prompt-1", asked(" ".join(["w5"] * 60)))
+    engine.submit(request)
+    with pytest.raises(ConfigError, match="more than the model's 64 positions"):
+        request.done.result(SOON)
+    bad = Request(None, Asked([999], td.Sampling()))
+    engine.submit(bad)
+    with pytest.raises(ConfigError, match="from 0 to 119"):
+        bad.done.result(SOON)
+
+
+def test_a_failing_step_ends_its_rows_and_not_the_engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunedeck.tasks import decode
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "call", broken)
+        request = Request(None, asked("w4"))
+        engine.submit(request)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            request.done.result(SOON)
+    after = Request(None, asked("w4"))
+    engine.submit(after)
+    assert isinstance(after.done.result(SOON), Generated)
+
+
+def test_closing_ends_what_is_under_way(engine: Engine) -> None:
+    request = Request(None, asked("w4", 40))
+    engine.submit(request)
+    assert engine.drain(SOON)
+    assert request.done.result(0).text
