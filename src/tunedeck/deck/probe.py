@@ -21,8 +21,11 @@ _TOLERANCE = {"float32": 2e-3, "bfloat16": 0.1, "float16": 0.02}
 
 
 def take_probe(deck: Deck, name: str) -> Probe | None:
-    """The adapter's answer to a short text; None for a base without a tokenizer or without room for any text."""
-    if deck.tokenizer is None:
+    """The adapter's answer to a short text.
+
+    None for a base without a tokenizer or without room for any text, and for one sharded over processes, which only all of them can run.
+    """
+    if deck.tokenizer is None or any(type(parameter).__name__ == "DTensor" for parameter in deck.model.parameters()):
         return None
     ids = deck.tokenizer(_TEXT)["input_ids"]
     if deck.positions is not None and len(ids) + deck.virtual_tokens(name) > deck.positions:
