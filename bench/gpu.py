@@ -24,7 +24,7 @@ from peft import TaskType, get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from train_generate import Chats
+from train_generate import chat_rows
 from training import RESULTS, clock
 from transformers import AutoConfig, DataCollatorForSeq2Seq, PreTrainedTokenizerFast, Trainer
 from transformers import TrainingArguments as Arguments
@@ -73,7 +73,7 @@ def measure(shape: str, four_bit: bool, device: torch.device, count: int, rounds
     """Median tokens/s and peak memory of both sides for one model."""
     base = random_base(SHAPES[shape], four_bit, device)
     data = conversations(count, SHAPES[shape]["vocab_size"])
-    tokens = sum(len(row["input_ids"]) for row in Chats(base.tokenizer, data).rows)
+    tokens = sum(len(row["input_ids"]) for row in chat_rows(base.tokenizer, data))
     sides = {"tunedeck": lambda: by_tunedeck(base, data), "peft": lambda: by_peft(base, data, four_bit)}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     peaks: dict[str, int] = {}
@@ -162,7 +162,7 @@ def by_peft(base: LoadedBase, data: list[Conversation], four_bit: bool) -> None:
             use_cpu=base.model.device.type == "cpu",
         )  # fmt: skip
         collator = DataCollatorForSeq2Seq(base.tokenizer, pad_to_multiple_of=8)
-        Trainer(model, arguments, train_dataset=Chats(base.tokenizer, data), data_collator=collator).train()
+        Trainer(model, arguments, train_dataset=chat_rows(base.tokenizer, data), data_collator=collator).train()
     model.unload()
     base.model.gradient_checkpointing_disable()
     base.model.requires_grad_(False).eval()

@@ -9,15 +9,14 @@ import argparse
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import torch
 import transformers
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
+from turns import take_turns
 
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
@@ -144,19 +143,6 @@ def registered(many: int, rounds: int) -> dict[str, object]:
 def lora() -> PeftLoraConfig:
     """peft's settings of the same adapter."""
     return PeftLoraConfig(r=8, target_modules=list(TARGETS))
-
-
-def take_turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each side, all of them in every round; the first two warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    with torch.inference_mode():
-        for number in range(rounds + 2):
-            for name, call in sides.items():
-                began = time.perf_counter()
-                call()
-                if number >= 2:
-                    seconds[name].append(time.perf_counter() - began)
-    return {name: median(values) for name, values in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+import transformers
+from transformers import Trainer, TrainingArguments
 
+import tunedeck as td
 from tunedeck.core.measurement import PeakMemory, this_machine
+from tunedeck.data.batches import length_batches
+from tunedeck.tasks.base import Dataset
 
 RESULTS = Path(__file__).parent / "results"
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
@@ -32,6 +39,91 @@ class Trained:
 
 Side = Callable[[int], Trained]
 """Trains from scratch with a seed."""
+Row = dict[str, Any]
+"""A tokenised example as the Trainer wants it."""
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """How peft and the Trainer are set up."""
+
+    model: Row = field(default_factory=dict)
+    """Of from_pretrained."""
+    trainer: Row = field(default_factory=dict)
+    """Of TrainingArguments."""
+    pad_to: int | None = None
+    """What batches are padded to a multiple of."""
+
+
+def options_of(description: str, train_size: int, eval_size: int, rounds: int) -> argparse.Namespace:
+    """The command line of a training benchmark."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--train-size", type=int, default=train_size)
+    parser.add_argument("--eval-size", type=int, default=eval_size)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--peak-of", help="train by this side once and print the peak memory of the process")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return parser.parse_args()
+
+
+def settings_of(batch_size: int, rate: float, seed: int) -> td.TrainingSettings:
+    """This engine's settings, as the Trainer's are by default."""
+    return td.TrainingSettings(
+        epochs=1, batch_size=batch_size, learning_rate=rate, seed=seed, schedule="linear", warmup=0.0, weight_decay=0.0
+    )
+
+
+def trained_by_trainer(
+    model: Any,
+    rows: Callable[[], list[Row]],
+    collator: Any,
+    opponent: Opponent,
+    batch_size: int,
+    rate: float,
+    seed: int,
+) -> tuple[Trainer, float]:
+    """One epoch of a peft model by the Trainer, tokenising included, and the seconds it took."""
+    with tempfile.TemporaryDirectory() as out:
+        arguments = TrainingArguments(
+            out, num_train_epochs=1, per_device_train_batch_size=batch_size, per_device_eval_batch_size=batch_size, learning_rate=rate,
+            seed=seed, use_cpu=True, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, **opponent.trainer,
+        )  # fmt: skip
+        began = time.perf_counter()
+        trainer = Trainer(model, arguments, train_dataset=rows(), data_collator=collator)
+        trainer.train()
+        return trainer, time.perf_counter() - began
+
+
+def one_step(deck: td.Deck, data: Dataset[Any], batch_size: int, rate: float) -> Callable[[], object]:
+    """One step after another of the adapter "a", forward, backward and update, as the engine takes them."""
+    adapter = deck.adapter("a").train()
+    course = deck.task.course(deck, "a", data)  # type: ignore[attr-defined]
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=rate, fused=True)
+    batches = iter(length_batches(course.lengths, batch_size, 0))
+
+    def step() -> None:
+        loss, _ = course.loss(next(batches))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def compete(name: str, unit: str, amount: float, sides: Mapping[str, Side], options: argparse.Namespace,
+            opponents: Mapping[str, Opponent], step: Callable[[], Callable[[], object]], script: str) -> None:  # fmt: skip
+    """Peaks, turns and the share of products, reported; or one side's peak, where `--peak-of` asks for it."""
+    if options.peak_of:
+        print_peak(sides[options.peak_of])
+        return
+    sizes = ["--train-size", str(options.train_size), "--eval-size", str(options.eval_size)]
+    peaks = {side: peak_of(script, side, sizes) for side in sides}
+    found = take_turns(sides, options.rounds)
+    told = {side: {key: str(value) for key, value in asdict(one).items()} for side, one in opponents.items()}
+    facts = {"train_size": options.train_size, "eval_size": options.eval_size, "rounds": options.rounds,
+             "product_share": round(product_share(step()), 3), "opponents": told}  # fmt: skip
+    report(name, unit, amount, found, peaks, facts)
 
 
 def take_turns(sides: Mapping[str, Side], rounds: int) -> dict[str, list[Trained]]:
@@ -60,7 +152,7 @@ def print_peak(side: Side) -> None:
     print(memory.peak_bytes)
 
 
-def product_share(step: Callable[[], object], steps: int = 8) -> float:
+def product_share(step: Callable[[], object], steps: int = 5) -> float:
     """Share of the CPU time of a few steps that is spent in matrix products, 0 to 1."""
     for _ in range(3):
         step()

@@ -1,6 +1,8 @@
-"""What every test starts from: English messages."""
+"""What every test starts from: English messages, and Ctrl-C as a terminal has it."""
 
 from __future__ import annotations
+
+import signal
 
 import pytest
 
@@ -10,3 +12,10 @@ from tunedeck.core.messages import set_language
 @pytest.fixture(autouse=True)
 def _english() -> None:
     set_language("en")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _heeding_ctrl_c() -> None:
+    """A shell's background jobs inherit that it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

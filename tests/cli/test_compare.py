@@ -22,7 +22,7 @@ from tunedeck.cli.comparing.methods import parse_methods
 from tunedeck.cli.comparing.runs import Run
 from tunedeck.core.errors import ConfigError
 from tunedeck.report.result import Price
-from tunedeck.training.run import run_training
+from tunedeck.training.run import run_together
 
 Command = Callable[..., Any]
 
@@ -34,7 +34,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def carry_out(run: Run) -> None:
         made.append(f"{run.candidate.name}/{run.seed}")
-        run_training(run.config, run.folder, tell=lambda text: None, progress=False)
+        run_together([run.config], run.folder, tell=lambda text: None, progress=False)
 
     monkeypatch.setattr(order, "carry_out", carry_out)
     return made

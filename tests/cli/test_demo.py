@@ -12,14 +12,14 @@ import tiny
 from tunedeck.cli import demo
 from tunedeck.cli.comparing import order
 from tunedeck.cli.comparing.runs import Run
-from tunedeck.training.run import run_training
+from tunedeck.training.run import run_together
 
 
 def test_the_demo_trains_four_methods_mixes_them_in_one_batch_and_reports(
     tunedeck: Callable[..., object], words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def carry_out(run: Run) -> None:  # in this process: another command's test runs a real one
-        run_training(run.config, run.folder, tell=lambda text: None, progress=False)
+        run_together([run.config], run.folder, tell=lambda text: None, progress=False)
 
     monkeypatch.setattr(demo, "MODEL", tiny.folder_of("bert", "classifier"))
     monkeypatch.setattr(demo, "DATA", str(words))

@@ -69,7 +69,7 @@ def test_under_load_every_answer_is_the_solo_one_and_nothing_fails(form: str) ->
         def one_client(seed: int) -> None:
             chooser = random.Random(seed)
             with httpx.Client(base_url=url, timeout=SOON) as http:
-                for _ in range(8):
+                for _ in range(12):
                     name, text = chooser.choice(NAMES), chooser.choice(PROMPTS)
                     dice = chooser.random()
                     if dice < 0.08:

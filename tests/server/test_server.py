@@ -177,6 +177,19 @@ def test_malformed_and_huge_bodies_are_refused(classify_server: tuple[str, Servi
     assert "w4 w4" not in got.text
 
 
+def test_a_huge_body_that_does_not_say_its_length_is_refused_and_so_is_one_that_does_not_come() -> None:
+    def pieces(count: int, pause_s: float) -> Iterator[bytes]:
+        for _ in range(count):
+            yield b"w4 " * 100
+            time.sleep(pause_s)
+
+    with listening("classifier", body_bytes=2000, read_s=0.3) as (url, _):
+        assert httpx.post(f"{url}/classify", content=pieces(10, 0)).status_code == 413
+        assert httpx.post(f"{url}/classify", content=pieces(4, 0.2)).status_code == 408
+        body = {"model": "lora-1", "input": "w4"}
+        assert httpx.post(f"{url}/classify", json=body).status_code == 200
+
+
 def test_every_route_but_health_wants_a_key() -> None:
     keys = Keys([record("team", models=["lora-*"]), record("root", admin=True), record("slow", requests_per_minute=2)])
     with listening("classifier", keys) as (url, service):

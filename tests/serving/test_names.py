@@ -13,9 +13,12 @@ from tunedeck.core.errors import UnknownAdapterError
 from tunedeck.serving.names import Root, bytes_in_memory
 
 
+ANGSTROM = "\u212b"  # looks like the letter \u00c5 and is the same to some file systems
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
-    for name in ("law", "team/tax", "runs/one/adapter", "情感", ".hidden", "odd name", "a/b/c/too-deep"):
+    for name in ("law", "team/tax", "runs/one/adapter", "情感", ".hidden", "odd name", "a/b/c/too-deep", ANGSTROM):
         write_fake_adapter(tmp_path / "root", name)
     write_fake_adapter(tmp_path, "outside")
     (tmp_path / "root" / "empty").mkdir()
@@ -63,6 +66,7 @@ def test_a_relative_folder_name_is_an_adapter(root: Root, name: str) -> None:
         "nobody",
         "a/b/c/too-deep",
         "cafe\u0301",
+        ANGSTROM,
         "l" * 5000,
     ],
 )

@@ -24,9 +24,8 @@ def first_position_only(base: LoadedBase) -> Iterator[None]:
         return
 
     def first(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        cut = (output[0] if isinstance(output, tuple) else output)[
-            :, :1
-        ].contiguous()  # else linears copy weights per row
+        hidden = output[0] if isinstance(output, tuple) else output
+        cut = hidden[:, :1].contiguous()  # else the linears copy their weights for every row
         return (cut, *output[1:]) if isinstance(output, tuple) else cut
 
     last = f"{base.prefix}.{spec.layers}.{spec.num_layers - 1}.{spec.first_position_from}"

@@ -97,14 +97,6 @@ def train(
     return run_jobs(deck, jobs, settings, folders, resume=resume, progress=progress, give_up=give_up)
 
 
-def run_training(
-    config: RunConfig, out: Path, tell: Callable[[str], None], resume: bool = False, progress: bool = True
-) -> TrainingRun:
-    """Carry out a run file of one job; see `run_together`."""
-    (run,) = run_together([config], out, tell, resume, progress).values()
-    return run
-
-
 def run_together(
     configs: Sequence[RunConfig], out: Path, tell: Callable[[str], None], resume: bool = False, progress: bool = True
 ) -> dict[str, TrainingRun]:

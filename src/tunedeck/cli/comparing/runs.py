@@ -16,6 +16,7 @@ import yaml
 
 from tunedeck.cli.comparing.methods import Candidate
 from tunedeck.cli.console import tell
+from tunedeck.cli.main import INTERRUPTED
 from tunedeck.core.errors import ConfigError, DataError, TrainingError
 from tunedeck.core.messages import language, say
 from tunedeck.core.storage import write_text
@@ -24,8 +25,6 @@ from tunedeck.training.outcome import ENDED
 
 if TYPE_CHECKING:
     from tunedeck.formats.manifest import Manifest
-
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
