@@ -12,7 +12,6 @@ from served import write_fake_adapter
 from tunedeck.core.errors import UnknownAdapterError
 from tunedeck.serving.names import Root, bytes_in_memory
 
-
 ANGSTROM = "\u212b"  # looks like the letter \u00c5 and is the same to some file systems
 
 
