@@ -19,9 +19,10 @@ from typing import Any
 from tunedeck.core.measurement import this_machine
 from tunedeck.planner.machine import fit_law
 
+GENERATE = "bundled:smollm2-135m-instruct"
 OTHERS = {
     "bundled:all-minilm-l6-v2": [[16, 24], [24, 40], [48, 48], [24, 96]],
-    "bundled:smollm2-135m-instruct": [[6, 24], [12, 32], [6, 80], [12, 64]],
+    GENERATE: [[6, 24], [12, 32], [6, 80], [12, 64]],
 }
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"kind": "lora"},
@@ -32,8 +33,8 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def measured(model: str, method: dict[str, Any], points: list[list[int]] | None) -> list[list[float]]:
-    """Points of a fresh process."""
-    request = json.dumps({"model": model, "method": method, "points": points})
+    """Points of a fresh process; SmolLM2 generates, MiniLM classifies."""
+    request = json.dumps({"model": model, "method": method, "points": points, "generate": model == GENERATE})
     child = subprocess.run(
         [sys.executable, "-m", "tunedeck.training.calibrate", request], capture_output=True, text=True, check=True
     )

@@ -49,7 +49,7 @@ class Stack:
     speed: float = 1.0
     """Rate of its kernels against plain transformers."""
     float32_hidden: bool = False
-    """The residual stream is float32 under a 16-bit base: PEFT's prepare_model_for_kbit_training."""
+    """PEFT's prepare_model_for_kbit_training: embeddings, norms and output layer float32, and with them the residual stream."""
 
 
 TUNEDECK = Stack("tunedeck", full_copies=True, lora_inputs_in_float32=False)
@@ -171,11 +171,14 @@ def memory_parts(setup: Setup) -> MemoryParts:
 
 
 def weights_bytes(setup: Setup) -> float:
-    """b per parameter; with 4 bits the linears in the layers take NF4_BYTES, embeddings, norms and output layer stay at b."""
+    """b per parameter; with 4 bits the linears in the layers take NF4_BYTES, embeddings, norms and output layer stay at b.
+
+    The stack that makes the residual stream float32 makes these float32 too.
+    """
     spec = setup.spec
     total = spec.base_parameters + (spec.lm_head_parameters if setup.generate else spec.head_parameters(setup.labels))
     quantised = linear_parameters(spec) if setup.four_bit else 0
-    return NF4_BYTES * quantised + setup.number_bytes * (total - quantised)
+    return NF4_BYTES * quantised + _hidden_bytes(setup) * (total - quantised)
 
 
 def linear_parameters(spec: ModelSpec) -> int:
@@ -206,9 +209,8 @@ def stored_bytes(setup: Setup) -> float:
     """Activations kept from forward to backward. With checkpointing each layer keeps its input alone: b·h per token."""
     spec = setup.spec
     layers = layers_with_backward(setup)
-    hidden_bytes = 4 if setup.stack.float32_hidden else setup.number_bytes
     if setup.checkpointing:
-        return float(setup.batch_tokens * layers * hidden_bytes * spec.hidden_size)
+        return float(setup.batch_tokens * layers * _hidden_bytes(setup) * spec.hidden_size)
     in_place = not isinstance(setup.method, FullConfig) or setup.method.layers == "head" or not setup.stack.full_copies
     # 16-bit images of full fine-tuning's float32 copies
     cast_copies = 0.0 if in_place or setup.number_bytes == 4 else 2.0 * setup.facts.parameters
@@ -227,10 +229,10 @@ def logits_bytes(setup: Setup) -> float:
     """Peak of the loss: T·(k·V + 20·h) for a language model, nothing worth counting for a classifier's head."""
     if not setup.generate:
         return float(4 * setup.micro_batch * setup.labels * 4)
-    per_logit = (
-        LOGIT_BYTES[setup.loss] if setup.number_bytes == 2 else {"eager": 12, "fused": 8, "chunked": 0}[setup.loss]
+    return float(
+        setup.batch_tokens
+        * (LOGIT_BYTES[setup.loss] * setup.spec.vocab_size + LOSS_HIDDEN_BYTES * setup.spec.hidden_size)
     )
-    return float(setup.batch_tokens * (per_logit * setup.spec.vocab_size + LOSS_HIDDEN_BYTES * setup.spec.hidden_size))
 
 
 def layer_bytes_per_token(setup: Setup) -> float:
@@ -274,6 +276,11 @@ def layers_with_backward(setup: Setup) -> int:
     if isinstance(method, BottleneckConfig):
         return spec.num_layers - min((layer for layer, *_ in method.blocks(spec)), default=spec.num_layers)
     return spec.num_layers
+
+
+def _hidden_bytes(setup: Setup) -> int:
+    """Of one number between the layers."""
+    return 4 if setup.stack.float32_hidden else setup.number_bytes
 
 
 def _trains_everything(setup: Setup) -> bool:

@@ -34,6 +34,7 @@ LADDERS = {
 }
 """(rows, tokens) of the points, in the order of their memory, which a process never quite gives back."""
 STEPS = 5
+PASSES = 3
 LABELS = ("a", "b")
 
 
@@ -52,10 +53,10 @@ def measure(
     dtype = deck.base.dtype
     base_parameters = sum(parameter.numel() for parameter in deck.model.parameters())
     ladder = points or LADDERS[base_parameters < SMALL]
-    first, second = ([_point(deck, task, rows, tokens) for rows, tokens in ladder] for _ in range(2))
+    passes = [[_point(deck, task, rows, tokens) for rows, tokens in ladder] for _ in range(PASSES)]
     measured = [
-        [rows, once.largest_batch_positions // rows, min(once.step_s, again.step_s), once.peak_memory_bytes]
-        for (rows, _), once, again in zip(ladder, first, second, strict=True)
+        [rows, taken[0].largest_batch_positions // rows, min(one.step_s for one in taken), taken[0].peak_memory_bytes]
+        for (rows, _), taken in zip(ladder, zip(*passes, strict=True), strict=True)
     ]
     return {
         "dtype": str(dtype).removeprefix("torch."),
@@ -66,7 +67,7 @@ def measure(
 
 
 def _point(deck: Deck, task: Classify | Generate, rows: int, tokens: int) -> Measurement:
-    """A few real steps; taken twice for each point, because other programs can only make them slower."""
+    """A few real steps; taken again in every pass, because other programs can only make them slower."""
     settings = TrainingSettings(max_steps=STEPS, batch_size=rows, schedule="constant")
     dataset = _conversations(rows * STEPS, tokens) if isinstance(task, Generate) else _texts(rows * STEPS, tokens)
     return train(deck, "calibration", dataset, settings=settings, progress=False).measurement
