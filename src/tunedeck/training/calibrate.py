@@ -34,7 +34,7 @@ LADDERS = {
 }
 """(rows, tokens) of the points, in the order of their memory, which a process never quite gives back."""
 STEPS = 5
-PASSES = 3
+PASSES = {True: 3, False: 2}  # short steps vary more
 LABELS = ("a", "b")
 
 
@@ -52,8 +52,9 @@ def measure(
     deck.add("calibration", config)
     dtype = deck.base.dtype
     base_parameters = sum(parameter.numel() for parameter in deck.model.parameters())
-    ladder = points or LADDERS[base_parameters < SMALL]
-    passes = [[_point(deck, task, rows, tokens) for rows, tokens in ladder] for _ in range(PASSES)]
+    small = base_parameters < SMALL
+    ladder = points or LADDERS[small]
+    passes = [[_point(deck, task, rows, tokens) for rows, tokens in ladder] for _ in range(PASSES[small])]
     measured = [
         [rows, taken[0].largest_batch_positions // rows, min(one.step_s for one in taken), taken[0].peak_memory_bytes]
         for (rows, _), taken in zip(ladder, zip(*passes, strict=True), strict=True)
