@@ -98,8 +98,13 @@ def carry_out(asked: Order) -> tuple[Comparison, Deck]:
 
     try:
         return compare(asked)
-    except KeyboardInterrupt:
-        tell(say("the runs that are finished stay in {path}; the same command goes on from there", path=asked.home))
+    except (KeyboardInterrupt, typer.Exit):
+        tell(
+            say(
+                "the runs stay in {path}, the one under way with its last checkpoint; the same command goes on from there",
+                path=asked.home,
+            )
+        )
         raise
 
 
