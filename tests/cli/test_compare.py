@@ -293,7 +293,7 @@ def test_a_head_alone_is_refused_where_there_is_none(tunedeck: Command, words: P
         "compare", "--model", "any", "--data", words, "--task", "embed", "--methods", "head", "--out", tmp_path
     )
     assert said.code == 2
-    assert "only classification has a head" in said.err
+    assert "head: only classification has a head to train alone; choose another method for embed" in said.err
 
 
 def test_embeddings_are_compared_and_one_seed_has_no_interval(tunedeck: Command, tmp_path: Path, in_process: list[str]) -> None:  # fmt: skip

@@ -65,6 +65,9 @@ class Run:
 
 def planned_runs(values: Mapping[str, Any], candidates: Sequence[Candidate], seeds: Sequence[int], home: Path) -> list[Run]:  # fmt: skip
     """Every entry with every seed; ConfigError where an entry's settings do not fit."""
+    from tunedeck.deck.checks import check_trains
+    from tunedeck.tasks.registry import task_of
+
     found = []
     for candidate in candidates:
         for seed in seeds:
@@ -72,10 +75,9 @@ def planned_runs(values: Mapping[str, Any], candidates: Sequence[Candidate], see
             one = {**values, "method": candidate.method, "training": training, "name": candidate.folder, "out": None}
             try:
                 config = run_config(one)
+                check_trains(config.method_config(), task_of(config.task))
             except ConfigError as error:
                 raise ConfigError(say("{name}: {reason}", name=candidate.name, reason=error)) from error
-            if config.method.get("layers") == "head" and config.task.get("kind", "classify") != "classify":
-                raise ConfigError(say("{name}: only classification has a head to train alone; leave it out", name=candidate.name))  # fmt: skip
             found.append(Run(candidate, seed, config, home / "runs" / candidate.folder / f"seed-{seed}"))
     return found
 
