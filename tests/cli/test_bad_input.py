@@ -147,6 +147,14 @@ def test_layers_that_the_model_lacks(refused: Callable[..., str], model: str, wo
     assert "9" in train(refused, model, words, tmp_path, "--set", "method.layers_to_transform=[0, 9]")
 
 
+@pytest.mark.parametrize("task", ["generate", "embed"])
+def test_a_head_alone_for_a_task_that_has_none(
+    task: str, refused: Callable[..., str], words: Path, tmp_path: Path
+) -> None:
+    said = refused("train", "--model", "any", "--data", words, "--task", task, "--method", "head", "--out", tmp_path / "r")  # fmt: skip
+    assert f"only classification has a head to train alone; choose another method for {task}" in said
+
+
 def test_an_unknown_key_names_the_nearest(refused: Callable[..., str], words: Path, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(
         f"model: m\ndata: {{train: {words}}}\ntraning: {{epochs: 2}}\n", encoding="utf-8"

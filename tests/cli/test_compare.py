@@ -184,33 +184,57 @@ def test_other_settings_or_other_data_in_the_folder_are_refused(
     assert in_process == ["head/0"]
 
 
-def test_killed_in_the_middle_it_keeps_what_is_finished_and_makes_the_rest_anew(
-    tunedeck: Command, words: Path, tmp_path: Path, in_process: list[str]
-) -> None:
-    asked = [
-        "compare", "--model", tiny.folder_of("bert", "classifier"), "--data", str(words), "--methods", "head,lora",
-        "--max-steps", "150", "--set", "training.eval_every=5", "--out", str(tmp_path / "c"),
-    ]  # fmt: skip
+def stopped_after_a_checkpoint(asked: list[str], run: Path, how: signal.Signals, everyone: bool) -> tuple[int, str]:
+    """A real comparison that gets a signal once a run has written a checkpoint: it alone, or its child, too, as at a terminal."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tunedeck", *asked],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    runs = tmp_path / "c" / "runs"
-    deadline = time.monotonic() + 120
-    events = runs / "lora" / "seed-0" / "events.jsonl"
-    while not (events.exists() and '"step"' in events.read_text()) and time.monotonic() < deadline:
+    deadline, events = time.monotonic() + 120, run / "events.jsonl"
+    while not (events.exists() and '"checkpoint"' in events.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    finished = (runs / "head" / "seed-0" / "metrics.json").stat().st_mtime_ns
-    assert not (runs / "lora" / "seed-0" / "metrics.json").exists()
-    said = tunedeck(*asked)
-    assert said.code == 0, said.err
-    assert in_process == ["lora/0"]
-    assert (runs / "head" / "seed-0" / "metrics.json").stat().st_mtime_ns == finished
-    assert [row["runs"][0]["steps"] for row in result_of(tmp_path / "c")["rows"]] == [150, 150]
+    (os.killpg if everyone else os.kill)(process.pid, how)
+    _, said = process.communicate()
+    assert (
+        not (run / "metrics.json").exists() or json.loads((run / "metrics.json").read_text())["stopped"] != "finished"
+    )
+    return process.returncode, said
+
+
+def curve(run: Path) -> list[dict[str, Any]]:
+    """Every step and evaluation, without the time."""
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{**event, "at_s": 0} for event in events if event["event"] in ("step", "eval")]
+
+
+@pytest.mark.parametrize(
+    ("how", "everyone", "code"),
+    [(signal.SIGKILL, True, -9), (signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)],
+    ids=["killed", "Ctrl-C", "terminated alone"],
+)
+def test_a_run_that_was_broken_off_goes_on_to_the_end_it_would_have_had(
+    how: signal.Signals, everyone: bool, code: int, tunedeck: Command, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other numbers of threads round otherwise
+    asked = [
+        "compare", "--model", tiny.folder_of("bert", "classifier"), "--data", str(words), "--methods", "lora", "--max-steps", "150",
+        "--dtype", "float32", "--set", "training.eval_every=40", "--set", "training.checkpoint_every=7", "--out", str(tmp_path / "c"),
+    ]  # fmt: skip
+    run = tmp_path / "c" / "runs" / "lora" / "seed-0"
+    left, said = stopped_after_a_checkpoint(asked, run, how, everyone)
+    assert left == code
+    assert ("the same command goes on from there" in said) is (how is not signal.SIGKILL)
+    again = tunedeck(*asked)
+    assert again.code == 0, again.err
+    assert f"$ tunedeck train --resume {run}" in again.err
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events if event["event"] in ("start", "resume", "end")] == ["start", "resume", "end"]  # fmt: skip
+    assert next(event["step"] for event in events if event["event"] == "resume") >= 7
+    assert tunedeck("train", run.with_suffix(".yaml"), "--out", tmp_path / "alone").code == 0
+    assert curve(run) == curve(tmp_path / "alone")
 
 
 def test_a_search_tries_settings_on_part_of_the_training_examples_and_goes_on(
@@ -269,7 +293,7 @@ def test_a_head_alone_is_refused_where_there_is_none(tunedeck: Command, words: P
         "compare", "--model", "any", "--data", words, "--task", "embed", "--methods", "head", "--out", tmp_path
     )
     assert said.code == 2
-    assert "only classification has a head" in said.err
+    assert "head: only classification has a head to train alone; choose another method for embed" in said.err
 
 
 def test_embeddings_are_compared_and_one_seed_has_no_interval(tunedeck: Command, tmp_path: Path, in_process: list[str]) -> None:  # fmt: skip

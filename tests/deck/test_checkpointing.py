@@ -52,14 +52,36 @@ def test_the_gradients_of_a_mixed_batch_stay_the_same_and_less_is_kept(model_typ
     assert not any("forward" in vars(module) for module in deck.model.modules())
 
 
-def test_full_fine_tuning_is_refused() -> None:
-    deck = tiny.deck_of("bert")
+@pytest.mark.parametrize(("model_type", "form"), [("bert", "classifier"), ("llama", "causal"), ("gpt2", "causal")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layers", [True, 1])
+def test_full_fine_tunings_gradients_stay_the_same_and_less_is_kept(
+    model_type: str, form: str, dtype: str, layers: bool | int
+) -> None:
+    deck = tiny.deck_of(model_type, form, dtype=dtype)
     deck.add("a", td.FullConfig())
-    with (
-        pytest.raises(ConfigError, match="not with full"),
-        checkpointed(deck.base, deck.router, deck.adapter("a"), True),
-    ):
-        pass
+    tiny.stir(deck, "a", amount=0.3)  # far from the base's own weights, which the second pass must not take
+    ids = torch.randint(4, tiny.VOCAB, (3, 7), generator=torch.Generator().manual_seed(0))
+    parameters = list(deck.adapter("a").parameters())
+    own = [id(parameter) for parameter in deck.model.parameters()]
+    kept: list[int] = []
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        plain = loss_of(deck, ids, ["a"] * 3)
+    wanted, plainly_kept = torch.autograd.grad(plain, parameters, allow_unused=True), sum(kept)
+    kept.clear()
+    with checkpointed(deck.base, deck.router, deck.adapter("a"), layers):
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = loss_of(deck, ids, ["a"] * 3)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    assert torch.equal(loss, plain)
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+    assert sum(kept) < plainly_kept
+    assert [id(parameter) for parameter in deck.model.parameters()] == own
 
 
 def test_an_unknown_architecture_is_refused() -> None:

@@ -229,3 +229,24 @@ def test_logits_that_a_model_caps_or_an_adapter_changes_are_not_taken_for_a_prod
     capped.tokenizer.eos_token = "[SEP]"
     encoded = [[encode_conversation(capped.tokenizer, one)] for one in chats(2)]
     assert not output_is_a_product(capped, None, pack(capped, None, encoded))
+
+
+def test_a_deck_without_a_head_has_no_head_to_train() -> None:
+    with pytest.raises(ConfigError, match="only classification has a head to train alone"):
+        tiny.deck_of("llama", "causal").add("h", td.FullConfig("head"))
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_tokenizer_without_an_end_token_teaches_answers_without_one(packing: bool) -> None:
+    deck = tiny.deck_of("llama", "causal")
+    deck.tokenizer = tiny.tiny_tokenizer("llama")
+    assert deck.tokenizer.eos_token_id is None
+    deck.add("a", td.LoraConfig())
+    data = dataset(chats(8), chats(4, seed=1))
+    settings = td.TrainingSettings(max_steps=2, batch_size=4)
+    with pytest.warns(UserWarning, match="the tokenizer has no end token"):
+        course = GenerateCourse(deck, "a", td.Generate(packing=packing), data)
+    assert course.weight(range(len(course.lengths))) == len(data.train)  # each answer is one word
+    with pytest.warns(UserWarning, match="the tokenizer has no end token"):
+        assert td.train(deck, "a", data, settings=settings, progress=False).metrics["loss"] > 0
+    assert deck.generate(["w10 w11"], "a", td.Sampling(max_tokens=3))

@@ -131,6 +131,30 @@ def test_a_signal_during_an_evaluation_breaks_it_off_and_the_resumed_run_makes_i
     assert left_behind(tmp_path / "twice") == left_behind(tmp_path / "alone")
 
 
+def test_a_second_sigterm_lets_the_step_be_finished_and_a_second_ctrl_c_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stop, saved in ((signal.SIGTERM, True), (signal.SIGINT, False)):
+        with monkeypatch.context() as patch:
+            at_loss(patch, 9, lambda stop=stop: [signal.raise_signal(stop), signal.raise_signal(stop)])
+            go(tmp_path / stop.name)
+        assert (tmp_path / stop.name / "checkpoints" / "step-00000005").exists() is saved
+
+
+def test_a_run_under_way_is_left_to_its_process(tmp_path: Path) -> None:
+    go(tmp_path)
+    script = f"import sys\nfrom pathlib import Path\nfrom tunedeck.training.lock import locked\nwith locked(Path({str(tmp_path)!r})):\n    print()\n    sys.stdout.flush(); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        before = (tmp_path / "events.jsonl").read_bytes()
+        with pytest.raises(TrainingError, match="is under way in another process"):
+            go(tmp_path)
+        assert (tmp_path / "events.jsonl").read_bytes() == before
+        other.communicate()
+    assert go(tmp_path).stopped == "finished"
+
+
 def test_killed_runs_end_as_one_left_alone() -> None:
     script = Path(__file__).with_name("kill_many.py")
     said = subprocess.run([sys.executable, script, "--times", "4"], capture_output=True, text=True, check=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunedeck.cli import run_flags
-from tunedeck.cli.console import print_json, print_table, tell
+from tunedeck.cli.console import print_json, print_tables, tell
 from tunedeck.core.messages import say
 
 if TYPE_CHECKING:
@@ -98,8 +98,13 @@ def carry_out(asked: Order) -> tuple[Comparison, Deck]:
 
     try:
         return compare(asked)
-    except KeyboardInterrupt:
-        tell(say("the runs that are finished stay in {path}; the same command goes on from there", path=asked.home))
+    except (KeyboardInterrupt, typer.Exit):
+        tell(
+            say(
+                "the runs stay in {path}, the one under way with its last checkpoint; the same command goes on from there",
+                path=asked.home,
+            )
+        )
         raise
 
 
@@ -116,7 +121,7 @@ def written(comparison: Comparison, home: Path, more: dict[str, Any]) -> dict[st
 
 
 def show(comparison: Comparison, home: Path) -> None:
-    """The tables and the recommendation, and where the report is."""
+    """The tables, one below the other where the terminal is narrow, the recommendation, and where the report is."""
     from tunedeck.cli.plan_output import is_wide
     from tunedeck.report.recommend import recommend
     from tunedeck.report.table import blocks
@@ -125,7 +130,7 @@ def show(comparison: Comparison, home: Path) -> None:
     for entries, groups in blocks(comparison):
         every = [row for group in groups for row in group.rows]
         rows = [[row.label, *row.cells] for row in every if is_wide() or not row.label.startswith("  ")]
-        print_table(title(comparison), ["", *(entry.name for entry in entries)], rows)
+        print_tables(title(comparison), ["", *(entry.name for entry in entries)], rows)
     found = recommend(comparison)
     tell(found.text)
     if found.warning:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -36,3 +37,19 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     Console(highlight=False).print(table)
+
+
+def print_tables(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The same with the first column before every part of the others, in as many tables as the terminal's width asks for."""
+    widths = [max(cell_len(text) for text in cells) for cells in zip(*rows, strict=True)]
+    names = [name if cell_len(name) <= width else name.replace(" ", "\n") for name, width in zip(columns, widths, strict=True)]  # fmt: skip
+    widths = [max(width, *map(cell_len, name.split("\n"))) + 3 for name, width in zip(names, widths, strict=True)]
+    room = Console().width - widths[0] - 1
+    parts: list[list[int]] = [[]]
+    for column in range(1, len(columns)):
+        if parts[-1] and sum(widths[one] for one in [*parts[-1], column]) > room:
+            parts.append([])
+        parts[-1].append(column)
+    for part in parts:
+        chosen = [0, *part]
+        print_table(title if part is parts[0] else "", [names[one] for one in chosen], [[row[one] for one in chosen] for row in rows])  # fmt: skip

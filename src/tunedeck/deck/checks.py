@@ -7,13 +7,21 @@ from typing import Any, cast
 
 from torch import nn
 
-from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError
+from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError
 from tunedeck.core.messages import listing, say
 from tunedeck.deck.heads import last_linear
 from tunedeck.deck.task import Task
 from tunedeck.formats.manifest import Manifest
 from tunedeck.formats.stored import StoredAdapter
+from tunedeck.methods.base import MethodConfig
+from tunedeck.methods.full.config import FullConfig
 from tunedeck.models.load import LoadedBase
+
+
+def check_trains(config: MethodConfig, task: Task) -> None:
+    """Raise ConfigError for a head alone where the task has none: nothing would train."""
+    if isinstance(config, FullConfig) and config.layers == "head" and not task.has_head:
+        raise ConfigError(say("only classification has a head to train alone; choose another method for {task}", task=task.kind))  # fmt: skip
 
 
 def check_manifest(folder: Path, manifest: Manifest, base: LoadedBase, task: Task, *, any_base: bool) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from tunedeck.core.errors import AdapterError, ConfigError, UnknownAdapterError
 from tunedeck.core.messages import listing, nearest, say
 from tunedeck.deck.adapter import Adapter
+from tunedeck.deck.checks import check_trains
 from tunedeck.deck.forward import Inputs, answer_name, call_model, position_limit, run_segments, with_answer
 from tunedeck.deck.heads import head_paths, new_head
 from tunedeck.deck.loading import adapter_from_folder
@@ -106,6 +107,7 @@ class Deck:
         """
         task = self.task if labels is None else self.task.with_labels(labels)
         self._check_name(name)
+        check_trains(config, task)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             own = head_paths(self.base) if task.has_head else ()

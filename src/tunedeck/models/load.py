@@ -209,11 +209,12 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _settle_padding(model: Any, tokenizer: Any) -> None:
-    """A padding token for tokenizers without one: the end token, as is usual for decoders."""
+    """A padding token for tokenizers without one: the end token, as is usual for decoders; token 0 where there is none."""
     if tokenizer is not None and tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id if tokenizer is not None else 0
+        own = None if tokenizer is None else tokenizer.pad_token_id
+        model.config.pad_token_id = 0 if own is None else own
 
 
 def _spec(model: Any) -> ModelSpec | None:

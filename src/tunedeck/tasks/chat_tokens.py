@@ -26,7 +26,10 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
 
 def encode_conversation(tokenizer: Any, conversation: Conversation) -> Encoded:
-    """A whole conversation; the assistant's turns are learnt, the end token after each included, and nothing else."""
+    """A whole conversation; the assistant's turns are learnt, the end token after each included, and nothing else.
+
+    A tokenizer without an end token gives answers without one.
+    """
     ids: list[int] = []
     learnt: list[bool] = []
     for index, message in enumerate(conversation.messages):
@@ -58,15 +61,13 @@ def fit(encoded: Encoded, max_length: int) -> Encoded | None:
 
 
 def _answered(tokenizer: Any, messages: Sequence[Message], asked: list[int]) -> list[int]:
-    if tokenizer.chat_template is None:
-        answer = tokenizer(messages[-1].content, add_special_tokens=False)["input_ids"]
-        return [*asked, *answer, tokenizer.eos_token_id]
-    whole = _templated(tokenizer, messages, answer_next=False)
-    if whole[: len(asked)] == asked:
-        return whole
-    # A template that writes finished answers in another way than it asks for them: the answer after the question asked.
+    if tokenizer.chat_template is not None:
+        whole = _templated(tokenizer, messages, answer_next=False)
+        if whole[: len(asked)] == asked:
+            return whole
+    # Without a template, or with one that writes finished answers in another way than it asks for them.
     answer = tokenizer(messages[-1].content, add_special_tokens=False)["input_ids"]
-    return [*asked, *answer, tokenizer.eos_token_id]
+    return [*asked, *answer, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])]
 
 
 def _learnt(answer: list[int], end: int | None) -> list[bool]:

@@ -165,6 +165,8 @@ class GenerateCourse:
         if self._limit < 4:
             raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
         train = [encoded for _, encoded in self._fitting(task, dataset.train)]
+        if deck.tokenizer.chat_template is None and deck.tokenizer.eos_token_id is None:
+            warnings.warn(say("the tokenizer has no end token: answers are learnt without one, and may not end by themselves"), stacklevel=2)  # fmt: skip
         self._evaluation = self._fitting(task, dataset.evaluation)
         self._rows: list[list[Encoded]] = pack_rows(train, self._limit) if task.packing else [[one] for one in train]
         self.lengths: Sequence[int] = [sum(len(one.ids) for one in row) for row in self._rows]

@@ -21,6 +21,7 @@ from tunedeck.training.config import TrainingSettings
 from tunedeck.training.distributed import is_sharded, joined, shard_base
 from tunedeck.training.events import EventLog
 from tunedeck.training.figure import draw
+from tunedeck.training.lock import locked
 from tunedeck.training.loop import GiveUp, Loop
 from tunedeck.training.outcome import ENDED
 from tunedeck.training.progress import Lane, Progress
@@ -103,6 +104,8 @@ def _loop(
         shard_base(deck, name, accelerator)
     checkpoints, saved, events = None, None, None
     if folder is not None:
+        if accelerator.is_main_process:
+            stack.enter_context(locked(folder))
         events = folder / EVENTS if accelerator.is_main_process else None
         run = identity(deck, name, dataset, settings, accelerator.num_processes)
         checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints, run)

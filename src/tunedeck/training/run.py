@@ -12,6 +12,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.core.process import process_rank
 from tunedeck.core.storage import write_text
+from tunedeck.deck.checks import check_trains
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import TrainableTask
 from tunedeck.tasks.registry import task_of
@@ -111,6 +112,8 @@ def run_together(
     if resume and not several:
         check_unfinished(out)
     task = task_of(first.task)
+    for config in configs:
+        check_trains(config.method_config(), task)
     datasets = [task.read(config.data) for config in configs]
     if not several and datasets[0].labels is not None:
         task = cast(TrainableTask, task.with_labels(datasets[0].labels))

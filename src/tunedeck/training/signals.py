@@ -12,7 +12,9 @@ from typing import Any, final
 
 @final
 class StopSignals:
-    """While the block runs, the first signal is kept in `seen`; a second one raises KeyboardInterrupt at once.
+    """While the block runs, the first signal is kept in `seen`; a second Ctrl-C raises KeyboardInterrupt at once.
+
+    A second SIGTERM does not: a batch system sends one to every process, and so does a parent that passes on its own.
 
     Outside the main thread, where Python allows no handlers, signals do what they always do.
     """
@@ -20,6 +22,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.seen: signal.Signals | None = None
         self._at_once = False
+        self._interrupts = 0
         self._before: dict[signal.Signals, Any] = {}
 
     @property
@@ -50,6 +53,7 @@ class StopSignals:
             signal.signal(one, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        again, self.seen = self.seen is not None, signal.Signals(number)
-        if again or self._at_once:
+        self.seen = self.seen or signal.Signals(number)
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1 or self._at_once:
             raise KeyboardInterrupt

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import typer
 import yaml
 
 from tunedeck.cli.comparing.methods import Candidate
 from tunedeck.cli.console import tell
-from tunedeck.cli.main import INTERRUPTED
+from tunedeck.cli.main import INTERRUPTED, TERMINATED
 from tunedeck.core.errors import ConfigError, DataError, TrainingError
 from tunedeck.core.messages import language, say
 from tunedeck.core.storage import write_text
 from tunedeck.training.config import RunConfig, run_config
 from tunedeck.training.outcome import ENDED
+
+CONFIG = "config.yaml"
+STOPPED_BY = {
+    INTERRUPTED: signal.SIGINT, -signal.SIGINT: signal.SIGINT, TERMINATED: signal.SIGTERM, -signal.SIGTERM: signal.SIGTERM,
+}  # fmt: skip
+"""Exit codes of a run that a signal stopped."""
 
 if TYPE_CHECKING:
     from tunedeck.formats.manifest import Manifest
@@ -57,6 +65,9 @@ class Run:
 
 def planned_runs(values: Mapping[str, Any], candidates: Sequence[Candidate], seeds: Sequence[int], home: Path) -> list[Run]:  # fmt: skip
     """Every entry with every seed; ConfigError where an entry's settings do not fit."""
+    from tunedeck.deck.checks import check_trains
+    from tunedeck.tasks.registry import task_of
+
     found = []
     for candidate in candidates:
         for seed in seeds:
@@ -64,10 +75,9 @@ def planned_runs(values: Mapping[str, Any], candidates: Sequence[Candidate], see
             one = {**values, "method": candidate.method, "training": training, "name": candidate.folder, "out": None}
             try:
                 config = run_config(one)
+                check_trains(config.method_config(), task_of(config.task))
             except ConfigError as error:
                 raise ConfigError(say("{name}: {reason}", name=candidate.name, reason=error)) from error
-            if config.method.get("layers") == "head" and config.task.get("kind", "classify") != "classify":
-                raise ConfigError(say("{name}: only classification has a head to train alone; leave it out", name=candidate.name))  # fmt: skip
             found.append(Run(candidate, seed, config, home / "runs" / candidate.folder / f"seed-{seed}"))
     return found
 
@@ -77,7 +87,7 @@ def is_finished(run: Run, data_sha256: str) -> bool:
 
     Raises ConfigError where a run of other settings lies there, and DataError where it had other data.
     """
-    stored = run.folder / "config.yaml"
+    stored = run.folder / CONFIG
     if not stored.exists():
         return False
     before = {**yaml.safe_load(stored.read_text(encoding="utf-8")), "out": None}  # the folder may have moved
@@ -115,18 +125,46 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], group: str =
 
 
 def carry_out(run: Run) -> None:
-    """Train in a process of its own, so that its memory is measured alone; what a broken attempt left is thrown away.
+    """Train in a process of its own, so that its memory is measured alone; a run that was broken off goes on from its last checkpoint.
 
-    Raises TrainingError when the process fails, KeyboardInterrupt when it was interrupted.
+    Raises TrainingError when the process fails, KeyboardInterrupt when it was interrupted, typer.Exit after SIGTERM.
     """
-    shutil.rmtree(run.folder, ignore_errors=True)
-    run_file = run.folder.with_suffix(".yaml")
-    write_text(run_file, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-    arguments = ["train", str(run_file), "--out", str(run.folder)]
+    if (run.folder / CONFIG).exists():
+        arguments = ["train", "--resume", str(run.folder)]
+    else:
+        run_file = run.folder.with_suffix(".yaml")
+        write_text(run_file, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        arguments = ["train", str(run_file), "--out", str(run.folder)]
     tell("$ tunedeck " + shlex.join(arguments))
-    command = [sys.executable, "-m", "tunedeck", "--lang", language(), *arguments]
-    code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
-    if code == INTERRUPTED:
+    code, asked = _watched([sys.executable, "-m", "tunedeck", "--lang", language(), *arguments])
+    stopped = asked or STOPPED_BY.get(code)
+    if stopped is signal.SIGTERM:
+        raise typer.Exit(TERMINATED)
+    if stopped is signal.SIGINT:
         raise KeyboardInterrupt
     if code:
         raise TrainingError(say("the command above ended with code {code}", code=code))
+
+
+def _watched(command: Sequence[str]) -> tuple[int, signal.Signals | None]:
+    """A command's exit code, and the first signal that asked this process to stop meanwhile.
+
+    The command is asked to stop by SIGTERM and waited for: a second SIGINT beside the terminal's own would break off its last step.
+    """
+    asked: list[signal.Signals] = []
+    started: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        asked.append(signal.Signals(number))
+        for process in started:
+            process.terminate()
+
+    before = {one: signal.signal(one, pass_on) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        if asked:
+            started[0].terminate()
+        return started[0].wait(), asked[0] if asked else None
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
