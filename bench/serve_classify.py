@@ -1,6 +1,7 @@
 """Classification: one row for each of 32 adapters of three kinds beside the bare base and beside peft; few registered beside many.
 
-The sides take turns in one process; medians and ratios are printed and written to bench/results/serve_classify.json.
+The sides take turns in one process; medians and ratios are printed and written to bench/results/serve_classify.json. Opponents answer
+32 LoRA rows, for peft has no bottleneck adapters and no virtual tokens in such a batch.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -104,40 +106,43 @@ def mixed(size: str, length: int, adapters: int, rounds: int) -> dict[str, objec
 
 
 def registered(many: int, rounds: int) -> dict[str, object]:
-    """The engine's requests a second to 16 adapters, with 16 and with `many` in memory."""
+    """The engine's requests a second to one adapter, alone in memory and among `many`; an engine and a base for each."""
+    counts = (1, many)
     with tempfile.TemporaryDirectory() as folder:
-        base, root = Path(folder) / "base", Path(folder) / "adapters"
-        deck = random_base("minilm", str(base))
-        deck.add("one", KINDS["lora"])
-        deck.save("one", root / "a0")
-        deck.remove("one")
-        for number in range(1, many):
-            shutil.copytree(root / "a0", root / f"a{number}")
-        backend, queue, limits = ClassifyBackend(deck), FairQueue(), Limits()
-        backend.encode = lambda content, key: content  # type: ignore[method-assign] - token ids, for there is no tokenizer
-        store = AdapterStore(root, backend, 1 << 40)
-        engine = Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits)
+        root = Path(folder) / "adapters"
+        engines = {count: engine_with(count, random_base("minilm", f"{folder}/base"), root) for count in counts}
         ids = torch.randint(100, 30000, (32,)).tolist()
 
-        def ask() -> None:
-            requests = [Request(f"a{number % 16}", ids) for number in range(256)]
+        def ask(engine: Engine) -> None:
+            requests = [Request("a0", ids) for _ in range(256)]
             for request in requests:
                 engine.submit(request)
             for request in requests:
                 request.done.result()
 
-        few = take_turns({"few": ask}, rounds)["few"]
-        for number in range(many):
-            store.acquire(f"a{number}").result().close()
-        lots = take_turns({"lots": ask}, rounds)["lots"]
-        engine.close()
-    row: dict[str, object] = {
-        "16 in memory, requests/s": round(256 / few, 1),
-        f"{many} in memory, requests/s": round(256 / lots, 1),
-        "many / few": round(few / lots, 3),
-    }
+        taken = take_turns({f"{count}": partial(ask, engine) for count, engine in engines.items()}, rounds)
+        for engine in engines.values():
+            engine.close()
+    row: dict[str, object] = {f"{n} in memory, requests/s": round(256 / taken[f"{n}"], 1) for n in counts}
+    row[f"{many} / 1"] = round(taken["1"] / taken[f"{many}"], 3)
     print(json.dumps(row, indent=2))
     return row
+
+
+def engine_with(count: int, deck: td.Deck, root: Path) -> Engine:
+    """An engine with that many adapters in memory, a0 to a<count - 1>."""
+    if not root.exists():
+        deck.add("one", KINDS["lora"])
+        deck.save("one", root / "a0")
+        deck.remove("one")
+    for number in range(1, count):
+        shutil.copytree(root / "a0", root / f"a{number}")
+    backend, queue, limits = ClassifyBackend(deck), FairQueue(), Limits()
+    backend.encode = lambda content, key: content  # type: ignore[method-assign] - token ids, for there is no tokenizer
+    store = AdapterStore(root, backend, 1 << 40)
+    for number in range(count):
+        store.acquire(f"a{number}").result().close()
+    return Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits)
 
 
 def lora() -> PeftLoraConfig:

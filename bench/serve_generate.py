@@ -1,4 +1,4 @@
-"""Continuous batching: 16 streams beside one, mixed adapters beside the bare base, and transformers' own `generate`.
+"""Continuous batching: 16 streams beside one, mixed adapters beside the bare base, transformers' own `generate` and `generate_batch`.
 
 The sides take turns in one process; medians and ratios are printed and written to bench/results/serve_generate.json.
 """
@@ -6,6 +6,7 @@ The sides take turns in one process; medians and ratios are printed and written 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import tempfile
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import torch
+import transformers
 
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
@@ -44,6 +46,7 @@ def main() -> None:
     deck = td.Deck.load(arguments.model, td.Generate(), dtype=arguments.dtype)
     deck.model.generation_config.eos_token_id = None  # every answer has all its tokens
     deck.tokenizer.eos_token = None
+    bare = copy.deepcopy(deck.model)
     prompts = [[{"role": "user", "content": QUESTION.format(number=n)}] for n in range(arguments.streams)]
     with tempfile.TemporaryDirectory() as folder:
         names = save_adapters(deck, Path(folder), arguments.streams)
@@ -69,20 +72,29 @@ def main() -> None:
 
             return run
 
-        sides = {
+        row: dict[str, object] = {}
+        sides: dict[str, Callable[[], int]] = {
             "one stream": streams([None]),
             "streams, bare base": streams([None] * arguments.streams),
             "streams, mixed adapters": streams([*names], keep=True),
             "transformers generate": plain_generate(deck, prompts, arguments.tokens),
         }
+        batching = continuous(bare, [deck.task.prompt_ids(deck, prompt) for prompt in prompts], arguments.tokens)  # type: ignore[attr-defined]
+        try:
+            batching()
+            sides["transformers generate_batch"] = batching
+        except Exception as error:
+            row["transformers generate_batch fails"] = f"{type(error).__name__}: {error}"
         rates = take_turns(sides, arguments.rounds)
         engine.close()
-    row: dict[str, object] = {f"{name}, tokens/s": round(rate, 1) for name, rate in rates.items()}
+    row |= {f"{name}, tokens/s": round(rate, 1) for name, rate in rates.items()}
     row |= {
         "streams / one": round(rates["streams, bare base"] / rates["one stream"], 2),
         "mixed / bare base": round(rates["streams, mixed adapters"] / rates["streams, bare base"], 2),
-        "streams / transformers generate": round(rates["streams, bare base"] / rates["transformers generate"], 2),
     }
+    for name in ("transformers generate", "transformers generate_batch"):
+        if name in rates:
+            row[f"streams / {name}"] = round(rates["streams, bare base"] / rates[name], 2)
     for name, values in first.items():
         cuts = quantiles(values, n=20)
         row[f"{name} ms, p50 p95"] = [round(1000 * cuts[9], 1), round(1000 * cuts[18], 1)]
@@ -119,6 +131,21 @@ def plain_generate(deck: td.Deck, prompts: list[list[dict[str, str]]], tokens: i
                 input_ids=ids, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False
             )
         return len(rows) * tokens
+
+    return run
+
+
+def continuous(model: transformers.PreTrainedModel, rows: list[list[int]], tokens: int) -> Callable[[], int]:
+    """transformers' own continuous batching of the same prompts."""
+    greedy = transformers.GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
+
+    def run() -> int:
+        answers = model.generate_batch(rows, generation_config=greedy)
+        failed = [answer.error for answer in answers.values() if answer.error]
+        said = sum(len(answer.generated_tokens) for answer in answers.values())
+        if failed or said != len(rows) * tokens:
+            raise RuntimeError(failed[0] if failed else f"{said} tokens instead of {len(rows) * tokens}")
+        return said
 
     return run
 

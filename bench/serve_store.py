@@ -1,4 +1,4 @@
-"""The adapter store: selecting and loading beside many loaded, whether a running batch is held up, and memory under churn.
+"""The adapter store: selecting and loading beside many loaded, their memory, whether a batch is held up, and memory under churn.
 
 Printed and written to bench/results/serve_store.json. peft's load_adapter and set_adapter on the same base stand beside it.
 """
@@ -6,8 +6,10 @@ Printed and written to bench/results/serve_store.json. peft's load_adapter and s
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
+import multiprocessing
 import shutil
 import tempfile
 import threading
@@ -62,6 +64,8 @@ def main() -> None:
         row |= held_up(deck, backend, store)
         bytes_sum = store.bytes
         store.close()
+        with multiprocessing.get_context("spawn").Pool(1) as alone:
+            row |= alone.apply(memory, (arguments.model, root, max(arguments.loaded)))
         row |= peft_side(deck, root, [count for count in arguments.loaded if count <= 64])
         row |= churn(root, deck, arguments.churn_s)
         row["bytes of all that was loaded"] = bytes_sum
@@ -99,6 +103,41 @@ def held_up(deck: td.Deck, backend: ClassifyBackend, store: AdapterStore) -> dic
     stop.set()
     thread.join()
     return {"batch, ms, alone": alone, "batch, ms, beside loads": beside, "beside / alone": round(beside / alone, 2)}
+
+
+def memory(model: str, root: Path, count: int) -> dict[str, object]:
+    """What a base and `count` adapters add to the resident memory of a process, beside the bytes of their tensors."""
+    torch.set_num_threads(1)
+    process = psutil.Process()
+
+    def deck_of() -> td.Deck:
+        return td.Deck.load(model, td.Classify(labels=("a", "b", "c")), dtype="float32")
+
+    warm = deck_of()  # modules and buffers that stay whatever is loaded
+    warm.load_adapter(root / "a0", "a0")
+    warm.predict(["a text"], "a0")
+    del warm
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the warm-up has freed is not there for others to use
+    before = process.memory_info().rss
+    deck = deck_of()
+    tensors = [*deck.model.parameters(), *deck.model.buffers()]
+    base = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    with_base = process.memory_info().rss
+    store = AdapterStore(root, ClassifyBackend(deck), 1 << 40)
+    for number in range(count):
+        store.acquire(f"a{number}").result().close()
+    with_all, adapters = process.memory_info().rss, store.bytes
+    store.close()
+    return {
+        "memory, adapters loaded": count,
+        "memory, bytes of the base": base,
+        "memory, bytes of the adapters": adapters,
+        "memory, the base adds": with_base - before,
+        "memory, the adapters add": with_all - with_base,
+        "memory, added / bytes": round((with_all - before) / (base + adapters), 3),
+        "memory, added by adapters / their bytes": round((with_all - with_base) / adapters, 3),
+    }
 
 
 def peft_side(deck: td.Deck, root: Path, loaded: list[int]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import tunedeck as td
 from tunedeck.methods.lora.grouped import add_low_rank
 from tunedeck.methods.lora.layer import LoraLayer
+from tunedeck.methods.sites import Work
 
 
 def layer(in_features: int, out_features: int, r: int, scaling: float, seed: int) -> LoraLayer:
@@ -19,13 +20,17 @@ def layer(in_features: int, out_features: int, r: int, scaling: float, seed: int
     return made.eval()
 
 
-def work_of(owners: list[int | None], layers: list[LoraLayer]) -> list[tuple[slice, LoraLayer | None]]:
-    """The segments of a batch whose rows stand in order of their owners; none where no row has one, as at every site."""
+def work_of(owners: list[int | None], layers: list[LoraLayer]) -> Work:
+    """The work of a batch whose rows stand in order of their owners."""
     segments: list[tuple[slice, LoraLayer | None]] = []
-    for owner in dict.fromkeys(owners) if any(owner is not None for owner in owners) else ():
+    for owner in dict.fromkeys(owners):
         first, count = owners.index(owner), owners.count(owner)
         segments.append((slice(first, first + count), None if owner is None else layers[owner]))
-    return segments
+    return Work(segments)
+
+
+def any_owner(owners: list[int | None]) -> bool:
+    return any(owner is not None for owner in owners)
 
 
 def test_one_row_by_hand() -> None:
@@ -34,7 +39,7 @@ def test_one_row_by_hand() -> None:
     made.lora_B.data = torch.tensor([[3.0], [-1.0]])
     x, output = torch.tensor([[[4.0, 5.0]]]), torch.tensor([[[10.0, 20.0]]])
     # A x = 4 + 10 = 14; B A x = (42, -14); half of it on top of (10, 20)
-    assert add_low_rank(x, output, [(slice(0, 1), made)]).tolist() == [[[31.0, 13.0]]]
+    assert add_low_rank(x, output, work_of([0], [made])).tolist() == [[[31.0, 13.0]]]
     assert made.delta().tolist() == [[1.5, 3.0], [-0.5, -1.0]]
 
 
@@ -48,7 +53,11 @@ def test_scaling_is_alpha_over_r_or_over_its_root() -> None:
 
 @pytest.mark.parametrize("shape", [(), (1,), (6,)], ids=["pooled", "one token", "a text"])
 @settings(max_examples=20, deadline=None)
-@given(owners=st.lists(st.sampled_from([None, 0, 1, 2, 3]), min_size=1, max_size=9).map(lambda x: sorted(x, key=str)))
+@given(
+    owners=st.lists(st.sampled_from([None, 0, 1, 2, 3]), min_size=1, max_size=9)
+    .map(lambda x: sorted(x, key=str))
+    .filter(any_owner)
+)
 def test_every_row_of_a_batch_gets_its_own_patch_whatever_its_rank(
     shape: tuple[int, ...], owners: list[int | None]
 ) -> None:
@@ -63,13 +72,20 @@ def test_every_row_of_a_batch_gets_its_own_patch_whatever_its_rank(
     assert (add_low_rank(x, output, work) - expected).abs().max() < 1e-5
     for row, owner in enumerate(owners):  # a batch of one takes the other form of the product
         if owner is not None:
-            alone = add_low_rank(x[[row]], output[[row]], [(slice(0, 1), layers[owner])])
+            alone = add_low_rank(x[[row]], output[[row]], work_of([owner], layers))
             assert (alone - expected[[row]]).abs().max() < 1e-5
 
 
-def test_without_work_the_output_is_left_alone() -> None:
-    output = torch.randn(2, 3, 10)
-    assert add_low_rank(torch.randn(2, 3, 12), output, ()) is output
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_patch_follows_its_weights_from_one_batch_to_the_next(mode: type[torch.no_grad]) -> None:
+    layers = [layer(12, 10, r=2, scaling=0.5, seed=seed) for seed in range(2)]
+    x, output, work = torch.randn(3, 2, 12), torch.randn(3, 2, 10), work_of([None, 0, 1], layers)
+    for change in (lambda w: w, lambda w: w.mul_(2), lambda w: w.set_(torch.randn(10, 2))):
+        with mode():
+            change(layers[1].lora_B)
+            got = add_low_rank(x, output.clone(), work)
+        alone = [output[0], *(output[row] + x[row] @ layers[row - 1].delta().T for row in (1, 2))]
+        assert (got - torch.stack(alone)).abs().max() < 1e-5
 
 
 def test_gradients_reach_each_adapter_from_its_own_rows_alone() -> None:
@@ -88,7 +104,7 @@ def test_dropout_acts_in_training_alone() -> None:
     made = LoraLayer(64, 8, 4, scaling=1.0, dropout=0.5)
     torch.nn.init.normal_(made.lora_B)
     x, output = torch.ones(1, 3, 64), torch.zeros(1, 3, 8)
-    work = [(slice(0, 1), made)]
+    work = work_of([0], [made])
     made.eval()
     assert torch.equal(add_low_rank(x, output, work), add_low_rank(x, output, work))
     made.train()

@@ -25,6 +25,12 @@ def test_scattered_rows_are_brought_together_in_order_of_first_appearance() -> N
     assert grouping.inverse.tolist() == [0, 2, 1, 4, 3]
 
 
+def test_adapters_of_one_kind_stand_side_by_side() -> None:
+    grouping = group_rows(["b1", None, "a1", "b2", None, "a2"], lambda name: name and name[0])
+    assert [segment.adapter for segment in grouping.segments] == ["b1", "b2", None, "a1", "a2"]
+    assert grouping.order.tolist() == [0, 3, 1, 4, 2, 5]
+
+
 @given(names)
 def test_the_inverse_restores_the_callers_order(adapters: list[str | None]) -> None:
     grouping = group_rows(adapters)

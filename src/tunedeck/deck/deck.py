@@ -26,7 +26,7 @@ from tunedeck.formats.folder import write_adapter
 from tunedeck.formats.stored import StoredAdapter
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import method_of
-from tunedeck.methods.routing import Router, group_rows
+from tunedeck.methods.routing import Grouping, Router, group_rows
 from tunedeck.methods.sites import Sites
 from tunedeck.models.load import Dtype, LoadedBase, load_base
 from tunedeck.models.quantize import BasePart, Quantize, base_parts
@@ -182,7 +182,7 @@ class Deck:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         inputs = Inputs(input_ids, mask, token_type_ids)
         with self.router.lock:  # an adapter that another thread removes stays until these rows are done
-            grouping = group_rows(self.adapters_of_rows(adapter, len(input_ids)))
+            grouping = self._grouping(self.adapters_of_rows(adapter, len(input_ids)))
             if grouping.order is not None:
                 inputs = inputs.rows(grouping.order.to(input_ids.device))
             used = [self._adapters.get(segment.adapter or "") for segment in grouping.segments]
@@ -203,18 +203,22 @@ class Deck:
     def call(self, adapters: Sequence[str | None], inputs: Mapping[str, Any]) -> Any:
         """The model's output for inputs as they stand: virtual token ids and positions are the caller's.
 
-        Neighbouring rows share an adapter: each adapter's rows stand together, and a full adapter with tensors of its
-        own stands alone. One name alone stands for all rows, however many.
+        The rows stand in `order`, and a full adapter with tensors of its own stands alone. One name alone stands for all
+        rows, however many.
         """
         with self.router.lock:
-            names = self.adapters_of_rows(adapters, len(adapters))
-            grouping = group_rows(names)
+            grouping = self._grouping(self.adapters_of_rows(adapters, len(adapters)))
             used = [self._adapters[segment.adapter] for segment in grouping.segments if segment.adapter is not None]
             weights = next((adapter.built.weights for adapter in used if adapter.built.weights), {})
             assert grouping.order is None
             assert not weights or len(grouping.segments) == 1
             with self.router.routed(grouping.segments):
                 return call_model(self.model, inputs, weights)
+
+    def order(self, adapters: Sequence[str | None]) -> list[int]:
+        """Row numbers as `call` takes them: the rows of an adapter are neighbours, and so are adapters of one kind."""
+        order = self._grouping(adapters).order
+        return list(range(len(adapters))) if order is None else order.tolist()
 
     def virtual_tokens(self, adapter: str | None) -> int:
         """How many virtual tokens stand before the texts of an adapter."""
@@ -274,6 +278,9 @@ class Deck:
                 )
             return labels or ()
         return bare_labels(self.base, self.task)
+
+    def _grouping(self, adapters: Sequence[str | None]) -> Grouping:
+        return group_rows(adapters, lambda name: None if name is None else self.adapter(name).config.kind)
 
     def _attach(self, adapter: Adapter) -> None:
         adapter.to(next(self.model.parameters()).device).eval()

@@ -16,6 +16,9 @@ from tunedeck.core.messages import say
 from tunedeck.deck.heads import concatenate_padded
 from tunedeck.methods.routing import Router, Segment
 
+WORTH_A_PASS = 64
+"""Positions of padding for which a CPU had better run a batch in two passes: about what reading the weights again takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -47,12 +50,12 @@ def run_segments(
 ) -> Any:
     """Run a batch whose rows stand in segments; `virtual_tokens` and `weights` belong to each segment.
 
-    `positions` is the model's limit. Segments with weights of their own (full fine-tuning) run by themselves, all others together. Returns the output of
-    the model with `logits`, or a bare model's `last_hidden_state`, for the caller's positions; labels that a row does not have are -inf.
+    `positions` is the model's limit. Segments with weights of their own (full fine-tuning) run by themselves, all others
+    together or in two passes. Returns the output of the model with `logits`, or a bare model's `last_hidden_state`, for the
+    caller's positions; labels that a row does not have are -inf.
     """
-    shared = [index for index, own in enumerate(weights) if not own]
     passes = [[index] for index, own in enumerate(weights) if own]
-    passes = [shared, *passes] if shared else passes
+    passes = [*_shared_passes(inputs, segments, virtual_tokens, weights), *passes]
     parts: dict[int, torch.Tensor] = {}
     output: Any = None
     for indices in passes:
@@ -70,6 +73,21 @@ def run_segments(
             own = answer[segment.rows]
             parts[index] = _of_callers_positions(own, count, inputs.input_ids.shape[1]) if own.dim() == 3 else own
     return with_answer(output, concatenate_padded([parts[index] for index in range(len(segments))]))
+
+
+def _shared_passes(
+    inputs: Inputs,
+    segments: Sequence[Segment],
+    virtual_tokens: Sequence[int],
+    weights: Sequence[Mapping[str, nn.Parameter]],
+) -> list[list[int]]:
+    """Segments without weights of their own: in one pass, or those with virtual tokens apart where the others' padding costs more."""
+    shared = [index for index, own in enumerate(weights) if not own]
+    wide = [index for index in shared if virtual_tokens[index]]
+    narrow = [index for index in shared if not virtual_tokens[index]]
+    padding = sum(segments[i].rows.stop - segments[i].rows.start for i in narrow) * max(virtual_tokens)
+    apart = inputs.input_ids.device.type == "cpu" and padding >= WORTH_A_PASS
+    return [part for part in ((narrow, wide) if apart else (shared,)) if part]
 
 
 def answer_name(output: Any) -> str:

@@ -30,15 +30,13 @@ class ModuleOutput:
     path: str
     last: bool
 
-    def install(self, model: nn.Module, work: Callable[[], Work]) -> Sequence[RemovableHandle]:
+    def install(self, model: nn.Module, work: Callable[[], Work | None]) -> Sequence[RemovableHandle]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor) -> torch.Tensor:
             now = work()
-            if not now:
+            if now is None:
                 return output
             x = first_tensor(args, kwargs)
-            if len(now) == 1:  # one adapter answers for the whole batch, whatever its size
-                now = [(slice(None), now[0][1])]
-            parts = [output[rows].float() if head is None else head(x[rows].float()) for rows, head in now]
+            parts = [output[rows].float() if head is None else head(x[rows].float()) for rows, head in now.parts]
             return concatenate_padded(parts).to(torch.float32 if self.last else output.dtype)
 
         return [model.get_submodule(self.path).register_forward_hook(hook, with_kwargs=True)]

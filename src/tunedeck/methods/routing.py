@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
@@ -32,16 +32,15 @@ class Grouping:
     inverse: torch.Tensor | None
 
 
-def group_rows(adapters: Sequence[str | None]) -> Grouping:
-    """Group the rows of a batch by adapter, in order of first appearance."""
-    rows_of: dict[str | None, list[int]] = {}
+def group_rows(adapters: Sequence[str | None], kind_of: Callable[[str | None], object] = lambda _: None) -> Grouping:
+    """Group the rows of a batch by adapter, in order of first appearance, adapters of one kind side by side."""
+    rows_of: dict[object, dict[str | None, list[int]]] = {}
     for row, adapter in enumerate(adapters):
-        rows_of.setdefault(adapter, []).append(row)
-    segments, start = [], 0
-    for adapter, rows in rows_of.items():
-        segments.append(Segment(adapter, slice(start, start + len(rows))))
-        start += len(rows)
-    order = [row for rows in rows_of.values() for row in rows]
+        rows_of.setdefault(kind_of(adapter), {}).setdefault(adapter, []).append(row)
+    segments, order = [], []
+    for adapter, rows in (group for kind in rows_of.values() for group in kind.items()):
+        segments.append(Segment(adapter, slice(len(order), len(order) + len(rows))))
+        order += rows
     if order == list(range(len(order))):
         return Grouping(tuple(segments), None, None)
     permutation = torch.tensor(order)
@@ -57,12 +56,16 @@ class Router:
 
     def __init__(self) -> None:
         self.segments: tuple[Segment, ...] = ()
+        self._last: tuple[
+            Segment, ...
+        ] = ()  # equal segments are the same object: what hooks made for them serves again
         self.lock = threading.RLock()
 
     @contextmanager
     def routed(self, segments: tuple[Segment, ...]) -> Iterator[None]:
         """Route the rows of every forward and backward pass inside the block."""
         with self.lock:
+            self._last = segments = self._last if segments == self._last else segments
             before, self.segments = self.segments, segments
             try:
                 yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, final
+from typing import Protocol, TypeVar, final
 
 import torch
 from torch import nn
@@ -17,17 +17,50 @@ from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.errors import TargetError
 from tunedeck.core.messages import say
-from tunedeck.methods.routing import Router
+from tunedeck.methods.routing import Router, Segment
 
-Work = Sequence[tuple[slice, nn.Module | None]]
-"""The running batch at one place: rows, and the layer for them (None: leave these rows to the base)."""
+T = TypeVar("T")
+
+
+@final
+class Work:
+    """The running batch at one place: `parts` are rows, and the layer for them (None: leave these rows to the base).
+
+    `touched` are the parts from the first to the last with a layer, `rows` their rows; one part alone stands for the whole batch,
+    whatever its size.
+    """
+
+    def __init__(self, parts: Sequence[tuple[slice, nn.Module | None]]) -> None:
+        self.parts = parts if len(parts) > 1 else [(slice(None), parts[0][1])]
+        changed = [number for number, (_, layer) in enumerate(parts) if layer is not None]
+        self.touched = self.parts[changed[0] : changed[-1] + 1] if changed else []
+        self.layers = [layer for _, layer in self.touched]
+        self.rows = slice(self.touched[0][0].start, self.touched[-1][0].stop) if changed else slice(0)
+        self._tensors = (
+            [p for layer in self.layers if layer is not None for p in layer.parameters()] if len(parts) > 1 else []
+        )
+        self._kept: tuple[object, object] | None = None
+
+    def kept(self, key: object, make: Callable[[], T]) -> T:
+        """What `make()` makes of the layers, made again only when a parameter or `key` has changed, or for a gradient."""
+        if torch.is_grad_enabled() or any(tensor.is_inference() for tensor in self._tensors):
+            return make()
+        state = (key, [(tensor.data_ptr(), tensor._version) for tensor in self._tensors])
+        if self._kept is None or self._kept[0] != state:
+            self._kept = (state, make())
+        return self._kept[1]  # type: ignore[return-value]
+
+    def spread(self, tensor: torch.Tensor) -> torch.Tensor:
+        """One entry for each touched part to one for each of its rows."""
+        counts = [rows.stop - rows.start for rows, _ in self.touched]
+        return tensor if max(counts) == 1 else tensor.repeat_interleave(torch.tensor(counts, device=tensor.device), 0)
 
 
 class Place(Protocol):
     """Where a layer works and what it does there; equal places share one set of hooks."""
 
-    def install(self, model: nn.Module, work: Callable[[], Work]) -> Sequence[RemovableHandle]:
-        """Hook the place; `work()` is empty when no row of the running batch has a layer here."""
+    def install(self, model: nn.Module, work: Callable[[], Work | None]) -> Sequence[RemovableHandle]:
+        """Hook the place; `work()` is None when no row of the running batch has a layer here."""
         ...
 
 
@@ -48,45 +81,61 @@ class Sites:
         self._router = router
         self._layers: dict[Place, dict[str, nn.Module]] = {}
         self._handles: dict[Place, Sequence[RemovableHandle]] = {}
+        self._work: dict[Place, tuple[tuple[Segment, ...], Work | None]] = {}
 
     def attach(self, adapter: str, placements: Mapping[str, Placement]) -> None:
         """Put an adapter's layers at their places."""
         for placement in placements.values():
             place = placement.place
             if place not in self._layers:
-                layers: dict[str, nn.Module] = {}
-                self._layers[place] = layers
-                self._handles[place] = place.install(self._model, partial(self._work, layers))
+                self._layers[place] = {}
+                self._handles[place] = place.install(self._model, partial(self._work_at, place))
             self._layers[place][adapter] = placement.layer
+            self._work.pop(place, None)
 
     def detach(self, adapter: str, placements: Mapping[str, Placement]) -> None:
         """Take an adapter's layers away; a place without layers loses its hooks."""
         for placement in placements.values():
             place = placement.place
             del self._layers[place][adapter]
+            self._work.pop(place, None)
             if not self._layers[place]:
                 del self._layers[place]
                 for handle in self._handles.pop(place):
                     handle.remove()
 
-    def _work(self, layers: Mapping[str, nn.Module]) -> Work:
-        work = [(s.rows, layers.get(s.adapter) if s.adapter is not None else None) for s in self._router.segments]
-        return work if any(layer is not None for _, layer in work) else ()
+    def _work_at(self, place: Place) -> Work | None:
+        segments = self._router.segments
+        known = self._work.get(place)
+        if known is None or known[0] is not segments:
+            layers = self._layers[place]
+            parts = [(s.rows, layers.get(s.adapter) if s.adapter is not None else None) for s in segments]
+            known = (segments, Work(parts) if any(layer is not None for _, layer in parts) else None)
+            self._work[place] = known
+        return known[1]
 
 
 def change_rows(output: torch.Tensor, work: Work, change: Callable[[nn.Module, slice], torch.Tensor]) -> torch.Tensor:
     """`output` with `change(layer, rows)` in place of the rows that have a layer."""
-    if len(work) == 1:
-        _, layer = work[0]
-        return output if layer is None else change(layer, slice(None))
     check_rows(output, work)
-    return torch.cat([output[rows] if layer is None else change(layer, rows) for rows, layer in work])
+    parts = [output[rows] if layer is None else change(layer, rows) for rows, layer in work.parts]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def put_rows(output: torch.Tensor, work: Work, changed: torch.Tensor) -> torch.Tensor:
+    """`output` with `changed` in place of the touched rows; written into `output` itself where no gradient is wanted."""
+    if len(changed) == len(output):
+        return changed
+    if torch.is_grad_enabled():
+        return torch.cat([output[: work.rows.start], changed, output[work.rows.stop :]])
+    output[work.rows] = changed
+    return output
 
 
 def check_rows(tensor: torch.Tensor, work: Work) -> None:
     """Raise TargetError when a tensor's first dimension is not the batch, as inside a mixture of experts."""
-    rows = work[-1][0].stop
-    if tensor.shape[0] != rows:
+    rows = work.parts[-1][0].stop
+    if rows is not None and tensor.shape[0] != rows:
         raise TargetError(
             say(
                 "a module here works on tensors of shape {shape}, not on {rows} rows; it cannot be used in a mixed batch",

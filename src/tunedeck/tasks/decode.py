@@ -7,11 +7,12 @@ from typing import final
 
 import torch
 from torch.nn import functional as F
-from transformers import DynamicCache
+from transformers import Cache
 
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.answering import Chunk, Row, new_row, take_token
-from tunedeck.tasks.kv_cache import join, keep
+from tunedeck.tasks.attention import of_one_position
+from tunedeck.tasks.kv_cache import join, keep, roomy
 from tunedeck.tasks.prefill import Prefill, call
 from tunedeck.tasks.sampling import Sampling, choose_tokens
 
@@ -48,8 +49,9 @@ class DecodingBatch:
 
     def __init__(self, deck: Deck) -> None:
         self._deck = deck
+        self._attention = of_one_position(deck.model)
         self.rows: list[Row] = []
-        self._cache: DynamicCache | None = None
+        self._cache: Cache | None = None
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=deck.model.device)  # (rows, positions in the cache)
 
     @torch.inference_mode()
@@ -58,9 +60,10 @@ class DecodingBatch:
         assert prefill.logits is not None
         chunks = self._say(prefill.rows, prefill.logits)
         if self._cache is None:
-            self._cache, self._mask, self.rows = prefill.cache, prefill.mask, list(prefill.rows)
+            self.rows = list(prefill.rows)
+            self._cache, self._mask = roomy(prefill.cache, self._most(self.rows)), prefill.mask
         else:
-            join(self._cache, prefill.cache)
+            join(self._cache, prefill.cache, self._most([*self.rows, *prefill.rows]))
             width = max(self._mask.shape[1], prefill.mask.shape[1])
             masks = (self._mask, prefill.mask)
             self._mask = torch.cat([F.pad(mask, (width - mask.shape[1], 0)) for mask in masks])
@@ -75,16 +78,16 @@ class DecodingBatch:
         self._mask = F.pad(self._mask, (0, 1), value=1)
         last = torch.tensor([row.answer[-1:] for row in self.rows], device=self._mask.device)
         positions = self._mask.sum(-1, keepdim=True) - 1
-        output = call(self._deck, self.rows, last, self._mask, positions, self._cache)
+        with self._deck.lock, self._attention():
+            output = call(self._deck, self.rows, last, self._mask, positions, self._cache)
         chunks = self._say(self.rows, output.logits[:, -1].float().cpu())
         self.drop(lambda row: row.finish is not None)
         return chunks
 
     def drop(self, leaves: Callable[[Row], bool]) -> None:
-        """Let rows leave; the others close up, neighbours by adapter, without columns that are padding for all of them."""
+        """Let rows leave; the others close up in the deck's order, without columns that are padding for all of them."""
         staying = [place for place, row in enumerate(self.rows) if not leaves(row)]
-        names = {name: place for place, name in enumerate(dict.fromkeys(self.rows[p].adapter for p in staying))}
-        staying.sort(key=lambda place: names[self.rows[place].adapter])
+        staying = [staying[n] for n in self._deck.order([self.rows[place].adapter for place in staying])]
         if not staying:
             self.rows, self._cache = [], None
             return
@@ -95,7 +98,11 @@ class DecodingBatch:
             self._mask = self._mask[kept]
             width = int(self._mask.sum(-1).max())
             self._mask = self._mask[:, -width:]
-            keep(self._cache, kept, width)
+            keep(self._cache, kept, width, self._most(self.rows))
+
+    def _most(self, rows: Sequence[Row]) -> int:
+        """Positions that the longest row may come to have."""
+        return max(row.length + row.room for row in rows)
 
     def _say(self, rows: Sequence[Row], logits: torch.Tensor) -> list[Chunk]:
         tokens = choose_tokens(

@@ -1,16 +1,75 @@
-"""The keys and values of decoding rows: rows join, leave and share a beginning. Rows stand on the right, padding on the left."""
+"""The keys and values of decoding rows: rows join, leave and share a beginning. Rows stand on the right, padding on the left.
+
+Prefill fills transformers' own cache; a decoding batch keeps its rows in layers with room at the end (`Roomy`), where a step writes
+one position and copies nothing.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias, final
 
 import torch
 from torch.nn import functional as F
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
+
+ROOM = 64
+"""Positions by which full tensors grow. Shapes stay the same as long, too, and the CPU's kernel library builds no new kernels."""
+
+Tensors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of one layer, (rows, heads, positions, size)."""
+
+
+@final
+class Roomy(CacheLayerMixin):  # type: ignore[misc]
+    """Keys and values (rows, heads, room, size), filled up to `length`; the model's mask hides the rest, which is zero.
+
+    `most` positions are never exceeded.
+    """
+
+    def __init__(self, tensors: Tensors, most: int) -> None:
+        super().__init__()
+        self.is_initialized = True
+        self.length, self.most = tensors[0].shape[-2], most
+        self.keys, self.values = (self._with_room(tensor) for tensor in tensors)
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Nothing: the layer begins with the rows of a prefill."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Tensors:
+        """Write the next positions; returns all of the room."""
+        begin, self.length = self.length, self.length + key_states.shape[-2]
+        if self.length > self.keys.shape[-2]:
+            self.keys, self.values = self._with_room(self.keys), self._with_room(self.values)
+        self.keys[:, :, begin : self.length] = key_states
+        self.values[:, :, begin : self.length] = value_states
+        return self.keys, self.values
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """(room that the next `query_length` positions will find, 0)."""
+        return max(self.keys.shape[-2], self._room(self.length + query_length)), 0
+
+    def get_seq_length(self) -> int:
+        """Positions that are filled."""
+        return self.length
+
+    def get_max_length(self) -> int:
+        """No more than this, ever."""
+        return self.most
+
+    def _room(self, length: int) -> int:
+        return max(length, min(-(-length // ROOM) * ROOM, self.most))
+
+    def _with_room(self, tensor: torch.Tensor) -> torch.Tensor:
+        return F.pad(tensor, (0, 0, 0, self._room(self.length) - tensor.shape[-2])).contiguous()
+
+
+def roomy(cache: Cache, most: int) -> Cache:
+    """The rows of a prefill, ready to decode up to `most` positions; layers with a sliding window stay as they are."""
+    return Cache(layers=[Roomy(_filled(one), most) if type(one) is DynamicLayer else one for one in cache.layers])
 
 
 def copy_of(cache: DynamicCache, config: Any) -> DynamicCache:
@@ -18,29 +77,27 @@ def copy_of(cache: DynamicCache, config: Any) -> DynamicCache:
     copied = DynamicCache(config=config)
     for layer, old in zip(copied.layers, cache.layers, strict=True):
         layer.lazy_initialization(old.keys, old.values)
-        _fill(layer, old.keys, old.values, cache.get_seq_length())
+        layer.keys, layer.values = old.keys, old.values
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.cumulative_length = cache.get_seq_length()
     return copied
 
 
-def join(cache: DynamicCache, other: DynamicCache) -> None:
+def join(cache: Cache, other: Cache, most: int) -> None:
     """Put the rows of `other` below those of `cache`, both filled up on the left to the longer one."""
     length = max(cache.get_seq_length(), other.get_seq_length())
-    for layer, new in zip(cache.layers, other.layers, strict=True):
-        width = max(layer.keys.shape[-2], new.keys.shape[-2])
-        keys, values = (
-            torch.cat([F.pad(t, (0, 0, width - t.shape[-2], 0)) for t in pair])
-            for pair in ((layer.keys, new.keys), (layer.values, new.values))
-        )
-        _fill(layer, keys, values, length)
+    for place, (layer, new) in enumerate(zip(cache.layers, other.layers, strict=True)):
+        pairs = list(zip(_filled(layer), _filled(new), strict=True))
+        width = max(tensor.shape[-2] for tensor in pairs[0])
+        keys, values = (torch.cat([F.pad(t, (0, 0, width - t.shape[-2], 0)) for t in pair]) for pair in pairs)
+        cache.layers[place] = _refilled(layer, (keys, values), length, most)
 
 
-def keep(cache: DynamicCache, rows: torch.Tensor | None, length: int) -> None:
-    """Keep some rows in the order given, None for all, and their last `length` positions."""
-    for layer in cache.layers:
-        keys, values = (
-            (t if rows is None else t[rows])[:, :, max(0, t.shape[-2] - length) :] for t in (layer.keys, layer.values)
-        )
-        _fill(layer, keys, values, length)
+def keep(cache: Cache, rows: torch.Tensor, length: int, most: int) -> None:
+    """Keep some rows in the order given and their last `length` positions."""
+    for place, layer in enumerate(cache.layers):
+        keys, values = (t[:, :, max(0, t.shape[-2] - length) :].index_select(0, rows) for t in _filled(layer))
+        cache.layers[place] = _refilled(layer, (keys, values), length, most)
 
 
 def check_joinable(cache: DynamicCache, model: str) -> None:
@@ -57,7 +114,15 @@ def position_bytes(cache: DynamicCache) -> int:
     return int(total // (cache.layers[0].keys.shape[0] * cache.get_seq_length()))
 
 
-def _fill(layer: Any, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
-    layer.keys, layer.values = keys, values
-    if isinstance(layer, DynamicSlidingWindowLayer):
-        layer.cumulative_length = length
+def _filled(layer: Any) -> Tensors:
+    if isinstance(layer, Roomy):
+        return layer.keys[:, :, : layer.length], layer.values[:, :, : layer.length]
+    return layer.keys, layer.values
+
+
+def _refilled(layer: Any, tensors: Tensors, length: int, most: int) -> Any:
+    if isinstance(layer, Roomy):
+        return Roomy(tensors, most)
+    layer.keys, layer.values = tensors
+    layer.cumulative_length = length
+    return layer

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, final
 
 import torch
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.answering import Row
@@ -23,8 +23,7 @@ class Prefill:
 
     def __init__(self, deck: Deck, rows: Sequence[Row], prefix: DynamicCache | None = None) -> None:
         self._deck = deck
-        order = {name: place for place, name in enumerate(dict.fromkeys(row.adapter for row in rows))}
-        self.rows = sorted(rows, key=lambda row: order[row.adapter])
+        self.rows = [rows[place] for place in deck.order([row.adapter for row in rows])]
         assert prefix is None or len(rows) == 1
         self.cache = DynamicCache(config=deck.model.config) if prefix is None else copy_of(prefix, deck.model.config)
         self._ids, self.mask = _left_padded(deck, self.rows)
@@ -65,9 +64,9 @@ def call(
     ids: torch.Tensor,
     mask: torch.Tensor,
     positions: torch.Tensor,
-    cache: DynamicCache,
+    cache: Cache,
 ) -> Any:
-    """The model's output for the next ids (rows, seq) of rows that stand grouped by adapter."""
+    """The model's output for the next ids (rows, seq) of rows that stand in the deck's order."""
     return deck.call(
         [row.adapter for row in rows],
         {

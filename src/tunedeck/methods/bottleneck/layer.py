@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import nn
@@ -22,7 +22,8 @@ from tunedeck.core.messages import listing, say
 from tunedeck.core.model_spec import BlockSites, known_model_types
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
-from tunedeck.methods.sites import Placement, Work, change_rows, first_tensor
+from tunedeck.methods.bottleneck.grouped import is_alike, own_products
+from tunedeck.methods.sites import Placement, Work, change_rows, check_rows, first_tensor, put_rows
 
 # transformers' activations under AdapterHub's names (adapters 1.3.0, methods/modeling.py, class Activation_Function_Class).
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -84,28 +85,31 @@ class BlockOutput:
     tap: str | None
     norm: str | None
 
-    def install(self, model: nn.Module, work: Callable[[], Work]) -> Sequence[RemovableHandle]:
+    def install(self, model: nn.Module, work: Callable[[], Work | None]) -> Sequence[RemovableHandle]:
         residual: list[torch.Tensor] = []
         norm = model.get_submodule(self.norm) if self.norm is not None else None
 
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if work():
+            if work() is not None:
                 residual[:] = [first_tensor(args, kwargs)]
 
         def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
             now = work()
-            if not now:
+            if now is None:
                 return output
             h = output[0] if isinstance(output, tuple) else output
             x = residual.pop() if self.tap is not None else None
 
-            def change(layer: nn.Module, rows: slice) -> torch.Tensor:
+            def read(rows: slice) -> torch.Tensor:
                 z = h[rows] if self.reads_h else 0
                 z = z if x is None else z + x[rows]
-                changed: torch.Tensor = h[rows] + layer(z if norm is None else norm(z))
-                return changed
+                return z if norm is None else cast(torch.Tensor, norm(z))
 
-            changed = change_rows(h, now, change)
+            if is_alike(now):
+                check_rows(h, now)
+                changed = put_rows(h, now, h[now.rows] + own_products(read(now.rows), now))
+            else:
+                changed = change_rows(h, now, lambda layer, rows: h[rows] + layer(read(rows)))
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         handles: list[RemovableHandle] = []

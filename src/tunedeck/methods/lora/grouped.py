@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch.nn import functional as F
 
-from tunedeck.methods.sites import change_rows, check_rows
+from tunedeck.methods.sites import Work, change_rows, check_rows, put_rows
 
 if TYPE_CHECKING:
     from tunedeck.methods.lora.layer import LoraLayer
 
-    LoraWork = Sequence[tuple[slice, LoraLayer | None]]
 
-
-def add_low_rank(x: torch.Tensor, output: torch.Tensor, work: LoraWork) -> torch.Tensor:
+def add_low_rank(x: torch.Tensor, output: torch.Tensor, work: Work) -> torch.Tensor:
     """`output` (batch, ..., out) plus scaling · B A x for the rows of each adapter; x is (batch, ..., in).
 
     Several adapters at once are one batched product over the rows, each row with its own A and B: faster at every
     length than a product for each adapter or than all adapters side by side (bench/mixed_batch.py).
     """
-    if not work:
-        return output
-    layers = [layer for _, layer in work]
+    layers = cast("list[LoraLayer | None]", work.layers)
     if any(layer is not None and layer.training and layer.dropout > 0 for layer in layers):
         x = change_rows(x, work, lambda layer, rows: F.dropout(x[rows], cast("LoraLayer", layer).dropout))
-    if len(layers) == 1 and layers[0] is not None:
-        return _add_one(x, output, layers[0])
     check_rows(x, work)
-    a, b = _stacked(layers, output.dtype)
-    counts = torch.tensor([rows.stop - rows.start for rows, _ in work], device=x.device)
-    if len(work) < len(x):
-        owner = torch.repeat_interleave(torch.arange(len(work), device=x.device), counts)
-        a, b = a[owner], b[owner]
-    h = torch.bmm(x.to(output.dtype).reshape(len(x), -1, x.shape[-1]), a.transpose(1, 2))
-    flat = output.reshape(len(x), -1, output.shape[-1])
-    return torch.baddbmm(flat, h, b.transpose(1, 2)).view_as(output)
+    own, its = x[work.rows], output[work.rows]
+    if len(layers) == 1 and layers[0] is not None:
+        return put_rows(output, work, _add_one(own, its, layers[0]))
+    a, b = work.kept(output.dtype, partial(_stacked, work, output.dtype))
+    h = torch.bmm(own.to(output.dtype).reshape(len(own), -1, x.shape[-1]), a)
+    flat = its.reshape(len(own), -1, output.shape[-1])
+    return put_rows(output, work, torch.baddbmm(flat, h, b).view_as(its))
 
 
 def _add_one(x: torch.Tensor, output: torch.Tensor, layer: LoraLayer) -> torch.Tensor:
@@ -45,8 +39,9 @@ def _add_one(x: torch.Tensor, output: torch.Tensor, layer: LoraLayer) -> torch.T
     return torch.addmm(output.flatten(0, -2), h, layer.lora_B.to(output.dtype).t(), alpha=layer.scaling).view_as(output)
 
 
-def _stacked(layers: Sequence[LoraLayer | None], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """scaling · A (adapters, r, in) and B (adapters, out, r), filled up with zeros to the largest r; zeros for the base."""
+def _stacked(work: Work, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """scaling · Aᵀ (rows, in, r) and Bᵀ (rows, r, out), filled up with zeros to the largest r; zeros for the base."""
+    layers = cast("Sequence[LoraLayer | None]", work.layers)
     known = [layer for layer in layers if layer is not None]
     most = max(layer.lora_A.shape[0] for layer in known)
     nothing = (
@@ -54,7 +49,8 @@ def _stacked(layers: Sequence[LoraLayer | None], dtype: torch.dtype) -> tuple[to
         known[0].lora_B.new_zeros(known[0].lora_B.shape[0], most),
     )
     pairs = [nothing if layer is None else _filled(layer, most) for layer in layers]
-    return torch.stack([a for a, _ in pairs]).to(dtype), torch.stack([b for _, b in pairs]).to(dtype)
+    a, b = (work.spread(torch.stack(side).to(dtype)).transpose(1, 2) for side in zip(*pairs, strict=True))
+    return a, b
 
 
 def _filled(layer: LoraLayer, r: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -45,9 +45,11 @@ class LinearOutput:
     path: str
     sequence_first: bool = False
 
-    def install(self, model: nn.Module, work: Callable[[], Work]) -> Sequence[RemovableHandle]:
+    def install(self, model: nn.Module, work: Callable[[], Work | None]) -> Sequence[RemovableHandle]:
         def hook(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-            now = cast("Sequence[tuple[slice, LoraLayer | None]]", work())
+            now = work()
+            if now is None:
+                return output
             if not self.sequence_first:
                 return add_low_rank(args[0], output, now)
             return add_low_rank(args[0].transpose(0, 1), output.transpose(0, 1), now).transpose(0, 1)

@@ -37,22 +37,24 @@ class TokenEmbedding:
 
     path: str
 
-    def install(self, model: nn.Module, work: Callable[[], Work]) -> Sequence[RemovableHandle]:
+    def install(self, model: nn.Module, work: Callable[[], Work | None]) -> Sequence[RemovableHandle]:
         embedding = model.get_submodule(self.path)
         vocab_size = cast(torch.Tensor, embedding.weight).shape[0]
         virtual: list[torch.Tensor] = []
 
         def without_virtual(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            now = work()
-            if not now:
+            now, ids = work(), args[0]
+            virtual.clear()
+            if now is None or (
+                ids.shape[-1] == 1 and int(ids.max()) < vocab_size
+            ):  # a step of decoding has no virtual tokens
                 return None
-            ids = args[0]
             virtual[:] = [ids - vocab_size]
             return (change_rows(ids, now, lambda _, rows: ids[rows].masked_fill(ids[rows] >= vocab_size, 0)), *args[1:])
 
         def with_virtual(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
             now = work()
-            if not now:
+            if now is None or not virtual:
                 return output
             numbers = virtual.pop()
 
