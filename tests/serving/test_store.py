@@ -191,7 +191,9 @@ def test_closing_tells_those_who_wait(store: AdapterStore) -> None:
 
 
 class Sequences(RuleBasedStateMachine):
-    """Any order of loads, uses, unloads and closings keeps the bound and never takes away what is in use."""
+    """Any order of loads, pins, uses, unloads, damages and closings keeps the bound, never takes away what is in use or
+    pinned, never brings back what is gone, and leaves nothing behind.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,25 +206,51 @@ class Sequences(RuleBasedStateMachine):
         self.store = AdapterStore(Path(self.folder.name), self.backend, max_bytes=3 * SIZE)
         self.leases: list[Lease] = []
         self.waiting: list[Future[Lease]] = []
+        self.pins: dict[str, Future[Lease]] = {}
+        self.gone: set[str] = set()
+        self.damaged: set[str] = set()
 
     @rule(name=st.sampled_from("abcde"))
     def use(self, name: str) -> None:
         try:
             self.waiting.append(self.store.acquire(name))
+            assert name not in self.gone
         except UnknownAdapterError:
-            assert name not in self.store.names()
+            assert name in self.gone
+        except AdapterFileError:
+            assert name in self.damaged
 
     @rule(name=st.sampled_from("abcde"))
     def load(self, name: str) -> None:
         self.waiting.append(self.store.load(name))
+        self.gone.discard(name)
+
+    @rule(name=st.sampled_from("ab"))
+    def pin(self, name: str) -> None:
+        self.pins[name] = self.store.load(name, pin=True)
+        self.waiting.append(self.pins[name])
+        self.gone.discard(name)
+
+    @rule(name=st.sampled_from("de"))
+    def damage_or_mend(self, name: str) -> None:
+        bad = Path(self.folder.name) / name / "bad"
+        if name in self.damaged:
+            bad.unlink()
+        else:
+            bad.touch()
+        self.damaged ^= {name}
 
     @rule(name=st.sampled_from("abcde"))
     def unload(self, name: str) -> None:
-        known = name in self.store.names()
         try:
             self.store.unload(name)
+            assert name not in self.gone
+            self.gone.add(name)
+            self.pins.pop(name, None)
         except UnknownAdapterError:
-            assert not known
+            assert name in self.gone
+        except AdapterFileError:  # it is not in memory and cannot be
+            assert name in self.damaged
         assert name not in names_in(self.store)
 
     @rule(place=st.integers(0, 9))
@@ -247,6 +275,9 @@ class Sequences(RuleBasedStateMachine):
         assert self.store.bytes <= 3 * SIZE
         assert self.backend.most_held <= 3
         assert {lease.resident.key for lease in self.leases} <= set(self.backend.held)
+        pinned = {one.name for one in self.store.residents() if one.pinned}
+        assert {name for name, future in self.pins.items() if future.done() and not future.cancelled()} <= pinned
+        assert not self.gone & {*names_in(self.store), *self.store.names()}
 
     def teardown(self) -> None:
         for lease in self.leases:
@@ -254,6 +285,8 @@ class Sequences(RuleBasedStateMachine):
         for future in self.waiting:
             if not future.cancel() and future.exception(SOON) is None:
                 future.result().close()
+        eventually(lambda: set(self.backend.held) == {one.key for one in self.store.residents()})
+        assert self.store.bytes == SIZE * len(self.backend.held)
         self.store.close()
         users = [resident.users for resident in self.store.residents()]
         assert not any(users)

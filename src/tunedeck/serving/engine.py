@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, final
@@ -64,7 +65,8 @@ class Engine:
         self._lock = threading.Condition()
         self._draining = self._stopping = False
         self._recent_s = 1.0
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        work = partial(copy_context().run, self._run)  # speaks the language of whoever opened it
+        self._thread = threading.Thread(target=work, name="engine", daemon=True)
         self._thread.start()
 
     @property

@@ -7,7 +7,9 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -69,7 +71,8 @@ class AdapterStore:
         self._versions = 0
         self._closing = False
         self._changed = threading.Condition()
-        self._loader = threading.Thread(target=self._work, name="adapter-loader", daemon=True)
+        work = partial(copy_context().run, self._work)  # speaks the language of whoever opened it
+        self._loader = threading.Thread(target=work, name="adapter-loader", daemon=True)
         self._loader.start()
 
     def names(self) -> list[str]:
@@ -143,11 +146,10 @@ class AdapterStore:
         folder = self.root.find(name)
         if name in self._withdrawn:
             raise unknown(name)
-        if name in self._failed:
-            seen, error = self._failed[name]
-            if seen == signature(folder):
-                raise error
-            del self._failed[name]
+        seen, error = self._failed.get(name, (None, None))
+        if error is not None and seen == signature(folder):
+            raise type(error)(str(error))  # a new one: raised again and again, one error would collect every traceback
+        self._failed.pop(name, None)
 
     def _queue(self, name: str, *, pin: bool, explicit: bool) -> Future[Lease]:
         future: Future[Lease] = Future()
@@ -188,7 +190,7 @@ class AdapterStore:
                 self._run(job)
 
     def _run(self, job: _Job) -> None:
-        resident, error = None, None
+        resident, error, seen = None, None, self._signature(job.name)
         try:
             resident = self._load(job)
         except TunedeckError as raised:
@@ -211,7 +213,7 @@ class AdapterStore:
             leases = [self._lease(resident) for _ in wanted] if resident is not None else []
         self._tell("load" if resident is not None else "fail", job.name)
         if error is not None:
-            self._remember(job.name, error)
+            self._remember(job.name, seen, error)
         for index, future in enumerate(wanted):
             if job.withdrawn and leases:
                 leases[index].close()
@@ -262,10 +264,15 @@ class AdapterStore:
         for resident in unused:
             self._backend.remove(resident.key)
 
-    def _remember(self, name: str, error: TunedeckError) -> None:
+    def _remember(self, name: str, seen: object, error: TunedeckError) -> None:
         if isinstance(error, _LASTING):
-            with contextlib.suppress(TunedeckError, OSError):  # the folder may be gone by now
-                self._failed[name] = (signature(self.root.find(name)), error)
+            self._failed[name] = (seen, error)
+
+    def _signature(self, name: str) -> object:
+        """Of the files as they are before they are read; None when the folder is gone."""
+        with contextlib.suppress(TunedeckError, OSError):
+            return signature(self.root.find(name))
+        return None
 
     def _end_jobs(self) -> None:
         with self._changed:
