@@ -76,7 +76,7 @@ def churn(deck: td.Deck, root: Path, expected: list[list[float]], arguments: arg
     most, began = 0, time.process_time()
     while len(memory) < POINTS:
         asked = [(chance.choice(names[:20] if chance.random() < 0.5 else names), chance.randrange(len(TEXTS))) for _ in range(32)]  # fmt: skip
-        requests = [Request(name, TEXTS[text]) for name, text in asked]
+        requests = [Request(name, TEXTS[text], timeout_s=86_400) for name, text in asked]  # the process may be paused
         for request in requests:
             engine.submit(request)
         for (name, text), request in zip(asked, requests, strict=True):
