@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,18 +22,36 @@ RUN = (
 )
 
 
-def two_processes(arguments: list[str], **environment: str) -> str:
-    """What two processes print to standard error."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tunedeck"]
-    said = subprocess.run(
-        [*command, "train", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment},
-        capture_output=True,
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"],
+    "fsdp": ["accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2", "--main_process_port", "0"],
+}  # fmt: skip
+TWO_MACHINES = ["torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
+
+
+def launch(launcher: list[str], arguments: list[str]) -> subprocess.Popen[str]:
+    """The command line by a launcher, on CPUs."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *launcher, "-m", "tunedeck", "train", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert said.returncode == 0, said.stderr
-    return said.stderr
+
+
+def said_by(*started: subprocess.Popen[str]) -> str:
+    """What processes that must end well print to standard error."""
+    texts = [process.communicate()[1] for process in started]
+    assert all(process.returncode == 0 for process in started), "".join(texts)
+    return "".join(texts)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return int(one.getsockname()[1])
 
 
 def curve(folder: Path) -> list[float]:
@@ -41,31 +60,34 @@ def curve(folder: Path) -> list[float]:
     return [event["loss"] for event in events if event["event"] in ("step", "eval")]
 
 
+LORA = "{kind: lora, r: 4, target_modules: all-linear}"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "more", "environment"),
+    ("launcher", "method", "more"),
     [
-        ("{kind: lora, r: 4, target_modules: all-linear}", "seed: 0", {}),
-        (
-            "{kind: lora, r: 4, target_modules: all-linear}",
-            "seed: 0",
-            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
-        ),
-        (
-            "{kind: bottleneck, name: double_seq_bn}",
-            "checkpointing: true",
-            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
-        ),
+        ("torchrun", LORA, "seed: 0"),
+        ("accelerate", LORA, "seed: 0"),
+        ("fsdp", LORA, "seed: 0"),
+        ("fsdp", "{kind: bottleneck, name: double_seq_bn}", "checkpointing: true"),
+        ("two machines", LORA, "seed: 0"),
     ],
-    ids=["whole", "sharded", "sharded-bottleneck"],
+    ids=["torchrun", "accelerate", "fsdp", "fsdp-bottleneck", "two-machines"],
 )
 def test_two_processes_follow_the_curve_of_one(
-    method: str, more: str, environment: dict[str, str], tunedeck: Callable[..., Any], words: Path, tmp_path: Path
+    launcher: str, method: str, more: str, tunedeck: Callable[..., Any], words: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run.yaml"
     model = tiny.folder_of("bert", "classifier")
     run.write_text(RUN.format(words=words, model=model, method=method, more=more), encoding="utf-8")
     assert tunedeck("train", run, "--out", tmp_path / "one").code == 0
-    said = two_processes([str(run), "--out", str(tmp_path / "two")], **environment)
+    arguments = [str(run), "--out", str(tmp_path / "two")]
+    if launcher == "two machines":  # an agent for each, as they would find one another over a network
+        place = [*TWO_MACHINES, "--rdzv-endpoint", f"localhost:{free_port()}"]
+        said = said_by(*(launch([*place, "--node-rank", rank], arguments) for rank in "01"))
+    else:
+        said = said_by(launch(LAUNCHERS[launcher], arguments))
     assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=1e-4)
     assert said.count("examples to train on") == 1
     one, two = (json.loads((tmp_path / name / "measurement.json").read_text()) for name in ("one", "two"))

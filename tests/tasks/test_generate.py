@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import tiny
@@ -250,3 +251,14 @@ def test_a_tokenizer_without_an_end_token_teaches_answers_without_one(packing: b
     with pytest.warns(UserWarning, match="the tokenizer has no end token"):
         assert td.train(deck, "a", data, settings=settings, progress=False).metrics["loss"] > 0
     assert deck.generate(["w10 w11"], "a", td.Sampling(max_tokens=3))
+
+
+def test_a_model_that_names_neither_padding_nor_an_end_is_padded_by_token_0(tmp_path: Path) -> None:
+    tokenizer = tiny.tiny_tokenizer("llama")
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    tiny.tiny_model("llama", "causal", pad_token_id=None).save_pretrained(tmp_path)
+    deck = td.Deck.load(str(tmp_path), td.Generate(), dtype="float32")
+    assert (deck.tokenizer.pad_token_id, deck.tokenizer.eos_token_id, deck.model.config.pad_token_id) == (None, None, 0)
+    alone = deck.generate(["w10 w11 w12"], sampling=td.Sampling(max_tokens=3))
+    assert deck.generate(["w20", "w10 w11 w12"], sampling=td.Sampling(max_tokens=3))[1:] == alone

@@ -15,6 +15,7 @@ import tunedeck as td
 from tunedeck.core.errors import DataError, TrainingError
 from tunedeck.data.labelled import Example
 from tunedeck.data.statistics import digest
+from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks.base import Dataset
 from tunedeck.training.events import EventLog
 from tunedeck.training.loop import Loop
@@ -225,12 +226,20 @@ def test_the_rate_warms_up_and_then_follows_its_schedule(kind: str, middle: floa
     assert seen[100] == pytest.approx(last, abs=1e-9)
 
 
-@pytest.mark.parametrize("layers", [None, (1,)])
-def test_a_run_with_checkpointing_learns_the_same(layers: tuple[int, ...] | None) -> None:
+@pytest.mark.parametrize(
+    "method",
+    [
+        td.LoraConfig(target_modules="all-linear"),
+        td.LoraConfig(target_modules="all-linear", layers_to_transform=(1,)),
+        td.FullConfig(),
+    ],
+    ids=["lora", "upper layers", "full"],
+)
+def test_a_run_with_checkpointing_learns_the_same(method: MethodConfig) -> None:
     losses = []
     for checkpointing in (False, True, 1):
         deck = words_deck()
-        deck.add("a", td.LoraConfig(target_modules="all-linear", layers_to_transform=layers))
+        deck.add("a", method)
         settings = td.TrainingSettings(epochs=2, batch_size=8, checkpointing=checkpointing)
         losses.append(td.train(deck, "a", dataset(), settings=settings, progress=False).metrics["loss"])
     assert losses[0] == losses[1] == losses[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tunedeck.cli.console import megabytes, print_table, tell
@@ -26,15 +27,37 @@ def compared(
     return compare_with_plan(
         measurement,
         config.method_config(),
-        generate=config.task.get("kind") == "generate",
+        task=config.task,
         accumulation=config.training.accumulation,
         price_per_hour=price_per_hour or _price(measurement.machine.gpu, currency),
         currency=currency,
+        products_flops_per_s=_products_rate(measurement),
     )
 
 
+def _products_rate(measurement: Measurement) -> float | None:
+    """This CPU's rate of matrix products in the run's precision, where the run was made here and nothing was measured before."""
+    from tunedeck.core.measurement import this_machine
+    from tunedeck.planner.after import cpu_of
+    from tunedeck.planner.machine import read_profile
+
+    machine = cpu_of(measurement.machine)
+    if measurement.device != "cpu" or machine != cpu_of(this_machine()) or read_profile(machine) is not None:
+        return None
+    return _measured_rate(measurement.dtype)
+
+
+@cache
+def _measured_rate(dtype: str) -> float:
+    import torch
+
+    from tunedeck.training.calibrate import products_flops_per_s
+
+    return products_flops_per_s(getattr(torch, dtype))
+
+
 def show(comparisons: list[Comparison]) -> None:
-    """The table, and a line for each value outside its prediction."""
+    """The table, and a line for each value outside its prediction or on an uncertain basis."""
     if not comparisons:
         return
     names = {"memory": say("peak memory"), "time": say("training time"), "cost": say("cost of the training time")}
@@ -49,8 +72,9 @@ def show(comparisons: list[Comparison]) -> None:
     ]
     print_table(say("Predicted and actual"), [say("what"), say("predicted"), say("actual"), say("off by")], rows)
     for comparison in comparisons:
-        if comparison.reason:
-            tell(f"{names[comparison.quantity]}: {comparison.reason}")
+        text = comparison.basis or comparison.reason
+        if text:
+            tell(f"{names[comparison.quantity]}: {text}")
 
 
 def _value(value: float, unit: str) -> str:

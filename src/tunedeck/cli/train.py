@@ -133,8 +133,9 @@ def _report_jobs(runs: list[TrainingRun]) -> None:
 
 
 def _report(run: Any, kind: str) -> None:
-    rows = [[name, f"{value:.4f}"] for name, value in run.metrics.items()]
-    rows += [
+    metrics = [[name, f"{value:.4f}"] for name, value in run.metrics.items()]
+    rows = [
+        *metrics,
         [
             say("training"),
             f"{run.measurement.train_s:.1f} s, " + say("{rate:.0f} examples/s", rate=run.measurement.examples_per_s),
@@ -143,7 +144,9 @@ def _report(run: Any, kind: str) -> None:
         [say("adapter"), f"{run.adapter_folder} ({megabytes(run.to_json()['adapter_bytes'])})"],
     ]
     print_table(
-        say("Result (best evaluation, step {step})", step=run.best_step),
+        say("Result (best evaluation, step {step})", step=run.best_step)
+        if metrics
+        else say("Stopped before the first evaluation"),
         [say("what"), say("value")],
         rows,
         numbers_from=9,

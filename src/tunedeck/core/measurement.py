@@ -51,6 +51,8 @@ class Measurement:
     peak_memory_bytes: int
     largest_batch_positions: int = 0
     """Padded tokens of the largest micro-batch, which sets the peak; 0 in files from before it was kept."""
+    texts_per_example: float = 1.0
+    """Rows of the base's batches for each example: two or three where pairs or triplets are contrasted."""
     quantize: str | None = None
     """How the base's linears were packed; `dtype` is what it computed in."""
 

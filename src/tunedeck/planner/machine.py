@@ -25,6 +25,9 @@ NEAR_BAND = {"time": (0.6, 1.7), "memory": (0.75, 1.3)}
 """For a model or settings that were not themselves measured here, from the nearest that was."""
 FREE_SHARE = 0.9  # of a CPU machine's memory; the rest is the system's
 UNMEASURED_FLOPS_PER_CORE = 40e9  # float32 matrix products of one core with AVX2, a guess until `plan --measured`
+UNMEASURED_UTILISATION = 0.5
+UNMEASURED_BAND = {True: (0.3, 3.0), False: (0.1, 3.0)}
+"""Time on a machine without calibrations: by the rate of a matrix product taken on it, and by the guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +112,14 @@ def predict(profile: Profile | None, model: str, longest: Setup, mean: Setup, gp
         flops_per_s = median(c.flops_per_s for c in profile.calibrations)
     if calibration is None:
         seconds = mean.batch_tokens * training_flops_per_token(mean) / flops_per_s * mean.accumulation
-        step = Estimate.around(seconds, *(NEAR_BAND["time"] if profile else (0.3, 3.0)))
+        step = Estimate.around(seconds, *(NEAR_BAND["time"] if profile else UNMEASURED_BAND[gpu.measured]))
         total = formula.allocated + libraries_bytes(profile)
         parts = replace(formula, context=libraries_bytes(profile), fragmentation=0.0)
     else:
         band = MEASURED_BAND if exact else NEAR_BAND
-        step = Estimate.around(calibration.time_s.at(mean) * mean.accumulation, *band["time"])
-        total = calibration.memory_bytes.at(longest)
+        again = training_flops_per_token(mean) / training_flops_per_token(replace(mean, chunk=None))
+        step = Estimate.around(calibration.time_s.at(mean) * again * mean.accumulation, *band["time"])
+        total = calibration.memory_bytes.at(replace(longest, micro_batch=longest.held_tokens // longest.width))
         parts = _parts(formula, calibration.memory_bytes, total)
     memory = Estimate.around(total, *(MEASURED_BAND if exact else NEAR_BAND)["memory"])
     return Prediction(step, memory, parts, exact)
@@ -127,13 +131,14 @@ def libraries_bytes(profile: Profile | None) -> float:
     return min([450e6, *least])
 
 
-def machine_card(machine: Machine, profile: Profile | None) -> Gpu:
-    """This machine's processor as a card of the catalogue."""
-    rate = profile.products_flops_per_s if profile else UNMEASURED_FLOPS_PER_CORE * machine.cpu_cores
+def machine_card(machine: Machine, profile: Profile | None, products_flops_per_s: float | None = None) -> Gpu:
+    """This machine's processor as a card of the catalogue; `products_flops_per_s` was measured where no profile was."""
+    guess = UNMEASURED_FLOPS_PER_CORE * machine.cpu_cores
+    rate = profile.products_flops_per_s if profile else products_flops_per_s or guess
     return Gpu(
         name=THIS_MACHINE, names=(), memory_gb=machine.memory_bytes / 1e9, visible_bytes=FREE_SHARE * machine.memory_bytes,
         tensor_flops_per_s=rate, fp32_flops_per_s=rate, bytes_per_s=profile.copy_bytes_per_s if profile else 10e9,
-        capability=0.0, utilisation=0.5, measured=profile is not None, tensor_cores=False, cpu_cores=machine.cpu_cores,
+        capability=0.0, utilisation=UNMEASURED_UTILISATION, measured=rate != guess, tensor_cores=False, cpu_cores=machine.cpu_cores,
         source=machine.cpu, note="", doubtful="",
     )  # fmt: skip
 

@@ -108,6 +108,9 @@ class Setup:
     attention: Attention = "sdpa"
     accumulation: int = 1
     labels: int = 2
+    """0 for embeddings, which have no head: each row is a text, and the batch's vectors are contrasted."""
+    chunk: int | None = None
+    """Texts of an embedding batch whose inner states lie in memory at once; None all of them."""
     stack: Stack = TUNEDECK
 
     @property
@@ -124,6 +127,16 @@ class Setup:
     def batch_tokens(self) -> int:
         """Tokens of one micro-batch."""
         return self.micro_batch * self.width
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens whose inner states lie in memory at once: those of a chunk."""
+        return min(self.micro_batch, self.chunk or self.micro_batch) * self.width
+
+    @property
+    def head_parameters(self) -> int:
+        """Of a classifier's head."""
+        return 0 if self.generate or not self.labels else self.spec.head_parameters(self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +189,7 @@ def weights_bytes(setup: Setup) -> float:
     The stack that makes the residual stream float32 makes these float32 too.
     """
     spec = setup.spec
-    total = spec.base_parameters + (spec.lm_head_parameters if setup.generate else spec.head_parameters(setup.labels))
+    total = spec.base_parameters + (spec.lm_head_parameters if setup.generate else setup.head_parameters)
     quantised = linear_parameters(spec) if setup.four_bit else 0
     return NF4_BYTES * quantised + _hidden_bytes(setup) * (total - quantised)
 
@@ -188,9 +201,8 @@ def linear_parameters(spec: ModelSpec) -> int:
 
 def trainable_parameters(setup: Setup) -> int:
     """The method's own and, for a classifier, its head's."""
-    head = 0 if setup.generate else setup.spec.head_parameters(setup.labels)
     extra = setup.spec.lm_head_parameters if setup.generate and _trains_everything(setup) else 0
-    return setup.facts.parameters + head + extra
+    return setup.facts.parameters + setup.head_parameters + extra
 
 
 def trainable_bytes(setup: Setup) -> tuple[float, float, float, float]:
@@ -210,11 +222,11 @@ def stored_bytes(setup: Setup) -> float:
     spec = setup.spec
     layers = layers_with_backward(setup)
     if setup.checkpointing:
-        return float(setup.batch_tokens * layers * _hidden_bytes(setup) * spec.hidden_size)
+        return float(setup.held_tokens * layers * _hidden_bytes(setup) * spec.hidden_size)
     in_place = not isinstance(setup.method, FullConfig) or setup.method.layers == "head" or not setup.stack.full_copies
     # 16-bit images of full fine-tuning's float32 copies
     cast_copies = 0.0 if in_place or setup.number_bytes == 4 else 2.0 * setup.facts.parameters
-    return ALLOCATOR * setup.batch_tokens * layers * layer_bytes_per_token(setup) + cast_copies
+    return ALLOCATOR * setup.held_tokens * layers * layer_bytes_per_token(setup) + cast_copies
 
 
 def working_bytes(setup: Setup) -> float:
@@ -222,11 +234,15 @@ def working_bytes(setup: Setup) -> float:
     spec = setup.spec
     gradients = 2 * setup.number_bytes * spec.ffn_size
     again = layer_bytes_per_token(setup) if setup.checkpointing else 0
-    return float(setup.batch_tokens * (gradients + again)) if layers_with_backward(setup) else 0.0
+    return float(setup.held_tokens * (gradients + again)) if layers_with_backward(setup) else 0.0
 
 
 def logits_bytes(setup: Setup) -> float:
-    """Peak of the loss: T·(k·V + 20·h) for a language model, nothing worth counting for a classifier's head."""
+    """Peak of the loss: T·(k·V + 20·h) for a language model; n vectors, their gradients and n² scores in float32 for embeddings;
+    nothing worth counting for a classifier's head.
+    """
+    if not setup.generate and not setup.labels:
+        return float(setup.micro_batch * (8 * setup.spec.hidden_size + 8 * setup.micro_batch))
     if not setup.generate:
         return float(4 * setup.micro_batch * setup.labels * 4)
     return float(

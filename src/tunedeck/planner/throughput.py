@@ -46,11 +46,12 @@ def forward_flops_per_token(setup: Setup) -> float:
 
 def training_flops_per_token(setup: Setup) -> float:
     """Forward once; the gradient of the activations once more in layers above the lowest trained one; the gradient of the
-    weights once more where they train; checkpointing repeats the forward: 6 N full, 4 N with a frozen base, plus 2 N.
+    weights once more where they train; checkpointing of layers or chunks repeats the forward: 6 N full, 4 N with a frozen base, plus 2 N.
     """
     forward = forward_flops_per_token(setup)
     depth = layers_with_backward(setup) / setup.spec.num_layers
     passes = 1 + depth * (1 + isinstance(setup.method, FullConfig) + setup.checkpointing)
+    passes += setup.held_tokens < setup.batch_tokens
     return forward * passes + 6.0 * trainable_parameters(setup) * (not isinstance(setup.method, FullConfig))
 
 

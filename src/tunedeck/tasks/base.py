@@ -54,6 +54,11 @@ class Course(Protocol):
     lengths: Sequence[int]
     """Tokens of each training example, for batching."""
 
+    @property
+    def texts_per_example(self) -> float:
+        """Rows of the base's batches for each training example."""
+        ...
+
     def weight(self, rows: Sequence[int]) -> float:
         """What a batch counts in the mean loss of a step: its examples, or the tokens that are learnt."""
         ...

@@ -171,6 +171,7 @@ class ClassifyCourse:
     """Labelled examples as token ids, and the loss of any of them."""
 
     divisible: ClassVar[bool] = True
+    texts_per_example: ClassVar[float] = 1.0
 
     def __init__(self, deck: Deck, name: str, task: Classify, dataset: Dataset[Example]) -> None:
         self._deck, self._name, self._task, self._dataset = deck, name, task, dataset

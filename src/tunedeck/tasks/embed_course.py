@@ -31,6 +31,7 @@ class Batches(Protocol):
     """Training examples, ready to be contrasted."""
 
     lengths: list[int]
+    texts_per_example: float
 
     def contrast(self, rows: Sequence[int]) -> Contrast:
         """The texts of some examples."""
@@ -57,6 +58,7 @@ class PairBatches:
             len(self._anchors[row]) + len(self._positives[row]) + len(self._negatives.get(row, ()))
             for row in range(len(pairs))
         ]
+        self.texts_per_example = 2 + len(self._negatives) / len(pairs)
 
     def contrast(self, rows: Sequence[int]) -> Contrast:
         """Anchors, then their positives in the same order, then the negatives there are."""
@@ -84,6 +86,7 @@ class LabelledBatches:
         for row, label in enumerate(self._labels):
             self._rows_of.setdefault(label, []).append(row)
         self.lengths = [len(ids) for ids in self._ids]
+        self.texts_per_example = 1.0
 
     def contrast(self, rows: Sequence[int]) -> Contrast:
         """The texts, each an anchor and a candidate."""
@@ -127,6 +130,7 @@ class EmbedCourse:
         self._deck, self._name, self._batches = deck, name, batches
         self._making, self._learning, self._evaluate = making, learning, evaluate
         self.lengths: Sequence[int] = batches.lengths
+        self.texts_per_example = batches.texts_per_example
 
     def weight(self, rows: Sequence[int]) -> float:
         """The number of examples."""

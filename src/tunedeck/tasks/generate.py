@@ -158,15 +158,16 @@ class GenerateCourse:
     """Conversations as token ids, and the loss of any of them on their answers."""
 
     divisible: ClassVar[bool] = True
+    texts_per_example: ClassVar[float] = 1.0
 
     def __init__(self, deck: Deck, name: str | None, task: Generate, dataset: Dataset[Conversation]) -> None:
         self._deck, self._name = deck, name
         self._limit = min(task.max_length, length_limit(deck)) - deck.virtual_tokens(name)
         if self._limit < 4:
             raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
-        train = [encoded for _, encoded in self._fitting(task, dataset.train)]
         if deck.tokenizer.chat_template is None and deck.tokenizer.eos_token_id is None:
             warnings.warn(say("the tokenizer has no end token: answers are learnt without one, and may not end by themselves"), stacklevel=2)  # fmt: skip
+        train = [encoded for _, encoded in self._fitting(task, dataset.train)]
         self._evaluation = self._fitting(task, dataset.evaluation)
         self._rows: list[list[Encoded]] = pack_rows(train, self._limit) if task.packing else [[one] for one in train]
         self.lengths: Sequence[int] = [sum(len(one.ids) for one in row) for row in self._rows]

@@ -132,7 +132,7 @@ def _checkpointed(deck: Deck, loops: Sequence[Loop]) -> AbstractContextManager[N
 def _finish(deck: Deck, dataset: Dataset[Any], loop: Loop, folder: Path | None, peak_bytes: int) -> TrainingRun:
     """Write what the run folder ends with; the checkpoints of a run that came to its end go."""
     outcome, name = loop.outcome, loop.adapter.name
-    measurement = measured(deck, name, loop.settings, outcome, peak_bytes)
+    measurement = measured(deck, name, loop.settings, outcome, peak_bytes, loop.course.texts_per_example)
     run = TrainingRun(name, outcome.metrics, measurement, outcome.stopped, outcome.best_step, folder)
     if loop.accelerator.is_main_process:
         record(deck, dataset, run)

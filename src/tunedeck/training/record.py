@@ -61,7 +61,9 @@ class TrainingRun:
         }
 
 
-def measured(deck: Deck, adapter: str, settings: TrainingSettings, outcome: Outcome, peak_bytes: int) -> Measurement:
+def measured(
+    deck: Deck, adapter: str, settings: TrainingSettings, outcome: Outcome, peak_bytes: int, texts_per_example: float
+) -> Measurement:
     """The run in numbers; `peak_bytes` is the process's."""
     machine = this_machine()
     device = next(deck.model.parameters()).device
@@ -85,6 +87,7 @@ def measured(deck: Deck, adapter: str, settings: TrainingSettings, outcome: Outc
         padded_share=1 - outcome.tokens / outcome.positions if outcome.positions else 0.0,
         peak_memory_bytes=peak_bytes,
         largest_batch_positions=outcome.largest_batch_positions,
+        texts_per_example=texts_per_example,
         quantize=deck.base.quantize,
     )
 
