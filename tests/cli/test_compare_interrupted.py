@@ -44,6 +44,7 @@ def curve(run: Path) -> list[dict[str, Any]]:
     return [{**event, "at_s": 0} for event in events if event["event"] in ("step", "eval")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "everyone", "code"),
     [(signal.SIGKILL, True, -9), (signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)],

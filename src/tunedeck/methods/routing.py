@@ -37,7 +37,8 @@ def group_rows(adapters: Sequence[str | None], kind_of: Callable[[str | None], o
     rows_of: dict[object, dict[str | None, list[int]]] = {}
     for row, adapter in enumerate(adapters):
         rows_of.setdefault(kind_of(adapter), {}).setdefault(adapter, []).append(row)
-    segments, order = [], []
+    segments: list[Segment] = []
+    order: list[int] = []
     for adapter, rows in (group for kind in rows_of.values() for group in kind.items()):
         segments.append(Segment(adapter, slice(len(order), len(order) + len(rows))))
         order += rows

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar, final
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.errors import TargetError
@@ -50,8 +51,18 @@ class Work:
             self._kept = (state, make())
         return self._kept[1]  # type: ignore[return-value]
 
-    def spread(self, tensor: torch.Tensor) -> torch.Tensor:
-        """One entry for each touched part to one for each of its rows."""
+    def stacked(self, read: Callable[[nn.Module], torch.Tensor]) -> torch.Tensor:
+        """A tensor of each layer for each touched row, (rows, *its shape), zeros where there is no layer.
+
+        Smaller ones are filled up with zeros to the largest.
+        """
+        tensors = [None if layer is None else read(layer) for layer in self.layers]
+        shapes = [tensor.shape for tensor in tensors if tensor is not None]
+        largest = torch.Size(map(max, zip(*shapes, strict=True)))
+        nothing = next(tensor for tensor in tensors if tensor is not None).new_zeros(largest)
+        return self._spread(torch.stack([nothing if t is None else _filled(t, largest) for t in tensors]))
+
+    def _spread(self, tensor: torch.Tensor) -> torch.Tensor:
         counts = [rows.stop - rows.start for rows, _ in self.touched]
         return tensor if max(counts) == 1 else tensor.repeat_interleave(torch.tensor(counts, device=tensor.device), 0)
 
@@ -115,6 +126,11 @@ class Sites:
         return known[1]
 
 
+def _filled(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    missing = [n for want, have in zip(reversed(shape), reversed(tensor.shape), strict=True) for n in (0, want - have)]
+    return F.pad(tensor, missing) if any(missing) else tensor
+
+
 def change_rows(output: torch.Tensor, work: Work, change: Callable[[nn.Module, slice], torch.Tensor]) -> torch.Tensor:
     """`output` with `change(layer, rows)` in place of the rows that have a layer."""
     check_rows(output, work)
@@ -124,7 +140,7 @@ def change_rows(output: torch.Tensor, work: Work, change: Callable[[nn.Module, s
 
 def put_rows(output: torch.Tensor, work: Work, changed: torch.Tensor) -> torch.Tensor:
     """`output` with `changed` in place of the touched rows; written into `output` itself where no gradient is wanted."""
-    if len(changed) == len(output):
+    if changed.shape[0] == output.shape[0]:
         return changed
     if torch.is_grad_enabled():
         return torch.cat([output[: work.rows.start], changed, output[work.rows.stop :]])

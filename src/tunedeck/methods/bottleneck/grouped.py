@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch.nn import functional as F
 
 from tunedeck.methods.sites import Work
 
@@ -34,24 +33,20 @@ def own_products(z: torch.Tensor, work: Work) -> torch.Tensor:
 
 def _stacked(work: Work, dtype: torch.dtype) -> Stacked:
     """Wᵀ_down (rows, hidden, d), b_down (rows, 1, d), s·Wᵀ_up (rows, d, hidden), s·b_up (rows, 1, hidden), zeros up to the largest d."""
-    layers = _layers(work)
-    width = max(layer.down.out_features for layer in layers if layer is not None)
-    nothing = next(layer for layer in layers if layer is not None)
-    rows = [_filled(layer or nothing, width, 1.0 if layer else 0.0) for layer in layers]
-    down, down_bias, up, up_bias = (work.spread(torch.stack(side).to(dtype)) for side in zip(*rows, strict=True))
-    return down.transpose(1, 2), down_bias[:, None], up.transpose(1, 2), up_bias[:, None]
 
+    def of(read: Callable[[BottleneckLayer], torch.Tensor]) -> torch.Tensor:
+        return work.stacked(lambda layer: read(cast("BottleneckLayer", layer)))
 
-def _filled(layer: BottleneckLayer, width: int, times: float) -> Stacked:
-    missing = width - layer.down.out_features
-    scaling = times * (layer.fixed_scaling if layer.scaling is None else layer.scaling)
-    column = scaling[:, None] if isinstance(scaling, torch.Tensor) else scaling
-    return (
-        F.pad(layer.down.weight, (0, 0, 0, missing)),
-        F.pad(layer.down.bias, (0, missing)),
-        F.pad(column * layer.up.weight, (0, missing)),
-        scaling * layer.up.bias,
-    )
+    def scale(layer: BottleneckLayer) -> torch.Tensor:
+        own = up_bias.new_tensor([layer.fixed_scaling]) if layer.scaling is None else layer.scaling
+        return own.expand(up_bias.shape[-1])
+
+    up, up_bias = of(lambda layer: layer.up.weight), of(lambda layer: layer.up.bias)
+    scaling = of(scale)
+    down, down_bias = of(lambda layer: layer.down.weight), of(lambda layer: layer.down.bias)
+    own = down, down_bias[:, None], up * scaling[:, :, None], (up_bias * scaling)[:, None]
+    down, down_bias, up, up_bias = (tensor.to(dtype) for tensor in own)
+    return down.transpose(1, 2), down_bias, up.transpose(1, 2), up_bias
 
 
 def _layers(work: Work) -> Sequence[BottleneckLayer | None]:

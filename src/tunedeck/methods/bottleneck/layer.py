@@ -101,8 +101,8 @@ class BlockOutput:
             x = residual.pop() if self.tap is not None else None
 
             def read(rows: slice) -> torch.Tensor:
-                z = h[rows] if self.reads_h else 0
-                z = z if x is None else z + x[rows]
+                z: torch.Tensor = h[rows] if self.reads_h else cast(torch.Tensor, x)[rows]
+                z = z + x[rows] if self.reads_h and x is not None else z
                 return z if norm is None else cast(torch.Tensor, norm(z))
 
             if is_alike(now):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -41,19 +40,7 @@ def _add_one(x: torch.Tensor, output: torch.Tensor, layer: LoraLayer) -> torch.T
 
 def _stacked(work: Work, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """scaling · Aᵀ (rows, in, r) and Bᵀ (rows, r, out), filled up with zeros to the largest r; zeros for the base."""
-    layers = cast("Sequence[LoraLayer | None]", work.layers)
-    known = [layer for layer in layers if layer is not None]
-    most = max(layer.lora_A.shape[0] for layer in known)
-    nothing = (
-        known[0].lora_A.new_zeros(most, known[0].lora_A.shape[1]),
-        known[0].lora_B.new_zeros(known[0].lora_B.shape[0], most),
-    )
-    pairs = [nothing if layer is None else _filled(layer, most) for layer in layers]
-    a, b = (work.spread(torch.stack(side).to(dtype)).transpose(1, 2) for side in zip(*pairs, strict=True))
-    return a, b
-
-
-def _filled(layer: LoraLayer, r: int) -> tuple[torch.Tensor, torch.Tensor]:
-    missing = r - layer.lora_A.shape[0]
-    a = layer.lora_A * layer.scaling
-    return (F.pad(a, (0, 0, 0, missing)), F.pad(layer.lora_B, (0, missing))) if missing else (a, layer.lora_B)
+    a = work.stacked(lambda layer: cast("LoraLayer", layer).lora_A)
+    b = work.stacked(lambda layer: cast("LoraLayer", layer).lora_B)
+    scaling = work.stacked(lambda layer: a.new_tensor(cast("LoraLayer", layer).scaling))
+    return (a * scaling[:, None, None]).to(dtype).transpose(1, 2), b.to(dtype).transpose(1, 2)
