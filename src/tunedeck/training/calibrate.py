@@ -32,8 +32,7 @@ LADDERS = {
     False: ((4, 16), (8, 32), (4, 96), (16, 48), (8, 128)),
 }
 """(rows, tokens) of the points, in the order of their memory, which a process never quite gives back."""
-STEPS = 5
-PASSES = {True: 3, False: 2}  # short steps vary more
+STEPS, PASSES = {True: 5, False: 3}, {True: 3, False: 2}  # short steps vary more
 LABELS = ("a", "b")
 
 
@@ -53,7 +52,7 @@ def measure(
     base_parameters = sum(parameter.numel() for parameter in deck.model.parameters())
     small = base_parameters < SMALL
     ladder = points or LADDERS[small]
-    passes = [[_point(deck, task, rows, tokens) for rows, tokens in ladder] for _ in range(PASSES[small])]
+    passes = [[_point(deck, task, rows, tokens, STEPS[small]) for rows, tokens in ladder] for _ in range(PASSES[small])]
     measured = [
         [rows, taken[0].largest_batch_positions // rows, min(one.step_s for one in taken), taken[0].peak_memory_bytes]
         for (rows, _), taken in zip(ladder, zip(*passes, strict=True), strict=True)
@@ -66,10 +65,10 @@ def measure(
     }
 
 
-def _point(deck: Deck, task: Classify | Generate, rows: int, tokens: int) -> Measurement:
+def _point(deck: Deck, task: Classify | Generate, rows: int, tokens: int, steps: int) -> Measurement:
     """A few real steps; taken again in every pass, because other programs can only make them slower."""
-    settings = TrainingSettings(max_steps=STEPS, batch_size=rows, schedule="constant")
-    dataset = _conversations(rows * STEPS, tokens) if isinstance(task, Generate) else _texts(rows * STEPS, tokens)
+    settings = TrainingSettings(max_steps=steps, batch_size=rows, schedule="constant")
+    dataset = _conversations(rows * steps, tokens) if isinstance(task, Generate) else _texts(rows * steps, tokens)
     return train(deck, "calibration", dataset, settings=settings, progress=False).measurement
 
 
