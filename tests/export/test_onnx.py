@@ -18,7 +18,7 @@ from tunedeck.methods.base import MethodConfig
 onnxruntime = pytest.importorskip("onnxruntime")
 from tunedeck.export.onnx import save_onnx  # noqa: E402
 from tunedeck.export.onnx_folder import BOUND, expected  # noqa: E402
-from tunedeck.export.onnx_runner import Runner, RunnerError  # noqa: E402
+from tunedeck.formats.onnx_runner import Runner, RunnerError  # noqa: E402
 
 KINDS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(target_modules="all-linear"),

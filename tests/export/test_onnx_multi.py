@@ -15,7 +15,7 @@ from tunedeck.core.errors import AdapterError, ConfigError, UnsupportedKindError
 
 pytest.importorskip("onnxruntime")
 from tunedeck.export.onnx_multi import save_onnx_multi
-from tunedeck.export.onnx_runner import Runner, RunnerError
+from tunedeck.formats.onnx_runner import Runner, RunnerError
 
 SHAPES = ((1, 1), (3, 7), (8, 30))
 

@@ -11,7 +11,7 @@ import typer
 from tunedeck.cli.console import megabytes, tell
 from tunedeck.cli.opening import QuantizeFlag, TrustFlag, packing
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.messages import listing, say
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -33,11 +33,17 @@ def serve(
     name: Annotated[str | None, typer.Option(help=say("what the bare base is called in requests"))] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
     quantize: QuantizeFlag = None,
+    backend: Annotated[
+        str, typer.Option(help=say("what computes: deck, or onnx for a folder of what tunedeck export onnx wrote"))
+    ] = "deck",
+    precision: Annotated[
+        str | None, typer.Option(help=say("with --backend onnx: float32 or int8; float32 by default"))
+    ] = None,
     trust_remote_code: TrustFlag = False,
 ) -> None:
     """Answer requests over HTTP, each by the adapter that its `model` names, mixed in batches on one base."""
     try:
-        from tunedeck.server.run import ServerSettings, check_address, open_service
+        from tunedeck.server.run import ServerSettings, check_address, open_onnx_service, open_service
         from tunedeck.server.run import serve as listen
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -46,17 +52,21 @@ def serve(
     import tunedeck as td
     from tunedeck.serving.first import task_and_base
 
+    _check_backend(backend, precision, task, model, dtype, quantize, trust_remote_code)
     settings = ServerSettings(host, port, api_key_file, size(max_memory), size(kv_memory), max_requests, timeout, drain)
     check_address(settings)
-    chosen, reference, trained_on = task_and_base(adapters, task, model)
-    deck = td.Deck.load(
-        reference,
-        chosen,
-        dtype=dtype,  # type: ignore[arg-type]
-        quantize=trained_on if quantize is None else packing(quantize),  # type: ignore[arg-type]
-        trust_remote_code=trust_remote_code,
-    )
-    service = open_service(deck, adapters, settings, name)
+    if backend == "onnx":
+        service = open_onnx_service(adapters, precision or "float32", settings, name, task)
+    else:
+        chosen, reference, trained_on = task_and_base(adapters, task, model)
+        deck = td.Deck.load(
+            reference,
+            chosen,
+            dtype=dtype,  # type: ignore[arg-type]
+            quantize=trained_on if quantize is None else packing(quantize),  # type: ignore[arg-type]
+            trust_remote_code=trust_remote_code,
+        )
+        service = open_service(deck, adapters, settings, name)
     tell(
         say(
             "serving {model} with {count} adapters on http://{host}:{port} (docs: /docs; {bytes} for adapters in memory)",
@@ -76,3 +86,48 @@ def size(text: str) -> int:
     if match is None:
         raise ConfigError(say("{text!r} is no amount of memory; write 2GB, 512MiB or a number of bytes", text=text))
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _check_backend(
+    backend: str,
+    precision: str | None,
+    task: str | None,
+    model: str | None,
+    dtype: str,
+    quantize: str | None,
+    trust_remote_code: bool,
+) -> None:
+    """Raise ConfigError for a backend or precision that is not there, and for flags that it would leave unheard."""
+    for option, value, allowed in (
+        ("--backend", backend, ("deck", "onnx")),
+        ("--precision", precision or "float32", ("float32", "int8")),
+    ):
+        if value not in allowed:
+            raise ConfigError(
+                say(
+                    "{option} must be one of {allowed}, got {value!r}",
+                    option=option,
+                    allowed=listing(allowed),
+                    value=value,
+                )
+            )
+    if backend == "deck":
+        unheard = {"--precision": precision}
+    elif task == "generate":
+        raise ConfigError(say("ONNX exports answer with labels or vectors; leave out --backend onnx to generate text"))
+    else:
+        unheard = {
+            "--model": model,
+            "--dtype": None if dtype == "auto" else dtype,
+            "--quantize": quantize,
+            "--trust-remote-code": "yes" if trust_remote_code else None,
+        }
+    given = [option for option, value in unheard.items() if value is not None]
+    if given:
+        raise ConfigError(
+            say(
+                "{options} has no meaning with --backend {backend}; leave it out",
+                options=listing(given),
+                backend=backend,
+            )
+        )

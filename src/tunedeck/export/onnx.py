@@ -10,7 +10,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.core.storage import replacing_folder
 from tunedeck.deck.deck import Deck
-from tunedeck.export.onnx_folder import FLOAT32, INT8, distance, verify, write_beside
+from tunedeck.export.onnx_folder import FLOAT32, INT8, distance, verify, write_beside, write_probes
 from tunedeck.export.onnx_graph import INPUTS, check_exportable, example_inputs, graph_of, trace
 from tunedeck.export.onnx_int8 import write_int8
 from tunedeck.export.plain import empty_place
@@ -48,7 +48,7 @@ def save_onnx(
     AdapterError for a deck that is not in float32 or a graph that answers otherwise, ConfigError for packages missing or a setting
     out of range, StorageError when the folder is not empty.
     """
-    from tunedeck.export.onnx_runner import Runner
+    from tunedeck.formats.onnx_runner import Runner
 
     target = empty_place(folder)
     check_exportable(deck, [name])
@@ -65,7 +65,9 @@ def save_onnx(
         write_beside(staging, deck, [name], files)
         runner = Runner(staging)
         difference = verify(deck, name, runner)
-        smaller = distance(deck, name, runner, Runner(staging, "int8")) if int8 else None
+        runners = {precision: runner if precision == "float32" else Runner(staging, precision) for precision in files}
+        smaller = distance(deck, name, runner, runners["int8"]) if int8 else None
+        write_probes(staging, [name], runners)
         return OnnxExport(
             difference=difference,
             float32_bytes=_bytes(staging, FLOAT32),

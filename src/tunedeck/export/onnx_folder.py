@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.resources import files as package_files
 from pathlib import Path
-from shutil import copyfile
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,9 +19,10 @@ from tunedeck.tasks.embed import Embed
 from tunedeck.tasks.text import length_limit
 
 if TYPE_CHECKING:
-    from tunedeck.export.onnx_runner import Runner
+    from tunedeck.formats.onnx_runner import Runner
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
+PROBE = "Tunedeck, 1 2 3"
 BOUND = 1e-4
 """Of the largest answer, at least 1."""
 TEXTS = (
@@ -48,6 +49,7 @@ def write_beside(
         "files": dict(files),
         "pad_id": deck.model.config.pad_token_id,
         "truncation_side": tokenizer.truncation_side,
+        "positions": deck.positions,
         "adapters": {name: _told(deck, name) for name in names},
     }
     if model_version is not None:
@@ -55,7 +57,19 @@ def write_beside(
         for name in names:
             settings["adapters"][name]["file"] = adapter_file(name)
     write_json(folder / "settings.json", settings)
-    copyfile(Path(__file__).with_name("onnx_runner.py"), folder / "run.py")
+    (folder / "run.py").write_bytes(package_files("tunedeck.formats").joinpath("onnx_runner.py").read_bytes())
+
+
+def write_probes(folder: Path, names: Sequence[str], runners: Mapping[str, Runner]) -> None:
+    """Put a short input and each graph's answer to it into settings.json; `tunedeck serve` asks again when it loads them."""
+    first = next(iter(runners.values()))
+    settings = first.settings
+    for name in names:
+        ids = first.token_ids([PROBE], name)[0]
+        outputs = {precision: runner.probed(ids, runner.active([name])) for precision, runner in runners.items()}
+        rounded = {precision: [float(f"{value:.5g}") for value in output] for precision, output in outputs.items()}
+        settings["adapters"][name]["probe"] = {"input_ids": ids, "outputs": rounded}
+    write_json(folder / "settings.json", settings)
 
 
 def adapter_file(name: str) -> str:
@@ -66,23 +80,26 @@ def adapter_file(name: str) -> str:
 def _told(deck: Deck, name: str) -> dict[str, Any]:
     """How an adapter's answers are made and read; max_length counts the tokens of a text with its special ones."""
     adapter = deck.adapter(name)
-    method, room = adapter.config.kind, length_limit(deck) - deck.virtual_tokens(name)
+    virtual = deck.virtual_tokens(name)
+    method, room = adapter.config.kind, length_limit(deck) - virtual
     if isinstance(adapter.task, Embed):
         query, document = (adapter.task.making(as_query=flag) for flag in (True, False))
         return {
             "method": method,
+            "virtual_tokens": virtual,
             "pooling": query.pooling,
             "normalize": query.normalize,
             "query_instruction": query.instruction,
             "document_instruction": document.instruction,
-            "max_length": min(query.max_length - deck.virtual_tokens(name), room),
+            "max_length": min(query.max_length - virtual, room),
         }
     task = cast(Classify, adapter.task)
     return {
         "method": method,
+        "virtual_tokens": virtual,
         "labels": list(deck.label_names(name)),
         "multi_label": task.multi_label,
-        "max_length": min(cast(Classify, deck.task).max_length - deck.virtual_tokens(name), room),
+        "max_length": min(cast(Classify, deck.task).max_length - virtual, room),
     }
 
 

@@ -21,7 +21,7 @@ from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.export.onnx_folder import answers_to_texts
 from tunedeck.export.onnx_graph import graph_of
-from tunedeck.export.onnx_runner import Runner
+from tunedeck.formats.onnx_runner import Runner
 from tunedeck.tasks import classify_data, embed_data
 from tunedeck.tasks.classify import Classify
 from tunedeck.tasks.classify_metrics import classification_metrics, targets_of

@@ -23,7 +23,7 @@ from tunedeck.core.storage import replacing_folder
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.heads import last_linear
-from tunedeck.export.onnx_folder import FLOAT32, INT8, adapter_file, distance, verify, write_beside
+from tunedeck.export.onnx_folder import FLOAT32, INT8, adapter_file, distance, verify, write_beside, write_probes
 from tunedeck.export.onnx_graph import INPUTS, check_exportable, example_inputs, graph_of, trace
 from tunedeck.export.onnx_int8 import write_int8
 from tunedeck.export.plain import empty_place
@@ -76,7 +76,7 @@ def save_onnx_multi(
     LoRA of any rank and target, and heads alone, each with its own labels. Every adapter must answer probe inputs as the deck
     does. Raises UnsupportedKindError for other kinds, else what save_onnx raises.
     """
-    from tunedeck.export.onnx_runner import Runner
+    from tunedeck.formats.onnx_runner import Runner
 
     target = empty_place(folder)
     check_exportable(deck, names)
@@ -98,6 +98,7 @@ def save_onnx_multi(
         runner = Runner(staging)
         differences = {name: verify(deck, name, runner) for name in names}
         small = Runner(staging, "int8") if int8 else None
+        write_probes(staging, names, {"float32": runner} | ({"int8": small} if small else {}))
         return MultiExport(
             differences=differences,
             float32_bytes=(staging / FLOAT32).stat().st_size,

@@ -63,7 +63,7 @@ def _model(http: Request, name: str, parent: str | None) -> dict[str, Any]:
         "owned_by": "tunedeck",
         "root": parent or name,
         "parent": parent,
-        "max_model_len": service.deck.positions,
+        "max_model_len": service.positions,
     }
 
 

@@ -36,7 +36,7 @@ def create_app(service: Service, keys: Keys, *, body_bytes: int = 4_000_000, rea
         state_router,
         adapter_routes.router,
         adapter_routes.admin_router,
-        TASK_ROUTERS[service.deck.task.kind],
+        TASK_ROUTERS[service.task],
     ):
         app.include_router(router)
     app.add_exception_handler(TunedeckError, _told)

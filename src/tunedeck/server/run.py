@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import uvicorn
 from fastapi import FastAPI
 
@@ -27,6 +28,8 @@ from tunedeck.serving.deck_backend import batch_backend
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.generate_backend import GenerateBackend
 from tunedeck.serving.generation import GenerateWorker, GenerationLimits
+from tunedeck.serving.onnx_backend import OnnxBackend
+from tunedeck.serving.onnx_folders import OnnxFolders, first_settings
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.store import AdapterStore
 
@@ -60,11 +63,39 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
         backend = batch_backend(deck)
         store = AdapterStore(adapters, backend, settings.adapter_bytes, metrics.heard)
         engine = Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished)
+    answers = not (deck.task.has_head and deck.base.untrained)
+    return _opened(deck.task.kind, engine, metrics, base, answers, deck.positions, settings)
+
+
+def open_onnx_service(
+    exports: Path, precision: str, settings: ServerSettings, name: str | None = None, task: str | None = None
+) -> Service:
+    """An engine over the ONNX exports in a folder, of the task and the base of the first; ConfigError when there is none."""
+    first = first_settings(exports, precision, task)
+    base = name or public_name(first["base"])
+    threads = torch.get_num_threads()
+    limits = Limits(in_flight=settings.in_flight, batch_rows=4 * threads, wait_s=0)  # rows do not run together
+    metrics, queue = Metrics(base), FairQueue()
+    backend = OnnxBackend(first["task"], first["base"], precision, threads)
+    store = AdapterStore(exports, backend, settings.adapter_bytes, metrics.heard, OnnxFolders(precision))
+    engine = Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished)
+    return _opened(first["task"], engine, metrics, base, False, first.get("positions"), settings)
+
+
+def _opened(
+    task: str,
+    engine: Engine,
+    metrics: Metrics,
+    base: str,
+    answers: bool,
+    positions: int | None,
+    settings: ServerSettings,
+) -> Service:
     metrics.watch(engine)
-    if base in store.names():
+    if base in engine.store.names():
         engine.close()
         raise ConfigError(say("{name!r} is the base's own name; rename the adapter's folder", name=base))
-    return Service(deck, engine, metrics, base, settings.timeout_s, settings.drain_s)
+    return Service(task, engine, metrics, base, answers, positions, settings.timeout_s, settings.drain_s)
 
 
 def check_address(settings: ServerSettings) -> None:

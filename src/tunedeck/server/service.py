@@ -16,7 +16,6 @@ from starlette.concurrency import run_in_threadpool
 
 from tunedeck.core.errors import AdapterError
 from tunedeck.core.messages import say
-from tunedeck.deck.deck import Deck
 from tunedeck.server.auth import Caller
 from tunedeck.server.metrics import Metrics
 from tunedeck.serving.engine import Engine
@@ -27,20 +26,19 @@ from tunedeck.serving.request import Request
 @final
 @dataclass
 class Service:
-    """One base and its adapters behind HTTP. `base` is the name the bare base answers to."""
+    """One base and its adapters behind HTTP. `base` is the base's name, to which it answers bare where `base_answers`."""
 
-    deck: Deck
+    task: str
     engine: Engine
     metrics: Metrics
     base: str
+    base_answers: bool
+    """An encoder without a trained head has no answer of its own, nor has a graph that is an adapter's."""
+    positions: int | None
+    """The longest sequence in tokens; None where nothing says so."""
     timeout_s: float = 60.0
     drain_s: float = 45.0
     created_s: int = field(default_factory=lambda: int(time.time()))
-
-    @property
-    def base_answers(self) -> bool:
-        """Whether the bare base has an answer of its own: an encoder without a trained head has none."""
-        return not (self.deck.task.has_head and self.deck.base.untrained)
 
     def adapter_of(self, http: HttpRequest, model: str | None) -> str | None:
         """The adapter that a request's `model` names, None for the bare base.
@@ -55,7 +53,7 @@ class Service:
             return name
         if not self.base_answers:
             raise AdapterError(
-                say("the bare base {model} has no trained head; name an adapter as the model", model=name)
+                say("the bare base {model} has no answer of its own here; name an adapter as the model", model=name)
             )
         return None
 

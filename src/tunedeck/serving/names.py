@@ -6,8 +6,10 @@ import os
 import re
 import time
 import unicodedata
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 
 from safetensors import safe_open
 
@@ -24,45 +26,92 @@ _FLOAT_BYTES = 4
 
 
 @final
-class Root:
-    """The folder whose sub-folders are the adapters; a name is a relative path of up to three plain parts."""
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of an adapter once loaded: its own, and of each thing it shares with others, which are there once."""
 
-    def __init__(self, folder: Path) -> None:
+    own: int
+    shared: Mapping[Hashable, int] = field(default_factory=dict)
+
+
+class Form(Protocol):
+    """How adapters lie on disk. An adapter's place is the root's folder with its name behind it."""
+
+    def adapters_in(self, folder: Path) -> list[Path]:
+        """The places of the adapter or adapters that a folder is; none where adapters may lie further down."""
+        ...
+
+    def files(self, place: Path) -> list[Path]:
+        """The folders and files that an adapter is made of; none when there is no such adapter."""
+        ...
+
+    def memory(self, place: Path) -> Memory:
+        """What the adapter will take in memory; TunedeckError when it cannot be loaded."""
+        ...
+
+
+@final
+class DeckFolders:
+    """A folder for each adapter, as PEFT, AdapterHub and `deck.save` write them."""
+
+    def adapters_in(self, folder: Path) -> list[Path]:
+        """The folder itself, if it is an adapter."""
+        return [folder] if (folder / peft.CONFIG).is_file() or (folder / FILE).is_file() else []
+
+    def files(self, place: Path) -> list[Path]:
+        """The folder and what lies in it."""
+        return [place, *place.iterdir()] if self.adapters_in(place) else []
+
+    def memory(self, place: Path) -> Memory:
+        """That of its tensors."""
+        return Memory(bytes_in_memory(place))
+
+
+@final
+class Root:
+    """The folder under which the adapters lie; a name is a relative path of up to three plain parts."""
+
+    def __init__(self, folder: Path, form: Form | None = None) -> None:
         self.folder = folder.expanduser().resolve()
+        self.form: Form = form or DeckFolders()
         self._names: list[str] = []
         self._listed = float("-inf")
 
     def names(self) -> list[str]:
-        """Every adapter folder, sorted; the disk is read again when the list is older than two seconds."""
+        """Every adapter, sorted; the disk is read again when the list is older than two seconds."""
         if time.monotonic() - self._listed > _FRESH_S:
-            self._names = sorted(name for name in self._walk(self.folder, 1) if self._is_plain(name))
+            found = [*self.form.adapters_in(self.folder), *self._walk(self.folder, 1)]
+            names = (place.relative_to(self.folder).as_posix() for place in found)
+            self._names = sorted(name for name in names if self._is_plain(name))
             self._listed = time.monotonic()
         return self._names
 
     def find(self, name: str) -> Path:
-        """The folder of that name, or UnknownAdapterError, which does not say whether something else is there."""
-        folder = self.folder / name if self._is_plain(name) else None
-        if folder is None or not _is_adapter(folder) or not self._stays_inside(folder):
+        """The place of that name, or UnknownAdapterError, which does not say whether something else is there."""
+        place = self.folder / name
+        files = self.form.files(place) if self._is_plain(name) else []
+        if not files or not all(file.resolve().is_relative_to(self.folder) for file in files):  # links that lead out
             raise unknown(name)
-        return folder
+        return place
+
+    def signature(self, place: Path) -> tuple[tuple[str, int, int], ...]:
+        """Name, time and size of every file of an adapter: changes when the adapter does."""
+        found = [(file.name, file.stat()) for file in self.form.files(place) if file.is_file()]
+        return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in found))
 
     def _is_plain(self, name: str) -> bool:
         composed = unicodedata.normalize("NFC", name)
         return len(name) <= _LONGEST and composed == name and _NAME.fullmatch(name) is not None
 
-    def _stays_inside(self, folder: Path) -> bool:
-        """Neither the folder nor a file in it is a link that leads out of the root."""
-        return all(place.resolve().is_relative_to(self.folder) for place in (folder, *folder.iterdir()))
-
-    def _walk(self, folder: Path, depth: int) -> list[str]:
-        found = []
+    def _walk(self, folder: Path, depth: int) -> list[Path]:
+        found: list[Path] = []
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith(".") or not entry.is_dir():
                     continue
                 inner = Path(entry.path)
-                if _is_adapter(inner):
-                    found.append(inner.relative_to(self.folder).as_posix())
+                if own := self.form.adapters_in(inner):
+                    found += own
                 elif depth < _DEPTH and not entry.is_symlink():
                     found += self._walk(inner, depth + 1)
         return found
@@ -71,12 +120,6 @@ class Root:
 def unknown(name: str) -> UnknownAdapterError:
     """The error for a name that is not served; the same for every reason, so that nothing can be learnt by guessing."""
     return UnknownAdapterError(say("The model {name!r} does not exist.", name=name[:_LONGEST]))
-
-
-def signature(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, time and size of every file of an adapter: changes when the adapter does."""
-    found = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in folder.iterdir() if file.is_file()]
-    return tuple(sorted(found))
 
 
 def bytes_in_memory(folder: Path) -> int:
@@ -97,7 +140,3 @@ def _product(shape: list[int]) -> int:
     for length in shape:
         size *= length
     return size
-
-
-def _is_adapter(folder: Path) -> bool:
-    return (folder / peft.CONFIG).is_file() or (folder / FILE).is_file()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+from tunedeck.serving.names import Memory
+
 
 @final
 @dataclass(eq=False)
@@ -17,10 +19,15 @@ class Resident:
     name: str
     version: int
     key: str
-    bytes: int
+    memory: Memory
     note: str | None = None
     users: int = 0
     pinned: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Its own; what it shares with others comes on top once for all of them."""
+        return self.memory.own
 
 
 @final
@@ -63,15 +70,13 @@ class Residents:
         """The current versions, least recently used first."""
         return list(self._current.values())
 
-    @property
-    def bytes(self) -> int:
-        """Of everything in memory, old versions included."""
-        return sum(resident.bytes for resident in (*self._current.values(), *self._retired))
+    def bytes(self, *more: Memory) -> int:
+        """Of everything in memory, old versions included, and of what is to come."""
+        return _total([resident.memory for resident in (*self._current.values(), *self._retired)] + [*more])
 
-    @property
-    def pinned_bytes(self) -> int:
-        """Of what may not be evicted however little it is used."""
-        return sum(resident.bytes for resident in self._current.values() if resident.pinned)
+    def pinned_bytes(self, *more: Memory) -> int:
+        """Of what may not be evicted however little it is used, and of what is to come."""
+        return _total([resident.memory for resident in self._current.values() if resident.pinned] + [*more])
 
     def put(self, resident: Resident) -> None:
         """Make a version the current one; the one before it retires."""
@@ -98,3 +103,8 @@ class Residents:
         unused = [one for one in self._retired if not one.users]
         self._retired = [one for one in self._retired if one.users]
         return unused
+
+
+def _total(memories: list[Memory]) -> int:
+    shared = {key: size for memory in memories for key, size in memory.shared.items()}
+    return sum(memory.own for memory in memories) + sum(shared.values())

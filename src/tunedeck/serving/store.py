@@ -23,7 +23,7 @@ from tunedeck.core.errors import (
 )
 from tunedeck.core.messages import say
 from tunedeck.serving.backend import Backend
-from tunedeck.serving.names import Root, bytes_in_memory, signature, unknown
+from tunedeck.serving.names import Form, Memory, Root, unknown
 from tunedeck.serving.residents import Lease, Resident, Residents
 
 Listener = Callable[[str, str], None]
@@ -59,8 +59,15 @@ class AdapterStore:
     use or pinned. Every load makes a new version; the one before it stays until its last lease is closed.
     """
 
-    def __init__(self, root: Path, backend: Backend, max_bytes: int, listener: Listener = lambda *_: None) -> None:
-        self.root = Root(root)
+    def __init__(
+        self,
+        root: Path,
+        backend: Backend,
+        max_bytes: int,
+        listener: Listener = lambda *_: None,
+        form: Form | None = None,
+    ) -> None:
+        self.root = Root(root, form)
         self.max_bytes = max_bytes
         self._backend = backend
         self._tell = listener
@@ -88,7 +95,7 @@ class AdapterStore:
     def bytes(self) -> int:
         """Of all adapters in memory, unloaded ones that are still in use included."""
         with self._changed:
-            return self._residents.bytes
+            return self._residents.bytes()
 
     def acquire(self, name: str) -> Future[Lease]:
         """A lease on the current version: at once when it is in memory, else when it has been loaded.
@@ -143,11 +150,11 @@ class AdapterStore:
         self._loader.join()
 
     def _check_servable(self, name: str) -> None:
-        folder = self.root.find(name)
+        place = self.root.find(name)
         if name in self._withdrawn:
             raise unknown(name)
         seen, error = self._failed.get(name, (None, None))
-        if error is not None and seen == signature(folder):
+        if error is not None and seen == self.root.signature(place):
             raise type(error)(str(error))  # a new one: raised again and again, one error would collect every traceback
         self._failed.pop(name, None)
 
@@ -224,31 +231,31 @@ class AdapterStore:
                 future.set_exception(error)
 
     def _load(self, job: _Job) -> Resident:
-        folder = self.root.find(job.name)
-        needed = bytes_in_memory(folder)
+        place = self.root.find(job.name)
+        needed = self.root.form.memory(place)
         self._make_room(job, needed)
         key = f"{job.name}@{job.version}"
-        note = self._backend.load(folder, key)
+        note = self._backend.load(place, key)
         return Resident(job.name, job.version, key, needed, note)
 
-    def _make_room(self, job: _Job, needed: int) -> None:
-        """Evict until `needed` bytes fit; wait while everything is in use. Raises AdapterError where it can never fit."""
+    def _make_room(self, job: _Job, needed: Memory) -> None:
+        """Evict until it fits; wait while everything is in use. Raises AdapterError where it can never fit."""
         while True:
             self._free()
             with self._changed:
                 if self._closing or not job.wanted:
                     raise CancelledError
-                if needed + self._residents.pinned_bytes > self.max_bytes:
+                if self._residents.pinned_bytes(needed) > self.max_bytes:
                     raise AdapterError(
                         say(
                             "adapter {name!r} takes {needed} bytes; {limit} are allowed for adapters, {pinned} of them pinned",
                             name=job.name,
-                            needed=needed,
+                            needed=needed.own + sum(needed.shared.values()),
                             limit=self.max_bytes,
-                            pinned=self._residents.pinned_bytes,
+                            pinned=self._residents.pinned_bytes(),
                         )
                     )
-                if self._residents.bytes + needed <= self.max_bytes:
+                if self._residents.bytes(needed) <= self.max_bytes:
                     return
                 victim = self._residents.oldest_unused()
                 if victim is None:
@@ -271,7 +278,7 @@ class AdapterStore:
     def _signature(self, name: str) -> object:
         """Of the files as they are before they are read; None when the folder is gone."""
         with contextlib.suppress(TunedeckError, OSError):
-            return signature(self.root.find(name))
+            return self.root.signature(self.root.find(name))
         return None
 
     def _end_jobs(self) -> None:

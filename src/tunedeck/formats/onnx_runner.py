@@ -25,9 +25,9 @@ class RunnerError(Exception):
 
 
 class Runner:
-    """The files of one folder, ready to answer. `threads` 0 takes all cores."""
+    """The files of one folder, ready to answer. `threads` 0 takes all cores; without `spin` they sleep as soon as a run ends."""
 
-    def __init__(self, folder: str | Path, precision: str = "float32", threads: int = 0) -> None:
+    def __init__(self, folder: str | Path, precision: str = "float32", threads: int = 0, *, spin: bool = True) -> None:
         self.folder = Path(folder)
         self.settings: dict[str, Any] = json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))
         if precision not in self.settings["files"]:
@@ -37,6 +37,7 @@ class Runner:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # defaults that adapters replace are reported one by one otherwise
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         file = self.folder / self.settings["files"][precision]
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self._loaded: dict[str, Any] = {}
@@ -48,7 +49,7 @@ class Runner:
         if self.settings["task"] == "embed":
             return [{"text": text, "vector": row.tolist()} for text, row in zip(texts, outputs, strict=True)]
         return [
-            {"text": text, "adapter": names[0], **self._labelled(row, names[0])}
+            {"text": text, "adapter": names[0], **self.labelled(row, names[0])}
             for text, row in zip(texts, outputs, strict=True)
         ]
 
@@ -85,11 +86,20 @@ class Runner:
 
     def run(self, input_ids: Any, attention_mask: Any, adapters: list[str]) -> Any:
         """One batch: logits (batch, labels) or vectors (batch, hidden)."""
+        return self.run_with(input_ids, attention_mask, self.active(adapters))
+
+    def run_with(self, input_ids: Any, attention_mask: Any, active: list[Any]) -> Any:
+        """The same with adapters that were read before."""
         options = onnxruntime.RunOptions()
-        for active in self._active(adapters):
-            options.add_active_adapter(active)
+        for adapter in active:
+            options.add_active_adapter(adapter)
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         return self.session.run(None, feeds, options)[0]
+
+    def probed(self, ids: list[int], active: list[Any]) -> Any:
+        """Sixteen evenly spaced values, or all when there are fewer, of the output for one row of token ids."""
+        output = self.run_with(*self.padded([ids]), active)[0]
+        return output[numpy.linspace(0, len(output) - 1, min(16, len(output))).astype(int)]
 
     def chosen(self, adapters: list[str] | None) -> list[str]:
         """The adapters asked for, the only one by default; RunnerError for unknown ones and for those that cannot work together."""
@@ -103,10 +113,10 @@ class Runner:
                 close = difflib.get_close_matches(name, list(known), n=3)
                 hint = f" (did you mean {' or '.join(close)}?)" if close else ""
                 raise RunnerError(f"there is no adapter {name!r}{hint}; known: {', '.join(known)}")
-        self._active(adapters)
+        self.active(adapters)
         return adapters
 
-    def _active(self, names: list[str]) -> list[Any]:
+    def active(self, names: list[str]) -> list[Any]:
         """The adapters to switch on. ONNX Runtime lets the first of two that set the same parameter win, without a word."""
         owners: dict[str, str] = {}
         found = []
@@ -125,16 +135,21 @@ class Runner:
 
     def _load(self, name: str) -> Any:
         if name not in self._loaded:
-            file = str(self.folder / self.settings["adapters"][name]["file"])
-            content = onnxruntime.AdapterFormat.read_adapter(file)
-            if content.get_model_version() != self.settings["model_version"]:
-                raise RunnerError(f"{file} was written for another graph; export the adapters together")
-            adapter = onnxruntime.LoraAdapter()
-            adapter.Load(file)
-            self._loaded[name] = adapter, list(content.get_parameters())
+            self._loaded[name] = self.read(name)
         return self._loaded[name]
 
-    def _labelled(self, logits: Any, name: str) -> dict[str, Any]:
+    def read(self, name: str) -> tuple[Any, list[str]]:
+        """An adapter from its file, and which inputs it sets; RunnerError for one of another graph."""
+        file = str(self.folder / self.settings["adapters"][name]["file"])
+        content = onnxruntime.AdapterFormat.read_adapter(file)
+        if content.get_model_version() != self.settings["model_version"]:
+            raise RunnerError(f"{file} was written for another graph; export the adapters together")
+        adapter = onnxruntime.LoraAdapter()
+        adapter.Load(file)
+        return adapter, list(content.get_parameters())
+
+    def labelled(self, logits: Any, name: str) -> dict[str, Any]:
+        """What logits (labels,) say: label, score, probabilities and labels."""
         told = self.settings["adapters"][name]
         wide = logits.astype(numpy.float64)
         if told["multi_label"]:
