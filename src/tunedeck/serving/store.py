@@ -109,8 +109,8 @@ class AdapterStore:
                 ready: Future[Lease] = Future()
                 ready.set_result(self._lease(resident))
                 return ready
-            job = self._jobs.get(name)
-        if job is None:
+            joins = name in self._jobs and name not in self._withdrawn
+        if not joins:
             self._check_servable(name)
         self._tell("miss", name)
         return self._queue(name, pin=False, explicit=False)
