@@ -151,5 +151,7 @@ def _report(run: Any, kind: str) -> None:
         rows,
         numbers_from=9,
     )
+    if metrics and run.best_step == run.measurement.steps:
+        tell(say("the last evaluation was the best: more --epochs may do better"))
     command = "embed" if kind == "embed" else "predict"
     tell(say('use it: tunedeck {command} --adapter {path} "a text"', command=command, path=run.adapter_folder))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import listing, say
 
 
 def is_better(metrics: Mapping[str, float], before: Mapping[str, float], best_by: str) -> bool:
-    """Whether `metrics` beat those `before`, if there are any: a lower `loss`, a higher value of anything else.
+    """Whether `metrics` beat those `before`, if there are any: a lower `loss`, a higher value of anything else, with a lower loss where those are equal.
 
     Raises ConfigError when there is no metric of that name.
     """
@@ -19,4 +20,6 @@ def is_better(metrics: Mapping[str, float], before: Mapping[str, float], best_by
         )
     if not before:
         return True
-    return metrics[best_by] < before[best_by] if best_by == "loss" else metrics[best_by] > before[best_by]
+    if best_by == "loss" or metrics[best_by] == before[best_by]:
+        return metrics.get("loss", inf) < before.get("loss", inf)
+    return metrics[best_by] > before[best_by]
