@@ -58,8 +58,8 @@ class Router:
 
     def __init__(self) -> None:
         self.segments: tuple[Segment, ...] = ()
-        # Equal segments are the same object, so that what hooks made for them serves again: a batch has up to two passes.
-        self._recent: deque[tuple[Segment, ...]] = deque(maxlen=2)
+        # Equal segments are the same object, so that what hooks have made for them serves again.
+        self._recent: deque[tuple[Segment, ...]] = deque(maxlen=4)
         self.lock = threading.RLock()
 
     @contextmanager
