@@ -140,7 +140,7 @@ def continuous(model: transformers.PreTrainedModel, rows: list[list[int]], token
     greedy = transformers.GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
 
     def run() -> int:
-        answers = model.generate_batch(rows, generation_config=greedy)
+        answers = model.generate_batch(rows, generation_config=greedy, persistent_manager=True)
         failed = [answer.error for answer in answers.values() if answer.error]
         said = sum(len(answer.generated_tokens) for answer in answers.values())
         if failed or said != len(rows) * tokens:

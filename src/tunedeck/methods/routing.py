@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,16 +58,18 @@ class Router:
 
     def __init__(self) -> None:
         self.segments: tuple[Segment, ...] = ()
-        self._last: tuple[
-            Segment, ...
-        ] = ()  # equal segments are the same object: what hooks made for them serves again
+        # Equal segments are the same object, so that what hooks have made for them serves again.
+        self._recent: deque[tuple[Segment, ...]] = deque(maxlen=4)
         self.lock = threading.RLock()
 
     @contextmanager
     def routed(self, segments: tuple[Segment, ...]) -> Iterator[None]:
         """Route the rows of every forward and backward pass inside the block."""
         with self.lock:
-            self._last = segments = self._last if segments == self._last else segments
+            if segments in self._recent:
+                segments = self._recent[self._recent.index(segments)]
+            else:
+                self._recent.append(segments)
             before, self.segments = self.segments, segments
             try:
                 yield

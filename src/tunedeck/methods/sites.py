@@ -37,13 +37,13 @@ class Work:
         self.touched = self.parts[changed[0] : changed[-1] + 1] if changed else []
         self.layers = [layer for _, layer in self.touched]
         self.rows = slice(self.touched[0][0].start, self.touched[-1][0].stop) if changed else slice(0)
-        self._tensors = (
-            [p for layer in self.layers if layer is not None for p in layer.parameters()] if len(parts) > 1 else []
-        )
+        self._tensors: list[torch.Tensor] | None = None
         self._kept: tuple[object, object] | None = None
 
     def kept(self, key: object, make: Callable[[], T]) -> T:
         """What `make()` makes of the layers, made again only when a parameter or `key` has changed, or for a gradient."""
+        if self._tensors is None:
+            self._tensors = [p for layer in self.layers if layer is not None for p in layer.parameters()]
         if torch.is_grad_enabled() or any(tensor.is_inference() for tensor in self._tensors):
             return make()
         state = (key, [(tensor.data_ptr(), tensor._version) for tensor in self._tensors])
@@ -92,7 +92,7 @@ class Sites:
         self._router = router
         self._layers: dict[Place, dict[str, nn.Module]] = {}
         self._handles: dict[Place, Sequence[RemovableHandle]] = {}
-        self._work: dict[Place, tuple[tuple[Segment, ...], Work | None]] = {}
+        self._work: dict[Place, tuple[tuple[Segment, ...], Work]] = {}
 
     def attach(self, adapter: str, placements: Mapping[str, Placement]) -> None:
         """Put an adapter's layers at their places."""
@@ -118,12 +118,14 @@ class Sites:
     def _work_at(self, place: Place) -> Work | None:
         segments = self._router.segments
         known = self._work.get(place)
-        if known is None or known[0] is not segments:
-            layers = self._layers[place]
-            parts = [(s.rows, layers.get(s.adapter) if s.adapter is not None else None) for s in segments]
-            known = (segments, Work(parts) if any(layer is not None for _, layer in parts) else None)
-            self._work[place] = known
-        return known[1]
+        if known is not None and known[0] is segments:
+            return known[1]
+        layers = self._layers[place]
+        parts = [(s.rows, layers.get(s.adapter) if s.adapter is not None else None) for s in segments]
+        if all(layer is None for _, layer in parts):
+            return None
+        self._work[place] = segments, (work := Work(parts))
+        return work
 
 
 def _filled(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
