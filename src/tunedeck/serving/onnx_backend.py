@@ -2,7 +2,7 @@
 
 Every row has a run of its own, several of them at once. One run has one adapter, and an int8 graph takes the scale of a layer's input
 from the whole batch, padding included; so a row's answer does not depend on its company, and nothing is padded. On two cores
-this answered more texts a second than batches did (docs/serving.md).
+batches of 32 answered no more texts a second (docs/serving.md).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from tunedeck.tasks.classify import Prediction
 if TYPE_CHECKING:
     from tunedeck.formats.onnx_runner import Runner
 
-_TOLERANCE = {"float32": 2e-3, "int8": 0.1}
-"""Of the stored answer's largest value: how far another machine's answer may be from it."""
+_TOLERANCE = {"float32": 2e-3, "int8": 0.25}
+"""Of the stored answer's largest value: what another machine's rounding may change; int8 products overflow on CPUs without VNNI."""
 
 
 @final
