@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def listening(
     service = open_service(served.base_deck(form), root or served.saved_adapters(form), ServerSettings(), "tiny")
     app = create_app(service, keys or Keys(None), **limits)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    context = copy_context()  # `serve` listens in the thread that chose the language
+    thread = threading.Thread(target=lambda: context.run(asyncio.run, server.serve()), daemon=True)
     thread.start()
     until = time.monotonic() + SOON
     while not server.started:
@@ -167,6 +169,8 @@ def test_a_base_without_a_trained_head_does_not_answer_at_random() -> None:
         (b'{"model": "lora-1", "input": 7}', 400),
         (b'{"model": "lora-1", "input": "w4", "surprise": 1}', 400),
         (b"\xff\xfe\x00", 400),
+        (b"[" * 1_000_000, 400),
+        (b'{"model": "lora-1", "input": ' + b"9" * 10_000 + b"}", 400),
         (b'{"model": "lora-1", "input": "' + b"w4 " * 2_000_000 + b'"}', 413),
     ],
 )

@@ -142,6 +142,12 @@ def test_sampling_repeats_with_its_seed_and_does_not_depend_on_the_batch(deck: t
     assert deck.generate(["w10 w11"], "prompt", td.Sampling(max_tokens=12, temperature=1.5, seed=4)) != first
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-30, 9e-6])
+def test_a_temperature_too_small_to_divide_by_is_greedy(deck: td.Deck, temperature: float) -> None:
+    sampling = td.Sampling(max_tokens=8, temperature=temperature, top_p=0.9, top_k=5)
+    assert deck.generate(["w10 w11"], "lora", sampling) == deck.generate(["w10 w11"], "lora", td.Sampling(max_tokens=8))
+
+
 def test_a_stop_string_ends_the_answer_before_it(deck: td.Deck) -> None:
     whole = deck.generate(["w10 w11"], "lora", td.Sampling(max_tokens=10))[0]
     stop = whole.split()[3]

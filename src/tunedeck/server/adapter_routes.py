@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
-from tunedeck.server.errors import Failure
+from tunedeck.server.answers import AdapterList, InMemory, Loaded, Model, ModelList, OnDisk
+from tunedeck.server.errors import Failure, refusals
 from tunedeck.server.schemas import LoadRequest, VllmLoadRequest, VllmUnloadRequest
 from tunedeck.server.service import caller_of, service_of
 from tunedeck.serving.names import unknown
@@ -31,11 +31,13 @@ def _admins_only(http: Request) -> None:
 
 
 router = APIRouter(tags=["models"])
-admin_router = APIRouter(tags=["adapters"], dependencies=[Depends(_admins_only)])
+admin_router = APIRouter(tags=["adapters"], dependencies=[Depends(_admins_only)], responses=refusals(403))
+
+_LOADING = refusals(400, 404, 422, 503)
 
 
 @router.get("/v1/models")
-def models(http: Request) -> dict[str, Any]:
+def models(http: Request) -> ModelList:
     """The bare base, where it can answer, and every adapter that the caller's key may use."""
     service, caller = service_of(http), caller_of(http)
     names = [name for name in service.engine.store.names() if caller.may_use(name)]
@@ -43,8 +45,8 @@ def models(http: Request) -> dict[str, Any]:
     return {"object": "list", "data": [*base, *(_model(http, name, service.base) for name in names)]}
 
 
-@router.get("/v1/models/{name:path}")
-def model(http: Request, name: str) -> dict[str, Any]:
+@router.get("/v1/models/{name:path}", responses=refusals(404))
+def model(http: Request, name: str) -> Model:
     """One model; 404 when it does not exist or is not for the caller's key."""
     service = service_of(http)
     if name == service.base and service.base_answers and caller_of(http).may_use(name):
@@ -54,7 +56,7 @@ def model(http: Request, name: str) -> dict[str, Any]:
     return _model(http, name, service.base)
 
 
-def _model(http: Request, name: str, parent: str | None) -> dict[str, Any]:
+def _model(http: Request, name: str, parent: str | None) -> Model:
     service = service_of(http)
     return {
         "id": name,
@@ -68,31 +70,31 @@ def _model(http: Request, name: str, parent: str | None) -> dict[str, Any]:
 
 
 @admin_router.get("/v1/adapters")
-def adapters(http: Request) -> dict[str, Any]:
+def adapters(http: Request) -> AdapterList:
     """Every adapter, and of those in memory their version, bytes, users and whether they are pinned."""
     store = service_of(http).engine.store
     resident = {one.name: one for one in store.residents()}
-    data = [
+    data: list[InMemory | OnDisk] = [
         {"name": name, "resident": False} if name not in resident else _resident(resident[name])
         for name in store.names()
     ]
     return {"object": "list", "data": data, "bytes": store.bytes, "max_bytes": store.max_bytes}
 
 
-@admin_router.post("/v1/adapters")
-async def load(http: Request, body: LoadRequest) -> dict[str, Any]:
+@admin_router.post("/v1/adapters", responses=_LOADING)
+async def load(http: Request, body: LoadRequest) -> Loaded:
     """Load an adapter ahead, or again as a new version."""
     return await _load(http, body.name, body.pin)
 
 
-@admin_router.delete("/v1/adapters/{name:path}")
-def unload(http: Request, name: str) -> dict[str, Any]:
+@admin_router.delete("/v1/adapters/{name:path}", responses=refusals(404, 422))
+def unload(http: Request, name: str) -> OnDisk:
     """Take the name away at once; what runs finishes, then its memory is freed."""
     service_of(http).engine.store.unload(name)
     return {"name": name, "resident": False}
 
 
-@admin_router.post("/v1/load_lora_adapter")
+@admin_router.post("/v1/load_lora_adapter", responses=_LOADING)
 async def load_lora_adapter(http: Request, body: VllmLoadRequest) -> str:
     """As vLLM's; only folders of the root, under their own names."""
     store = service_of(http).engine.store
@@ -104,14 +106,14 @@ async def load_lora_adapter(http: Request, body: VllmLoadRequest) -> str:
     return say("Success: LoRA adapter '{name}' added successfully.", name=body.lora_name)
 
 
-@admin_router.post("/v1/unload_lora_adapter")
+@admin_router.post("/v1/unload_lora_adapter", responses=refusals(400, 404, 422))
 def unload_lora_adapter(http: Request, body: VllmUnloadRequest) -> str:
     """As vLLM's."""
     service_of(http).engine.store.unload(body.lora_name)
     return say("Success: LoRA adapter '{name}' removed successfully.", name=body.lora_name)
 
 
-async def _load(http: Request, name: str, pin: bool) -> dict[str, Any]:
+async def _load(http: Request, name: str, pin: bool) -> Loaded:
     service, began = service_of(http), time.monotonic()
     if name == service.base:
         raise ConfigError(say("{name!r} is the base's own name; rename the adapter's folder", name=name))
@@ -120,7 +122,7 @@ async def _load(http: Request, name: str, pin: bool) -> dict[str, Any]:
     return {**_resident(lease.resident), "load_ms": round(1000 * (time.monotonic() - began), 1)}
 
 
-def _resident(one: Resident) -> dict[str, Any]:
+def _resident(one: Resident) -> InMemory:
     return {
         "name": one.name,
         "resident": True,

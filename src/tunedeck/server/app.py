@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from tunedeck import __version__
 from tunedeck.core.errors import TunedeckError
 from tunedeck.server import adapter_routes, batch_routes, generate_routes
+from tunedeck.server.answers import Status
 from tunedeck.server.auth import Keys
-from tunedeck.server.errors import Failure, failure_of, response_of
+from tunedeck.server.errors import Failure, failure_of, refusals, response_of
 from tunedeck.server.gate import Gate
 from tunedeck.server.service import ClientGone, Service, service_of
 
@@ -25,6 +29,7 @@ TASK_ROUTERS = {
     "embed": batch_routes.embed_router,
     "generate": generate_routes.router,
 }
+open_router = APIRouter(tags=["state"])
 state_router = APIRouter(tags=["state"])
 
 
@@ -32,13 +37,16 @@ def create_app(service: Service, keys: Keys, *, body_bytes: int = 4_000_000, rea
     """An ASGI app over a running service; closing the service is the caller's."""
     app = FastAPI(title="Tunedeck", version=__version__)
     app.state.service = service
+    app.openapi = partial(_document, app)  # type: ignore[method-assign]
+    bearer = [Depends(HTTPBearer(auto_error=False))] if keys.needed else []  # for the document; the gate has looked
+    app.include_router(open_router, responses=refusals(408, 413))
     for router in (
         state_router,
         adapter_routes.router,
         adapter_routes.admin_router,
         TASK_ROUTERS[service.task],
     ):
-        app.include_router(router)
+        app.include_router(router, dependencies=bearer, responses=refusals(401, 408, 413, 429))
     app.add_exception_handler(TunedeckError, _told)
     app.add_exception_handler(adapter_routes.Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -49,13 +57,22 @@ def create_app(service: Service, keys: Keys, *, body_bytes: int = 4_000_000, rea
     return app
 
 
-@state_router.get("/health")
-def health() -> dict[str, str]:
+def _document(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document without the 422 of its own that it adds to every route: what does not fit is 400 here."""
+    document = FastAPI.openapi(app)
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    document["paths"]["/v1/models/{name}"]["get"]["responses"].pop("422", None)
+    return document
+
+
+@open_router.get("/health")
+def health() -> Status:
     """The process answers; open to everybody."""
     return {"status": "ok"}
 
 
-@state_router.get("/ready")
+@state_router.get("/ready", response_model=Status, responses={503: {"model": Status, "description": "draining"}})
 def ready(http: Request) -> JSONResponse:
     """200 while requests are taken, 503 from the moment the server drains."""
     if service_of(http).engine.ready:
@@ -63,7 +80,9 @@ def ready(http: Request) -> JSONResponse:
     return JSONResponse({"status": "draining"}, 503)
 
 
-@state_router.get("/metrics")
+@state_router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+)
 def metrics(http: Request) -> Response:
     """Prometheus metrics."""
     return Response(
@@ -92,7 +111,17 @@ async def _invalid(http: Request, error: Exception) -> Response:
 async def _http(http: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = "NotFoundError" if error.status_code == 404 else "BadRequestError"
-    return response_of(Failure(error.status_code, kind, "Validation", str(error.detail)), http.url.path)
+    allow = _methods_at(http) if error.status_code == 405 else None
+    return response_of(Failure(error.status_code, kind, "Validation", str(error.detail), allow=allow), http.url.path)
+
+
+def _methods_at(http: Request) -> str:
+    """Every method that the path has, whichever route it belongs to."""
+    routes, there = http.app.router.routes, []
+    for method in ("GET", "POST", "DELETE"):
+        if any(route.matches({**http.scope, "method": method})[0] is Match.FULL for route in routes):
+            there.append(method)
+    return ", ".join(there)
 
 
 async def _gone(_: Request, __: Exception) -> Response:

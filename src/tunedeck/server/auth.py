@@ -20,7 +20,9 @@ from tunedeck.core.toml import parse_toml
 class KeyRecord(BaseModel):
     """A `[[key]]` table of the key file."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True
+    )  # who takes sha256 for the key must not see it logged
     name: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Of the key itself: `printf %s "$KEY" | sha256sum`."""
@@ -74,6 +76,11 @@ class Keys:
                 (record.sha256, Caller(record.name, record.admin, tuple(record.models), record.requests_per_minute))
                 for record in records
             ]
+
+    @property
+    def needed(self) -> bool:
+        """Whether a request must bring one."""
+        return self._callers is not None
 
     def caller(self, authorization: str | None) -> Caller | None:
         """Who sends this Authorization header; None for nobody we know. Takes as long for a near miss as for a far one."""

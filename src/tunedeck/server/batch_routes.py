@@ -9,21 +9,25 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from tunedeck.server.answers import Classification, Classified, Embeddings, InputUsage, Scored, TeiErrorBody, Vector
+from tunedeck.server.errors import refusals
 from tunedeck.server.schemas import ClassifyRequest, EmbeddingsRequest, PredictRequest, usage
 from tunedeck.server.service import service_of
 from tunedeck.tasks.classify import Prediction
 
 embed_router = APIRouter(tags=["embeddings"])
 classify_router = APIRouter(tags=["classification"])
+_REFUSED = (400, 404, 422, 503)
+_REFUSED_AS_TEI = refusals(400, 401, 404, 408, 413, 422, 429, 503, body=TeiErrorBody)
 
 
-@embed_router.post("/v1/embeddings")
-async def embeddings(http: Request, body: EmbeddingsRequest) -> dict[str, Any]:
+@embed_router.post("/v1/embeddings", responses=refusals(*_REFUSED))
+async def embeddings(http: Request, body: EmbeddingsRequest) -> Embeddings:
     """Vectors of texts, float32; base64 is of their little-endian bytes."""
     service = service_of(http)
     texts = [body.input] if isinstance(body.input, str) else body.input
     requests = await service.ask(http, service.adapter_of(http, body.model), texts)
-    data = []
+    data: list[Vector] = []
     for index, request in enumerate(requests):
         vector = request.done.result()
         coded: Any = vector.tolist()
@@ -31,17 +35,17 @@ async def embeddings(http: Request, body: EmbeddingsRequest) -> dict[str, Any]:
             coded = base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
         data.append({"object": "embedding", "index": index, "embedding": coded})
     tokens = sum(len(request.ids) for request in requests)
-    counted = {"prompt_tokens": tokens, "total_tokens": tokens}
+    counted: InputUsage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "model": body.model, "data": data, "usage": counted}
 
 
-@classify_router.post("/classify")
-async def classify(http: Request, body: ClassifyRequest) -> dict[str, Any]:
+@classify_router.post("/classify", responses=refusals(*_REFUSED))
+async def classify(http: Request, body: ClassifyRequest) -> Classification:
     """The likeliest label of each text and the probability of every label, in the adapter's own order."""
     service = service_of(http)
     texts = [body.input] if isinstance(body.input, str) else body.input
     requests = await service.ask(http, service.adapter_of(http, body.model), texts)
-    data = []
+    data: list[Classified] = []
     for index, request in enumerate(requests):
         answer: Prediction = request.done.result()
         chances = list(answer.probabilities.values())
@@ -56,13 +60,13 @@ async def classify(http: Request, body: ClassifyRequest) -> dict[str, Any]:
     }
 
 
-@classify_router.post("/predict")
-async def predict(http: Request, body: PredictRequest) -> list[Any]:
+@classify_router.post("/predict", responses=_REFUSED_AS_TEI)
+async def predict(http: Request, body: PredictRequest) -> list[Scored] | list[list[Scored]]:
     """Every label with its probability, the likeliest first; a list of such lists for a list of inputs."""
     service = service_of(http)
     texts = [body.inputs] if isinstance(body.inputs, str) else [t if isinstance(t, str) else t[0] for t in body.inputs]
     requests = await service.ask(http, service.adapter_of(http, body.model), texts)
-    answers = []
+    answers: list[list[Scored]] = []
     for request in requests:
         chances = request.done.result().probabilities
         ranked = sorted(chances.items(), key=lambda one: -one[1])

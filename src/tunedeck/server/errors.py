@@ -17,6 +17,24 @@ from tunedeck.core.errors import (
     UnknownAdapterError,
 )
 from tunedeck.core.messages import say
+from tunedeck.server.answers import ErrorBody
+
+_MEANINGS = {
+    400: "the body does not fit, or the prompt is longer than the model's positions",
+    401: "no valid API key",
+    403: "not an admin key",
+    404: "no such model, or not for this key",
+    408: "the body did not arrive, or the answer was not there, in time",
+    413: "the body is too large",
+    422: "the adapter cannot be loaded or used, and why",
+    429: "too much is waiting, or the key's rate is used up",
+    503: "the server is shutting down",
+}
+_HEADERS = {
+    401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    429: {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}},
+    503: {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +47,8 @@ class Failure:
     message: str
     param: str | None = None
     retry_after_s: float | None = None
+    allow: str | None = None
+    """Of a 405: the methods there are."""
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -49,6 +69,14 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(500, "InternalServerError", "Backend", say("the server failed to answer; its log says why"))
 
 
+def refusals(*statuses: int, body: type = ErrorBody) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer instead of its result, for the OpenAPI document."""
+    return {
+        status: {"model": body, "description": _MEANINGS[status], "headers": _HEADERS.get(status, {})}
+        for status in statuses
+    }
+
+
 def response_of(failure: Failure, path: str) -> JSONResponse:
     """The response; TEI's body for its own route, OpenAI's for all others."""
     body: dict[str, Any] = {"error": failure.message, "error_type": failure.tei}
@@ -58,4 +86,6 @@ def response_of(failure: Failure, path: str) -> JSONResponse:
     headers = {} if failure.retry_after_s is None else {"Retry-After": str(math.ceil(failure.retry_after_s))}
     if failure.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if failure.allow is not None:
+        headers["Allow"] = failure.allow
     return JSONResponse(body, failure.status, headers)

@@ -50,6 +50,9 @@ class Gate:
                 await self._app(scope, _replaying(body, receive), noting)
             else:
                 await response_of(failure, scope["path"])(scope, receive, noting)
+        except Exception:
+            status = 500  # answered further out
+            raise
         finally:
             line = {
                 "time": round(time.time(), 3),

@@ -13,18 +13,19 @@ from fastapi.responses import StreamingResponse
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
-from tunedeck.server.errors import failure_of
+from tunedeck.server.answers import ChatAnswer, CompletionAnswer, whole_or_streamed
+from tunedeck.server.errors import failure_of, refusals
 from tunedeck.server.schemas import ChatRequest, CompletionRequest, GenerationRequest, usage
 from tunedeck.server.service import service_of
 from tunedeck.serving.generate_backend import Asked
 from tunedeck.serving.generation import Generated
 from tunedeck.tasks.sampling import Sampling
 
-router = APIRouter(tags=["generation"])
+router = APIRouter(tags=["generation"], responses=refusals(400, 404, 422, 503))
 DEFAULT_TOKENS = 256
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", response_model=None, responses=whole_or_streamed(ChatAnswer))
 async def chat(http: Request, body: ChatRequest) -> Any:
     """Answer a conversation; greedy unless a temperature is given."""
     most = body.max_completion_tokens or body.max_tokens or DEFAULT_TOKENS
@@ -39,7 +40,7 @@ async def chat(http: Request, body: ChatRequest) -> Any:
     return await _whole(http, body, [asked], "chat.completion", _message)
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", response_model=None, responses=whole_or_streamed(CompletionAnswer))
 async def completions(http: Request, body: CompletionRequest) -> Any:
     """Go on from a text, or from token ids, as they stand: no chat template."""
     prompts: list[Any] = body.prompt if _several(body.prompt) else [body.prompt]  # type: ignore[assignment]

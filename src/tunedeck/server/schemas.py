@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Text = Annotated[str, Field(max_length=1_000_000)]
+from tunedeck.server.answers import Usage
+
+
+def _unicode(text: str) -> str:
+    """JSON can hold half a character, which no tokenizer and no response can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("Input should be valid Unicode, no lone surrogates") from None
+    return text
+
+
+String = Annotated[str, AfterValidator(_unicode)]
+Text = Annotated[String, Field(max_length=1_000_000)]
+Name = Annotated[String, Field(min_length=1, max_length=512)]
 Token = Annotated[int, Field(ge=0)]
 MAX_INPUTS = 256
 
 
 class Strict(BaseModel):
-    """A body with no other fields than its own."""
+    """A body with no other fields than its own, each of its own type: "1" is no number."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ModelRequest(Strict):
     """What all of OpenAI's bodies have: `model` is an adapter's name, or the base's."""
 
-    model: str = Field(min_length=1, max_length=512)
-    user: str | None = None
+    model: Name
+    user: String | None = None
     """Taken and left unused, as OpenAI's own servers may."""
 
 
@@ -37,8 +51,8 @@ class GenerationRequest(ModelRequest):
     temperature: float = Field(default=0.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=0)
-    repetition_penalty: float = Field(default=1.0, gt=0, le=10)
-    seed: int = 0
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=10)
+    seed: int = Field(default=0, ge=-(2**63), lt=2**63)
     stop: Text | list[Text] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -64,7 +78,7 @@ class ChatMessage(Strict):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[TextPart]
-    name: str | None = None
+    name: String | None = None
 
     def turn(self) -> dict[str, str]:
         """As the chat template takes it."""
@@ -112,7 +126,7 @@ class PredictRequest(Strict):
             Field(min_length=1, max_length=MAX_INPUTS),
         ]
     )
-    model: str | None = Field(default=None, max_length=512)
+    model: Name | None = None
     truncate: bool = True
     truncation_direction: Literal["right", "Right"] = "right"
     raw_scores: Literal[False] = False
@@ -121,25 +135,25 @@ class PredictRequest(Strict):
 class LoadRequest(Strict):
     """POST /v1/adapters: load ahead, or again as a new version."""
 
-    name: str = Field(min_length=1, max_length=512)
+    name: Name
     pin: bool = False
 
 
 class VllmLoadRequest(Strict):
     """POST /v1/load_lora_adapter. `lora_path` must be the name itself, a folder of the root: no other place is read."""
 
-    lora_name: str = Field(min_length=1, max_length=512)
-    lora_path: str | None = Field(default=None, max_length=4096)
+    lora_name: Name
+    lora_path: Annotated[String, Field(max_length=4096)] | None = None
     load_inplace: bool = False
 
 
 class VllmUnloadRequest(Strict):
     """POST /v1/unload_lora_adapter."""
 
-    lora_name: str = Field(min_length=1, max_length=512)
+    lora_name: Name
     lora_int_id: int | None = None
 
 
-def usage(prompt: int, completion: int = 0) -> dict[str, Any]:
+def usage(prompt: int, completion: int = 0) -> Usage:
     """OpenAI's counts."""
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -21,7 +21,7 @@ from tunedeck.core.messages import say
 @final
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Decoding settings; temperature 0 is greedy. `seed` repeats a sampled answer. Raises ConfigError out of range."""
+    """Decoding settings; a temperature below 1e-5 is greedy. `seed` repeats a sampled answer. Raises ConfigError out of range."""
 
     max_tokens: int = 128
     temperature: float = 0.0
@@ -50,16 +50,21 @@ class Sampling:
                     )
                 )
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken; logits divided by less than 1e-5 leave float32 (vLLM's bound too)."""
+        return self.temperature < 1e-5
+
     def processors(self) -> LogitsProcessorList:
         """transformers' own processors, in its order."""
         chosen = LogitsProcessorList()
         if self.repetition_penalty != 1:
             chosen.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
-        if self.temperature > 0 and self.temperature != 1:
+        if not self.greedy and self.temperature != 1:
             chosen.append(TemperatureLogitsWarper(self.temperature))
-        if self.temperature > 0 and self.top_k:
+        if not self.greedy and self.top_k:
             chosen.append(TopKLogitsWarper(self.top_k))
-        if self.temperature > 0 and self.top_p < 1:
+        if not self.greedy and self.top_p < 1:
             chosen.append(TopPLogitsWarper(self.top_p))
         return chosen
 
@@ -80,4 +85,4 @@ def _choose(logits: torch.Tensor, seen: list[int], sampling: Sampling, dice: tor
     if processors:
         logits = processors(torch.tensor([seen]), logits[None])[0]
         best = int(logits.argmax())
-    return best if sampling.temperature == 0 else int(torch.multinomial(logits.softmax(-1), 1, generator=dice))
+    return best if sampling.greedy else int(torch.multinomial(logits.softmax(-1), 1, generator=dice))

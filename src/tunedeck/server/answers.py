@@ -1,0 +1,199 @@
+"""What the routes answer, as types: mypy holds the routes to them and the OpenAPI document shows them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import SkipValidation
+from typing_extensions import TypedDict
+
+
+class Status(TypedDict):
+    """GET /health and /ready."""
+
+    status: str
+
+
+class Told(TypedDict):
+    """An error as OpenAI's clients read it; `code` is the status."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class ErrorBody(TypedDict):
+    """The body of every error but those of /predict."""
+
+    error: Told
+
+
+class TeiErrorBody(TypedDict):
+    """The body of an error of /predict."""
+
+    error: str
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation"]
+
+
+class Model(TypedDict):
+    """One model; `parent` is the base's name, null for the base itself."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+    parent: str | None
+    max_model_len: int | None
+
+
+class ModelList(TypedDict):
+    """GET /v1/models."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class OnDisk(TypedDict):
+    """An adapter that would be loaded on its first use."""
+
+    name: str
+    resident: Literal[False]
+
+
+class InMemory(TypedDict):
+    """An adapter in memory: how many requests use it, and a note where something could not be tested on load."""
+
+    name: str
+    resident: Literal[True]
+    version: int
+    bytes: int
+    users: int
+    pinned: bool
+    note: str | None
+
+
+class Loaded(InMemory):
+    """POST /v1/adapters."""
+
+    load_ms: float
+
+
+class AdapterList(TypedDict):
+    """GET /v1/adapters."""
+
+    object: Literal["list"]
+    data: list[InMemory | OnDisk]
+    bytes: int
+    max_bytes: int
+
+
+class InputUsage(TypedDict):
+    """Tokens of inputs that have no answer in tokens."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Usage(InputUsage):
+    """OpenAI's counts."""
+
+    completion_tokens: int
+
+
+class Vector(TypedDict):
+    """One vector, as numbers or as base64 of little-endian float32."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: SkipValidation[list[float] | str]
+
+
+class Embeddings(TypedDict):
+    """POST /v1/embeddings."""
+
+    object: Literal["list"]
+    model: str
+    data: list[Vector]
+    usage: InputUsage
+
+
+class Classified(TypedDict):
+    """The likeliest label, and the probability of every label in the adapter's own order."""
+
+    index: int
+    label: str
+    probs: list[float]
+    num_classes: int
+
+
+class Classification(TypedDict):
+    """POST /classify."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[Classified]
+    usage: Usage
+
+
+class Scored(TypedDict):
+    """A label and its probability."""
+
+    score: float
+    label: str
+
+
+class Said(TypedDict):
+    """The answer's message."""
+
+    role: Literal["assistant"]
+    content: str
+
+
+class ChatChoice(TypedDict):
+    """One answer to a conversation."""
+
+    index: int
+    message: Said
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatAnswer(TypedDict):
+    """POST /v1/chat/completions, whole."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class TextChoice(TypedDict):
+    """How one prompt goes on."""
+
+    index: int
+    text: str
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class CompletionAnswer(TypedDict):
+    """POST /v1/completions, whole."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage
+
+
+def whole_or_streamed(whole: type) -> dict[int | str, dict[str, Any]]:
+    """A success of a route that answers in JSON, or in server-sent events when `stream` is set."""
+    event = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+    events = {"text/event-stream": {"itemSchema": event}}
+    return {200: {"model": whole, "content": events, "description": "the answer; events when `stream` is set"}}
