@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.messages import say
@@ -71,7 +71,7 @@ def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
             )
         )
     try:
-        return load_file(file)
+        return load(file.read_bytes())  # safetensors 0.8 leaks two objects a tensor where it opens the file itself
     except (SafetensorError, OSError) as error:
         raise AdapterFileError(
             say("{path} is damaged or cut short: {reason}; copy or train it again", path=file, reason=error)
