@@ -104,13 +104,23 @@ def test_every_adapter_answers_as_in_the_deck(deck: td.Deck, exports: Path) -> N
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_a_reply_does_not_depend_on_its_company(exports: Path, precision: str) -> None:
-    asked = [(name, text) for text in TEXTS for name in NAMES]
-    with served(exports, precision) as service:
-        alone = [classify(service, name, text)[0] for name, text in asked]
-        bodies = [("POST", "/classify", {"model": name, "input": [text]}) for name, text in asked]
-        for response, expected in zip(ask(service, *bodies * 3), alone * 3, strict=True):
-            assert response.json()["data"][0]["probs"] == expected
+def test_a_mixed_batch_equals_its_parts_to_the_last_bit(exports: Path, precision: str) -> None:
+    settings = json.loads((exports / "both" / "settings.json").read_text(encoding="utf-8"))
+    backend = onnx_backend.OnnxBackend("classify", settings["base"], precision, threads=2)
+    for name in NAMES:
+        backend.load(exports / name, name)
+    keys = [name for _ in TEXTS for name in NAMES]
+    rows = [backend.encode(text, name) for text in TEXTS for name in NAMES]
+    parts = [backend.answer([row], [key])[0] for row, key in zip(rows, keys, strict=True)]
+    assert backend.answer(rows, keys) == parts
+
+
+def test_a_burst_of_mixed_names_is_answered_each_by_its_own(deck: td.Deck, exports: Path) -> None:
+    asked = [(name, text) for text in TEXTS for name in NAMES] * 3
+    bodies = [("POST", "/classify", {"model": name, "input": [text]}) for name, text in asked]
+    with served(exports) as service:
+        for (name, text), response in zip(asked, ask(service, *bodies), strict=True):
+            assert response.json()["data"][0]["probs"] == pytest.approx(solo(deck, NAMES[name], (text,))[0], abs=1e-5)
 
 
 def test_int8_answers_are_those_of_the_int8_graph(exports: Path) -> None:
@@ -120,9 +130,10 @@ def test_int8_answers_are_those_of_the_int8_graph(exports: Path) -> None:
             assert got == list(runner.answer([text], ["two"])[0]["probabilities"].values())
 
 
-def test_models_are_the_exports_and_the_adapters_of_a_graph(exports: Path) -> None:
+def test_models_are_the_exports_and_the_adapters_of_a_graph_but_not_the_base(exports: Path) -> None:
     with served(exports) as service:
         (models,) = ask(service, ("GET", "/v1/models", None))
+        assert refused(service, "tiny")[0] == 422
     found = {one["id"]: (one["parent"], one["max_model_len"]) for one in models.json()["data"]}
     assert found == dict.fromkeys(NAMES, ("tiny", tiny.POSITIONS))
     with served(exports / "both") as service:
@@ -138,12 +149,6 @@ def test_every_other_name_is_unknown(exports: Path, own_exports: Path, name: str
     (own_exports / "linked").symlink_to(exports / "prompt")
     with served(own_exports) as service:
         assert refused(service, name) == (404, f"The model {name!r} does not exist.")
-
-
-def test_the_base_has_no_answer_of_its_own(exports: Path) -> None:
-    with served(exports) as service:
-        status, told = refused(service, "tiny")
-    assert (status, "name an adapter as the model" in told) == (422, True)
 
 
 def test_a_graphs_bytes_count_once_and_go_with_its_last_adapter(exports: Path) -> None:
