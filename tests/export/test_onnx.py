@@ -29,6 +29,9 @@ KINDS: dict[str, MethodConfig] = {
 }
 SHAPES = ((1, 1), (1, 5), (3, 2), (4, 17), (9, 40))
 
+INT8 = 0.35
+"""Of tiny models; processors without VNNI add pairs of products in 16 bits, which saturate, and are twice as far off as others."""
+
 
 def deck_with(kind: str, task: str, model_type: str = "bert") -> td.Deck:
     if task == "classify":
@@ -56,9 +59,9 @@ def test_every_kind_is_in_the_graph_and_int8_is_near(task: str, kind: str, tmp_p
     assert found.difference.max_abs < BOUND
     assert_equal(deck, "a", Runner(tmp_path / "onnx"))
     small = Runner(tmp_path / "onnx", "int8")
-    assert_equal(deck, "a", small, bound=0.15)
+    assert_equal(deck, "a", small, bound=INT8)
     assert found.int8 is not None
-    assert 0 < found.int8.max_abs < 0.15
+    assert 0 < found.int8.max_abs < INT8
     assert (found.int8_cosine is None) == (task == "classify")
     assert found.int8_bytes is not None
     assert found.int8_bytes < found.float32_bytes

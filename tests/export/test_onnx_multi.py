@@ -50,7 +50,7 @@ def test_ranks_targets_and_labels_differ_and_each_equals_the_deck(deck: td.Deck,
     for rows, length in SHAPES:
         batch = tiny.token_batch(rows, length, pad="right" if length > 4 else None)
         for name in ("eight", "two", "head", "eight"):
-            bound = 1e-4 if precision == "float32" else 0.15
+            bound = 1e-4 if precision == "float32" else 0.35  # as in test_onnx
             assert tiny.difference(logits(runner, name, batch), tiny.logits_of(deck, batch, name)) < bound
 
 
