@@ -1,4 +1,4 @@
-"""The adapter store: selecting and loading beside many loaded, their memory, whether a batch is held up, and memory under churn.
+"""The adapter store: selecting and loading beside many loaded, their memory, and whether a batch is held up.
 
 Printed and written to bench/results/serve_store.json. peft's load_adapter and set_adapter on the same base stand beside it.
 """
@@ -35,7 +35,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="bundled:all-minilm-l6-v2")
     parser.add_argument("--loaded", type=int, nargs="+", default=[1, 64, 1000])
-    parser.add_argument("--churn-s", type=float, default=60.0)
     arguments = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -67,7 +66,6 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(1) as alone:
             row |= alone.apply(memory, (arguments.model, root, max(arguments.loaded)))
         row |= peft_side(deck, root, [count for count in arguments.loaded if count <= 64])
-        row |= churn(root, deck, arguments.churn_s)
         row["bytes of all that was loaded"] = bytes_sum
     machine = this_machine()
     print(json.dumps(row, indent=2))
@@ -155,28 +153,6 @@ def peft_side(deck: td.Deck, root: Path, loaded: list[int]) -> dict[str, float]:
         )
         have += 3
     return row
-
-
-def churn(root: Path, deck: td.Deck, seconds: float) -> dict[str, float]:
-    """Resident memory of this process after a third of the time and at the end, adapters coming and going all the while."""
-    store = AdapterStore(root, ClassifyBackend(deck), 10_000_000)
-    names, process, began, number = store.names(), psutil.Process(), time.monotonic(), 0
-    early = 0
-    while time.monotonic() - began < seconds:
-        store.acquire(names[number % len(names)]).result().close()
-        number += 1
-        if not early and time.monotonic() - began > seconds / 3:
-            gc.collect()
-            early = process.memory_info().rss
-    gc.collect()
-    late, bound = process.memory_info().rss, store.bytes
-    store.close()
-    return {
-        "churn, loads": number,
-        "churn, adapter bytes": bound,
-        "churn, memory after a third, MB": round(early / 1e6, 1),
-        "churn, memory at the end, MB": round(late / 1e6, 1),
-    }
 
 
 if __name__ == "__main__":

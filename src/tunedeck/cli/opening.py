@@ -12,6 +12,7 @@ from tunedeck.core.messages import say
 
 if TYPE_CHECKING:
     from tunedeck.deck.deck import Deck
+    from tunedeck.deck.task import Task
 
 
 QuantizeFlag: TypeAlias = Annotated[
@@ -36,7 +37,6 @@ def open_deck(
     `kind` is the task of a folder that names none; `quantize` "none" leaves the base unpacked, None packs it as the first
     adapter's was. Two folders of the same name get numbers. Raises what Deck.load and load_adapter raise.
     """
-    import tunedeck as td
     from tunedeck.formats.folder import base_of, detect_format
     from tunedeck.formats.manifest import read_manifest
     from tunedeck.tasks.registry import task_of
@@ -49,17 +49,26 @@ def open_deck(
     manifest = read_manifest(folders[0])
     task = task_of(manifest.task if manifest else {"kind": kind})
     trained_on = manifest.base.quantize if manifest else None
-    deck = td.Deck.load(
+    deck = open_base(reference, task, trained_on, dtype, quantize, trust_remote_code)
+    names = distinct_names(folders)
+    for folder, name in zip(folders, names, strict=True):
+        deck.load_adapter(folder, name, any_base=any_base)
+    return deck, names
+
+
+def open_base(
+    reference: str, task: Task, trained_on: str | None, dtype: str, quantize: str | None, trust_remote_code: bool
+) -> Deck:
+    """A deck without adapters, packed as `--quantize` says, or as the first adapter was trained where it says nothing."""
+    import tunedeck as td
+
+    return td.Deck.load(
         reference,
         task,
         dtype=dtype,  # type: ignore[arg-type]
         quantize=trained_on if quantize is None else packing(quantize),  # type: ignore[arg-type]
         trust_remote_code=trust_remote_code,
     )
-    names = distinct_names(folders)
-    for folder, name in zip(folders, names, strict=True):
-        deck.load_adapter(folder, name, any_base=any_base)
-    return deck, names
 
 
 def distinct_names(folders: list[Path]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunedeck.cli.console import print_json, tell
+from tunedeck.cli.run_flags import choice
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import listing, nearest, say
 
@@ -82,8 +83,8 @@ def plan(
     wish = Wish(
         model=planned, methods=methods, workload=_workload(planned, data, samples, tokens, epochs), generate=generate,
         micro_batch=micro_batch, accumulation=accumulation, checkpointing=checkpointing,
-        loss=None if loss is None else _choice("--loss", loss, ("eager", "fused", "chunked")),  # type: ignore[arg-type]
-        attention=None if attention is None else _choice("--attention", attention, ("flash", "sdpa", "eager")),  # type: ignore[arg-type]
+        loss=None if loss is None else choice("--loss", loss, ("eager", "fused", "chunked")),  # type: ignore[arg-type]
+        attention=None if attention is None else choice("--attention", attention, ("flash", "sdpa", "eager")),  # type: ignore[arg-type]
         dtype=_dtype(dtype), budget=budget, deadline_h=_hours(deadline),
     )  # fmt: skip
     book = with_rates(read_prices(price_list, prices), exchange_rate or [], currency.upper())
@@ -179,7 +180,7 @@ def _joined(value: object) -> str:
 
 
 def _is_generation(task: str | None, model: PlannedModel) -> bool:
-    chosen = model.spec.causal if task is None else _choice("--task", task, ("classify", "generate")) == "generate"
+    chosen = model.spec.causal if task is None else choice("--task", task, ("classify", "generate")) == "generate"
     if chosen and not model.spec.causal:
         raise ConfigError(say("{model} is an encoder and cannot generate; use --task classify", model=model.name))
     return chosen
@@ -235,21 +236,10 @@ def check_sizes(values: dict[str, float | None]) -> None:
             raise ConfigError(say("{name} must be above 0, got {value}", name=name, value=value))
 
 
-def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ConfigError(
-            say(
-                "{option} must be one of {allowed}, got {value!r}", option=option, allowed=listing(allowed), value=value
-            )
-            + nearest(value, allowed)
-        )
-    return value
-
-
 def _dtype(value: str | None) -> str | None:
     if value is None:
         return None
-    return DTYPES.get(value) or _choice("--dtype", value, (*DTYPES.values(), *DTYPES))
+    return DTYPES.get(value) or choice("--dtype", value, (*DTYPES.values(), *DTYPES))
 
 
 def _hours(text: str | None) -> float | None:

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from tunedeck.cli.console import megabytes, tell
-from tunedeck.cli.opening import QuantizeFlag, TrustFlag, packing
+from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_base
+from tunedeck.cli.run_flags import choice
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import listing, say
 
@@ -49,7 +50,6 @@ def serve(
         raise ConfigError(
             say("serving needs {package}; install it with: pip install 'tunedeck[serve]'", package=error.name)
         ) from error
-    import tunedeck as td
     from tunedeck.serving.first import task_and_base
 
     _check_backend(backend, precision, task, model, dtype, quantize, trust_remote_code)
@@ -59,13 +59,7 @@ def serve(
         service = open_onnx_service(adapters, precision or "float32", settings, name, task)
     else:
         chosen, reference, trained_on = task_and_base(adapters, task, model)
-        deck = td.Deck.load(
-            reference,
-            chosen,
-            dtype=dtype,  # type: ignore[arg-type]
-            quantize=trained_on if quantize is None else packing(quantize),  # type: ignore[arg-type]
-            trust_remote_code=trust_remote_code,
-        )
+        deck = open_base(reference, chosen, trained_on, dtype, quantize, trust_remote_code)
         service = open_service(deck, adapters, settings, name)
     tell(
         say(
@@ -98,19 +92,8 @@ def _check_backend(
     trust_remote_code: bool,
 ) -> None:
     """Raise ConfigError for a backend or precision that is not there, and for flags that it would leave unheard."""
-    for option, value, allowed in (
-        ("--backend", backend, ("deck", "onnx")),
-        ("--precision", precision or "float32", ("float32", "int8")),
-    ):
-        if value not in allowed:
-            raise ConfigError(
-                say(
-                    "{option} must be one of {allowed}, got {value!r}",
-                    option=option,
-                    allowed=listing(allowed),
-                    value=value,
-                )
-            )
+    choice("--backend", backend, ("deck", "onnx"))
+    choice("--precision", precision or "float32", ("float32", "int8"))
     if backend == "deck":
         unheard = {"--precision": precision}
     elif task == "generate":

@@ -133,12 +133,12 @@ def libraries_bytes(profile: Profile | None) -> float:
 
 def machine_card(machine: Machine, profile: Profile | None, products_flops_per_s: float | None = None) -> Gpu:
     """This machine's processor as a card of the catalogue; `products_flops_per_s` was measured where no profile was."""
-    guess = UNMEASURED_FLOPS_PER_CORE * machine.cpu_cores
-    rate = profile.products_flops_per_s if profile else products_flops_per_s or guess
+    measured = profile.products_flops_per_s if profile else products_flops_per_s
+    rate = measured or UNMEASURED_FLOPS_PER_CORE * machine.cpu_cores
     return Gpu(
         name=THIS_MACHINE, names=(), memory_gb=machine.memory_bytes / 1e9, visible_bytes=FREE_SHARE * machine.memory_bytes,
         tensor_flops_per_s=rate, fp32_flops_per_s=rate, bytes_per_s=profile.copy_bytes_per_s if profile else 10e9,
-        capability=0.0, utilisation=UNMEASURED_UTILISATION, measured=rate != guess, tensor_cores=False, cpu_cores=machine.cpu_cores,
+        capability=0.0, utilisation=UNMEASURED_UTILISATION, measured=measured is not None, tensor_cores=False, cpu_cores=machine.cpu_cores,
         source=machine.cpu, note="", doubtful="",
     )  # fmt: skip
 

@@ -238,17 +238,13 @@ def working_bytes(setup: Setup) -> float:
 
 
 def logits_bytes(setup: Setup) -> float:
-    """Peak of the loss: T·(k·V + 20·h) for a language model; n vectors, their gradients and n² scores in float32 for embeddings;
-    nothing worth counting for a classifier's head.
-    """
-    if not setup.generate and not setup.labels:
-        return float(setup.micro_batch * (8 * setup.spec.hidden_size + 8 * setup.micro_batch))
-    if not setup.generate:
-        return float(4 * setup.micro_batch * setup.labels * 4)
-    return float(
-        setup.batch_tokens
-        * (LOGIT_BYTES[setup.loss] * setup.spec.vocab_size + LOSS_HIDDEN_BYTES * setup.spec.hidden_size)
-    )
+    """Peak of the loss: T·(k·V + 20·h) for a language model; n vectors, their gradients and n² scores in float32 for embeddings."""
+    spec, rows = setup.spec, setup.micro_batch
+    if setup.generate:
+        return float(
+            setup.batch_tokens * (LOGIT_BYTES[setup.loss] * spec.vocab_size + LOSS_HIDDEN_BYTES * spec.hidden_size)
+        )
+    return float(16 * rows * setup.labels if setup.labels else 8 * rows * (spec.hidden_size + rows))
 
 
 def layer_bytes_per_token(setup: Setup) -> float:
