@@ -35,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="bundled:all-minilm-l6-v2")
     parser.add_argument("--loaded", type=int, nargs="+", default=[1, 64, 1000])
+    parser.add_argument("--rank", type=int, default=8)
     arguments = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -42,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         most = max(arguments.loaded) + 2 * SAVED
-        deck.add("one", td.LoraConfig(r=8))
+        deck.add("one", td.LoraConfig(r=arguments.rank))
         deck.save("one", root / "a0")
         deck.remove("one")
         for number in range(1, most):

@@ -299,3 +299,18 @@ def test_an_adapter_that_comes_and_goes_is_used_whole_or_reported_never_dropped(
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_slim_adapter_answers_as_before_trains_on_and_takes_no_hooks() -> None:
+    deck = stocked_deck()
+    names = ["law", "tone", "topic"]
+    before = logits_of(deck, token_batch(3), names)
+    for name in names:
+        deck.adapter(name).slim()
+    assert torch.equal(logits_of(deck, token_batch(3), names), before)
+    tables = {id(vars(module)["_forward_hooks"]) for name in names for module in deck.adapter(name).modules()}
+    assert len(tables) == 1
+    with pytest.raises(TypeError, match="hooks belong on the base's modules"):
+        deck.adapter("law").register_forward_hook(lambda *_: None)
+    deck(**token_batch(3), adapter=names).logits.nan_to_num(neginf=0).square().sum().backward()
+    assert all(parameter.grad is not None for name in names for parameter in deck.adapter(name).parameters())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections import OrderedDict
+from typing import Any, final
 
 import torch
 from torch import nn
@@ -86,6 +87,24 @@ class Adapter(nn.Module):
                 raise AdapterFileError(say("tensor {name} holds values that are not finite numbers", name=name))
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+    def slim(self) -> None:
+        """Let its modules share their empty tables, of hooks for the most part: an eighth of a small adapter's memory."""
+        for module in self.modules():
+            for name, value in list(vars(module).items()):
+                if not value and type(value) in _EMPTY:
+                    vars(module)[name] = _EMPTY[type(value)]
+
+
+@final
+class _NoHooks(OrderedDict[int, Any]):
+    """Stays empty."""
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        raise TypeError("hooks belong on the base's modules, not on those of an adapter that is served")
+
+
+_EMPTY: dict[type, object] = {OrderedDict: _NoHooks(), set: frozenset()}
 
 
 def _some(names: list[str]) -> str:

@@ -140,14 +140,24 @@ def change_rows(output: torch.Tensor, work: Work, change: Callable[[nn.Module, s
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def put_rows(output: torch.Tensor, work: Work, changed: torch.Tensor) -> torch.Tensor:
-    """`output` with `changed` in place of the touched rows; written into `output` itself where no gradient is wanted."""
-    if changed.shape[0] == output.shape[0]:
-        return changed
-    if torch.is_grad_enabled():
-        return torch.cat([output[: work.rows.start], changed, output[work.rows.stop :]])
-    output[work.rows] = changed
-    return output
+def change_touched(
+    output: torch.Tensor, work: Work, dim: int, change: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+) -> torch.Tensor:
+    """`output` with `change(its, out)` in place of the touched rows: `its` is (rows, positions, size), or (all, size) for `dim` 2.
+
+    Where no gradient is wanted, `out` is `its` and the change is written into `output` itself.
+    """
+    own, size = output[work.rows], output.shape[-1]
+    its = own.reshape(-1, size) if dim == 2 else own.reshape(len(own), -1, size)
+    if not torch.is_grad_enabled() and own.is_contiguous():
+        change(its, its)
+        return output
+    changed = change(its, None).view_as(own)
+    return (
+        changed
+        if len(own) == len(output)
+        else torch.cat([output[: work.rows.start], changed, output[work.rows.stop :]])
+    )
 
 
 def check_rows(tensor: torch.Tensor, work: Work) -> None:

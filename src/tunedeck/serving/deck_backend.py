@@ -33,6 +33,7 @@ class Adapters:
         except TunedeckError:
             self._deck.remove(key)
             raise
+        self._deck.adapter(key).slim()
         return None if probed else say("no stored probe: not tested on load")
 
     def remove(self, key: str) -> None:

@@ -71,10 +71,7 @@ class GenerateWorker:
     def step(self) -> bool:
         """One step of everything under way."""
         self._drop_unwanted()
-        if self._prefill is None:
-            self._admit()
-        if self._prefill is not None:
-            self._guarded(self._prefill.rows, self._advance)
+        self._compute_prompts()
         for batch in list(self._batches.values()):
             if batch.rows:
                 self._guarded(batch.rows, partial(self._step, batch))
@@ -132,13 +129,24 @@ class GenerateWorker:
         )
         return plain and max(widths) * len(widths) <= min(self._limits.prefill_positions, 2 * sum(widths))
 
-    def _advance(self) -> None:
-        assert self._prefill is not None
-        chunk = max(1, self._limits.prefill_positions // len(self._prefill.rows))
-        if self._prefill.advance(chunk):
-            company = company_of(self._deck, self._prefill.rows[0].adapter)
+    def _compute_prompts(self) -> None:
+        """One prompt, or one group of them, after the other, until most of what a step may spend is spent."""
+        most = left = self._limits.prefill_positions
+        while 2 * left >= most:
+            if self._prefill is None:
+                self._admit()
+            if self._prefill is None:
+                return
+            rows = len(self._prefill.rows)
+            chunk = min(self._prefill.left, max(1, left // rows))
+            left -= rows * chunk
+            self._guarded(self._prefill.rows, partial(self._advance, self._prefill, chunk))
+
+    def _advance(self, prefill: Prefill, chunk: int) -> None:
+        if prefill.advance(chunk):
+            company = company_of(self._deck, prefill.rows[0].adapter)
             batch = self._batches.setdefault(company, DecodingBatch(self._deck))
-            prefill, self._prefill = self._prefill, None
+            self._prefill = None
             self._deliver(batch.join(prefill))
 
     def _step(self, batch: DecodingBatch) -> None:

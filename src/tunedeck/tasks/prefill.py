@@ -31,6 +31,11 @@ class Prefill:
         self._done = self.cache.get_seq_length()
         self.logits: torch.Tensor | None = None
 
+    @property
+    def left(self) -> int:
+        """Positions of each row that are still to be computed."""
+        return int(self._ids.shape[1] - self._done)
+
     @torch.inference_mode()
     def advance(self, positions: int | None = None) -> bool:
         """Compute the next `positions` of each row, None for all; True when `logits` (rows, vocab) are there."""

@@ -23,12 +23,12 @@ def is_alike(work: Work) -> bool:
     return mixed and alike and not torch.is_grad_enabled() and not any(layer.training for layer in known)
 
 
-def own_products(z: torch.Tensor, work: Work) -> torch.Tensor:
-    """s·A(z) of the touched rows, (rows, ..., hidden), each row by its own adapter; zeros for the base."""
+def own_products(z: torch.Tensor, work: Work, h: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    """h + s·A(z) of the touched rows, (rows, positions, hidden), each row by its own adapter, h alone for the base."""
     down, down_bias, up, up_bias = work.kept(z.dtype, partial(_stacked, work, z.dtype))
     activation = next(layer.activation for layer in _layers(work) if layer is not None)
-    inner = torch.baddbmm(down_bias, z.reshape(len(z), -1, z.shape[-1]), down)
-    return torch.baddbmm(up_bias, activation(inner), up).view_as(z)
+    inner = torch.baddbmm(down_bias, z.reshape(h.shape), down)
+    return torch.add(h, torch.baddbmm(up_bias, activation(inner), up), out=out)
 
 
 def _stacked(work: Work, dtype: torch.dtype) -> Stacked:

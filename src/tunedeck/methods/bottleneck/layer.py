@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast, final
 
 import torch
@@ -23,7 +24,7 @@ from tunedeck.core.model_spec import BlockSites, known_model_types
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.methods.bottleneck.grouped import is_alike, own_products
-from tunedeck.methods.sites import Placement, Work, change_rows, check_rows, first_tensor, put_rows
+from tunedeck.methods.sites import Placement, Work, change_rows, change_touched, check_rows, first_tensor
 
 # transformers' activations under AdapterHub's names (adapters 1.3.0, methods/modeling.py, class Activation_Function_Class).
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -107,7 +108,7 @@ class BlockOutput:
 
             if is_alike(now):
                 check_rows(h, now)
-                changed = put_rows(h, now, h[now.rows] + own_products(read(now.rows), now))
+                changed = change_touched(h, now, 3, partial(own_products, read(now.rows), now))
             else:
                 changed = change_rows(h, now, lambda layer, rows: h[rows] + layer(read(rows)))
             return (changed, *output[1:]) if isinstance(output, tuple) else changed

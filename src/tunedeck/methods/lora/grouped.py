@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn import functional as F
 
-from tunedeck.methods.sites import Work, change_rows, check_rows, put_rows
+from tunedeck.methods.sites import Work, change_rows, change_touched, check_rows
 
 if TYPE_CHECKING:
     from tunedeck.methods.lora.layer import LoraLayer
@@ -24,18 +24,17 @@ def add_low_rank(x: torch.Tensor, output: torch.Tensor, work: Work) -> torch.Ten
     if any(layer is not None and layer.training and layer.dropout > 0 for layer in layers):
         x = change_rows(x, work, lambda layer, rows: F.dropout(x[rows], cast("LoraLayer", layer).dropout))
     check_rows(x, work)
-    own, its = x[work.rows], output[work.rows]
+    own = x[work.rows].to(output.dtype)
     if len(layers) == 1 and layers[0] is not None:
-        return put_rows(output, work, _add_one(own, its, layers[0]))
+        return change_touched(output, work, 2, partial(_add_one, own.flatten(0, -2), layers[0]))
     a, b = work.kept(output.dtype, partial(_stacked, work, output.dtype))
-    h = torch.bmm(own.to(output.dtype).reshape(len(own), -1, x.shape[-1]), a)
-    flat = its.reshape(len(own), -1, output.shape[-1])
-    return put_rows(output, work, torch.baddbmm(flat, h, b).view_as(its))
+    h = torch.bmm(own.reshape(len(own), -1, x.shape[-1]), a)
+    return change_touched(output, work, 3, lambda its, out: torch.baddbmm(its, h, b, out=out))
 
 
-def _add_one(x: torch.Tensor, output: torch.Tensor, layer: LoraLayer) -> torch.Tensor:
-    h = F.linear(x.to(output.dtype), layer.lora_A.to(output.dtype)).flatten(0, -2)
-    return torch.addmm(output.flatten(0, -2), h, layer.lora_B.to(output.dtype).t(), alpha=layer.scaling).view_as(output)
+def _add_one(x: torch.Tensor, layer: LoraLayer, its: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    h = F.linear(x, layer.lora_A.to(x.dtype))
+    return torch.addmm(its, h, layer.lora_B.to(x.dtype).t(), alpha=layer.scaling, out=out)
 
 
 def _stacked(work: Work, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
