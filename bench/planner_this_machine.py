@@ -2,8 +2,8 @@
 
     python bench/planner_this_machine.py [--out PATH] [--models NAME ...] [--methods NAME ...]
 
-For each model and method: a calibration as `--measured` takes it, then the same method in a new process at other points.
-On a machine that others use too, set OMP_NUM_THREADS=1: two threads of which one waits for its core measure the others.
+For each model and method: the points of a calibration as `--measured` takes it and other points take turns in one process, for a shared
+machine's speed changes within minutes; the law is fitted to the first and compared with the others. On a machine that others use too, set OMP_NUM_THREADS=1: two threads of which one waits for its core measure the others.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tunedeck.core.measurement import this_machine
 from tunedeck.planner.machine import fit_law
+from tunedeck.training.calibrate import LADDERS
 
 GENERATE = "bundled:smollm2-135m-instruct"
 OTHERS = {
@@ -32,7 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def measured(model: str, method: dict[str, Any], points: list[list[int]] | None) -> list[list[float]]:
+def measured(model: str, method: dict[str, Any], points: Sequence[Sequence[int]]) -> list[list[float]]:
     """Points of a fresh process; SmolLM2 generates, MiniLM classifies."""
     request = json.dumps({"model": model, "method": method, "points": points, "generate": model == GENERATE})
     child = subprocess.run(
@@ -48,10 +50,12 @@ def measured(model: str, method: dict[str, Any], points: list[list[int]] | None)
 def examine(model: str, name: str) -> list[dict[str, Any]]:
     """Errors of one model and method at each point."""
     extra = 8 if name == "prompt_tuning" else 0
-    known = [(int(r), int(t) + extra, s, b) for r, t, s, b in measured(model, METHODS[name], None)]
+    ladder = LADDERS[model != GENERATE]
+    points = measured(model, METHODS[name], [*ladder, *OTHERS[model]])
+    known = [(int(r), int(t) + extra, s, b) for r, t, s, b in points[: len(ladder)]]
     time_s, memory = (fit_law([(row[0], row[1], row[column]) for row in known]) for column in (2, 3))
     found = []
-    for rows, tokens, seconds, peak in measured(model, METHODS[name], OTHERS[model]):
+    for rows, tokens, seconds, peak in points[len(ladder) :]:
         p, width = rows * (tokens + extra), tokens + extra
         foretold_s = time_s.constant + time_s.per_token * p + time_s.per_score * p * width
         foretold_b = memory.constant + memory.per_token * p + memory.per_score * p * width

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import torch
 import transformers
@@ -106,11 +107,13 @@ def mixed(size: str, length: int, adapters: int, rounds: int) -> dict[str, objec
 
 
 def registered(many: int, rounds: int) -> dict[str, object]:
-    """The engine's requests a second to one adapter, alone in memory and among `many`; an engine and a base for each."""
-    counts = (1, many)
+    """The engine's requests a second to one adapter, alone in memory and among `many`.
+
+    Two engines, each with a base of its own, take turns; then they change places, for where a base lies in memory counts too.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "adapters"
-        engines = {count: engine_with(count, random_base("minilm", f"{folder}/base"), root) for count in counts}
+        engines = [engine_of(random_base("minilm", f"{folder}/base"), root, many) for _ in range(2)]
         ids = torch.randint(100, 30000, (32,)).tolist()
 
         def ask(engine: Engine) -> None:
@@ -120,29 +123,42 @@ def registered(many: int, rounds: int) -> dict[str, object]:
             for request in requests:
                 request.done.result()
 
-        taken = take_turns({f"{count}": partial(ask, engine) for count, engine in engines.items()}, rounds)
-        for engine in engines.values():
+        rates: dict[int, list[float]] = {1: [], many: []}
+        for alone, among in (engines, engines[::-1]):
+            hold(alone, 1, many)
+            hold(among, many, many)
+            taken = take_turns({"1": partial(ask, alone), "many": partial(ask, among)}, rounds)
+            rates[1].append(256 / taken["1"])
+            rates[many].append(256 / taken["many"])
+        for engine in engines:
             engine.close()
-    row: dict[str, object] = {f"{n} in memory, requests/s": round(256 / taken[f"{n}"], 1) for n in counts}
-    row[f"{many} / 1"] = round(taken["1"] / taken[f"{many}"], 3)
+    row: dict[str, object] = {f"{count} in memory, requests/s": round(mean(found), 1) for count, found in rates.items()}
+    row |= {f"{many} / 1": round(mean(rates[many]) / mean(rates[1]), 3)}
     print(json.dumps(row, indent=2))
     return row
 
 
-def engine_with(count: int, deck: td.Deck, root: Path) -> Engine:
-    """An engine with that many adapters in memory, a0 to a<count - 1>."""
+def engine_of(deck: td.Deck, root: Path, many: int) -> Engine:
+    """An engine over folders a0 to a<many - 1>."""
     if not root.exists():
         deck.add("one", KINDS["lora"])
         deck.save("one", root / "a0")
         deck.remove("one")
-    for number in range(1, count):
-        shutil.copytree(root / "a0", root / f"a{number}")
+        for number in range(1, many):
+            shutil.copytree(root / "a0", root / f"a{number}")
     backend, queue, limits = ClassifyBackend(deck), FairQueue(), Limits()
     backend.encode = lambda content, key: content  # type: ignore[method-assign] - token ids, for there is no tokenizer
-    store = AdapterStore(root, backend, 1 << 40)
-    for number in range(count):
-        store.acquire(f"a{number}").result().close()
-    return Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits)
+    return Engine(AdapterStore(root, backend, 1 << 40), backend, queue, BatchWorker(backend, queue, limits), limits)
+
+
+def hold(engine: Engine, count: int, many: int) -> None:
+    """Have the first `count` of the adapters in memory and no others."""
+    held = {resident.name for resident in engine.store.residents()}
+    for number in range(many):
+        if number < count:
+            engine.store.load(f"a{number}").result().close()
+        elif f"a{number}" in held:
+            engine.store.unload(f"a{number}")
 
 
 def lora() -> PeftLoraConfig:
