@@ -34,11 +34,15 @@ def linear_shape(module: nn.Module) -> tuple[int, int]:
 
 def linears_in_layers(model: nn.Module, prefix: str) -> list[str]:
     """Paths of the linear layers inside the numbered layers of the base: no embedding, pooler, head or output layer."""
-    inside = re.compile((re.escape(prefix) + r"\." if prefix else "") + r"(?:.*\.)?\d+\.")
-    return [path for path, module in model.named_modules() if is_linear(module) and inside.match(path)]
+    return [path for path, inside in _linears(model, prefix) if inside]
 
 
 def linears_outside_layers(model: nn.Module, prefix: str) -> list[str]:
     """Paths of all other linear layers: pooler, head, output layer."""
-    inside = set(linears_in_layers(model, prefix))
-    return [path for path, module in model.named_modules() if is_linear(module) and path not in inside]
+    return [path for path, inside in _linears(model, prefix) if not inside]
+
+
+def _linears(model: nn.Module, prefix: str) -> list[tuple[str, bool]]:
+    """The path of every linear layer, and whether it lies inside a numbered layer of the base."""
+    layer = re.compile((re.escape(prefix) + r"\." if prefix else "") + r"(?:.*\.)?\d+\.")
+    return [(path, bool(layer.match(path))) for path, module in model.named_modules() if is_linear(module)]
