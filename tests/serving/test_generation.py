@@ -111,6 +111,25 @@ def test_virtual_tokens_are_computed_once_for_each_adapter() -> None:
     engine.close()
 
 
+def test_one_step_computes_short_prompts_until_most_of_its_positions_are_spent() -> None:
+    backend, queue = GenerateBackend(served.base_deck("causal")), FairQueue()
+    store = AdapterStore(served.saved_adapters("causal"), backend, max_bytes=10_000_000)
+    requests = [Request("prompt-1", asked(f"w{number}")) for number in range(5, 9)]
+    for request in requests:
+        request.lease = store.acquire("prompt-1").result(SOON)
+        request.ids = backend.encode(request.content, request.key)
+        request.width = backend.width(request.ids, request.key)
+        queue.put(request)
+    worker = GenerateWorker(backend, queue, GenerationLimits(prefill_positions=4 * len(requests[0].ids)))
+    begun = []
+    for _ in range(2):
+        worker.step()
+        begun.append(sum(request.first_token_s is not None for request in requests))
+    assert begun == [3, 4]
+    worker.stop()
+    store.close()
+
+
 def test_the_key_value_cache_stays_within_its_bytes() -> None:
     deck = served.base_deck("causal")
     _, measuring, _ = engine_on(deck)
