@@ -109,7 +109,7 @@ def mixed(size: str, length: int, adapters: int, rounds: int) -> dict[str, objec
 def registered(many: int, rounds: int) -> dict[str, object]:
     """The engine's requests a second to one adapter, alone in memory and among `many`.
 
-    Two engines, each with a base of its own, take turns; then they change places, for where a base lies in memory counts too.
+    Two engines, each with a base of its own, take turns; then they change places, so that neither base is always the one.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "adapters"

@@ -153,11 +153,9 @@ def change_touched(
         change(its, its)
         return output
     changed = change(its, None).view_as(own)
-    return (
-        changed
-        if len(own) == len(output)
-        else torch.cat([output[: work.rows.start], changed, output[work.rows.stop :]])
-    )
+    if len(own) == len(output):
+        return changed
+    return torch.cat([output[: work.rows.start], changed, output[work.rows.stop :]])
 
 
 def check_rows(tensor: torch.Tensor, work: Work) -> None:
