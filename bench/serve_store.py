@@ -6,8 +6,6 @@ Printed and written to bench/results/serve_store.json. peft's load_adapter and s
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import multiprocessing
 import shutil
@@ -24,6 +22,7 @@ from peft import PeftModel
 
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
+from tunedeck.core.native import give_back_freed_memory
 from tunedeck.serving.deck_backend import ClassifyBackend
 from tunedeck.serving.store import AdapterStore
 
@@ -116,8 +115,7 @@ def memory(model: str, root: Path, count: int) -> dict[str, object]:
     warm.load_adapter(root / "a0", "a0")
     warm.predict(["a text"], "a0")
     del warm
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the warm-up has freed is not there for others to use
+    give_back_freed_memory()  # what the warm-up has freed is not there for others to use
     before = process.memory_info().rss
     deck = deck_of()
     tensors = [*deck.model.parameters(), *deck.model.buffers()]

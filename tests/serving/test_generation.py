@@ -111,15 +111,21 @@ def test_virtual_tokens_are_computed_once_for_each_adapter() -> None:
     engine.close()
 
 
-def test_one_step_computes_short_prompts_until_most_of_its_positions_are_spent() -> None:
-    backend, queue = GenerateBackend(served.base_deck("causal")), FairQueue()
+def queued(names: list[str | None], texts: list[str], backend: GenerateBackend, queue: FairQueue) -> list[Request]:
     store = AdapterStore(served.saved_adapters("causal"), backend, max_bytes=10_000_000)
-    requests = [Request("prompt-1", asked(f"w{number}")) for number in range(5, 9)]
+    requests = [Request(name, asked(text)) for name, text in zip(names, texts, strict=True)]
     for request in requests:
-        request.lease = store.acquire("prompt-1").result(SOON)
+        request.lease = None if request.adapter is None else store.acquire(request.adapter).result(SOON)
         request.ids = backend.encode(request.content, request.key)
         request.width = backend.width(request.ids, request.key)
         queue.put(request)
+    store.close()
+    return requests
+
+
+def test_one_step_computes_short_prompts_until_most_of_its_positions_are_spent() -> None:
+    backend, queue = GenerateBackend(served.base_deck("causal")), FairQueue()
+    requests = queued(["full-1"] * 4, [f"w{number}" for number in range(5, 9)], backend, queue)
     worker = GenerateWorker(backend, queue, GenerationLimits(prefill_positions=4 * len(requests[0].ids)))
     begun = []
     for _ in range(2):
@@ -127,7 +133,28 @@ def test_one_step_computes_short_prompts_until_most_of_its_positions_are_spent()
         begun.append(sum(request.first_token_s is not None for request in requests))
     assert begun == [3, 4]
     worker.stop()
-    store.close()
+
+
+def test_prompts_of_unlike_lengths_share_a_pass_with_and_without_virtual_tokens() -> None:
+    backend, queue = GenerateBackend(served.base_deck("causal")), FairQueue()
+    names = ["prompt-1", None, "lora-1", "prompt-2", "prompt-1"]
+    texts = ["w5", "w6 w7 w8 w9 w10", "w11 w12", "w13 w14 w15 w16", "w17 w18"]
+    requests = queued(names, texts, backend, queue)
+    worker = GenerateWorker(backend, queue, GenerationLimits(prefill_positions=200))
+    for name in ("prompt-1", "prompt-2"):
+        backend.prefix(next(request.key for request in requests if request.adapter == name))
+    seen = []
+    embedding = backend.deck.model.get_input_embeddings()
+    handle = embedding.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])), prepend=True)
+    while worker.step():
+        pass
+    handle.remove()
+    assert seen[0] == 5
+    alone = [
+        solo_deck().generate([text], name, td.Sampling(max_tokens=10))[0]
+        for name, text in zip(names, texts, strict=True)
+    ]
+    assert [request.done.result(0).text for request in requests] == alone
 
 
 def test_the_key_value_cache_stays_within_its_bytes() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from tunedeck.core.errors import ConfigError, TunedeckError
 from tunedeck.core.messages import say
+from tunedeck.core.native import end_helper_threads
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.probe import check_probe
 from tunedeck.tasks.classify import Classify, Prediction, classify_ids, logits_of_ids
@@ -33,6 +34,8 @@ class Adapters:
         except TunedeckError:
             self._deck.remove(key)
             raise
+        finally:
+            end_helper_threads()
         self._deck.adapter(key).slim()
         return None if probed else say("no stored probe: not tested on load")
 

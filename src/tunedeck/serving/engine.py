@@ -13,6 +13,7 @@ from typing import Any, Protocol, final
 
 from tunedeck.core.errors import DrainingError, OverloadedError
 from tunedeck.core.messages import say
+from tunedeck.core.native import end_helper_threads, keep_freed_memory
 from tunedeck.serving.backend import Backend
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
@@ -65,6 +66,8 @@ class Engine:
         self._lock = threading.Condition()
         self._draining = self._stopping = False
         self._recent_s = 1.0
+        keep_freed_memory()
+        end_helper_threads()  # of whoever loaded the base
         work = partial(copy_context().run, self._run)  # speaks the language of whoever opened it
         self._thread = threading.Thread(target=work, name="engine", daemon=True)
         self._thread.start()

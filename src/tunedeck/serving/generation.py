@@ -10,6 +10,8 @@ from functools import partial
 from itertools import count
 from typing import cast, final
 
+from transformers import DynamicCache
+
 from tunedeck.core.errors import ConfigError, DrainingError
 from tunedeck.core.messages import say
 from tunedeck.deck.deck import Deck
@@ -18,7 +20,7 @@ from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.tasks.answering import Chunk, Row, new_row
 from tunedeck.tasks.decode import DecodingBatch, company_of
-from tunedeck.tasks.kv_cache import check_joinable, position_bytes
+from tunedeck.tasks.kv_cache import check_joinable, has_windows, position_bytes
 from tunedeck.tasks.prefill import Prefill
 from tunedeck.tasks.sampling import Sampling
 
@@ -62,7 +64,8 @@ class GenerateWorker:
         self._requests: dict[int, Request] = {}
         self._rows: dict[int, Row] = {}
         self._numbers = count()
-        self.kv_positions = limits.kv_bytes // _bytes_of_a_position(self._deck)
+        cache = _cache_of_a_token(self._deck)
+        self.kv_positions, self._windows = limits.kv_bytes // position_bytes(cache), has_windows(cache)
         if not self.kv_positions:
             raise ConfigError(
                 say("{bytes} bytes are too few for keys and values; raise the limit", bytes=limits.kv_bytes)
@@ -83,7 +86,7 @@ class GenerateWorker:
         self._fail(list(self._rows.values()), DrainingError(say("the server is shutting down")))
 
     def _admit(self) -> None:
-        """Take what fits: several short prompts together, or one that begins with virtual tokens alone."""
+        """Take what fits, several short prompts together."""
         taken = self._queue.take(self._room(), self._limits.rows - len(self._rows))
         rows = []
         for request in taken:
@@ -96,7 +99,7 @@ class GenerateWorker:
             self._guarded(rows, lambda: self._begin(rows))
 
     def _begin(self, rows: list[Row]) -> None:
-        self._prefill = Prefill(self._deck, rows, self._backend.prefix(rows[0].adapter))
+        self._prefill = Prefill(self._deck, rows, [self._backend.prefix(row.adapter) for row in rows])
 
     def _room(self) -> Callable[[Request], bool]:
         """Whether a request fits beside the rows under way when all of them have said all they may."""
@@ -121,13 +124,14 @@ class GenerateWorker:
         return fits
 
     def _prefill_together(self, group: list[Request], request: Request) -> bool:
-        """Rows share a prefill when none has virtual tokens, none a base of its own, and little of it is padding."""
-        widths = [one.width for one in (*group, request)]
-        plain = all(
-            self._deck.virtual_tokens(one.key) == 0 and company_of(self._deck, one.key) is None
-            for one in (*group, request)
-        )
-        return plain and max(widths) * len(widths) <= min(self._limits.prefill_positions, 2 * sum(widths))
+        """Rows share a prefill when none has a base of its own and little of it is padding."""
+        together = [*group, request]
+        if any(company_of(self._deck, one.key) is not None for one in together):
+            return False
+        if self._windows and any(self._deck.virtual_tokens(one.key) for one in together):
+            return False
+        lengths = [len(one.ids) for one in together]
+        return max(lengths) * len(lengths) <= min(self._limits.prefill_positions, 2 * sum(lengths))
 
     def _compute_prompts(self) -> None:
         """One prompt, or one group of them, after the other, until most of what a step may spend is spent."""
@@ -204,10 +208,9 @@ class GenerateWorker:
         return self._rows.pop(index)
 
 
-def _bytes_of_a_position(deck: Deck) -> int:
-    """Measured on one token; raises ConfigError for an architecture whose rows cannot come and go."""
-    row = new_row(deck, 0, None, [0], Sampling(), 0)
-    prefill = Prefill(deck, [row])
+def _cache_of_a_token(deck: Deck) -> DynamicCache:
+    """To see how the base keeps its keys and values; raises ConfigError for an architecture whose rows cannot come and go."""
+    prefill = Prefill(deck, [new_row(deck, 0, None, [0], Sampling(), 0)])
     prefill.advance()
     check_joinable(prefill.cache, deck.base.reference)
-    return position_bytes(prefill.cache)
+    return prefill.cache

@@ -6,6 +6,7 @@ one position and copies nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias, final
 
 import torch
@@ -72,15 +73,45 @@ def roomy(cache: Cache, most: int) -> Cache:
     return Cache(layers=[Roomy(_filled(one), most) if type(one) is DynamicLayer else one for one in cache.layers])
 
 
-def copy_of(cache: DynamicCache, config: Any) -> DynamicCache:
-    """A cache that begins with the same tensors; growing it leaves the first as it is, for growing makes new tensors."""
-    copied = DynamicCache(config=config)
-    for layer, old in zip(copied.layers, cache.layers, strict=True):
-        layer.lazy_initialization(old.keys, old.values)
-        layer.keys, layer.values = old.keys, old.values
+def side_by_side(caches: Sequence[DynamicCache | None], config: Any) -> DynamicCache:
+    """A new cache that begins with theirs, one row each, filled up on the left to the longest; None is an empty row."""
+    known = [cache for cache in caches if cache is not None]
+    started = DynamicCache(config=config)
+    if not known:
+        return started
+    length = max(cache.get_seq_length() for cache in known)
+    for place, layer in enumerate(started.layers):
+        first = known[0].layers[place]
+        nothing = first.keys[:, :, :0], first.values[:, :, :0]
+        rows = [nothing if cache is None else _filled(cache.layers[place]) for cache in caches]
+        width = max(keys.shape[-2] for keys, _ in rows)
+        keys, values = (
+            torch.cat([F.pad(t, (0, 0, width - t.shape[-2], 0)) for t in own]) for own in zip(*rows, strict=True)
+        )
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
         if isinstance(layer, DynamicSlidingWindowLayer):
-            layer.cumulative_length = cache.get_seq_length()
-    return copied
+            layer.cumulative_length = length
+    return started
+
+
+def close_up(cache: DynamicCache, mask: torch.Tensor) -> torch.Tensor:
+    """Move each row's positions to the right, behind its padding; returns the mask (rows, positions) of what is left."""
+    if bool((mask[:, 1:] >= mask[:, :-1]).all()):
+        return mask
+    width = int(mask.sum(-1).max())
+    order = mask.argsort(dim=-1, stable=True)[:, -width:]
+    for layer in cache.layers:
+        chosen = order[:, None, :, None].expand(-1, layer.keys.shape[1], -1, -1)
+        layer.keys, layer.values = (
+            t.gather(2, chosen.expand(-1, -1, -1, t.shape[-1])) for t in (layer.keys, layer.values)
+        )
+    return mask.gather(1, order)
+
+
+def has_windows(cache: DynamicCache) -> bool:
+    """Whether a layer keeps its last positions alone, so that padding inside a row would push others out."""
+    return any(isinstance(layer, DynamicSlidingWindowLayer) for layer in cache.layers)
 
 
 def join(cache: Cache, other: Cache, most: int) -> None:

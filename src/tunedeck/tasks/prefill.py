@@ -10,23 +10,24 @@ from transformers import Cache, DynamicCache
 
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.answering import Row
-from tunedeck.tasks.kv_cache import copy_of
+from tunedeck.tasks.kv_cache import close_up, side_by_side
 from tunedeck.tasks.sampling import Sampling
 
 
 @final
 class Prefill:
-    """Rows [padding][virtual tokens][prompt], grouped by adapter, on their way into a cache.
+    """Rows [virtual tokens known already][padding][other virtual tokens][prompt], grouped by adapter, on their way into a cache.
 
-    `prefix` is the cache of the virtual tokens of the one row, where they have been computed already (`prefix_of`).
+    `prefixes` are the caches of each row's virtual tokens, where they have been computed already (`prefix_of`).
     """
 
-    def __init__(self, deck: Deck, rows: Sequence[Row], prefix: DynamicCache | None = None) -> None:
+    def __init__(self, deck: Deck, rows: Sequence[Row], prefixes: Sequence[DynamicCache | None] = ()) -> None:
         self._deck = deck
-        self.rows = [rows[place] for place in deck.order([row.adapter for row in rows])]
-        assert prefix is None or len(rows) == 1
-        self.cache = DynamicCache(config=deck.model.config) if prefix is None else copy_of(prefix, deck.model.config)
-        self._ids, self.mask = _left_padded(deck, self.rows)
+        order = deck.order([row.adapter for row in rows])
+        self.rows = [rows[place] for place in order]
+        known = [prefixes[place] if prefixes else None for place in order]
+        self.cache = side_by_side(known, deck.model.config)
+        self._ids, self.mask = _laid_out(deck, self.rows, [0 if one is None else one.get_seq_length() for one in known])
         self._positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
         self._done = self.cache.get_seq_length()
         self.logits: torch.Tensor | None = None
@@ -51,6 +52,7 @@ class Prefill:
         self._done = end
         if end == self._ids.shape[1]:
             self.logits = output.logits[:, -1].float().cpu()
+            self.mask = close_up(self.cache, self.mask)
         return self.logits is not None
 
 
@@ -80,17 +82,24 @@ def call(
             "position_ids": positions,
             "past_key_values": cache,
             "use_cache": True,
-            "logits_to_keep": 1,
+            # Not the number 1: of a slice the CPU's product would copy the output layer for every row.
+            "logits_to_keep": torch.tensor([-1], device=ids.device),
         },
     )
 
 
-def _left_padded(deck: Deck, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-    """[padding][virtual tokens][prompt] and its mask, (rows, seq)."""
+def _laid_out(deck: Deck, rows: Sequence[Row], known: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids of the rows and their mask, (rows, seq); `known` virtual tokens of each row are in the cache."""
     vocab_size = deck.model.get_input_embeddings().weight.shape[0]
-    whole = [[*range(vocab_size, vocab_size + row.virtual_tokens), *row.prompt] for row in rows]
-    width = max(len(ids) for ids in whole)
+    own = [
+        [*range(vocab_size + first, vocab_size + row.virtual_tokens), *row.prompt]
+        for row, first in zip(rows, known, strict=True)
+    ]
+    front, width = max(known), max(len(ids) for ids in own)
+    padded = [[deck.model.config.pad_token_id] * (front + width - len(ids)) + ids for ids in own]
+    mask = [
+        [0] * (front - first) + [1] * first + [0] * (width - len(ids)) + [1] * len(ids)
+        for ids, first in zip(own, known, strict=True)
+    ]
     device = deck.model.device
-    padded = [[deck.model.config.pad_token_id] * (width - len(ids)) + ids for ids in whole]
-    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in whole]
     return torch.tensor(padded, device=device), torch.tensor(mask, device=device)

@@ -6,9 +6,6 @@ memory it reads is that of a training run and nothing else, and prints one JSON 
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import json
 import sys
 import time
@@ -19,6 +16,7 @@ import torch
 
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.measurement import Measurement
+from tunedeck.core.native import give_back_freed_memory
 from tunedeck.data.chat import Conversation, Message
 from tunedeck.data.labelled import Example
 from tunedeck.deck.deck import Deck
@@ -70,17 +68,10 @@ def measure(
 
 def _point(deck: Deck, task: Classify | Generate, rows: int, tokens: int, steps: int) -> Measurement:
     """A few real steps; taken again in every pass, because other programs can only make them slower."""
-    _give_back_memory()
+    give_back_freed_memory()  # what the point before has left behind must not count as this one's
     settings = TrainingSettings(max_steps=steps, batch_size=rows, schedule="constant")
     dataset = _conversations(rows * steps, tokens) if isinstance(task, Generate) else _texts(rows * steps, tokens)
     return train(deck, "calibration", dataset, settings=settings, progress=False).measurement
-
-
-def _give_back_memory() -> None:
-    """What the point before has left behind must not count as this one's."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _texts(count: int, tokens: int) -> Dataset[Any]:
