@@ -66,11 +66,14 @@ class FakeBackend:
         self.held: dict[str, Path] = {}
         self.most_held = 0
         self.loads: list[str] = []
+        self.waiting = False
         self.gate = threading.Event()
         self.gate.set()
 
     def load(self, folder: Path, key: str) -> str | None:
+        self.waiting = True
         self.gate.wait(10)
+        self.waiting = False
         self.loads.append(key)
         if (folder / "bad").exists():
             raise AdapterFileError(f"{folder}/bad says no")

@@ -301,7 +301,7 @@ def test_an_adapter_that_comes_and_goes_is_used_whole_or_reported_never_dropped(
     assert wrong == []
 
 
-def test_a_slim_adapter_answers_as_before_trains_on_and_takes_no_hooks() -> None:
+def test_a_slim_adapter_answers_as_before_trains_no_more_and_takes_no_hooks() -> None:
     deck = stocked_deck()
     names = ["law", "tone", "topic"]
     before = logits_of(deck, token_batch(3), names)
@@ -312,5 +312,4 @@ def test_a_slim_adapter_answers_as_before_trains_on_and_takes_no_hooks() -> None
     assert len(tables) == 1
     with pytest.raises(TypeError, match="hooks belong on the base's modules"):
         deck.adapter("law").register_forward_hook(lambda *_: None)
-    deck(**token_batch(3), adapter=names).logits.nan_to_num(neginf=0).square().sum().backward()
-    assert all(parameter.grad is not None for name in names for parameter in deck.adapter(name).parameters())
+    assert not any(parameter.requires_grad for name in names for parameter in deck.adapter(name).parameters())

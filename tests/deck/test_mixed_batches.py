@@ -107,6 +107,19 @@ def test_token_types_follow_their_rows() -> None:
     assert difference(logits_of(deck, batch, names)[1:, :2], logits_of(deck, plain, names)[1:, :2]) > 1e-3
 
 
+@pytest.mark.parametrize("length", [1, 9])
+def test_adapters_of_one_kind_keep_to_their_rows_on_a_bfloat16_base(length: int) -> None:
+    deck, exact = deck_of("llama", "causal", dtype="bfloat16"), deck_of("llama", "causal")
+    names = [None, "lora-1", "lora-2", "lora-3", "seq_bn-1", "seq_bn-2", None]
+    for seed, name in enumerate(name for name in names if name is not None):
+        for one in (deck, exact):
+            add_stirred(one, name, KINDS[name.partition("-")[0]], seed=seed)
+    batch = token_batch(len(names), length, pad=None)
+    mixed, expected = logits_of(deck, batch, names).float(), logits_of(exact, batch, names)
+    assert difference(mixed, expected) < 0.03 * expected.abs().max().item()
+    assert difference(mixed, logits_of(exact, batch)) > 0.3 * expected.abs().max().item()
+
+
 def test_causal_logits_are_for_the_callers_positions() -> None:
     deck, batch = full_deck("llama", "causal"), token_batch(2, pad=None)
     assert logits_of(deck, batch, "prompt").shape == (2, 9, 120)

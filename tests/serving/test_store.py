@@ -161,6 +161,20 @@ def test_a_bad_folder_answers_with_its_reason_and_the_others_serve_on(
     used(store, "b")
 
 
+def test_a_folder_that_was_bad_only_while_it_was_read_is_read_again(
+    store: AdapterStore, backend: FakeBackend, tmp_path: Path
+) -> None:
+    backend.gate.clear()
+    asked = store.acquire("b")
+    eventually(lambda: backend.waiting)
+    (tmp_path / "b" / "bad").touch()
+    backend.gate.set()
+    with pytest.raises(AdapterFileError):
+        asked.result(SOON)
+    (tmp_path / "b" / "bad").unlink()
+    used(store, "b")
+
+
 def test_a_damaged_file_or_a_deleted_folder_does_not_end_the_loader(store: AdapterStore, tmp_path: Path) -> None:
     used(store, "a")
     (tmp_path / "b" / "adapter_model.safetensors").write_bytes(b"\xff" * 100)

@@ -89,7 +89,8 @@ class Adapter(nn.Module):
             tensor.copy_(tensors[name])
 
     def slim(self) -> None:
-        """Let its modules share their empty tables, of hooks for the most part: an eighth of a small adapter's memory."""
+        """For serving: it trains no more, and its modules share their empty tables, an eighth of a small adapter's memory."""
+        self.requires_grad_(False)
         for module in self.modules():
             for name, value in list(vars(module).items()):
                 if not value and type(value) in _EMPTY:

@@ -37,16 +37,20 @@ class Work:
         self.touched = self.parts[changed[0] : changed[-1] + 1] if changed else []
         self.layers = [layer for _, layer in self.touched]
         self.rows = slice(self.touched[0][0].start, self.touched[-1][0].stop) if changed else slice(0)
-        self._tensors: list[torch.Tensor] | None = None
+        self._watched: list[torch.Tensor] | None = None
         self._kept: tuple[object, object] | None = None
 
     def kept(self, key: object, make: Callable[[], T]) -> T:
-        """What `make()` makes of the layers, made again only when a parameter or `key` has changed, or for a gradient."""
-        if self._tensors is None:
-            self._tensors = [p for layer in self.layers if layer is not None for p in layer.parameters()]
-        if torch.is_grad_enabled() or any(tensor.is_inference() for tensor in self._tensors):
+        """What `make()` makes of the layers, made again only when a parameter or `key` has changed, or for a gradient.
+
+        A parameter that wants no gradient is taken not to change: to look at every tensor costs as much as a small product.
+        """
+        if self._watched is None:
+            own = [p for layer in self.layers if layer is not None for p in layer.parameters()]
+            self._watched = [parameter for parameter in own if parameter.requires_grad]
+        if torch.is_grad_enabled() or any(tensor.is_inference() for tensor in self._watched):
             return make()
-        state = (key, [(tensor.data_ptr(), tensor._version) for tensor in self._tensors])
+        state = (key, [(tensor.data_ptr(), tensor._version) for tensor in self._watched])
         if self._kept is None or self._kept[0] != state:
             self._kept = (state, make())
         return self._kept[1]  # type: ignore[return-value]
@@ -61,6 +65,14 @@ class Work:
         largest = torch.Size(map(max, zip(*shapes, strict=True)))
         nothing = next(tensor for tensor in tensors if tensor is not None).new_zeros(largest)
         return self._spread(torch.stack([nothing if t is None else _filled(t, largest) for t in tensors]))
+
+    def scaled(self, tensor: torch.Tensor, read: Callable[[nn.Module], float]) -> torch.Tensor:
+        """A tensor (rows, ...), times a number of each layer."""
+        numbers = [1.0 if layer is None else read(layer) for layer in self.layers]
+        if len(set(numbers)) == 1:
+            return tensor if numbers[0] == 1 else tensor * numbers[0]
+        own = self._spread(torch.tensor(numbers, device=tensor.device))
+        return tensor * own.view(-1, *[1] * (tensor.dim() - 1))
 
     def _spread(self, tensor: torch.Tensor) -> torch.Tensor:
         counts = [rows.stop - rows.start for rows, _ in self.touched]
@@ -156,6 +168,15 @@ def change_touched(
     if len(own) == len(output):
         return changed
     return torch.cat([output[: work.rows.start], changed, output[work.rows.stop :]])
+
+
+def dtype_of_products(output: torch.Tensor) -> torch.dtype:
+    """What a batch of small products for `output` (batch, ..., size) is best computed in.
+
+    A step of decoding on a CPU has one position a row: there a product in bfloat16 takes four times as long to start as in float32.
+    """
+    few = output.device.type == "cpu" and output[0].numel() == output.shape[-1] and not torch.is_grad_enabled()
+    return torch.float32 if few else output.dtype
 
 
 def check_rows(tensor: torch.Tensor, work: Work) -> None:

@@ -95,8 +95,8 @@ class Root:
         return place
 
     def signature(self, place: Path) -> tuple[tuple[str, int, int], ...]:
-        """Name, time and size of every file of an adapter: changes when the adapter does."""
-        found = [(file.name, file.stat()) for file in self.form.files(place) if file.is_file()]
+        """Name, time and size of every file and folder of an adapter: changes when the adapter does, even where a file came and went."""
+        found = [(file.name, file.stat()) for file in self.form.files(place)]
         return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in found))
 
     def _is_plain(self, name: str) -> bool:

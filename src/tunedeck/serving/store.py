@@ -272,7 +272,7 @@ class AdapterStore:
             self._backend.remove(resident.key)
 
     def _remember(self, name: str, seen: object, error: TunedeckError) -> None:
-        if isinstance(error, _LASTING):
+        if isinstance(error, _LASTING) and seen == self._signature(name):  # else it changed while it was read
             self._failed[name] = (seen, error)
 
     def _signature(self, name: str) -> object:

@@ -7,8 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import nn
 
-from tunedeck.methods.sites import Work
+from tunedeck.methods.sites import Work, dtype_of_products
 
 if TYPE_CHECKING:
     from tunedeck.methods.bottleneck.layer import BottleneckLayer
@@ -25,10 +26,11 @@ def is_alike(work: Work) -> bool:
 
 def own_products(z: torch.Tensor, work: Work, h: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
     """h + s·A(z) of the touched rows, (rows, positions, hidden), each row by its own adapter, h alone for the base."""
-    down, down_bias, up, up_bias = work.kept(z.dtype, partial(_stacked, work, z.dtype))
+    dtype = dtype_of_products(h)
+    down, down_bias, up, up_bias = work.kept(dtype, partial(_stacked, work, dtype))
     activation = next(layer.activation for layer in _layers(work) if layer is not None)
-    inner = torch.baddbmm(down_bias, z.reshape(h.shape), down)
-    return torch.add(h, torch.baddbmm(up_bias, activation(inner), up), out=out)
+    inner = torch.baddbmm(down_bias, z.reshape(h.shape).to(dtype), down)
+    return torch.add(h, torch.baddbmm(up_bias, activation(inner), up).to(h.dtype), out=out)
 
 
 def _stacked(work: Work, dtype: torch.dtype) -> Stacked:
@@ -37,15 +39,20 @@ def _stacked(work: Work, dtype: torch.dtype) -> Stacked:
     def of(read: Callable[[BottleneckLayer], torch.Tensor]) -> torch.Tensor:
         return work.stacked(lambda layer: read(cast("BottleneckLayer", layer)))
 
-    def scale(layer: BottleneckLayer) -> torch.Tensor:
-        own = up_bias.new_tensor([layer.fixed_scaling]) if layer.scaling is None else layer.scaling
-        return own.expand(up_bias.shape[-1])
+    def learned(layer: BottleneckLayer) -> torch.Tensor:
+        return up_bias.new_ones(()) if layer.scaling is None else layer.scaling
 
-    up, up_bias = of(lambda layer: layer.up.weight), of(lambda layer: layer.up.bias)
-    scaling = of(scale)
+    def fixed(layer: nn.Module) -> float:
+        return cast("BottleneckLayer", layer).fixed_scaling
+
+    up, up_bias = (
+        work.scaled(of(read), fixed) for read in (lambda layer: layer.up.weight, lambda layer: layer.up.bias)
+    )
+    if any(layer is not None and layer.scaling is not None for layer in _layers(work)):
+        scaling = of(lambda layer: learned(layer).expand(up_bias.shape[-1]))
+        up, up_bias = up * scaling[:, :, None], up_bias * scaling
     down, down_bias = of(lambda layer: layer.down.weight), of(lambda layer: layer.down.bias)
-    own = down, down_bias[:, None], up * scaling[:, :, None], (up_bias * scaling)[:, None]
-    down, down_bias, up, up_bias = (tensor.to(dtype) for tensor in own)
+    down, down_bias, up, up_bias = (tensor.to(dtype) for tensor in (down, down_bias[:, None], up, up_bias[:, None]))
     return down.transpose(1, 2), down_bias, up.transpose(1, 2), up_bias
 
 

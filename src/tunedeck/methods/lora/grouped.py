@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn import functional as F
 
-from tunedeck.methods.sites import Work, change_rows, change_touched, check_rows
+from tunedeck.methods.sites import Work, change_rows, change_touched, check_rows, dtype_of_products
 
 if TYPE_CHECKING:
     from tunedeck.methods.lora.layer import LoraLayer
@@ -24,11 +24,14 @@ def add_low_rank(x: torch.Tensor, output: torch.Tensor, work: Work) -> torch.Ten
     if any(layer is not None and layer.training and layer.dropout > 0 for layer in layers):
         x = change_rows(x, work, lambda layer, rows: F.dropout(x[rows], cast("LoraLayer", layer).dropout))
     check_rows(x, work)
-    own = x[work.rows].to(output.dtype)
+    own = x[work.rows]
     if len(layers) == 1 and layers[0] is not None:
-        return change_touched(output, work, 2, partial(_add_one, own.flatten(0, -2), layers[0]))
-    a, b = work.kept(output.dtype, partial(_stacked, work, output.dtype))
-    h = torch.bmm(own.reshape(len(own), -1, x.shape[-1]), a)
+        return change_touched(output, work, 2, partial(_add_one, own.to(output.dtype).flatten(0, -2), layers[0]))
+    dtype = dtype_of_products(output)
+    a, b = work.kept(dtype, partial(_stacked, work, dtype))
+    h = torch.bmm(own.to(dtype).reshape(len(own), -1, x.shape[-1]), a)
+    if dtype != output.dtype:
+        return change_touched(output, work, 3, lambda its, out: torch.add(its, torch.bmm(h, b).to(its.dtype), out=out))
     return change_touched(output, work, 3, lambda its, out: torch.baddbmm(its, h, b, out=out))
 
 
@@ -41,5 +44,5 @@ def _stacked(work: Work, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor
     """scaling · Aᵀ (rows, in, r) and Bᵀ (rows, r, out), filled up with zeros to the largest r; zeros for the base."""
     a = work.stacked(lambda layer: cast("LoraLayer", layer).lora_A)
     b = work.stacked(lambda layer: cast("LoraLayer", layer).lora_B)
-    scaling = work.stacked(lambda layer: a.new_tensor(cast("LoraLayer", layer).scaling))
-    return (a * scaling[:, None, None]).to(dtype).transpose(1, 2), b.to(dtype).transpose(1, 2)
+    a = work.scaled(a, lambda layer: cast("LoraLayer", layer).scaling)
+    return a.to(dtype).transpose(1, 2), b.to(dtype).transpose(1, 2)
