@@ -22,7 +22,7 @@ from peft import PeftModel
 
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
-from tunedeck.core.native import give_back_freed_memory
+from tunedeck.core.native import give_back_freed_memory, keep_freed_memory
 from tunedeck.serving.deck_backend import ClassifyBackend
 from tunedeck.serving.store import AdapterStore
 
@@ -106,6 +106,7 @@ def held_up(deck: td.Deck, backend: ClassifyBackend, store: AdapterStore) -> dic
 def memory(model: str, root: Path, count: int) -> dict[str, object]:
     """What a base and `count` adapters add to the resident memory of a process, beside the bytes of their tensors."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a server does
     process = psutil.Process()
 
     def deck_of() -> td.Deck:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+from functools import cache
 from pathlib import Path
 
-_KEPT_BYTES = 1 << 30
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of malloc.h
 _PAUSE_HARD = 2  # of omp.h
 
 
 def keep_freed_memory() -> None:
-    """From now on what a batch frees stays for the next one, up to 1 GiB.
+    """From now on what a batch frees stays for the next one: up to 512 MB, in pieces of up to 32 MB.
 
-    By default glibc gives large pieces back and asks for them again, how often depends on what else lies in the heap, and the
-    page faults take up to an eighth of a batch's time.
+    By default glibc gives much of it back and asks for it again, how much depends on what else lies in the heap, and the page
+    faults take up to an eighth of a batch's time.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
-        for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _KEPT_BYTES), (_TRIM_THRESHOLD, _KEPT_BYTES)):
+        for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 512 << 20)):
             libc.mallopt(option, value)
 
 
@@ -37,7 +37,15 @@ def end_helper_threads() -> None:
     Every thread that computes has helpers of its own. While a process has more of them than processors, GNU OpenMP lets all of
     them sleep between two products, and waking them takes a third of a step of decoding.
     """
-    with contextlib.suppress(OSError, AttributeError):
+    for library in _gnu_openmp():
+        with contextlib.suppress(AttributeError):  # older than OpenMP 5
+            library.omp_pause_resource_all(_PAUSE_HARD)
+
+
+@cache
+def _gnu_openmp() -> list[ctypes.CDLL]:
+    """The libraries of that kind in this process; LLVM's would end everybody's threads. Torch is loaded by now, and with it its own."""
+    with contextlib.suppress(OSError):
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
-        for library in {line.split()[-1] for line in mapped if "/libgomp" in line}:
-            ctypes.CDLL(library).omp_pause_resource_all(_PAUSE_HARD)
+        return [ctypes.CDLL(path) for path in {line.split()[-1] for line in mapped if "/libgomp" in line}]
+    return []

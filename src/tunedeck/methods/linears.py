@@ -6,6 +6,7 @@ bitsandbytes' linears are of the class nn.Linear themselves.
 from __future__ import annotations
 
 import re
+from sys import intern
 from typing import cast
 
 import torch
@@ -45,4 +46,4 @@ def linears_outside_layers(model: nn.Module, prefix: str) -> list[str]:
 def _linears(model: nn.Module, prefix: str) -> list[tuple[str, bool]]:
     """The path of every linear layer, and whether it lies inside a numbered layer of the base."""
     layer = re.compile((re.escape(prefix) + r"\." if prefix else "") + r"(?:.*\.)?\d+\.")
-    return [(path, bool(layer.match(path))) for path, module in model.named_modules() if is_linear(module)]
+    return [(intern(path), bool(layer.match(path))) for path, module in model.named_modules() if is_linear(module)]

@@ -23,6 +23,7 @@ _LONGEST = 200
 _DEPTH = 3
 _FRESH_S = 2.0
 _FLOAT_BYTES = 4
+_NOTHING: Mapping[Hashable, int] = {}
 
 
 @final
@@ -31,7 +32,7 @@ class Memory:
     """Bytes of an adapter once loaded: its own, and of each thing it shares with others, which are there once."""
 
     own: int
-    shared: Mapping[Hashable, int] = field(default_factory=dict)
+    shared: Mapping[Hashable, int] = field(default_factory=lambda: _NOTHING)
 
 
 class Form(Protocol):

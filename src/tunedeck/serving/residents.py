@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import final
 
@@ -12,7 +12,7 @@ from tunedeck.serving.names import Memory
 
 
 @final
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Resident:
     """One version of an adapter in memory. `key` is its name in the backend, used once and never again."""
 
@@ -58,6 +58,7 @@ class Residents:
     def __init__(self) -> None:
         self._current: OrderedDict[str, Resident] = OrderedDict()
         self._retired: list[Resident] = []
+        self._all, self._pinned = _Total(), _Total()
 
     def get(self, name: str) -> Resident | None:
         """The current version, which counts as used now."""
@@ -72,22 +73,27 @@ class Residents:
 
     def bytes(self, *more: Memory) -> int:
         """Of everything in memory, old versions included, and of what is to come."""
-        return _total([resident.memory for resident in (*self._current.values(), *self._retired)] + [*more])
+        return self._all.bytes(*more)
 
     def pinned_bytes(self, *more: Memory) -> int:
         """Of what may not be evicted however little it is used, and of what is to come."""
-        return _total([resident.memory for resident in self._current.values() if resident.pinned] + [*more])
+        return self._pinned.bytes(*more)
 
     def put(self, resident: Resident) -> None:
         """Make a version the current one; the one before it retires."""
         self.retire(resident.name)
         self._current[resident.name] = resident
+        self._all.add(resident.memory, 1)
+        if resident.pinned:
+            self._pinned.add(resident.memory, 1)
 
     def retire(self, name: str) -> Resident | None:
         """Take a name away; its version stays in memory until `free` finds it unused."""
         old = self._current.pop(name, None)
         if old is not None:
             self._retired.append(old)
+            if old.pinned:
+                self._pinned.add(old.memory, -1)
         return old
 
     def oldest_unused(self) -> Resident | None:
@@ -102,9 +108,30 @@ class Residents:
         """Retired versions that nobody uses any more; they are forgotten here."""
         unused = [one for one in self._retired if not one.users]
         self._retired = [one for one in self._retired if one.users]
+        for one in unused:
+            self._all.add(one.memory, -1)
         return unused
 
 
-def _total(memories: list[Memory]) -> int:
-    shared = {key: size for memory in memories for key, size in memory.shared.items()}
-    return sum(memory.own for memory in memories) + sum(shared.values())
+@final
+class _Total:
+    """Bytes of several adapters, what some of them share once."""
+
+    def __init__(self) -> None:
+        self._own = 0
+        self._sharing: Counter[Hashable] = Counter()
+        self._shared: dict[Hashable, int] = {}
+
+    def add(self, memory: Memory, times: int) -> None:
+        """Count one more (1) or one less (-1)."""
+        self._own += times * memory.own
+        for key, size in memory.shared.items():
+            self._sharing[key] += times
+            self._shared[key] = size
+            if not self._sharing[key]:
+                del self._sharing[key], self._shared[key]
+
+    def bytes(self, *more: Memory) -> int:
+        """Of what is counted, and of what is to come."""
+        shared = {key: size for memory in more for key, size in memory.shared.items() if key not in self._shared}
+        return self._own + sum(memory.own for memory in more) + sum(self._shared.values()) + sum(shared.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast, final
 
 import torch
@@ -57,6 +58,10 @@ class LinearOutput:
         return [model.get_submodule(self.path).register_forward_hook(hook)]
 
 
+_linear_output = cache(LinearOutput)
+"""Adapters share their places: of a thousand small ones they are two megabytes."""
+
+
 def build(base: Base, config: MethodConfig) -> Built:
     """A LoRA layer at every targeted linear, named by the linear's path."""
     assert isinstance(config, LoraConfig)
@@ -77,7 +82,7 @@ def build(base: Base, config: MethodConfig) -> Built:
     for path in paths:
         in_features, out_features = linear_shape(base.model.get_submodule(path))
         layer = LoraLayer(in_features, out_features, config.rank(path), config.scaling(path), config.lora_dropout)
-        placements[path] = Placement(LinearOutput(path, sequence_first), layer)
+        placements[path] = Placement(_linear_output(path, sequence_first), layer)
     return Built(placements=placements)
 
 
