@@ -19,6 +19,7 @@ import transformers
 
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
+from tunedeck.core.native import end_helper_threads
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.generate_backend import Asked, GenerateBackend
 from tunedeck.serving.generation import GenerateWorker, GenerationLimits
@@ -52,6 +53,8 @@ def main() -> None:
         names = save_adapters(deck, Path(folder), arguments.streams)
         backend, queue = GenerateBackend(deck), FairQueue()
         worker = GenerateWorker(backend, queue, GenerationLimits())
+        step = worker.step
+        worker.step = lambda: step() or end_helper_threads() or False  # type: ignore[method-assign, func-returns-value]
         engine = Engine(AdapterStore(Path(folder), backend, 1 << 30), backend, queue, worker, Limits())
         first: dict[str, list[float]] = {"ttft": [], "tpot": []}
         sampling = td.Sampling(max_tokens=arguments.tokens)
@@ -151,7 +154,10 @@ def continuous(model: transformers.PreTrainedModel, rows: list[list[int]], token
 
 
 def take_turns(sides: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
-    """Median tokens per second of each side, all of them in every round; the first round warms up."""
+    """Median tokens per second of each side, all of them in every round; the first round warms up.
+
+    Each side runs as it would in a process of its own: without the helper threads of the others (`end_helper_threads`).
+    """
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, call in sides.items():
@@ -159,6 +165,7 @@ def take_turns(sides: dict[str, Callable[[], int]], rounds: int) -> dict[str, fl
             tokens = call()
             if number:
                 rates[name].append(tokens / (time.perf_counter() - began))
+            end_helper_threads()
     return {name: median(values) for name, values in rates.items()}
 
 
