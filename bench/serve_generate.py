@@ -1,6 +1,7 @@
 """Continuous batching: 16 streams beside one, mixed adapters beside the bare base, transformers' own `generate` and `generate_batch`.
 
-The sides take turns in one process; medians and ratios are printed and written to bench/results/serve_generate.json.
+The sides take turns in one process; medians and ratios are printed and written to bench/results/serve_generate.json, or
+serve_generate_DTYPE.json with --dtype.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
 
-RESULTS = Path(__file__).parent / "results" / "serve_generate.json"
+RESULTS = Path(__file__).parent / "results"
 KINDS = {
     "lora": td.LoraConfig(r=8),
     "bottleneck": td.BottleneckConfig("seq_bn"),
@@ -103,9 +104,10 @@ def main() -> None:
         row[f"{name} ms, p50 p95"] = [round(1000 * cuts[9], 1), round(1000 * cuts[18], 1)]
     machine = this_machine()
     print(json.dumps(row, indent=2))
-    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
+    file = "serve_generate.json" if arguments.dtype == "auto" else f"serve_generate_{arguments.dtype}.json"
     settings = {"cpu": machine.cpu, "cores": machine.cpu_cores, **vars(arguments)}
-    RESULTS.write_text(json.dumps({**settings, **row}, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / file).write_text(json.dumps({**settings, **row}, indent=2) + "\n", encoding="utf-8")
 
 
 def save_adapters(deck: td.Deck, root: Path, count: int) -> list[str]:

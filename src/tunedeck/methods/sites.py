@@ -61,10 +61,12 @@ class Work:
         Smaller ones are filled up with zeros to the largest.
         """
         tensors = [None if layer is None else read(layer) for layer in self.layers]
-        shapes = [tensor.shape for tensor in tensors if tensor is not None]
-        largest = torch.Size(map(max, zip(*shapes, strict=True)))
-        nothing = next(tensor for tensor in tensors if tensor is not None).new_zeros(largest)
-        return self._spread(torch.stack([nothing if t is None else _filled(t, largest) for t in tensors]))
+        known = [tensor for tensor in tensors if tensor is not None]
+        if len(known) < len(tensors) or len({tensor.shape for tensor in known}) > 1:
+            largest = torch.Size(map(max, zip(*(tensor.shape for tensor in known), strict=True)))
+            nothing = known[0].new_zeros(largest)
+            known = [nothing if tensor is None else _filled(tensor, largest) for tensor in tensors]
+        return self._spread(torch.stack(known))
 
     def scaled(self, tensor: torch.Tensor, read: Callable[[nn.Module], float]) -> torch.Tensor:
         """A tensor (rows, ...), times a number of each layer."""
