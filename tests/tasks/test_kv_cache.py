@@ -62,6 +62,14 @@ def test_a_step_copies_no_keys_until_the_room_is_full(monkeypatch: pytest.Monkey
     assert len(set(places)) == 2
 
 
+def test_the_output_layer_reads_whole_rows_for_a_product_of_parts_copies_its_weights() -> None:
+    deck, seen = loaded_deck(), []
+    deck.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    deck.generate(PROMPTS, NAMES, td.Sampling(max_tokens=2))
+    assert [one.shape[:2] for one in seen] == [(5, 1), (5, 1)]
+    assert all(one.is_contiguous() for one in seen)
+
+
 def test_the_room_never_exceeds_what_the_rows_may_come_to_have() -> None:
     keys, values = tensors(5)
     layer = Roomy((keys, values), most=8)

@@ -47,5 +47,5 @@ def _gnu_openmp() -> list[ctypes.CDLL]:
     """The libraries of that kind in this process; LLVM's would end everybody's threads. Torch is loaded by now, and with it its own."""
     with contextlib.suppress(OSError):
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
-        return [ctypes.CDLL(path) for path in {line.split()[-1] for line in mapped if "/libgomp" in line}]
+        return [ctypes.CDLL(path) for path in {line.split(maxsplit=5)[-1] for line in mapped if "/libgomp" in line}]
     return []
