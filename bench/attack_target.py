@@ -30,7 +30,7 @@ KINDS = {
 }
 """The first two have different lengths to cut a text to; those that are `churned` are unloaded and loaded again."""
 LABELS = ("a", "b", "c")
-SHORT, LONG = 16, 3
+SHORT, LONG = 8, 3
 """How many texts of up to 20 words, and of 300 to 900 words, which are cut; one request of twelve has a long one."""
 TOKENS = 8
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
@@ -61,6 +61,7 @@ def target_of(base: str, task: str, folder: Path) -> Target:
     """Save the adapters and let each one answer; `base` may be "tiny"."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)  # one text after the other, beside whatever else runs
     reference = str(tiny_base(folder / "tiny", task)) if base == "tiny" else base
     chosen = td.Generate() if task == "generate" else td.Classify(labels=LABELS)
     deck = td.Deck.load(reference, chosen, dtype="float32")

@@ -35,7 +35,7 @@ from tunedeck.core.measurement import this_machine
 
 HERE = Path(__file__).parent
 BASES = {"classify": "bundled:all-minilm-l6-v2", "generate": "bundled:smollm2-135m-instruct"}
-THINK_S = {"classify": 1.0, "generate": 10.0}
+THINK_S = {"classify": 2.0, "generate": 10.0}
 MOST_BYTES = 6e9
 MB = 1e6
 Verdict = tuple[str, str, str, bool]  # what, measured, allowed, whether it holds
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--quiet", type=float, help="seconds without an attack before each one; a quarter of --seconds")
     parser.add_argument("--rounds", type=int, default=1, help="quiet and attack, so many times")
     parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--think", type=float, help="mean seconds between a client's requests; 1, or 10 for generate")
+    parser.add_argument("--think", type=float, help="mean seconds between a client's requests; 2, or 10 for generate")
     parser.add_argument("--pause", type=float, default=10, help="seconds from the attack's end to the last look")
     parser.add_argument("--out", type=Path, help="where the JSON goes")
     arguments = parser.parse_args()
@@ -60,6 +60,7 @@ def main() -> None:
     out = arguments.out or HERE / "results" / plain
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and leave no server behind
     with tempfile.TemporaryDirectory(prefix="tunedeck-attack-") as folder:
+        tell("expected answers")
         target = target_of(arguments.base, arguments.task, Path(folder))
         with serving(target, arguments.task, Path(folder)) as server:
             run = attack(server, target.questions, arguments)
@@ -72,6 +73,11 @@ def main() -> None:
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     sys.exit(0 if all(one[-1] for one in found) else 1)
+
+
+def tell(what: str) -> None:
+    """A line of progress."""
+    print(f"{time.strftime('%X')} {what}", file=sys.stderr, flush=True)
 
 
 def print_table(found: Sequence[Verdict]) -> None:
@@ -183,22 +189,26 @@ def attack(server: Server, questions: list[dict[str, Any]], arguments: argparse.
     timer.start()
     memory: dict[str, int] = {}
     with Watch(server, MOST_BYTES, clients.stop_attack) as watch:
+        tell("warm-up")
         memory["started"] = server.memory()
         warm_up(clients, server, arguments.task)
         memory["warm"] = server.memory()
         began, cpu = time.perf_counter(), [server.cpu_s()]
         quiet, attacked, attackers = [], [], []
         for number in range(arguments.rounds):
+            tell(f"quiet, {arguments.quiet:.0f} s")
             quiet.append(clients.honest(arguments.quiet))
             cpu.append(server.cpu_s())
             memory.setdefault("quiet", server.memory())
             if watch.over:
                 break
+            tell(f"attack, {arguments.seconds:.0f} s; {figures_of(quiet[-1])}")
             seen, sent = clients.attacked(arguments.seconds)
             attacked.append(seen)
             attackers.append(sent)
             memory[f"attacked, round {number + 1}"] = server.memory()
             cpu.append(server.cpu_s())
+        tell("pause, and every question once more")
         time.sleep(arguments.pause)
         health, in_flight = watch.health(began), server.in_flight()
         memory["after"] = server.memory()
@@ -232,11 +242,11 @@ def attack(server: Server, questions: list[dict[str, Any]], arguments: argparse.
 
 
 def warm_up(clients: Clients, server: Server, task: str) -> None:
-    """Every question once, then the largest batch that is allowed: the heap keeps what that needs, attack or not."""
+    """Every question once, then batches as full as they get: the heap keeps what those need, attack or not."""
     clients.honest(0)
     words, name = " ".join(WORDS * 4), next(iter(KINDS))  # 200 and more of them, as the attackers send
     if task == "classify":
-        server.ask("/classify", {"model": name, "input": [words] * 256}, "honest")
+        server.ask("/classify", {"model": name, "input": [words] * 64}, "honest")
     else:
         server.ask("/v1/completions", {"model": name, "prompt": [words] * 32, "max_tokens": 8}, "honest")
 
