@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextvars import copy_context
@@ -16,21 +17,20 @@ from typing import final
 from tunedeck.core.errors import (
     AdapterError,
     AdapterFileError,
-    BaseMismatchError,
     DrainingError,
+    OverloadedError,
     TunedeckError,
-    UnsupportedKindError,
 )
 from tunedeck.core.messages import say
+from tunedeck.core.patterns import time_limit
 from tunedeck.serving.backend import Backend
+from tunedeck.serving.bounds import Bounds, exceeded
+from tunedeck.serving.failures import Failures
 from tunedeck.serving.names import Form, Memory, Root, unknown
 from tunedeck.serving.residents import Lease, Resident, Residents
 
 Listener = Callable[[str, str], None]
 """Told of (event, adapter): hit, miss, load, fail, evict, unload."""
-
-_LASTING = (AdapterFileError, BaseMismatchError, UnsupportedKindError)
-"""What trying again cannot mend until the files change."""
 
 
 @final
@@ -66,17 +66,20 @@ class AdapterStore:
         max_bytes: int,
         listener: Listener = lambda *_: None,
         form: Form | None = None,
+        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     ) -> None:
         self.root = Root(root, form)
         self.max_bytes = max_bytes
         self._backend = backend
         self._tell = listener
+        self._bounds = bounds
         self._residents = Residents()
         self._jobs: dict[str, _Job] = {}
-        self._failed: dict[str, tuple[object, TunedeckError]] = {}
+        self._failures = Failures(self.root)
         self._withdrawn: set[str] = set()
         self._versions = 0
         self._closing = False
+        self._busy_since: float | None = None
         self._changed = threading.Condition()
         work = partial(copy_context().run, self._work)  # speaks the language of whoever opened it
         self._loader = threading.Thread(target=work, name="adapter-loader", daemon=True)
@@ -96,6 +99,22 @@ class AdapterStore:
         """Of all adapters in memory, unloaded ones that are still in use included."""
         with self._changed:
             return self._residents.bytes()
+
+    def note(self, resident: Resident) -> str | None:
+        """What there is to know of an adapter in memory: what its load could not check, and whether its files are others by now."""
+        changed = resident.signature != self._signature(resident.name)
+        notes = [resident.note, say("its files have changed since it was loaded; load it again") if changed else None]
+        return "; ".join(note for note in notes if note) or None
+
+    def alarm(self, stall_s: float) -> str | None:
+        """Why nothing more can be loaded: the loader has ended, or is busy with one adapter for longer than `stall_s`; None when it is well."""
+        if not self._loader.is_alive() and not self._closing:
+            return say("the thread that loads adapters has ended")
+        since = self._busy_since
+        busy_s = 0.0 if since is None else time.monotonic() - since
+        if busy_s > stall_s:
+            return say("the thread that loads adapters has been busy with one for {seconds:.0f} s", seconds=busy_s)
+        return None
 
     def acquire(self, name: str) -> Future[Lease]:
         """A lease on the current version: at once when it is in memory, else when it has been loaded.
@@ -123,7 +142,7 @@ class AdapterStore:
         self.root.find(name)
         with self._changed:
             self._withdrawn.discard(name)
-            self._failed.pop(name, None)
+            self._failures.forget(name)
         return self._queue(name, pin=pin, explicit=True)
 
     def unload(self, name: str) -> None:
@@ -150,13 +169,10 @@ class AdapterStore:
         self._loader.join()
 
     def _check_servable(self, name: str) -> None:
-        place = self.root.find(name)
+        self.root.find(name)
         if name in self._withdrawn:
             raise unknown(name)
-        seen, error = self._failed.get(name, (None, None))
-        if error is not None and seen == self.root.signature(place):
-            raise type(error)(str(error))  # a new one: raised again and again, one error would collect every traceback
-        self._failed.pop(name, None)
+        self._failures.check(name, self._signature(name))
 
     def _queue(self, name: str, *, pin: bool, explicit: bool) -> Future[Lease]:
         future: Future[Lease] = Future()
@@ -164,6 +180,9 @@ class AdapterStore:
             if self._closing:
                 raise DrainingError(say("the server is shutting down"))
             if name not in self._jobs:
+                waiting, limit = len(self._jobs) + 1, self._bounds.max_loading
+                if waiting > limit:
+                    raise OverloadedError(exceeded("max_loading", waiting, limit), 1.0)
                 self._versions += 1
                 self._jobs[name] = _Job(name, self._versions, pin, explicit)
             job = self._jobs[name]
@@ -185,10 +204,12 @@ class AdapterStore:
 
     def _work(self) -> None:
         while True:
+            self._busy_since = None
             with self._changed:
                 self._changed.wait_for(lambda: self._closing or self._jobs or self._residents.has_unused_retired())
                 job = next(iter(self._jobs.values()), None)
                 closing = self._closing
+            self._busy_since = time.monotonic()
             self._free()
             if closing:
                 self._end_jobs()
@@ -197,17 +218,14 @@ class AdapterStore:
                 self._run(job)
 
     def _run(self, job: _Job) -> None:
-        resident, error, seen = None, None, self._signature(job.name)
+        error: TunedeckError
+        resident, seen = None, self._signature(job.name)
         try:
-            resident = self._load(job)
-        except TunedeckError as raised:
-            error = type(raised)(str(raised).replace(f"{self.root.folder}{os.sep}", ""))
+            resident = self._load(job, seen)
         except CancelledError:
             error = unknown(job.name)
         except Exception as raised:  # whatever a damaged folder may raise must not end the loader
-            error = AdapterFileError(
-                say("adapter {name!r} cannot be read: {reason}", name=job.name, reason=repr(raised))
-            )
+            error = self._failures.told(job.name, raised)
         with self._changed:
             del self._jobs[job.name]
             if resident is not None:
@@ -219,8 +237,8 @@ class AdapterStore:
             wanted = [one for one in job.waiting if one.set_running_or_notify_cancel()]
             leases = [self._lease(resident) for _ in wanted] if resident is not None else []
         self._tell("load" if resident is not None else "fail", job.name)
-        if error is not None:
-            self._remember(job.name, seen, error)
+        if resident is None and seen == self._signature(job.name):  # else it changed while it was read
+            self._failures.remember(job.name, seen, error)
         for index, future in enumerate(wanted):
             if job.withdrawn and leases:
                 leases[index].close()
@@ -230,13 +248,17 @@ class AdapterStore:
             else:
                 future.set_exception(error)
 
-    def _load(self, job: _Job) -> Resident:
+    def _load(self, job: _Job, signature: object) -> Resident:
         place = self.root.find(job.name)
         needed = self.root.form.memory(place)
+        size, limit = needed.own + sum(needed.shared.values()), self._bounds.max_folder_memory
+        if size > limit:
+            raise AdapterFileError(exceeded("max_folder_memory", size, limit))
         self._make_room(job, needed)
         key = f"{job.name}@{job.version}"
-        note = self._backend.load(place, key)
-        return Resident(job.name, job.version, key, needed, note)
+        with time_limit(self._bounds.pattern_time):
+            note = self._backend.load(place, key)
+        return Resident(job.name, job.version, key, needed, note, signature)
 
     def _make_room(self, job: _Job, needed: Memory) -> None:
         """Evict until it fits; wait while everything is in use. Raises AdapterError where it can never fit."""
@@ -259,7 +281,9 @@ class AdapterStore:
                     return
                 victim = self._residents.oldest_unused()
                 if victim is None:
+                    self._busy_since = None  # waiting for others is not being stuck
                     self._changed.wait(0.2)
+                    self._busy_since = time.monotonic()
                     continue
                 self._residents.retire(victim.name)
             self._tell("evict", victim.name)
@@ -269,11 +293,12 @@ class AdapterStore:
         with self._changed:
             unused = self._residents.take_unused_retired()
         for resident in unused:
-            self._backend.remove(resident.key)
-
-    def _remember(self, name: str, seen: object, error: TunedeckError) -> None:
-        if isinstance(error, _LASTING) and seen == self._signature(name):  # else it changed while it was read
-            self._failed[name] = (seen, error)
+            try:
+                self._backend.remove(resident.key)
+            except Exception:  # must not end the loader
+                logging.getLogger("tunedeck.server").exception(
+                    say("adapter {name!r} could not be freed", name=resident.key)
+                )
 
     def _signature(self, name: str) -> object:
         """Of the files as they are before they are read; None when the folder is gone."""
