@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextvars import copy_context
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import final
@@ -26,29 +25,12 @@ from tunedeck.core.patterns import time_limit
 from tunedeck.serving.backend import Backend
 from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.failures import Failures
+from tunedeck.serving.jobs import Job
 from tunedeck.serving.names import Form, Memory, Root, unknown
 from tunedeck.serving.residents import Lease, Resident, Residents
 
 Listener = Callable[[str, str], None]
 """Told of (event, adapter): hit, miss, load, fail, evict, unload."""
-
-
-@final
-@dataclass(eq=False)
-class _Job:
-    """One load under way; everybody who asks for the name meanwhile waits for the same."""
-
-    name: str
-    version: int
-    pin: bool
-    explicit: bool
-    """Asked for by an operator: goes on even when nobody waits for its answer any more."""
-    waiting: list[Future[Lease]] = field(default_factory=list)
-    withdrawn: bool = False
-
-    @property
-    def wanted(self) -> bool:
-        return not self.withdrawn and (self.explicit or any(not one.cancelled() for one in self.waiting))
 
 
 @final
@@ -74,7 +56,7 @@ class AdapterStore:
         self._tell = listener
         self._bounds = bounds
         self._residents = Residents()
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, Job] = {}
         self._failures = Failures(self.root)
         self._withdrawn: set[str] = set()
         self._versions = 0
@@ -184,7 +166,7 @@ class AdapterStore:
                 if waiting > limit:
                     raise OverloadedError(exceeded("max_loading", waiting, limit), 1.0)
                 self._versions += 1
-                self._jobs[name] = _Job(name, self._versions, pin, explicit)
+                self._jobs[name] = Job(name, self._versions, pin, explicit)
             job = self._jobs[name]
             job.pin, job.explicit = job.pin or pin, job.explicit or explicit
             job.withdrawn = False if explicit else job.withdrawn
@@ -217,7 +199,7 @@ class AdapterStore:
             if job is not None:
                 self._run(job)
 
-    def _run(self, job: _Job) -> None:
+    def _run(self, job: Job) -> None:
         error: TunedeckError
         resident, seen = None, self._signature(job.name)
         try:
@@ -234,7 +216,7 @@ class AdapterStore:
                 self._residents.put(resident)
                 if job.withdrawn:
                     self._residents.retire(job.name)
-            wanted = [one for one in job.waiting if one.set_running_or_notify_cancel()]
+            wanted = job.still_waiting()
             leases = [self._lease(resident) for _ in wanted] if resident is not None else []
         self._tell("load" if resident is not None else "fail", job.name)
         if resident is None and seen == self._signature(job.name):  # else it changed while it was read
@@ -248,7 +230,7 @@ class AdapterStore:
             else:
                 future.set_exception(error)
 
-    def _load(self, job: _Job, signature: object) -> Resident:
+    def _load(self, job: Job, signature: object) -> Resident:
         place = self.root.find(job.name)
         needed = self.root.form.memory(place)
         size, limit = needed.own + sum(needed.shared.values()), self._bounds.max_folder_memory
@@ -260,7 +242,7 @@ class AdapterStore:
             note = self._backend.load(place, key)
         return Resident(job.name, job.version, key, needed, note, signature)
 
-    def _make_room(self, job: _Job, needed: Memory) -> None:
+    def _make_room(self, job: Job, needed: Memory) -> None:
         """Evict until it fits; wait while everything is in use. Raises AdapterError where it can never fit."""
         while True:
             self._free()
@@ -309,6 +291,5 @@ class AdapterStore:
     def _end_jobs(self) -> None:
         with self._changed:
             jobs, self._jobs = list(self._jobs.values()), {}
-        for future in (one for job in jobs for one in job.waiting):
-            if future.set_running_or_notify_cancel():
-                future.set_exception(DrainingError(say("the server is shutting down")))
+        for job in jobs:
+            job.fail(DrainingError(say("the server is shutting down")))
