@@ -16,6 +16,7 @@ TunedeckError
     ├── OverloadedError    too much is waiting; says when to come back
     ├── DrainingError      the server is shutting down
     ├── UnavailableError   the disk or the memory failed; the same request may succeed later
+    ├── StoppedError       the engine has ended because of a fault; the server must be started again
     └── DeadlineError      the request's time was up before its answer
 """
 
@@ -88,6 +89,10 @@ class DrainingError(ServingError):
 
 class UnavailableError(ServingError):
     """The disk or the memory failed while an adapter was loaded; the same request may succeed later."""
+
+
+class StoppedError(ServingError):
+    """The engine has ended because of a fault; the server must be started again."""
 
 
 class DeadlineError(ServingError):

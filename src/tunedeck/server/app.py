@@ -22,6 +22,7 @@ from tunedeck.server.auth import Keys
 from tunedeck.server.errors import Failure, failure_of, refusals, response_of
 from tunedeck.server.gate import Gate
 from tunedeck.server.service import ClientGone, Service, service_of
+from tunedeck.serving.bounds import Bounds
 
 log = logging.getLogger("tunedeck.server")
 TASK_ROUTERS = {
@@ -33,7 +34,9 @@ open_router = APIRouter(tags=["state"])
 state_router = APIRouter(tags=["state"])
 
 
-def create_app(service: Service, keys: Keys, *, body_bytes: int = 4_000_000, read_s: float = 30.0) -> FastAPI:
+def create_app(
+    service: Service, keys: Keys, bounds: Bounds | None = None, *, body_bytes: int = 4_000_000, read_s: float = 30.0
+) -> FastAPI:
     """An ASGI app over a running service; closing the service is the caller's."""
     app = FastAPI(title="Tunedeck", version=__version__)
     app.state.service = service
@@ -53,7 +56,7 @@ def create_app(service: Service, keys: Keys, *, body_bytes: int = 4_000_000, rea
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientGone, _gone)
     app.add_exception_handler(Exception, _failed)
-    app.add_middleware(Gate, keys=keys, body_bytes=body_bytes, read_s=read_s)
+    app.add_middleware(Gate, keys=keys, body_bytes=body_bytes, read_s=read_s, bounds=bounds or service.bounds)
     return app
 
 
@@ -102,8 +105,11 @@ async def _refused(http: Request, error: Exception) -> Response:
 async def _invalid(http: Request, error: Exception) -> Response:
     """What does not fit and where, without the values: they may be texts."""
     assert isinstance(error, RequestValidationError)
-    found: list[Any] = list(error.errors())
-    text = "; ".join(f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in found[:3])
+    found: list[Any] = [one for one in error.errors() if one["type"] == "value_error"] or list(error.errors())
+    text = "; ".join(
+        f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg'].removeprefix('Value error, ')}"
+        for one in found[:3]
+    )
     param = ".".join(map(str, found[0]["loc"][1:2])) or None
     return response_of(Failure(400, "BadRequestError", "Validation", text, param), http.url.path)
 

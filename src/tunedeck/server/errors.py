@@ -13,6 +13,7 @@ from tunedeck.core.errors import (
     DeadlineError,
     DrainingError,
     OverloadedError,
+    StoppedError,
     TunedeckError,
     UnavailableError,
     UnknownAdapterError,
@@ -29,7 +30,7 @@ _MEANINGS = {
     413: "the body is too large",
     422: "the adapter cannot be loaded or used, and why",
     429: "too much is waiting, or the key's rate is used up",
-    503: "the server is shutting down, or its disk or memory failed while it loaded the adapter",
+    503: "the server is shutting down, its engine has stopped, or its disk or memory failed while it loaded the adapter",
 }
 _HEADERS = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
@@ -59,7 +60,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(404, "NotFoundError", "Validation", text, "model")
     if isinstance(error, OverloadedError):
         return Failure(429, "RateLimitError", "Overloaded", text, None, error.retry_after_s)
-    if isinstance(error, DrainingError | UnavailableError):
+    if isinstance(error, DrainingError | StoppedError | UnavailableError):
         return Failure(503, "ServiceUnavailableError", "Unhealthy", text, None, 5.0)
     if isinstance(error, DeadlineError):
         return Failure(408, "TimeoutError", "Backend", text)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tunedeck.core.messages import say
 from tunedeck.server.auth import Keys
 from tunedeck.server.errors import Failure, response_of
+from tunedeck.serving.bounds import Bounds, current_bounds
 
 log = logging.getLogger("tunedeck.server")
 OPEN = "/health"
@@ -24,7 +25,10 @@ class Gate:
     holds anything of the engine. Logs say who asked what and how it ended, never what was in it.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, body_bytes: int, read_s: float = 30.0) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Keys, body_bytes: int, read_s: float = 30.0, bounds: Bounds | None = None
+    ) -> None:
+        self._bounds = bounds or Bounds()
         self._app, self._keys, self._body_bytes, self._read_s = app, keys, body_bytes, read_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,8 +36,10 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        current_bounds.set(self._bounds)
         began, status = time.monotonic(), 499
         state = scope.setdefault("state", {})
+        state["arrived_s"] = began
 
         async def noting(message: Message) -> None:
             nonlocal status

@@ -32,6 +32,9 @@ from tunedeck.serving.residents import Lease, Resident, Residents
 Listener = Callable[[str, str], None]
 """Told of (event, adapter): hit, miss, load, fail, evict, unload."""
 
+_LEAVING_S = 10.0
+"""For the load under way when the store is closed; a stuck one is left behind."""
+
 
 @final
 class AdapterStore:
@@ -148,7 +151,7 @@ class AdapterStore:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._loader.join()
+        self._loader.join(_LEAVING_S)
 
     def _check_servable(self, name: str) -> None:
         self.root.find(name)
