@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
+from tunedeck.core.messages import say
 from tunedeck.server.answers import Usage
 
 
@@ -23,12 +25,21 @@ Text = Annotated[String, Field(max_length=1_000_000)]
 Name = Annotated[String, Field(min_length=1, max_length=512)]
 Token = Annotated[int, Field(ge=0)]
 MAX_INPUTS = 256
+_MOST_FIELDS = 64
 
 
 class Strict(BaseModel):
     """A body with no other fields than its own, each of its own type: "1" is no number."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, body: Any) -> Any:
+        """One error for thousands of unknown fields, which would each make one of their own."""
+        if isinstance(body, dict) and len(body) > _MOST_FIELDS:
+            raise PydanticCustomError("fields", say("at most {limit} fields are allowed", limit=_MOST_FIELDS))
+        return body
 
 
 class ModelRequest(Strict):
@@ -136,7 +147,7 @@ class LoadRequest(Strict):
     """POST /v1/adapters: load ahead, or again as a new version."""
 
     name: Name
-    pin: bool = False
+    pin: bool | None = None
 
 
 class VllmLoadRequest(Strict):

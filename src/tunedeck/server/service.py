@@ -18,6 +18,7 @@ from tunedeck.core.errors import AdapterError
 from tunedeck.core.messages import say
 from tunedeck.server.auth import Caller
 from tunedeck.server.metrics import Metrics
+from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.engine import Engine
 from tunedeck.serving.names import unknown
 from tunedeck.serving.request import Request
@@ -38,6 +39,7 @@ class Service:
     """The longest sequence in tokens; None where nothing says so."""
     timeout_s: float = 60.0
     drain_s: float = 45.0
+    bounds: Bounds = field(default_factory=Bounds)
     created_s: int = field(default_factory=lambda: int(time.time()))
 
     def adapter_of(self, http: HttpRequest, model: str | None) -> str | None:

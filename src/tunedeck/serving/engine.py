@@ -82,6 +82,15 @@ class Engine:
         """Whether requests are taken."""
         return not self._draining and self._thread.is_alive()
 
+    def alarm(self) -> str | None:
+        """Why the engine cannot go on; None when it is well."""
+        return None if self._thread.is_alive() or self._stopping else say("the engine has ended")
+
+    def fail_inside(self) -> None:
+        """Fail everything that is inside."""
+        for request in self.inside():
+            request.fail(DrainingError(say("the server is shutting down")))
+
     def inside(self) -> list[Request]:
         """The requests that wait or run now."""
         with self._lock:

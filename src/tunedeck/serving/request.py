@@ -26,6 +26,8 @@ class Request:
     content: Any
     timeout_s: float = 60.0
     on_piece: Callable[[str], None] | None = None
+    caller: str = "anybody"
+    """The name of the key that asks."""
     done: Future[Any] = field(default_factory=Future)
     arrived_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None

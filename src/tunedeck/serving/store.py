@@ -40,7 +40,8 @@ class _Job:
 
     name: str
     version: int
-    pin: bool
+    pin: bool | None
+    """None: as it was before."""
     explicit: bool
     """Asked for by an operator: goes on even when nobody waits for its answer any more."""
     waiting: list[Future[Lease]] = field(default_factory=list)
@@ -113,10 +114,11 @@ class AdapterStore:
         if not joins:
             self._check_servable(name)
         self._tell("miss", name)
-        return self._queue(name, pin=False, explicit=False)
+        return self._queue(name, pin=None, explicit=False)
 
-    def load(self, name: str, *, pin: bool = False) -> Future[Lease]:
-        """Load an adapter ahead, or again as a new version; close the lease that comes. `pin` keeps it from eviction.
+    def load(self, name: str, *, pin: bool | None = None) -> Future[Lease]:
+        """Load an adapter ahead, or again as a new version; close the lease that comes. `pin` keeps it from eviction, False
+        lets it go, None leaves that as it was.
 
         Raises UnknownAdapterError; the future raises the reason why it cannot be loaded, and then the old version serves on.
         """
@@ -158,7 +160,7 @@ class AdapterStore:
             raise type(error)(str(error))  # a new one: raised again and again, one error would collect every traceback
         self._failed.pop(name, None)
 
-    def _queue(self, name: str, *, pin: bool, explicit: bool) -> Future[Lease]:
+    def _queue(self, name: str, *, pin: bool | None, explicit: bool) -> Future[Lease]:
         future: Future[Lease] = Future()
         with self._changed:
             if self._closing:
@@ -167,7 +169,7 @@ class AdapterStore:
                 self._versions += 1
                 self._jobs[name] = _Job(name, self._versions, pin, explicit)
             job = self._jobs[name]
-            job.pin, job.explicit = job.pin or pin, job.explicit or explicit
+            job.pin, job.explicit = job.pin if pin is None else pin, job.explicit or explicit
             job.withdrawn = False if explicit else job.withdrawn
             job.waiting.append(future)
             self._changed.notify_all()
@@ -212,7 +214,7 @@ class AdapterStore:
             del self._jobs[job.name]
             if resident is not None:
                 before = self._residents.get(job.name)
-                resident.pinned = job.pin or (before is not None and before.pinned)
+                resident.pinned = before is not None and before.pinned if job.pin is None else job.pin
                 self._residents.put(resident)
                 if job.withdrawn:
                     self._residents.retire(job.name)
