@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 import re
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -43,12 +43,14 @@ state_router = APIRouter(tags=["state"])
 
 
 def create_app(
-    service: Service, keys: Keys, bounds: Bounds = Bounds(), hosts: Collection[str] | None = None  # noqa: B008 - frozen
+    service: Service, keys: Keys, bounds: Bounds | None = None, hosts: Collection[str] | None = None
 ) -> FastAPI:
-    """An ASGI app over a running service; closing the service is the caller's. `hosts` as in Gate."""
+    """An ASGI app over a running service; closing the service is the caller's. `bounds` take the place of the service's, `hosts`
+    are the gate's.
+    """
     app = FastAPIOffline(title="Tunedeck", version=__version__)
     app.state.service = service
-    service.bounds = bounds
+    service.bounds = bounds = bounds or service.bounds
     service.metrics.charge = keys.charge
     app.openapi = partial(_document, app, bounds)  # type: ignore[method-assign]
     bearer = [Depends(HTTPBearer(auto_error=False))] if keys.needed else []  # for the document; the gate has looked

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.core.toml import parse_toml
+from tunedeck.serving.bounds import Bounds
 
 log = logging.getLogger("tunedeck.server")
 
@@ -77,12 +78,20 @@ class Caller:
     models: tuple[str, ...]
     metrics: bool = False
     max_requests: int | None = None
+    alone: bool = True
+    """Whether there is no other key."""
     requests: Bucket | None = None
     tokens: Bucket | None = None
 
     def may_use(self, model: str) -> bool:
         """Whether a model is on its list."""
         return any(fnmatchcase(model, pattern) for pattern in self.models)
+
+    def most(self, bounds: Bounds) -> int:
+        """Inputs of this key that may wait or run at once: its own limit, else its share where there are several keys."""
+        if self.max_requests is not None:
+            return self.max_requests
+        return bounds.max_requests if self.alone else max(1, int(bounds.key_share * bounds.max_requests))
 
     def wait_s(self) -> float:
         """Count one request; 0 when it may go on, else the seconds until the next may come."""
@@ -113,13 +122,9 @@ class Keys:
 
     def take(self, records: list[KeyRecord]) -> None:
         """Use these keys from now on; what a key of the same name has used of its rates stays used."""
-        callers = [(record.sha256, _caller(record, self._named.get(record.name))) for record in records]
+        alone = len(records) == 1
+        callers = [(record.sha256, _caller(record, self._named.get(record.name), alone)) for record in records]
         self._callers, self._named = callers, {caller.name: caller for _, caller in callers}
-
-    @property
-    def several(self) -> bool:
-        """Whether there is more than one, so that one must leave room to the others."""
-        return len(self._callers) > 1
 
     def caller(self, authorization: str | None) -> Caller | None:
         """Who sends this Authorization header; None for nobody we know. Takes as long for a near miss as for a far one."""
@@ -210,13 +215,14 @@ def _records(file: Path) -> list[KeyRecord]:
     return records
 
 
-def _caller(record: KeyRecord, before: Caller | None) -> Caller:
+def _caller(record: KeyRecord, before: Caller | None, alone: bool) -> Caller:
     return Caller(
         record.name,
         record.admin,
         tuple(record.models),
         record.metrics,
         record.max_requests,
+        alone,
         _bucket(record.requests_per_minute, None if before is None else before.requests),
         _bucket(record.tokens_per_minute, None if before is None else before.tokens),
     )

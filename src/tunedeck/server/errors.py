@@ -14,6 +14,7 @@ from tunedeck.core.errors import (
     DeadlineError,
     DrainingError,
     OverloadedError,
+    StoppedError,
     TunedeckError,
     UnknownAdapterError,
 )
@@ -30,7 +31,7 @@ _MEANINGS = {
     415: "the body is not declared as application/json",
     422: "the adapter cannot be loaded or used, and why",
     429: "too much is waiting or in memory, the key's rate is used up, or too many wrong keys came from this address",
-    503: "the server is shutting down, or has no file descriptors left for now",
+    503: "the server is shutting down, its engine has stopped, or it has no file descriptors left for now",
 }
 _HEADERS = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
@@ -62,7 +63,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(404, "NotFoundError", "Validation", text, "model")
     if isinstance(error, OverloadedError):
         return Failure(429, "RateLimitError", "Overloaded", text, None, error.retry_after_s)
-    if isinstance(error, DrainingError):
+    if isinstance(error, DrainingError | StoppedError):
         return Failure(503, "ServiceUnavailableError", "Unhealthy", text, None, 5.0)
     if isinstance(error, DeadlineError):
         return Failure(408, "TimeoutError", "Backend", text)

@@ -124,7 +124,7 @@ class Gate:
         caller: Caller | None = passage.state.get("caller")
         with self._bodies.one("" if caller is None else caller.name) as body:
             if failure is None:
-                failure = await self._bodies.read(scope, receive, body, self._keys.several)
+                failure = await self._bodies.read(scope, receive, body, share=caller is not None and not caller.alone)
             if failure is None:
                 await self._app(scope, self._bodies.replaying(body, receive), send)
             else:
@@ -137,7 +137,9 @@ class Gate:
             return Failure(400, "BadRequestError", "Validation", text, close=True)
         host = headers.get(b"host", b"").decode("latin-1")
         if self._hosts is not None and _without_port(host) not in self._hosts:
-            text = say("this server without keys is not called {host!r}; ask localhost, or give --host", host=host[:200])
+            text = say(
+                "this server without keys is not called {host!r}; ask localhost, or give --host", host=host[:200]
+            )
             return Failure(421, "MisdirectedRequestError", "Validation", text)
         if not is_open(passage.scope["path"]):
             failure = self._stranger(passage)

@@ -38,7 +38,10 @@ class _Lines(logging.Formatter):
         if isinstance(record.msg, Line):
             return str(record.msg)
         line = Line(
-            time=round(record.created, 3), level=record.levelname.lower(), logger=record.name, message=record.getMessage()
+            time=round(record.created, 3),
+            level=record.levelname.lower(),
+            logger=record.name,
+            message=record.getMessage(),
         )
         if request_id := record.__dict__.get("request_id"):
             line["request_id"] = request_id

@@ -61,8 +61,8 @@ class Bounds:
                 raise ConfigError(say("{flag} cannot be {value}; it must be above 0", flag=flag_of(name), value=value))
 
 
-current_bounds: ContextVar[Bounds] = ContextVar("current_bounds", default=Bounds())
-"""Those of the server that a request has come to; the gate sets them."""
+current_bounds: ContextVar[Bounds] = ContextVar("current_bounds", default=Bounds())  # noqa: B039 - frozen
+"""The bounds of the server whose request is being read."""
 
 
 def flag_of(name: str) -> str:
