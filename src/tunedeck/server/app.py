@@ -25,6 +25,7 @@ from tunedeck.server.auth import Keys
 from tunedeck.server.errors import Failure, failure_of, refusals, response_of
 from tunedeck.server.gate import Gate
 from tunedeck.server.service import ClientGone, Service, caller_of, service_of
+from tunedeck.server.tracing import Tracer
 from tunedeck.serving.bounds import Bounds, current_bounds
 
 TASK_ROUTERS = {
@@ -43,10 +44,14 @@ state_router = APIRouter(tags=["state"])
 
 
 def create_app(
-    service: Service, keys: Keys, bounds: Bounds | None = None, hosts: Collection[str] | None = None
+    service: Service,
+    keys: Keys,
+    bounds: Bounds | None = None,
+    hosts: Collection[str] | None = None,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """An ASGI app over a running service; closing the service is the caller's. `bounds` take the place of the service's, `hosts`
-    are the gate's.
+    and `tracer` are the gate's.
     """
     app = FastAPIOffline(title="Tunedeck", version=__version__)
     app.state.service = service
@@ -67,7 +72,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientGone, _gone)
-    app.add_middleware(Gate, keys=keys, bounds=bounds, metrics=service.metrics, hosts=hosts)
+    app.add_middleware(Gate, keys=keys, bounds=bounds, metrics=service.metrics, hosts=hosts, tracer=tracer)
     return app
 
 

@@ -19,11 +19,17 @@ from tunedeck.server.bodies import Bodies, Left
 from tunedeck.server.errors import Failure, failure_of, response_of
 from tunedeck.server.log import Line
 from tunedeck.server.metrics import Metrics
-from tunedeck.server.paths import is_open, route_of
+from tunedeck.server.paths import DOCS, is_open, route_of
+from tunedeck.server.tracing import Tracer
 from tunedeck.serving.bounds import Bounds, current_bounds
 
 log = logging.getLogger("tunedeck.server")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_ONLY_THIS_HOST = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"worker-src blob:; frame-ancestors 'none'"
+)
+"""Of the pages of documentation: their scripts are in the page and beside it, and may reach nothing else."""
 
 
 @final
@@ -48,6 +54,8 @@ class _Passage:
     def added_headers(self) -> list[tuple[bytes, bytes]]:
         """The request's id, and its times in the queue and in computing where a route has told them."""
         added = [(b"x-request-id", self.request_id.encode())]
+        if self.scope["path"] in DOCS:
+            added.append((b"content-security-policy", _ONLY_THIS_HOST))
         if timing := self.state.get("timing"):
             added += [
                 (name, f"{1000 * seconds:.1f}".encode())
@@ -55,6 +63,20 @@ class _Passage:
                 if seconds is not None
             ]
         return added
+
+    def trace(self, tracer: Tracer, route: str) -> None:
+        """As a span; the attributes' names are OpenTelemetry's."""
+        told = {
+            "http.request.method": self.scope["method"],
+            "http.route": route,
+            "http.response.status_code": self.status,
+            "client.address": self.client,
+            "tunedeck.request_id": self.request_id,
+            "tunedeck.key": getattr(self.state.get("caller"), "name", None),
+            "tunedeck.model": self.state.get("model"),
+        }
+        timing = self.state.get("timing") or (None, None)
+        tracer.ended(f"{self.scope['method']} {route}", self.headers, time.monotonic() - self.began, timing, told)
 
     def line(self) -> Line:
         """For the log: who asked what and how it ended, never what was in it."""
@@ -83,9 +105,16 @@ class Gate:
     """
 
     def __init__(
-        self, app: ASGIApp, keys: Keys, bounds: Bounds, metrics: Metrics, hosts: Collection[str] | None = None
+        self,
+        app: ASGIApp,
+        keys: Keys,
+        bounds: Bounds,
+        metrics: Metrics,
+        hosts: Collection[str] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._app, self._keys, self._bounds, self._metrics, self._hosts = app, keys, bounds, metrics, hosts
+        self._tracer = tracer
         self._bodies, self._guesses = Bodies(bounds), Guesses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,8 +144,11 @@ class Gate:
             log.error("unexpected", exc_info=error, extra={"request_id": passage.request_id})
             await response_of(failure_of(error), scope["path"])(scope, receive, sending)
         finally:
-            self._metrics.responded(route_of(scope["path"]), passage.status)
+            route = route_of(scope["path"])
+            self._metrics.responded(route, passage.status)
             log.info(passage.line())
+            if self._tracer is not None:
+                passage.trace(self._tracer, route)
 
     async def _pass(self, passage: _Passage, receive: Receive, send: Send) -> None:
         scope = passage.scope

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 import uvicorn
 from fastapi import FastAPI
+from transformers.utils import logging as transformers_logging
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
@@ -26,6 +27,7 @@ from tunedeck.server.connections import bounded_protocol, within_descriptors
 from tunedeck.server.log import Log, to_stderr
 from tunedeck.server.metrics import Metrics
 from tunedeck.server.service import Service, public_name
+from tunedeck.server.tracing import tracer_of_environment
 from tunedeck.serving.batches import BatchWorker
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.deck_backend import batch_backend
@@ -155,7 +157,8 @@ def serve(service: Service, settings: ServerSettings, sockets: list[socket.socke
     key_file = None if settings.key_file is None else KeyFile(settings.key_file)
     bounds = within_descriptors(settings.bounds)
     hosts = None if key_file is not None else {"localhost", "127.0.0.1", "[::1]", settings.host, f"[{settings.host}]"}
-    app = create_app(service, Keys(None) if key_file is None else key_file.keys, bounds, hosts)
+    tracer = tracer_of_environment()
+    app = create_app(service, Keys(None) if key_file is None else key_file.keys, bounds, hosts, tracer)
     config = uvicorn.Config(
         app,
         http=bounded_protocol(bounds),
@@ -169,12 +172,17 @@ def serve(service: Service, settings: ServerSettings, sockets: list[socket.socke
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     server = uvicorn.Server(config)
     app.router.lifespan_context = _living(service, server, key_file)
+    transformers_logging.disable_progress_bar()  # of what an adapter's loading reads
+    transformers_logging.disable_default_handler()
+    transformers_logging.enable_propagation()
     written = Log(to_stderr())
     gc.freeze()  # base and libraries stay; looking through them stops every answer for a fifth of a second
     try:
         server.run(bind(settings) if sockets is None else sockets)
     finally:
         service.engine.close()
+        if tracer is not None:
+            tracer.close()
         written.close()
 
 
