@@ -21,7 +21,7 @@ from tunedeck.serving.generate_backend import Asked
 from tunedeck.serving.generation import Generated
 from tunedeck.tasks.sampling import Sampling
 
-router = APIRouter(tags=["generation"], responses=refusals(400, 404, 422, 503))
+router = APIRouter(tags=["generation"], responses=refusals(400, 404, 408, 413, 415, 422, 503))
 DEFAULT_TOKENS = 256
 
 
@@ -105,7 +105,7 @@ async def _streamed(
     choice: Callable[[str | None, str | None, bool], dict[str, Any]],
 ) -> StreamingResponse:
     service = service_of(http)
-    request, pieces = await service.stream(service.adapter_of(http, body.model), asked)
+    request, pieces = await service.stream(http, service.adapter_of(http, body.model), asked)
     head = _head(kind, body.model)
 
     async def events() -> AsyncIterator[str]:
