@@ -30,7 +30,7 @@ KINDS = {
 }
 """The first two have different lengths to cut a text to; those that are `churned` are unloaded and loaded again."""
 LABELS = ("a", "b", "c")
-SHORT, LONG = 8, 3
+SHORT, LONG = {"classify": 8, "generate": 3}, {"classify": 3, "generate": 0}
 """How many texts of up to 20 words, and of 300 to 900 words, which are cut; one request of twelve has a long one."""
 TOKENS = 8
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
@@ -66,15 +66,15 @@ def target_of(base: str, task: str, folder: Path) -> Target:
     chosen = td.Generate() if task == "generate" else td.Classify(labels=LABELS)
     deck = td.Deck.load(reference, chosen, dtype="float32")
     chance, questions = random.Random(0), []
-    short = [text(chance, chance.randint(3, 20)) for _ in range(SHORT)]
-    long = [text(chance, chance.randint(300, 900)) for _ in range(LONG if task == "classify" else 0)]
+    short = [text(chance, chance.randint(3, 20)) for _ in range(SHORT[task])]
+    long = [text(chance, chance.randint(300, 900)) for _ in range(LONG[task])]
     for seed, (name, config) in enumerate(KINDS.items()):
         deck.add(name, config, seed=seed)
         stir(deck, name, seed)
         deck.save(name, folder / "adapters" / name)
         ask = chatted if task == "generate" else classified
-        questions += [ask(deck, name, one) | {"weight": 11 / SHORT} for one in short]
-        questions += [ask(deck, name, one) | {"weight": 1 / LONG} for one in long]
+        questions += [ask(deck, name, one) | {"weight": 11 / len(short)} for one in short]
+        questions += [ask(deck, name, one) | {"weight": 1 / len(long)} for one in long]
         deck.remove(name)
     return Target(reference, folder / "adapters", questions)
 

@@ -2,7 +2,7 @@
 
 Started by `serve_attack.py` as a process of its own: a plan comes as JSON through standard input, "ready" goes out once all bodies are built, then
 what came back, counted. Bodies are built once and go out as bytes; every socket has a time limit. The process yields to all others
-(nice 10), for the attackers' processor would be another machine's.
+(nice 5), for the attackers' processor would be another machine's.
 """
 
 from __future__ import annotations
@@ -122,20 +122,22 @@ async def fire(address: tuple[str, int], attack: Attack) -> str:
             return "closed"
 
 
-async def rotate(address: tuple[str, int], who: str, attacks: list[Attack], counts: Counter[tuple[str, ...]]) -> None:
-    """One attack after the other, for ever."""
-    for attack in cycle(attacks):
+async def rotate(plan: dict[str, Any], who: str, attacks: list[Attack], counts: Counter[tuple[str, ...]]) -> None:
+    """One attack after the other until the time is up, and each at least once."""
+    until, address = time.monotonic() + plan["seconds"], (plan["host"], plan["port"])
+    for number, attack in enumerate(cycle(attacks)):
+        if number >= len(attacks) and time.monotonic() > until:
+            return
         shots = await asyncio.gather(*(fire(address, attack) for _ in range(attack.parallel)))
         counts.update((who, attack.name, status) for status in shots)
         await asyncio.sleep(PAUSE_S)
 
 
 async def rotate_all(plan: dict[str, Any], attackers: dict[str, list[Attack]]) -> Counter[tuple[str, ...]]:
-    """All attackers at once until the time is up; what is under way then is left."""
+    """All attackers at once, for three times the plan's seconds at most; what is under way then is left."""
     counts: Counter[tuple[str, ...]] = Counter()
-    address = (plan["host"], plan["port"])
-    tasks = [asyncio.create_task(rotate(address, who, attacks, counts)) for who, attacks in attackers.items()]
-    await asyncio.wait(tasks, timeout=plan["seconds"])
+    tasks = [asyncio.create_task(rotate(plan, who, attacks, counts)) for who, attacks in attackers.items()]
+    await asyncio.wait(tasks, timeout=3 * plan["seconds"])
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -144,7 +146,7 @@ async def rotate_all(plan: dict[str, Any], attackers: dict[str, list[Attack]]) -
 
 def main() -> None:
     plan = json.loads(sys.stdin.readline())
-    os.nice(10)
+    os.nice(5)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     attackers = keyless_attacks(min(30.0, plan["seconds"] / 3))
@@ -156,7 +158,13 @@ def main() -> None:
     print("ready", flush=True)
     began = time.process_time()
     counts = asyncio.run(rotate_all(plan, attackers))
-    print(json.dumps({"counts": [[*one, many] for one, many in counts.items()], "cpu_s": time.process_time() - began}))
+    planned = {(who, attack.name) for who, attacks in attackers.items() for attack in attacks}
+    seen = {
+        "counts": [[*one, many] for one, many in counts.items()],
+        "not sent": sorted(map(": ".join, planned - {one[:2] for one in counts})),
+        "cpu_s": time.process_time() - began,
+    }
+    print(json.dumps(seen))
 
 
 if __name__ == "__main__":

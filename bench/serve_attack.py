@@ -132,7 +132,7 @@ class Clients:
 
     def _seen(self, process: subprocess.Popen[str]) -> dict[str, Any]:
         said, _ = process.communicate()
-        return json.loads(said) if said else {"counts": [], "cpu_s": 0.0}  # nothing when it was stopped
+        return json.loads(said) if said else {"counts": [], "not sent": ["stopped"], "cpu_s": 0.0}
 
 
 @dataclass
@@ -176,6 +176,7 @@ class Run:
             ("right answers after the attack", f"{good} of {asked}", "all", good == asked > 0),
             ("requests in flight after the attack", f"{self.in_flight}", "0", self.in_flight == 0),
             ("memory at its peak", f"{self.figures['memory, MB']['peak']:.0f} MB", "6000 MB", not self.stopped),
+            ("attacks that were not sent", f"{len(self.figures['not sent'])}", "0", not self.figures["not sent"]),
             ("ended in time", "no" if self.late else "yes", "yes", not self.late),
         ]
 
@@ -231,6 +232,7 @@ def attack(server: Server, questions: list[dict[str, Any]], arguments: argparse.
         "seconds to leave after SIGTERM": leaving_s if leaving_s is None else round(leaving_s, 1),
         "statuses": {f"{who}: {status}": many for (who, status), many in sorted(counts.items())},
         "attacks": {": ".join(one[:-1]): one[-1] for sent in attackers for one in sorted(sent["counts"])},
+        "not sent": [one for sent in attackers for one in sent["not sent"]],
         "statuses in the log": dict(sorted(logged.items())),
         "tracebacks in the log": tracebacks,
         "examples of wrong": [one for seen in (*quiet, *attacked, after) for one in seen["examples of wrong"]][:5],
