@@ -12,6 +12,7 @@ from tunedeck.core.errors import (
     AdapterError,
     DeadlineError,
     DrainingError,
+    ModelError,
     OverloadedError,
     TunedeckError,
     UnknownAdapterError,
@@ -64,6 +65,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(408, "TimeoutError", "Backend", text)
     if isinstance(error, AdapterError):
         return Failure(422, "UnprocessableEntityError", "Validation", text, "model")
+    if isinstance(error, ModelError):
+        return Failure(500, "InternalServerError", "Backend", text)
     if isinstance(error, TunedeckError):
         return Failure(400, "BadRequestError", "Validation", text)
     return Failure(500, "InternalServerError", "Backend", say("the server failed to answer; its log says why"))

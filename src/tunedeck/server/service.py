@@ -21,6 +21,7 @@ from tunedeck.server.metrics import Metrics
 from tunedeck.serving.engine import Engine
 from tunedeck.serving.names import unknown
 from tunedeck.serving.request import Request
+from tunedeck.tasks.answering import Chunk
 
 
 @final
@@ -84,9 +85,9 @@ class Service:
         """Submit, wait for the first piece or the error, and return the pieces; leave the iterator to cancel."""
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
-        def hand_over(piece: str | None) -> None:
+        def hand_over(piece: Chunk | None) -> None:
             with suppress(RuntimeError):  # the loop has ended before the engine
-                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+                loop.call_soon_threadsafe(pieces.put_nowait, None if piece is None else piece.text)
 
         request = Request(adapter, content, timeout_s=self.timeout_s, on_piece=hand_over)
         request.done.add_done_callback(lambda _: hand_over(None))

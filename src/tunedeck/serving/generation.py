@@ -18,7 +18,7 @@ from tunedeck.deck.deck import Deck
 from tunedeck.serving.generate_backend import Asked, GenerateBackend
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
-from tunedeck.tasks.answering import Chunk, Row, new_row
+from tunedeck.tasks.answering import Chunk, Row, TokenLogprob, new_row
 from tunedeck.tasks.decode import DecodingBatch, company_of
 from tunedeck.tasks.kv_cache import check_joinable, has_windows, position_bytes
 from tunedeck.tasks.prefill import Prefill
@@ -34,6 +34,7 @@ class Generated:
     finish: str
     prompt_tokens: int
     completion_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @final
@@ -92,7 +93,8 @@ class GenerateWorker:
         for request in taken:
             if request.start():
                 asked, index = cast(Asked, request.content), next(self._numbers)
-                row = new_row(self._deck, index, request.key, request.ids, asked.sampling, asked.sampling.seed)
+                sampling = asked.sampling
+                row = new_row(self._deck, index, request.key, request.ids, sampling, sampling.seed, request.adapter)
                 self._requests[index], self._rows[index] = request, row
                 rows.append(row)
         if rows:
@@ -163,11 +165,15 @@ class GenerateWorker:
             if request.first_token_s is None:
                 request.first_token_s = time.monotonic()
             if request.on_piece is not None and chunk.text:
-                request.on_piece(chunk.text)
-            if chunk.done:
+                request.on_piece(chunk)
+            if chunk.error is not None:
+                self._forget(chunk.row)
+                request.fail(chunk.error)
+            elif chunk.done:
                 row = self._forget(chunk.row)
                 assert row.finish is not None
-                request.answer(Generated(row.said, row.finish, row.length, max(1, len(row.answer))))
+                tokens = max(1, len(row.answer))
+                request.answer(Generated(row.said, row.finish, row.length, tokens, tuple(row.logprobs)))
 
     def _drop_unwanted(self) -> None:
         gone = {index for index, request in self._requests.items() if request.cancelled or request.expired}

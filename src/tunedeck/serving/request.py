@@ -12,6 +12,7 @@ from typing import Any, final
 from tunedeck.core.errors import DeadlineError
 from tunedeck.core.messages import say
 from tunedeck.serving.residents import Lease
+from tunedeck.tasks.answering import Chunk
 
 
 @final
@@ -25,7 +26,7 @@ class Request:
     adapter: str | None
     content: Any
     timeout_s: float = 60.0
-    on_piece: Callable[[str], None] | None = None
+    on_piece: Callable[[Chunk], None] | None = None
     done: Future[Any] = field(default_factory=Future)
     arrived_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None
