@@ -86,7 +86,7 @@ def milliseconds(call: object, times: int) -> float:
 
 def held_up(deck: td.Deck, backend: ClassifyBackend, store: AdapterStore) -> dict[str, float]:
     """Median milliseconds of a batch of 8 texts, alone and while another thread loads adapters without a pause."""
-    rows, keys = [backend.encode("a text of some words " * 8, None)] * 8, [None] * 8
+    rows, keys = [backend.encode(["a text of some words " * 8], None)[0]] * 8, [None] * 8
     backend.answer(rows, keys)
     alone = milliseconds(lambda _: backend.answer(rows, keys), SAVED)
     stop = threading.Event()

@@ -85,8 +85,8 @@ class FakeBackend:
     def remove(self, key: str) -> None:
         del self.held[key]
 
-    def encode(self, content: Any, key: str | None) -> list[int]:
-        return list(content)
+    def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
+        return [list(content) for content in contents]
 
     def width(self, ids: Sequence[int], key: str | None) -> int:
         return len(ids)

@@ -23,6 +23,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import set_language
 from tunedeck.server import auth, run
 from tunedeck.server.auth import Keys, read_keys
+from tunedeck.serving.bounds import Bounds
 from tunedeck.tasks import classify
 
 
@@ -170,7 +171,7 @@ def test_errors_are_told_in_the_servers_language(tmp_path: Path) -> None:
             return got.json()["error"]
 
         of_the_gate, of_a_route, of_the_loader = told("law", "nobody"), told("nobody"), told("broken")
-        service.timeout_s = 0.0
+        service.bounds = Bounds(timeout=1e-9)
         of_the_engine = told("law")
         assert [one["code"] for one in (of_the_gate, of_a_route, of_the_loader, of_the_engine)] == [401, 404, 422, 408]
         for one in (of_the_gate, of_a_route, of_the_loader, of_the_engine):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import tunedeck as td
 from tunedeck.core.errors import DeadlineError, DrainingError, OverloadedError, UnknownAdapterError
 from tunedeck.serving.batches import BatchWorker
+from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.deck_backend import batch_backend
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.queue import FairQueue
@@ -46,10 +47,10 @@ class Echo(served.FakeBackend):
         return [(list(row), key) for row, key in zip(rows, keys, strict=True)]
 
 
-def engine_on(root: Path, backend: Any, limits: Limits) -> Engine:
+def engine_on(root: Path, backend: Any, limits: Limits, bounds: Bounds | None = None) -> Engine:
     queue = FairQueue()
     store = AdapterStore(root, backend, max_bytes=10_000_000)
-    return Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits)
+    return Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits, bounds=bounds)
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def echo(tmp_path: Path) -> Iterator[tuple[Engine, Echo]]:
     for name in "abc":
         served.write_fake_adapter(tmp_path, name)
     backend = Echo()
-    made = engine_on(tmp_path, backend, Limits(in_flight=40, batch_rows=4, wait_s=0))
+    made = engine_on(tmp_path, backend, Limits(batch_rows=4, wait_s=0), Bounds(max_requests=40))
     yield made, backend
     backend.go.set()
     made.close()
@@ -70,8 +71,8 @@ def eventually(holds: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def submit(engine: Engine, adapter: str | None, ids: list[int], timeout_s: float = SOON) -> Request:
-    request = Request(adapter, ids, timeout_s=timeout_s)
+def submit(engine: Engine, adapter: str | None, content: Any, timeout_s: float = SOON) -> Request:
+    request = Request(adapter, content, timeout_s=timeout_s)
     engine.submit(request)
     return request
 
@@ -94,7 +95,7 @@ def test_answers_to_many_threads_are_those_of_solo_runs(form: str) -> None:
     chooser = random.Random(1)
     asked = [(chooser.choice(NAMES), chooser.choice(served.TEXTS)) for _ in range(120)]
     with ThreadPoolExecutor(8) as pool:
-        futures = list(pool.map(lambda one: engine.submit(Request(one[0], one[1])), asked))
+        futures = list(pool.map(lambda one: submit(engine, *one).done, asked))
     for (name, text), future in zip(asked, futures, strict=True):
         got = future.result(SOON)
         if form == "classifier":
@@ -235,8 +236,8 @@ def test_an_adapter_whose_answer_is_not_the_stored_one_is_refused(tmp_path: Path
     save_file({name: tensor * 1.5 for name, tensor in load_file(file).items()}, file)
     engine = engine_on(tmp_path, batch_backend(served.base_deck("classifier")), Limits())
     with pytest.raises(td.TunedeckError, match="does not answer its stored probe"):
-        engine.submit(Request("changed", "w4")).result(SOON)
-    assert engine.submit(Request("good", "w4")).result(SOON).label
+        submit(engine, "changed", "w4").done.result(SOON)
+    assert submit(engine, "good", "w4").done.result(SOON).label
     (tmp_path / "plain").mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / "plain" / name).write_bytes((tmp_path / "good" / name).read_bytes())

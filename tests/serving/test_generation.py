@@ -122,7 +122,7 @@ def queued(names: list[str | None], texts: list[str], backend: GenerateBackend, 
     requests = [Request(name, asked(text, tokens_of(name))) for name, text in zip(names, texts, strict=True)]
     for request in requests:
         request.lease = None if request.adapter is None else store.acquire(request.adapter).result(SOON)
-        request.ids = backend.encode(request.content, request.key)
+        (request.ids,) = backend.encode([request.content], request.key)
         request.width = backend.width(request.ids, request.key)
         queue.put(request)
     store.close()

@@ -110,7 +110,7 @@ def test_a_mixed_batch_equals_its_parts_to_the_last_bit(exports: Path, precision
     for name in NAMES:
         backend.load(exports / name, name)
     keys = [name for _ in TEXTS for name in NAMES]
-    rows = [backend.encode(text, name) for text in TEXTS for name in NAMES]
+    rows = [backend.encode([text], name)[0] for text in TEXTS for name in NAMES]
     parts = [backend.answer([row], [key])[0] for row, key in zip(rows, keys, strict=True)]
     assert backend.answer(rows, keys) == parts
 

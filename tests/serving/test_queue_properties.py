@@ -77,7 +77,7 @@ class Arrivals(RuleBasedStateMachine):
     @invariant()
     def it_counts_what_waits(self) -> None:
         for name, lane in self.lanes.items():
-            inside = self.queue._lanes.get(name, deque())
+            inside = self.queue._callers.get("", {}).get(name, deque())
             while lane and (not inside or lane[0] is not inside[0]):
                 assert not self.is_wanted(lane.popleft())
             assert list(lane) == list(inside)

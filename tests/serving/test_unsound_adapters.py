@@ -44,7 +44,7 @@ def test_rows_beside_one_that_is_not_finite_answer_as_alone(value: float, temper
     requests = queued(["lora-1", *HEALTHY], [TEXT] * 7, backend, queue)
     for number, request in enumerate(requests):
         request.content = Asked(TEXT, td.Sampling(max_tokens=8, temperature=temperature, seed=number))
-        request.ids = backend.encode(request.content, request.key)
+        (request.ids,) = backend.encode([request.content], request.key)
     worker = GenerateWorker(backend, queue, GenerationLimits(prefill_positions=1000))
     if late:
         worker.step()  # the rows have said two tokens

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
+from dataclasses import Field, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -13,10 +17,52 @@ from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_base
 from tunedeck.cli.run_flags import choice
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import listing, say
+from tunedeck.serving.bounds import BYTES, Bounds, flag_of
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
+def size(text: str | int) -> int:
+    """Bytes of `2GB`, `512MiB` or a plain number; ConfigError for anything else."""
+    if isinstance(text, int):
+        return text
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", text.strip().lower())
+    if match is None:
+        raise ConfigError(say("{text!r} is no amount of memory; write 2GB, 512MiB or a number of bytes", text=text))
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def with_bounds(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with one flag for each bound of a server, which are handed to it as `bounds`."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [one for one in signature.parameters.values() if one.name != "bounds"]
+
+    @wraps(command)
+    def called(**values: Any) -> None:
+        bounds = Bounds(**{one.name: values.pop(one.name) for one in fields(Bounds) if one.name in values})
+        command(**values, bounds=bounds)
+
+    cast(Any, called).__signature__ = signature.replace(parameters=[*own, *map(_flag, fields(Bounds))])
+    called.__annotations__ = {}
+    return called
+
+
+def _flag(bound: Field[Any]) -> inspect.Parameter:
+    default: Any = bound.default
+    of_bytes = bound.metadata["unit"] == BYTES
+    option = typer.Option(
+        flag_of(bound.name),
+        help=bound.metadata["text"](),
+        rich_help_panel=say("Bounds"),
+        parser=size if of_bytes else None,
+        metavar="SIZE" if of_bytes else None,
+        show_default=megabytes(default) if of_bytes else True,
+    )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(bound.name, kind, default=default, annotation=Annotated[type(default), option])
+
+
+@with_bounds
 def serve(
     adapters: Annotated[Path, typer.Option(help=say("the folder that holds the adapter folders"))],
     model: Annotated[str | None, typer.Option(help=say("the base; the one the first adapter names by default"))] = None,
@@ -28,8 +74,6 @@ def serve(
     api_key_file: Annotated[Path | None, typer.Option(help=say("TOML file with hashed API keys"))] = None,
     max_memory: Annotated[str, typer.Option(help=say("memory for adapters, such as 2GB"))] = "1GiB",
     kv_memory: Annotated[str, typer.Option(help=say("memory for keys and values of texts under way"))] = "1GiB",
-    max_requests: Annotated[int, typer.Option(help=say("requests that may wait or run; more get 429"), min=1)] = 512,
-    timeout: Annotated[float, typer.Option(help=say("seconds for one answer"), min=0.1)] = 60.0,
     drain: Annotated[float, typer.Option(help=say("seconds for what is under way after SIGTERM"), min=0)] = 45.0,
     name: Annotated[str | None, typer.Option(help=say("what the bare base is called in requests"))] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
@@ -41,6 +85,8 @@ def serve(
         str | None, typer.Option(help=say("with --backend onnx: float32 or int8; float32 by default"))
     ] = None,
     trust_remote_code: TrustFlag = False,
+    *,
+    bounds: Bounds,
 ) -> None:
     """Answer requests over HTTP, each by the adapter that its `model` names, mixed in batches on one base."""
     try:
@@ -53,7 +99,7 @@ def serve(
     from tunedeck.serving.first import task_and_base
 
     _check_backend(backend, precision, task, model, dtype, quantize, trust_remote_code)
-    settings = ServerSettings(host, port, api_key_file, size(max_memory), size(kv_memory), max_requests, timeout, drain)
+    settings = ServerSettings(host, port, api_key_file, size(max_memory), size(kv_memory), drain, bounds)
     check_address(settings)
     if backend == "onnx":
         service = open_onnx_service(adapters, precision or "float32", settings, name, task)
@@ -72,14 +118,6 @@ def serve(
         )
     )
     listen(service, settings)
-
-
-def size(text: str) -> int:
-    """Bytes of `2GB`, `512MiB` or a plain number; ConfigError for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", text.strip().lower())
-    if match is None:
-        raise ConfigError(say("{text!r} is no amount of memory; write 2GB, 512MiB or a number of bytes", text=text))
-    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def _check_backend(

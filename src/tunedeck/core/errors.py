@@ -15,6 +15,7 @@ TunedeckError
 └── ServingError           a running server cannot take or finish a request now
     ├── OverloadedError    too much is waiting; says when to come back
     ├── DrainingError      the server is shutting down
+    ├── StoppedError       the engine has ended because of a fault; the server must be started again
     └── DeadlineError      the request's time was up before its answer
 """
 
@@ -83,6 +84,10 @@ class OverloadedError(ServingError):
 
 class DrainingError(ServingError):
     """The server is shutting down and takes no new requests."""
+
+
+class StoppedError(ServingError):
+    """The engine has ended because of a fault; the server must be started again."""
 
 
 class DeadlineError(ServingError):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.core.toml import parse_toml
+from tunedeck.serving.bounds import Bounds
 
 
 class KeyRecord(BaseModel):
@@ -30,6 +31,8 @@ class KeyRecord(BaseModel):
     models: list[str] = ["*"]
     """Names or patterns (`team/*`) of the adapters it may use; the bare base by its own name."""
     requests_per_minute: int | None = Field(default=None, ge=1)
+    max_requests: int | None = Field(default=None, ge=1)
+    """Inputs that may wait or run at once."""
 
 
 @final
@@ -41,12 +44,21 @@ class Caller:
     admin: bool
     models: tuple[str, ...]
     requests_per_minute: int | None = None
+    max_requests: int | None = None
+    alone: bool = True
+    """Whether there is no other key."""
     _left: float = field(default=0.0, init=False)
     _counted: float = field(default=float("-inf"), init=False)
 
     def may_use(self, model: str) -> bool:
         """Whether a model is on its list."""
         return any(fnmatchcase(model, pattern) for pattern in self.models)
+
+    def most(self, bounds: Bounds) -> int:
+        """Inputs of this key that may wait or run at once: its own limit, else its share where there are several keys."""
+        if self.max_requests is not None:
+            return self.max_requests
+        return bounds.max_requests if self.alone else max(1, int(bounds.key_share * bounds.max_requests))
 
     def wait_s(self) -> float:
         """Count one request; 0 when it may go on, else the seconds until the next may come (a token bucket)."""
@@ -73,7 +85,17 @@ class Keys:
         self._callers = None
         if records is not None:
             self._callers = [
-                (record.sha256, Caller(record.name, record.admin, tuple(record.models), record.requests_per_minute))
+                (
+                    record.sha256,
+                    Caller(
+                        record.name,
+                        record.admin,
+                        tuple(record.models),
+                        record.requests_per_minute,
+                        record.max_requests,
+                        alone=len(records) == 1,
+                    ),
+                )
                 for record in records
             ]
 

@@ -7,8 +7,12 @@ import time
 import uuid
 from typing import Any
 
+import torch
 from fastapi import APIRouter, Request
+from torch.nn import functional
 
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
 from tunedeck.server.answers import Classification, Classified, Embeddings, InputUsage, Scored, TeiErrorBody, Vector
 from tunedeck.server.errors import refusals
 from tunedeck.server.schemas import ClassifyRequest, EmbeddingsRequest, PredictRequest, usage
@@ -25,11 +29,10 @@ _REFUSED_AS_TEI = refusals(400, 401, 404, 408, 413, 422, 429, 503, body=TeiError
 async def embeddings(http: Request, body: EmbeddingsRequest) -> Embeddings:
     """Vectors of texts, float32; base64 is of their little-endian bytes."""
     service = service_of(http)
-    texts = [body.input] if isinstance(body.input, str) else body.input
-    requests = await service.ask(http, service.adapter_of(http, body.model), texts)
+    requests = await service.ask(http, service.adapter_of(http, body.model), body.contents())
     data: list[Vector] = []
     for index, request in enumerate(requests):
-        vector = request.done.result()
+        vector = _shortened(request.done.result(), body.dimensions)
         coded: Any = vector.tolist()
         if body.encoding_format == "base64":
             coded = base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
@@ -37,6 +40,15 @@ async def embeddings(http: Request, body: EmbeddingsRequest) -> Embeddings:
     tokens = sum(len(request.ids) for request in requests)
     counted: InputUsage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "model": body.model, "data": data, "usage": counted}
+
+
+def _shortened(vector: torch.Tensor, dimensions: int | None) -> torch.Tensor:
+    """The first numbers of a vector, scaled to length 1, as embeddings trained to be cut are meant to be used."""
+    if dimensions is None:
+        return vector
+    if dimensions > len(vector):
+        raise ConfigError(say("dimensions is {got}; the vectors have {size}", got=dimensions, size=len(vector)))
+    return functional.normalize(vector[:dimensions], dim=0)
 
 
 @classify_router.post("/classify", responses=refusals(*_REFUSED))

@@ -14,6 +14,7 @@ from tunedeck.core.errors import (
     DrainingError,
     ModelError,
     OverloadedError,
+    StoppedError,
     TunedeckError,
     UnknownAdapterError,
 )
@@ -29,7 +30,7 @@ _MEANINGS = {
     413: "the body is too large",
     422: "the adapter cannot be loaded or used, and why",
     429: "too much is waiting, or the key's rate is used up",
-    503: "the server is shutting down",
+    503: "the server is shutting down, or its engine has stopped",
 }
 _HEADERS = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
@@ -59,7 +60,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(404, "NotFoundError", "Validation", text, "model")
     if isinstance(error, OverloadedError):
         return Failure(429, "RateLimitError", "Overloaded", text, None, error.retry_after_s)
-    if isinstance(error, DrainingError):
+    if isinstance(error, DrainingError | StoppedError):
         return Failure(503, "ServiceUnavailableError", "Unhealthy", text, None, 5.0)
     if isinstance(error, DeadlineError):
         return Failure(408, "TimeoutError", "Backend", text)

@@ -34,6 +34,7 @@ class Gate:
             return
         began, status = time.monotonic(), 499
         state = scope.setdefault("state", {})
+        state["arrived_s"] = began
 
         async def noting(message: Message) -> None:
             nonlocal status

@@ -105,7 +105,7 @@ async def _streamed(
     choice: Callable[[str | None, str | None, bool], dict[str, Any]],
 ) -> StreamingResponse:
     service = service_of(http)
-    request, pieces = await service.stream(service.adapter_of(http, body.model), asked)
+    request, pieces = await service.stream(http, service.adapter_of(http, body.model), asked)
     head = _head(kind, body.model)
 
     async def events() -> AsyncIterator[str]:

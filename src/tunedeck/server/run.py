@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from tunedeck.server.auth import read_keys
 from tunedeck.server.metrics import Metrics
 from tunedeck.server.service import Service, public_name
 from tunedeck.serving.batches import BatchWorker
+from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.deck_backend import batch_backend
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.generate_backend import GenerateBackend
@@ -44,9 +45,8 @@ class ServerSettings:
     key_file: Path | None = None
     adapter_bytes: int = 1 << 30
     kv_bytes: int = 1 << 30
-    in_flight: int = 512
-    timeout_s: float = 60.0
     drain_s: float = 45.0
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str | None = None) -> Service:
@@ -54,16 +54,18 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
     if not adapters.expanduser().is_dir():
         raise ConfigError(say("there is no folder {path}; name the one that holds the adapter folders", path=adapters))
     base = name or public_name(deck.base.reference)
-    metrics, queue, limits = Metrics(base), FairQueue(), Limits(in_flight=settings.in_flight)
+    metrics, queue, limits = Metrics(base), FairQueue(), Limits()
     if deck.task.kind == "generate":
         generating = GenerateBackend(deck)
         store = AdapterStore(adapters, generating, settings.adapter_bytes, metrics.heard)
         worker = GenerateWorker(generating, queue, GenerationLimits(kv_bytes=settings.kv_bytes), metrics.stepped)
-        engine = Engine(store, generating, queue, worker, limits, metrics.finished)
+        engine = Engine(store, generating, queue, worker, limits, metrics.finished, settings.bounds)
     else:
         backend = batch_backend(deck)
         store = AdapterStore(adapters, backend, settings.adapter_bytes, metrics.heard)
-        engine = Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished)
+        engine = Engine(
+            store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished, settings.bounds
+        )
     answers = not (deck.task.has_head and deck.base.untrained)
     return _opened(deck.task.kind, engine, metrics, base, answers, deck.positions, settings)
 
@@ -75,11 +77,13 @@ def open_onnx_service(
     first = first_settings(exports, precision, task)
     base = name or public_name(first["base"])
     threads = torch.get_num_threads()
-    limits = Limits(in_flight=settings.in_flight, batch_rows=4 * threads, wait_s=0)  # rows do not run together
+    limits = Limits(batch_rows=4 * threads, wait_s=0)  # rows do not run together
     metrics, queue = Metrics(base), FairQueue()
     backend = OnnxBackend(first["task"], first["base"], precision, threads)
     store = AdapterStore(exports, backend, settings.adapter_bytes, metrics.heard, OnnxFolders(precision))
-    engine = Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished)
+    engine = Engine(
+        store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished, settings.bounds
+    )
     return _opened(first["task"], engine, metrics, base, False, first.get("positions"), settings)
 
 
@@ -96,7 +100,7 @@ def _opened(
     if base in engine.store.names():
         engine.close()
         raise ConfigError(say("{name!r} is the base's own name; rename the adapter's folder", name=base))
-    return Service(task, engine, metrics, base, answers, positions, settings.timeout_s, settings.drain_s)
+    return Service(task, engine, metrics, base, answers, positions, settings.bounds, settings.drain_s)
 
 
 def check_address(settings: ServerSettings) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_before_validator_function
 
 from tunedeck.server.answers import Usage
+from tunedeck.serving.bounds import current_bounds, exceeded
 
 
 def _unicode(text: str) -> str:
@@ -18,11 +22,37 @@ def _unicode(text: str) -> str:
     return text
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Most:
+    """At most as many items or characters as a bound of the server's says; looked at before any item is."""
+
+    bound: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        made = handler(schema)
+        made["maxLength" if made.get("type") == "string" else "maxItems"] = self._limit
+        return made
+
+    @property
+    def _limit(self) -> int:
+        return int(getattr(current_bounds.get(), self.bound))
+
+    def _checked(self, value: Any) -> Any:
+        if isinstance(value, str | list) and len(value) > self._limit:
+            raise ValueError(exceeded(self.bound, len(value), self._limit))
+        return value
+
+
 String = Annotated[str, AfterValidator(_unicode)]
-Text = Annotated[String, Field(max_length=1_000_000)]
+Text = Annotated[String, Most("max_input_chars")]
 Name = Annotated[String, Field(min_length=1, max_length=512)]
 Token = Annotated[int, Field(ge=0)]
-MAX_INPUTS = 256
+Texts = Annotated[list[Text], Field(min_length=1), Most("max_inputs")]
+Tokens = Annotated[list[Token], Field(min_length=1), Most("max_input_tokens")]
 
 
 class Strict(BaseModel):
@@ -105,14 +135,21 @@ class CompletionRequest(GenerationRequest):
 class EmbeddingsRequest(ModelRequest):
     """POST /v1/embeddings."""
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
-    encoding_format: Literal["float", "base64"] = "float"
+    input: Text | Texts | Tokens | Annotated[list[Tokens], Field(min_length=1), Most("max_inputs")]
+    encoding_format: Literal["float", "base64"] | None = "float"
+    dimensions: int | None = Field(default=None, ge=1)
+    """The first so many numbers of each vector, scaled to length 1."""
+
+    def contents(self) -> list[Any]:
+        """Each text, or each text's token ids."""
+        one = isinstance(self.input, str) or isinstance(self.input[0], int)
+        return [self.input] if one else list(self.input)
 
 
 class ClassifyRequest(ModelRequest):
     """POST /classify, as vLLM has it."""
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+    input: Text | Texts
     use_activation: Literal[True] | None = None
 
 
@@ -123,7 +160,8 @@ class PredictRequest(Strict):
         Text
         | Annotated[
             list[Text | Annotated[list[Text], Field(min_length=1, max_length=1)]],
-            Field(min_length=1, max_length=MAX_INPUTS),
+            Field(min_length=1),
+            Most("max_inputs"),
         ]
     )
     model: Name | None = None

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -18,6 +19,7 @@ from tunedeck.core.errors import AdapterError
 from tunedeck.core.messages import say
 from tunedeck.server.auth import Caller
 from tunedeck.server.metrics import Metrics
+from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.engine import Engine
 from tunedeck.serving.names import unknown
 from tunedeck.serving.request import Request
@@ -37,7 +39,7 @@ class Service:
     """An encoder without a trained head has no answer of its own, nor has a graph that is an adapter's."""
     positions: int | None
     """The longest sequence in tokens; None where nothing says so."""
-    timeout_s: float = 60.0
+    bounds: Bounds = field(default_factory=Bounds)
     drain_s: float = 45.0
     created_s: int = field(default_factory=lambda: int(time.time()))
 
@@ -58,30 +60,52 @@ class Service:
             )
         return None
 
+    def request(self, http: HttpRequest, adapter: str | None, content: Any) -> Request:
+        """A request of the caller's, whose time runs from the moment it came to the gate."""
+        request = Request(adapter, content, timeout_s=self.bounds.timeout, caller=caller_of(http).name)
+        request.arrived_s = http.state.arrived_s
+        return request
+
+    async def submit(self, http: HttpRequest, requests: Sequence[Request]) -> None:
+        """Let the engine take all requests or none; another thread does it, for it may look at the disk."""
+        most = caller_of(http).most(self.bounds)
+        await run_in_threadpool(partial(self.engine.submit, *requests, most=most))
+
     async def ask(self, http: HttpRequest, adapter: str | None, contents: Sequence[Any]) -> list[Request]:
         """Answer all contents, or raise the first error; when the client goes away, nothing of it is computed further."""
-        requests = [Request(adapter, content, timeout_s=self.timeout_s) for content in contents]
-        gone = asyncio.create_task(_disconnected(http))
+        requests = [self.request(http, adapter, content) for content in contents]
+        answered = asyncio.ensure_future(self._answered(http, requests))
+        gone = asyncio.ensure_future(_disconnected(http))
+        answered.add_done_callback(_noticed)
+        left_s = http.state.arrived_s + self.bounds.timeout - time.monotonic()
         try:
-            for request in requests:
-                await run_in_threadpool(self.engine.submit, request)
-            answers = asyncio.gather(*(asyncio.wrap_future(request.done) for request in requests))
-            waited: set[asyncio.Future[Any]] = {answers, gone}
-            await asyncio.wait(waited, timeout=self.timeout_s + 1, return_when=asyncio.FIRST_COMPLETED)
-            if not answers.done():
-                answers.cancel()
-                for request in requests:
-                    request.fail_late()
-                raise ClientGone if gone.done() else cast(BaseException, requests[0].done.exception(1))
-            await answers
+            await asyncio.wait({answered, gone}, timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
+            if answered.done():
+                answered.result()
+            elif gone.done():
+                raise ClientGone
+            else:
+                requests[0].fail_late()
+                raise cast(BaseException, requests[0].done.exception(0))
         finally:
             gone.cancel()
             for request in requests:
                 if not request.done.done():
                     request.cancel()
+        http.state.timing = _timing(requests)
         return requests
 
-    async def stream(self, adapter: str | None, content: Any) -> tuple[Request, AsyncIterator[str]]:
+    async def _answered(self, http: HttpRequest, requests: Sequence[Request]) -> None:
+        await self.submit(http, requests)
+        futures = [asyncio.wrap_future(request.done) for request in requests]
+        for future in futures:
+            future.add_done_callback(_noticed)
+        await asyncio.wait(futures, return_when=asyncio.FIRST_EXCEPTION)
+        for future in futures:
+            if future.done():
+                future.result()
+
+    async def stream(self, http: HttpRequest, adapter: str | None, content: Any) -> tuple[Request, AsyncIterator[str]]:
         """Submit, wait for the first piece or the error, and return the pieces; leave the iterator to cancel."""
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
@@ -89,11 +113,12 @@ class Service:
             with suppress(RuntimeError):  # the loop has ended before the engine
                 loop.call_soon_threadsafe(pieces.put_nowait, None if piece is None else piece.text)
 
-        request = Request(adapter, content, timeout_s=self.timeout_s, on_piece=hand_over)
+        request = self.request(http, adapter, content)
+        request.on_piece = hand_over
         request.done.add_done_callback(lambda _: hand_over(None))
-        await run_in_threadpool(self.engine.submit, request)
+        await self.submit(http, [request])
         try:
-            first = await asyncio.wait_for(pieces.get(), self.timeout_s + 1)
+            first = await asyncio.wait_for(pieces.get(), self.bounds.timeout + 1)
         except BaseException:
             request.cancel()
             raise
@@ -132,6 +157,18 @@ async def _pieces(request: Request, first: str | None, pieces: asyncio.Queue[str
             piece = await pieces.get()
     finally:
         request.cancel()
+
+
+def _timing(requests: Sequence[Request]) -> tuple[float, float]:
+    """Seconds until the last of them was started, and the longest that one was computed."""
+    begun = [(one.arrived_s, one.started_s or one.arrived_s, one.ended_s or one.arrived_s) for one in requests]
+    return max(start - arrival for arrival, start, _ in begun), max(end - start for _, start, end in begun)
+
+
+def _noticed(future: asyncio.Future[Any]) -> None:
+    """Look at an error that nobody may wait for any more, or asyncio writes it to the log."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _disconnected(http: HttpRequest) -> None:

@@ -21,8 +21,8 @@ class Backend(Protocol):
         """Let go of an adapter that no request uses."""
         ...
 
-    def encode(self, content: Any, key: str | None) -> list[int]:
-        """A request's content as token ids for an adapter, None for the bare base; TunedeckError when it cannot be."""
+    def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
+        """Contents as token ids for an adapter, None for the bare base; TunedeckError when one of them cannot be."""
         ...
 
     def width(self, ids: Sequence[int], key: str | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import final
 
@@ -12,16 +13,22 @@ from tunedeck.serving.request import Request
 
 _PADDING = 2.0
 """A batch may be this many times its real positions; longer rows wait for a batch of their own length."""
+_FORGETTING = 0.8
+"""What the time of a batch still counts for after the next one."""
 _SMALL = 512
 """Positions below which padding does not matter."""
 
 
 @final
 class BatchWorker:
-    """Dynamic batches by a budget of positions, padding counted, and a small waiting time."""
+    """Dynamic batches by a budget of positions, padding counted, and a small waiting time.
+
+    While several callers ask, a batch is also kept short in time: nobody can stop one that runs, so its length is what others wait.
+    """
 
     def __init__(self, backend: BatchBackend, queue: FairQueue, limits: Limits) -> None:
         self._backend, self._queue, self._limits = backend, queue, limits
+        self._seconds, self._positions = 0.0, 0.0
 
     def step(self) -> bool:
         """Run one batch."""
@@ -29,7 +36,10 @@ class BatchWorker:
         taken = self._queue.take(self._room(), self._limits.batch_rows)
         batch = [request for request in taken if request.start()]
         if batch:
+            began = time.perf_counter()
             self._answer(batch)
+            self._seconds = _FORGETTING * self._seconds + time.perf_counter() - began
+            self._positions = _FORGETTING * self._positions + len(batch) * max(request.width for request in batch)
         return bool(taken)
 
     def stop(self) -> None:
@@ -38,18 +48,26 @@ class BatchWorker:
     def _room(self) -> Callable[[Request], bool]:
         """Whether one more request fits into the batch, which is empty to begin with."""
         rows, real, widest = 0, 0, 0
+        most = self._budget()
 
         def fits(request: Request) -> bool:
             nonlocal rows, real, widest
             width = max(widest, request.width)
             positions = (rows + 1) * width
             wasteful = positions > _SMALL and positions > _PADDING * (real + request.width)
-            if rows and (positions > self._limits.batch_positions or wasteful):
+            if rows and (positions > most or wasteful):
                 return False
             rows, real, widest = rows + 1, real + request.width, width
             return True
 
         return fits
+
+    def _budget(self) -> int:
+        """Positions of the next batch; while several callers ask, no more than `batch_s` is enough for, as the last batches went."""
+        most = self._limits.batch_positions
+        if not self._seconds or not self._queue.several_callers():
+            return most
+        return min(most, int(self._limits.batch_s * self._positions / self._seconds))
 
     def _answer(self, batch: list[Request]) -> None:
         """Answer a batch; when it fails, each row by itself, so that one bad row takes no other down."""

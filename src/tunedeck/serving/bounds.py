@@ -6,6 +6,7 @@ The defaults fit a container of 4 GiB. The command line, the table in docs/servi
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, final
 
@@ -58,6 +59,10 @@ class Bounds:
         for name, value in ((one.name, getattr(self, one.name)) for one in fields(self)):
             if not (0 < value <= 1 if name == "key_share" else value > 0):
                 raise ConfigError(say("{flag} cannot be {value}; it must be above 0", flag=flag_of(name), value=value))
+
+
+current_bounds: ContextVar[Bounds] = ContextVar("current_bounds", default=Bounds())  # noqa: B039 - frozen
+"""The bounds of the server whose request is being read."""
 
 
 def flag_of(name: str) -> str:

@@ -16,7 +16,7 @@ from tunedeck.deck.probe import check_probe
 from tunedeck.tasks.classify import Classify, Prediction, classify_ids, logits_of_ids
 from tunedeck.tasks.embed import Embed
 from tunedeck.tasks.embed_vectors import token_ids, vectors_of
-from tunedeck.tasks.text import pad
+from tunedeck.tasks.text import check_ids, length_limit, pad
 
 
 @final
@@ -57,9 +57,10 @@ class ClassifyBackend:
         self.load, self.remove, self.width = adapters.load, adapters.remove, adapters.width
         self._deck, self._task = deck, cast(Classify, deck.task)
 
-    def encode(self, content: Any, key: str | None) -> list[int]:
-        """Token ids of a text, cut to the task's length."""
-        return classify_ids(self._deck, [content], [key], self._task.max_length)[0]
+    def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
+        """Token ids of texts, cut to the task's length."""
+        ids = classify_ids(self._deck, contents, [key] * len(contents), self._task.max_length)
+        return [ids[row] for row in range(len(contents))]
 
     def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[Prediction]:
         """A Prediction for each row."""
@@ -76,9 +77,19 @@ class EmbedBackend:
         self.load, self.remove, self.width = adapters.load, adapters.remove, adapters.width
         self._deck = deck
 
-    def encode(self, content: Any, key: str | None) -> list[int]:
-        """Token ids of a text behind the document instruction of its adapter."""
-        return token_ids(self._deck, [content], [key], [self._task(key).making(as_query=False)])[0]
+    def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
+        """Token ids of texts behind the document instruction of their adapter; a content may be token ids already."""
+        making = self._task(key).making(as_query=False)
+        texts = [one for one in contents if isinstance(one, str)]
+        encoded = iter(token_ids(self._deck, texts, [key] * len(texts), [making] * len(texts)))
+        room = min(making.max_length, length_limit(self._deck)) - self._deck.virtual_tokens(key)
+        return [next(encoded) if isinstance(one, str) else self._checked(one, room) for one in contents]
+
+    def _checked(self, ids: Sequence[int], room: int) -> list[int]:
+        check_ids(ids, self._deck.model.get_input_embeddings().weight.shape[0])
+        if len(ids) > room:
+            raise ConfigError(say("{count} tokens are more than the {limit} that fit here", count=len(ids), limit=room))
+        return list(ids)
 
     def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[torch.Tensor]:
         """A vector (hidden,) for each row, float32, on the CPU."""

@@ -1,24 +1,30 @@
-"""The engine: takes requests from any thread, waits for their adapters, and has one thread that runs the model."""
+"""The engine: takes requests from any thread, waits for their adapters, has threads that tokenize and one that runs the model."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, final
 
-from tunedeck.core.errors import DrainingError, OverloadedError
+from tunedeck.core.errors import ConfigError, DrainingError, OverloadedError, ServingError, StoppedError
 from tunedeck.core.messages import say
 from tunedeck.core.native import end_helper_threads, keep_freed_memory
 from tunedeck.serving.backend import Backend
+from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.residents import Lease
 from tunedeck.serving.store import AdapterStore
+from tunedeck.serving.watched import WatchedThread
+
+_PATIENCE_S = 5.0
+_TOKENIZED_TOGETHER = 8
+"""Few, so that one caller's long batch holds another's single text up for milliseconds."""
 
 
 class Worker(Protocol):
@@ -36,13 +42,13 @@ class Worker(Protocol):
 @final
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is let in and how much runs together. `in_flight` counts requests that wait or run."""
+    """How much runs together; `batch_s` is how long a batch may take while several callers ask, so that none waits long."""
 
-    in_flight: int = 512
     queued_positions: int = 262_144
     batch_positions: int = 4096
     batch_rows: int = 64
     wait_s: float = 0.002
+    batch_s: float = 0.03
 
 
 @final
@@ -57,20 +63,26 @@ class Engine:
         worker: Worker,
         limits: Limits,
         finished: Callable[[Request], None] = lambda _: None,
+        bounds: Bounds | None = None,
     ) -> None:
         self.store = store
         self.queue = queue
         self.limits = limits
+        self.bounds = bounds or Bounds()
         self._backend, self._worker, self._finished = backend, worker, finished
+        self._untokenized = FairQueue()
         self._inside: set[Request] = set()
+        self._callers: Counter[str] = Counter()
         self._lock = threading.Condition()
-        self._draining = self._stopping = False
+        self._draining = False
         self._recent_s = 1.0
         keep_freed_memory()
         end_helper_threads()  # of whoever loaded the base
-        work = partial(copy_context().run, self._run)  # speaks the language of whoever opened it
-        self._thread = threading.Thread(target=work, name="engine", daemon=True)
-        self._thread.start()
+        self._threads = [WatchedThread("engine", self._step, self._engine_ended)]
+        for number in range(self.bounds.tokenizers):
+            self._threads.append(WatchedThread(f"tokenizer-{number}", self._tokenize, self._ended))
+        for thread in self._threads:
+            thread.start()
 
     @property
     def in_flight(self) -> int:
@@ -80,21 +92,79 @@ class Engine:
     @property
     def ready(self) -> bool:
         """Whether requests are taken."""
-        return not self._draining and self._thread.is_alive()
+        return not self._draining and all(thread.fault is None for thread in self._threads)
+
+    def alarm(self) -> str | None:
+        """Why nothing is answered any more, because a thread is stuck or has died; None when all is well."""
+        found = (thread.alarm(self.bounds.stall_time) for thread in self._threads)
+        return next((reason for reason in found if reason is not None), None)
 
     def inside(self) -> list[Request]:
         """The requests that wait or run now."""
         with self._lock:
             return list(self._inside)
 
-    def submit(self, request: Request) -> Future[Any]:
-        """Take a request in. Raises DrainingError, OverloadedError, or UnknownAdapterError and what else the store says."""
+    def submit(self, *requests: Request, most: int | None = None) -> None:
+        """Take requests of one caller in, all of them or none; `most` is what the caller may have inside.
+
+        Raises DrainingError, StoppedError, OverloadedError, ConfigError for more than can ever be taken together,
+        UnknownAdapterError and what else the store says.
+        """
+        self._admit(requests, most)
+        acquired: list[Future[Lease] | None] = []
+        try:
+            for request in requests:
+                acquired.append(None if request.adapter is None else self.store.acquire(request.adapter))
+        except BaseException:
+            for lease in acquired:
+                if lease is not None:
+                    lease.add_done_callback(_close)
+                    lease.cancel()
+            self._leave(*requests)
+            raise
+        for request, lease in zip(requests, acquired, strict=True):
+            request.done.add_done_callback(partial(self._left, request, lease))
+            if lease is None:
+                self._untokenized.put(request)
+            else:
+                lease.add_done_callback(partial(self._acquired, request))
+
+    def drain(self, timeout_s: float) -> bool:
+        """Take nothing new and wait for what is inside; False when some of it is not done in time."""
+        with self._lock:
+            self._draining = True
+            return self._lock.wait_for(lambda: not self._inside, timeout_s)
+
+    def fail_inside(self, error: ServingError | None = None) -> None:
+        """Let everything that waits or runs fail at once, with DrainingError unless another error is given."""
+        self._draining = self._draining or error is None
+        for request in self.inside():
+            request.fail(error or DrainingError(say("the server is shutting down")))
+
+    def close(self) -> None:
+        """Stop at once: what is still inside fails with DrainingError. A thread that is stuck is left behind."""
+        self._draining = True
+        for thread in self._threads:
+            thread.stop()
+        self.queue.wake()
+        self._untokenized.wake()
+        for thread in self._threads:
+            thread.join(_PATIENCE_S)
+        self.fail_inside()
+        self.store.close()
+
+    def _admit(self, requests: tuple[Request, ...], most: int | None) -> None:
+        count, limit = len(requests), self.bounds.max_requests
+        own = limit if most is None else min(most, limit)
+        if count > own:
+            raise ConfigError(exceeded("max_requests", count, own))
         with self._lock:
             if self._draining:
                 raise DrainingError(say("the server is shutting down"))
-            full = len(self._inside) >= self.limits.in_flight or self.queue.positions > self.limits.queued_positions
-            if full:
-                wait_s = max(1.0, round(self._recent_s))
+            if not self.ready:
+                raise StoppedError(say("the engine has stopped because of a fault; start the server again"))
+            caller, wait_s = requests[0].caller, max(1.0, round(self._recent_s))
+            if len(self._inside) + count > limit or self.queue.positions > self.limits.queued_positions:
                 raise OverloadedError(
                     say(
                         "{count} requests are waiting; try again in {seconds:.0f} s",
@@ -103,35 +173,18 @@ class Engine:
                     ),
                     wait_s,
                 )
-            self._inside.add(request)
-        acquired: Future[Lease] | None = None
-        try:
-            if request.adapter is not None:
-                acquired = self.store.acquire(request.adapter)
-        except BaseException:
-            self._leave(request)
-            raise
-        request.done.add_done_callback(partial(self._left, request, acquired))
-        if acquired is None:
-            self._enqueue(request)
-        else:
-            acquired.add_done_callback(partial(self._acquired, request))
-        return request.done
-
-    def drain(self, timeout_s: float) -> bool:
-        """Take nothing new and wait for what is inside; False when some of it is not done in time."""
-        with self._lock:
-            self._draining = True
-            return self._lock.wait_for(lambda: not self._inside, timeout_s)
-
-    def close(self) -> None:
-        """Stop at once: what is still inside fails with DrainingError."""
-        self._draining = self._stopping = True
-        self.queue.wake()
-        self._thread.join()
-        for request in self.inside():
-            request.fail(DrainingError(say("the server is shutting down")))
-        self.store.close()
+            if self._callers[caller] + count > own:
+                raise OverloadedError(
+                    say(
+                        "this key has {count} inputs under way and may have {limit}; try again in {seconds:.0f} s",
+                        count=self._callers[caller],
+                        limit=own,
+                        seconds=wait_s,
+                    ),
+                    wait_s,
+                )
+            self._inside.update(requests)
+            self._callers[caller] += count
 
     def _acquired(self, request: Request, acquired: Future[Lease]) -> None:
         if acquired.cancelled():
@@ -141,18 +194,32 @@ class Engine:
             request.fail(error)
             return
         request.lease = acquired.result()
-        self._enqueue(request)
+        self._untokenized.put(request)
         if request.done.done():
             request.lease.close()
 
-    def _enqueue(self, request: Request) -> None:
+    def _tokenize(self) -> None:
+        """Tokenize what waits, a few inputs at a time."""
+        taken = self._untokenized.take(lambda _: True, _TOKENIZED_TOGETHER)
+        if not taken:
+            self._untokenized.wait(0.5)
+        for key in dict.fromkeys(request.key for request in taken):
+            self._encode([request for request in taken if request.key == key], key)
+
+    def _encode(self, requests: list[Request], key: str | None) -> None:
         try:
-            request.ids = self._backend.encode(request.content, request.key)
-            request.width = self._backend.width(request.ids, request.key)
+            rows = self._backend.encode([request.content for request in requests], key)
+            widths = [self._backend.width(ids, key) for ids in rows]
         except Exception as error:
-            request.fail(error)
+            if len(requests) == 1:
+                requests[0].fail(error)
+            else:
+                for request in requests:
+                    self._encode([request], key)
             return
-        self.queue.put(request)
+        for request, ids, width in zip(requests, rows, widths, strict=True):
+            request.ids, request.width = ids, width
+            self.queue.put(request)
 
     def _left(self, request: Request, acquired: Future[Lease] | None, _: Future[Any]) -> None:
         if acquired is not None:
@@ -163,13 +230,27 @@ class Engine:
         self._finished(request)
         self._leave(request)
 
-    def _leave(self, request: Request) -> None:
+    def _leave(self, *requests: Request) -> None:
         with self._lock:
-            self._inside.discard(request)
+            self._inside.difference_update(requests)
+            self._callers.subtract(Counter(request.caller for request in requests))
+            self._callers += Counter()  # callers with nothing inside are forgotten
             self._lock.notify_all()
 
-    def _run(self) -> None:
-        while not self._stopping:
-            if not self._worker.step():
-                self.queue.wait(0.5)
+    def _step(self) -> None:
+        if not self._worker.step():
+            self.queue.wait(0.5)
+
+    def _engine_ended(self) -> None:
+        self._ended()
         self._worker.stop()
+
+    def _ended(self) -> None:
+        """One of the threads has been stopped, or has died: then nothing more can be answered."""
+        if any(thread.fault is not None for thread in self._threads):
+            self.fail_inside(StoppedError(say("the engine has stopped because of a fault; start the server again")))
+
+
+def _close(acquired: Future[Lease]) -> None:
+    if not acquired.cancelled() and acquired.exception() is None:
+        acquired.result().close()

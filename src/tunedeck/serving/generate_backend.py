@@ -9,14 +9,13 @@ from typing import Any, TypeAlias, cast, final
 
 from transformers import DynamicCache
 
-from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
 from tunedeck.deck.deck import Deck
 from tunedeck.serving.deck_backend import Adapters
 from tunedeck.tasks.answering import new_row
 from tunedeck.tasks.generate import Generate
 from tunedeck.tasks.prefill import prefix_of
 from tunedeck.tasks.sampling import Sampling
+from tunedeck.tasks.text import check_ids
 
 Prompt: TypeAlias = str | Sequence[int] | Sequence[Mapping[str, str]]
 """Plain text to go on from, token ids, or a chat as {"role", "content"}."""
@@ -50,12 +49,14 @@ class GenerateBackend:
         self._prefixes.pop(key, None)
         self._adapters.remove(key)
 
-    def encode(self, content: Any, key: str | None) -> list[int]:
-        """Token ids of a prompt; ConfigError when it leaves no room for an answer."""
-        asked = cast(Asked, content)
-        ids = self._ids(asked.prompt)
-        new_row(self.deck, 0, key, ids, asked.sampling, 0)
-        return ids
+    def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
+        """Token ids of prompts; ConfigError when one leaves no room for an answer."""
+        encoded = []
+        for asked in cast("Sequence[Asked]", contents):
+            ids = self._ids(asked.prompt)
+            new_row(self.deck, 0, key, ids, asked.sampling, 0)
+            encoded.append(ids)
+        return encoded
 
     def _ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
@@ -64,9 +65,7 @@ class GenerateBackend:
             ids = [int(cast(int, one)) for one in prompt]
         else:
             ids = self._task.prompt_ids(self.deck, cast("Sequence[Mapping[str, str]]", prompt))
-        vocabulary = self.deck.model.get_input_embeddings().weight.shape[0]
-        if not ids or not all(0 <= one < vocabulary for one in ids):
-            raise ConfigError(say("a prompt has one token or more, each from 0 to {last}", last=vocabulary - 1))
+        check_ids(ids, self.deck.model.get_input_embeddings().weight.shape[0])
         return ids
 
     def prefix(self, key: str | None) -> DynamicCache | None:

@@ -7,7 +7,6 @@ batches of 32 answered no more texts a second (docs/serving.md).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from tunedeck.core.errors import AdapterFileError, ConfigError, TunedeckError
 from tunedeck.core.messages import say
 from tunedeck.serving.onnx_folders import check_servable, graph_version, read_settings, split
 from tunedeck.tasks.classify import Prediction
+from tunedeck.tasks.text import cut_ids
 
 if TYPE_CHECKING:
     from tunedeck.formats.onnx_runner import Runner
@@ -61,7 +61,6 @@ class OnnxBackend:
         self._held: dict[str | None, _Held] = {}
         self._runners: WeakValueDictionary[object, Runner] = WeakValueDictionary()
         self._pool = ThreadPoolExecutor(threads, "onnx")
-        self._tokenizing = threading.Lock()  # a tokenizer's length is set before each use
 
     def load(self, place: Path, key: str) -> str | None:
         """Open the graph, unless another adapter has, and let the adapter answer its stored probe; a note when there is none."""
@@ -80,16 +79,15 @@ class OnnxBackend:
         """Free the adapter, and its graph with the last adapter of it."""
         del self._held[key]
 
-    def encode(self, content: Any, key: str | None) -> list[int]:
-        """Token ids of a text behind its adapter's document instruction, cut to its length."""
-        from tunedeck.formats.onnx_runner import RunnerError
-
-        held = self._held[key]
-        with self._tokenizing:
-            try:
-                return held.runner.token_ids([content], held.name)[0]
-            except RunnerError as error:
-                raise ConfigError(say("the text has no tokens")) from error
+    def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
+        """Token ids of texts behind their adapter's document instruction, cut to its length."""
+        runner, told = self._held[key].runner, self._held[key].told
+        texts = [told.get("document_instruction", "") + text for text in contents]
+        room = told["max_length"] - runner.tokenizer.num_special_tokens_to_add(False)
+        rows = cut_ids(runner.tokenizer, texts, room, runner.settings["truncation_side"])
+        if not all(rows):
+            raise ConfigError(say("the text has no tokens"))
+        return rows
 
     def width(self, ids: Sequence[int], key: str | None) -> int:
         """Positions that the ids take with the adapter's virtual tokens."""

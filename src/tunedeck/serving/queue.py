@@ -1,4 +1,4 @@
-"""Requests that wait for their turn, in a lane for each adapter; the lanes take turns."""
+"""Requests that wait for their turn: callers take turns, and within a caller its adapters do."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import final
+from typing import TypeAlias, final
 
 from tunedeck.serving.request import Request
+
+Lanes: TypeAlias = OrderedDict[str | None, deque[Request]]
+_RECENT_S = 2.0
 
 
 @final
 class FairQueue:
-    """However much waits for a hot adapter, another's first request waits for one request of each lane at most.
+    """However much one caller has waiting, and however hot one adapter is, others wait for one batch of each at most.
 
-    The lane that was served longest ago is asked first, and its first request is always taken.
+    Of the callers, and of a caller's adapters, the one that was served longest ago is asked first; its first request is always taken.
     """
 
     def __init__(self) -> None:
-        self._lanes: OrderedDict[str | None, deque[Request]] = OrderedDict()
+        self._callers: OrderedDict[str, Lanes] = OrderedDict()
+        self._last_put: dict[str, float] = {}
         self._changed = threading.Condition()
         self._positions = 0
         self._size = 0
@@ -32,32 +36,46 @@ class FairQueue:
         """Of all that waits, virtual tokens included."""
         return self._positions
 
-    def put(self, request: Request) -> None:
-        """Let a request wait at the end of its adapter's lane."""
+    def several_callers(self) -> bool:
+        """Whether more than one caller has put something within the last two seconds."""
+        since = time.monotonic() - _RECENT_S
         with self._changed:
-            self._lanes.setdefault(request.adapter, deque()).append(request)
+            return sum(last > since for last in self._last_put.values()) > 1
+
+    def waiting(self, caller: str) -> bool:
+        """Whether a request of another caller waits."""
+        with self._changed:
+            return any(other != caller for other in self._callers)
+
+    def put(self, request: Request) -> None:
+        """Let a request wait at the end of its lane, that of its caller and adapter."""
+        with self._changed:
+            lanes = self._callers.setdefault(request.caller, OrderedDict())
+            lanes.setdefault(request.adapter, deque()).append(request)
+            self._last_put[request.caller] = time.monotonic()
             self._positions += request.width
             self._size += 1
             self._changed.notify_all()
 
     def take(self, fits: Callable[[Request], bool], most: int) -> list[Request]:
-        """Up to `most` requests, one of each lane in turn, as long as the next of a lane `fits`; called with an empty
+        """Up to `most` requests, one of each caller in turn, as long as the next of a lane `fits`; called with an empty
         batch `fits` must say yes. Requests that have been cancelled are dropped, those that ran out of time fail.
         """
         taken: list[Request] = []
         with self._changed:
-            open_lanes = list(self._lanes)
+            open_lanes = {caller: deque(lanes) for caller, lanes in self._callers.items()}
             while open_lanes and len(taken) < most:
-                going = []
-                for adapter in open_lanes:
-                    head = self._head(adapter)
-                    if head is not None and len(taken) < most and fits(head):
-                        taken.append(self._pop(adapter))
-                        going.append(adapter)
-                open_lanes = going
-            for adapter in dict.fromkeys(request.adapter for request in taken):
-                if adapter in self._lanes:
-                    self._lanes.move_to_end(adapter)
+                for caller in list(open_lanes):
+                    request = self._next(caller, open_lanes[caller], fits) if len(taken) < most else None
+                    if request is None:
+                        del open_lanes[caller]
+                    else:
+                        taken.append(request)
+            for caller, adapter in dict.fromkeys((request.caller, request.adapter) for request in taken):
+                if caller in self._callers:
+                    self._callers.move_to_end(caller)
+                    if adapter in self._callers[caller]:
+                        self._callers[caller].move_to_end(adapter)
         return taken
 
     def wait(self, timeout_s: float | None) -> None:
@@ -69,7 +87,8 @@ class FairQueue:
     def gather(self, wait_s: float, positions: int) -> None:
         """Give others the time to join the first of a batch: until `positions` wait, or the oldest has waited `wait_s`."""
         with self._changed:
-            oldest = min((lane[0].arrived_s for lane in self._lanes.values()), default=None)
+            lanes = (lane for lanes in self._callers.values() for lane in lanes.values())
+            oldest = min((lane[0].arrived_s for lane in lanes), default=None)
             until = None if oldest is None else oldest + wait_s
             while until is not None and self._positions < positions and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
@@ -79,21 +98,33 @@ class FairQueue:
         with self._changed:
             self._changed.notify_all()
 
-    def _head(self, adapter: str | None) -> Request | None:
+    def _next(self, caller: str, lanes: deque[str | None], fits: Callable[[Request], bool]) -> Request | None:
+        """The first request of the first lane whose first request fits; the lane goes to the end, those before it are closed."""
+        while lanes:
+            adapter = lanes.popleft()
+            head = self._head(caller, adapter)
+            if head is not None and fits(head):
+                lanes.append(adapter)
+                return self._pop(caller, adapter)
+        return None
+
+    def _head(self, caller: str, adapter: str | None) -> Request | None:
         """The first of a lane that is still wanted; an empty lane goes."""
-        while adapter in self._lanes:
-            head = self._lanes[adapter][0]
+        while adapter in self._callers.get(caller, ()):
+            head = self._callers[caller][adapter][0]
             if not head.done.done() and not head.expired:
                 return head
             head.start()  # tells an expired one
-            self._pop(adapter)
+            self._pop(caller, adapter)
         return None
 
-    def _pop(self, adapter: str | None) -> Request:
-        lane = self._lanes[adapter]
-        request = lane.popleft()
-        if not lane:
-            del self._lanes[adapter]
+    def _pop(self, caller: str, adapter: str | None) -> Request:
+        lanes = self._callers[caller]
+        request = lanes[adapter].popleft()
+        if not lanes[adapter]:
+            del lanes[adapter]
+        if not lanes:
+            del self._callers[caller]
         self._positions -= request.width
         self._size -= 1
         return request

@@ -26,11 +26,14 @@ class Request:
     adapter: str | None
     content: Any
     timeout_s: float = 60.0
+    caller: str = ""
+    """The name of the key that asks."""
     on_piece: Callable[[Chunk], None] | None = None
     done: Future[Any] = field(default_factory=Future)
     arrived_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None
     first_token_s: float | None = None
+    ended_s: float | None = None
     ids: list[int] = field(default_factory=list)
     width: int = 0
     """Positions, virtual tokens included."""
@@ -63,6 +66,7 @@ class Request:
 
     def answer(self, value: Any) -> None:
         """Finish."""
+        self.ended_s = time.monotonic()
         with suppress(InvalidStateError):  # cancelled in the same moment
             self.done.set_result(value)
 

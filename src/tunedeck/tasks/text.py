@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -13,6 +13,10 @@ from tunedeck.deck.deck import Deck
 
 PAD_TO = 8
 """Lengths are rounded up to this: few distinct shapes spare the CPU's kernel library from building new kernels."""
+_CHARS_A_TOKEN = 8
+"""More characters than most tokens have: that much of a long text is read first, and four times as much where it was too little."""
+_MARGIN = 64
+"""The last tokens before the place where a text was broken off may be others than in the whole text; so many are not used."""
 
 
 def length_limit(deck: Deck) -> int:
@@ -26,16 +30,50 @@ def tokenize(deck: Deck, texts: Sequence[str], max_length: int) -> list[list[int
 
     Raises ModelError when the base has no tokenizer, ConfigError when no token of text would be left.
     """
-    if deck.tokenizer is None:
+    tokenizer = deck.tokenizer
+    if tokenizer is None:
         raise ModelError(
             say("{model} has no tokenizer files; put tokenizer.json beside its config.json", model=deck.base.reference)
         )
-    if max_length <= deck.tokenizer.num_special_tokens_to_add():
+    room = max_length - tokenizer.num_special_tokens_to_add()
+    if room <= 0:
         raise ConfigError(
             say("max_length leaves no room for text beside the virtual and the special tokens; raise it or use fewer")
         )
-    encoded = deck.tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
-    return cast("list[list[int]]", encoded["input_ids"])
+    if not tokenizer.is_fast:
+        encoded = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
+        return cast("list[list[int]]", encoded["input_ids"])
+    return cut_ids(tokenizer.backend_tokenizer, texts, room, tokenizer.truncation_side)
+
+
+def cut_ids(backend: Any, texts: Sequence[str], room: int, side: str = "right") -> list[list[int]]:
+    """Token ids of each text, cut to `room` tokens beside the special ones, by a tokenizer of the tokenizers library.
+
+    The cut is not set on the tokenizer, which other threads use as well. Of a long text only as much is read as the cut leaves.
+    """
+    if backend.truncation is not None or backend.padding is not None:  # as its file has it, before the first use
+        backend.no_truncation()
+        backend.no_padding()
+    encodings: list[Any] = [None] * len(texts)
+    unread, length = list(range(len(texts))), _CHARS_A_TOKEN * (room + _MARGIN)
+    while unread:
+        whole = side != "right"
+        parts = [texts[row] if whole else texts[row][:length] for row in unread]
+        for row, encoding in zip(unread, backend.encode_batch_fast(parts, add_special_tokens=False), strict=True):
+            encodings[row] = encoding
+        unread = [
+            row for row in unread if not whole and len(texts[row]) > length and len(encodings[row]) < room + _MARGIN
+        ]
+        length *= 4
+    for encoding in encodings:
+        encoding.truncate(room, direction=side)
+    return [backend.post_process(encoding).ids for encoding in encodings]
+
+
+def check_ids(ids: Sequence[int], vocabulary: int) -> None:
+    """Raise ConfigError for token ids that come from outside and are none, or none of this vocabulary."""
+    if not ids or not all(0 <= one < vocabulary for one in ids):
+        raise ConfigError(say("a prompt has one token or more, each from 0 to {last}", last=vocabulary - 1))
 
 
 def pad(deck: Deck, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
