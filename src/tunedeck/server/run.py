@@ -56,7 +56,7 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
     base = name or public_name(deck.base.reference)
     metrics, queue, limits = Metrics(base), FairQueue(), Limits()
     if deck.task.kind == "generate":
-        generating = GenerateBackend(deck)
+        generating = GenerateBackend(deck, settings.bounds)
         store = AdapterStore(adapters, generating, settings.adapter_bytes, metrics.heard)
         worker = GenerateWorker(generating, queue, GenerationLimits(kv_bytes=settings.kv_bytes), metrics.stepped)
         engine = Engine(store, generating, queue, worker, limits, metrics.finished, settings.bounds)

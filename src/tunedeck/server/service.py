@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, TypeAlias, cast, final
 
 from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +24,8 @@ from tunedeck.serving.engine import Engine
 from tunedeck.serving.names import unknown
 from tunedeck.serving.request import Request
 from tunedeck.tasks.answering import Chunk
+
+Piece: TypeAlias = tuple[int, Chunk | None]
 
 
 @final
@@ -105,28 +107,54 @@ class Service:
             if future.done():
                 future.result()
 
-    async def stream(self, http: HttpRequest, adapter: str | None, content: Any) -> tuple[Request, AsyncIterator[str]]:
-        """Submit, wait for the first piece or the error, and return the pieces; leave the iterator to cancel."""
-        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+    async def stream(
+        self, http: HttpRequest, adapter: str | None, contents: Sequence[Any]
+    ) -> tuple[list[Request], AsyncGenerator[Piece, None]]:
+        """Submit, wait for the first piece or the error, and return the pieces of all contents as they come.
 
-        def hand_over(piece: Chunk | None) -> None:
+        (index, None) says that a content has its answer or its error. Closing the generator cancels what is under way; a client
+        that leaves before the first piece does, too.
+        """
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
+
+        def hand_over(index: int, piece: Chunk | None) -> None:
             with suppress(RuntimeError):  # the loop has ended before the engine
-                loop.call_soon_threadsafe(pieces.put_nowait, None if piece is None else piece.text)
+                loop.call_soon_threadsafe(pieces.put_nowait, (index, piece))
 
-        request = self.request(http, adapter, content)
-        request.on_piece = hand_over
-        request.done.add_done_callback(lambda _: hand_over(None))
-        await self.submit(http, [request])
+        requests = [self.request(http, adapter, content) for content in contents]
+        for index, request in enumerate(requests):
+            request.on_piece = partial(hand_over, index)
+            request.done.add_done_callback(lambda _, index=index: hand_over(index, None))  # type: ignore[misc]
+        begun = asyncio.ensure_future(self._first(http, requests, pieces))
+        gone = asyncio.ensure_future(_disconnected(http))
+        begun.add_done_callback(_noticed)
+        until_s = http.state.arrived_s + self.bounds.timeout
         try:
-            first = await asyncio.wait_for(pieces.get(), self.bounds.timeout + 1)
+            left_s = max(0.0, until_s - time.monotonic())
+            await asyncio.wait({begun, gone}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if begun.done():
+                first = begun.result()
+            elif gone.done():
+                raise ClientGone
+            else:
+                requests[0].fail_late()
+                raise cast(BaseException, requests[0].done.exception(0))
         except BaseException:
-            request.cancel()
+            begun.cancel()
+            for request in requests:
+                request.cancel()
             raise
-        if first is None:
-            error = CancelledError() if request.done.cancelled() else request.done.exception()
-            if error is not None:
-                raise error
-        return request, _pieces(request, first, pieces)
+        finally:
+            gone.cancel()
+        return requests, _pieces(requests, first, pieces, until_s + 1)
+
+    async def _first(self, http: HttpRequest, requests: Sequence[Request], pieces: asyncio.Queue[Piece]) -> Piece:
+        await self.submit(http, requests)
+        index, piece = await pieces.get()
+        error = None if piece is not None else error_of(requests[index])
+        if error is not None:
+            raise error
+        return index, piece
 
 
 class ClientGone(Exception):  # noqa: N818 - no error of anybody's
@@ -149,14 +177,32 @@ def public_name(reference: str) -> str:
     return Path(plain).name if Path(plain).expanduser().exists() or plain.startswith(("/", ".", "~")) else plain
 
 
-async def _pieces(request: Request, first: str | None, pieces: asyncio.Queue[str | None]) -> AsyncIterator[str]:
+def error_of(request: Request) -> BaseException | None:
+    """The error of a request that is done, None where it has an answer."""
+    return CancelledError() if request.done.cancelled() else request.done.exception()
+
+
+async def _pieces(
+    requests: Sequence[Request], first: Piece, pieces: asyncio.Queue[Piece], until_s: float
+) -> AsyncGenerator[Piece, None]:
+    """The first piece and the others. At `until_s` what the engine has not answered or failed by then fails here."""
+    left, got = len(requests), first
     try:
-        piece = first
-        while piece is not None:
-            yield piece
-            piece = await pieces.get()
+        while True:
+            yield got
+            left -= got[1] is None
+            if not left:
+                return
+            try:
+                got = await asyncio.wait_for(pieces.get(), max(0.0, until_s - time.monotonic()))
+            except asyncio.TimeoutError:
+                for request in requests:
+                    request.fail_late()
+                got = await pieces.get()
     finally:
-        request.cancel()
+        for request in requests:
+            if not request.done.done():
+                request.cancel()
 
 
 def _timing(requests: Sequence[Request]) -> tuple[float, float]:

@@ -9,7 +9,9 @@ from typing import Any, TypeAlias, cast, final
 
 from transformers import DynamicCache
 
+from tunedeck.core.errors import ConfigError
 from tunedeck.deck.deck import Deck
+from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.deck_backend import Adapters
 from tunedeck.tasks.answering import new_row
 from tunedeck.tasks.generate import Generate
@@ -34,8 +36,9 @@ class Asked:
 class GenerateBackend:
     """Prompts as token ids, and the virtual tokens' keys and values of each adapter, computed once."""
 
-    def __init__(self, deck: Deck) -> None:
+    def __init__(self, deck: Deck, bounds: Bounds | None = None) -> None:
         self._adapters = Adapters(deck)
+        self._most = (bounds or Bounds()).max_input_tokens
         self.deck, self._task = deck, cast(Generate, deck.task)
         self.width = self._adapters.width
         self._prefixes: dict[str, DynamicCache] = {}
@@ -54,6 +57,8 @@ class GenerateBackend:
         encoded = []
         for asked in cast("Sequence[Asked]", contents):
             ids = self._ids(asked.prompt)
+            if len(ids) > self._most:
+                raise ConfigError(exceeded("max_input_tokens", len(ids), self._most))
             new_row(self.deck, 0, key, ids, asked.sampling, 0)
             encoded.append(ids)
         return encoded

@@ -176,7 +176,11 @@ class GenerateWorker:
                 request.answer(Generated(row.said, row.finish, row.length, tokens, tuple(row.logprobs)))
 
     def _drop_unwanted(self) -> None:
-        gone = {index for index, request in self._requests.items() if request.cancelled or request.expired}
+        gone = {
+            index
+            for index, request in self._requests.items()
+            if request.cancelled or request.expired or request.done.done()
+        }
         if not gone:
             return
         for index in gone:
