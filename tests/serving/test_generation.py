@@ -172,10 +172,9 @@ def test_the_key_value_cache_stays_within_its_bytes() -> None:
 
     def watch(_: Chunk) -> None:
         nonlocal most
-        for batch in worker._batches.values():
-            if batch._cache is not None and batch.rows:
-                layer = batch._cache.layers[0]
-                most = max(most, layer.keys.shape[0] * layer.keys.shape[2])
+        caches = [group.batch._cache for group in worker._groups if group.batch is not None]
+        layers = [cache.layers[0] for cache in caches if cache is not None]
+        most = max(most, sum(layer.keys.shape[0] * layer.keys.shape[2] for layer in layers))
 
     requests = [Request(None, asked(f"w{number} w{number}", 12), on_piece=watch) for number in range(5, 25)]
     for request in requests:

@@ -30,7 +30,7 @@ def spoil(deck: td.Deck, key: str | None, value: float) -> None:
 
 def spoil_cache(worker: GenerateWorker, key: str | None, value: float) -> None:
     """What an adapter whose values overflow at a later token leaves in the keys of its row."""
-    batch = worker._batches[None]
+    batch = next(group.batch for group in worker._groups if group.company is None)
     place = [row.adapter for row in batch.rows].index(key)
     with torch.inference_mode():
         batch._cache.layers[-1].keys[place] = value  # type: ignore[union-attr]

@@ -58,7 +58,8 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
     if deck.task.kind == "generate":
         generating = GenerateBackend(deck, settings.bounds)
         store = AdapterStore(adapters, generating, settings.adapter_bytes, metrics.heard)
-        worker = GenerateWorker(generating, queue, GenerationLimits(kv_bytes=settings.kv_bytes), metrics.stepped)
+        generation = GenerationLimits(kv_bytes=settings.kv_bytes, key_share=settings.bounds.key_share)
+        worker = GenerateWorker(generating, queue, generation, metrics.stepped)
         engine = Engine(store, generating, queue, worker, limits, metrics.finished, settings.bounds)
     else:
         backend = batch_backend(deck)

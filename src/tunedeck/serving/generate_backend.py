@@ -85,3 +85,7 @@ class GenerateBackend:
     def prefix_positions(self) -> int:
         """Positions that the kept virtual tokens take."""
         return sum(cache.get_seq_length() for cache in list(self._prefixes.values()))
+
+    def prefix_to_come(self, key: str | None) -> int:
+        """Positions that `prefix` will keep for an adapter when it is first asked for it."""
+        return 0 if key is None or key in self._prefixes else self.deck.virtual_tokens(key)
