@@ -103,11 +103,13 @@ async def _answer(
     _check("max_choices", choices, service)
     _check("max_inputs", choices * len(prompts), service)
     adapter = service.adapter_of(http, body.model)
+    schema = body.schema_text()
+    grammar = None if schema is None else await service.grammar(schema)
     asked = []
     for prompt in prompts:
         seed = secrets.randbits(63) if body.seed is None else body.seed
         sampling = Sampling(max_tokens=most, stop=body.stops(), logprobs=logprobs, **body.given())
-        asked += [Asked(prompt, replace(sampling, seed=seed + choice)) for choice in range(choices)]
+        asked += [Asked(prompt, replace(sampling, seed=seed + choice), grammar) for choice in range(choices)]
     if not body.stream:
         answers = [request.done.result() for request in await service.ask(http, adapter, asked)]
         return {

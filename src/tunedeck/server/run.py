@@ -34,6 +34,7 @@ from tunedeck.serving.onnx_backend import OnnxBackend
 from tunedeck.serving.onnx_folders import OnnxFolders, first_settings
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.store import AdapterStore
+from tunedeck.tasks.json_grammar import SchemaCompiler
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,9 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
             store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished, settings.bounds
         )
     answers = not (deck.task.has_head and deck.base.untrained)
-    return _opened(deck.task.kind, engine, metrics, base, answers, deck.positions, settings)
+    service = _opened(deck.task.kind, engine, metrics, base, answers, deck.positions, settings)
+    service.schemas = SchemaCompiler(deck)
+    return service
 
 
 def open_onnx_service(

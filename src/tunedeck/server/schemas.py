@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, final
 
@@ -9,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchema
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_before_validator_function
 
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
 from tunedeck.server.answers import Usage
 from tunedeck.serving.bounds import current_bounds, exceeded
 
@@ -77,6 +80,34 @@ class StreamOptions(Strict):
     include_obfuscation: Literal[False] | None = None
 
 
+class TextFormat(Strict):
+    """Any text."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Strict):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchema(Strict):
+    """A JSON schema by its name; the answer fits it, `strict` or not."""
+
+    name: String
+    description: String | None = None
+    content: dict[String, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(Strict):
+    """JSON that fits a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
 Nothing = Annotated[list[Any], Field(max_length=0)]
 Stop = Annotated[String, Most("max_stop_chars")]
 
@@ -99,6 +130,7 @@ class GenerationRequest(ModelRequest):
     n: Annotated[int, Field(ge=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
     logit_bias: Annotated[dict[String, Any], Field(max_length=0)] | None = None
     metadata: Annotated[dict[String, String], Field(max_length=16)] | None = None
     store: Literal[False] | None = None
@@ -110,6 +142,17 @@ class GenerationRequest(ModelRequest):
         """Stop strings, none of them empty."""
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(one for one in given if one)
+
+    def schema_text(self) -> str | None:
+        """The JSON schema that the answer has to fit, as text; ConfigError for one that is too deep."""
+        if isinstance(self.response_format, JsonObjectFormat):
+            return '{"type": "object"}'
+        if isinstance(self.response_format, JsonSchemaFormat):
+            try:
+                return json.dumps(self.response_format.json_schema.content)
+            except RecursionError:
+                raise ConfigError(say("the JSON schema cannot be used: {reason}", reason="too deep")) from None
+        return None
 
     def given(self) -> dict[str, Any]:
         """The settings that are not null, by their names in `Sampling`."""

@@ -15,15 +15,16 @@ from typing import Any, TypeAlias, cast, final
 from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 
-from tunedeck.core.errors import AdapterError
+from tunedeck.core.errors import AdapterError, ConfigError
 from tunedeck.core.messages import say
 from tunedeck.server.auth import Caller
 from tunedeck.server.metrics import Metrics
-from tunedeck.serving.bounds import Bounds
+from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.engine import Engine
 from tunedeck.serving.names import unknown
 from tunedeck.serving.request import Request
 from tunedeck.tasks.answering import Chunk
+from tunedeck.tasks.json_grammar import Grammar, SchemaCompiler
 
 Piece: TypeAlias = tuple[int, Chunk | None]
 
@@ -43,6 +44,9 @@ class Service:
     """The longest sequence in tokens; None where nothing says so."""
     bounds: Bounds = field(default_factory=Bounds)
     drain_s: float = 45.0
+    schemas: SchemaCompiler | None = None
+    """For answers that have to fit a JSON schema, one of which is compiled at a time."""
+    compiling: asyncio.Lock = field(default_factory=asyncio.Lock)
     created_s: int = field(default_factory=lambda: int(time.time()))
 
     def adapter_of(self, http: HttpRequest, model: str | None) -> str | None:
@@ -61,6 +65,14 @@ class Service:
                 say("the bare base {model} has no answer of its own here; name an adapter as the model", model=name)
             )
         return None
+
+    async def grammar(self, schema: str) -> Grammar:
+        """The grammar of a JSON schema; ConfigError for one that is too long or cannot be used."""
+        assert self.schemas is not None
+        if len(schema) > self.bounds.max_schema_chars:
+            raise ConfigError(exceeded("max_schema_chars", len(schema), self.bounds.max_schema_chars))
+        async with self.compiling:
+            return await run_in_threadpool(self.schemas.compile, schema)
 
     def request(self, http: HttpRequest, adapter: str | None, content: Any) -> Request:
         """A request of the caller's, whose time runs from the moment it came to the gate."""

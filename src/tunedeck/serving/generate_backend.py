@@ -15,6 +15,7 @@ from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.deck_backend import Adapters
 from tunedeck.tasks.answering import new_row
 from tunedeck.tasks.generate import Generate
+from tunedeck.tasks.json_grammar import Grammar
 from tunedeck.tasks.prefill import prefix_of
 from tunedeck.tasks.sampling import Sampling
 from tunedeck.tasks.text import check_ids
@@ -30,6 +31,8 @@ class Asked:
 
     prompt: Prompt
     sampling: Sampling
+    grammar: Grammar | None = None
+    """What the answer has to fit."""
 
 
 @final

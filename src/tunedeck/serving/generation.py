@@ -100,7 +100,16 @@ class GenerateWorker:
             if request.start():
                 asked, index = cast(Asked, request.content), next(self._numbers)
                 sampling = asked.sampling
-                row = new_row(self._deck, index, request.key, request.ids, sampling, sampling.seed, request.adapter)
+                row = new_row(
+                    self._deck,
+                    index,
+                    request.key,
+                    request.ids,
+                    sampling,
+                    sampling.seed,
+                    request.adapter,
+                    None if asked.grammar is None else asked.grammar.start(),
+                )
                 self._requests[index], self._rows[index] = request, row
                 rows.append(row)
         if rows:

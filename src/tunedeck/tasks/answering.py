@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import torch
 from transformers import LogitsProcessorList
@@ -40,6 +40,18 @@ class Chunk:
     error: TunedeckError | None = None
 
 
+class AnswerGrammar(Protocol):
+    """What an answer has to fit, and how far it has come; both raise ConfigError where the grammar cannot go on."""
+
+    def masked(self, scores: torch.Tensor) -> torch.Tensor:
+        """Logits (vocab) with -inf for the tokens that may not come next."""
+        ...
+
+    def take(self, token: int) -> bool:
+        """Go on by a token; True when no other may follow."""
+        ...
+
+
 @final
 @dataclass(eq=False)
 class Row:
@@ -59,6 +71,7 @@ class Row:
     """Tokens that end an answer."""
     name: str | None
     """What people call the adapter."""
+    grammar: AnswerGrammar | None
     answer: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     told: int = 0
@@ -74,7 +87,8 @@ class Row:
     @property
     def plain(self) -> bool:
         """Whether the likeliest token is taken as it is and nothing else of the logits is asked for."""
-        return self.sampling.greedy and not self.processors and self.sampling.logprobs is None
+        sampling = self.sampling
+        return sampling.greedy and not self.processors and sampling.logprobs is None and self.grammar is None
 
 
 def new_row(
@@ -85,6 +99,7 @@ def new_row(
     sampling: Sampling,
     seed: int,
     name: str | None = None,
+    grammar: AnswerGrammar | None = None,
 ) -> Row:
     """A row that has said nothing; `name` is what people call the adapter where the deck has it under another name.
 
@@ -114,6 +129,7 @@ def new_row(
         Detokenizer(deck.tokenizer, sampling.stop),
         end_tokens(deck),
         name or adapter,
+        grammar,
     )
 
 
@@ -124,6 +140,11 @@ def take_token(row: Row, token: int) -> Chunk:
     if not ended:
         row.answer.append(token)
         piece, stopped = row.detokenizer.take(token)
+        if row.grammar is not None:
+            try:
+                ended = row.grammar.take(token)
+            except TunedeckError as error:
+                return fail_row(row, error)
     if not stopped and (ended or len(row.answer) >= row.room):
         rest, stopped = row.detokenizer.rest()
         piece += rest

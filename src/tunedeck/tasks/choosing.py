@@ -31,6 +31,11 @@ def choose_tokens(logits: torch.Tensor, rows: Sequence[Row], tokenizer: Any) -> 
 
 def _choose(logits: torch.Tensor, row: Row, tokenizer: Any) -> int | TunedeckError:
     scores = logits
+    if row.grammar is not None:
+        try:
+            scores = row.grammar.masked(scores)
+        except TunedeckError as error:
+            return error
     if row.processors:
         seen = torch.tensor([row.prompt + row.answer])
         scores = row.processors(seen, scores[None])[0]
