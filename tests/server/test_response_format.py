@@ -104,6 +104,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"type": "nothing"}, "cannot be used"),
     ({"type": "array", "uniqueItems": True}, "cannot be used"),
     ({"$ref": "http://127.0.0.1:9/schema"}, "cannot be used"),
+    ({"type": "integer", "multipleOf": 2_999_949}, "multipleOf: the least common multiple"),
+    ({"allOf": [{"multipleOf": 3}, {"multipleOf": 0.0001}]}, "multipleOf: the least common multiple"),
+    ({"allOf": [{"multipleOf": one} for one in (89, 97, 101)]}, "multipleOf: the least common multiple"),
+    ({"patternProperties": {f"^(a|b)*{n}$": {} for n in range(33)}}, "more than 32 patternProperties"),
     ({"type": "object", "description": "a" * 20_000}, "--max-schema-chars"),
     ({"allOf": [{"anyOf": [{"properties": {f"{i}{j}": {}}} for j in range(3)]} for i in range(20)]}, "cannot be used"),
 ]

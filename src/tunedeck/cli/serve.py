@@ -65,9 +65,9 @@ def _flag(bound: Field[Any]) -> inspect.Parameter:
 @with_bounds
 def serve(
     adapters: Annotated[Path, typer.Option(help=say("the folder that holds the adapter folders"))],
-    model: Annotated[str | None, typer.Option(help=say("the base; the one the first adapter names by default"))] = None,
+    model: Annotated[str | None, typer.Option(help=say("the base; by default the one that all adapters name"))] = None,
     task: Annotated[
-        str | None, typer.Option(help=say("classify, generate or embed; that of the first adapter by default"))
+        str | None, typer.Option(help=say("classify, generate or embed; by default what all adapters are for"))
     ] = None,
     host: Annotated[str, typer.Option(help=say("address to listen on"))] = "127.0.0.1",
     port: Annotated[int, typer.Option(help=say("port to listen on"), min=1, max=65535)] = 8000,
@@ -90,7 +90,7 @@ def serve(
 ) -> None:
     """Answer requests over HTTP, each by the adapter that its `model` names, mixed in batches on one base."""
     try:
-        from tunedeck.server.run import ServerSettings, check_address, open_onnx_service, open_service
+        from tunedeck.server.run import ServerSettings, bind, open_onnx_service, open_service
         from tunedeck.server.run import serve as listen
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -100,7 +100,7 @@ def serve(
 
     _check_backend(backend, precision, task, model, dtype, quantize, trust_remote_code)
     settings = ServerSettings(host, port, api_key_file, size(max_memory), size(kv_memory), drain, bounds)
-    check_address(settings)
+    sockets = bind(settings)
     if backend == "onnx":
         service = open_onnx_service(adapters, precision or "float32", settings, name, task)
     else:
@@ -117,7 +117,7 @@ def serve(
             bytes=megabytes(settings.adapter_bytes),
         )
     )
-    listen(service, settings)
+    listen(service, settings, sockets)
 
 
 def _check_backend(

@@ -36,7 +36,7 @@ from tunedeck.tasks.answering import TokenLogprob
 from tunedeck.tasks.detokenizer import UNFINISHED
 from tunedeck.tasks.sampling import Sampling
 
-router = APIRouter(tags=["generation"], responses=refusals(400, 404, 422, 503))
+router = APIRouter(tags=["generation"], responses=refusals(400, 404, 408, 413, 415, 422, 503))
 CHAT_TOKENS, COMPLETION_TOKENS = 256, 16
 """Tokens of an answer unless `max_tokens` is given."""
 

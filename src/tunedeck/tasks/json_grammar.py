@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import threading
 from concurrent.futures import Future
+from fractions import Fraction
 from typing import Any, final
 
 import numpy as np
@@ -16,6 +19,10 @@ from tunedeck.tasks.answering import end_tokens
 
 _STACK_BYTES = 64 << 20
 """A chain of references goes as deep as it is long, and an ordinary thread's stack would end the process: 8 MB are too few for 1500."""
+_MOST_MULTIPLE = 10_000
+"""Of all `multipleOf` together: llguidance takes 0.1 s for this one, and for three million nearly three minutes."""
+_MOST_PATTERNS = 32
+"""Of all `patternProperties` together, which are compared with each other."""
 _WHITESPACE = r"[\x20\x0A\x09]{1,16}"
 
 
@@ -58,6 +65,7 @@ class SchemaCompiler:
                     package=error.name,
                 )
             ) from error
+        _check(schema)
         limits = LLParserLimits(verbose_errors=False, initial_lexer_fuel=200_000, max_grammar_size=100_000)
         try:
             grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": _WHITESPACE})
@@ -66,7 +74,7 @@ class SchemaCompiler:
         except ValueError as error:
             reason = str(error)
         if reason:
-            raise ConfigError(say("the JSON schema cannot be used: {reason}", reason=reason.splitlines()[0][:300]))
+            raise _unusable(reason.splitlines()[0][:300])
         return Grammar(matcher)
 
     def _read_tokenizer(self) -> Any:
@@ -119,6 +127,32 @@ class GrammarState:
         if not self._matcher.consume_token(token):
             raise _too_complicated()
         return bool(self._matcher.is_stopped())
+
+
+def _check(schema: str) -> None:
+    """Raise ConfigError for what would take long to compile. What is not JSON is left to the compiler."""
+    try:
+        waiting: list[Any] = [json.loads(schema)]
+    except (ValueError, RecursionError):
+        return
+    multiples, patterns = [], 0
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            multiple, of_names = node.get("multipleOf"), node.get("patternProperties")
+            if isinstance(multiple, int | float) and math.isfinite(multiple):
+                multiples.append(Fraction(str(multiple)))
+            patterns += len(of_names) if isinstance(of_names, dict) else 0
+        waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    scale = math.lcm(*(one.denominator for one in multiples))
+    if math.lcm(*(int(one * scale) for one in multiples)) > _MOST_MULTIPLE:
+        raise _unusable(say("multipleOf: the least common multiple of all is above {limit}", limit=_MOST_MULTIPLE))
+    if patterns > _MOST_PATTERNS:
+        raise _unusable(say("more than {limit} patternProperties", limit=_MOST_PATTERNS))
+
+
+def _unusable(reason: str) -> ConfigError:
+    return ConfigError(say("the JSON schema cannot be used: {reason}", reason=reason))
 
 
 def _too_complicated() -> ConfigError:
