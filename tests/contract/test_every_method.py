@@ -27,8 +27,9 @@ from tiny import (
 import tunedeck as td
 from tunedeck.core.errors import UnsupportedKindError
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.deck.names import method_base
 from tunedeck.methods.base import MethodConfig
-from tunedeck.methods.registry import METHODS, config_of
+from tunedeck.methods.registry import METHODS, config_of, method_of
 
 CASES = [
     pytest.param(model_type, form, config, id=f"{model_type}-{form}-{kind}-{name}".replace(" ", "-"))
@@ -93,6 +94,17 @@ def test_a_fresh_adapter_changes_nothing(model_type: str, form: str, config: Met
     assert difference(logits_of(deck, batch, "new"), logits_of(deck, batch)) < 1e-6
     stir(deck, "new")
     assert difference(logits_of(deck, batch, "new"), logits_of(deck, batch)) > 1e-3
+
+
+@every_case
+def test_the_shapes_told_before_building_are_those_of_what_is_built(
+    model_type: str, form: str, config: MethodConfig
+) -> None:
+    deck = deck_of(model_type, form)
+    deck.add("a", config, labels=other_labels(form))
+    place = method_base(deck.base, tuple(deck.adapter("a").head))
+    built = {name: tuple(tensor.shape) for name, tensor in deck.adapter("a").tensors().items()}
+    assert method_of(config).shapes(place, config) == built
 
 
 @every_case

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from tunedeck.core import storage
 from tunedeck.core.errors import StorageError
 from tunedeck.core.storage import replacing_folder, sweep, write_json, write_text
 
@@ -43,6 +44,7 @@ def test_a_rename_that_fails_keeps_the_old_folder(
             raise OSError(5, "broken")
         return original(self, target)
 
+    monkeypatch.setattr(storage, "_exchange", lambda *_: False)
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(StorageError, match="broken"):
         fill(tmp_path / "x", "two")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,21 @@ def test_the_service_the_budget_and_the_pods_speak_of_one_another() -> None:
         one.get("persistentVolumeClaim") for one in kubernetes("Deployment")["spec"]["template"]["spec"]["volumes"]
     ]
     assert kubernetes("PersistentVolumeClaim")["metadata"]["name"] in [one["claimName"] for one in claims if one]
+
+
+def test_base_and_task_are_said_and_not_left_to_the_adapters() -> None:
+    image = re.search(r"^CMD (\[.*\])$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert image is not None
+    words = json.loads(image[1])
+    given = [dict(zip(words[::2], words[1::2], strict=True))]
+    given += [dict(one.split("=") for one in arguments) for arguments in (compose()["command"], container()["args"])]
+    assert [(one["--model"], one["--task"]) for one in given] == [("bundled:all-minilm-l6-v2", "classify")] * 3
+
+
+def test_pods_have_a_group_and_a_network_policy_of_their_own() -> None:
+    assert kubernetes("Deployment")["spec"]["template"]["spec"]["securityContext"]["runAsGroup"] > 0
+    policy = kubernetes("NetworkPolicy")["spec"]
+    labels = kubernetes("Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert policy["ingress"][0]["ports"] == [{"port": container()["ports"][0]["name"]}]
+    assert all("from" in one for one in policy["ingress"])

@@ -178,7 +178,7 @@ def test_a_folder_that_was_bad_only_while_it_was_read_is_read_again(
 def test_a_damaged_file_or_a_deleted_folder_does_not_end_the_loader(store: AdapterStore, tmp_path: Path) -> None:
     used(store, "a")
     (tmp_path / "b" / "adapter_model.safetensors").write_bytes(b"\xff" * 100)
-    with pytest.raises(AdapterFileError, match="adapter 'b' cannot be read"):
+    with pytest.raises(AdapterFileError, match=r"^b.adapter_model.safetensors is damaged or cut short"):
         store.acquire("b").result(SOON)
     shutil.rmtree(tmp_path / "a")
     shutil.rmtree(tmp_path / "c")

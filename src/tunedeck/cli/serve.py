@@ -65,9 +65,9 @@ def _flag(bound: Field[Any]) -> inspect.Parameter:
 @with_bounds
 def serve(
     adapters: Annotated[Path, typer.Option(help=say("the folder that holds the adapter folders"))],
-    model: Annotated[str | None, typer.Option(help=say("the base; the one the first adapter names by default"))] = None,
+    model: Annotated[str | None, typer.Option(help=say("the base; by default the one that all adapters name"))] = None,
     task: Annotated[
-        str | None, typer.Option(help=say("classify, generate or embed; that of the first adapter by default"))
+        str | None, typer.Option(help=say("classify, generate or embed; by default what all adapters are for"))
     ] = None,
     host: Annotated[str, typer.Option(help=say("address to listen on"))] = "127.0.0.1",
     port: Annotated[int, typer.Option(help=say("port to listen on"), min=1, max=65535)] = 8000,

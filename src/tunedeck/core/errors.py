@@ -15,6 +15,7 @@ TunedeckError
 └── ServingError           a running server cannot take or finish a request now
     ├── OverloadedError    too much is waiting; says when to come back
     ├── DrainingError      the server is shutting down
+    ├── UnavailableError   the disk or the memory failed; the same request may succeed later
     ├── StoppedError       the engine has ended because of a fault; the server must be started again
     └── DeadlineError      the request's time was up before its answer
 """
@@ -84,6 +85,10 @@ class OverloadedError(ServingError):
 
 class DrainingError(ServingError):
     """The server is shutting down and takes no new requests."""
+
+
+class UnavailableError(ServingError):
+    """The disk or the memory failed while an adapter was loaded; the same request may succeed later."""
 
 
 class StoppedError(ServingError):

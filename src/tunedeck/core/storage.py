@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tunedeck.core.errors import StorageError
 from tunedeck.core.messages import say
+
+_HERE, _RENAME_EXCHANGE = -100, 2
+"""AT_FDCWD and the flag of renameat2(2)."""
+_LEFT_S = 24 * 3600
 
 
 @contextmanager
@@ -27,6 +34,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     with _told_as_storage_error(target):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            _sweep_target(target)
             staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
             staging.chmod(0o777 & ~_umask())
             yield staging
@@ -34,6 +42,9 @@ def replacing_folder(target: Path) -> Iterator[Path]:
                 if file.is_file():
                     file.chmod(0o666 & ~_umask())  # safetensors makes its files readable to their owner alone
                     _flush(file)
+                elif file.is_dir():
+                    _flush_folder(file)
+            _flush_folder(staging)
             _swap(staging, target)
         except StorageError as error:
             raise StorageError(str(error).replace(str(staging), str(target))) from error
@@ -51,6 +62,7 @@ def replacing_file(target: Path) -> Iterator[Path]:
     target = Path(target)
     with _told_as_storage_error(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_target(target)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".part", dir=target.parent) as staging:
             file = Path(staging) / target.name
             try:
@@ -60,6 +72,7 @@ def replacing_file(target: Path) -> Iterator[Path]:
             file.chmod(0o666 & ~_umask())
             _flush(file)
             file.replace(target)
+            _flush_folder(target.parent)
 
 
 def sweep(folder: Path) -> None:
@@ -82,6 +95,7 @@ def write_bytes(target: Path, content: bytes) -> None:
     target = Path(target)
     with _told_as_storage_error(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_target(target)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -90,6 +104,7 @@ def write_bytes(target: Path, content: bytes) -> None:
                 os.fsync(file.fileno())
             Path(name).chmod(0o666 & ~_umask())
             Path(name).replace(target)
+            _flush_folder(target.parent)
         finally:
             Path(name).unlink(missing_ok=True)
 
@@ -100,11 +115,34 @@ def write_json(target: Path, value: Any) -> None:
 
 
 def _swap(staging: Path, target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise StorageError(say("{path} exists and is not a folder; choose another place", path=target))
     if not target.exists():
         staging.rename(target)
-        return
-    if not target.is_dir() or target.is_symlink():
-        raise StorageError(say("{path} exists and is not a folder; choose another place", path=target))
+    elif not _exchange(staging, target):
+        _rename_twice(staging, target)
+    _flush_folder(target.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step, so that none of the names is ever without one; False where that is not to be had."""
+    if sys.platform != "linux":
+        return False
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # an old C library
+        return False
+    renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    if renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):  # an old kernel, a file system that cannot
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _rename_twice(staging: Path, target: Path) -> None:
+    """The same in two steps; a process that is killed between them leaves the old folder in a hidden one."""
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
     try:
         target.rename(old / target.name)
@@ -126,7 +164,32 @@ def _flush(file: Path) -> None:
         os.close(descriptor)
 
 
+def _flush_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where the system can say so; by now the write has succeeded."""
+    if sys.platform != "win32":
+        with suppress(OSError):
+            _flush(folder)
+
+
+def _sweep_target(target: Path) -> None:
+    """Remove what writes to the same place that were killed left a day ago or longer; an old folder only where there is a new one."""
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            ours = entry.name.startswith(f".{target.name}.") and entry.name.endswith((".part", ".old"))
+            if not ours or time.time() - entry.stat(follow_symlinks=False).st_mtime < _LEFT_S:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if target.exists() or entry.name.endswith(".part"):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+
+
 def _umask() -> int:
+    """The process's umask. Asking os.umask for it sets it, for a moment and for all threads, so that is the last resort."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
     mask = os.umask(0)
     os.umask(mask)
     return mask

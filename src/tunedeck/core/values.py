@@ -12,6 +12,8 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import listing, nearest, say
 
 T = TypeVar("T")
+_LARGEST = 3.4e38
+"""What float32 holds."""
 
 
 def from_values(cls: type[T], values: Mapping[str, Any], group: str) -> T:
@@ -35,6 +37,15 @@ def from_values(cls: type[T], values: Mapping[str, Any], group: str) -> T:
         raise ConfigError(
             say("{key}: {reason}, got {value!r}", key=key, reason=first["msg"], value=first["input"])
         ) from error
+
+
+def check_finite(settings: Any) -> None:
+    """Raise ConfigError for a number in a settings dataclass that is not finite or too large for float32."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        for number in value.values() if isinstance(value, Mapping) else (value,):
+            if isinstance(number, int | float) and not abs(number) <= _LARGEST:
+                raise ConfigError(say("{name} must be a finite number, got {value}", name=field.name, value=number))
 
 
 def to_values(settings: Any) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from tunedeck.core.errors import AdapterFileError
-from tunedeck.core.messages import listing, say
 from tunedeck.deck.heads import placements_of
 from tunedeck.deck.task import Task
 from tunedeck.formats.manifest import Manifest
@@ -62,30 +60,8 @@ class Adapter(nn.Module):
         }
 
     def fill(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take stored tensors; AdapterFileError when one is missing, left over or of another shape."""
-        own = self.tensors()
-        missing, left_over = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-        if missing or left_over:
-            raise AdapterFileError(
-                say(
-                    "the adapter's tensors do not fit this base: missing {missing}; left over {left_over}",
-                    missing=_some(missing),
-                    left_over=_some(left_over),
-                )
-            )
-        for name, tensor in own.items():
-            if tensor.shape != tensors[name].shape:
-                raise AdapterFileError(
-                    say(
-                        "tensor {name} has the shape {got}, this base needs {expected}",
-                        name=name,
-                        got=tuple(tensors[name].shape),
-                        expected=tuple(tensor.shape),
-                    )
-                )
-            if not torch.isfinite(tensors[name]).all():
-                raise AdapterFileError(say("tensor {name} holds values that are not finite numbers", name=name))
-        for name, tensor in own.items():
+        """Take stored tensors that `check_tensors` has passed."""
+        for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
 
     def slim(self) -> None:
@@ -129,8 +105,3 @@ def _put_together(modules: list[nn.Module]) -> None:
         for (module, name, parameter), piece in zip(alike, pieces, strict=True):
             together = piece[: parameter.numel()].view_as(parameter).copy_(parameter)
             module._parameters[name] = nn.Parameter(together, requires_grad=False)
-
-
-def _some(names: list[str]) -> str:
-    shown = listing(names[:3])
-    return shown if len(names) <= 3 else say("{shown} and {count} more", shown=shown, count=len(names) - 3)

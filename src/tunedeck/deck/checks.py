@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError
@@ -50,6 +52,32 @@ def check_manifest(folder: Path, manifest: Manifest, base: LoadedBase, task: Tas
         )
 
 
+def check_tensors(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise AdapterFileError when a stored tensor is missing, left over, of another shape or not finite."""
+    missing, left_over = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
+    if missing or left_over:
+        raise AdapterFileError(
+            say(
+                "the adapter's tensors do not fit this base: missing {missing}; left over {left_over}",
+                missing=_some(missing),
+                left_over=_some(left_over),
+            )
+        )
+    for name, expected in shapes.items():
+        got = tuple(tensors[name].shape)
+        if got != expected:
+            raise AdapterFileError(
+                say(
+                    "tensor {name} has the shape {got}, this base needs {expected}",
+                    name=name,
+                    got=got,
+                    expected=expected,
+                )
+            )
+        if not torch.isfinite(tensors[name]).all():
+            raise AdapterFileError(say("tensor {name} holds values that are not finite numbers", name=name))
+
+
 def check_head(folder: Path, head: dict[str, nn.Module], base: LoadedBase) -> None:
     """Raise AdapterFileError when neither the adapter nor the base has a trained head."""
     lacking = [name for name in base.untrained if not any(name.startswith(f"{path}.") for path in head)]
@@ -88,3 +116,8 @@ def stored_labels(
     if known is not None and len(known) == count:
         return known
     return tuple(f"LABEL_{index}" for index in range(count))
+
+
+def _some(names: list[str]) -> str:
+    shown = listing(names[:3])
+    return shown if len(names) <= 3 else say("{shown} and {count} more", shown=shown, count=len(names) - 3)

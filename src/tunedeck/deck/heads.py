@@ -80,11 +80,11 @@ def stored_head(base: LoadedBase, tensors: dict[str, torch.Tensor]) -> dict[str,
     """A head from the tensors an adapter brings, `<module path>.<parameter>`; AdapterFileError where they do not fit."""
     order = [path for path, _ in base.model.named_modules()]
     paths = sorted(_owners(base.model, tensors), key=order.index)
-    head = {path: copy_of(base.model.get_submodule(path)) for path in paths}
-    for path, module in head.items():
+    head: dict[str, nn.Module] = {}
+    for path in paths:
+        original = base.model.get_submodule(path)
         own = {name.removeprefix(f"{path}."): value for name, value in tensors.items() if name.startswith(f"{path}.")}
-        _fit_last_linear(module, own)
-        expected = {name: tuple(p.shape) for name, p in module.named_parameters()}
+        expected = _expected_shapes(original, own)
         got = {name: tuple(value.shape) for name, value in own.items()}
         if expected != got:
             raise AdapterFileError(
@@ -99,6 +99,8 @@ def stored_head(base: LoadedBase, tensors: dict[str, torch.Tensor]) -> dict[str,
                 raise AdapterFileError(
                     say("tensor {name} holds values that are not finite numbers", name=f"{path}.{name}")
                 )
+        head[path] = module = copy_of(original)
+        _fit_last_linear(module, own)
         module.load_state_dict({name: value.float() for name, value in own.items()})
     return head
 
@@ -145,17 +147,35 @@ def _owners(model: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
     return paths
 
 
+def _expected_shapes(module: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shapes that a head's tensors must have to take the place of a module; nothing is copied."""
+    expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    for name, linear, outputs in _resized(module, tensors):
+        expected[f"{name}.weight".lstrip(".")] = (outputs, linear.in_features)
+        if linear.bias is not None:
+            expected[f"{name}.bias".lstrip(".")] = (outputs,)
+    return expected
+
+
 def _fit_last_linear(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     """Give every linear of a head copy the number of outputs that its stored weight has."""
+    for _, linear, outputs in _resized(module, tensors):
+        linear.out_features = outputs
+        linear.weight = nn.Parameter(torch.empty(outputs, linear.in_features))
+        if linear.bias is not None:
+            linear.bias = nn.Parameter(torch.empty(outputs))
+
+
+def _resized(module: nn.Module, tensors: dict[str, torch.Tensor]) -> list[tuple[str, nn.Linear, int]]:
+    """The linears whose stored weight has another number of outputs, with that number."""
+    found = []
     for name, linear in module.named_modules():
-        weight = tensors.get(f"{name}.weight" if name else "weight")
+        weight = tensors.get(f"{name}.weight".lstrip("."))
         if isinstance(linear, nn.Linear) and weight is not None and weight.dim() == 2:
             outputs = weight.shape[0]
             if outputs != linear.out_features and weight.shape[1] == linear.in_features:
-                linear.out_features = outputs
-                linear.weight = nn.Parameter(torch.empty(outputs, linear.in_features))
-                if linear.bias is not None:
-                    linear.bias = nn.Parameter(torch.empty(outputs))
+                found.append((name, linear, outputs))
+    return found
 
 
 def _resize(head: dict[str, nn.Module], old: int, new: int, std: float) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunedeck.core.errors import AdapterFileError, TargetError
+from tunedeck.core.errors import AdapterFileError, ConfigError, TargetError
 from tunedeck.core.messages import say
+from tunedeck.core.patterns import time_limit
 from tunedeck.deck.adapter import Adapter
-from tunedeck.deck.checks import check_head, check_manifest, stored_labels
+from tunedeck.deck.checks import check_head, check_manifest, check_tensors, stored_labels
 from tunedeck.deck.heads import stored_head
 from tunedeck.deck.names import bare_labels, method_base, model_names, new_manifest
 from tunedeck.deck.task import Task
@@ -21,16 +22,27 @@ def adapter_from_folder(base: LoadedBase, task: Task, folder: Path, name: str, *
 
     Takes no lock and changes nothing, so that any thread may do it while a batch runs.
     """
+    with time_limit():
+        try:
+            return _adapter(base, task, folder, name, any_base=any_base)
+        except TargetError as error:
+            raise AdapterFileError(say("{path} does not fit this base: {reason}", path=folder, reason=error)) from error
+        except (ConfigError, ArithmeticError) as error:
+            raise AdapterFileError(say("{path} is damaged: {reason}", path=folder, reason=error)) from error
+
+
+def _adapter(base: LoadedBase, task: Task, folder: Path, name: str, *, any_base: bool) -> Adapter:
     stored = read_adapter(folder, model_names(base))
     own = task
     if stored.manifest is not None:
         check_manifest(folder, stored.manifest, base, task, any_base=any_base)
         own = task.as_described(stored.manifest.task)
     head = stored_head(base, stored.head)
-    try:
-        built = method_of(stored.config).build(method_base(base, tuple(head)), stored.config)
-    except TargetError as error:
-        raise AdapterFileError(say("{path} does not fit this base: {reason}", path=folder, reason=error)) from error
+    method, place = method_of(stored.config), method_base(base, tuple(head))
+    check_tensors(
+        stored.tensors, method.shapes(place, stored.config)
+    )  # the config may ask for far more than the file has
+    built = method.build(place, stored.config)
     if task.has_head:
         check_head(folder, head, base)
         own = own.with_labels(stored_labels(folder, stored, head, task.labels, base) or bare_labels(base, task))

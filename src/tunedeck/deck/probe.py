@@ -41,6 +41,17 @@ def check_probe(deck: Deck, name: str) -> bool:
     probe = deck.adapter(name).manifest.probe
     if probe is None:
         return False
+    vocabulary = deck.model.get_input_embeddings().weight.shape[0]
+    strange = [token for token in probe.input_ids if not 0 <= token < vocabulary]
+    if strange:
+        raise AdapterFileError(
+            say(
+                "the stored probe of adapter {name!r} has the token id {token}, this base has 0 to {last}; save it again",
+                name=name,
+                token=strange[0],
+                last=vocabulary - 1,
+            )
+        )
     got, stored = torch.tensor(_answer(deck, name, probe.input_ids)), torch.tensor(probe.output)
     allowed = max(_TOLERANCE.get(precision, 0.1) for precision in (probe.precision, _precision(deck)))
     if got.shape != stored.shape or not (got - stored).abs().max() <= allowed * stored.abs().max():

@@ -9,7 +9,7 @@ from typing import Any
 from tunedeck.core.errors import AdapterFileError, ConfigError, TargetError
 from tunedeck.core.messages import say
 from tunedeck.core.values import to_values
-from tunedeck.deck.adapter import Adapter
+from tunedeck.deck.checks import check_tensors
 from tunedeck.deck.names import method_base, model_names
 from tunedeck.deck.task import Task
 from tunedeck.formats.adapterhub import HEAD_CONFIG
@@ -17,9 +17,6 @@ from tunedeck.formats.folder import base_of, detect_format, read_adapter
 from tunedeck.formats.manifest import BaseRecord, Manifest, read_manifest, versions
 from tunedeck.formats.peft import CONFIG
 from tunedeck.formats.stored import StoredAdapter, read_json
-from tunedeck.methods.bottleneck.config import BottleneckConfig
-from tunedeck.methods.lora.config import LoraConfig
-from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 from tunedeck.methods.registry import method_of
 from tunedeck.models.load import LoadedBase, load_skeleton
 from tunedeck.tasks.registry import task_of
@@ -61,7 +58,7 @@ def open_adapter(folder: Path, model: str | None = None, *, trust_remote_code: b
         versions=versions(),
     )
     opened = OpenedAdapter(folder, replace(stored, manifest=manifest), base, task)
-    _check_fit(opened, manifest)
+    _check_fit(opened)
     return opened
 
 
@@ -94,27 +91,13 @@ def _last_weight(stored: StoredAdapter, base: LoadedBase) -> Any:
     return matrices[-1]
 
 
-def _check_fit(opened: OpenedAdapter, manifest: Manifest) -> None:
+def _check_fit(opened: OpenedAdapter) -> None:
     """Raise AdapterFileError where a tensor has no place or another shape in the base."""
     stored, base = opened.stored, opened.base
-    if isinstance(stored.config, LoraConfig | BottleneckConfig):
-        head = tuple({name.rpartition(".")[0] for name in stored.head})
-        try:
-            built = method_of(stored.config).build(method_base(base, head), stored.config)
-        except TargetError as error:
-            raise AdapterFileError(
-                say("{path} does not fit this base: {reason}", path=opened.folder, reason=error)
-            ) from error
-        Adapter("fit", stored.config, opened.task, built, {}, manifest).fill(stored.tensors)
-    elif isinstance(stored.config, PromptTuningConfig):
-        embedding: Any = base.model.get_input_embeddings()  # type: ignore[operator]
-        expected = (stored.config.num_virtual_tokens, embedding.weight.shape[1])
-        found = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
-        if found != {"prompt.prompt_embeddings": expected}:
-            raise AdapterFileError(
-                say(
-                    "{path} does not fit this base: {reason}",
-                    path=opened.folder,
-                    reason=say("it holds {found}, the base takes {expected}", found=found, expected=expected),
-                )
-            )
+    head = tuple({name.rpartition(".")[0] for name in stored.head})
+    try:
+        check_tensors(stored.tensors, method_of(stored.config).shapes(method_base(base, head), stored.config))
+    except TargetError as error:
+        raise AdapterFileError(
+            say("{path} does not fit this base: {reason}", path=opened.folder, reason=error)
+        ) from error

@@ -16,8 +16,9 @@ from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
 from tunedeck.core.messages import listing, say
 from tunedeck.core.storage import write_json
 from tunedeck.formats import adapterhub_bottleneck, adapterhub_lora
+from tunedeck.formats.files import open_regular
 from tunedeck.formats.manifest import FILE
-from tunedeck.formats.stored import ModelNames, StoredAdapter, read_json, read_safetensors, write_bin
+from tunedeck.formats.stored import ModelNames, StoredAdapter, read_json, read_safetensors, torch_bytes, write_bin
 from tunedeck.methods.bottleneck.config import KINDS, BottleneckConfig
 from tunedeck.methods.lora.config import LoraConfig
 
@@ -115,16 +116,25 @@ def _load(file: Path) -> dict[str, torch.Tensor]:
         )
     if file.suffix == ".safetensors":
         return read_safetensors(file)
+    torch_bytes(file)
     try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
+        with open_regular(file) as opened:
+            tensors = torch.load(opened, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).strip().split("\n")[0]
         raise AdapterFileError(
             say("{path} is damaged, cut short or holds more than tensors: {reason}", path=file, reason=reason)
         ) from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+    if not isinstance(tensors, dict) or not all(_is_plain(value) for value in tensors.values()):
         raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason="not a table of tensors"))
     return cast(dict[str, torch.Tensor], tensors)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor with all its values in memory: a pickle may say that one value is a million."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return value.nbytes <= value.untyped_storage().nbytes()
 
 
 def _read_head(folder: Path, names: ModelNames) -> tuple[dict[str, torch.Tensor], tuple[str, ...] | None]:

@@ -58,7 +58,7 @@ def read_adapter(folder: Path, names: ModelNames) -> StoredAdapter:
     reader = peft.read if found == "peft" else adapterhub.read
     try:
         stored = reader(folder, config, names)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise AdapterFileError(
             say("{path} is damaged: {reason}", path=folder / peft.CONFIG, reason=repr(error))
         ) from error

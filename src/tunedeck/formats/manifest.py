@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.messages import say
+from tunedeck.formats.files import read_text
 
 FILE = "tunedeck.json"
 _RECORDED = ("tunedeck", "torch", "transformers")
@@ -69,9 +70,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     file = folder / FILE
     if not file.exists():
         return None
+    text = read_text(file)
     try:
-        manifest = Manifest.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, ValidationError, UnicodeDecodeError) as error:
+        manifest = Manifest.model_validate(json.loads(text))
+    except (ValueError, ValidationError, RecursionError) as error:
         reason = str(error).replace("\n", " ")
         raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason=reason)) from error
     if manifest.format != 1:

@@ -15,6 +15,7 @@ import torch
 
 from tunedeck.core.errors import AdapterFileError, TargetError, UnsupportedKindError
 from tunedeck.core.messages import listing, say
+from tunedeck.core.patterns import fullmatch
 from tunedeck.core.storage import write_json
 from tunedeck.formats.stored import ModelNames, StoredAdapter, read_safetensors, write_safetensors
 from tunedeck.methods.base import MethodConfig
@@ -147,6 +148,8 @@ def _split_prompt(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.
 def _lora_config(config: Mapping[str, Any], body: Mapping[str, torch.Tensor]) -> LoraConfig:
     paths = {name.rpartition(".")[0] for name in body}
     targets, layers = config.get("target_modules"), config.get("layers_to_transform")
+    if isinstance(targets, list):
+        targets = list(dict.fromkeys(targets))
     strays = sorted(path for path in paths if targets and not _may_mean(targets, path))
     if strays:
         raise AdapterFileError(
@@ -183,7 +186,7 @@ def _may_mean(targets: str | list[str], path: str) -> bool:
     parts = path.split(".")
     shorter = [".".join(parts[start:]) for start in range(len(parts))]
     if isinstance(targets, str):
-        return targets == "all-linear" or any(re.fullmatch(targets, name) for name in shorter)
+        return targets == "all-linear" or any(fullmatch(targets, name) for name in shorter)
     return any(name in targets for name in shorter)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,11 @@ from safetensors.torch import load, save_file
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.messages import say
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.formats.files import open_regular, read_bytes, read_text
 from tunedeck.formats.manifest import Manifest
 from tunedeck.methods.base import MethodConfig
+
+_LONGEST_HEADER = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,8 @@ class StoredAdapter:
 
 def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
     """Tensors of a safetensors file; AdapterFileError when it is damaged or is something else."""
-    start = _first_bytes(file)
-    if start[8:] != b"{" and start.startswith((b"PK", b"\x80")):
+    content = read_bytes(file)
+    if content[8:9] != b"{" and content.startswith((b"PK", b"\x80")):
         raise AdapterFileError(
             say(
                 "{path} is a pickle, not safetensors, and is not opened: it could run code; save it as safetensors",
@@ -71,11 +76,47 @@ def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
             )
         )
     try:
-        return load(file.read_bytes())  # safetensors 0.8 leaks two objects a tensor where it opens the file itself
-    except (SafetensorError, OSError) as error:
-        raise AdapterFileError(
-            say("{path} is damaged or cut short: {reason}; copy or train it again", path=file, reason=error)
-        ) from error
+        return load(content)  # safetensors 0.8 leaks two objects a tensor where it opens the file itself
+    except SafetensorError as error:
+        raise _damaged(file, error) from error
+
+
+def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a safetensors file's tensors, from its header; AdapterFileError when it is damaged.
+
+    The header is 8 bytes of length, then JSON (huggingface.co/docs/safetensors); 16 MiB of it are read at most. Read here and not by `safe_open`,
+    which lets no other thread run while it waits for the file.
+    """
+    with open_regular(file) as opened:
+        try:
+            length = int.from_bytes(opened.read(8), "little")
+            if length > _LONGEST_HEADER:
+                raise ValueError(say("its header is said to have {length} bytes", length=length))
+            header = json.loads(opened.read(length))
+            header.pop("__metadata__", None)
+            return {name: _shape(told["shape"]) for name, told in header.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
+            raise _damaged(file, error) from error
+
+
+def torch_bytes(file: Path) -> int:
+    """Bytes that a file of `torch.save` takes once read, from its zip directory; AdapterFileError where they are more than the file's.
+
+    torch compresses nothing, so that such a file was made to fill the memory. An older file, which is no zip, counts by its size.
+    """
+    with open_regular(file) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        try:
+            if not zipfile.is_zipfile(opened):
+                return size
+            inside = sum(part.file_size for part in zipfile.ZipFile(opened).infolist())
+        except (zipfile.BadZipFile, ValueError, OSError) as error:
+            raise _damaged(file, error) from error
+    if inside > size:
+        raise _damaged(
+            file, ValueError(say("it has {size} bytes and says it holds {inside}", size=size, inside=inside))
+        )
+    return inside
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -96,20 +137,23 @@ def write_bin(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object; AdapterFileError when the file holds anything else."""
+    text = read_text(file)
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason=error)) from error
     if not isinstance(value, dict):
         raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason="not a JSON object"))
     return value
 
 
-def _first_bytes(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(9)
-    except OSError as error:
-        raise AdapterFileError(
-            say("cannot read {path}: {reason}", path=file, reason=error.strerror or error)
-        ) from error
+def _shape(told: list[int]) -> tuple[int, ...]:
+    if not all(isinstance(length, int) and length >= 0 for length in told):
+        raise ValueError(say("{shape} is not a shape", shape=told))
+    return tuple(told)
+
+
+def _damaged(file: Path, reason: Exception) -> AdapterFileError:
+    return AdapterFileError(
+        say("{path} is damaged or cut short: {reason}; copy or train it again", path=file, reason=reason)
+    )

@@ -55,7 +55,11 @@ class Built:
 
 
 class Method(Protocol):
-    """The torch side of a method: `tunedeck.methods.<kind>.layer` has these two functions."""
+    """The torch side of a method: `tunedeck.methods.<kind>.layer` has these three functions."""
+
+    def shapes(self, base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
+        """The shapes of the tensors that `build` would make, by their names on disk; nothing is made. TargetError as there."""
+        ...
 
     def build(self, base: Base, config: MethodConfig) -> Built:
         """New layers for one adapter; TargetError where the config does not fit the model."""

@@ -75,7 +75,9 @@ def adapters(http: Request) -> AdapterList:
     store = service_of(http).engine.store
     resident = {one.name: one for one in store.residents()}
     data: list[InMemory | OnDisk] = [
-        {"name": name, "resident": False} if name not in resident else _resident(resident[name])
+        {"name": name, "resident": False}
+        if name not in resident
+        else _resident(resident[name], store.note(resident[name]))
         for name in store.names()
     ]
     return {"object": "list", "data": data, "bytes": store.bytes, "max_bytes": store.max_bytes}
@@ -119,10 +121,10 @@ async def _load(http: Request, name: str, pin: bool | None) -> Loaded:
         raise ConfigError(say("{name!r} is the base's own name; rename the adapter's folder", name=name))
     lease = await asyncio.wrap_future(await asyncio.to_thread(service.engine.store.load, name, pin=pin))
     lease.close()
-    return {**_resident(lease.resident), "load_ms": round(1000 * (time.monotonic() - began), 1)}
+    return {**_resident(lease.resident, lease.resident.note), "load_ms": round(1000 * (time.monotonic() - began), 1)}
 
 
-def _resident(one: Resident) -> InMemory:
+def _resident(one: Resident, note: str | None) -> InMemory:
     return {
         "name": one.name,
         "resident": True,
@@ -130,5 +132,5 @@ def _resident(one: Resident) -> InMemory:
         "bytes": one.bytes,
         "users": one.users,
         "pinned": one.pinned,
-        "note": one.note,
+        "note": note,
     }

@@ -144,8 +144,9 @@ async def _refused(http: Request, error: Exception) -> Response:
 async def _invalid(http: Request, error: Exception) -> Response:
     """What does not fit and where, without the values: they may be texts."""
     assert isinstance(error, RequestValidationError)
-    found: list[Any] = list(error.errors())
-    told = dict.fromkeys(f"{_place(one) or 'body'}: {one['msg']}" for one in found)
+    everything: list[Any] = list(error.errors())
+    found = [one for one in everything if one["type"] == "value_error"] or everything  # ours say most
+    told = dict.fromkeys(f"{_place(one) or 'body'}: {one['msg'].removeprefix('Value error, ')}" for one in found)
     param = _place(found[0]).partition(".")[0] or None
     return response_of(Failure(400, "BadRequestError", "Validation", "; ".join(list(told)[:3]), param), http.url.path)
 

@@ -16,6 +16,7 @@ from tunedeck.core.errors import (
     OverloadedError,
     StoppedError,
     TunedeckError,
+    UnavailableError,
     UnknownAdapterError,
 )
 from tunedeck.core.messages import say
@@ -31,7 +32,7 @@ _MEANINGS = {
     415: "the body is not declared as application/json",
     422: "the adapter cannot be loaded or used, and why",
     429: "too much is waiting or in memory, the key's rate is used up, or too many wrong keys came from this address",
-    503: "the server is shutting down, its engine has stopped, or it has no file descriptors left for now",
+    503: "the server is shutting down, its engine has stopped, or its disk, memory or file descriptors failed it for now",
 }
 _HEADERS = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
@@ -63,7 +64,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(404, "NotFoundError", "Validation", text, "model")
     if isinstance(error, OverloadedError):
         return Failure(429, "RateLimitError", "Overloaded", text, None, error.retry_after_s)
-    if isinstance(error, DrainingError | StoppedError):
+    if isinstance(error, DrainingError | StoppedError | UnavailableError):
         return Failure(503, "ServiceUnavailableError", "Unhealthy", text, None, 5.0)
     if isinstance(error, DeadlineError):
         return Failure(408, "TimeoutError", "Backend", text)

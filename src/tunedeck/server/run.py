@@ -64,12 +64,12 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
     metrics, queue, limits = Metrics(base), FairQueue(), Limits()
     if deck.task.kind == "generate":
         generating = GenerateBackend(deck)
-        store = AdapterStore(adapters, generating, settings.adapter_bytes, metrics.heard)
+        store = AdapterStore(adapters, generating, settings.adapter_bytes, metrics.heard, bounds=settings.bounds)
         worker = GenerateWorker(generating, queue, GenerationLimits(kv_bytes=settings.kv_bytes), metrics.stepped)
         engine = Engine(store, generating, queue, worker, limits, metrics.finished, settings.bounds)
     else:
         backend = batch_backend(deck)
-        store = AdapterStore(adapters, backend, settings.adapter_bytes, metrics.heard)
+        store = AdapterStore(adapters, backend, settings.adapter_bytes, metrics.heard, bounds=settings.bounds)
         engine = Engine(
             store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished, settings.bounds
         )
@@ -80,14 +80,16 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
 def open_onnx_service(
     exports: Path, precision: str, settings: ServerSettings, name: str | None = None, task: str | None = None
 ) -> Service:
-    """An engine over the ONNX exports in a folder, of the task and the base of the first; ConfigError when there is none."""
+    """An engine over the ONNX exports in a folder, of the task and the base that they agree on; ConfigError when there is none."""
     first = first_settings(exports, precision, task)
     base = name or public_name(first["base"])
     threads = torch.get_num_threads()
     limits = Limits(batch_rows=4 * threads, wait_s=0)  # rows do not run together
     metrics, queue = Metrics(base), FairQueue()
     backend = OnnxBackend(first["task"], first["base"], precision, threads)
-    store = AdapterStore(exports, backend, settings.adapter_bytes, metrics.heard, OnnxFolders(precision))
+    store = AdapterStore(
+        exports, backend, settings.adapter_bytes, metrics.heard, OnnxFolders(precision), settings.bounds
+    )
     engine = Engine(
         store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished, settings.bounds
     )

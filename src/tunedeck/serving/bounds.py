@@ -28,31 +28,33 @@ class Bounds:
     The flag of a field is its name with dashes: `max_inputs` is `--max-inputs`.
     """
 
-    max_inputs: int = _bound(256, COUNT, lambda: say("inputs a request"))
-    max_input_chars: int = _bound(200_000, COUNT, lambda: say("characters an input"))
-    max_input_tokens: int = _bound(32_768, COUNT, lambda: say("tokens a prompt"))
-    max_stops: int = _bound(16, COUNT, lambda: say("stop strings a request"))
-    max_stop_chars: int = _bound(256, COUNT, lambda: say("characters a stop string"))
-    max_tokens: int = _bound(4096, COUNT, lambda: say("tokens an answer"))
-    max_body: int = _bound(2_000_000, BYTES, lambda: say("body of a request with inputs"))
-    max_admin_body: int = _bound(16_384, BYTES, lambda: say("body of a request to load or unload"))
-    body_memory: int = _bound(64_000_000, BYTES, lambda: say("bodies in memory together"))
-    body_time: float = _bound(30.0, SECONDS, lambda: say("for a body to arrive"))
-    header_time: float = _bound(10.0, SECONDS, lambda: say("for the head of a request to arrive"))
-    max_connections: int = _bound(1024, COUNT, lambda: say("connections at once"))
-    max_requests: int = _bound(512, COUNT, lambda: say("inputs that wait or run"))
+    max_inputs: int = _bound(256, COUNT, lambda: say("inputs per request"))
+    max_input_chars: int = _bound(200_000, COUNT, lambda: say("characters per input"))
+    max_input_tokens: int = _bound(32_768, COUNT, lambda: say("tokens per prompt"))
+    max_stops: int = _bound(16, COUNT, lambda: say("stop strings per request"))
+    max_stop_chars: int = _bound(256, COUNT, lambda: say("characters per stop string"))
+    max_tokens: int = _bound(4096, COUNT, lambda: say("tokens per answer"))
+    max_body: int = _bound(2_000_000, BYTES, lambda: say("size of a request body with inputs"))
+    max_admin_body: int = _bound(16_384, BYTES, lambda: say("size of a request body to load or unload"))
+    body_memory: int = _bound(64_000_000, BYTES, lambda: say("size of all request bodies held in memory together"))
+    body_time: float = _bound(30.0, SECONDS, lambda: say("time for a request body to arrive"))
+    header_time: float = _bound(10.0, SECONDS, lambda: say("time for the head of a request to arrive"))
+    max_connections: int = _bound(1024, COUNT, lambda: say("open connections"))
+    max_requests: int = _bound(512, COUNT, lambda: say("inputs waiting or running"))
     key_share: float = _bound(
-        0.5, "share", lambda: say("of what waits and runs that one key may take, where there are several")
+        0.5,
+        "share",
+        lambda: say(
+            "share of the inputs in flight and of the body memory that one key may take when there are several keys"
+        ),
     )
     tokenizers: int = _bound(1, COUNT, lambda: say("threads that tokenize"))
-    max_loading: int = _bound(64, COUNT, lambda: say("adapters that wait to be loaded or are being loaded"))
-    max_folder_memory: int = _bound(
-        512 << 20, BYTES, lambda: say("what one adapter folder may take once loaded, by its headers")
-    )
-    pattern_time: float = _bound(0.5, SECONDS, lambda: say("for the patterns of an adapter folder to be matched"))
-    timeout: float = _bound(60.0, SECONDS, lambda: say("for one answer, from its arrival"))
+    max_loading: int = _bound(64, COUNT, lambda: say("adapters being loaded or waiting to be loaded"))
+    max_folder_memory: int = _bound(512 << 20, BYTES, lambda: say("memory of one adapter, by the headers of its files"))
+    pattern_time: float = _bound(0.5, SECONDS, lambda: say("time for matching the patterns of an adapter folder"))
+    timeout: float = _bound(60.0, SECONDS, lambda: say("time for one answer, from the arrival of its request"))
     stall_time: float = _bound(
-        120.0, SECONDS, lambda: say("for one step of the engine or the loader, before /health says 503")
+        120.0, SECONDS, lambda: say("time for one step of the engine or the loader before /health answers 503")
     )
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast, final
 
 import torch
 
-from tunedeck.core.errors import ConfigError, TunedeckError
+from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.core.native import end_helper_threads
 from tunedeck.deck.deck import Deck
@@ -31,7 +31,7 @@ class Adapters:
         self._deck.load_adapter(folder, key)
         try:
             probed = check_probe(self._deck, key)
-        except TunedeckError:
+        except BaseException:  # whatever a stored probe may raise
             self._deck.remove(key)
             raise
         finally:

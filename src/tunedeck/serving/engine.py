@@ -96,8 +96,10 @@ class Engine:
 
     def alarm(self) -> str | None:
         """Why nothing is answered any more, because a thread is stuck or has died; None when all is well."""
-        found = (thread.alarm(self.bounds.stall_time) for thread in self._threads)
-        return next((reason for reason in found if reason is not None), None)
+        found = [thread.alarm(self.bounds.stall_time) for thread in self._threads]
+        return next(
+            (reason for reason in (*found, self.store.alarm(self.bounds.stall_time)) if reason is not None), None
+        )
 
     def inside(self) -> list[Request]:
         """The requests that wait or run now."""

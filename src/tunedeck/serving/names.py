@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import math
 import os
 import re
+import stat
 import time
 import unicodedata
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, final
 
-from safetensors import safe_open
-
-from tunedeck.core.errors import UnknownAdapterError
+from tunedeck.core.errors import AdapterFileError, UnavailableError, UnknownAdapterError
 from tunedeck.core.messages import say
 from tunedeck.formats import peft
+from tunedeck.formats.files import not_regular
 from tunedeck.formats.manifest import FILE
+from tunedeck.formats.stored import safetensors_shapes, torch_bytes
 
 _NAME = re.compile(r"[^\W_][\w.\-]*(/[^\W_][\w.\-]*){0,2}")
 _LONGEST = 200
 _DEPTH = 3
 _FRESH_S = 2.0
 _FLOAT_BYTES = 4
+_NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EINVAL}
+"""What the system says where there is no folder to be seen; anything else is its own failure."""
 _NOTHING: Mapping[Hashable, int] = {}
 
 
@@ -77,6 +83,7 @@ class Root:
         self.form: Form = form or DeckFolders()
         self._names: list[str] = []
         self._listed = float("-inf")
+        self._skipped: set[Path] = set()
 
     def names(self) -> list[str]:
         """Every adapter, sorted; the disk is read again when the list is older than two seconds."""
@@ -90,15 +97,36 @@ class Root:
     def find(self, name: str) -> Path:
         """The place of that name, or UnknownAdapterError, which does not say whether something else is there."""
         place = self.folder / name
-        files = self.form.files(place) if self._is_plain(name) else []
-        if not files or not all(file.resolve().is_relative_to(self.folder) for file in files):  # links that lead out
+        try:
+            files = self.form.files(place) if self._is_plain(name) else []
+        except OSError as error:
+            if error.errno in _NO_FOLDER:
+                raise unknown(name) from None
+            raise UnavailableError(
+                say("adapter {name!r} cannot be read: {reason}", name=name, reason=error.strerror or error)
+            ) from error
+        if not files or not _within(files):
             raise unknown(name)
+        for file in files:
+            self._check_kind(file)
         return place
 
-    def signature(self, place: Path) -> tuple[tuple[str, int, int], ...]:
-        """Name, time and size of every file and folder of an adapter: changes when the adapter does, even where a file came and went."""
+    def signature(self, place: Path) -> tuple[tuple[str | int, ...], ...]:
+        """Name, times, size and inode of every file and folder of an adapter: changes when the adapter does, even where a file came and went."""
         found = [(file.name, file.stat()) for file in self.form.files(place)]
-        return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in found))
+        return tuple(sorted((name, s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino) for name, s in found))
+
+    def _check_kind(self, file: Path) -> None:
+        """Raise AdapterFileError for what is neither a file nor a folder, and for a link that leads nowhere."""
+        shown = file.relative_to(self.folder)
+        try:
+            mode = file.stat().st_mode
+        except OSError as error:
+            raise AdapterFileError(
+                say("cannot read {path}: {reason}", path=shown, reason=error.strerror or error)
+            ) from error
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise AdapterFileError(not_regular(shown))
 
     def _is_plain(self, name: str) -> bool:
         composed = unicodedata.normalize("NFC", name)
@@ -106,16 +134,40 @@ class Root:
 
     def _walk(self, folder: Path, depth: int) -> list[Path]:
         found: list[Path] = []
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or not entry.is_dir():
-                    continue
-                inner = Path(entry.path)
-                if own := self.form.adapters_in(inner):
-                    found += own
-                elif depth < _DEPTH and not entry.is_symlink():
-                    found += self._walk(inner, depth + 1)
+        try:
+            with os.scandir(folder) as entries:
+                inside = sorted(entry.path for entry in entries if _is_plain_folder(entry))
+        except OSError as error:
+            self._skip(folder, error)
+            return found
+        for inner in map(Path, inside):
+            try:
+                own = self.form.adapters_in(inner)
+            except OSError as error:
+                self._skip(inner, error)
+                continue
+            found += own or (self._walk(inner, depth + 1) if depth < _DEPTH else [])
         return found
+
+    def _skip(self, folder: Path, error: OSError) -> None:
+        """Log once that a folder cannot be read: `lost+found` on a volume, for example."""
+        if folder not in self._skipped:
+            self._skipped.add(folder)
+            logging.getLogger("tunedeck.server").warning(
+                say("{path} is left out: {reason}", path=folder, reason=error.strerror or error)
+            )
+
+
+def _is_plain_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder may be or hold adapters: hidden ones may not, nor links, under which an adapter would have a second name."""
+    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+
+
+def _within(files: Sequence[Path]) -> bool:
+    """Whether an adapter's folder, which comes first, is no link, and none of its files leads out of it."""
+    home = str(files[0])
+    real = [os.path.realpath(file) for file in files]
+    return real[0] == home and all(path == home or path.startswith(home + os.sep) for path in real)
 
 
 def unknown(name: str) -> UnknownAdapterError:
@@ -124,20 +176,11 @@ def unknown(name: str) -> UnknownAdapterError:
 
 
 def bytes_in_memory(folder: Path) -> int:
-    """Bytes of an adapter's tensors once loaded, float32, from the headers alone; a pickle's from its size."""
+    """Bytes of an adapter's tensors once loaded, float32, from the headers alone."""
     total = 0
     for file in folder.iterdir():
         if file.suffix == ".safetensors":
-            with safe_open(file, "pt") as tensors:
-                shapes = [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118 - no mapping
-            total += sum(_FLOAT_BYTES * _product(shape) for shape in shapes)
+            total += sum(_FLOAT_BYTES * math.prod(shape) for shape in safetensors_shapes(file).values())
         elif file.suffix == ".bin":
-            total += 2 * file.stat().st_size
+            total += 2 * torch_bytes(file)  # it may hold 16-bit numbers
     return total
-
-
-def _product(shape: list[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

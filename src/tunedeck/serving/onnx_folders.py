@@ -8,6 +8,7 @@ from typing import Any, final
 from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError, UnsupportedKindError
 from tunedeck.core.messages import listing, say
 from tunedeck.formats.stored import read_json
+from tunedeck.serving.first import counted
 from tunedeck.serving.names import Memory, Root
 
 SETTINGS, TOKENIZER = "settings.json", "tokenizer.json"
@@ -108,12 +109,16 @@ def check_servable(settings: dict[str, Any], folder: Path, precision: str, task:
 
 
 def first_settings(exports: Path, precision: str, task: str | None) -> dict[str, Any]:
-    """The settings of the first export that can be served; ConfigError, which says why, when there is none."""
+    """The settings of the first export that can be served, of whose task and base all are that can.
+
+    Raises ConfigError when there is none, which says why, and when they are of several tasks or bases.
+    """
     root = Root(exports, OnnxFolders(precision))
     if not root.folder.is_dir():
         raise ConfigError(say("there is no folder {path}; name the one that holds the adapter folders", path=exports))
     if _is_export(root.folder) and not _takes_several(root.folder):
         raise ConfigError(say("{path} is one export; name the folder that holds it, and others", path=exports))
+    found: dict[str, dict[str, Any]] = {}
     reason: Exception | None = None
     for name in root.names():
         folder, _ = split(root.folder / name)
@@ -123,12 +128,37 @@ def first_settings(exports: Path, precision: str, task: str | None) -> dict[str,
         except AdapterError as error:
             reason = reason or error
         else:
-            return settings
+            found[name] = settings
+    _check_agree(exports, found)
+    if found:
+        return next(iter(found.values()))
     if reason is not None:
         raise ConfigError(str(reason)) from reason
     raise ConfigError(
         say("{path} holds no ONNX export; write one with: tunedeck export onnx --out {path}/NAME", path=exports)
     )
+
+
+def _check_agree(exports: Path, found: dict[str, dict[str, Any]]) -> None:
+    """Raise ConfigError where exports of several tasks or bases could be served: none of them is to choose for the others."""
+    tasks = {name: str(settings["task"]) for name, settings in found.items()}
+    if len(set(tasks.values())) > 1:
+        raise ConfigError(
+            say(
+                "the adapters in {path} are for different tasks: {tasks}; say which one to serve with --task",
+                path=exports,
+                tasks=counted(tasks),
+            )
+        )
+    bases = {name: str(settings["base"]) for name, settings in found.items()}
+    if len(set(bases.values())) > 1:
+        raise ConfigError(
+            say(
+                "the exports in {path} belong to different bases: {bases}; give each base a folder of its own",
+                path=exports,
+                bases=counted(bases),
+            )
+        )
 
 
 def _is_export(folder: Path) -> bool:

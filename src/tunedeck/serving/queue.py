@@ -11,7 +11,7 @@ from typing import TypeAlias, final
 from tunedeck.serving.request import Request
 
 Lanes: TypeAlias = OrderedDict[str | None, deque[Request]]
-_RECENT_S = 2.0
+_RECENT_S = 60.0
 
 
 @final
@@ -37,7 +37,7 @@ class FairQueue:
         return self._positions
 
     def several_callers(self) -> bool:
-        """Whether more than one caller has put something within the last two seconds."""
+        """Whether more than one caller has put something within the last minute."""
         since = time.monotonic() - _RECENT_S
         with self._changed:
             return sum(last > since for last in self._last_put.values()) > 1

@@ -21,6 +21,8 @@ class Resident:
     key: str
     memory: Memory
     note: str | None = None
+    signature: object = None
+    """Of the files it was loaded from."""
     users: int = 0
     pinned: bool = False
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextvars import copy_context
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import final
@@ -16,40 +16,24 @@ from typing import final
 from tunedeck.core.errors import (
     AdapterError,
     AdapterFileError,
-    BaseMismatchError,
     DrainingError,
+    OverloadedError,
     TunedeckError,
-    UnsupportedKindError,
 )
 from tunedeck.core.messages import say
+from tunedeck.core.patterns import time_limit
 from tunedeck.serving.backend import Backend
+from tunedeck.serving.bounds import Bounds, exceeded
+from tunedeck.serving.failures import Failures
+from tunedeck.serving.jobs import Job
 from tunedeck.serving.names import Form, Memory, Root, unknown
 from tunedeck.serving.residents import Lease, Resident, Residents
 
 Listener = Callable[[str, str], None]
 """Told of (event, adapter): hit, miss, load, fail, evict, unload."""
 
-_LASTING = (AdapterFileError, BaseMismatchError, UnsupportedKindError)
-"""What trying again cannot mend until the files change."""
-
-
-@final
-@dataclass(eq=False)
-class _Job:
-    """One load under way; everybody who asks for the name meanwhile waits for the same."""
-
-    name: str
-    version: int
-    pin: bool | None
-    """None: as it was before."""
-    explicit: bool
-    """Asked for by an operator: goes on even when nobody waits for its answer any more."""
-    waiting: list[Future[Lease]] = field(default_factory=list)
-    withdrawn: bool = False
-
-    @property
-    def wanted(self) -> bool:
-        return not self.withdrawn and (self.explicit or any(not one.cancelled() for one in self.waiting))
+_LEAVING_S = 10.0
+"""For the load under way when the store is closed; a stuck one is left behind."""
 
 
 @final
@@ -67,17 +51,20 @@ class AdapterStore:
         max_bytes: int,
         listener: Listener = lambda *_: None,
         form: Form | None = None,
+        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     ) -> None:
         self.root = Root(root, form)
         self.max_bytes = max_bytes
         self._backend = backend
         self._tell = listener
+        self._bounds = bounds
         self._residents = Residents()
-        self._jobs: dict[str, _Job] = {}
-        self._failed: dict[str, tuple[object, TunedeckError]] = {}
+        self._jobs: dict[str, Job] = {}
+        self._failures = Failures(self.root)
         self._withdrawn: set[str] = set()
         self._versions = 0
         self._closing = False
+        self._busy_since: float | None = None
         self._changed = threading.Condition()
         work = partial(copy_context().run, self._work)  # speaks the language of whoever opened it
         self._loader = threading.Thread(target=work, name="adapter-loader", daemon=True)
@@ -97,6 +84,22 @@ class AdapterStore:
         """Of all adapters in memory, unloaded ones that are still in use included."""
         with self._changed:
             return self._residents.bytes()
+
+    def note(self, resident: Resident) -> str | None:
+        """What there is to know of an adapter in memory: what its load could not check, and whether its files are others by now."""
+        changed = resident.signature != self._signature(resident.name)
+        notes = [resident.note, say("its files have changed since it was loaded; load it again") if changed else None]
+        return "; ".join(note for note in notes if note) or None
+
+    def alarm(self, stall_s: float) -> str | None:
+        """Why nothing more can be loaded: the loader has ended, or is busy with one adapter for longer than `stall_s`; None when it is well."""
+        if not self._loader.is_alive() and not self._closing:
+            return say("the thread that loads adapters has ended")
+        since = self._busy_since
+        busy_s = 0.0 if since is None else time.monotonic() - since
+        if busy_s > stall_s:
+            return say("the thread that loads adapters has been busy with one for {seconds:.0f} s", seconds=busy_s)
+        return None
 
     def acquire(self, name: str) -> Future[Lease]:
         """A lease on the current version: at once when it is in memory, else when it has been loaded.
@@ -125,7 +128,7 @@ class AdapterStore:
         self.root.find(name)
         with self._changed:
             self._withdrawn.discard(name)
-            self._failed.pop(name, None)
+            self._failures.forget(name)
         return self._queue(name, pin=pin, explicit=True)
 
     def unload(self, name: str) -> None:
@@ -149,16 +152,13 @@ class AdapterStore:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._loader.join()
+        self._loader.join(_LEAVING_S)
 
     def _check_servable(self, name: str) -> None:
-        place = self.root.find(name)
+        self.root.find(name)
         if name in self._withdrawn:
             raise unknown(name)
-        seen, error = self._failed.get(name, (None, None))
-        if error is not None and seen == self.root.signature(place):
-            raise type(error)(str(error))  # a new one: raised again and again, one error would collect every traceback
-        self._failed.pop(name, None)
+        self._failures.check(name, self._signature(name))
 
     def _queue(self, name: str, *, pin: bool | None, explicit: bool) -> Future[Lease]:
         future: Future[Lease] = Future()
@@ -166,8 +166,11 @@ class AdapterStore:
             if self._closing:
                 raise DrainingError(say("the server is shutting down"))
             if name not in self._jobs:
+                waiting, limit = len(self._jobs) + 1, self._bounds.max_loading
+                if waiting > limit:
+                    raise OverloadedError(exceeded("max_loading", waiting, limit), 1.0)
                 self._versions += 1
-                self._jobs[name] = _Job(name, self._versions, pin, explicit)
+                self._jobs[name] = Job(name, self._versions, pin, explicit)
             job = self._jobs[name]
             job.pin, job.explicit = job.pin if pin is None else pin, job.explicit or explicit
             job.withdrawn = False if explicit else job.withdrawn
@@ -187,10 +190,12 @@ class AdapterStore:
 
     def _work(self) -> None:
         while True:
+            self._busy_since = None
             with self._changed:
                 self._changed.wait_for(lambda: self._closing or self._jobs or self._residents.has_unused_retired())
                 job = next(iter(self._jobs.values()), None)
                 closing = self._closing
+            self._busy_since = time.monotonic()
             self._free()
             if closing:
                 self._end_jobs()
@@ -198,18 +203,15 @@ class AdapterStore:
             if job is not None:
                 self._run(job)
 
-    def _run(self, job: _Job) -> None:
-        resident, error, seen = None, None, self._signature(job.name)
+    def _run(self, job: Job) -> None:
+        error: TunedeckError
+        resident, seen = None, self._signature(job.name)
         try:
-            resident = self._load(job)
-        except TunedeckError as raised:
-            error = type(raised)(str(raised).replace(f"{self.root.folder}{os.sep}", ""))
+            resident = self._load(job, seen)
         except CancelledError:
             error = unknown(job.name)
         except Exception as raised:  # whatever a damaged folder may raise must not end the loader
-            error = AdapterFileError(
-                say("adapter {name!r} cannot be read: {reason}", name=job.name, reason=repr(raised))
-            )
+            error = self._failures.told(job.name, raised)
         with self._changed:
             del self._jobs[job.name]
             if resident is not None:
@@ -218,11 +220,11 @@ class AdapterStore:
                 self._residents.put(resident)
                 if job.withdrawn:
                     self._residents.retire(job.name)
-            wanted = [one for one in job.waiting if one.set_running_or_notify_cancel()]
+            wanted = job.still_waiting()
             leases = [self._lease(resident) for _ in wanted] if resident is not None else []
         self._tell("load" if resident is not None else "fail", job.name)
-        if error is not None:
-            self._remember(job.name, seen, error)
+        if resident is None and seen == self._signature(job.name):  # else it changed while it was read
+            self._failures.remember(job.name, seen, error)
         for index, future in enumerate(wanted):
             if job.withdrawn and leases:
                 leases[index].close()
@@ -232,15 +234,19 @@ class AdapterStore:
             else:
                 future.set_exception(error)
 
-    def _load(self, job: _Job) -> Resident:
+    def _load(self, job: Job, signature: object) -> Resident:
         place = self.root.find(job.name)
         needed = self.root.form.memory(place)
+        size, limit = needed.own + sum(needed.shared.values()), self._bounds.max_folder_memory
+        if size > limit:
+            raise AdapterFileError(exceeded("max_folder_memory", size, limit))
         self._make_room(job, needed)
         key = f"{job.name}@{job.version}"
-        note = self._backend.load(place, key)
-        return Resident(job.name, job.version, key, needed, note)
+        with time_limit(self._bounds.pattern_time):
+            note = self._backend.load(place, key)
+        return Resident(job.name, job.version, key, needed, note, signature)
 
-    def _make_room(self, job: _Job, needed: Memory) -> None:
+    def _make_room(self, job: Job, needed: Memory) -> None:
         """Evict until it fits; wait while everything is in use. Raises AdapterError where it can never fit."""
         while True:
             self._free()
@@ -261,7 +267,9 @@ class AdapterStore:
                     return
                 victim = self._residents.oldest_unused()
                 if victim is None:
+                    self._busy_since = None  # waiting for others is not being stuck
                     self._changed.wait(0.2)
+                    self._busy_since = time.monotonic()
                     continue
                 self._residents.retire(victim.name)
             self._tell("evict", victim.name)
@@ -271,11 +279,12 @@ class AdapterStore:
         with self._changed:
             unused = self._residents.take_unused_retired()
         for resident in unused:
-            self._backend.remove(resident.key)
-
-    def _remember(self, name: str, seen: object, error: TunedeckError) -> None:
-        if isinstance(error, _LASTING) and seen == self._signature(name):  # else it changed while it was read
-            self._failed[name] = (seen, error)
+            try:
+                self._backend.remove(resident.key)
+            except Exception:  # must not end the loader
+                logging.getLogger("tunedeck.server").exception(
+                    say("adapter {name!r} could not be freed", name=resident.key)
+                )
 
     def _signature(self, name: str) -> object:
         """Of the files as they are before they are read; None when the folder is gone."""
@@ -286,6 +295,5 @@ class AdapterStore:
     def _end_jobs(self) -> None:
         with self._changed:
             jobs, self._jobs = list(self._jobs.values()), {}
-        for future in (one for job in jobs for one in job.waiting):
-            if future.set_running_or_notify_cancel():
-                future.set_exception(DrainingError(say("the server is shutting down")))
+        for job in jobs:
+            job.fail(DrainingError(say("the server is shutting down")))

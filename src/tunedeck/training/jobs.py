@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast, final
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.measurement import PeakMemory
 from tunedeck.core.messages import say
+from tunedeck.core.process import process_rank
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.checkpointing import checkpointed
 from tunedeck.deck.deck import Deck
@@ -52,8 +53,12 @@ def run_jobs(
     resume: bool,
     progress: bool,
     give_up: GiveUp = lambda metrics: False,
+    begin: Callable[[], None] = lambda: None,
 ) -> dict[str, TrainingRun]:
-    """Train the adapters of these names together; each as it would have been alone. See `train`."""
+    """Train the adapters of these names together; each as it would have been alone. See `train`.
+
+    `begin` is called when the run folders are this process's, before anything in them changes.
+    """
     runs: dict[str, TrainingRun] = {}
     loops: dict[str, Loop] = {}
     saved: dict[str, Checkpoint | None] = {}
@@ -62,9 +67,15 @@ def run_jobs(
     with ExitStack() as stack:
         memory = stack.enter_context(PeakMemory())
         bar = stack.enter_context(Progress(deck.model.device, progress))
+        done = {name for name, folder in folders.items() if len(jobs) > 1 and resume and folder and is_finished(folder)}
+        if process_rank() == 0:
+            for name, folder in folders.items():
+                if folder is not None and name not in done:
+                    stack.enter_context(locked(folder))
+            begin()
         for name, job in jobs.items():
             folder = folders[name]
-            if len(jobs) > 1 and resume and folder is not None and is_finished(folder):
+            if folder is not None and name in done:
                 deck.remove(name)
                 deck.load_adapter(folder / "adapter", name)
                 runs[name] = read_run(name, folder)
@@ -104,8 +115,6 @@ def _loop(
         shard_base(deck, name, accelerator)
     checkpoints, saved, events = None, None, None
     if folder is not None:
-        if accelerator.is_main_process:
-            stack.enter_context(locked(folder))
         events = folder / EVENTS if accelerator.is_main_process else None
         run = identity(deck, name, dataset, settings, accelerator.num_processes)
         checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints, run)

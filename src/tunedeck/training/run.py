@@ -10,7 +10,6 @@ import yaml
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
-from tunedeck.core.process import process_rank
 from tunedeck.core.storage import write_text
 from tunedeck.deck.checks import check_trains
 from tunedeck.deck.deck import Deck
@@ -125,7 +124,7 @@ def run_together(
         trust_remote_code=first.trust_remote_code,
         quantize=first.quantize,
     )
-    jobs: dict[str, Data | Job] = {}
+    jobs: dict[str, Job] = {}
     for config, dataset in zip(configs, datasets, strict=True):
         name = config.name or out.resolve().name
         deck.add(name, config.method_config(), labels=dataset.labels, seed=config.training.seed)
@@ -134,13 +133,16 @@ def run_together(
         tell(_described(deck, name))
     if first.quantize is not None:
         tell(_packed(deck))
-    if process_rank() == 0 and not (resume and (out / CONFIG).exists()):
+
+    def keep_config() -> None:
+        if resume and (out / CONFIG).exists():
+            return
         values = [config.model_dump(mode="json", exclude={"out"} if several else None) for config in configs]
         text = yaml.safe_dump({"jobs": values} if several else values[0], sort_keys=False, allow_unicode=True)
         write_text(out / CONFIG, text)
-    if several:
-        return train(deck, jobs, out=out, resume=resume, progress=progress)
-    return {name: train(deck, name, datasets[0], settings=first.training, out=out, resume=resume, progress=progress)}
+
+    folders = {name: out / name if several else out for name in jobs}
+    return run_jobs(deck, jobs, first.training, folders, resume=resume, progress=progress, begin=keep_config)
 
 
 def _described(deck: Deck, name: str) -> str:

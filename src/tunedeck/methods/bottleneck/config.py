@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from tunedeck.core.errors import ConfigError, TargetError
 from tunedeck.core.messages import listing, nearest, say
 from tunedeck.core.model_spec import BlockSites, ModelSpec
+from tunedeck.core.values import check_finite
 
 # Defaults of SeqBnConfig, DoubleSeqBnConfig and ParBnConfig in adapters 1.3.0, configuration/adapter_config.py.
 KINDS: Mapping[str, Mapping[str, Any]] = {
@@ -88,6 +89,7 @@ class BottleneckConfig:
         self._check()
 
     def _check(self) -> None:
+        check_finite(self)
         _choice("non_linearity", self.non_linearity, NON_LINEARITIES)
         _choice("init_weights", self.init_weights, ("bert", "mam_adapter"))
         if isinstance(self.scaling, str):

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.errors import TargetError, UnsupportedKindError
 from tunedeck.core.messages import listing, say
-from tunedeck.core.model_spec import BlockSites, known_model_types
+from tunedeck.core.model_spec import BlockSites, ModelSpec, known_model_types
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.methods.bottleneck.grouped import is_alike, own_products
@@ -120,23 +120,33 @@ class BlockOutput:
         return handles
 
 
+def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
+    """Down- and up-projection, their biases and a learned scaling, behind every chosen sub-block."""
+    assert isinstance(config, BottleneckConfig)
+    spec = _spec(base)
+    hidden = spec.hidden_size
+    scaling = {"learned": (1,), "channel": (hidden,)}.get(str(config.scaling))
+    found: dict[str, tuple[int, ...]] = {}
+    for layer, block, _ in config.blocks(spec):
+        name, width = f"{layer}.{block}", config.size(layer, hidden)
+        found |= {f"{name}.down.weight": (width, hidden), f"{name}.down.bias": (width,)}
+        found |= {f"{name}.up.weight": (hidden, width), f"{name}.up.bias": (hidden,)}
+        if scaling is not None:
+            found[f"{name}.scaling"] = scaling
+    return found
+
+
 def build(base: Base, config: MethodConfig) -> Built:
     """A bottleneck layer behind every chosen sub-block, named `<layer>.attention` or `<layer>.ffn`."""
     assert isinstance(config, BottleneckConfig)
-    if base.spec is None:
-        raise TargetError(
-            say(
-                "bottleneck adapters need a known architecture (known: {known}); use lora here",
-                known=listing(known_model_types()),
-            )
-        )
+    spec = _spec(base)
     return Built(
         placements={
             f"{layer}.{block}": Placement(
                 _place(base, layer, sites, config),
-                BottleneckLayer(base.spec.hidden_size, config.size(layer, base.spec.hidden_size), config),
+                BottleneckLayer(spec.hidden_size, config.size(layer, spec.hidden_size), config),
             )
-            for layer, block, sites in config.blocks(base.spec)
+            for layer, block, sites in config.blocks(spec)
         }
     )
 
@@ -146,6 +156,17 @@ def merge(model: nn.Module, built: Built) -> None:
     raise UnsupportedKindError(
         say("a bottleneck adapter cannot be merged into the base's weights; serve it on the base, or train lora")
     )
+
+
+def _spec(base: Base) -> ModelSpec:
+    if base.spec is None:
+        raise TargetError(
+            say(
+                "bottleneck adapters need a known architecture (known: {known}); use lora here",
+                known=listing(known_model_types()),
+            )
+        )
+    return base.spec
 
 
 def _place(base: Base, layer: int, sites: BlockSites, config: BottleneckConfig) -> BlockOutput:

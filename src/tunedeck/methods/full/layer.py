@@ -14,11 +14,30 @@ from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.full.config import FullConfig
 
 
+def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
+    """Those of the chosen base parameters."""
+    assert isinstance(config, FullConfig)
+    return {name: tuple(parameter.shape) for name, parameter in _chosen(base, config).items()}
+
+
 def build(base: Base, config: MethodConfig) -> Built:
     """Trainable float32 copies of the chosen base parameters, by their own names."""
     assert isinstance(config, FullConfig)
+    named = _chosen(base, config)
+    return Built(weights={name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in named.items()})
+
+
+def merge(model: nn.Module, built: Built) -> None:
+    """Put the trained tensors in the base's place, in its precision."""
+    with torch.no_grad():
+        for name, weight in built.weights.items():
+            model.get_parameter(name).copy_(weight)
+
+
+def _chosen(base: Base, config: FullConfig) -> dict[str, nn.Parameter]:
+    """The base's parameters that train, by name."""
     if config.layers == "head":
-        return Built()
+        return {}
     start, head = f"{base.prefix}." if base.prefix else "", tuple(f"{path}." for path in base.head)
     named = {
         name: p for name, p in base.model.named_parameters() if name.startswith(start) and not name.startswith(head)
@@ -35,14 +54,7 @@ def build(base: Base, config: MethodConfig) -> Built:
                 name=packed,
             )
         )
-    return Built(weights={name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in named.items()})
-
-
-def merge(model: nn.Module, built: Built) -> None:
-    """Put the trained tensors in the base's place, in its precision."""
-    with torch.no_grad():
-        for name, weight in built.weights.items():
-            model.get_parameter(name).copy_(weight)
+    return named
 
 
 def _top_layers(named: dict[str, nn.Parameter], config: FullConfig, num_layers: int) -> dict[str, nn.Parameter]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -11,6 +10,8 @@ from typing import ClassVar
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.core.patterns import fullmatch
+from tunedeck.core.values import check_finite
 from tunedeck.methods.lora.targets import select_targets
 
 
@@ -36,6 +37,7 @@ class LoraConfig:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_finite(self)
         for name, r in (("r", self.r), *self.rank_pattern.items()):
             if r < 1:
                 raise ConfigError(say("{name} must be 1 or more, got {value}", name=name, value=r))
@@ -69,4 +71,4 @@ class LoraConfig:
 
 def _pattern(patterns: Mapping[str, object], path: str) -> str:
     """The first pattern that matches a path as PEFT's `get_pattern_key` does, else the path."""
-    return next((p for p in patterns if re.match(rf"(.*\.)?({p})$", path)), path)
+    return next((p for p in patterns if fullmatch(rf"(.*\.)?({p})", path)), path)

@@ -62,24 +62,23 @@ _linear_output = cache(LinearOutput)
 """Adapters share their places: of a thousand small ones they are two megabytes."""
 
 
+def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
+    """A and B at every targeted linear."""
+    assert isinstance(config, LoraConfig)
+    found: dict[str, tuple[int, ...]] = {}
+    for path in _targets(base, config):
+        in_features, out_features = linear_shape(base.model.get_submodule(path))
+        r = config.rank(path)
+        found |= {f"{path}.lora_A": (r, in_features), f"{path}.lora_B": (out_features, r)}
+    return found
+
+
 def build(base: Base, config: MethodConfig) -> Built:
     """A LoRA layer at every targeted linear, named by the linear's path."""
     assert isinstance(config, LoraConfig)
-    targets = config.target_modules or (base.spec.lora_targets if base.spec else None)
-    if targets is None:
-        raise TargetError(
-            say(
-                "no default target_modules are known for this architecture; name some, or use target_modules: all-linear"
-            )
-        )
-    linears = linears_in_layers(base.model, base.prefix)
-    if not isinstance(targets, str):  # a linear outside the layers, a pooler's for example, by its full path alone
-        outside = [path for path in linears_outside_layers(base.model, base.prefix) if path in targets]
-        linears += [path for path in outside if not any(f"{path}.".startswith(f"{head}.") for head in base.head)]
-    paths = select_targets(targets, linears, layers_to_transform=config.layers_to_transform)
     sequence_first = base.spec is not None and base.spec.sequence_first
     placements = {}
-    for path in paths:
+    for path in _targets(base, config):
         in_features, out_features = linear_shape(base.model.get_submodule(path))
         layer = LoraLayer(in_features, out_features, config.rank(path), config.scaling(path), config.lora_dropout)
         placements[path] = Placement(_linear_output(path, sequence_first), layer)
@@ -97,3 +96,19 @@ def merge(model: nn.Module, built: Built) -> None:
             delta = delta.T
         with torch.no_grad():
             weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))
+
+
+def _targets(base: Base, config: LoraConfig) -> list[str]:
+    """The paths of the linears that the config means, in model order."""
+    targets = config.target_modules or (base.spec.lora_targets if base.spec else None)
+    if targets is None:
+        raise TargetError(
+            say(
+                "no default target_modules are known for this architecture; name some, or use target_modules: all-linear"
+            )
+        )
+    linears = linears_in_layers(base.model, base.prefix)
+    if not isinstance(targets, str):  # a linear outside the layers, a pooler's for example, by its full path alone
+        outside = [path for path in linears_outside_layers(base.model, base.prefix) if path in targets]
+        linears += [path for path in outside if not any(f"{path}.".startswith(f"{head}.") for head in base.head)]
+    return select_targets(targets, linears, layers_to_transform=config.layers_to_transform)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tunedeck.core.errors import TargetError
 from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.patterns import fullmatch
 
 
 def select_targets(
@@ -33,22 +34,14 @@ def select_targets(
         return candidates
     if isinstance(target_modules, str):
         return _matching_expression(target_modules, candidates)
-    for name in target_modules:
+    names = list(dict.fromkeys(target_modules))
+    for name in names:
         _check_name(name, candidates)
-    return [path for path in candidates if any(_ends_with(path, name) for name in target_modules)]
+    return [path for path in candidates if any(_ends_with(path, name) for name in names)]
 
 
 def _matching_expression(expression: str, linears: Sequence[str]) -> list[str]:
-    try:
-        found = [path for path in linears if re.fullmatch(expression, path)]
-    except re.error as error:
-        raise TargetError(
-            say(
-                "target_modules {expression!r} is not a regular expression: {reason}",
-                expression=expression,
-                reason=error,
-            )
-        ) from error
+    found = [path for path in linears if fullmatch(expression, path)]
     if not found:
         raise TargetError(
             say(

@@ -68,11 +68,16 @@ class TokenEmbedding:
         return [embedding.register_forward_pre_hook(without_virtual), embedding.register_forward_hook(with_virtual)]
 
 
+def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
+    """The virtual tokens, (num_virtual_tokens, hidden)."""
+    assert isinstance(config, PromptTuningConfig)
+    _, embedding = _token_embedding(base.model)
+    return {"prompt.prompt_embeddings": (config.num_virtual_tokens, cast(torch.Tensor, embedding.weight).shape[1])}
+
+
 def build(base: Base, config: MethodConfig) -> Built:
     """The virtual tokens of one adapter, named `prompt`."""
     assert isinstance(config, PromptTuningConfig)
-    if cast(Any, base.model).config.is_encoder_decoder:
-        raise TargetError(say("prompt tuning is not supported on encoder-decoder models; use lora"))
     path, embedding = _token_embedding(base.model)
     layer = PromptLayer(_initial(embedding, config, base.tokenize))
     return Built(
@@ -88,6 +93,8 @@ def merge(model: nn.Module, built: Built) -> None:
 
 
 def _token_embedding(model: nn.Module) -> tuple[str, nn.Module]:
+    if cast(Any, model).config.is_encoder_decoder:
+        raise TargetError(say("prompt tuning is not supported on encoder-decoder models; use lora"))
     embedding = cast(Any, model).get_input_embeddings()
     path = next(path for path, module in model.named_modules() if module is embedding)
     return path, embedding

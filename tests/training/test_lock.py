@@ -1,0 +1,59 @@
+"""A run folder that another process writes stays as it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tiny
+
+from tunedeck.core.errors import TrainingError
+from tunedeck.training.config import RunConfig, run_config
+from tunedeck.training.run import run_together
+
+
+@contextmanager
+def held_by_another_process(folder: Path) -> Iterator[None]:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom tunedeck.training.lock import locked\n"
+        f"with locked(Path({str(folder)!r})):\n    print(flush=True)\n    sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        try:
+            yield
+        finally:
+            other.communicate()
+
+
+def config_of(data: Path, seed: int) -> RunConfig:
+    return run_config(
+        {
+            "model": str(tiny.folder_of("bert", "classifier")),
+            "data": {"train": str(data)},
+            "device": "cpu",
+            "dtype": "float32",
+            "training": {"epochs": 1, "seed": seed},
+        }
+    )
+
+
+def begin(config: RunConfig, out: Path) -> None:
+    run_together([config], out, tell=lambda text: None, progress=False)
+
+
+def test_a_run_that_is_under_way_keeps_all_its_files(tmp_path: Path) -> None:
+    data, out = tmp_path / "data.csv", tmp_path / "run"
+    data.write_text("text,label\n" + "".join(f"w{n} w5,{'ab'[n % 2]}\n" for n in range(4, 24)))
+    begin(config_of(data, seed=1), out)
+    before = tiny.files_of(out)
+    with held_by_another_process(out), pytest.raises(TrainingError, match="is under way in another process"):
+        begin(config_of(data, seed=2), out)
+    assert tiny.files_of(out) == before
+    begin(config_of(data, seed=2), out)
+    assert b"seed: 2" in tiny.files_of(out)["config.yaml"]
