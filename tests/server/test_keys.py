@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from test_server import bearer, record
+from test_server import CHAT, SOON, bearer, listening, record
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.server import auth
@@ -147,3 +149,17 @@ def test_a_request_whose_client_has_left_counts_as_cancelled() -> None:
     assert isinstance(running.done, Future)
     value = metrics.registry.get_sample_value
     assert value("tunedeck_requests_total", {"model": "tiny", "outcome": "cancelled"}) == 2
+
+
+def test_a_stream_that_its_client_leaves_is_charged_for_what_it_has_had() -> None:
+    keys = Keys([record("team", tokens_per_minute=100_000)])
+    body = {"model": "lora-1", "messages": CHAT, "max_tokens": 50, "stream": True}
+    with listening("causal", keys) as (url, service):
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=bearer("team")) as stream:
+            next(stream.iter_lines())
+        until = time.monotonic() + SOON
+        while service.engine.in_flight:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        labels = {"key": "team", "kind": "generated"}
+        assert (service.metrics.registry.get_sample_value("tunedeck_key_tokens_total", labels) or 0) >= 1

@@ -160,6 +160,7 @@ class GenerateWorker:
     def _deliver(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
             request = self._requests[chunk.row]
+            request.generated = len(self._rows[chunk.row].answer)
             if request.first_token_s is None:
                 request.first_token_s = time.monotonic()
             if request.on_piece is not None and chunk.text:
