@@ -19,7 +19,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 
-BODY_BYTES = 4_000_000
+BODY_BYTES = 2_000_000
 DRAIN_S = 45.0
 SCOPE = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "headers", "client", "server")
 front = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -39,7 +39,7 @@ class Replica:
         task, base, packed = task_and_base(Path(adapters), None, None)
         deck = td.Deck.load(base, task, quantize=packed)
         self._service = open_service(deck, Path(adapters), ServerSettings())
-        self._app = create_app(self._service, read_keys(Path(key_file) if key_file else None), body_bytes=BODY_BYTES)
+        self._app = create_app(self._service, read_keys(Path(key_file) if key_file else None))
 
     @serve.multiplexed(max_num_models_per_replica=100)  # about as many as the store's bytes hold
     async def has(self, name: str) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import logging
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +19,9 @@ from test_server import CHAT, SOON, bearer, listening, record
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import set_language
-from tunedeck.server import auth, run
+from tunedeck.server import auth
 from tunedeck.server.auth import Keys, read_keys
+from tunedeck.server.log import Log
 from tunedeck.serving.bounds import Bounds
 from tunedeck.tasks import classify
 
@@ -59,21 +58,16 @@ def test_files_that_vanish_or_are_cut_while_serving_harm_only_their_own_adapter(
         assert asked(url, "gone").json()["data"] == expected, "mended without a restart"
 
 
-class FullDisk(io.StringIO):
-    def write(self, _: str) -> int:
+def test_a_full_disk_under_the_log_stops_no_answer() -> None:
+    def full(_: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-
-def test_a_full_disk_under_the_log_stops_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", FullDisk())
-    run._log_to_stderr()
-    log = logging.getLogger("tunedeck.server")
+    written = Log(full)
     try:
         with listening("classifier") as (url, _):
             assert [asked(url, "lora-1").status_code for _ in range(5)] == [200] * 5
     finally:
-        log.handlers, log.propagate = [], True
-        log.setLevel(logging.NOTSET)
+        written.close()
 
 
 def test_an_error_in_the_engine_is_500_says_nothing_of_itself_and_passes(

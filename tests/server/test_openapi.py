@@ -23,6 +23,7 @@ from test_server import bearer, record
 from tunedeck.server.app import create_app
 from tunedeck.server.auth import Keys
 from tunedeck.server.run import ServerSettings, open_service
+from tunedeck.serving.bounds import Bounds
 
 EXAMPLES = int(os.environ.get("TUNEDECK_OPENAPI_EXAMPLES", "15"))
 KEYS = [record("root", admin=True), record("team", models=["lora-1"]), record("slow", requests_per_minute=1)]
@@ -32,7 +33,7 @@ CONFIG = {
     # a body can have the right form and still be too long for the model or name an adapter that is not there
     "checks": {
         "positive_data_acceptance": {"expected-statuses": ["2xx", "400", "404", "422"]},
-        "negative_data_rejection": {"expected-statuses": ["400", "404", "405", "413"]},
+        "negative_data_rejection": {"expected-statuses": ["400", "404", "405", "413", "415"]},
     },
     "continue-on-failure": True,
 }
@@ -112,16 +113,20 @@ def _provoking(status: int, method: str, path: str) -> dict[str, Any]:
         asked["content"] = _slowly()
     if status == 413:
         asked["content"] = b" " * 10_001
+    if status == 415:
+        asked["headers"]["Content-Type"] = "text/plain"
     return asked
 
 
 @pytest.mark.parametrize("form", ["classifier", "unpooled", "causal"])
-def test_every_refusal_that_is_documented_is_answered_and_as_documented(form: str, tmp_path: Path) -> None:
+def test_every_refusal_that_is_documented_is_answered_and_as_documented(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(served.saved_adapters(form) / "lora-1", tmp_path / "lora-2")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "adapter_config.json").write_text("{}")
     service = open_service(served.base_deck(form), tmp_path, ServerSettings(), "tiny")
-    app = create_app(service, Keys(KEYS), body_bytes=10_000, read_s=0.1)
+    app = create_app(service, Keys(KEYS), Bounds(max_body=10_000, max_admin_body=10_000, body_time=0.1))
     schema = schemathesis.openapi.from_dict(app.openapi())
     found = [
         (int(status), method, path)
@@ -130,7 +135,7 @@ def test_every_refusal_that_is_documented_is_answered_and_as_documented(form: st
         for status in operation["responses"]
         if status != "200"
     ]
-    assert {status for status, *_ in found} == {400, 401, 403, 404, 408, 413, 422, 429, 503}
+    assert {status for status, *_ in found} == {400, 401, 403, 404, 408, 413, 415, 422, 429, 503}
 
     async def ask_all(client: httpx.AsyncClient) -> None:
         for status, method, path in sorted(found):  # 503 last: the server drains for it
@@ -140,6 +145,7 @@ def test_every_refusal_that_is_documented_is_answered_and_as_documented(form: st
                 )  # so that unloading knows it is broken
             if status == 503:
                 service.engine.close()
+                monkeypatch.setattr(service.engine, "alarm", lambda: "the engine has ended")
             got = await client.request(**_provoking(status, method, path))
             if status == 429:
                 got = await client.request(**_provoking(status, method, path))

@@ -22,8 +22,10 @@ import tunedeck as td
 from tunedeck.core.errors import ConfigError
 from tunedeck.server.app import create_app
 from tunedeck.server.auth import KeyRecord, Keys
+from tunedeck.server.paths import is_open
 from tunedeck.server.run import ServerSettings, check_address, open_service
 from tunedeck.server.service import Service
+from tunedeck.serving.bounds import Bounds
 
 SOON = 20
 CHAT = [{"role": "user", "content": "w4 w5 w6"}]
@@ -187,22 +189,25 @@ def test_a_huge_body_that_does_not_say_its_length_is_refused_and_so_is_one_that_
             yield b"w4 " * 100
             time.sleep(pause_s)
 
-    with listening("classifier", body_bytes=2000, read_s=0.3) as (url, _):
-        assert httpx.post(f"{url}/classify", content=pieces(10, 0)).status_code == 413
-        assert httpx.post(f"{url}/classify", content=pieces(4, 0.2)).status_code == 408
+    json_type = {"Content-Type": "application/json"}
+    with listening("classifier", bounds=Bounds(max_body=2000, body_time=0.3)) as (url, _):
+        assert httpx.post(f"{url}/classify", content=pieces(10, 0), headers=json_type).status_code == 413
+        assert httpx.post(f"{url}/classify", content=pieces(4, 0.2), headers=json_type).status_code == 408
         body = {"model": "lora-1", "input": "w4"}
         assert httpx.post(f"{url}/classify", json=body).status_code == 200
 
 
-def test_every_route_but_health_wants_a_key() -> None:
+def test_every_route_but_health_and_the_documentation_wants_a_key() -> None:
     keys = Keys([record("team", models=["lora-*"]), record("root", admin=True), record("slow", requests_per_minute=2)])
     with listening("classifier", keys) as (url, service):
         assert httpx.get(f"{url}/health").status_code == 200
         paths = {route.path for route in _routes(create_app(service, keys))} | {"/nothing"}
         assert {"/classify", "/predict", "/metrics", "/v1/adapters", "/docs", "/openapi.json", "/ready"} <= paths
-        for path in paths - {"/health"}:
-            for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic team-key"}):
-                assert httpx.get(f"{url}{path}", headers=headers).status_code == 401, path
+        assert {path for path in paths if is_open(path)} == {"/health", "/docs", "/redoc", "/openapi.json"}
+        for path in {path for path in paths if not is_open(path)}:
+            assert httpx.get(f"{url}{path}").status_code == 401, path
+            for wrong in ("Bearer wrong", "Basic team-key"):  # the later of so many are 429
+                assert httpx.get(f"{url}{path}", headers={"Authorization": wrong}).status_code in (401, 429), path
         body = {"model": "lora-1", "input": "w4"}
         assert httpx.post(f"{url}/classify", json=body, headers=bearer("team")).status_code == 200
         other = {**body, "model": "full-1"}

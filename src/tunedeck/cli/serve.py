@@ -90,7 +90,7 @@ def serve(
 ) -> None:
     """Answer requests over HTTP, each by the adapter that its `model` names, mixed in batches on one base."""
     try:
-        from tunedeck.server.run import ServerSettings, check_address, open_onnx_service, open_service
+        from tunedeck.server.run import ServerSettings, bind, open_onnx_service, open_service
         from tunedeck.server.run import serve as listen
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -100,7 +100,7 @@ def serve(
 
     _check_backend(backend, precision, task, model, dtype, quantize, trust_remote_code)
     settings = ServerSettings(host, port, api_key_file, size(max_memory), size(kv_memory), drain, bounds)
-    check_address(settings)
+    sockets = bind(settings)
     if backend == "onnx":
         service = open_onnx_service(adapters, precision or "float32", settings, name, task)
     else:
@@ -117,7 +117,7 @@ def serve(
             bytes=megabytes(settings.adapter_bytes),
         )
     )
-    listen(service, settings)
+    listen(service, settings, sockets)
 
 
 def _check_backend(

@@ -33,7 +33,7 @@ def _admins_only(http: Request) -> None:
 router = APIRouter(tags=["models"])
 admin_router = APIRouter(tags=["adapters"], dependencies=[Depends(_admins_only)], responses=refusals(403))
 
-_LOADING = refusals(400, 404, 422, 503)
+_LOADING = refusals(400, 404, 408, 413, 415, 422, 503)
 
 
 @router.get("/v1/models")
@@ -85,7 +85,7 @@ def adapters(http: Request) -> AdapterList:
 
 @admin_router.post("/v1/adapters", responses=_LOADING)
 async def load(http: Request, body: LoadRequest) -> Loaded:
-    """Load an adapter ahead, or again as a new version."""
+    """Load an adapter ahead, or again as a new version. `pin` keeps it in memory, false lets it go; without it that stays as it was."""
     return await _load(http, body.name, body.pin)
 
 
@@ -104,18 +104,18 @@ async def load_lora_adapter(http: Request, body: VllmLoadRequest) -> str:
         raise ConfigError(say("lora_path must be the adapter's name, a folder under the served root; leave it out"))
     if not body.load_inplace and any(one.name == body.lora_name for one in store.residents()):
         raise ConfigError(say("{name!r} is loaded already; to load it again set load_inplace", name=body.lora_name))
-    await _load(http, body.lora_name, pin=False)
+    await _load(http, body.lora_name, pin=None)
     return say("Success: LoRA adapter '{name}' added successfully.", name=body.lora_name)
 
 
-@admin_router.post("/v1/unload_lora_adapter", responses=refusals(400, 404, 422))
+@admin_router.post("/v1/unload_lora_adapter", responses=refusals(400, 404, 408, 413, 415, 422))
 def unload_lora_adapter(http: Request, body: VllmUnloadRequest) -> str:
     """As vLLM's."""
     service_of(http).engine.store.unload(body.lora_name)
     return say("Success: LoRA adapter '{name}' removed successfully.", name=body.lora_name)
 
 
-async def _load(http: Request, name: str, pin: bool) -> Loaded:
+async def _load(http: Request, name: str, pin: bool | None) -> Loaded:
     service, began = service_of(http), time.monotonic()
     if name == service.base:
         raise ConfigError(say("{name!r} is the base's own name; rename the adapter's folder", name=name))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import re
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -10,84 +11,122 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from tunedeck import __version__
 from tunedeck.core.errors import TunedeckError
+from tunedeck.core.messages import say
 from tunedeck.server import adapter_routes, batch_routes, generate_routes
 from tunedeck.server.answers import Status
 from tunedeck.server.auth import Keys
 from tunedeck.server.errors import Failure, failure_of, refusals, response_of
 from tunedeck.server.gate import Gate
-from tunedeck.server.service import ClientGone, Service, service_of
-from tunedeck.serving.bounds import Bounds
+from tunedeck.server.service import ClientGone, Service, caller_of, service_of
+from tunedeck.server.tracing import Tracer
+from tunedeck.serving.bounds import Bounds, current_bounds
 
-log = logging.getLogger("tunedeck.server")
 TASK_ROUTERS = {
     "classify": batch_routes.classify_router,
     "embed": batch_routes.embed_router,
     "generate": generate_routes.router,
 }
+_HEADERS = {
+    "X-Request-ID": {"description": "the request's own, or one that was made for it", "schema": {"type": "string"}},
+    "X-Queue-Ms": {"description": "from its arrival to the start of its batch", "schema": {"type": "number"}},
+    "X-Compute-Ms": {"description": "from the start of its batch to its answer", "schema": {"type": "number"}},
+}
+_FIELD = re.compile(r"(?!(str|int|float|bool|dict)$)[a-z_]+")
 open_router = APIRouter(tags=["state"])
 state_router = APIRouter(tags=["state"])
 
 
 def create_app(
-    service: Service, keys: Keys, bounds: Bounds | None = None, *, body_bytes: int = 4_000_000, read_s: float = 30.0
+    service: Service,
+    keys: Keys,
+    bounds: Bounds | None = None,
+    hosts: Collection[str] | None = None,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
-    """An ASGI app over a running service; closing the service is the caller's."""
-    app = FastAPI(title="Tunedeck", version=__version__)
+    """An ASGI app over a running service; closing the service is the caller's. `bounds` take the place of the service's, `hosts`
+    and `tracer` are the gate's.
+    """
+    app = FastAPIOffline(title="Tunedeck", version=__version__)
     app.state.service = service
-    app.openapi = partial(_document, app)  # type: ignore[method-assign]
+    service.bounds = bounds = bounds or service.bounds
+    service.metrics.charge = keys.charge
+    app.openapi = partial(_document, app, bounds)  # type: ignore[method-assign]
     bearer = [Depends(HTTPBearer(auto_error=False))] if keys.needed else []  # for the document; the gate has looked
-    app.include_router(open_router, responses=refusals(408, 413))
+    app.include_router(open_router)
     for router in (
         state_router,
         adapter_routes.router,
         adapter_routes.admin_router,
         TASK_ROUTERS[service.task],
     ):
-        app.include_router(router, dependencies=bearer, responses=refusals(401, 408, 413, 429))
+        app.include_router(router, dependencies=bearer, responses=refusals(401, 429))
     app.add_exception_handler(TunedeckError, _told)
     app.add_exception_handler(adapter_routes.Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientGone, _gone)
-    app.add_exception_handler(Exception, _failed)
-    app.add_middleware(Gate, keys=keys, body_bytes=body_bytes, read_s=read_s, bounds=bounds or service.bounds)
+    app.add_middleware(Gate, keys=keys, bounds=bounds, metrics=service.metrics, hosts=hosts, tracer=tracer)
     return app
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document without the 422 of its own that it adds to every route: what does not fit is 400 here."""
+def _document(app: FastAPI, bounds: Bounds) -> dict[str, Any]:
+    """FastAPI's document with what the gate answers: 408 and 415 where there is a body, ids and times in the headers.
+
+    The 422 that FastAPI adds to every route goes: what does not fit is 400 here.
+    """
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    token = current_bounds.set(bounds)
     document = FastAPI.openapi(app)
+    current_bounds.reset(token)
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
     document["paths"]["/v1/models/{name}"]["get"]["responses"].pop("422", None)
+    for operation in (one for methods in document["paths"].values() for one in methods.values()):
+        for response in operation["responses"].values():
+            response["headers"] = {**response.get("headers", {}), **_HEADERS}
     return document
 
 
-@open_router.get("/health")
-def health() -> Status:
-    """The process answers; open to everybody."""
-    return {"status": "ok"}
-
-
-@state_router.get("/ready", response_model=Status, responses={503: {"model": Status, "description": "draining"}})
-def ready(http: Request) -> JSONResponse:
-    """200 while requests are taken, 503 from the moment the server drains."""
-    if service_of(http).engine.ready:
-        return JSONResponse({"status": "ready"})
-    return JSONResponse({"status": "draining"}, 503)
+@open_router.get(
+    "/health",
+    response_model=Status,
+    responses={503: {"model": Status, "description": "the engine or the loader is stuck or dead"}},
+)
+async def health(http: Request) -> JSONResponse:
+    """Whether the engine and the loader go on; open to everybody. On 503 the process should be started again."""
+    reason = service_of(http).engine.alarm()
+    return JSONResponse({"status": reason or "ok"}, 503 if reason else 200)
 
 
 @state_router.get(
-    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+    "/ready", response_model=Status, responses={503: {"model": Status, "description": "draining, or why not"}}
+)
+async def ready(http: Request) -> JSONResponse:
+    """200 while requests are taken; 503 from the moment the server drains, and while it is not well."""
+    engine = service_of(http).engine
+    reason = engine.alarm() or (None if engine.ready else "draining")
+    return JSONResponse({"status": reason or "ready"}, 503 if reason else 200)
+
+
+@state_router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(403)},
 )
 def metrics(http: Request) -> Response:
-    """Prometheus metrics."""
+    """Prometheus metrics, for admin keys and keys with `metrics = true`: every adapter and key is named here."""
+    caller = caller_of(http)
+    if not (caller.admin or caller.metrics):
+        text = say("this needs an admin key, or one with metrics = true")
+        raise adapter_routes.Refused(Failure(403, "PermissionDeniedError", "Validation", text))
     return Response(
         generate_latest(service_of(http).metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8"
     )
@@ -105,13 +144,20 @@ async def _refused(http: Request, error: Exception) -> Response:
 async def _invalid(http: Request, error: Exception) -> Response:
     """What does not fit and where, without the values: they may be texts."""
     assert isinstance(error, RequestValidationError)
-    found: list[Any] = [one for one in error.errors() if one["type"] == "value_error"] or list(error.errors())
-    text = "; ".join(
-        f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg'].removeprefix('Value error, ')}"
-        for one in found[:3]
-    )
-    param = ".".join(map(str, found[0]["loc"][1:2])) or None
-    return response_of(Failure(400, "BadRequestError", "Validation", text, param), http.url.path)
+    everything: list[Any] = list(error.errors())
+    found = [one for one in everything if one["type"] == "value_error"] or everything  # ours say most
+    told = dict.fromkeys(f"{_place(one) or 'body'}: {one['msg'].removeprefix('Value error, ')}" for one in found)
+    param = _place(found[0]).partition(".")[0] or None
+    return response_of(Failure(400, "BadRequestError", "Validation", "; ".join(list(told)[:3]), param), http.url.path)
+
+
+def _place(error: dict[str, Any]) -> str:
+    """Field names and indexes; the names that pydantic gives to the members of a union are no part of the body."""
+    *parts, last = error["loc"][1:] or ("",)
+    kept = [str(one) for one in parts if isinstance(one, int) or _FIELD.fullmatch(one)]
+    if isinstance(last, int) or _FIELD.fullmatch(last) or (error["type"] == "extra_forbidden" and last.isprintable()):
+        kept.append(str(last)[:64])
+    return ".".join(kept)
 
 
 async def _http(http: Request, error: Exception) -> Response:
@@ -132,8 +178,3 @@ def _methods_at(http: Request) -> str:
 
 async def _gone(_: Request, __: Exception) -> Response:
     return Response(status_code=499)
-
-
-async def _failed(http: Request, error: Exception) -> Response:
-    log.error("unexpected", exc_info=error)
-    return response_of(failure_of(error), http.url.path)

@@ -21,8 +21,8 @@ from tunedeck.tasks.classify import Prediction
 
 embed_router = APIRouter(tags=["embeddings"])
 classify_router = APIRouter(tags=["classification"])
-_REFUSED = (400, 404, 422, 503)
-_REFUSED_AS_TEI = refusals(400, 401, 404, 408, 413, 422, 429, 503, body=TeiErrorBody)
+_REFUSED = (400, 404, 408, 413, 415, 422, 503)
+_REFUSED_AS_TEI = refusals(400, 401, 404, 408, 413, 415, 422, 429, 503, body=TeiErrorBody)
 
 
 @embed_router.post("/v1/embeddings", responses=refusals(*_REFUSED))

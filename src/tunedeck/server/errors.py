@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -24,13 +25,14 @@ from tunedeck.server.answers import ErrorBody
 _MEANINGS = {
     400: "the body does not fit, or the prompt is longer than the model's positions",
     401: "no valid API key",
-    403: "not an admin key",
+    403: "not an admin key, or for /metrics one without `metrics`",
     404: "no such model, or not for this key",
     408: "the body did not arrive, or the answer was not there, in time",
     413: "the body is too large",
+    415: "the body is not declared as application/json",
     422: "the adapter cannot be loaded or used, and why",
-    429: "too much is waiting, or the key's rate is used up",
-    503: "the server is shutting down, its engine has stopped, or its disk or memory failed while it loaded the adapter",
+    429: "too much is waiting or in memory, the key's rate is used up, or too many wrong keys came from this address",
+    503: "the server is shutting down, its engine has stopped, or its disk, memory or file descriptors failed it for now",
 }
 _HEADERS = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
@@ -51,6 +53,8 @@ class Failure:
     retry_after_s: float | None = None
     allow: str | None = None
     """Of a 405: the methods there are."""
+    close: bool = False
+    """Whether what follows on the connection cannot be trusted."""
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -68,6 +72,9 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(422, "UnprocessableEntityError", "Validation", text, "model")
     if isinstance(error, TunedeckError):
         return Failure(400, "BadRequestError", "Validation", text)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        text = say("the server has no file descriptors left; try again later")
+        return Failure(503, "ServiceUnavailableError", "Unhealthy", text, None, 5.0)
     return Failure(500, "InternalServerError", "Backend", say("the server failed to answer; its log says why"))
 
 
@@ -88,6 +95,8 @@ def response_of(failure: Failure, path: str) -> JSONResponse:
     headers = {} if failure.retry_after_s is None else {"Retry-After": str(math.ceil(failure.retry_after_s))}
     if failure.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if failure.close:
+        headers["Connection"] = "close"
     if failure.allow is not None:
         headers["Allow"] = failure.allow
     return JSONResponse(body, failure.status, headers)

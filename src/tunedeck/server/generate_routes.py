@@ -21,7 +21,7 @@ from tunedeck.serving.generate_backend import Asked
 from tunedeck.serving.generation import Generated
 from tunedeck.tasks.sampling import Sampling
 
-router = APIRouter(tags=["generation"], responses=refusals(400, 404, 422, 503))
+router = APIRouter(tags=["generation"], responses=refusals(400, 404, 408, 413, 415, 422, 503))
 DEFAULT_TOKENS = 256
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tunedeck.core.errors import TunedeckError
@@ -26,7 +26,13 @@ class Metrics:
 
     def __init__(self, base: str) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.charge: Callable[[str, int], None] = lambda *_: None
+        """Told of a key's name and the tokens it has used."""
         self._base = base
+        self._responses = self._counter("http_responses", "Answers by route and status", "route", "status")
+        self._key_requests = self._counter("key_requests", "Inputs by key and outcome", "key", "outcome")
+        self._key_tokens = self._counter("key_tokens", "Tokens by key, of prompts and generated", "key", "kind")
         self._requests = self._counter("requests", "Requests by adapter and outcome", "model", "outcome")
         self._busy = self._counter("request_seconds", "Seconds from arrival to answer, by adapter", "model")
         self._prompt = self._counter("prompt_tokens", "Positions of the inputs, by adapter", "model")
@@ -44,6 +50,10 @@ class Metrics:
         """Read queue and residency from the engine at every scrape."""
         self.registry.register(_Now(engine))
 
+    def responded(self, route: str, status: int) -> None:
+        """An answer over HTTP, refusals included; 499 is a client that left before one."""
+        self._responses.labels(route, status).inc()
+
     def heard(self, event: str, adapter: str) -> None:
         """An event of the adapter store."""
         self._events.labels(adapter, event).inc()
@@ -54,8 +64,9 @@ class Metrics:
 
     def finished(self, request: Request) -> None:
         """A request that has its answer or its error."""
-        now, model = time.monotonic(), request.adapter or self._base
-        self._requests.labels(model, _outcome(request)).inc()
+        now, model, outcome = time.monotonic(), request.adapter or self._base, _outcome(request)
+        self._requests.labels(model, outcome).inc()
+        self._key_requests.labels(request.caller, outcome).inc()
         self._busy.labels(model).inc(now - request.arrived_s)
         self._latency.observe(now - request.arrived_s)
         self._prompt.labels(model).inc(request.width)
@@ -64,10 +75,20 @@ class Metrics:
         if request.first_token_s is not None:
             self._ttft.observe(request.first_token_s - request.arrived_s)
         answer = None if request.done.cancelled() or request.done.exception() else request.done.result()
+        self._used(request, answer)
         if isinstance(answer, Generated) and request.first_token_s is not None:
             self._generated.labels(model).inc(answer.completion_tokens)
             if answer.completion_tokens > 1:
                 self._tpot.observe((now - request.first_token_s) / (answer.completion_tokens - 1))
+
+    def _used(self, request: Request, answer: Any) -> None:
+        """Count a request's tokens for its key; one that never ran has used none."""
+        if request.started_s is None:
+            return
+        generated = answer.completion_tokens if isinstance(answer, Generated) else 0
+        self._key_tokens.labels(request.caller, "prompt").inc(len(request.ids))
+        self._key_tokens.labels(request.caller, "generated").inc(generated)
+        self.charge(request.caller, len(request.ids) + generated)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"tunedeck_{name}", text, labels, registry=self.registry)
@@ -77,7 +98,7 @@ class Metrics:
 
 
 def _outcome(request: Request) -> str:
-    if request.done.cancelled():
+    if request.cancelled or request.done.cancelled():
         return "cancelled"
     error = request.done.exception()
     if error is None:

@@ -7,7 +7,7 @@ import gc
 import ipaddress
 import logging
 import signal
-import sys
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,15 +16,19 @@ from pathlib import Path
 import torch
 import uvicorn
 from fastapi import FastAPI
+from transformers.utils import logging as transformers_logging
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.deck.deck import Deck
 from tunedeck.models.load import keep_in_memory
 from tunedeck.server.app import create_app
-from tunedeck.server.auth import read_keys
+from tunedeck.server.auth import KeyFile, Keys
+from tunedeck.server.connections import bounded_protocol, within_descriptors
+from tunedeck.server.log import Log, to_stderr
 from tunedeck.server.metrics import Metrics
 from tunedeck.server.service import Service, public_name
+from tunedeck.server.tracing import tracer_of_environment
 from tunedeck.serving.batches import BatchWorker
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.deck_backend import batch_backend
@@ -35,6 +39,9 @@ from tunedeck.serving.onnx_backend import OnnxBackend
 from tunedeck.serving.onnx_folders import OnnxFolders, first_settings
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.store import AdapterStore
+
+_KEYS_AGAIN_S = 2.0
+"""How often the key file is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,31 +129,72 @@ def check_address(settings: ServerSettings) -> None:
         )
 
 
-def serve(service: Service, settings: ServerSettings) -> None:
+def bind(settings: ServerSettings) -> list[socket.socket]:
+    """The sockets of the address, bound and not yet listening; ConfigError when it cannot be had."""
+    check_address(settings)
+    bound: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            bound.append(socket.socket(family, kind, protocol))
+            bound[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound[-1].bind(address)
+    except OSError as error:
+        for one in bound:
+            one.close()
+        raise ConfigError(
+            say(
+                "cannot listen on {host}:{port}: {reason}; choose another with --host or --port",
+                host=settings.host,
+                port=settings.port,
+                reason=error.strerror,
+            )
+        ) from error
+    return bound
+
+
+def serve(service: Service, settings: ServerSettings, sockets: list[socket.socket] | None = None) -> None:
     """Listen until SIGTERM or SIGINT; then new requests get 503, those inside finish within `drain_s` seconds."""
     check_address(settings)
-    _log_to_stderr()
-    app = create_app(service, read_keys(settings.key_file))
+    key_file = None if settings.key_file is None else KeyFile(settings.key_file)
+    bounds = within_descriptors(settings.bounds)
+    hosts = None if key_file is not None else {"localhost", "127.0.0.1", "[::1]", settings.host, f"[{settings.host}]"}
+    tracer = tracer_of_environment()
+    app = create_app(service, Keys(None) if key_file is None else key_file.keys, bounds, hosts, tracer)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
+        http=bounded_protocol(bounds),
+        ws="none",
+        log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=15,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=2,
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     server = uvicorn.Server(config)
-    app.router.lifespan_context = _draining(service, server)
+    app.router.lifespan_context = _living(service, server, key_file)
+    transformers_logging.disable_progress_bar()  # of what an adapter's loading reads
+    transformers_logging.disable_default_handler()
+    transformers_logging.enable_propagation()
+    written = Log(to_stderr())
     gc.freeze()  # base and libraries stay; looking through them stops every answer for a fifth of a second
     try:
-        server.run()
+        server.run(bind(settings) if sockets is None else sockets)
     finally:
         service.engine.close()
+        if tracer is not None:
+            tracer.close()
+        written.close()
 
 
-def _draining(service: Service, server: uvicorn.Server) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _living(
+    service: Service, server: uvicorn.Server, key_file: KeyFile | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What goes on while the server listens: it hears signals and looks after its key file."""
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
@@ -154,25 +202,28 @@ def _draining(service: Service, server: uvicorn.Server) -> Callable[[FastAPI], A
 
         async def drain() -> None:
             await asyncio.to_thread(service.engine.drain, service.drain_s)
+            service.engine.fail_inside()
             await asyncio.sleep(0.2)  # the last answers are on their way out
             server.should_exit = True
 
         def leave() -> None:
             if tasks:
-                server.should_exit = server.force_exit = True
-            tasks.append(loop.create_task(drain()))
+                service.engine.fail_inside()
+            else:
+                tasks.append(loop.create_task(drain()))
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, leave)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None if key_file is None else key_file.reload())
+        watching = None if key_file is None else loop.create_task(_watch(key_file))
         yield
+        if watching is not None:
+            watching.cancel()
 
     return lifespan
 
 
-def _log_to_stderr() -> None:
-    """One JSON line a request; tracebacks of what should not happen."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    own = logging.getLogger("tunedeck.server")
-    own.handlers, own.propagate = [handler], False
-    own.setLevel(logging.INFO)
+async def _watch(key_file: KeyFile) -> None:
+    while True:
+        await asyncio.sleep(_KEYS_AGAIN_S)
+        await asyncio.to_thread(key_file.reload_if_changed)

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import CoreSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_before_validator_function
 
+from tunedeck.core.messages import say
 from tunedeck.server.answers import Usage
 from tunedeck.serving.bounds import current_bounds, exceeded
 
@@ -53,12 +62,21 @@ Name = Annotated[String, Field(min_length=1, max_length=512)]
 Token = Annotated[int, Field(ge=0)]
 Texts = Annotated[list[Text], Field(min_length=1), Most("max_inputs")]
 Tokens = Annotated[list[Token], Field(min_length=1), Most("max_input_tokens")]
+_MOST_FIELDS = 64
 
 
 class Strict(BaseModel):
     """A body with no other fields than its own, each of its own type: "1" is no number."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, body: Any) -> Any:
+        """One error for thousands of unknown fields, which would each make one of their own."""
+        if isinstance(body, dict) and len(body) > _MOST_FIELDS:
+            raise PydanticCustomError("fields", say("at most {limit} fields are allowed", limit=_MOST_FIELDS))
+        return body
 
 
 class ModelRequest(Strict):
@@ -174,7 +192,7 @@ class LoadRequest(Strict):
     """POST /v1/adapters: load ahead, or again as a new version."""
 
     name: Name
-    pin: bool = False
+    pin: bool | None = None
 
 
 class VllmLoadRequest(Strict):

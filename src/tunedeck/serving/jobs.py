@@ -17,7 +17,8 @@ class Job:
 
     name: str
     version: int
-    pin: bool
+    pin: bool | None
+    """None: as it was before."""
     explicit: bool
     """Asked for by an operator: goes on even when nobody waits for its answer any more."""
     waiting: list[Future[Lease]] = field(default_factory=list)

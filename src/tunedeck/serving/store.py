@@ -117,10 +117,11 @@ class AdapterStore:
         if not joins:
             self._check_servable(name)
         self._tell("miss", name)
-        return self._queue(name, pin=False, explicit=False)
+        return self._queue(name, pin=None, explicit=False)
 
-    def load(self, name: str, *, pin: bool = False) -> Future[Lease]:
-        """Load an adapter ahead, or again as a new version; close the lease that comes. `pin` keeps it from eviction.
+    def load(self, name: str, *, pin: bool | None = None) -> Future[Lease]:
+        """Load an adapter ahead, or again as a new version; close the lease that comes. `pin` keeps it from eviction, False
+        lets it go, None leaves that as it was.
 
         Raises UnknownAdapterError; the future raises the reason why it cannot be loaded, and then the old version serves on.
         """
@@ -159,7 +160,7 @@ class AdapterStore:
             raise unknown(name)
         self._failures.check(name, self._signature(name))
 
-    def _queue(self, name: str, *, pin: bool, explicit: bool) -> Future[Lease]:
+    def _queue(self, name: str, *, pin: bool | None, explicit: bool) -> Future[Lease]:
         future: Future[Lease] = Future()
         with self._changed:
             if self._closing:
@@ -171,7 +172,7 @@ class AdapterStore:
                 self._versions += 1
                 self._jobs[name] = Job(name, self._versions, pin, explicit)
             job = self._jobs[name]
-            job.pin, job.explicit = job.pin or pin, job.explicit or explicit
+            job.pin, job.explicit = job.pin if pin is None else pin, job.explicit or explicit
             job.withdrawn = False if explicit else job.withdrawn
             job.waiting.append(future)
             self._changed.notify_all()
@@ -215,7 +216,7 @@ class AdapterStore:
             del self._jobs[job.name]
             if resident is not None:
                 before = self._residents.get(job.name)
-                resident.pinned = job.pin or (before is not None and before.pinned)
+                resident.pinned = before is not None and before.pinned if job.pin is None else job.pin
                 self._residents.put(resident)
                 if job.withdrawn:
                     self._residents.retire(job.name)
