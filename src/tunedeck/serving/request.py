@@ -12,6 +12,7 @@ from typing import Any, final
 from tunedeck.core.errors import DeadlineError
 from tunedeck.core.messages import say
 from tunedeck.serving.residents import Lease
+from tunedeck.tasks.answering import Chunk
 
 
 @final
@@ -27,7 +28,7 @@ class Request:
     timeout_s: float = 60.0
     caller: str = ""
     """The name of the key that asks."""
-    on_piece: Callable[[str], None] | None = None
+    on_piece: Callable[[Chunk], None] | None = None
     done: Future[Any] = field(default_factory=Future)
     arrived_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None
