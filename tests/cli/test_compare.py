@@ -11,12 +11,12 @@ import embeddings
 import pytest
 import tiny
 
-from tunedeck.cli.comparing import order
-from tunedeck.cli.comparing.budget import seeds_of, with_budget
-from tunedeck.cli.comparing.methods import parse_methods
-from tunedeck.cli.comparing.runs import Run
+from tunedeck.comparison import compare as order
+from tunedeck.comparison.budget import seeds_of, with_budget
+from tunedeck.comparison.grammar import parse_methods
+from tunedeck.comparison.report.result import Price
+from tunedeck.comparison.runs import Run
 from tunedeck.core.errors import ConfigError
-from tunedeck.report.result import Price
 from tunedeck.training.run import run_together
 
 Command = Callable[..., Any]
@@ -204,7 +204,7 @@ def test_a_search_tries_settings_on_part_of_the_training_examples_and_goes_on(
 def test_a_search_without_optuna_says_what_to_install(
     tunedeck: Command, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunedeck.cli.comparing.search.find_spec", lambda name: None)
+    monkeypatch.setattr("tunedeck.comparison.search.find_spec", lambda name: None)
     said = tunedeck("compare", "--model", tiny.folder_of("bert", "classifier"), "--data", words, "--methods", "head", "--search", 2, "--out", tmp_path)  # fmt: skip
     assert said.code == 2
     assert "pip install 'tunedeck[search]'" in said.err

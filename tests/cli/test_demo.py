@@ -10,8 +10,8 @@ import pytest
 import tiny
 
 from tunedeck.cli import demo
-from tunedeck.cli.comparing import order
-from tunedeck.cli.comparing.runs import Run
+from tunedeck.comparison import compare as order
+from tunedeck.comparison.runs import Run
 from tunedeck.training.run import run_together
 
 

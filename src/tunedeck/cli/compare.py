@@ -16,9 +16,9 @@ from tunedeck.cli.console import print_json, print_tables, tell
 from tunedeck.core.messages import say
 
 if TYPE_CHECKING:
-    from tunedeck.cli.comparing.order import Order
+    from tunedeck.comparison.compare import Order
+    from tunedeck.comparison.report.result import Comparison
     from tunedeck.deck.deck import Deck
-    from tunedeck.report.result import Comparison
 
 BUDGET, WHAT = say("Budget of each run"), say("What is compared")
 METHODS = "lora,bottleneck,prompt-tuning,full,head"
@@ -65,10 +65,10 @@ def compare(
     as_json: run_flags.AsJson = False,
 ) -> None:  # fmt: skip
     """Train several methods on the same data with the same budget, and report which to take and why."""
-    from tunedeck.cli.comparing import budget as budgets
-    from tunedeck.cli.comparing import order
-    from tunedeck.cli.comparing.methods import parse_methods
     from tunedeck.cli.plan import check_sizes
+    from tunedeck.comparison import budget as budgets
+    from tunedeck.comparison import compare as order
+    from tunedeck.comparison.grammar import parse_methods
     from tunedeck.training.config import run_config
 
     values = run_flags.run_values(run_file, context.params, settings or [])
@@ -94,7 +94,7 @@ def compare(
 
 def carry_out(asked: Order) -> tuple[Comparison, Deck]:
     """The comparison and its deck; says how to go on when it is interrupted."""
-    from tunedeck.cli.comparing.order import compare
+    from tunedeck.comparison.compare import compare
 
     try:
         return compare(asked)
@@ -110,9 +110,9 @@ def carry_out(asked: Order) -> tuple[Comparison, Deck]:
 
 def written(comparison: Comparison, home: Path, more: dict[str, Any]) -> dict[str, Any]:
     """Write report.html, report.md, figures/ and comparison.json with `more` in it; gives what the last one holds."""
+    from tunedeck.comparison.report.page import write_report
+    from tunedeck.comparison.report.recommend import recommend
     from tunedeck.core.storage import write_json
-    from tunedeck.report.page import write_report
-    from tunedeck.report.recommend import recommend
 
     write_report(home, comparison)
     result = {**comparison.to_json(), "recommendation": asdict(recommend(comparison)), **more}
@@ -123,9 +123,9 @@ def written(comparison: Comparison, home: Path, more: dict[str, Any]) -> dict[st
 def show(comparison: Comparison, home: Path) -> None:
     """The tables, one below the other where the terminal is narrow, the recommendation, and where the report is."""
     from tunedeck.cli.plan_output import is_wide
-    from tunedeck.report.recommend import recommend
-    from tunedeck.report.table import blocks
-    from tunedeck.report.words import title
+    from tunedeck.comparison.report.recommend import recommend
+    from tunedeck.comparison.report.table import blocks
+    from tunedeck.comparison.report.text import title
 
     for entries, groups in blocks(comparison):
         every = [row for group in groups for row in group.rows]

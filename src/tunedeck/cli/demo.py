@@ -16,7 +16,7 @@ from tunedeck.core.bundle import fetch
 from tunedeck.core.messages import say
 
 if TYPE_CHECKING:
-    from tunedeck.cli.comparing.order import Order
+    from tunedeck.comparison.compare import Order
 
 MODEL, DATA = "bundled:all-minilm-l6-v2", "bundled:tweets"
 METHODS = "lora:r=8:lora_alpha=32:target_modules=query+value,bottleneck,prompt-tuning:num_virtual_tokens=8,head"
@@ -36,7 +36,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
 ) -> None:  # fmt: skip
     """Train LoRA, a bottleneck adapter, prompt tuning and the head alone; compare them; mix them in one batch."""
-    from tunedeck.cli.comparing.order import clear
+    from tunedeck.comparison.compare import clear
 
     for part in (MODEL, DATA):
         if part.startswith("bundled:"):
@@ -61,9 +61,9 @@ def demo(
 
 
 def _order(train_size: int, eval_size: int, epochs: float, out: Path) -> Order:
-    from tunedeck.cli.comparing.budget import price_of, with_budget
-    from tunedeck.cli.comparing.methods import parse_methods
-    from tunedeck.cli.comparing.order import Order
+    from tunedeck.comparison.budget import price_of, with_budget
+    from tunedeck.comparison.compare import Order
+    from tunedeck.comparison.grammar import parse_methods
 
     sizes = {"train_size": train_size, "eval_size": eval_size}
     values: dict[str, Any] = {"model": MODEL, "data": {"train": DATA, **sizes}, "training": {"epochs": epochs}}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
-from tunedeck.report.result import Serving
+from tunedeck.comparison.report.result import Serving
 
 if TYPE_CHECKING:
     import torch

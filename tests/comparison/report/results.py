@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tunedeck.report.result import (
+from tunedeck.comparison.report.result import (
     Comparison,
     Confusion,
     Data,

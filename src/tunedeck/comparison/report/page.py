@@ -9,14 +9,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tunedeck.comparison.report.figures import draw_figures
+from tunedeck.comparison.report.recommend import recommend
+from tunedeck.comparison.report.result import Comparison
+from tunedeck.comparison.report.style import Figure
+from tunedeck.comparison.report.table import blocks
+from tunedeck.comparison.report.text import facts, figure_title, notes, words
 from tunedeck.core.messages import language
 from tunedeck.core.storage import write_bytes, write_text
-from tunedeck.report.canvas import Figure
-from tunedeck.report.figures import draw_figures
-from tunedeck.report.recommend import recommend
-from tunedeck.report.result import Comparison
-from tunedeck.report.table import blocks
-from tunedeck.report.words import facts, figure_title, notes, words
 
 LONGEST = 400
 """Characters of a text that are shown; the rest is cut."""
@@ -50,7 +50,7 @@ def _rendered(template: str, comparison: Comparison, figures: list[Figure], *, e
         autoescape=escape, undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     environment.filters["plain"] = _plain
-    source = files("tunedeck.report").joinpath(template).read_text(encoding="utf-8")
+    source = files("tunedeck.comparison.report").joinpath(template).read_text(encoding="utf-8")
     return environment.from_string(source).render(_values(comparison, figures))
 
 

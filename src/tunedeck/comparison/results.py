@@ -12,17 +12,17 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tunedeck.cli import after
-from tunedeck.cli.comparing.answers import Answers, answers_of, behind, confusion_and_mistakes, interval_of, texts_of
-from tunedeck.cli.comparing.measure import measure_serving
 from tunedeck.cli.console import tell
+from tunedeck.comparison.latency import measure_serving
+from tunedeck.comparison.quality import Answers, answers_of, behind, confusion_and_mistakes, interval_of, texts_of
+from tunedeck.comparison.report.result import Comparison, Data, Entry, Forecast, Price, Repeat, SeedRun, Serving
 from tunedeck.core.measurement import Measurement
 from tunedeck.core.messages import say
 from tunedeck.core.values import from_values
-from tunedeck.report.result import Comparison, Data, Entry, Forecast, Price, Repeat, SeedRun, Serving
 
 if TYPE_CHECKING:
-    from tunedeck.cli.comparing.order import Order
-    from tunedeck.cli.comparing.runs import Run
+    from tunedeck.comparison.compare import Order
+    from tunedeck.comparison.runs import Run
     from tunedeck.deck.deck import Deck
     from tunedeck.tasks.base import Dataset
 

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunedeck.cli.comparing.methods import Candidate
-from tunedeck.cli.comparing.runs import Run
 from tunedeck.cli.console import tell
+from tunedeck.comparison.grammar import Candidate
+from tunedeck.comparison.runs import Run
 from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.core.messages import say
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tunedeck.report.interval import over_examples, over_seeds
+from tunedeck.comparison.report.interval import over_examples, over_seeds
 
 
 def test_over_seeds_it_is_the_mean_and_students_t_times_the_standard_error() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tunedeck.comparison.report.result import Price
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
-from tunedeck.report.result import Price
 from tunedeck.training.config import override
 
 UNTIL_TIME_IS_UP = 1_000_000.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tunedeck.comparison.report.recommend import metric_name
+from tunedeck.comparison.report.result import Comparison, Entry, Forecast, Interval
 from tunedeck.core.messages import say
 from tunedeck.core.units import duration, duration_range, megabytes, megabytes_range
-from tunedeck.report.recommend import metric_name
-from tunedeck.report.result import Comparison, Entry, Forecast, Interval
 
 AT_ONCE = 6
 """Entries side by side; more of them go into further tables."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from results import comparison, entry
 
+from tunedeck.comparison.report.recommend import recommend
+from tunedeck.comparison.report.result import Comparison, Data
 from tunedeck.core.messages import set_language
-from tunedeck.report.recommend import recommend
-from tunedeck.report.result import Comparison, Data
 
 HEAD = entry("head", 0.62, (0.10, 0.16), disk=6_000)
 LORA = entry("lora", 0.747, (-0.011, 0.019), disk=305_000)

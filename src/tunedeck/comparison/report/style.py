@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tunedeck.report.lettering import lettering
+from tunedeck.comparison.report.fonts import lettering
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; their yellow is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunedeck.comparison.report.result import Comparison, Entry
 from tunedeck.core.messages import say
 from tunedeck.core.units import megabytes
-from tunedeck.report.result import Comparison, Entry
 
 
 @dataclass(frozen=True, slots=True)

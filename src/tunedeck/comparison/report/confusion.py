@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunedeck.comparison.report.result import Confusion
+from tunedeck.comparison.report.style import INK, Figure, canvas, finished, shown_names
 from tunedeck.core.messages import say
-from tunedeck.report.canvas import INK, Figure, canvas, finished, shown_names
-from tunedeck.report.result import Confusion
 
 SHOWN = 12
 """Labels in the figure; with more, the ones with the most mistakes, and the rest as one."""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 import yaml
 
-from tunedeck.cli.comparing.methods import Candidate
 from tunedeck.cli.console import tell
 from tunedeck.cli.main import INTERRUPTED, TERMINATED
+from tunedeck.comparison.grammar import Candidate
 from tunedeck.core.errors import ConfigError, DataError, TrainingError
 from tunedeck.core.messages import language, say
 from tunedeck.core.storage import write_text

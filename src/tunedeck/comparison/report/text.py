@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tunedeck.comparison.report.fonts import lettering
+from tunedeck.comparison.report.recommend import metric_name
+from tunedeck.comparison.report.result import Comparison
 from tunedeck.core.messages import language, say
-from tunedeck.report.lettering import lettering
-from tunedeck.report.recommend import metric_name
-from tunedeck.report.result import Comparison
 
 
 def words(comparison: Comparison) -> dict[str, str]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from tunedeck.report.confusion import counted
-from tunedeck.report.interval import over_examples, over_seeds
-from tunedeck.report.result import Confusion, Interval, Mistake
+from tunedeck.comparison.report.confusion import counted
+from tunedeck.comparison.report.interval import over_examples, over_seeds
+from tunedeck.comparison.report.result import Confusion, Interval, Mistake
 
 if TYPE_CHECKING:
     from tunedeck.data.chat import Conversation

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Any
 
+from tunedeck.comparison.report.confusion import confusion_figure
+from tunedeck.comparison.report.fonts import lettering
+from tunedeck.comparison.report.label_placement import place_labels
+from tunedeck.comparison.report.pareto import front
+from tunedeck.comparison.report.recommend import metric_name
+from tunedeck.comparison.report.result import Comparison, Entry
+from tunedeck.comparison.report.style import INK, Figure, canvas, colour, finished, marker, shown_names
 from tunedeck.core.messages import say, set_language
 from tunedeck.core.units import duration, megabytes
-from tunedeck.report.canvas import INK, Figure, canvas, colour, finished, marker, shown_names
-from tunedeck.report.confusion import confusion_figure
-from tunedeck.report.labels import place_labels
-from tunedeck.report.lettering import lettering
-from tunedeck.report.pareto import front
-from tunedeck.report.recommend import metric_name
-from tunedeck.report.result import Comparison, Entry
 
 _WIDTH, _HEIGHT = 5.6, 3.7
 

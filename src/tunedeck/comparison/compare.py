@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunedeck.cli.comparing.methods import Candidate
-from tunedeck.cli.comparing.runs import Run, carry_out, is_finished, planned_runs
 from tunedeck.cli.console import tell
+from tunedeck.comparison.grammar import Candidate
+from tunedeck.comparison.report.result import Price
+from tunedeck.comparison.runs import Run, carry_out, is_finished, planned_runs
 from tunedeck.core.messages import say
-from tunedeck.report.result import Price
 
 if TYPE_CHECKING:
+    from tunedeck.comparison.report.result import Comparison
     from tunedeck.deck.deck import Deck
-    from tunedeck.report.result import Comparison
     from tunedeck.tasks.base import Dataset
 
 
@@ -38,7 +38,7 @@ class Order:
 
 def clear(home: Path) -> None:
     """Throw away what an earlier comparison left in the folder."""
-    from tunedeck.cli.comparing.search import FILE
+    from tunedeck.comparison.search import FILE
 
     for name in ("runs", "figures"):
         shutil.rmtree(home / name, ignore_errors=True)
@@ -52,7 +52,7 @@ def compare(order: Order) -> tuple[Comparison, Deck]:
     Runs that are finished already are not made again. Raises ConfigError or DataError where an earlier comparison of other
     settings or data lies there.
     """
-    from tunedeck.cli.comparing.result import assembled
+    from tunedeck.comparison.results import assembled
     from tunedeck.tasks.registry import task_of
 
     began = time.perf_counter()
@@ -76,7 +76,7 @@ def compare(order: Order) -> tuple[Comparison, Deck]:
 
 
 def _searched(order: Order, runs: Sequence[Run], dataset: Dataset[Any], metric: str) -> tuple[list[Candidate], list[dict[str, Any]]]:  # fmt: skip
-    from tunedeck.cli.comparing.search import search
+    from tunedeck.comparison.search import search
 
     order.home.mkdir(parents=True, exist_ok=True)
     first = [run for run in runs if run.seed == order.seeds[0]]
