@@ -1,4 +1,4 @@
-"""The entries of a comparison from `--methods lora:r=4,16,full`: which method, with which settings, under which name."""
+"""The entries of a comparison from `lora:r=4,16,full`: which method, with which settings, under which name."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import listing, nearest, say
+from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import METHODS
 from tunedeck.training.config import SHORT_NAMES, TrainingSettings
 
+Methods: TypeAlias = str | Sequence[str | MethodConfig]
+
 BUDGET = ("seed", "epochs", "max_steps", "max_minutes")
 """Settings of training that are the same for all entries, or there would be nothing to compare."""
+LOOP = tuple(name for name in TrainingSettings.model_fields if name not in BUDGET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,43 +40,78 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A method as it was written, and the values that each of its settings is to take."""
+class _Term:
+    """A method as it was written, and the values that each of its settings is to take.
+
+    `config` is whether it was written as a config, to which the run file adds nothing.
+    """
 
     name: str
     values: dict[str, list[Any]]
+    config: bool = False
 
 
-def parse_methods(text: str, run_values: Mapping[str, Any]) -> list[Candidate]:
-    """The entries, in the order written; settings of the run file's own method count for entries of that method.
+def parse_methods(methods: Methods, run_values: Mapping[str, Any]) -> list[Candidate]:
+    """The entries, in the order written.
 
-    `method` or `method:key=value`, entries separated by commas; a piece that names no method is a further value of the
-    key before it, and several values make several entries. Raises ConfigError that names the piece.
+    A string is `method` or `method:key=value`, entries separated by commas; a piece that names no method is a further
+    value of the key before it, and several values make several entries. Settings of the run file's own method count for
+    entries of that method. A config is one entry, with that config's settings. Raises ConfigError that names the piece.
     """
-    wanted = _read(text)
+    terms = _terms(methods)
     found: list[Candidate] = []
-    for one in wanted:
-        told_apart = _told_apart(wanted, one.name)
-        for combination in itertools.product(*one.values.values()):
-            settings = dict(zip(one.values, combination, strict=True))
-            candidate = _candidate(one.name, settings, told_apart, run_values)
+    for term in terms:
+        shown = _varying_keys(terms, term.name)
+        for combination in itertools.product(*term.values.values()):
+            settings = dict(zip(term.values, combination, strict=True))
+            marks = [f"{key}={_in_name(settings[key])}" for key in shown if key in settings]
+            candidate = _candidate(" ".join([term.name, *marks]), term, settings, {} if term.config else run_values)
             if any(candidate.folder == other.folder for other in found):
-                raise ConfigError(say("--methods names {name!r} twice", name=candidate.name))
+                raise ConfigError(say("methods names {name!r} twice", name=candidate.name))
             found.append(candidate)
     return found
 
 
-def _read(text: str) -> list[_Wanted]:
-    found: list[_Wanted] = []
+def _terms(methods: Methods) -> list[_Term]:
+    if isinstance(methods, str):
+        return _read(methods)
+    if not isinstance(methods, Sequence) or not methods:
+        raise _neither(methods)
+    return [term for one in methods for term in (_read(one) if isinstance(one, str) else [_of_config(one)])]
+
+
+def _neither(value: Any) -> ConfigError:
+    return ConfigError(
+        say("methods takes text such as lora:r=8 and configs such as LoraConfig(r=8), got {value!r}", value=value)
+    )
+
+
+def _of_config(config: MethodConfig) -> _Term:
+    """A config by its method's short name where it has one, with the settings that are not at their default."""
+    if not isinstance(config, tuple(METHODS.values())):
+        raise _neither(config)
+    plain = type(config)()
+    names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    settings = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(plain, name)}
+    for short, fixed in SHORT_NAMES.items():
+        own = {key: value for key, value in fixed.items() if key != "kind"}
+        if fixed["kind"] == config.kind and own.items() <= settings.items():
+            rest = {key: [value] for key, value in settings.items() if key not in own}
+            return _Term(short, rest, config=True)
+    return _Term(config.kind.replace("_", "-"), {key: [value] for key, value in settings.items()}, config=True)
+
+
+def _read(text: str) -> list[_Term]:
+    found: list[_Term] = []
     key = ""
     for piece in text.split(","):
         first, *settings = (part.strip() for part in piece.split(":"))
         if _plain(first) in _known():
-            found.append(_Wanted(first, {}))
+            found.append(_Term(first, {}))
             key = ""
         elif not key:
             raise ConfigError(
-                say("--methods: {piece!r} is no method", piece=first)
+                say("methods: {piece!r} is not a method", piece=first)
                 + nearest(_plain(first), _known())
                 + say("; allowed: {known}", known=listing(_known()))
             )
@@ -81,9 +120,9 @@ def _read(text: str) -> list[_Wanted]:
         for setting in settings:
             key, equals, value = (part.strip() for part in setting.partition("="))
             if not equals or not key:
-                raise ConfigError(say("--methods: {piece!r} must be key=value, as in lora:r=16", piece=setting))
+                raise ConfigError(say("methods: {piece!r} must be key=value, as in lora:r=16", piece=setting))
             if key in found[-1].values:
-                raise ConfigError(say("--methods: {key!r} is given twice for {name}", key=key, name=found[-1].name))
+                raise ConfigError(say("methods: {key!r} is given twice for {name}", key=key, name=found[-1].name))
             found[-1].values[key] = [_value(value, piece)]
     return found
 
@@ -91,7 +130,7 @@ def _read(text: str) -> list[_Wanted]:
 def _value(text: str, piece: str) -> Any:
     """A number, several names joined by +, or whatever YAML makes of it."""
     if not text:
-        raise ConfigError(say("--methods: a value is missing in {piece!r}", piece=piece))
+        raise ConfigError(say("methods: a value is missing in {piece!r}", piece=piece))
     for number in (int, float):
         try:
             return number(text)
@@ -100,43 +139,64 @@ def _value(text: str, piece: str) -> Any:
     return text.split("+") if "+" in text else yaml.safe_load(text)
 
 
-def _candidate(written: str, settings: dict[str, Any], told_apart: Sequence[str], run_values: Mapping[str, Any]) -> Candidate:  # fmt: skip
-    named = dict(SHORT_NAMES.get(_plain(written), {"kind": _plain(written)}))
+def _candidate(name: str, term: _Term, settings: dict[str, Any], run_values: Mapping[str, Any]) -> Candidate:
+    named = _kind_of(term.name)
     own = [field.name for field in dataclasses.fields(METHODS[named["kind"]])]  # type: ignore[arg-type]
-    loop = [name for name in TrainingSettings.model_fields if name not in BUDGET]
-    for key in settings:
-        if key in BUDGET:
-            raise ConfigError(say("--methods: {key!r} must be the same for all; set it outside, as --set training.{key}=...", key=key))  # fmt: skip
-        if key not in own and key not in loop:
-            raise ConfigError(
-                say("--methods: {method} has no setting {key!r}", method=written, key=key)
-                + nearest(key, [*own, *loop])
-                + say("; allowed: {known}", known=listing([*own, *loop]))
-            )
-    filed = run_values.get("method", "lora")
-    filed = dict(filed) if isinstance(filed, Mapping) else {"kind": filed}
-    filed |= SHORT_NAMES.get(_plain(str(filed.get("kind"))), {"kind": _plain(str(filed.get("kind", "lora")))})
-    same = filed["kind"] == named["kind"]
-    rate = run_values.get("training", {}).get("learning_rate") if same and "method" in run_values else None
-    training = {key: value for key, value in settings.items() if key in loop}
-    marks = [f"{key}={_shown(settings[key])}" for key in told_apart if key in settings]
+    _check_keys(term.name, settings, own)
+    from_file, rate = _file_settings(named["kind"], run_values)
     return Candidate(
-        name=" ".join([written, *marks]),
-        method={**(filed if same else {}), **named, **{key: value for key, value in settings.items() if key in own}},
-        training={"learning_rate": rate, **training},
+        name=name,
+        method={**from_file, **named, **{key: value for key, value in settings.items() if key in own}},
+        training={"learning_rate": rate, **{key: value for key, value in settings.items() if key in LOOP}},
         given=frozenset(settings),
     )
 
 
-def _told_apart(wanted: Sequence[_Wanted], name: str) -> list[str]:
+def _check_keys(method: str, settings: Mapping[str, Any], own: Sequence[str]) -> None:
+    for key in settings:
+        if key in BUDGET:
+            raise ConfigError(
+                say("methods: {key!r} must be the same for all; set it outside, as --set training.{key}=...", key=key)
+            )
+        if key not in own and key not in LOOP:
+            raise ConfigError(
+                say("methods: {method} has no setting {key!r}", method=method, key=key)
+                + nearest(key, [*own, *LOOP])
+                + say("; allowed: {known}", known=listing([*own, *LOOP]))
+            )
+
+
+def _file_settings(kind: str, run_values: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
+    """The run file's settings and learning rate for a method of this kind; nothing if its own method is another."""
+    filed = run_values.get("method", "lora")
+    filed = dict(filed) if isinstance(filed, Mapping) else {"kind": filed}
+    filed |= _kind_of(str(filed.get("kind", "lora")))
+    if filed["kind"] != kind:
+        return {}, None
+    return filed, run_values.get("training", {}).get("learning_rate") if "method" in run_values else None
+
+
+def _varying_keys(terms: Sequence[_Term], name: str) -> list[str]:
     """The settings in which the entries of one method differ, which their names then show."""
-    same = [one for one in wanted if one.name == name]
-    keys = dict.fromkeys(key for one in same for key in one.values)
-    return [key for key in keys if len({repr(one.values.get(key)) for one in same}) > 1 or any(len(one.values.get(key, [])) > 1 for one in same)]  # fmt: skip
+    same = [term for term in terms if term.name == name]
+    keys = dict.fromkeys(key for term in same for key in term.values)
+
+    def varies(key: str) -> bool:
+        written = {repr(term.values.get(key)) for term in same}
+        return len(written) > 1 or any(len(term.values.get(key, [])) > 1 for term in same)
+
+    return [key for key in keys if varies(key)]
 
 
-def _shown(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else str(value)  # fmt: skip
+def _in_name(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _kind_of(name: str) -> dict[str, Any]:
+    """`kind`, and the setting that a short name fixes."""
+    return dict(SHORT_NAMES.get(_plain(name), {"kind": _plain(name)}))
 
 
 def _plain(name: str) -> str:

@@ -22,8 +22,10 @@ TIME_LIMIT_S = 20.0
 """Rounds end here once LEAST_ROUNDS are done, so that a large model is not timed for minutes."""
 
 
-def measure_serving(deck: Deck, load_ms: Mapping[str, float], texts: Sequence[str], max_length: int) -> tuple[dict[str, Serving], float, float]:  # fmt: skip
-    """Every loaded entry's figures, and the bare base's (milliseconds for one text, texts per second in a batch).
+def measure_serving(
+    deck: Deck, load_ms: Mapping[str, float], texts: Sequence[str], max_length: int
+) -> tuple[dict[str, Serving], float, float]:
+    """Every loaded entry's figures, and the base model's (milliseconds for one text, texts per second in a batch).
 
     One text is the one of median length; a batch is BATCH texts spread over all lengths.
     """
@@ -58,17 +60,22 @@ def _encoded(deck: Deck, texts: Sequence[str], max_length: int) -> tuple[torch.T
     return pad(deck, tokenize(deck, texts, room))
 
 
-def _one_text(deck: Deck, names: Sequence[str], inputs: tuple[torch.Tensor, torch.Tensor]) -> tuple[dict[str | None, float], dict[str | None, float]]:  # fmt: skip
+def _one_text(
+    deck: Deck, names: Sequence[str], inputs: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[dict[str | None, float], dict[str | None, float]]:
     """Median seconds of one text right after another adapter's, and right after one's own."""
     calls: dict[tuple[str | None, bool], Callable[[], object]] = {}
     for name in (None, *names):
         for after_its_own in (False, True):
             calls[name, after_its_own] = lambda name=name: deck(*inputs, adapter=name)  # type: ignore[misc]
     taken = take_turns(calls)
-    return tuple({name: taken[name, own] for name in (None, *names)} for own in (False, True))  # type: ignore[return-value]
+    everyone = (None, *names)
+    return {name: taken[name, False] for name in everyone}, {name: taken[name, True] for name in everyone}
 
 
-def _batches(deck: Deck, names: Sequence[str], inputs: tuple[torch.Tensor, torch.Tensor]) -> tuple[dict[str | None, float], dict[str, float]]:  # fmt: skip
+def _batches(
+    deck: Deck, names: Sequence[str], inputs: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[dict[str | None, float], dict[str, float]]:
     """Median seconds of a batch of one adapter alone, and of one whose every other row goes to the others in turn."""
     calls: dict[tuple[str | None, str], Callable[[], object]] = {}
     for name in (None, *names):

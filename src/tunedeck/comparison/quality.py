@@ -26,7 +26,7 @@ ANSWER_TOKENS = 64
 class Answers:
     """One entry's answers on the held-out examples.
 
-    `scores` is a number for each, whose mean by `weights` is the metric that decides; empty where the metric is no such mean.
+    `scores` is a number for each, whose mean by `weights` is the metric that decides; empty where it is no such mean.
     """
 
     scores: tuple[float, ...] = ()
@@ -46,18 +46,21 @@ def answers_of(deck: Deck, name: str, dataset: Dataset[Any], metric: str) -> Ans
         held_out = replace(dataset, train=dataset.evaluation)  # the training side is not looked at
         chats = cast("Generate", deck.task).course(deck, name, held_out).held_out_losses()
         losses = chats if metric == "loss" else ()
-        return Answers(tuple(loss for _, loss, _ in losses), tuple(float(size) for *_, size in losses), chats=tuple(chats))  # fmt: skip
+        scores, weights = tuple(loss for _, loss, _ in losses), tuple(float(size) for *_, size in losses)
+        return Answers(scores, weights, chats=tuple(chats))
     return Answers()
 
 
 def interval_of(answers: Answers | None, values: Sequence[float]) -> Interval | None:
-    """Over seeds where there are several values; else over the held-out examples, None where the metric is no mean of them."""
+    """Over seeds where there are several values; else over the held-out examples, None where they have no scores."""
     if len(values) > 1:
         return over_seeds(values)
     return over_examples(answers.scores, answers.weights) if answers and answers.scores else None
 
 
-def behind(best: Answers | None, own: Answers | None, differences: Sequence[float], higher_is_better: bool) -> Interval | None:  # fmt: skip
+def behind(
+    best: Answers | None, own: Answers | None, differences: Sequence[float], higher_is_better: bool
+) -> Interval | None:
     """How far an entry is behind the best one, compared seed by seed (`differences`) or example by example."""
     if len(differences) > 1:
         return over_seeds(differences)
@@ -68,14 +71,18 @@ def behind(best: Answers | None, own: Answers | None, differences: Sequence[floa
     return over_examples(each, own.weights)
 
 
-def confusion_and_mistakes(deck: Deck, name: str, dataset: Dataset[Any], answers: Answers) -> tuple[Confusion | None, tuple[Mistake, ...]]:  # fmt: skip
-    """Of the best entry: its confusions where each text has one label, and its worst mistakes; nothing for embeddings."""
+def confusion_and_mistakes(
+    deck: Deck, name: str, dataset: Dataset[Any], answers: Answers
+) -> tuple[Confusion | None, tuple[Mistake, ...]]:
+    """The best entry's confusions, where each text has one label, and its worst mistakes; nothing for embeddings."""
     if answers.chats:
         return None, _of_chats(deck, name, answers)
     return _of_labels(deck, name, dataset, answers) if answers.predictions else (None, ())
 
 
-def _of_labels(deck: Deck, name: str, dataset: Dataset[Any], answers: Answers) -> tuple[Confusion | None, tuple[Mistake, ...]]:  # fmt: skip
+def _of_labels(
+    deck: Deck, name: str, dataset: Dataset[Any], answers: Answers
+) -> tuple[Confusion | None, tuple[Mistake, ...]]:
     examples = dataset.evaluation
     wrong = [
         Mistake(example.text, ", ".join(example.labels), ", ".join(answer.labels), _sureness(example.labels, answer))

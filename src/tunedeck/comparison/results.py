@@ -11,18 +11,18 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from tunedeck.cli import after
-from tunedeck.cli.console import tell
+from tunedeck.comparison.hindsight import CURRENCY, predicted_and_actual
 from tunedeck.comparison.latency import measure_serving
 from tunedeck.comparison.quality import Answers, answers_of, behind, confusion_and_mistakes, interval_of, texts_of
 from tunedeck.comparison.report.result import Comparison, Data, Entry, Forecast, Price, Repeat, SeedRun, Serving
 from tunedeck.core.measurement import Measurement
 from tunedeck.core.messages import say
 from tunedeck.core.values import from_values
+from tunedeck.planner.after import Comparison as Hindsight
 
 if TYPE_CHECKING:
-    from tunedeck.comparison.compare import Order
     from tunedeck.comparison.runs import Run
+    from tunedeck.comparison.spec import ComparisonSpec
     from tunedeck.deck.deck import Deck
     from tunedeck.tasks.base import Dataset
 
@@ -32,48 +32,47 @@ LONGEST_TIMED = 256
 """Tokens of a text that is timed, at most."""
 
 
-def assembled(
-    order: Order, runs: Sequence[Run], dataset: Dataset[Any], metric: str, deck: Deck, load_ms: dict[str, float],
-    tried: Sequence[dict[str, Any]], began: float,
-) -> Comparison:  # fmt: skip
-    """The comparison; times the loaded adapters and looks at the best one's answers."""
-    from tunedeck.formats.manifest import versions
-
-    tell(say("timing the adapters on one base ..."))
+def build_comparison(
+    spec: ComparisonSpec,
+    runs: Sequence[Run],
+    dataset: Dataset[Any],
+    metric: str,
+    deck: Deck,
+    load_ms: dict[str, float],
+    tried: Sequence[dict[str, Any]],
+    began: float,
+) -> Comparison:
+    """The comparison; times the loaded adapters and reads the best one's predictions."""
+    spec.tell(say("timing the adapters on one base ..."))
     serving, base_ms, base_rate = measure_serving(deck, load_ms, texts_of(dataset), LONGEST_TIMED)
-    tell(say("answering the held-out examples ..."))
-    asked = order.candidates if len(order.seeds) == 1 else ()
+    spec.tell(say("answering the held-out examples ..."))
+    asked = spec.candidates if len(spec.seeds) == 1 else ()
     answers = {one.name: answers_of(deck, one.name, dataset, metric) for one in asked}
     entries = []
-    for candidate in order.candidates:
+    for candidate in spec.candidates:
         own = [run for run in runs if run.candidate.name == candidate.name]
-        entries.append(_entry(own, serving[candidate.name], deck, metric, order.price, answers.get(candidate.name)))
-    measured = _measurement(runs[0])
+        entries.append(_entry(own, serving[candidate.name], deck, metric, spec.price, answers.get(candidate.name)))
+    held_out, majority = len(dataset.evaluation), _majority(deck, dataset)
     found = Comparison(
         task=deck.task.kind,
         model=runs[0].config.model,
-        data=Data(dataset.source, dataset.sha256, len(dataset.train), len(dataset.evaluation), _majority(deck, dataset)),
-        budget=order.budget,
-        seeds=order.seeds,
+        data=Data(dataset.source, dataset.sha256, len(dataset.train), held_out, majority),
+        budget=spec.budget,
+        seeds=spec.seeds,
         metric=metric,
         higher_is_better=metric != "loss",
         entries=tuple(entries),
         base_latency_ms=base_ms,
         base_texts_per_s=base_rate,
-        price=order.price,
+        price=spec.price,
         confusion=None,
         mistakes=(),
         search=tuple(tried),
-        repeat=Repeat(
-            command=order.command,
-            versions={**versions(), "python": platform.python_version()},
-            machine=measured.machine.gpu or say("{cpu}, {cores} cores", cpu=measured.machine.cpu, cores=measured.machine.cpu_cores),
-            device=measured.device,
-            dtype=measured.dtype,
-        ),
+        repeat=_repeat(spec.command, _measurement(runs[0])),
         total_s=0.0,
-    )  # fmt: skip
-    best = found.best().name
+        folder=str(spec.folder),
+    )
+    best = found.best.name
     if best not in answers:
         answers[best] = answers_of(deck, best, dataset, metric)
     confusion, mistakes = confusion_and_mistakes(deck, best, dataset, answers[best])
@@ -81,20 +80,36 @@ def assembled(
     return replace(found, confusion=confusion, mistakes=mistakes, total_s=time.perf_counter() - began)
 
 
+def _repeat(command: str, measured: Measurement) -> Repeat:
+    from tunedeck.formats.manifest import versions
+
+    cpu = say("{cpu}, {cores} cores", cpu=measured.machine.cpu, cores=measured.machine.cpu_cores)
+    return Repeat(
+        command=command,
+        versions={**versions(), "python": platform.python_version()},
+        machine=measured.machine.gpu or cpu,
+        device=measured.device,
+        dtype=measured.dtype,
+    )
+
+
 def _behind(found: Comparison, answers: dict[str, Answers]) -> tuple[Entry, ...]:
     """The entries with how far each is behind the best."""
-    best = found.best()
+    best = found.best
     sign = 1 if found.higher_is_better else -1
 
     def one(entry: Entry) -> Entry:
         pairs = zip(best.runs, entry.runs, strict=True)
         differences = [sign * (ahead.metrics[found.metric] - own.metrics[found.metric]) for ahead, own in pairs]
-        return replace(entry, behind=behind(answers.get(best.name), answers.get(entry.name), differences, found.higher_is_better))  # fmt: skip
+        ahead_of, late = answers.get(best.name), answers.get(entry.name)
+        return replace(entry, behind=behind(ahead_of, late, differences, found.higher_is_better))
 
     return tuple(entry if entry is best else one(entry) for entry in found.entries)
 
 
-def _entry(runs: Sequence[Run], serving: Serving, deck: Deck, metric: str, price: Price | None, answers: Answers | None) -> Entry:  # fmt: skip
+def _entry(
+    runs: Sequence[Run], serving: Serving, deck: Deck, metric: str, price: Price | None, answers: Answers | None
+) -> Entry:
     from tunedeck.formats.folder import adapter_bytes
 
     name = runs[0].candidate.name
@@ -149,12 +164,13 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _planned(run: Run, price: Price | None) -> tuple[Forecast, ...]:
-    per_hour, currency = (price.per_hour, price.currency) if price else (None, after.CURRENCY)
-    found = after.compared(_measurement(run), run.config, per_hour, currency)
-    return tuple(
-        Forecast(one.quantity, one.predicted.low, one.predicted.expected, one.predicted.high, one.actual, one.unit, one.reason)
-        for one in found
-    )  # fmt: skip
+    per_hour, currency = (price.per_hour, price.currency) if price else (None, CURRENCY)
+
+    def forecast(one: Hindsight) -> Forecast:
+        low, expected, high = one.predicted.low, one.predicted.expected, one.predicted.high
+        return Forecast(one.quantity, low, expected, high, one.actual, one.unit, one.reason)
+
+    return tuple(map(forecast, predicted_and_actual(_measurement(run), run.config, per_hour, currency)))
 
 
 def _curves(run: Run, metric: str) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]:
@@ -173,7 +189,7 @@ def _curves(run: Run, metric: str) -> tuple[tuple[tuple[float, float], ...], tup
 
 
 def _majority(deck: Deck, dataset: Dataset[Any]) -> float | None:
-    """What always answering the most frequent held-out label gets; None where texts have no single label."""
+    """The accuracy of always answering the most frequent held-out label; None where texts have no single label."""
     if deck.task.kind != "classify":
         return None
     return Counter(one.labels for one in dataset.evaluation).most_common(1)[0][1] / len(dataset.evaluation)

@@ -7,32 +7,44 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
-import typer
 import yaml
 
-from tunedeck.cli.console import tell
-from tunedeck.cli.main import INTERRUPTED, TERMINATED
 from tunedeck.comparison.grammar import Candidate
 from tunedeck.core.errors import ConfigError, DataError, TrainingError
 from tunedeck.core.messages import language, say
+from tunedeck.core.process import INTERRUPTED, TERMINATED
 from tunedeck.core.storage import write_text
 from tunedeck.training.config import RunConfig, run_config
 from tunedeck.training.outcome import ENDED
 
 CONFIG = "config.yaml"
 STOPPED_BY = {
-    INTERRUPTED: signal.SIGINT, -signal.SIGINT: signal.SIGINT, TERMINATED: signal.SIGTERM, -signal.SIGTERM: signal.SIGTERM,
-}  # fmt: skip
+    INTERRUPTED: signal.SIGINT,
+    -signal.SIGINT: signal.SIGINT,
+    TERMINATED: signal.SIGTERM,
+    -signal.SIGTERM: signal.SIGTERM,
+}
 """Exit codes of a run that a signal stopped."""
 
 if TYPE_CHECKING:
+    from tunedeck.comparison.spec import ComparisonSpec
     from tunedeck.formats.manifest import Manifest
+
+
+@final
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, the `signal`, stopped a comparison while it trained; the same call resumes it."""
+
+    def __init__(self, by: signal.Signals) -> None:
+        super().__init__(by.name)
+        self.signal = by
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +75,22 @@ class Run:
         return manifest
 
 
-def planned_runs(values: Mapping[str, Any], candidates: Sequence[Candidate], seeds: Sequence[int], home: Path) -> list[Run]:  # fmt: skip
+def planned_runs(spec: ComparisonSpec, candidates: Sequence[Candidate]) -> list[Run]:
     """Every entry with every seed; ConfigError where an entry's settings do not fit."""
     from tunedeck.deck.checks import check_trains
     from tunedeck.tasks.registry import task_of
 
     found = []
     for candidate in candidates:
-        for seed in seeds:
-            training = {**values.get("training", {}), **candidate.training, "seed": seed}
-            one = {**values, "method": candidate.method, "training": training, "name": candidate.folder, "out": None}
+        for seed in spec.seeds:
+            training = {**spec.values.get("training", {}), **candidate.training, "seed": seed}
+            named = {"method": candidate.method, "training": training, "name": candidate.folder, "out": None}
             try:
-                config = run_config(one)
+                config = run_config({**spec.values, **named})
                 check_trains(config.method_config(), task_of(config.task))
             except ConfigError as error:
                 raise ConfigError(say("{name}: {reason}", name=candidate.name, reason=error)) from error
-            found.append(Run(candidate, seed, config, home / "runs" / candidate.folder / f"seed-{seed}"))
+            found.append(Run(candidate, seed, config, spec.folder / "runs" / candidate.folder / f"seed-{seed}"))
     return found
 
 
@@ -95,20 +107,23 @@ def is_finished(run: Run, data_sha256: str) -> bool:
     if differing:
         raise ConfigError(
             say(
-                "{path} was made with other settings: {differences}; go back to them, choose another --out, or start anew with --overwrite",
-                path=run.folder, differences="; ".join(differing),
+                "{path} was made with other settings: {differences}; go back to them, choose another --out, "
+                "or start anew with --overwrite",
+                path=run.folder,
+                differences="; ".join(differing),
             )
-        )  # fmt: skip
+        )
     if not (run.folder / "metrics.json").exists() or run.read("metrics.json")["stopped"] not in ENDED:
         return False
     record = run.manifest().data
     if record is None or record.sha256 != data_sha256:
         raise DataError(
             say(
-                "{path} was trained on other examples than the data holds now; restore the data, choose another --out, or start anew with --overwrite",
+                "{path} was trained on other examples than the data holds now; restore the data, "
+                "choose another --out, or start anew with --overwrite",
                 path=run.folder,
             )
-        )  # fmt: skip
+        )
     return True
 
 
@@ -124,10 +139,10 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], group: str =
     return found
 
 
-def carry_out(run: Run) -> None:
-    """Train in a process of its own, so that its memory is measured alone; a run that was broken off goes on from its last checkpoint.
+def train_run(run: Run, spec: ComparisonSpec) -> None:
+    """Train in a process of its own, so that its memory is measured alone; an interrupted run is resumed.
 
-    Raises TrainingError when the process fails, KeyboardInterrupt when it was interrupted, typer.Exit after SIGTERM.
+    Raises TrainingError when the process fails, Interrupted when Ctrl-C or SIGTERM stopped it.
     """
     if (run.folder / CONFIG).exists():
         arguments = ["train", "--resume", str(run.folder)]
@@ -135,36 +150,40 @@ def carry_out(run: Run) -> None:
         run_file = run.folder.with_suffix(".yaml")
         write_text(run_file, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
         arguments = ["train", str(run_file), "--out", str(run.folder)]
-    tell("$ tunedeck " + shlex.join(arguments))
-    code, asked = _watched([sys.executable, "-m", "tunedeck", "--lang", language(), *arguments])
+    spec.tell("$ tunedeck " + shlex.join(arguments))
+    command = [sys.executable, "-m", "tunedeck", "--lang", language(), *arguments]
+    code, errors, asked = _watched(command, quiet=not spec.progress)
     stopped = asked or STOPPED_BY.get(code)
-    if stopped is signal.SIGTERM:
-        raise typer.Exit(TERMINATED)
-    if stopped is signal.SIGINT:
-        raise KeyboardInterrupt
+    if stopped is not None:
+        raise Interrupted(stopped)
     if code:
-        raise TrainingError(say("the command above ended with code {code}", code=code))
+        reason = next(reversed(errors.strip().splitlines()), say("see above"))
+        raise TrainingError(say("{path} ended with code {code}: {reason}", path=run.folder, code=code, reason=reason))
 
 
-def _watched(command: Sequence[str]) -> tuple[int, signal.Signals | None]:
-    """A command's exit code, and the first signal that asked this process to stop meanwhile.
+def _watched(command: Sequence[str], quiet: bool) -> tuple[int, str, signal.Signals | None]:
+    """A command's exit code, its standard error if `quiet`, and the first signal that asked this process to stop.
 
-    The command is asked to stop by SIGTERM and waited for: a second SIGINT beside the terminal's own would break off its last step.
+    The command is asked to stop by SIGTERM and waited for: a second SIGINT beside the terminal's own would break off
+    its last step. Outside the main thread, where Python allows no handlers, signals do what they always do.
     """
     asked: list[signal.Signals] = []
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[subprocess.Popen[str]] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         asked.append(signal.Signals(number))
         for process in started:
             process.terminate()
 
-    before = {one: signal.signal(one, pass_on) for one in (signal.SIGINT, signal.SIGTERM)}
+    heeded = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {one: signal.signal(one, pass_on) for one in heeded}
     try:
-        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        errors = subprocess.PIPE if quiet else None
+        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, encoding="utf-8"))
         if asked:
             started[0].terminate()
-        return started[0].wait(), asked[0] if asked else None
+        said = started[0].communicate()[1]
+        return started[0].returncode, said or "", asked[0] if asked else None
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,11 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunedeck.cli.console import tell
 from tunedeck.comparison.grammar import Candidate
-from tunedeck.comparison.runs import Run
+from tunedeck.comparison.runs import Interrupted, Run
+from tunedeck.comparison.spec import ComparisonSpec
 from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.core.messages import say
+from tunedeck.training.config import RunConfig, TrainingSettings
 
 if TYPE_CHECKING:
     import optuna
@@ -33,14 +35,17 @@ SPREAD = 10.0
 EVALUATIONS, FIRST_RUNG = 8, 2
 """Of a whole trial; at the first rung and whenever the evaluations have doubled since, the worse half is stopped."""
 HELD_OUT = 8
-"""One in so many training examples is kept to judge trials by; the comparison's own held-out examples are not touched."""
+"""One in this many training examples is kept to judge trials by; the held-out examples are not touched."""
 FILE = "search.jsonl"
 
 
-def search(runs: Sequence[Run], trials: int, deck: Deck, dataset: Dataset[Any], metric: str, home: Path) -> tuple[list[Candidate], list[dict[str, Any]]]:  # fmt: skip
-    """Each entry with the best settings found, and every trial; a search that was interrupted goes on.
+def search(
+    spec: ComparisonSpec, runs: Sequence[Run], deck: Deck, dataset: Dataset[Any], metric: str
+) -> tuple[list[Candidate], list[dict[str, Any]]]:
+    """Each entry with the best settings found, and every trial; a search that was interrupted is resumed.
 
-    `runs` is one run for each entry. Raises ConfigError when optuna is missing or an earlier search was another one.
+    `runs` is one run for each entry. Raises ConfigError when optuna is missing or the folder holds a search of other
+    settings.
     """
     if find_spec("optuna") is None:
         raise ConfigError(say("--search needs the package optuna; run: pip install 'tunedeck[search]'"))
@@ -48,24 +53,26 @@ def search(runs: Sequence[Run], trials: int, deck: Deck, dataset: Dataset[Any], 
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     parts = _divided(dataset)
-    chosen, told = [], []
+    chosen, trials = [], []
     for run in runs:
         if {"learning_rate", *_size(run)[1]} <= run.candidate.given:
             chosen.append(run.candidate)
             continue
-        study = _study(run, metric, home, dataset.sha256)
-        over = sum(trial.state.is_finished() for trial in study.trials)
-        study.optimize(partial(_trial, run=run, deck=deck, parts=parts, metric=metric), n_trials=max(0, trials - over))
+        study = _study(run, metric, spec.folder, dataset.sha256)
+        left = spec.trials - sum(trial.state.is_finished() for trial in study.trials)
+        study.optimize(
+            partial(_trial, spec=spec, run=run, deck=deck, parts=parts, metric=metric), n_trials=max(0, left)
+        )
         completed = any(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
         best = study.best_params if completed else {}
         name, count = run.candidate.name, len(study.trials)
-        tell(say("{name}: best of {count} trials: {settings}", name=name, count=count, settings=best))
-        chosen.append(settled(run.candidate, best))
-        told += [_told(name, trial) for trial in study.trials]
-    return chosen, told
+        spec.tell(say("{name}: best of {count} trials: {settings}", name=name, count=count, settings=best))
+        chosen.append(with_settings(run.candidate, best))
+        trials += [_trial_values(name, trial) for trial in study.trials]
+    return chosen, trials
 
 
-def _study(run: Run, metric: str, home: Path, data_sha256: str) -> optuna.Study:
+def _study(run: Run, metric: str, folder: Path, data_sha256: str) -> optuna.Study:
     """The entry's study, begun with its own settings, or as an interrupted search left it."""
     import optuna
     from optuna.storages import JournalStorage
@@ -73,7 +80,7 @@ def _study(run: Run, metric: str, home: Path, data_sha256: str) -> optuna.Study:
 
     study = optuna.create_study(
         study_name=run.candidate.folder,
-        storage=JournalStorage(JournalFileBackend(str(home / FILE))),
+        storage=JournalStorage(JournalFileBackend(str(folder / FILE))),
         load_if_exists=True,
         direction="minimize" if metric == "loss" else "maximize",
         sampler=optuna.samplers.TPESampler(seed=0),
@@ -85,12 +92,12 @@ def _study(run: Run, metric: str, home: Path, data_sha256: str) -> optuna.Study:
     return study
 
 
-def _told(name: str, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+def _trial_values(name: str, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     how = {"entry": name, "quality": trial.value, "state": trial.state.name.lower()}
     return {**how, "evaluations": len(trial.intermediate_values), "settings": trial.params}
 
 
-def settled(candidate: Candidate, found: Mapping[str, Any]) -> Candidate:
+def with_settings(candidate: Candidate, found: Mapping[str, Any]) -> Candidate:
     """The entry with what was found; LoRA's alpha grows with r, so that alpha / r stays."""
     method, training = dict(candidate.method), dict(candidate.training)
     for key, value in found.items():
@@ -103,26 +110,14 @@ def settled(candidate: Candidate, found: Mapping[str, Any]) -> Candidate:
     return replace(candidate, method=method, training=training)
 
 
-def _trial(trial: optuna.Trial, run: Run, deck: Deck, parts: Dataset[Any], metric: str) -> float:
+def _trial(trial: optuna.Trial, spec: ComparisonSpec, run: Run, deck: Deck, parts: Dataset[Any], metric: str) -> float:
+    """Train once on one part of the training examples; the metric on the other."""
     import optuna
 
-    from tunedeck.training.config import RunConfig
     from tunedeck.training.run import train
 
-    found: dict[str, Any] = {}
-    rate = _rate(run)
-    if "learning_rate" not in run.candidate.given:
-        found["learning_rate"] = trial.suggest_float("learning_rate", rate / SPREAD, rate * SPREAD, log=True)
-    choices, now = _size(run)
-    for key in now:
-        found[key] = trial.suggest_categorical(key, choices)
-    candidate = settled(run.candidate, found)
-    values = {**run.config.model_dump(mode="json"), "method": candidate.method}
-    config = RunConfig.model_validate(values)
-    steps = config.training.max_steps or round(config.training.epochs * len(parts.train) / config.training.batch_size / config.training.accumulation)  # fmt: skip
-    settings = config.training.model_copy(
-        update={"learning_rate": candidate.training.get("learning_rate"), "eval_every": max(1, steps // EVALUATIONS)}
-    )
+    found = _suggested(trial, run)
+    config, settings = _trial_settings(with_settings(run.candidate, found), run, len(parts.train))
     seen: list[float] = []
 
     def give_up(metrics: dict[str, float]) -> bool:
@@ -138,12 +133,37 @@ def _trial(trial: optuna.Trial, run: Run, deck: Deck, parts: Dataset[Any], metri
     finally:
         deck.remove("trial")
     if done.stopped in ("interrupted", "terminated"):
-        raise KeyboardInterrupt
-    said = say("stopped early") if done.stopped == "given up" else f"{done.metrics[metric]:.3f}"
-    tell(say("  trial {number} of {name}: {settings}: {result}", number=trial.number, name=run.candidate.name, settings=found, result=said))  # fmt: skip
+        raise Interrupted(signal.SIGTERM if done.stopped == "terminated" else signal.SIGINT)
+    spec.tell(
+        say(
+            "  trial {number} of {name}: {settings}: {result}",
+            number=trial.number,
+            name=run.candidate.name,
+            settings=found,
+            result=say("stopped early") if done.stopped == "given up" else f"{done.metrics[metric]:.3f}",
+        )
+    )
     if done.stopped == "given up":
         raise optuna.TrialPruned
     return done.metrics[metric]
+
+
+def _suggested(trial: optuna.Trial, run: Run) -> dict[str, Any]:
+    """The settings of a trial, besides those that were named for the entry."""
+    found: dict[str, Any] = {}
+    rate = _rate(run)
+    if "learning_rate" not in run.candidate.given:
+        found["learning_rate"] = trial.suggest_float("learning_rate", rate / SPREAD, rate * SPREAD, log=True)
+    choices, now = _size(run)
+    return {**found, **{key: trial.suggest_categorical(key, choices) for key in now}}
+
+
+def _trial_settings(candidate: Candidate, run: Run, examples: int) -> tuple[RunConfig, TrainingSettings]:
+    config = RunConfig.model_validate({**run.config.model_dump(mode="json"), "method": candidate.method})
+    loop = config.training
+    steps = loop.max_steps or round(loop.epochs * examples / loop.batch_size / loop.accumulation)
+    changes = {"learning_rate": candidate.training.get("learning_rate"), "eval_every": max(1, steps // EVALUATIONS)}
+    return config, loop.model_copy(update=changes)
 
 
 def _rate(run: Run) -> float:
@@ -151,7 +171,7 @@ def _rate(run: Run) -> float:
 
 
 def _size(run: Run) -> tuple[list[Any], dict[str, Any]]:
-    """What the size may be, and {its key: what it is}; nothing where the method has none or it was named for the entry."""
+    """The sizes to try, and {its key: what it is}; nothing where the method has none or the entry names it."""
     from tunedeck.core.values import to_values
 
     key, choices = SIZES.get(str(run.config.method["kind"]), ("", ()))
@@ -171,5 +191,10 @@ def _divided(dataset: Dataset[Any]) -> Dataset[Any]:
 def _check_same(study: optuna.Study, what: Mapping[str, Any]) -> None:
     before = study.user_attrs.get("what")
     if before is not None and before != what:
-        raise ConfigError(say("the search that lies there was made with other settings or data; choose another --out, or start anew with --overwrite"))  # fmt: skip
+        raise ConfigError(
+            say(
+                "the search that lies there was made with other settings or data; choose another --out, "
+                "or start anew with --overwrite"
+            )
+        )
     study.set_user_attr("what", dict(what))

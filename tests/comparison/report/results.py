@@ -20,8 +20,14 @@ from tunedeck.comparison.report.result import (
 
 
 def entry(
-    name: str, quality: float, behind: tuple[float, float] | None = None, *, disk: int = 100_000, train_s: float = 50.0, **more: Any
-) -> Entry:  # fmt: skip
+    name: str,
+    quality: float,
+    behind: tuple[float, float] | None = None,
+    *,
+    disk: int = 100_000,
+    train_s: float = 50.0,
+    **more: Any,
+) -> Entry:
     """An entry of that accuracy with an interval of 0.022 to both sides; `behind` is (low, high), None for the best."""
     values: dict[str, Any] = {
         "name": name,
@@ -39,25 +45,47 @@ def entry(
         "cost": None,
         "planned": (
             Forecast("time", train_s * 0.8, train_s * 0.95, train_s * 1.2, train_s, "s", ""),
-            Forecast("memory", 7e8, 7.4e8, 8.4e8, 885e6, "bytes", "batches of many different lengths leave memory in pieces"),
+            Forecast(
+                "memory", 7e8, 7.4e8, 8.4e8, 885e6, "bytes", "batches of many different lengths leave memory in pieces"
+            ),
         ),
-        "losses": tuple((32.0 * step, 1.1 * math.exp(-step / 80) * (1 + 0.2 * math.sin(step * quality * 9))) for step in range(1, 250)),
+        "losses": tuple(
+            (32.0 * step, 1.1 * math.exp(-step / 80) * (1 + 0.2 * math.sin(step * quality * 9)))
+            for step in range(1, 250)
+        ),
         "evaluations": ((4000.0, quality - 0.03), (8000.0, quality)),
         "runs": (SeedRun(0, f"runs/{name}/seed-0", {"accuracy": quality}, train_s, 4.0, 885_000_000, 250, "finished"),),
-    }  # fmt: skip
+    }
     return Entry(**{**values, **more})
 
 
 def comparison(*entries: Entry, **more: Any) -> Comparison:
     """A comparison by accuracy with one seed."""
     values: dict[str, Any] = {
-        "task": "classify", "model": "bundled:all-minilm-l6-v2",
+        "task": "classify",
+        "model": "bundled:all-minilm-l6-v2",
         "data": Data("bundled:tweets", "0b" * 32, 4000, 1500, 0.44),
-        "budget": "2 epochs", "seeds": (0,), "metric": "accuracy", "higher_is_better": True, "entries": entries,
-        "base_latency_ms": 6.5, "base_texts_per_s": 480.0, "price": None, "confusion": None, "mistakes": (), "search": (),
-        "repeat": Repeat("tunedeck compare run.yaml", {"tunedeck": "0.1.0", "torch": "2.13.0"}, "AMD EPYC, 2 cores", "cpu", "bfloat16"),
+        "budget": "2 epochs",
+        "seeds": (0,),
+        "metric": "accuracy",
+        "higher_is_better": True,
+        "entries": entries,
+        "base_latency_ms": 6.5,
+        "base_texts_per_s": 480.0,
+        "price": None,
+        "confusion": None,
+        "mistakes": (),
+        "search": (),
+        "repeat": Repeat(
+            "tunedeck compare run.yaml",
+            {"tunedeck": "0.1.0", "torch": "2.13.0"},
+            "AMD EPYC, 2 cores",
+            "cpu",
+            "bfloat16",
+        ),
         "total_s": 280.0,
-    }  # fmt: skip
+        "folder": "compare/tweets",
+    }
     return Comparison(**{**values, **more})
 
 
@@ -68,9 +96,13 @@ def demo_like() -> Comparison:
         entry("bottleneck", 0.751, disk=470_000, train_s=54),
         entry("prompt-tuning", 0.681, (0.05, 0.09), disk=19_000, train_s=62),
         entry("head", 0.626, (0.1, 0.15), disk=6_000, train_s=25),
-        confusion=Confusion("bottleneck", ("negative", "neutral", "positive"), ((560, 70, 30), (80, 300, 62), (44, 88, 266))),
+        confusion=Confusion(
+            "bottleneck", ("negative", "neutral", "positive"), ((560, 70, 30), (80, 300, 62), (44, 88, 266))
+        ),
         mistakes=(
             Mistake("<script>alert('x')</script> thanks for | nothing *at all*", "negative", "positive", 0.993),
-            Mistake("@united my bag 行李 is lost and nobody answers http://example.org/a?b=c", "negative", "neutral", 0.984),
+            Mistake(
+                "@united my bag 行李 is lost and nobody answers http://example.org/a?b=c", "negative", "neutral", 0.984
+            ),
         ),
-    )  # fmt: skip
+    )

@@ -12,7 +12,7 @@ from results import comparison, demo_like, entry
 
 from tunedeck.comparison.report import fonts
 from tunedeck.comparison.report.confusion import condensed, counted
-from tunedeck.comparison.report.fonts import Lettering
+from tunedeck.comparison.report.fonts import Fonts
 from tunedeck.comparison.report.page import html_page, markdown_page, write_report
 from tunedeck.comparison.report.result import Price
 from tunedeck.comparison.report.style import Figure
@@ -146,13 +146,13 @@ def test_without_a_chinese_font_figures_speak_english_and_number_what_they_canno
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     set_language("zh")
-    latin = Lettering(("DejaVu Sans",), frozenset(range(32, 127)))
+    latin = Fonts(("DejaVu Sans",), frozenset(range(32, 127)))
     for module in ("style", "figures", "text"):
-        monkeypatch.setattr(f"tunedeck.comparison.report.{module}.lettering", lambda: latin)
+        monkeypatch.setattr(f"tunedeck.comparison.report.{module}.available_fonts", lambda: latin)
     found = comparison(entry("lora 好评", 0.7), entry("head", 0.6, (0.05, 0.15), disk=10))
     write_report(tmp_path, found)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "质量与大小" in page  # the page itself needs no font of ours
     assert "#1 = lora 好评" in page
     assert "本机没有可用于作图的中文字体" in page
-    assert fonts.lettering().covers("lora 7")
+    assert fonts.available_fonts().covers("lora 7")

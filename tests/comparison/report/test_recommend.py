@@ -25,8 +25,10 @@ BOTTLENECK = entry("bottleneck", 0.751, disk=470_000)
         (comparison(LORA), "lora", "alone"),
         (comparison(entry("a", 0.6, interval=None), entry("b", 0.7, interval=None)), "b", "unknown"),
     ],
-)  # fmt: skip
-def test_the_smallest_of_those_that_cannot_be_told_from_the_best_is_taken(found: Comparison, taken: str, rule: str) -> None:  # fmt: skip
+)
+def test_the_smallest_of_those_that_cannot_be_told_from_the_best_is_taken(
+    found: Comparison, taken: str, rule: str
+) -> None:
     said = recommend(found)
     assert (said.entry, said.rule) == (taken, rule)
     assert said.text.startswith(f"Take {taken}: ")
@@ -42,9 +44,11 @@ def test_the_reason_names_the_numbers() -> None:
 
 def test_of_losses_the_lower_is_better() -> None:
     found = comparison(
-        entry("a", 0.5, (0.2, 1.4), metrics={"loss": 2.0}), entry("b", 0.5, metrics={"loss": 1.2}),
-        metric="loss", higher_is_better=False,
-    )  # fmt: skip
+        entry("a", 0.5, (0.2, 1.4), metrics={"loss": 2.0}),
+        entry("b", 0.5, metrics={"loss": 1.2}),
+        metric="loss",
+        higher_is_better=False,
+    )
     assert recommend(found).entry == "b"
 
 

@@ -1,1 +1,1 @@
-"""What a comparison of methods says: intervals, the front, a recommendation, figures, a page. Takes plain values, runs nothing."""
+"""What a comparison says: intervals, a recommendation, tables, figures, pages. Takes plain values, runs nothing."""

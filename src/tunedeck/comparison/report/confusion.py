@@ -32,7 +32,10 @@ def condensed(confusion: Confusion) -> Confusion:
     ]
     kept = sorted(sorted(range(size), key=lambda one: -mistakes[one])[: SHOWN - 1])
     groups = [*([one] for one in kept), [one for one in range(size) if one not in kept]]
-    counts = tuple(tuple(sum(confusion.counts[a][p] for a in actual for p in predicted) for predicted in groups) for actual in groups)  # fmt: skip
+    counts = tuple(
+        tuple(sum(confusion.counts[a][p] for a in actual for p in predicted) for predicted in groups)
+        for actual in groups
+    )
     labels = (*(confusion.labels[one] for one in kept), say("{count} others", count=len(groups[-1])))
     return Confusion(confusion.entry, labels, counts)
 
@@ -49,7 +52,15 @@ def confusion_figure(confusion: Confusion) -> Figure:
         for row in range(size):
             for column in range(size):
                 ink = "white" if shares[row][column] > 0.55 else INK
-                axes.text(column + 0.5, row + 0.5, f"{shown.counts[row][column]:,}", ha="center", va="center", color=ink, fontsize=9.5)  # fmt: skip
+                axes.text(
+                    column + 0.5,
+                    row + 0.5,
+                    f"{shown.counts[row][column]:,}",
+                    ha="center",
+                    va="center",
+                    color=ink,
+                    fontsize=9.5,
+                )
         middle = [number + 0.5 for number in range(size)]
         turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 6 else {}
         axes.set_xticks(middle, names, **turned)

@@ -7,9 +7,8 @@ from contextvars import copy_context
 from typing import Any
 
 from tunedeck.comparison.report.confusion import confusion_figure
-from tunedeck.comparison.report.fonts import lettering
+from tunedeck.comparison.report.fonts import available_fonts
 from tunedeck.comparison.report.label_placement import place_labels
-from tunedeck.comparison.report.pareto import front
 from tunedeck.comparison.report.recommend import metric_name
 from tunedeck.comparison.report.result import Comparison, Entry
 from tunedeck.comparison.report.style import INK, Figure, canvas, colour, finished, marker, shown_names
@@ -23,7 +22,7 @@ def draw_figures(comparison: Comparison) -> list[Figure]:
     """Every figure that the comparison has something for, its words in a language that this system has letters for."""
 
     def drawn() -> list[Figure]:
-        set_language(lettering().language)
+        set_language(available_fonts().language)
         found = [_size(comparison), _cost(comparison), _losses(comparison), _evaluations(comparison)]
         return found + ([] if comparison.confusion is None else [confusion_figure(comparison.confusion)])
 
@@ -32,27 +31,36 @@ def draw_figures(comparison: Comparison) -> list[Figure]:
 
 def _size(comparison: Comparison) -> Figure:
     return _scatter(
-        comparison, "quality-size", say("on disk"),
-        lambda entry: entry.disk_bytes, megabytes,
-    )  # fmt: skip
+        comparison,
+        "quality-size",
+        say("on disk"),
+        lambda entry: entry.disk_bytes,
+        megabytes,
+    )
 
 
 def _cost(comparison: Comparison) -> Figure:
     price = comparison.price
     if price is not None:
         return _scatter(
-            comparison, "quality-cost", say("cost of the training time, {currency}", currency=price.currency),
-            lambda entry: entry.cost or 0.0, lambda value: f"{value:.3g}",
-        )  # fmt: skip
+            comparison,
+            "quality-cost",
+            say("cost of the training time, {currency}", currency=price.currency),
+            lambda entry: entry.cost or 0.0,
+            lambda value: f"{value:.3g}",
+        )
     return _scatter(
-        comparison, "quality-time", say("training time"),
-        lambda entry: entry.train_s, duration,
-    )  # fmt: skip
+        comparison,
+        "quality-time",
+        say("training time"),
+        lambda entry: entry.train_s,
+        duration,
+    )
 
 
 def _scatter(
     comparison: Comparison, name: str, across: str, value: Callable[[Entry], float], unit: Callable[[float], str]
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Quality against something that less of is better, on a logarithmic axis, with intervals and the front."""
     entries = comparison.entries
     points = [(value(entry), comparison.quality(entry)) for entry in entries]
@@ -63,8 +71,14 @@ def _scatter(
             _bar(axes, point, entry, colour(number))
         corners = [points[number] for number in best]
         axes.step(
-            *zip(*corners, strict=True), where="post", color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1, label=say("Pareto front")
-        )  # fmt: skip
+            *zip(*corners, strict=True),
+            where="post",
+            color=INK,
+            linewidth=1,
+            linestyle=(0, (4, 3)),
+            zorder=1,
+            label=say("Pareto front"),
+        )
         for number, point in enumerate(points):
             axes.plot(*point, marker(number), color=colour(number), markersize=8, markeredgecolor="white", zorder=3)
         _logarithmic(axes, [x for x, _ in points], unit)
@@ -112,22 +126,32 @@ def _evaluations(comparison: Comparison) -> Figure:
 
 def _curves(
     comparison: Comparison, name: str, upward: str, lines: Sequence[Sequence[tuple[float, float]]], dots: bool
-) -> Figure:  # fmt: skip
+) -> Figure:
     names, key = shown_names(tuple(entry.name for entry in comparison.entries))
     with canvas(_WIDTH, _HEIGHT) as (drawing, axes):
         for number, line in enumerate(lines):
             axes.plot(
-                *zip(*line, strict=True), color=colour(number), marker=marker(number) if dots else None, markersize=6,
-                markeredgecolor="white", linewidth=1.7, linestyle="-" if number < 7 else "--", label=names[number],
-            )  # fmt: skip
+                *zip(*line, strict=True),
+                color=colour(number),
+                marker=marker(number) if dots else None,
+                markersize=6,
+                markeredgecolor="white",
+                linewidth=1.7,
+                linestyle="-" if number < 7 else "--",
+                label=names[number],
+            )
         axes.set(xlabel=say("examples seen"), ylabel=upward)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.locator_params(axis="x", nbins=6)
         axes.set_xlim(left=0)
         in_one_line = sum(map(len, names)) + 5 * len(names) < 66
         drawing.legend(
-            loc="outside upper left", ncols=len(names) if in_one_line else 3, fontsize=9, handlelength=1.6, columnspacing=1.4
-        )  # fmt: skip
+            loc="outside upper left",
+            ncols=len(names) if in_one_line else 3,
+            fontsize=9,
+            handlelength=1.6,
+            columnspacing=1.4,
+        )
         alt = "; ".join(
             f"{entry.name}: {line[-1][1]:.3f}" for entry, line in zip(comparison.entries, lines, strict=True)
         )
@@ -142,3 +166,19 @@ def _smooth(line: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         window = line[max(0, end - width) : end]
         means.append((line[end - 1][0], sum(loss for _, loss in window) / len(window)))
     return means
+
+
+def front(points: Sequence[tuple[float, float]], higher_is_better: bool = True) -> list[int]:
+    """The Pareto front: numbers of the points (cost, quality) that no other equals in one and beats in the other,
+    by rising cost.
+
+    Less cost is better. Of points that are equal in both, the first stands.
+    """
+    sign = 1 if higher_is_better else -1
+    best = float("-inf")
+    found = []
+    for number in sorted(range(len(points)), key=lambda number: (points[number][0], -sign * points[number][1], number)):
+        if sign * points[number][1] > best:
+            found.append(number)
+            best = sign * points[number][1]
+    return found

@@ -1,7 +1,7 @@
 """Letters that a figure can show: matplotlib's own font and, for Chinese, Japanese and Korean, one of the system's.
 
-No font of that size is shipped. Where the system has none, a figure's words are English and a label with letters that no
-font has is shown by its number, which the text beside the figure explains; empty boxes are never drawn.
+No font of that size is shipped. Where the system has none, a figure's words are English and a label with letters that
+no font has is shown by its number, which the text beside the figure explains; empty boxes are never drawn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHINESE = "准确率训练适配器"
 
 
 @dataclass(frozen=True, slots=True)
-class Lettering:
+class Fonts:
     """Font families in the order to ask them, and the characters they have."""
 
     families: tuple[str, ...]
@@ -38,7 +38,7 @@ class Lettering:
 
 
 @cache
-def lettering() -> Lettering:
+def available_fonts() -> Fonts:
     """What this system can show; looks at its fonts once."""
     from matplotlib import font_manager
 
@@ -49,7 +49,7 @@ def lettering() -> Lettering:
         font = font_manager.get_font(path)
         families.append(font.family_name)
         characters |= set(font.get_charmap())
-    return Lettering(tuple(families), frozenset(characters))
+    return Fonts(tuple(families), frozenset(characters))
 
 
 def _cjk_file() -> list[str]:

@@ -13,11 +13,13 @@ _PLACES = (
     (12, 20, "left", "bottom"), (12, -20, "left", "top"), (-12, 20, "right", "bottom"), (-12, -20, "right", "top"),
     (12, 34, "left", "bottom"), (12, -34, "left", "top"),
 )  # fmt: skip
+_ARROW = {"arrowstyle": "-", "color": "#8a94a0", "linewidth": 0.6, "shrinkB": 4}
 
 
 def place_labels(drawing: Any, axes: Any, points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
-    """Write `names` beside `points` (data coordinates) inside the axes, off each other and off all points, lines and the
-    legend. Where every place covers something, the one that covers least is used.
+    """Write `names` beside `points` (data coordinates) inside the axes, off each other, points, lines and the legend.
+
+    Where every place covers something, the one that covers least is used.
     """
     from matplotlib.transforms import Bbox
 
@@ -31,9 +33,15 @@ def place_labels(drawing: Any, axes: Any, points: Sequence[tuple[float, float]],
         tried: list[tuple[float, int, Any, Any]] = []
         for right, up, horizontal, vertical in _PLACES:
             text = axes.annotate(
-                name, point, (right, up), textcoords="offset points", ha=horizontal, va=vertical, fontsize=9.5,
-                arrowprops={"arrowstyle": "-", "color": "#8a94a0", "linewidth": 0.6, "shrinkB": 4} if abs(up) > 9 else None,
-            )  # fmt: skip
+                name,
+                point,
+                (right, up),
+                textcoords="offset points",
+                ha=horizontal,
+                va=vertical,
+                fontsize=9.5,
+                arrowprops=_ARROW if abs(up) > 9 else None,
+            )
             text.set_in_layout(False)
             box = text.get_window_extent(renderer)
             outside = box.width * box.height - _common(box, frame)

@@ -61,17 +61,28 @@ def _values(comparison: Comparison, figures: list[Figure]) -> dict[str, Any]:
         "recommendation": recommend(comparison),
         "blocks": blocks(comparison),
         "figures": [
-            {"name": one.name, "title": figure_title(comparison, one.name), "alt": one.alt, "key": one.key, "svg64": base64.b64encode(one.svg).decode("ascii")}
+            {
+                "name": one.name,
+                "title": figure_title(comparison, one.name),
+                "alt": one.alt,
+                "key": one.key,
+                "svg64": base64.b64encode(one.svg).decode("ascii"),
+            }
             for one in figures
         ],
         "mistakes": [
-            {"text": _cut(one.text), "wanted": _cut(one.wanted), "answered": _cut(one.answered), "score": f"{one.score:.3f}"}
+            {
+                "text": _cut(one.text),
+                "wanted": _cut(one.wanted),
+                "answered": _cut(one.answered),
+                "score": f"{one.score:.3f}",
+            }
             for one in comparison.mistakes
         ],
         "command": comparison.repeat.command,
         "facts": facts(comparison),
         "notes": notes(comparison),
-    }  # fmt: skip
+    }
 
 
 def _cut(text: str) -> str:

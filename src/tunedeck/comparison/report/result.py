@@ -1,9 +1,16 @@
-"""A comparison of methods as plain values: what `comparison.json` holds and every part of the report reads."""
+"""A comparison of methods as plain values: what `comparison.json` holds and every part of the report reads.
+
+The comparison's methods import the modules that render it, which import this one.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunedeck.comparison.report.recommend import Recommendation
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How an adapter answers: alone in its batch, in a batch that all entries share, and right after another adapter."""
+    """How an adapter answers: alone in a batch, in a batch that all entries share, and after another adapter."""
 
     latency_ms: float
     """One text in a batch of its own."""
@@ -97,7 +104,8 @@ class Entry:
         """As plain JSON values, metrics and serving figures by their own names."""
         values = asdict(self)
         metrics, serving = values.pop("metrics"), values.pop("serving")
-        planned = [{**one, "inside": forecast.inside} for one, forecast in zip(values.pop("planned"), self.planned, strict=True)]  # fmt: skip
+        values.pop("planned")
+        planned = [{**asdict(forecast), "inside": forecast.inside} for forecast in self.planned]
         return {"name": self.name, **metrics, **values, **serving, "planned": planned}
 
 
@@ -112,7 +120,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A held-out text that the best entry answered wrongly; `score` is its probability, or the loss of the wanted answer."""
+    """A held-out text that the best entry got wrong; `score` is its probability, or the loss of the wanted answer."""
 
     text: str
     wanted: str
@@ -172,18 +180,44 @@ class Comparison:
     """What the search tried: entry, settings, quality on its own held-out part, and how far it was let."""
     repeat: Repeat
     total_s: float
+    folder: str
+    """Where the runs lie."""
 
     def quality(self, entry: Entry) -> float:
         """The mean of the metric that decides."""
         return entry.metrics[self.metric]
 
+    @property
     def best(self) -> Entry:
-        """The entry of the best mean quality."""
+        """The entry of the best mean quality; `recommendation` may name a smaller one that is as good."""
         sign = 1 if self.higher_is_better else -1
         return max(self.entries, key=lambda entry: sign * self.quality(entry))
+
+    @property
+    def recommendation(self) -> Recommendation:
+        """The entry to take, and why."""
+        from tunedeck.comparison.report.recommend import recommend
+
+        return recommend(self)
+
+    def table(self) -> str:
+        """The numbers as text, one column for each entry."""
+        from tunedeck.comparison.report.table import text_table
+
+        return text_table(self)
+
+    def report(self, folder: str | Path) -> None:
+        """Write report.html, report.md and figures/ into a folder, in the language of messages.
+
+        Raises StorageError when the disk refuses.
+        """
+        from tunedeck.comparison.report.page import write_report
+
+        write_report(Path(folder), self)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; the entries are `rows`."""
         values = asdict(self)
         values.pop("entries")
-        return {"format": 1, "rows": [entry.to_json() for entry in self.entries], **values}
+        rows = [entry.to_json() for entry in self.entries]
+        return {"format": 1, "rows": rows, **values, "recommendation": asdict(self.recommendation)}

@@ -8,17 +8,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tunedeck.comparison.report.fonts import lettering
+from tunedeck.comparison.report.fonts import available_fonts
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; their yellow is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 INK, PALE = "#1f2933", "#d5dae0"
 _STYLE = {
-    "font.size": 10, "text.color": INK, "text.parse_math": False, "axes.edgecolor": "#8a94a0", "axes.labelcolor": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e8ebee", "axes.axisbelow": True,
-    "xtick.color": "#52606d", "ytick.color": "#52606d", "legend.frameon": False, "svg.hashsalt": "tunedeck", "svg.fonttype": "path",
-}  # fmt: skip
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": "#8a94a0",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e8ebee",
+    "axes.axisbelow": True,
+    "xtick.color": "#52606d",
+    "ytick.color": "#52606d",
+    "legend.frameon": False,
+    "svg.hashsalt": "tunedeck",
+    "svg.fonttype": "path",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ def canvas(width: float, height: float) -> Iterator[tuple[Any, Any]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Drawing
 
-    with matplotlib.rc_context({**_STYLE, "font.family": list(lettering().families)}):
+    with matplotlib.rc_context({**_STYLE, "font.family": list(available_fonts().families)}):
         drawing = Drawing(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(drawing)
         yield drawing, drawing.subplots()
@@ -65,9 +77,11 @@ def marker(number: int) -> str:
 
 def shown_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names as a figure can show them, and the key of those that became numbers."""
-    letters = lettering()
+    letters = available_fonts()
     shown = tuple(_shortened(name) if letters.covers(name) else f"#{number}" for number, name in enumerate(names, 1))
-    return shown, tuple(f"{short} = {name}" for short, name in zip(shown, names, strict=True) if short.startswith("#") and short != name)  # fmt: skip
+    return shown, tuple(
+        f"{short} = {name}" for short, name in zip(shown, names, strict=True) if short.startswith("#") and short != name
+    )
 
 
 def _shortened(name: str, longest: int = 24) -> str:

@@ -1,12 +1,14 @@
-"""The table of a comparison: quantities in groups, one cell for each entry, the same for terminal, page and Markdown."""
+"""The table of a comparison: quantities in groups, one cell for each entry, for terminal, HTML and Markdown alike."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
+
 from tunedeck.comparison.report.recommend import metric_name
-from tunedeck.comparison.report.result import Comparison, Entry, Forecast, Interval
+from tunedeck.comparison.report.result import Comparison, Entry, Forecast, Interval, Price
 from tunedeck.core.messages import say
 from tunedeck.core.units import duration, duration_range, megabytes, megabytes_range
 
@@ -38,47 +40,83 @@ def blocks(comparison: Comparison) -> list[tuple[tuple[Entry, ...], list[Group]]
     return [(part, _groups(comparison, part)) for part in parts]
 
 
-def _groups(comparison: Comparison, entries: Sequence[Entry]) -> list[Group]:
-    def row(label: str, cell: Callable[[Entry], str], strong: bool = False) -> Row:
-        return Row(label, tuple(cell(entry) for entry in entries), strong)
+def text_table(comparison: Comparison) -> str:
+    """Every block as lines of aligned columns, the names of the entries first."""
+    found = []
+    for entries, groups in blocks(comparison):
+        rows = [("", *(entry.name for entry in entries))]
+        rows += [(row.label, *row.cells) for group in groups for row in group.rows]
+        widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+        for label, *cells in rows:
+            numbers = [" " * (width - cell_len(cell)) + cell for cell, width in zip(cells, widths[1:], strict=True)]
+            found.append("  ".join([label + " " * (widths[0] - cell_len(label)), *numbers]))
+    return "\n".join(found)
 
-    others = [
-        name
-        for name in entries[0].metrics
-        if any(entry.metrics[name] != comparison.quality(entry) for entry in entries)
-    ]
-    quality = [row(metric_name(comparison.metric), lambda entry: f"{comparison.quality(entry):.3f}", strong=True)]
-    quality.append(row(say("95% interval"), lambda entry: _span(entry.interval)))
-    quality.append(row(say("behind the best"), lambda entry: _span(entry.behind)))
-    quality += [row(metric_name(name), lambda entry, name=name: f"{entry.metrics[name]:.3f}") for name in others]  # type: ignore[misc]
-    price = comparison.price
+
+def _groups(comparison: Comparison, entries: Sequence[Entry]) -> list[Group]:
+    """The groups, without the rows in which no entry has anything."""
     rows = {
-        say("Quality"): quality,
-        say("Size"): [
-            row(say("trainable parameters"), lambda entry: f"{entry.trainable_parameters:,}"),
-            row(say("% of the model"), lambda entry: f"{entry.trainable_share:.3%}"),
-            row(say("on disk"), lambda entry: megabytes(entry.disk_bytes)),
-        ],
-        say("Training"): [
-            row(say("training"), lambda entry: duration(entry.train_s)),
-            row(say("  as planned"), lambda entry: _planned(entry, "time")),
-            row(say("peak memory"), lambda entry: megabytes(entry.peak_memory_bytes)),
-            row(say("  as planned"), lambda entry: _planned(entry, "memory")),
-            *([] if price is None else [
-                row(say("cost of the training time"), lambda entry: money(entry.cost, price.currency)),
-                row(say("  as planned"), lambda entry: _planned(entry, "cost")),
-            ]),
-        ],
-        say("Answering"): [
-            row(say("one text"), lambda entry: f"{entry.serving.latency_ms:.1f} ms"),
-            row(say("one text, base = 1"), lambda entry: f"{entry.serving.latency_ratio:.2f}"),
-            row(say("texts/s, own batches"), lambda entry: f"{entry.serving.texts_per_s:,.0f}"),
-            row(say("texts/s, mixed batches"), lambda entry: f"{entry.serving.mixed_texts_per_s:,.0f}"),
-            row(say("switching to it"), lambda entry: _signed_ms(entry.serving.switch_ms)),
-            row(say("loading it"), lambda entry: f"{entry.serving.load_ms:.0f} ms"),
-        ],
-    }  # fmt: skip
-    return [Group(title, tuple(one for one in found if any(cell != NOTHING for cell in one.cells))) for title, found in rows.items()]  # fmt: skip
+        say("Quality"): _quality_rows(comparison, entries),
+        say("Size"): _size_rows(entries),
+        say("Training"): _training_rows(comparison.price, entries),
+        say("Answering"): _serving_rows(entries),
+    }
+    return [
+        Group(title, tuple(row for row in found if any(cell != NOTHING for cell in row.cells)))
+        for title, found in rows.items()
+    ]
+
+
+def _row(entries: Sequence[Entry], label: str, cell: Callable[[Entry], str], strong: bool = False) -> Row:
+    return Row(label, tuple(cell(entry) for entry in entries), strong)
+
+
+def _quality_rows(comparison: Comparison, entries: Sequence[Entry]) -> list[Row]:
+    """The metric that decides with its intervals, and the metrics that differ from it."""
+    metrics = [
+        metric for metric in entries[0].metrics if any(e.metrics[metric] != comparison.quality(e) for e in entries)
+    ]
+    return [
+        _row(entries, metric_name(comparison.metric), lambda entry: f"{comparison.quality(entry):.3f}", strong=True),
+        _row(entries, say("95% interval"), lambda entry: _span(entry.interval)),
+        _row(entries, say("behind the best"), lambda entry: _span(entry.behind)),
+        *(Row(metric_name(metric), tuple(f"{entry.metrics[metric]:.3f}" for entry in entries)) for metric in metrics),
+    ]
+
+
+def _size_rows(entries: Sequence[Entry]) -> list[Row]:
+    return [
+        _row(entries, say("trainable parameters"), lambda entry: f"{entry.trainable_parameters:,}"),
+        _row(entries, say("% of the model"), lambda entry: f"{entry.trainable_share:.3%}"),
+        _row(entries, say("on disk"), lambda entry: megabytes(entry.disk_bytes)),
+    ]
+
+
+def _training_rows(price: Price | None, entries: Sequence[Entry]) -> list[Row]:
+    found = [
+        _row(entries, say("training"), lambda entry: duration(entry.train_s)),
+        _row(entries, say("  as planned"), lambda entry: _planned(entry, "time")),
+        _row(entries, say("peak memory"), lambda entry: megabytes(entry.peak_memory_bytes)),
+        _row(entries, say("  as planned"), lambda entry: _planned(entry, "memory")),
+    ]
+    if price is None:
+        return found
+    return [
+        *found,
+        _row(entries, say("cost of the training time"), lambda entry: money(entry.cost, price.currency)),
+        _row(entries, say("  as planned"), lambda entry: _planned(entry, "cost")),
+    ]
+
+
+def _serving_rows(entries: Sequence[Entry]) -> list[Row]:
+    return [
+        _row(entries, say("one text"), lambda entry: f"{entry.serving.latency_ms:.1f} ms"),
+        _row(entries, say("one text, base = 1"), lambda entry: f"{entry.serving.latency_ratio:.2f}"),
+        _row(entries, say("texts/s, own batches"), lambda entry: f"{entry.serving.texts_per_s:,.0f}"),
+        _row(entries, say("texts/s, mixed batches"), lambda entry: f"{entry.serving.mixed_texts_per_s:,.0f}"),
+        _row(entries, say("switching to it"), lambda entry: _signed_ms(entry.serving.switch_ms)),
+        _row(entries, say("loading it"), lambda entry: f"{entry.serving.load_ms:.0f} ms"),
+    ]
 
 
 def money(amount: float | None, currency: str) -> str:

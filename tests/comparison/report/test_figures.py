@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunedeck.comparison.report.pareto import front
+from tunedeck.comparison.report.figures import front
 
 
 def test_the_front_is_what_nothing_beats_in_both() -> None:
