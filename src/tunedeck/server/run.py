@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.deck.deck import Deck
+from tunedeck.models.load import keep_in_memory
 from tunedeck.server.app import create_app
 from tunedeck.server.auth import KeyFile, Keys
 from tunedeck.server.connections import bounded_protocol, within_descriptors
@@ -61,6 +62,7 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
     """An engine over the adapters in a folder; ConfigError when the folder is not there or the names collide."""
     if not adapters.expanduser().is_dir():
         raise ConfigError(say("there is no folder {path}; name the one that holds the adapter folders", path=adapters))
+    keep_in_memory(deck.model)
     base = name or public_name(deck.base.reference)
     metrics, queue, limits = Metrics(base), FairQueue(), Limits()
     if deck.task.kind == "generate":

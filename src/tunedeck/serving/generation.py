@@ -162,6 +162,7 @@ class GenerateWorker:
             request = self._requests.get(chunk.row)
             if request is None:  # it left while others of its prefill went on
                 continue
+            request.generated = len(self._rows[chunk.row].answer)
             if request.first_token_s is None:
                 request.first_token_s = time.monotonic()
             if request.on_piece is not None and chunk.text:

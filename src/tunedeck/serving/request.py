@@ -34,6 +34,8 @@ class Request:
     started_s: float | None = None
     first_token_s: float | None = None
     ended_s: float | None = None
+    generated: int = 0
+    """Tokens of the answer so far."""
     ids: list[int] = field(default_factory=list)
     width: int = 0
     """Positions, virtual tokens included."""
