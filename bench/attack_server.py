@@ -70,7 +70,7 @@ class Server:
 
     def ask(self, path: str, body: dict[str, Any] | None = None, key: str = "admin") -> tuple[int, str]:
         """Status and body; GET without a body, POST with one. Raises OSError and HTTPException when there is no answer."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=2 * PATIENCE_S)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=3 * PATIENCE_S)
         headers = {"Authorization": f"Bearer {self.keys[key]}", "Content-Type": "application/json"}
         with closing(connection):
             connection.request("GET" if body is None else "POST", path, body and json.dumps(body), headers)
