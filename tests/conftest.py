@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import labelled_words
 import pytest
 
 from tunedeck.core.messages import set_language
+
+if TYPE_CHECKING:
+    from tunedeck.comparison.runs import Run
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +25,24 @@ def _heeding_ctrl_c() -> None:
     """A shell's background jobs inherit that it is ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled CSV file."""
+    return labelled_words.write_csv(tmp_path_factory.mktemp("data") / "words.csv", labelled_words.rows(120))
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A comparison's runs are trained in this process, which is faster; gives the names of those that were."""
+    from tunedeck.training.run import run_together
+
+    trained: list[str] = []
+
+    def train_run(run: Run, spec: object) -> None:
+        trained.append(f"{run.candidate.name}/{run.seed}")
+        run_together([run.config], run.folder, tell=lambda text: None, progress=False)
+
+    monkeypatch.setattr("tunedeck.comparison.compare.train_run", train_run)
+    return trained

@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tunedeck.comparison.compare import compare
+    from tunedeck.comparison.report.result import Comparison
     from tunedeck.core.errors import TunedeckError
     from tunedeck.data.settings import DataSettings
     from tunedeck.deck.deck import Deck
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 _HOME = {
     "BottleneckConfig": "methods.bottleneck.config",
     "Classify": "tasks.classify",
+    "Comparison": "comparison.report.result",
     "Deck": "deck.deck",
     "Embed": "tasks.embed",
     "FullConfig": "methods.full.config",
@@ -44,6 +47,7 @@ _HOME = {
     "TrainingSettings": "training.config",
     "DataSettings": "data.settings",
     "TunedeckError": "core.errors",
+    "compare": "comparison.compare",
     "save_merged": "export.merge",
     "save_onnx": "export.onnx",
     "save_onnx_multi": "export.onnx_multi",
@@ -53,6 +57,7 @@ _HOME = {
 __all__ = [
     "BottleneckConfig",
     "Classify",
+    "Comparison",
     "DataSettings",
     "Deck",
     "Embed",
@@ -66,6 +71,7 @@ __all__ = [
     "TrainingRun",
     "TrainingSettings",
     "TunedeckError",
+    "compare",
     "save_merged",
     "save_onnx",
     "save_onnx_multi",

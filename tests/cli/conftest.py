@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import labelled_words
 import pytest
 
 from tunedeck.cli.main import main
@@ -38,9 +36,3 @@ def tunedeck(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         return Said(int(left.value.code or 0), out, err)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A labelled CSV file."""
-    return labelled_words.write_csv(tmp_path_factory.mktemp("data") / "words.csv", labelled_words.rows(120))

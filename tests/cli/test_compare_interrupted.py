@@ -19,7 +19,7 @@ Command = Callable[..., Any]
 
 
 def stopped_after_a_checkpoint(asked: list[str], run: Path, how: signal.Signals, everyone: bool) -> tuple[int, str]:
-    """A real comparison that gets a signal once a run has written a checkpoint: it alone, or its child, too, as at a terminal."""
+    """A real comparison that gets a signal after a first checkpoint: it alone, or its child, too, as at a terminal."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tunedeck", *asked],
         start_new_session=True,
@@ -51,13 +51,34 @@ def curve(run: Path) -> list[dict[str, Any]]:
     ids=["killed", "Ctrl-C", "terminated alone"],
 )
 def test_a_run_that_was_broken_off_goes_on_to_the_end_it_would_have_had(
-    how: signal.Signals, everyone: bool, code: int, tunedeck: Command, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+    how: signal.Signals,
+    everyone: bool,
+    code: int,
+    tunedeck: Command,
+    words: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other numbers of threads round otherwise
     asked = [
-        "compare", "--model", tiny.folder_of("bert", "classifier"), "--data", str(words), "--methods", "lora", "--max-steps", "150",
-        "--dtype", "float32", "--set", "training.eval_every=40", "--set", "training.checkpoint_every=7", "--out", str(tmp_path / "c"),
-    ]  # fmt: skip
+        "compare",
+        "--model",
+        tiny.folder_of("bert", "classifier"),
+        "--data",
+        str(words),
+        "--methods",
+        "lora",
+        "--max-steps",
+        "150",
+        "--dtype",
+        "float32",
+        "--set",
+        "training.eval_every=40",
+        "--set",
+        "training.checkpoint_every=7",
+        "--out",
+        str(tmp_path / "c"),
+    ]
     run = tmp_path / "c" / "runs" / "lora" / "seed-0"
     left, said = stopped_after_a_checkpoint(asked, run, how, everyone)
     assert left == code
@@ -66,7 +87,11 @@ def test_a_run_that_was_broken_off_goes_on_to_the_end_it_would_have_had(
     assert again.code == 0, again.err
     assert f"$ tunedeck train --resume {run}" in again.err
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events if event["event"] in ("start", "resume", "end")] == ["start", "resume", "end"]  # fmt: skip
+    assert [event["event"] for event in events if event["event"] in ("start", "resume", "end")] == [
+        "start",
+        "resume",
+        "end",
+    ]
     assert next(event["step"] for event in events if event["event"] == "resume") >= 7
     assert tunedeck("train", run.with_suffix(".yaml"), "--out", tmp_path / "alone").code == 0
     assert curve(run) == curve(tmp_path / "alone")

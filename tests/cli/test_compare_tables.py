@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from rich.cells import cell_len
 
 from tunedeck.cli.compare import show
+from tunedeck.comparison.report.result import Comparison, Data, Entry, Forecast, Interval, Repeat, SeedRun, Serving
 from tunedeck.core.messages import set_language
-from tunedeck.report.result import Comparison, Data, Entry, Forecast, Interval, Repeat, SeedRun, Serving
 
 NAMES = ("lora r=4 learning_rate=0.001", "bottleneck", "prompt-tuning", "full", "head")
 
 
 def entry(name: str) -> Entry:
     return Entry(
-        name=name, settings={}, metrics={"accuracy": 0.751, "macro_f1": 0.731}, interval=Interval(0.729, 0.773, "examples", 1500),
-        behind=None if name == "full" else Interval(-0.011, 0.019, "examples", 1500), trainable_parameters=22_700_000,
-        trainable_share=1.0, method_parameters=1, disk_bytes=91_000_000, train_s=56.0, peak_memory_bytes=885_000_000,
-        serving=Serving(7.9, 1.21, 1412.0, 1398.0, -0.1, 21.0), cost=None,
+        name=name,
+        settings={},
+        metrics={"accuracy": 0.751, "macro_f1": 0.731},
+        interval=Interval(0.729, 0.773, "examples", 1500),
+        behind=None if name == "full" else Interval(-0.011, 0.019, "examples", 1500),
+        trainable_parameters=22_700_000,
+        trainable_share=1.0,
+        method_parameters=1,
+        disk_bytes=91_000_000,
+        train_s=56.0,
+        peak_memory_bytes=885_000_000,
+        serving=Serving(7.9, 1.21, 1412.0, 1398.0, -0.1, 21.0),
+        cost=None,
         planned=(Forecast("time", 41, 50, 70, 56, "s", ""), Forecast("memory", 7e8, 7.4e8, 8.4e8, 885e6, "bytes", "")),
-        losses=(), evaluations=(), runs=(SeedRun(0, "r", {"accuracy": 0.751}, 56.0, 4.0, 885_000_000, 250, "finished"),),
-    )  # fmt: skip
+        losses=(),
+        evaluations=(),
+        runs=(SeedRun(0, "r", {"accuracy": 0.751}, 56.0, 4.0, 885_000_000, 250, "finished"),),
+    )
 
 
 COMPARISON = Comparison(
-    task="classify", model="bundled:all-minilm-l6-v2", data=Data("bundled:tweets", "0b" * 32, 4000, 1500, 0.44), budget="2 epochs",
-    seeds=(0,), metric="accuracy", higher_is_better=True, entries=tuple(map(entry, NAMES)), base_latency_ms=6.5,
-    base_texts_per_s=480.0, price=None, confusion=None, mistakes=(), search=(),
-    repeat=Repeat("tunedeck compare", {}, "a machine", "cpu", "float32"), total_s=280.0,
-)  # fmt: skip
+    task="classify",
+    model="bundled:all-minilm-l6-v2",
+    data=Data("bundled:tweets", "0b" * 32, 4000, 1500, 0.44),
+    budget="2 epochs",
+    seeds=(0,),
+    metric="accuracy",
+    higher_is_better=True,
+    entries=tuple(map(entry, NAMES)),
+    base_latency_ms=6.5,
+    base_texts_per_s=480.0,
+    price=None,
+    confusion=None,
+    mistakes=(),
+    search=(),
+    repeat=Repeat("tunedeck compare", {}, "a machine", "cpu", "float32"),
+    total_s=280.0,
+    folder="c",
+)
 
 
-def lines(columns: int, language: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:  # fmt: skip
+def lines(
+    columns: int, language: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> list[str]:
     monkeypatch.setenv("COLUMNS", str(columns))
     set_language(language)
-    show(COMPARISON, Path("c"))
+    show(COMPARISON)
     return capsys.readouterr().out.splitlines()
 
 

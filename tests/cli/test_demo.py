@@ -10,20 +10,13 @@ import pytest
 import tiny
 
 from tunedeck.cli import demo
-from tunedeck.cli.comparing import order
-from tunedeck.cli.comparing.runs import Run
-from tunedeck.training.run import run_together
 
 
 def test_the_demo_trains_four_methods_mixes_them_in_one_batch_and_reports(
-    tunedeck: Callable[..., object], words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tunedeck: Callable[..., object], words: Path, tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def carry_out(run: Run) -> None:  # in this process: another command's test runs a real one
-        run_together([run.config], run.folder, tell=lambda text: None, progress=False)
-
     monkeypatch.setattr(demo, "MODEL", tiny.folder_of("bert", "classifier"))
     monkeypatch.setattr(demo, "DATA", str(words))
-    monkeypatch.setattr(order, "carry_out", carry_out)
     said = tunedeck("demo", "--train-size", 60, "--eval-size", 10, "--epochs", 1, "--out", tmp_path / "demo")
     assert said.code == 0, said.err
     result = json.loads((tmp_path / "demo" / "comparison.json").read_text())
@@ -35,7 +28,10 @@ def test_the_demo_trains_four_methods_mixes_them_in_one_batch_and_reports(
     assert rows["head"]["trainable_parameters"] == 3 * 32 + 3
     assert rows["prompt-tuning"]["method_parameters"] == 8 * 32
     assert all(row["train_s"] > 0 and row["peak_memory_bytes"] > 1e6 and row["disk_bytes"] > 0 for row in rows.values())
-    assert all({"trainable_share", "accuracy", "macro_f1", "latency_ms", "latency_ratio"} <= row.keys() for row in rows.values())  # fmt: skip
+    assert all(
+        {"trainable_share", "accuracy", "macro_f1", "latency_ms", "latency_ratio"} <= row.keys()
+        for row in rows.values()
+    )
     assert [one["adapter"] for one in result["mixed_batch"]] == list(rows)
     assert (result["train_size"], result["eval_size"], result["epochs"]) == (60, 10, 1)
     assert result["base_latency_ms"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 from collections.abc import Awaitable, Iterable
@@ -13,6 +14,7 @@ from test_server import bearer, record
 
 from tunedeck.server import bodies
 from tunedeck.server.auth import Keys
+from tunedeck.server.errors import failure_of
 from tunedeck.server.gate import Gate
 from tunedeck.server.metrics import Metrics
 from tunedeck.serving.bounds import Bounds, current_bounds
@@ -265,3 +267,10 @@ def test_wrong_keys_of_one_address_are_slowed_down_and_the_right_one_is_not() ->
     assert statuses == [401] * 20 + [429] * 5
     assert ask(through, "GET", "/ready", bearer("team")).status == 200
     assert ask(through, "GET", "/ready", {}).status == 401, "no key is no guess"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_no_descriptors_left_is_503_for_now_and_another_error_of_a_file_is_500(number: int) -> None:
+    failure = failure_of(OSError(number, "Too many open files"))
+    assert (failure.status, failure.retry_after_s) == (503, 5.0)
+    assert failure_of(OSError(errno.EIO, "Input/output error")).status == 500

@@ -27,8 +27,14 @@ def plain_peft(root: Path, name: str, base: str | None = None) -> None:
 def export(root: Path, name: str, base: str, task: str = "classify") -> None:
     (root / name).mkdir()
     files = {"float32": "model.onnx"}
-    settings = {"format": 1, "task": task, "base": base, "files": files, "adapters": {name: {"labels": ["a"]}}}
-    (root / name / "settings.json").write_text(json.dumps({**settings, "max_length": 8}))
+    settings = {
+        "format": 1,
+        "task": task,
+        "base": base,
+        "files": files,
+        "adapters": {name: {"labels": ["a"], "multi_label": False, "max_length": 8}},
+    }
+    (root / name / "settings.json").write_text(json.dumps({**settings, "pad_id": 0, "truncation_side": "right"}))
     (root / name / "tokenizer.json").write_text("{}")
 
 

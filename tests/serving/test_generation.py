@@ -19,6 +19,7 @@ from tunedeck.serving.generation import Generated, GenerateWorker, GenerationLim
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
+from tunedeck.tasks.answering import Chunk
 
 NAMES = [None, *(f"{kind}-{number}" for kind in served.KINDS for number in (1, 2))]
 SOON = 30
@@ -65,7 +66,7 @@ def test_rows_that_join_at_any_time_say_what_they_say_alone(engine: Engine) -> N
     for number in range(36):
         name, text, tokens = NAMES[number % len(NAMES)], random_text(chooser), chooser.randint(1, 16)
         pieces: list[str] = []
-        request = Request(name, asked(text, tokens), on_piece=pieces.append)
+        request = Request(name, asked(text, tokens), on_piece=lambda chunk, to=pieces: to.append(chunk.text))
         engine.submit(request)
         requests.append((request, text, tokens, pieces))
         time.sleep(chooser.choice([0, 0, 0.002, 0.01]))
@@ -169,12 +170,11 @@ def test_the_key_value_cache_stays_within_its_bytes() -> None:
     engine, worker, _ = engine_on(deck, GenerationLimits(kv_bytes=a_position * 60, prefill_positions=6))
     most = 0
 
-    def watch(_: str) -> None:
+    def watch(_: Chunk) -> None:
         nonlocal most
-        for batch in worker._batches.values():
-            if batch._cache is not None and batch.rows:
-                layer = batch._cache.layers[0]
-                most = max(most, layer.keys.shape[0] * layer.keys.shape[2])
+        caches = [group.batch._cache for group in worker._groups if group.batch is not None]
+        layers = [cache.layers[0] for cache in caches if cache is not None]
+        most = max(most, sum(layer.keys.shape[0] * layer.keys.shape[2] for layer in layers))
 
     requests = [Request(None, asked(f"w{number} w{number}", 12), on_piece=watch) for number in range(5, 25)]
     for request in requests:

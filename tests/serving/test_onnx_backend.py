@@ -230,8 +230,8 @@ def other_probe(folder: Path) -> None:
 def test_a_damaged_export_is_refused_by_its_reason_and_the_others_serve_on(
     own_exports: Path, name: str, damage: Any, told: str
 ) -> None:
-    damage(own_exports)
     with served(own_exports) as service:
+        damage(own_exports)
         status, message = refused(service, name)
         assert status == 422
         assert "\n" not in message

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,24 +16,52 @@ from tunedeck.cli.console import print_json, print_tables, tell
 from tunedeck.core.messages import say
 
 if TYPE_CHECKING:
-    from tunedeck.cli.comparing.order import Order
-    from tunedeck.deck.deck import Deck
-    from tunedeck.report.result import Comparison
+    from tunedeck.comparison.report.result import Comparison
 
 BUDGET, WHAT = say("Budget of each run"), say("What is compared")
 METHODS = "lora,bottleneck,prompt-tuning,full,head"
+"""What the help names as the default; generation and embeddings have no head to train alone."""
 
 
 def compare(
     context: typer.Context,
     run_file: run_flags.RunFile = None,
-    methods: Annotated[str, typer.Option(help=say("methods with commas, settings after colons: lora:r=4,16:lora_alpha=32,full is two LoRAs and full; names joined by + are one value, as target_modules=query+value; learning_rate and other keys of training count too"), rich_help_panel=WHAT)] = METHODS,
-    seeds: Annotated[str | None, typer.Option(help=say("how many (3) or which (0,7,13); one by default"), rich_help_panel=WHAT)] = None,
-    search: Annotated[int, typer.Option(help=say("first try so many learning rates and sizes for each method, losers stopped early"), min=0, rich_help_panel=WHAT)] = 0,
-    examples: Annotated[int | None, typer.Option(help=say("train on so many examples only"), rich_help_panel=BUDGET)] = None,
-    minutes: Annotated[float | None, typer.Option(help=say("train for so many minutes"), rich_help_panel=BUDGET)] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help=say(
+                "methods with commas, settings after colons: lora:r=4,16:lora_alpha=32,full is two LoRAs and full; "
+                "names joined by + are one value, as target_modules=query+value; learning_rate and other keys of "
+                "training count too"
+            ),
+            show_default=METHODS,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help=say("how many (3) or which (0,7,13); one by default"), rich_help_panel=WHAT)
+    ] = None,
+    search: Annotated[
+        int,
+        typer.Option(
+            help=say("first try so many learning rates and sizes for each method, losers stopped early"),
+            min=0,
+            rich_help_panel=WHAT,
+        ),
+    ] = 0,
+    examples: Annotated[
+        int | None, typer.Option(help=say("train on so many examples only"), rich_help_panel=BUDGET)
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help=say("train for so many minutes"), rich_help_panel=BUDGET)
+    ] = None,
     budget: Annotated[float | None, typer.Option(help=say("train for so much money"), rich_help_panel=BUDGET)] = None,
-    price_per_hour: Annotated[float | None, typer.Option(help=say("what an hour of this machine costs; a card's listed price by default"), rich_help_panel=BUDGET)] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(
+            help=say("what an hour of this machine costs; a card's listed price by default"), rich_help_panel=BUDGET
+        ),
+    ] = None,
     currency: Annotated[str, typer.Option(help=say("CNY, USD, ..."), rich_help_panel=BUDGET)] = "CNY",
     model: run_flags.Model = None,
     data: run_flags.DataFile = None,
@@ -59,92 +87,70 @@ def compare(
     quantize: run_flags.Quantize = None,
     device: run_flags.Device = None,
     trust_remote_code: run_flags.TrustRemoteCode = None,
-    out: Annotated[Path | None, typer.Option(help=say("folder of the comparison; compare/NAME after the run file or the data by default"))] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help=say("throw away an earlier comparison in that folder"))] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help=say("folder of the comparison; compare/NAME after the run file or the data by default")),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help=say("throw away an earlier comparison in that folder"))
+    ] = False,
     settings: run_flags.Assignments = None,
     as_json: run_flags.AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Train several methods on the same data with the same budget, and report which to take and why."""
-    from tunedeck.cli.comparing import budget as budgets
-    from tunedeck.cli.comparing import order
-    from tunedeck.cli.comparing.methods import parse_methods
-    from tunedeck.cli.plan import check_sizes
-    from tunedeck.training.config import run_config
+    from tunedeck.comparison.compare import compare as compare_methods
+    from tunedeck.comparison.compare import default_folder
 
     values = run_flags.run_values(run_file, context.params, settings or [])
-    check_sizes({"--examples": examples, "--minutes": minutes, "--budget": budget, "--price-per-hour": price_per_hour})
-    checked = run_config(values)
-    candidates = parse_methods(_possible(methods, checked.task), values)
-    price = budgets.price_of(price_per_hour, currency.upper())
-    values, in_words = budgets.with_budget(values, examples, minutes, budget, price)
-    home = out or Path(checked.out or Path("compare") / (run_file.stem if run_file else _plain(checked.data.train)))
-    if overwrite:
-        order.clear(home)
-    asked = order.Order(
-        values=values, candidates=tuple(candidates), seeds=budgets.seeds_of(seeds, checked.training.seed), home=home,
-        budget=in_words, price=price, command="tunedeck " + shlex.join(sys.argv[1:]), trials=search,
-    )  # fmt: skip
-    comparison, _ = carry_out(asked)
-    result = written(comparison, home, {})
+    with exit_code_of_a_signal():
+        comparison = compare_methods(
+            values,
+            methods=methods,
+            seeds=seeds,
+            search=search,
+            examples=examples,
+            minutes=minutes,
+            budget=budget,
+            price_per_hour=price_per_hour,
+            currency=currency,
+            out=out or values.get("out") or (run_file and default_folder(run_file)),
+            overwrite=overwrite,
+            command=command_line(),
+        )
     if as_json:
-        print_json(result)
+        print_json(comparison.to_json())
     else:
-        show(comparison, home)
+        show(comparison)
 
 
-def carry_out(asked: Order) -> tuple[Comparison, Deck]:
-    """The comparison and its deck; says how to go on when it is interrupted."""
-    from tunedeck.cli.comparing.order import compare
+def command_line() -> str:
+    """This command, as a shell takes it."""
+    return "tunedeck " + shlex.join(sys.argv[1:])
+
+
+@contextmanager
+def exit_code_of_a_signal() -> Iterator[None]:
+    """Exit with 130 or 143 if Ctrl-C or SIGTERM stopped a run inside the block."""
+    from tunedeck.comparison.runs import Interrupted
 
     try:
-        return compare(asked)
-    except (KeyboardInterrupt, typer.Exit):
-        tell(
-            say(
-                "the runs stay in {path}, the one under way with its last checkpoint; the same command goes on from there",
-                path=asked.home,
-            )
-        )
-        raise
+        yield
+    except Interrupted as stop:
+        raise typer.Exit(128 + stop.signal) from None
 
 
-def written(comparison: Comparison, home: Path, more: dict[str, Any]) -> dict[str, Any]:
-    """Write report.html, report.md, figures/ and comparison.json with `more` in it; gives what the last one holds."""
-    from tunedeck.core.storage import write_json
-    from tunedeck.report.page import write_report
-    from tunedeck.report.recommend import recommend
-
-    write_report(home, comparison)
-    result = {**comparison.to_json(), "recommendation": asdict(recommend(comparison)), **more}
-    write_json(home / "comparison.json", result)
-    return result
-
-
-def show(comparison: Comparison, home: Path) -> None:
+def show(comparison: Comparison) -> None:
     """The tables, one below the other where the terminal is narrow, the recommendation, and where the report is."""
     from tunedeck.cli.plan_output import is_wide
-    from tunedeck.report.recommend import recommend
-    from tunedeck.report.table import blocks
-    from tunedeck.report.words import title
+    from tunedeck.comparison.report.table import blocks
+    from tunedeck.comparison.report.text import title
 
     for entries, groups in blocks(comparison):
         every = [row for group in groups for row in group.rows]
         rows = [[row.label, *row.cells] for row in every if is_wide() or not row.label.startswith("  ")]
         print_tables(title(comparison), ["", *(entry.name for entry in entries)], rows)
-    found = recommend(comparison)
+    found = comparison.recommendation
     tell(found.text)
     if found.warning:
         tell(found.warning)
-    tell(say("the report is in {path}", path=home / "report.html"))
-
-
-def _possible(methods: str, task: dict[str, Any]) -> str:
-    """The methods asked for; of the default ones those that the task has: only classification has a head."""
-    return (
-        methods if methods != METHODS or task.get("kind", "classify") == "classify" else METHODS.removesuffix(",head")
-    )
-
-
-def _plain(reference: str) -> str:
-    """A folder name after a data reference: `tweets` for `bundled:tweets`, `reviews` for `data/reviews.csv`."""
-    return re.sub(r"[^\w.-]+", "-", Path(reference.rpartition(":")[2]).stem) or "comparison"
+    tell(say("the report is in {path}", path=Path(comparison.folder) / "report.html"))

@@ -10,12 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from tunedeck.core.console import tell as tell
 from tunedeck.core.units import megabytes as megabytes
-
-
-def tell(text: str) -> None:
-    """Say something to the person that is no result."""
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -40,9 +36,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_tables(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The same with the first column before every part of the others, in as many tables as the terminal's width asks for."""
+    """The same in as many tables as the terminal's width asks for, each with the first column."""
     widths = [max(cell_len(text) for text in cells) for cells in zip(*rows, strict=True)]
-    names = [name if cell_len(name) <= width else name.replace(" ", "\n") for name, width in zip(columns, widths, strict=True)]  # fmt: skip
+    names = [
+        name if cell_len(name) <= width else name.replace(" ", "\n")
+        for name, width in zip(columns, widths, strict=True)
+    ]
     widths = [max(width, *map(cell_len, name.split("\n"))) + 3 for name, width in zip(names, widths, strict=True)]
     room = Console().width - widths[0] - 1
     parts: list[list[int]] = [[]]
@@ -52,4 +51,8 @@ def print_tables(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
         parts[-1].append(column)
     for part in parts:
         chosen = [0, *part]
-        print_table(title if part is parts[0] else "", [names[one] for one in chosen], [[row[one] for one in chosen] for row in rows])  # fmt: skip
+        print_table(
+            title if part is parts[0] else "",
+            [names[one] for one in chosen],
+            [[row[one] for one in chosen] for row in rows],
+        )

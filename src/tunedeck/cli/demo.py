@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +12,10 @@ from tunedeck.cli.console import print_json, print_table, tell
 from tunedeck.cli.fetch import all_bundles
 from tunedeck.core.bundle import fetch
 from tunedeck.core.messages import say
+from tunedeck.core.storage import write_json
 
 if TYPE_CHECKING:
-    from tunedeck.cli.comparing.order import Order
+    from tunedeck.comparison.spec import ComparisonSpec
 
 MODEL, DATA = "bundled:all-minilm-l6-v2", "bundled:tweets"
 METHODS = "lora:r=8:lora_alpha=32:target_modules=query+value,bottleneck,prompt-tuning:num_virtual_tokens=8,head"
@@ -32,45 +31,47 @@ def demo(
     train_size: Annotated[int, typer.Option(help=say("tweets to train on"))] = 4000,
     eval_size: Annotated[int, typer.Option(help=say("tweets held out"))] = 1500,
     epochs: Annotated[float, typer.Option(help=say("passes over the data"))] = 2,
-    out: Annotated[Path, typer.Option(help=say("where the runs go; earlier demo runs there are replaced"))] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help=say("where the runs go; earlier demo runs there are replaced"))] = Path(
+        "runs/demo"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Train LoRA, a bottleneck adapter, prompt tuning and the head alone; compare them; mix them in one batch."""
-    from tunedeck.cli.comparing.order import clear
+    from tunedeck.comparison.compare import RESULT, clear, run_comparison
 
     for part in (MODEL, DATA):
         if part.startswith("bundled:"):
             fetch(all_bundles()[part.removeprefix("bundled:")])
     clear(out)
-    comparison, deck = compare.carry_out(_order(train_size, eval_size, epochs, out))
+    with compare.exit_code_of_a_signal():
+        comparison, deck = run_comparison(_spec(train_size, eval_size, epochs, out))
     names = [entry.name for entry in comparison.entries]
     mixed = [
         {"text": text, "adapter": name, "label": answer.label, "score": answer.score}
         for text, name, answer in zip(TEXTS, names, deck.predict(TEXTS, adapter=names), strict=True)
     ]
     sizes = {"train_size": train_size, "eval_size": eval_size, "epochs": epochs}
-    result = compare.written(comparison, out, {"mixed_batch": mixed, **sizes})
+    result = {**comparison.to_json(), "mixed_batch": mixed, **sizes}
+    comparison.report(out)
+    write_json(out / RESULT, result)
     if as_json:
         print_json(result)
         return
-    compare.show(comparison, out)
+    compare.show(comparison)
     _show_mixed(mixed)
     adapter = out / comparison.entries[0].runs[0].folder / "adapter"
-    tell(say("{seconds:.0f} s in all; the numbers are in {path}", seconds=comparison.total_s, path=out / "comparison.json"))  # fmt: skip
-    tell(say('next: tunedeck predict --adapter {path} "a text", or your own file: tunedeck compare --help', path=adapter))  # fmt: skip
+    tell(say("{seconds:.0f} s in all; the numbers are in {path}", seconds=comparison.total_s, path=out / RESULT))
+    tell(
+        say('next: tunedeck predict --adapter {path} "a text", or your own file: tunedeck compare --help', path=adapter)
+    )
 
 
-def _order(train_size: int, eval_size: int, epochs: float, out: Path) -> Order:
-    from tunedeck.cli.comparing.budget import price_of, with_budget
-    from tunedeck.cli.comparing.methods import parse_methods
-    from tunedeck.cli.comparing.order import Order
+def _spec(train_size: int, eval_size: int, epochs: float, out: Path) -> ComparisonSpec:
+    from tunedeck.comparison.spec import comparison_spec
 
-    sizes = {"train_size": train_size, "eval_size": eval_size}
-    values: dict[str, Any] = {"model": MODEL, "data": {"train": DATA, **sizes}, "training": {"epochs": epochs}}
-    price = price_of(None, "CNY")
-    values, budget = with_budget(values, None, None, None, price)
-    command = "tunedeck " + shlex.join(sys.argv[1:])
-    return Order(values, tuple(parse_methods(METHODS, values)), (0,), out, budget, price, command)
+    data = {"train": DATA, "train_size": train_size, "eval_size": eval_size}
+    values: dict[str, Any] = {"model": MODEL, "data": data, "training": {"epochs": epochs}}
+    return comparison_spec(values, folder=out, command=compare.command_line(), methods=METHODS)
 
 
 def _show_mixed(mixed: list[dict[str, Any]]) -> None:

@@ -88,12 +88,12 @@ def card(
     ] = None,
 ) -> None:
     """What the run left behind, as the hub wants it told."""
-    from tunedeck.cli.after import money_of
+    from tunedeck.comparison.hindsight import cost_of
     from tunedeck.export.card import save_card
     from tunedeck.formats.manifest import read_manifest
 
     manifest = read_manifest(adapter)
-    cost = money_of(manifest.measurement) if manifest and manifest.measurement else None
+    cost = cost_of(manifest.measurement) if manifest and manifest.measurement else None
     tell(say("wrote {path}; read it before you publish it", path=save_card(adapter, out, licence=licence, cost=cost)))
 
 

@@ -9,11 +9,9 @@ from importlib import import_module
 
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.messages import say, set_language
-from tunedeck.core.process import process_rank
+from tunedeck.core.process import INTERRUPTED, process_rank
 
 USER_ERROR = 2
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 def main() -> None:

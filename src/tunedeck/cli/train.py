@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunedeck.cli import after, run_flags
+from tunedeck.cli import run_flags
 from tunedeck.cli.console import megabytes, print_json, print_table, tell
-from tunedeck.cli.main import INTERRUPTED, TERMINATED
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import listing, say
-from tunedeck.core.process import process_rank
+from tunedeck.core.process import INTERRUPTED, TERMINATED, process_rank
 
 if TYPE_CHECKING:
+    from tunedeck.planner.after import Comparison
     from tunedeck.training.config import RunConfig
     from tunedeck.training.record import TrainingRun
 
@@ -102,13 +102,15 @@ def _show(runs: dict[str, TrainingRun], config: RunConfig, as_json: bool) -> Non
         else:
             _report_jobs(list(runs.values()))
         return
+    from tunedeck.comparison.hindsight import predicted_and_actual
+
     (run,) = runs.values()
-    planned = after.compared(run.measurement, config)
+    planned = predicted_and_actual(run.measurement, config)
     if as_json:
         print_json({**run.to_json(), "planned": [comparison.to_json() for comparison in planned]})
     else:
         _report(run, str(config.task.get("kind", "classify")))
-        after.show(planned)
+        _show_predicted(planned)
 
 
 def _say_how_to_go_on(stopped: str, folder: Path, runs: list[TrainingRun]) -> None:
@@ -155,3 +157,30 @@ def _report(run: Any, kind: str) -> None:
         tell(say("the last evaluation was the best: more --epochs may do better"))
     command = "embed" if kind == "embed" else "predict"
     tell(say('use it: tunedeck {command} --adapter {path} "a text"', command=command, path=run.adapter_folder))
+
+
+def _show_predicted(comparisons: list[Comparison]) -> None:
+    """The table, and a line for each value outside its prediction or on an uncertain basis."""
+    if not comparisons:
+        return
+    names = {"memory": say("peak memory"), "time": say("training time"), "cost": say("cost of the training time")}
+    rows = [
+        [
+            names[c.quantity],
+            f"{_value(c.predicted.expected, c.unit)} ({_value(c.predicted.low, c.unit)} - {_value(c.predicted.high, c.unit)})",
+            _value(c.actual, c.unit),
+            f"{c.actual / c.predicted.expected - 1:+.0%}" if c.predicted.expected else "-",
+        ]
+        for c in comparisons
+    ]
+    print_table(say("Predicted and actual"), [say("what"), say("predicted"), say("actual"), say("off by")], rows)
+    for comparison in comparisons:
+        text = comparison.basis or comparison.reason
+        if text:
+            tell(f"{names[comparison.quantity]}: {text}")
+
+
+def _value(value: float, unit: str) -> str:
+    if unit == "bytes":
+        return megabytes(value)
+    return f"{value:.1f} s" if unit == "s" else f"{value:.2f} {unit}"

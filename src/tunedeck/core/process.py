@@ -1,8 +1,13 @@
-"""Which of several processes this is."""
+"""Which of several processes this is, and the exit codes of one that a signal stopped."""
 
 from __future__ import annotations
 
 import os
+import signal
+
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+"""Exit codes after Ctrl-C and SIGTERM, as shells number them."""
 
 
 def process_rank() -> int:

@@ -114,6 +114,21 @@ def load_skeleton(reference: str, auto_class: str, *, trust_remote_code: bool = 
     return LoadedBase(model.eval(), None, reference, prefix, _spec(model), (), "")
 
 
+def keep_in_memory(model: nn.Module) -> None:
+    """Copy weights on the CPU, one after another, into memory of their own.
+
+    safetensors maps a file whose precision is the model's: whoever shortens that file ends the process (SIGBUS). What is mapped counts as
+    the process's memory as well, so that a copy takes no more of it; only other processes do not share it.
+    """
+    copied: dict[tuple[object, ...], torch.Tensor] = {}
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())  # tied weights stay one
+            if tensor.device.type == "cpu" and place not in copied:
+                copied[place] = tensor.data.clone()
+            tensor.data = copied.get(place, tensor.data)
+
+
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 where the hardware multiplies it natively, else float32. Raises ModelError for an unknown name."""
     if dtype in DTYPES:

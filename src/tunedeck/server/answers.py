@@ -153,11 +153,41 @@ class Said(TypedDict):
     content: str
 
 
+class LikelyToken(TypedDict):
+    """A token as text and as UTF-8, and the logarithm of its probability; `bytes` is null for a piece of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class ChosenToken(LikelyToken):
+    """A token of the answer and the likeliest ones in its place."""
+
+    top_logprobs: list[LikelyToken]
+
+
+class ChatLogprobs(TypedDict):
+    """One entry for each token, by the model's own distribution, before temperature and penalties."""
+
+    content: list[ChosenToken]
+
+
+class TextLogprobs(TypedDict):
+    """The same in lists; `text_offset` are characters of the answer before each token."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
 class ChatChoice(TypedDict):
     """One answer to a conversation."""
 
     index: int
     message: Said
+    logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length"]
 
 
@@ -177,7 +207,7 @@ class TextChoice(TypedDict):
 
     index: int
     text: str
-    logprobs: None
+    logprobs: TextLogprobs | None
     finish_reason: Literal["stop", "length"]
 
 

@@ -13,6 +13,7 @@ from tunedeck.core.errors import (
     AdapterError,
     DeadlineError,
     DrainingError,
+    ModelError,
     OverloadedError,
     StoppedError,
     TunedeckError,
@@ -70,6 +71,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(408, "TimeoutError", "Backend", text)
     if isinstance(error, AdapterError):
         return Failure(422, "UnprocessableEntityError", "Validation", text, "model")
+    if isinstance(error, ModelError):
+        return Failure(500, "InternalServerError", "Backend", text)
     if isinstance(error, TunedeckError):
         return Failure(400, "BadRequestError", "Validation", text)
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):

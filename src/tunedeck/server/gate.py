@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
 import time
-import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -201,7 +201,7 @@ class Gate:
 def _passage(scope: Scope) -> _Passage:
     headers = {name.lower(): value for name, value in scope["headers"]}
     given = headers.get(b"x-request-id", b"").decode("latin-1")
-    request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+    request_id = given if _ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
     client = scope["client"][0] if scope.get("client") else None
     passage = _Passage(scope, headers, request_id, client)
     state = scope.setdefault("state", {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import logging.handlers
 import queue
 import sys
 import threading
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 _MOST = 4096
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
@@ -24,7 +24,7 @@ class Line(dict[str, Any]):
     """A message with fields; as text it is one line of JSON."""
 
     def __str__(self) -> str:
-        text = json.dumps(self, ensure_ascii=False)
+        text = _ENCODER.encode(self)
         if text.isascii() and "\x7f" not in text:
             return text
         return "".join(json.dumps(sign)[1:-1] if unicodedata.category(sign) in _HIDDEN else sign for sign in text)
@@ -51,24 +51,29 @@ class _Lines(logging.Formatter):
 
 
 @final
-class DroppingHandler(logging.handlers.QueueHandler):
-    """Puts lines into a bounded queue. What finds no room is dropped and counted; the count is logged when there is room again."""
+class DroppingHandler(logging.Handler):
+    """Puts lines into a queue for another thread, at most so many. What finds no room is dropped and counted; the count is logged when
+    there is room again. The standard library's QueueHandler copies each record and has nothing to say of what it drops.
+    """
 
-    def __init__(self, lines: queue.Queue[Any]) -> None:
-        super().__init__(lines)
+    def __init__(self, lines: queue.SimpleQueue[str | None], most: int) -> None:
+        super().__init__()
         self.setFormatter(_Lines())
-        self._dropped = 0
+        self._lines, self._most, self._dropped = lines, most, 0
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        """Never wait."""
-        try:
-            if self._dropped:
-                note = Line(time=round(time.time(), 3), level="warning", message="lines dropped", dropped=self._dropped)
-                self.queue.put_nowait(logging.makeLogRecord({"msg": str(note)}))
-                self._dropped = 0
-            self.queue.put_nowait(record)
-        except queue.Full:
+    def emit(self, record: logging.LogRecord) -> None:
+        """Never wait; `handle` lets one record in at a time."""
+        if self._lines.qsize() >= self._most:
             self._dropped += 1
+            return
+        if self._dropped:
+            note = Line(time=round(time.time(), 3), level="warning", message="lines dropped", dropped=self._dropped)
+            self._lines.put(str(note))
+            self._dropped = 0
+        try:
+            self._lines.put(self.format(record))
+        except Exception:
+            self.handleError(record)
 
 
 @final
@@ -76,12 +81,12 @@ class Log:
     """Everything that is logged in this process, from now until `close`, as lines given to `write` by a thread."""
 
     def __init__(self, write: Callable[[bytes], object], most: int = _MOST) -> None:
-        self._lines: queue.Queue[Any] = queue.Queue(most)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._write = write
-        self._handler = DroppingHandler(self._lines)
+        handler = DroppingHandler(self._lines, most)
         root, server = logging.getLogger(), logging.getLogger("tunedeck.server")
         self._before = root.handlers, server.level, threading.excepthook
-        root.handlers = [self._handler]
+        root.handlers = [handler]
         server.setLevel(logging.INFO)
         logging.captureWarnings(True)
         threading.excepthook = _thread_ended
@@ -94,16 +99,13 @@ class Log:
         root.handlers, level, threading.excepthook = self._before
         server.setLevel(level)
         logging.captureWarnings(False)
-        try:
-            self._lines.put(None, timeout=patience_s)
-        except queue.Full:
-            return
+        self._lines.put(None)
         self._thread.join(patience_s)
 
     def _work(self) -> None:
-        while (record := self._lines.get()) is not None:
+        while (line := self._lines.get()) is not None:
             try:
-                self._write(f"{record.msg}\n".encode("utf-8", "backslashreplace"))
+                self._write(f"{line}\n".encode("utf-8", "backslashreplace"))
             except OSError:  # a full disk, a reader that has gone: there is no other place to say so
                 continue
 

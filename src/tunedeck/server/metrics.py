@@ -82,10 +82,10 @@ class Metrics:
                 self._tpot.observe((now - request.first_token_s) / (answer.completion_tokens - 1))
 
     def _used(self, request: Request, answer: Any) -> None:
-        """Count a request's tokens for its key; one that never ran has used none."""
+        """Count a request's tokens for its key, also of one that its client has left; one that never ran has used none."""
         if request.started_s is None:
             return
-        generated = answer.completion_tokens if isinstance(answer, Generated) else 0
+        generated = answer.completion_tokens if isinstance(answer, Generated) else request.generated
         self._key_tokens.labels(request.caller, "prompt").inc(len(request.ids))
         self._key_tokens.labels(request.caller, "generated").inc(generated)
         self.charge(request.caller, len(request.ids) + generated)

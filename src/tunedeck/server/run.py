@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.deck.deck import Deck
+from tunedeck.models.load import keep_in_memory
 from tunedeck.server.app import create_app
 from tunedeck.server.auth import KeyFile, Keys
 from tunedeck.server.connections import bounded_protocol, within_descriptors
@@ -38,6 +39,7 @@ from tunedeck.serving.onnx_backend import OnnxBackend
 from tunedeck.serving.onnx_folders import OnnxFolders, first_settings
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.store import AdapterStore
+from tunedeck.tasks.json_grammar import SchemaCompiler
 
 _KEYS_AGAIN_S = 2.0
 """How often the key file is looked at."""
@@ -60,12 +62,14 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
     """An engine over the adapters in a folder; ConfigError when the folder is not there or the names collide."""
     if not adapters.expanduser().is_dir():
         raise ConfigError(say("there is no folder {path}; name the one that holds the adapter folders", path=adapters))
+    keep_in_memory(deck.model)
     base = name or public_name(deck.base.reference)
     metrics, queue, limits = Metrics(base), FairQueue(), Limits()
     if deck.task.kind == "generate":
-        generating = GenerateBackend(deck)
+        generating = GenerateBackend(deck, settings.bounds)
         store = AdapterStore(adapters, generating, settings.adapter_bytes, metrics.heard, bounds=settings.bounds)
-        worker = GenerateWorker(generating, queue, GenerationLimits(kv_bytes=settings.kv_bytes), metrics.stepped)
+        generation = GenerationLimits(kv_bytes=settings.kv_bytes, key_share=settings.bounds.key_share)
+        worker = GenerateWorker(generating, queue, generation, metrics.stepped)
         engine = Engine(store, generating, queue, worker, limits, metrics.finished, settings.bounds)
     else:
         backend = batch_backend(deck)
@@ -74,7 +78,9 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
             store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished, settings.bounds
         )
     answers = not (deck.task.has_head and deck.base.untrained)
-    return _opened(deck.task.kind, engine, metrics, base, answers, deck.positions, settings)
+    service = _opened(deck.task.kind, engine, metrics, base, answers, deck.positions, settings)
+    service.schemas = SchemaCompiler(deck)
+    return service
 
 
 def open_onnx_service(

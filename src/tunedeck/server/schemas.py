@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, final
 
@@ -17,6 +18,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_before_validator_function
 
+from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
 from tunedeck.server.answers import Usage
 from tunedeck.serving.bounds import current_bounds, exceeded
@@ -61,7 +63,8 @@ Text = Annotated[String, Most("max_input_chars")]
 Name = Annotated[String, Field(min_length=1, max_length=512)]
 Token = Annotated[int, Field(ge=0)]
 Texts = Annotated[list[Text], Field(min_length=1), Most("max_inputs")]
-Tokens = Annotated[list[Token], Field(min_length=1), Most("max_input_tokens")]
+PromptTokens = Annotated[list[Token], Field(fail_fast=True), Most("max_input_tokens")]
+Tokens = Annotated[PromptTokens, Field(min_length=1)]
 _MOST_FIELDS = 64
 
 
@@ -90,28 +93,88 @@ class ModelRequest(Strict):
 class StreamOptions(Strict):
     """`include_usage` adds a last chunk with the counts."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+
+
+class TextFormat(Strict):
+    """Any text."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Strict):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchema(Strict):
+    """A JSON schema by its name; the answer fits it, `strict` or not."""
+
+    name: String
+    description: String | None = None
+    content: dict[String, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(Strict):
+    """JSON that fits a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+Nothing = Annotated[list[Any], Field(max_length=0)]
+Stop = Annotated[String, Most("max_stop_chars")]
 
 
 class GenerationRequest(ModelRequest):
-    """How to sample; `temperature` and `top_p` as in OpenAI's API, `top_k` and `repetition_penalty` as in vLLM's."""
+    """How to sample; `temperature` and `top_p` as in OpenAI's API, `top_k` and `repetition_penalty` as in vLLM's.
 
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
-    repetition_penalty: float = Field(default=1.0, ge=0.01, le=10)
-    seed: int = Field(default=0, ge=-(2**63), lt=2**63)
-    stop: Text | list[Text] | None = None
-    stream: bool = False
+    A field that is null has its default. Fields from `logit_bias` on have no effect here: they may have no value but those that
+    change nothing.
+    """
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: Stop | Annotated[list[Stop], Most("max_stops")] | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Literal[1] = 1
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
+    logit_bias: Annotated[dict[String, Any], Field(max_length=0)] | None = None
+    metadata: Annotated[dict[String, String], Field(max_length=16)] | None = None
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: String | None = None
+    prompt_cache_key: String | None = None
 
     def stops(self) -> tuple[str, ...]:
         """Stop strings, none of them empty."""
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(one for one in given if one)
+
+    def schema_text(self) -> str | None:
+        """The JSON schema that the answer has to fit, as text; ConfigError for one that is too deep."""
+        if isinstance(self.response_format, JsonObjectFormat):
+            return '{"type": "object"}'
+        if isinstance(self.response_format, JsonSchemaFormat):
+            try:
+                return json.dumps(self.response_format.json_schema.content)
+            except RecursionError:
+                raise ConfigError(say("the JSON schema cannot be used: {reason}", reason="too deep")) from None
+        return None
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are not null, by their names in `Sampling`."""
+        names = ("temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 class TextPart(Strict):
@@ -122,11 +185,16 @@ class TextPart(Strict):
 
 
 class ChatMessage(Strict):
-    """One turn."""
+    """One turn; of an answer that is sent back as it came, what is null or empty."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    content: Text | Annotated[list[TextPart], Most("max_messages")]
     name: String | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: Nothing | None = None
+    annotations: Nothing | None = None
 
     def turn(self) -> dict[str, str]:
         """As the chat template takes it."""
@@ -135,19 +203,40 @@ class ChatMessage(Strict):
 
 
 class ChatRequest(GenerationRequest):
-    """POST /v1/chat/completions."""
+    """POST /v1/chat/completions. Fields from `tools` on have no effect here."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
-    max_tokens: int | None = Field(default=None, ge=1, le=100_000)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=100_000)
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True), Most("max_messages")]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: Nothing | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Nothing | None = None
+    function_call: Literal["none", "auto"] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    audio: None = None
+    prediction: None = None
+    reasoning_effort: None = None
+    verbosity: None = None
+    web_search_options: None = None
 
 
 class CompletionRequest(GenerationRequest):
-    """POST /v1/completions."""
+    """POST /v1/completions. Fields from `echo` on have no effect here."""
 
-    prompt: Text | list[Text] | list[Token] | list[list[Token]]
-    max_tokens: int = Field(default=16, ge=1, le=100_000)
-    echo: Literal[False] = False
+    prompt: (
+        Text
+        | Annotated[list[Text], Field(fail_fast=True), Most("max_inputs")]
+        | PromptTokens
+        | Annotated[list[PromptTokens], Field(fail_fast=True), Most("max_inputs")]
+    )
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    echo: Literal[False] | None = None
+    best_of: Literal[1] | None = None
+    suffix: Literal[""] | None = None
 
 
 class EmbeddingsRequest(ModelRequest):

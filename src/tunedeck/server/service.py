@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, TypeAlias, cast, final
 
 from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 
-from tunedeck.core.errors import AdapterError
+from tunedeck.core.errors import AdapterError, ConfigError
 from tunedeck.core.messages import say
 from tunedeck.server.auth import Caller
 from tunedeck.server.metrics import Metrics
-from tunedeck.serving.bounds import Bounds
+from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.engine import Engine
 from tunedeck.serving.names import unknown
 from tunedeck.serving.request import Request
+from tunedeck.tasks.answering import Chunk
+from tunedeck.tasks.json_grammar import Grammar, SchemaCompiler
+
+Piece: TypeAlias = tuple[int, Chunk | None]
 
 
 @final
@@ -40,6 +44,9 @@ class Service:
     """The longest sequence in tokens; None where nothing says so."""
     bounds: Bounds = field(default_factory=Bounds)
     drain_s: float = 45.0
+    schemas: SchemaCompiler | None = None
+    """For answers that have to fit a JSON schema, one of which is compiled at a time."""
+    compiling: asyncio.Lock = field(default_factory=asyncio.Lock)
     created_s: int = field(default_factory=lambda: int(time.time()))
 
     def adapter_of(self, http: HttpRequest, model: str | None) -> str | None:
@@ -58,6 +65,14 @@ class Service:
                 say("the bare base {model} has no answer of its own here; name an adapter as the model", model=name)
             )
         return None
+
+    async def grammar(self, schema: str) -> Grammar:
+        """The grammar of a JSON schema; ConfigError for one that is too long or cannot be used."""
+        assert self.schemas is not None
+        if len(schema) > self.bounds.max_schema_chars:
+            raise ConfigError(exceeded("max_schema_chars", len(schema), self.bounds.max_schema_chars))
+        async with self.compiling:
+            return await run_in_threadpool(self.schemas.compile, schema)
 
     def request(self, http: HttpRequest, adapter: str | None, content: Any) -> Request:
         """A request of the caller's, whose time runs from the moment it came to the gate."""
@@ -104,28 +119,54 @@ class Service:
             if future.done():
                 future.result()
 
-    async def stream(self, http: HttpRequest, adapter: str | None, content: Any) -> tuple[Request, AsyncIterator[str]]:
-        """Submit, wait for the first piece or the error, and return the pieces; leave the iterator to cancel."""
-        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+    async def stream(
+        self, http: HttpRequest, adapter: str | None, contents: Sequence[Any]
+    ) -> tuple[list[Request], AsyncGenerator[Piece, None]]:
+        """Submit, wait for the first piece or the error, and return the pieces of all contents as they come.
 
-        def hand_over(piece: str | None) -> None:
+        (index, None) says that a content has its answer or its error. Closing the generator cancels what is under way; a client
+        that leaves before the first piece does, too.
+        """
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
+
+        def hand_over(index: int, piece: Chunk | None) -> None:
             with suppress(RuntimeError):  # the loop has ended before the engine
-                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+                loop.call_soon_threadsafe(pieces.put_nowait, (index, piece))
 
-        request = self.request(http, adapter, content)
-        request.on_piece = hand_over
-        request.done.add_done_callback(lambda _: hand_over(None))
-        await self.submit(http, [request])
+        requests = [self.request(http, adapter, content) for content in contents]
+        for index, request in enumerate(requests):
+            request.on_piece = partial(hand_over, index)
+            request.done.add_done_callback(lambda _, index=index: hand_over(index, None))  # type: ignore[misc]
+        begun = asyncio.ensure_future(self._first(http, requests, pieces))
+        gone = asyncio.ensure_future(_disconnected(http))
+        begun.add_done_callback(_noticed)
+        until_s = http.state.arrived_s + self.bounds.timeout
         try:
-            first = await asyncio.wait_for(pieces.get(), self.bounds.timeout + 1)
+            left_s = max(0.0, until_s - time.monotonic())
+            await asyncio.wait({begun, gone}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if begun.done():
+                first = begun.result()
+            elif gone.done():
+                raise ClientGone
+            else:
+                requests[0].fail_late()
+                raise cast(BaseException, requests[0].done.exception(0))
         except BaseException:
-            request.cancel()
+            begun.cancel()
+            for request in requests:
+                request.cancel()
             raise
-        if first is None:
-            error = CancelledError() if request.done.cancelled() else request.done.exception()
-            if error is not None:
-                raise error
-        return request, _pieces(request, first, pieces)
+        finally:
+            gone.cancel()
+        return requests, _pieces(requests, first, pieces, until_s + 1)
+
+    async def _first(self, http: HttpRequest, requests: Sequence[Request], pieces: asyncio.Queue[Piece]) -> Piece:
+        await self.submit(http, requests)
+        index, piece = await pieces.get()
+        error = None if piece is not None else error_of(requests[index])
+        if error is not None:
+            raise error
+        return index, piece
 
 
 class ClientGone(Exception):  # noqa: N818 - no error of anybody's
@@ -148,14 +189,32 @@ def public_name(reference: str) -> str:
     return Path(plain).name if Path(plain).expanduser().exists() or plain.startswith(("/", ".", "~")) else plain
 
 
-async def _pieces(request: Request, first: str | None, pieces: asyncio.Queue[str | None]) -> AsyncIterator[str]:
+def error_of(request: Request) -> BaseException | None:
+    """The error of a request that is done, None where it has an answer."""
+    return CancelledError() if request.done.cancelled() else request.done.exception()
+
+
+async def _pieces(
+    requests: Sequence[Request], first: Piece, pieces: asyncio.Queue[Piece], until_s: float
+) -> AsyncGenerator[Piece, None]:
+    """The first piece and the others. At `until_s` what the engine has not answered or failed by then fails here."""
+    left, got = len(requests), first
     try:
-        piece = first
-        while piece is not None:
-            yield piece
-            piece = await pieces.get()
+        while True:
+            yield got
+            left -= got[1] is None
+            if not left:
+                return
+            try:
+                got = await asyncio.wait_for(pieces.get(), max(0.0, until_s - time.monotonic()))
+            except asyncio.TimeoutError:
+                for request in requests:
+                    request.fail_late()
+                got = await pieces.get()
     finally:
-        request.cancel()
+        for request in requests:
+            if not request.done.done():
+                request.cancel()
 
 
 def _timing(requests: Sequence[Request]) -> tuple[float, float]:

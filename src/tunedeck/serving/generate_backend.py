@@ -9,10 +9,13 @@ from typing import Any, TypeAlias, cast, final
 
 from transformers import DynamicCache
 
+from tunedeck.core.errors import ConfigError
 from tunedeck.deck.deck import Deck
+from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.deck_backend import Adapters
 from tunedeck.tasks.answering import new_row
 from tunedeck.tasks.generate import Generate
+from tunedeck.tasks.json_grammar import Grammar
 from tunedeck.tasks.prefill import prefix_of
 from tunedeck.tasks.sampling import Sampling
 from tunedeck.tasks.text import check_ids
@@ -28,14 +31,17 @@ class Asked:
 
     prompt: Prompt
     sampling: Sampling
+    grammar: Grammar | None = None
+    """What the answer has to fit."""
 
 
 @final
 class GenerateBackend:
     """Prompts as token ids, and the virtual tokens' keys and values of each adapter, computed once."""
 
-    def __init__(self, deck: Deck) -> None:
+    def __init__(self, deck: Deck, bounds: Bounds | None = None) -> None:
         self._adapters = Adapters(deck)
+        self._most = (bounds or Bounds()).max_input_tokens
         self.deck, self._task = deck, cast(Generate, deck.task)
         self.width = self._adapters.width
         self._prefixes: dict[str, DynamicCache] = {}
@@ -54,6 +60,8 @@ class GenerateBackend:
         encoded = []
         for asked in cast("Sequence[Asked]", contents):
             ids = self._ids(asked.prompt)
+            if len(ids) > self._most:
+                raise ConfigError(exceeded("max_input_tokens", len(ids), self._most))
             new_row(self.deck, 0, key, ids, asked.sampling, 0)
             encoded.append(ids)
         return encoded
@@ -80,3 +88,7 @@ class GenerateBackend:
     def prefix_positions(self) -> int:
         """Positions that the kept virtual tokens take."""
         return sum(cache.get_seq_length() for cache in list(self._prefixes.values()))
+
+    def prefix_to_come(self, key: str | None) -> int:
+        """Positions that `prefix` will keep for an adapter when it is first asked for it."""
+        return 0 if key is None or key in self._prefixes else self.deck.virtual_tokens(key)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,8 @@ from tunedeck.deck.deck import Deck
 from tunedeck.serving.generate_backend import Asked, GenerateBackend
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
-from tunedeck.tasks.answering import Chunk, Row, new_row
+from tunedeck.serving.room import Group, place
+from tunedeck.tasks.answering import Chunk, Row, TokenLogprob, new_row
 from tunedeck.tasks.decode import DecodingBatch, company_of
 from tunedeck.tasks.kv_cache import check_joinable, has_windows, position_bytes
 from tunedeck.tasks.prefill import Prefill
@@ -34,16 +36,21 @@ class Generated:
     finish: str
     prompt_tokens: int
     completion_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class GenerationLimits:
-    """`kv_bytes` bounds the keys and values of all rows, `prefill_positions` what one step spends on a new prompt."""
+    """`kv_bytes` bounds the keys and values of all rows, `prefill_positions` what one step spends on a new prompt.
+
+    One caller has no more than `key_share` of the rows while another waits.
+    """
 
     kv_bytes: int = 1 << 30
     rows: int = 32
     prefill_positions: int = 256
+    key_share: float = 0.5
 
 
 @final
@@ -59,8 +66,8 @@ class GenerateWorker:
     ) -> None:
         self._backend, self._queue, self._limits, self._stepped = backend, queue, limits, stepped
         self._deck = backend.deck
-        self._batches: dict[str | None, DecodingBatch] = {}
-        self._prefill: Prefill | None = None
+        self._groups: list[Group] = []
+        self._prefill: tuple[Prefill, Group] | None = None
         self._requests: dict[int, Request] = {}
         self._rows: dict[int, Row] = {}
         self._numbers = count()
@@ -75,10 +82,10 @@ class GenerateWorker:
         """One step of everything under way."""
         self._drop_unwanted()
         self._compute_prompts()
-        for batch in list(self._batches.values()):
-            if batch.rows:
+        for batch in [group.batch for group in self._groups]:
+            if batch is not None and batch.rows:
                 self._guarded(batch.rows, partial(self._step, batch))
-        self._batches = {company: batch for company, batch in self._batches.items() if batch.rows}
+        self._groups = [group for group in self._groups if group.lengths]
         return bool(self._rows)
 
     def stop(self) -> None:
@@ -87,45 +94,36 @@ class GenerateWorker:
 
     def _admit(self) -> None:
         """Take what fits, several short prompts together."""
-        taken = self._queue.take(self._room(), self._limits.rows - len(self._rows))
-        rows = []
-        for request in taken:
+        admission = _Admission(self)
+        rows: list[Row] = []
+        for request in self._queue.take(admission.fits, self._limits.rows - len(self._rows)):
             if request.start():
                 asked, index = cast(Asked, request.content), next(self._numbers)
-                row = new_row(self._deck, index, request.key, request.ids, asked.sampling, asked.sampling.seed)
+                sampling = asked.sampling
+                row = new_row(
+                    self._deck,
+                    index,
+                    request.key,
+                    request.ids,
+                    sampling,
+                    sampling.seed,
+                    request.adapter,
+                    None if asked.grammar is None else asked.grammar.start(),
+                )
                 self._requests[index], self._rows[index] = request, row
                 rows.append(row)
         if rows:
-            self._guarded(rows, lambda: self._begin(rows))
+            group = admission.group()
+            if group not in self._groups:
+                self._groups.append(group)
+            group.lengths.update((row.index, row.length + row.room) for row in rows)
+            self._guarded(rows, lambda: self._begin(rows, group))
 
-    def _begin(self, rows: list[Row]) -> None:
-        self._prefill = Prefill(self._deck, rows, [self._backend.prefix(row.adapter) for row in rows])
+    def _begin(self, rows: list[Row], group: Group) -> None:
+        self._prefill = Prefill(self._deck, rows, [self._backend.prefix(row.adapter) for row in rows]), group
 
-    def _room(self) -> Callable[[Request], bool]:
-        """Whether a request fits beside the rows under way when all of them have said all they may."""
-        under_way = list(self._rows.values())
-        rows, longest = len(under_way), max((row.length + row.room for row in under_way), default=0)
-        free = self.kv_positions - self._backend.prefix_positions
-        group: list[Request] = []
-
-        def fits(request: Request) -> bool:
-            nonlocal rows, longest
-            full = max(longest, request.width + cast(Asked, request.content).sampling.max_tokens)
-            if self._deck.positions is not None:
-                full = min(full, self._deck.positions)
-            if rows and (rows + 1) * full > free:
-                return False
-            if group and not self._prefill_together(group, request):
-                return False
-            rows, longest = rows + 1, full
-            group.append(request)
-            return True
-
-        return fits
-
-    def _prefill_together(self, group: list[Request], request: Request) -> bool:
+    def _prefill_together(self, together: Sequence[Request]) -> bool:
         """Rows share a prefill when none has a base of its own and little of it is padding."""
-        together = [*group, request]
         if any(company_of(self._deck, one.key) is not None for one in together):
             return False
         if self._windows and any(self._deck.virtual_tokens(one.key) for one in together):
@@ -141,17 +139,19 @@ class GenerateWorker:
                 self._admit()
             if self._prefill is None:
                 return
-            rows = len(self._prefill.rows)
-            chunk = min(self._prefill.left, max(1, left // rows))
+            prefill, group = self._prefill
+            rows = len(prefill.rows)
+            chunk = min(prefill.left, max(1, left // rows))
             left -= rows * chunk
-            self._guarded(self._prefill.rows, partial(self._advance, self._prefill, chunk))
+            self._guarded(prefill.rows, partial(self._advance, prefill, group, chunk))
 
-    def _advance(self, prefill: Prefill, chunk: int) -> None:
+    def _advance(self, prefill: Prefill, group: Group, chunk: int) -> None:
         if prefill.advance(chunk):
-            company = company_of(self._deck, prefill.rows[0].adapter)
-            batch = self._batches.setdefault(company, DecodingBatch(self._deck))
+            group.batch = group.batch or DecodingBatch(self._deck)
             self._prefill = None
-            self._deliver(batch.join(prefill))
+            chunks = group.batch.join(prefill)
+            group.batch.drop(lambda row: row.index not in self._rows)
+            self._deliver(chunks)
 
     def _step(self, batch: DecodingBatch) -> None:
         self._stepped(len(batch.rows))
@@ -159,18 +159,29 @@ class GenerateWorker:
 
     def _deliver(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
-            request = self._requests[chunk.row]
+            request = self._requests.get(chunk.row)
+            if request is None:  # it left while others of its prefill went on
+                continue
+            request.generated = len(self._rows[chunk.row].answer)
             if request.first_token_s is None:
                 request.first_token_s = time.monotonic()
             if request.on_piece is not None and chunk.text:
-                request.on_piece(chunk.text)
-            if chunk.done:
+                request.on_piece(chunk)
+            if chunk.error is not None:
+                self._forget(chunk.row)
+                request.fail(chunk.error)
+            elif chunk.done:
                 row = self._forget(chunk.row)
                 assert row.finish is not None
-                request.answer(Generated(row.said, row.finish, row.length, max(1, len(row.answer))))
+                tokens = max(1, len(row.answer))
+                request.answer(Generated(row.said, row.finish, row.length, tokens, tuple(row.logprobs)))
 
     def _drop_unwanted(self) -> None:
-        gone = {index for index, request in self._requests.items() if request.cancelled or request.expired}
+        gone = {
+            index
+            for index, request in self._requests.items()
+            if request.cancelled or request.expired or request.done.done()
+        }
         if not gone:
             return
         for index in gone:
@@ -180,9 +191,8 @@ class GenerateWorker:
             else:
                 request.fail_late()
             self._forget(index)
-        for batch in self._batches.values():
-            batch.drop(lambda row: row.index in gone)
-        if self._prefill is not None and all(row.index in gone for row in self._prefill.rows):
+        self._drop(gone)
+        if self._prefill is not None and all(row.index in gone for row in self._prefill[0].rows):
             self._prefill = None
 
     def _guarded(self, rows: Sequence[Row], work: Callable[[], None]) -> None:
@@ -198,14 +208,67 @@ class GenerateWorker:
         for index in gone & self._requests.keys():
             self._requests[index].fail(error)
             self._forget(index)
-        for batch in self._batches.values():
-            batch.drop(lambda row: row.index in gone)
-        if self._prefill is not None and gone & {row.index for row in self._prefill.rows}:
+        self._drop(gone)
+        if self._prefill is not None and gone & {row.index for row in self._prefill[0].rows}:
             self._prefill = None
+
+    def _drop(self, gone: Set[int]) -> None:
+        for group in self._groups:
+            if group.batch is not None:
+                group.batch.drop(lambda row: row.index in gone)
 
     def _forget(self, index: int) -> Row:
         del self._requests[index]
+        for group in self._groups:
+            group.lengths.pop(index, None)
         return self._rows.pop(index)
+
+
+@final
+class _Admission:
+    """Whether requests, one after the other, fit beside the rows under way, in one group and one prefill."""
+
+    def __init__(self, worker: GenerateWorker) -> None:
+        self._worker = worker
+        self._callers = Counter(request.caller for request in worker._requests.values())
+        self._groups = [Group(group.company, dict(group.lengths), group.batch) for group in worker._groups]
+        self._group: Group | None = None
+        self._taken: list[Request] = []
+
+    def fits(self, request: Request) -> bool:
+        """Whether a request is taken with those that have been."""
+        worker, together = self._worker, [*self._taken, request]
+        if self._taken and not worker._prefill_together(together):
+            return False
+        if not self._shared(request):
+            return False
+        to_come = sum(worker._backend.prefix_to_come(key) for key in {one.key for one in together})
+        free = worker.kv_positions - worker._backend.prefix_positions - to_come
+        length = request.width + cast(Asked, request.content).sampling.max_tokens
+        if worker._deck.positions is not None:
+            length = min(length, worker._deck.positions)
+        group = place(self._groups, company_of(worker._deck, request.key), length, free)
+        if group is None or (self._taken and group is not self._group):
+            return False
+        if group not in self._groups:
+            self._groups.append(group)
+        self._group = group
+        group.lengths[-len(together)] = length
+        self._taken.append(request)
+        self._callers[request.caller] += 1
+        return True
+
+    def group(self) -> Group:
+        """The worker's group for what has been taken."""
+        assert self._group is not None
+        at = self._groups.index(self._group)
+        return self._worker._groups[at] if at < len(self._worker._groups) else Group(self._group.company)
+
+    def _shared(self, request: Request) -> bool:
+        """Whether the caller leaves rows for another that waits."""
+        limits = self._worker._limits
+        most = max(1, int(limits.key_share * limits.rows))
+        return self._callers[request.caller] < most or not self._worker._queue.waiting(request.caller)
 
 
 def _cache_of_a_token(deck: Deck) -> DynamicCache:

@@ -72,6 +72,7 @@ class OnnxBackend:
             active = [] if name is None else [runner.read(name)[0]]
             held = _Held(runner, name or next(iter(settings["adapters"])), active)
             tested = self._check_probe(held, place)
+            self._run(held, runner.tokenizer.encode("a").ids)  # labels that do not fit the graph show here
         self._held[key] = held
         return None if tested else say("no stored probe: not tested on load")
 
@@ -98,7 +99,9 @@ class OnnxBackend:
         return list(self._pool.map(self._answer, rows, keys))
 
     def _answer(self, row: Sequence[int], key: str | None) -> Any:
-        held = self._held[key]
+        return self._run(self._held[key], row)
+
+    def _run(self, held: _Held, row: Sequence[int]) -> Any:
         return self._read(held, held.runner.run_with(*held.runner.padded([list(row)]), held.active)[0])
 
     def _runner(self, folder: Path) -> Runner:

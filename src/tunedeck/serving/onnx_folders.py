@@ -64,6 +64,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise AdapterFileError(
             say("{path} is not what tunedeck export onnx writes; export the adapter again", path=folder / SETTINGS)
         )
+    wrong = _wrong(settings)
+    if wrong is not None:
+        raise AdapterFileError(say("{path} is damaged: {reason}", path=folder / SETTINGS, reason=wrong))
     own = {name: f"{_ADAPTERS}/{name}{_SUFFIX}" for name in adapters}
     strange = [told["file"] for name, told in adapters.items() if told.get("file", own[name]) != own[name]]
     strange += [file for file in files.values() if Path(file).name != file]
@@ -72,6 +75,30 @@ def read_settings(folder: Path) -> dict[str, Any]:
             say("{path} names the file {file!r}, which is not its own", path=folder / SETTINGS, file=strange[0])
         )
     return settings
+
+
+def _wrong(settings: dict[str, Any]) -> str | None:
+    """Which value of the settings has a type or a size that no answer could be made with."""
+    told = {key: settings.get(key) for key in ("pad_id", "truncation_side")}
+    if not _is_count(told["pad_id"], 0) or told["truncation_side"] not in ("left", "right"):
+        return str(told)
+    for adapter in settings["adapters"].values():
+        if not isinstance(adapter, dict) or not _is_count(adapter.get("max_length"), 1):
+            return f"max_length in {adapter!r}"[:200]
+        labels = adapter.get("labels", [])
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            return f"labels: {labels!r}"[:200]
+        if settings["task"] == "classify" and not (labels and isinstance(adapter.get("multi_label"), bool)):
+            return f"labels: {labels!r}, multi_label: {adapter.get('multi_label')!r}"[:200]
+        if not _is_count(adapter.get("virtual_tokens", 0), 0):
+            return f"virtual_tokens: {adapter['virtual_tokens']!r}"[:200]
+        if not all(isinstance(adapter.get(f"{side}_instruction", ""), str) for side in ("query", "document")):
+            return f"instructions in {adapter!r}"[:200]
+    return None
+
+
+def _is_count(value: object, least: int) -> bool:
+    return type(value) is int and least <= value <= 10**9
 
 
 def graph_file(settings: dict[str, Any], folder: Path, precision: str) -> Path:

@@ -12,6 +12,7 @@ from typing import Any, final
 from tunedeck.core.errors import DeadlineError
 from tunedeck.core.messages import say
 from tunedeck.serving.residents import Lease
+from tunedeck.tasks.answering import Chunk
 
 
 @final
@@ -27,12 +28,14 @@ class Request:
     timeout_s: float = 60.0
     caller: str = ""
     """The name of the key that asks."""
-    on_piece: Callable[[str], None] | None = None
+    on_piece: Callable[[Chunk], None] | None = None
     done: Future[Any] = field(default_factory=Future)
     arrived_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None
     first_token_s: float | None = None
     ended_s: float | None = None
+    generated: int = 0
+    """Tokens of the answer so far."""
     ids: list[int] = field(default_factory=list)
     width: int = 0
     """Positions, virtual tokens included."""

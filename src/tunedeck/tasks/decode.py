@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from transformers import Cache
 
 from tunedeck.deck.deck import Deck
-from tunedeck.tasks.answering import Chunk, Row, new_row, take_token
+from tunedeck.tasks.answering import Chunk, Row, fail_row, new_row, take_token
 from tunedeck.tasks.attention import of_one_position
+from tunedeck.tasks.choosing import choose_tokens
 from tunedeck.tasks.kv_cache import join, keep, roomy
 from tunedeck.tasks.prefill import Prefill, call
-from tunedeck.tasks.sampling import Sampling, choose_tokens
+from tunedeck.tasks.sampling import Sampling
 
 
 def decode(
@@ -23,7 +24,7 @@ def decode(
     """Answer prompts given as token ids, all rows together, and yield pieces of text as they come.
 
     Rows of full adapters with tensors of their own decode in batches of their own. Raises ConfigError when a prompt leaves
-    no room for an answer.
+    no room for an answer, AdapterError or ModelError when logits are not finite.
     """
     rows = [
         new_row(deck, index, name, ids, sampling, sampling.seed + index)
@@ -33,9 +34,17 @@ def decode(
         prefill = Prefill(deck, [row for row in rows if company_of(deck, row.adapter) == company])
         prefill.advance()
         batch = DecodingBatch(deck)
-        yield from batch.join(prefill)
+        yield from _sound(batch.join(prefill))
         while batch.rows:
-            yield from batch.step()
+            yield from _sound(batch.step())
+
+
+def _sound(chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+    """The same chunks; raises the error of one that has failed."""
+    for chunk in chunks:
+        if chunk.error is not None:
+            raise chunk.error
+    return chunks
 
 
 def company_of(deck: Deck, adapter: str | None) -> str | None:
@@ -105,11 +114,9 @@ class DecodingBatch:
         return max(row.length + row.room for row in rows)
 
     def _say(self, rows: Sequence[Row], logits: torch.Tensor) -> list[Chunk]:
-        tokens = choose_tokens(
-            logits,
-            [row.prompt + row.answer for row in rows],
-            [row.sampling for row in rows],
-            [row.dice for row in rows],
-        )
-        chunks = [take_token(self._deck, row, token) for row, token in zip(rows, tokens, strict=True)]
+        tokens = choose_tokens(logits, rows, self._deck.tokenizer)
+        chunks = [
+            take_token(row, token) if isinstance(token, int) else fail_row(row, token)
+            for row, token in zip(rows, tokens, strict=True)
+        ]
         return [chunk for chunk in chunks if chunk.text or chunk.done]

@@ -9,7 +9,7 @@ import torch
 from transformers import Cache, DynamicCache
 
 from tunedeck.deck.deck import Deck
-from tunedeck.tasks.answering import Row
+from tunedeck.tasks.answering import Row, new_row
 from tunedeck.tasks.kv_cache import close_up, side_by_side
 from tunedeck.tasks.sampling import Sampling
 
@@ -59,8 +59,7 @@ class Prefill:
 @torch.inference_mode()
 def prefix_of(deck: Deck, adapter: str) -> DynamicCache:
     """The cache of an adapter's virtual tokens alone, one row; every row of the adapter may begin with it."""
-    row = Row(0, adapter, [], Sampling(), deck.virtual_tokens(adapter), 0, torch.Generator())
-    prefill = Prefill(deck, [row])
+    prefill = Prefill(deck, [new_row(deck, 0, adapter, [], Sampling(), 0)])
     prefill.advance()
     return prefill.cache
 

@@ -1,0 +1,223 @@
+"""A comparison of methods as plain values: what `comparison.json` holds and every part of the report reads.
+
+The comparison's methods import the modules that render it, which import this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunedeck.comparison.report.recommend import Recommendation
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Where the quality lies, 19 times in 20; `source` is "seeds" or "examples", and `count` how many of them."""
+
+    low: float
+    high: float
+    source: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeedRun:
+    """One training run; `folder` is relative to the comparison's own."""
+
+    seed: int
+    folder: str
+    metrics: dict[str, float]
+    train_s: float
+    eval_s: float
+    peak_memory_bytes: int
+    steps: int
+    stopped: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What the planner would have said of the first run beside what happened; `unit` is "bytes", "s" or a currency."""
+
+    quantity: str
+    low: float
+    expected: float
+    high: float
+    actual: float
+    unit: str
+    reason: str
+    """Why the actual value lies outside; empty where it lies inside."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether what happened lies within low and high."""
+        return self.low <= self.actual <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How an adapter answers: alone in a batch, in a batch that all entries share, and after another adapter."""
+
+    latency_ms: float
+    """One text in a batch of its own."""
+    latency_ratio: float
+    """The same over the bare base's."""
+    texts_per_s: float
+    """In batches of its own."""
+    mixed_texts_per_s: float
+    """In batches whose other half belongs to the other entries."""
+    switch_ms: float
+    """What one text takes longer right after another adapter's than after one's own."""
+    load_ms: float
+    """From the folder into the deck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One method with its settings. Times and metrics are means over its runs, memory is the highest."""
+
+    name: str
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    interval: Interval | None
+    behind: Interval | None
+    """How far it is behind the best entry, compared seed by seed or example by example; None for the best itself."""
+    trainable_parameters: int
+    trainable_share: float
+    method_parameters: int
+    disk_bytes: int
+    train_s: float
+    peak_memory_bytes: int
+    serving: Serving
+    cost: float | None
+    """Price per hour times hours of training steps; None without a price."""
+    planned: tuple[Forecast, ...]
+    losses: tuple[tuple[float, float], ...]
+    """(examples seen, training loss) of the first run."""
+    evaluations: tuple[tuple[float, float], ...]
+    """(examples seen, quality) of the first run."""
+    runs: tuple[SeedRun, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, metrics and serving figures by their own names."""
+        values = asdict(self)
+        metrics, serving = values.pop("metrics"), values.pop("serving")
+        values.pop("planned")
+        planned = [{**asdict(forecast), "inside": forecast.inside} for forecast in self.planned]
+        return {"name": self.name, **metrics, **values, **serving, "planned": planned}
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Counts (actual, predicted) by label."""
+
+    entry: str
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A held-out text that the best entry got wrong; `score` is its probability, or the loss of the wanted answer."""
+
+    text: str
+    wanted: str
+    answered: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The examples every run had; `majority` is what always answering the most frequent label gets."""
+
+    source: str
+    sha256: str
+    train: int
+    held_out: int
+    majority: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Money per hour of this machine, and who says so."""
+
+    per_hour: float
+    currency: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """How to get the same again."""
+
+    command: str
+    versions: dict[str, str]
+    machine: str
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Everything that was found; `metric` is the quality, its higher values better or not."""
+
+    task: str
+    model: str
+    data: Data
+    budget: str
+    seeds: tuple[int, ...]
+    metric: str
+    higher_is_better: bool
+    entries: tuple[Entry, ...]
+    base_latency_ms: float
+    base_texts_per_s: float
+    price: Price | None
+    confusion: Confusion | None
+    mistakes: tuple[Mistake, ...]
+    search: tuple[dict[str, Any], ...]
+    """What the search tried: entry, settings, quality on its own held-out part, and how far it was let."""
+    repeat: Repeat
+    total_s: float
+    folder: str
+    """Where the runs lie."""
+
+    def quality(self, entry: Entry) -> float:
+        """The mean of the metric that decides."""
+        return entry.metrics[self.metric]
+
+    @property
+    def best(self) -> Entry:
+        """The entry of the best mean quality; `recommendation` may name a smaller one that is as good."""
+        sign = 1 if self.higher_is_better else -1
+        return max(self.entries, key=lambda entry: sign * self.quality(entry))
+
+    @property
+    def recommendation(self) -> Recommendation:
+        """The entry to take, and why."""
+        from tunedeck.comparison.report.recommend import recommend
+
+        return recommend(self)
+
+    def table(self) -> str:
+        """The numbers as text, one column for each entry."""
+        from tunedeck.comparison.report.table import text_table
+
+        return text_table(self)
+
+    def report(self, folder: str | Path) -> None:
+        """Write report.html, report.md and figures/ into a folder, in the language of messages.
+
+        Raises StorageError when the disk refuses.
+        """
+        from tunedeck.comparison.report.page import write_report
+
+        write_report(Path(folder), self)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; the entries are `rows`."""
+        values = asdict(self)
+        values.pop("entries")
+        rows = [entry.to_json() for entry in self.entries]
+        return {"format": 1, "rows": rows, **values, "recommendation": asdict(self.recommendation)}

@@ -1,0 +1,154 @@
+"""The sentences of a report, besides its numbers."""
+
+from __future__ import annotations
+
+from tunedeck.comparison.report.fonts import available_fonts
+from tunedeck.comparison.report.recommend import metric_name
+from tunedeck.comparison.report.result import Comparison
+from tunedeck.core.messages import language, say
+
+
+def words(comparison: Comparison) -> dict[str, str]:
+    """Headings and captions by the names that the templates use."""
+    data, generate = comparison.data, comparison.task == "generate"
+    return {
+        "kicker": say("Tunedeck · methods compared"),
+        "title": title(comparison),
+        "lede": say(
+            "{train:,} examples to train on, {held_out:,} held out; {budget}; {seeds}; on {machine}, {dtype}.",
+            train=data.train,
+            held_out=data.held_out,
+            budget=comparison.budget,
+            seeds=seeds_text(comparison),
+            machine=comparison.repeat.machine,
+            dtype=comparison.repeat.dtype,
+        ),
+        "numbers": say("The numbers"),
+        "mistakes": say("The worst mistakes of {name}", name=comparison.best.name),
+        "mistakes_note": say("Held-out texts whose wanted answer it found least likely, the worst first.")
+        if generate
+        else say(
+            "Held-out texts that it answered wrongly, the surest first. Some may be wrongly labelled: look before "
+            "you train longer."
+        ),
+        "text": say("text"),
+        "wanted": say("wanted"),
+        "answered": say("answered"),
+        "score": say("loss") if generate else say("probability"),
+        "repeat": say("How to repeat it"),
+        "notes": say("How to read it"),
+    }
+
+
+def figure_title(comparison: Comparison, figure: str) -> str:
+    """The heading over a figure, by its name."""
+    return {
+        "quality-size": say("Quality against size"),
+        "quality-cost": say("Quality against cost"),
+        "quality-time": say("Quality against training time"),
+        "training-loss": say("Training loss"),
+        "held-out": say("Held-out quality while training"),
+        "confusions": say("Confusions of {name}", name=comparison.best.name),
+    }[figure]
+
+
+def title(comparison: Comparison) -> str:
+    """What was compared on what."""
+    return say("{model} on {data}", model=comparison.model, data=comparison.data.source)
+
+
+def seeds_text(comparison: Comparison) -> str:
+    """`seed 0`, or `seeds 0, 1, 2`."""
+    numbers = ", ".join(map(str, comparison.seeds))
+    if len(comparison.seeds) == 1:
+        return say("seed {numbers}", numbers=numbers)
+    return say("seeds {numbers}", numbers=numbers)
+
+
+def facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """What a repeat needs to know, besides the command."""
+    data, price = comparison.data, comparison.price
+    found = [
+        (say("data"), data.source),
+        (say("digest of the training examples"), f"sha256 {data.sha256}"),
+        (say("seeds"), ", ".join(map(str, comparison.seeds))),
+        (say("budget"), comparison.budget),
+        (say("machine"), f"{comparison.repeat.machine}, {comparison.repeat.device}, {comparison.repeat.dtype}"),
+        (say("versions"), ", ".join(f"{name} {number}" for name, number in comparison.repeat.versions.items())),
+    ]
+    if price is not None:
+        amount, currency, source = price.per_hour, price.currency, price.source
+        an_hour = say("{amount:g} {currency} an hour ({source})", amount=amount, currency=currency, source=source)
+        found.append((say("price"), an_hour))
+    return found
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What the numbers mean, and what they leave out."""
+    metric = metric_name(comparison.metric)
+    found = [
+        _interval_note(comparison),
+        say(
+            "Every run keeps its best state by {metric} on the held-out examples, which makes all results slightly "
+            "optimistic, equally for every method.",
+            metric=metric,
+        ),
+    ]
+    if comparison.search:
+        found.append(
+            say(
+                "The search chose learning rate and size on a part of the training examples; the held-out ones had "
+                "no say in it."
+            )
+        )
+    if comparison.price is None:
+        found.append(say("No price per hour was given or known, so the runs have no cost: --price-per-hour."))
+    planned = [forecast for entry in comparison.entries for forecast in entry.planned if not forecast.inside]
+    if any(entry.planned for entry in comparison.entries):
+        found.append(
+            say(
+                "“As planned” is what tunedeck plan would have said of the first run: expected, and the range; ! "
+                "marks what left it."
+            )
+        )
+    found += list(dict.fromkeys(forecast.reason for forecast in planned if forecast.reason))
+    found.append(
+        say(
+            "Answering was timed here after training, all entries in turn, medians; the bare base takes "
+            "{latency:.1f} ms for one text and answers {rate:,.0f} texts/s.",
+            latency=comparison.base_latency_ms,
+            rate=comparison.base_texts_per_s,
+        )
+    )
+    if comparison.task == "generate":
+        found.append(say("One text is one pass over a prompt, without the tokens of the answer."))
+    found.append(
+        say("Switching is what one text takes longer right after another adapter's; near zero, its sign is noise.")
+    )
+    if language() != available_fonts().language:
+        found.append(
+            say(
+                "This system has no Chinese font for figures, so their words are English; install one such as Noto "
+                "Sans CJK."
+            )
+        )
+    return found
+
+
+def _interval_note(comparison: Comparison) -> str:
+    interval = comparison.entries[0].interval
+    if interval is None:
+        return say("One seed, and a metric that is no mean over examples: there is no interval. Add --seeds 3.")
+    if interval.source == "seeds":
+        return say(
+            "The 95% interval is over {count} seeds (Student's t): what another seed would give on the same held-out "
+            "examples. “Behind the best” compares seed by seed; where zero lies in it, the two cannot be told apart.",
+            count=interval.count,
+        )
+    return say(
+        "The 95% interval is over the {count:,} held-out examples (bootstrap), with one seed: what other texts of "
+        "this kind would give. "
+        "“Behind the best” compares example by example; where zero lies in it, the two cannot be told apart. What "
+        "another seed would change is in neither: --seeds 3.",
+        count=interval.count,
+    )

@@ -1,0 +1,195 @@
+"""What the runs left and what was measured afterwards, put together as the values of a report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from tunedeck.comparison.hindsight import CURRENCY, predicted_and_actual
+from tunedeck.comparison.latency import measure_serving
+from tunedeck.comparison.quality import Answers, answers_of, behind, confusion_and_mistakes, interval_of, texts_of
+from tunedeck.comparison.report.result import Comparison, Data, Entry, Forecast, Price, Repeat, SeedRun, Serving
+from tunedeck.core.measurement import Measurement
+from tunedeck.core.messages import say
+from tunedeck.core.values import from_values
+from tunedeck.planner.after import Comparison as Hindsight
+
+if TYPE_CHECKING:
+    from tunedeck.comparison.runs import Run
+    from tunedeck.comparison.spec import ComparisonSpec
+    from tunedeck.deck.deck import Deck
+    from tunedeck.tasks.base import Dataset
+
+POINTS = 200
+"""Of a learning curve; longer ones are averaged down to this."""
+LONGEST_TIMED = 256
+"""Tokens of a text that is timed, at most."""
+
+
+def build_comparison(
+    spec: ComparisonSpec,
+    runs: Sequence[Run],
+    dataset: Dataset[Any],
+    metric: str,
+    deck: Deck,
+    load_ms: dict[str, float],
+    tried: Sequence[dict[str, Any]],
+    began: float,
+) -> Comparison:
+    """The comparison; times the loaded adapters and reads the best one's predictions."""
+    spec.tell(say("timing the adapters on one base ..."))
+    serving, base_ms, base_rate = measure_serving(deck, load_ms, texts_of(dataset), LONGEST_TIMED)
+    spec.tell(say("answering the held-out examples ..."))
+    asked = spec.candidates if len(spec.seeds) == 1 else ()
+    answers = {one.name: answers_of(deck, one.name, dataset, metric) for one in asked}
+    entries = []
+    for candidate in spec.candidates:
+        own = [run for run in runs if run.candidate.name == candidate.name]
+        entries.append(_entry(own, serving[candidate.name], deck, metric, spec.price, answers.get(candidate.name)))
+    held_out, majority = len(dataset.evaluation), _majority(deck, dataset)
+    found = Comparison(
+        task=deck.task.kind,
+        model=runs[0].config.model,
+        data=Data(dataset.source, dataset.sha256, len(dataset.train), held_out, majority),
+        budget=spec.budget,
+        seeds=spec.seeds,
+        metric=metric,
+        higher_is_better=metric != "loss",
+        entries=tuple(entries),
+        base_latency_ms=base_ms,
+        base_texts_per_s=base_rate,
+        price=spec.price,
+        confusion=None,
+        mistakes=(),
+        search=tuple(tried),
+        repeat=_repeat(spec.command, _measurement(runs[0])),
+        total_s=0.0,
+        folder=str(spec.folder),
+    )
+    best = found.best.name
+    if best not in answers:
+        answers[best] = answers_of(deck, best, dataset, metric)
+    confusion, mistakes = confusion_and_mistakes(deck, best, dataset, answers[best])
+    found = replace(found, entries=_behind(found, answers))
+    return replace(found, confusion=confusion, mistakes=mistakes, total_s=time.perf_counter() - began)
+
+
+def _repeat(command: str, measured: Measurement) -> Repeat:
+    from tunedeck.formats.manifest import versions
+
+    cpu = say("{cpu}, {cores} cores", cpu=measured.machine.cpu, cores=measured.machine.cpu_cores)
+    return Repeat(
+        command=command,
+        versions={**versions(), "python": platform.python_version()},
+        machine=measured.machine.gpu or cpu,
+        device=measured.device,
+        dtype=measured.dtype,
+    )
+
+
+def _behind(found: Comparison, answers: dict[str, Answers]) -> tuple[Entry, ...]:
+    """The entries with how far each is behind the best."""
+    best = found.best
+    sign = 1 if found.higher_is_better else -1
+
+    def one(entry: Entry) -> Entry:
+        pairs = zip(best.runs, entry.runs, strict=True)
+        differences = [sign * (ahead.metrics[found.metric] - own.metrics[found.metric]) for ahead, own in pairs]
+        ahead_of, late = answers.get(best.name), answers.get(entry.name)
+        return replace(entry, behind=behind(ahead_of, late, differences, found.higher_is_better))
+
+    return tuple(entry if entry is best else one(entry) for entry in found.entries)
+
+
+def _entry(
+    runs: Sequence[Run], serving: Serving, deck: Deck, metric: str, price: Price | None, answers: Answers | None
+) -> Entry:
+    from tunedeck.formats.folder import adapter_bytes
+
+    name = runs[0].candidate.name
+    done = [_seed_run(run) for run in runs]
+    summary = deck.summary(name)
+    train_s = fmean(one.train_s for one in done)
+    losses, evaluations = _curves(runs[0], metric)
+    return Entry(
+        name=name,
+        settings=_settings(runs[0]),
+        metrics={key: fmean(one.metrics[key] for one in done) for key in done[0].metrics},
+        interval=interval_of(answers, [one.metrics[metric] for one in done]),
+        behind=None,
+        trainable_parameters=summary.trainable_parameters,
+        trainable_share=summary.trainable_share,
+        method_parameters=summary.method_parameters,
+        disk_bytes=adapter_bytes(runs[0].adapter),
+        train_s=train_s,
+        peak_memory_bytes=max(one.peak_memory_bytes for one in done),
+        serving=serving,
+        cost=None if price is None else price.per_hour * train_s / 3600,
+        planned=_planned(runs[0], price),
+        losses=losses,
+        evaluations=evaluations,
+        runs=tuple(done),
+    )
+
+
+def _seed_run(run: Run) -> SeedRun:
+    measured = _measurement(run)
+    return SeedRun(
+        seed=run.seed,
+        folder=f"runs/{run.candidate.folder}/{run.folder.name}",
+        metrics=run.manifest().metrics,
+        train_s=measured.train_s,
+        eval_s=measured.eval_s,
+        peak_memory_bytes=measured.peak_memory_bytes,
+        steps=measured.steps,
+        stopped=run.read("metrics.json")["stopped"],
+    )
+
+
+def _measurement(run: Run) -> Measurement:
+    return from_values(Measurement, run.read("measurement.json"), "measurement")
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    training, method = run.config.training, run.config.method_config()
+    rate = training.learning_rate or method.learning_rate
+    named = {key: value for key, value in run.candidate.training.items() if value is not None}
+    return {**run.config.method, **named, "learning_rate": rate}
+
+
+def _planned(run: Run, price: Price | None) -> tuple[Forecast, ...]:
+    per_hour, currency = (price.per_hour, price.currency) if price else (None, CURRENCY)
+
+    def forecast(one: Hindsight) -> Forecast:
+        low, expected, high = one.predicted.low, one.predicted.expected, one.predicted.high
+        return Forecast(one.quantity, low, expected, high, one.actual, one.unit, one.reason)
+
+    return tuple(map(forecast, predicted_and_actual(_measurement(run), run.config, per_hour, currency)))
+
+
+def _curves(run: Run, metric: str) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]:
+    """(examples seen, loss) of the steps, averaged down to POINTS, and (examples seen, quality) of the evaluations."""
+    lines = (run.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    each = run.config.training.batch_size * run.config.training.accumulation
+    steps = [(float(event["step"] * each), float(event["loss"])) for event in events if event["event"] == "step"]
+    width = -(-len(steps) // POINTS)
+    losses = [
+        (steps[start : start + width][-1][0], fmean(loss for _, loss in steps[start : start + width]))
+        for start in range(0, len(steps), width)
+    ]
+    evaluations = [(float(event["step"] * each), float(event[metric])) for event in events if event["event"] == "eval"]
+    return tuple(losses), tuple(evaluations)
+
+
+def _majority(deck: Deck, dataset: Dataset[Any]) -> float | None:
+    """The accuracy of always answering the most frequent held-out label; None where texts have no single label."""
+    if deck.task.kind != "classify":
+        return None
+    return Counter(one.labels for one in dataset.evaluation).most_common(1)[0][1] / len(dataset.evaluation)

@@ -1,0 +1,200 @@
+"""A search over learning rate and size before the comparison, its losers stopped early by successive halving."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunedeck.comparison.grammar import Candidate
+from tunedeck.comparison.runs import Interrupted, Run
+from tunedeck.comparison.spec import ComparisonSpec
+from tunedeck.core.errors import ConfigError, TrainingError
+from tunedeck.core.messages import say
+from tunedeck.training.config import RunConfig, TrainingSettings
+
+if TYPE_CHECKING:
+    import optuna
+
+    from tunedeck.deck.deck import Deck
+    from tunedeck.tasks.base import Dataset
+
+SIZES: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "lora": ("r", (4, 8, 16, 32)),
+    "bottleneck": ("reduction_factor", (2, 4, 8, 16, 32)),
+    "prompt_tuning": ("num_virtual_tokens", (4, 8, 16, 32)),
+}
+"""The setting that makes a method larger or smaller, and what it may be."""
+SPREAD = 10.0
+"""The learning rate is looked for from a tenth to ten times the method's own."""
+EVALUATIONS, FIRST_RUNG = 8, 2
+"""Of a whole trial; at the first rung and whenever the evaluations have doubled since, the worse half is stopped."""
+HELD_OUT = 8
+"""One in this many training examples is kept to judge trials by; the held-out examples are not touched."""
+FILE = "search.jsonl"
+
+
+def search(
+    spec: ComparisonSpec, runs: Sequence[Run], deck: Deck, dataset: Dataset[Any], metric: str
+) -> tuple[list[Candidate], list[dict[str, Any]]]:
+    """Each entry with the best settings found, and every trial; a search that was interrupted is resumed.
+
+    `runs` is one run for each entry. Raises ConfigError when optuna is missing or the folder holds a search of other
+    settings.
+    """
+    if find_spec("optuna") is None:
+        raise ConfigError(say("--search needs the package optuna; run: pip install 'tunedeck[search]'"))
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    parts = _divided(dataset)
+    chosen, trials = [], []
+    for run in runs:
+        if {"learning_rate", *_size(run)[1]} <= run.candidate.given:
+            chosen.append(run.candidate)
+            continue
+        study = _study(run, metric, spec.folder, dataset.sha256)
+        left = spec.trials - sum(trial.state.is_finished() for trial in study.trials)
+        study.optimize(
+            partial(_trial, spec=spec, run=run, deck=deck, parts=parts, metric=metric), n_trials=max(0, left)
+        )
+        completed = any(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
+        best = study.best_params if completed else {}
+        name, count = run.candidate.name, len(study.trials)
+        spec.tell(say("{name}: best of {count} trials: {settings}", name=name, count=count, settings=best))
+        chosen.append(with_settings(run.candidate, best))
+        trials += [_trial_values(name, trial) for trial in study.trials]
+    return chosen, trials
+
+
+def _study(run: Run, metric: str, folder: Path, data_sha256: str) -> optuna.Study:
+    """The entry's study, begun with its own settings, or as an interrupted search left it."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    study = optuna.create_study(
+        study_name=run.candidate.folder,
+        storage=JournalStorage(JournalFileBackend(str(folder / FILE))),
+        load_if_exists=True,
+        direction="minimize" if metric == "loss" else "maximize",
+        sampler=optuna.samplers.TPESampler(seed=0),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=FIRST_RUNG, reduction_factor=2),
+    )
+    _check_same(study, {"config": run.config.model_dump(mode="json"), "data": data_sha256})
+    if not study.trials:
+        study.enqueue_trial({**_size(run)[1], "learning_rate": _rate(run)})
+    return study
+
+
+def _trial_values(name: str, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    how = {"entry": name, "quality": trial.value, "state": trial.state.name.lower()}
+    return {**how, "evaluations": len(trial.intermediate_values), "settings": trial.params}
+
+
+def with_settings(candidate: Candidate, found: Mapping[str, Any]) -> Candidate:
+    """The entry with what was found; LoRA's alpha grows with r, so that alpha / r stays."""
+    method, training = dict(candidate.method), dict(candidate.training)
+    for key, value in found.items():
+        if key == "learning_rate":
+            training[key] = value
+            continue
+        if key == "r":
+            method["lora_alpha"] = method.get("lora_alpha", 16.0) / method.get("r", 8) * value
+        method[key] = value
+    return replace(candidate, method=method, training=training)
+
+
+def _trial(trial: optuna.Trial, spec: ComparisonSpec, run: Run, deck: Deck, parts: Dataset[Any], metric: str) -> float:
+    """Train once on one part of the training examples; the metric on the other."""
+    import optuna
+
+    from tunedeck.training.run import train
+
+    found = _suggested(trial, run)
+    config, settings = _trial_settings(with_settings(run.candidate, found), run, len(parts.train))
+    seen: list[float] = []
+
+    def give_up(metrics: dict[str, float]) -> bool:
+        seen.append(metrics[metric])
+        trial.report(metrics[metric], len(seen))
+        return trial.should_prune()
+
+    deck.add("trial", config.method_config(), labels=parts.labels, seed=settings.seed)
+    try:
+        done = train(deck, "trial", parts, settings=settings, progress=False, give_up=give_up)
+    except TrainingError as error:
+        raise optuna.TrialPruned from error  # a rate so high that the loss is no number has lost
+    finally:
+        deck.remove("trial")
+    if done.stopped in ("interrupted", "terminated"):
+        raise Interrupted(signal.SIGTERM if done.stopped == "terminated" else signal.SIGINT)
+    spec.tell(
+        say(
+            "  trial {number} of {name}: {settings}: {result}",
+            number=trial.number,
+            name=run.candidate.name,
+            settings=found,
+            result=say("stopped early") if done.stopped == "given up" else f"{done.metrics[metric]:.3f}",
+        )
+    )
+    if done.stopped == "given up":
+        raise optuna.TrialPruned
+    return done.metrics[metric]
+
+
+def _suggested(trial: optuna.Trial, run: Run) -> dict[str, Any]:
+    """The settings of a trial, besides those that were named for the entry."""
+    found: dict[str, Any] = {}
+    rate = _rate(run)
+    if "learning_rate" not in run.candidate.given:
+        found["learning_rate"] = trial.suggest_float("learning_rate", rate / SPREAD, rate * SPREAD, log=True)
+    choices, now = _size(run)
+    return {**found, **{key: trial.suggest_categorical(key, choices) for key in now}}
+
+
+def _trial_settings(candidate: Candidate, run: Run, examples: int) -> tuple[RunConfig, TrainingSettings]:
+    config = RunConfig.model_validate({**run.config.model_dump(mode="json"), "method": candidate.method})
+    loop = config.training
+    steps = loop.max_steps or round(loop.epochs * examples / loop.batch_size / loop.accumulation)
+    changes = {"learning_rate": candidate.training.get("learning_rate"), "eval_every": max(1, steps // EVALUATIONS)}
+    return config, loop.model_copy(update=changes)
+
+
+def _rate(run: Run) -> float:
+    return run.config.training.learning_rate or run.config.method_config().learning_rate
+
+
+def _size(run: Run) -> tuple[list[Any], dict[str, Any]]:
+    """The sizes to try, and {its key: what it is}; nothing where the method has none or the entry names it."""
+    from tunedeck.core.values import to_values
+
+    key, choices = SIZES.get(str(run.config.method["kind"]), ("", ()))
+    now = to_values(run.config.method_config()).get(key)
+    if not isinstance(now, int | float) or key in run.candidate.given:
+        return [], {}
+    return sorted({*choices, int(now)}), {key: int(now)}
+
+
+def _divided(dataset: Dataset[Any]) -> Dataset[Any]:
+    """The training examples in two: to train trials on, and to judge them by."""
+    numbers = set(random.Random(0).sample(range(len(dataset.train)), max(1, len(dataset.train) // HELD_OUT)))
+    train = [one for number, one in enumerate(dataset.train) if number not in numbers]
+    return replace(dataset, train=train, evaluation=[dataset.train[number] for number in sorted(numbers)])
+
+
+def _check_same(study: optuna.Study, what: Mapping[str, Any]) -> None:
+    before = study.user_attrs.get("what")
+    if before is not None and before != what:
+        raise ConfigError(
+            say(
+                "the search that lies there was made with other settings or data; choose another --out, "
+                "or start anew with --overwrite"
+            )
+        )
+    study.set_user_attr("what", dict(what))

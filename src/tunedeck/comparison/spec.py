@@ -1,0 +1,72 @@
+"""What is to be compared: a run's values, the entries and seeds, the budget, the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunedeck.comparison.budget import price_of, seeds_of, with_budget
+from tunedeck.comparison.grammar import Candidate, Methods, parse_methods
+from tunedeck.comparison.report.result import Price
+from tunedeck.core import console
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.messages import say
+from tunedeck.training.config import run_config
+
+METHODS = "lora,bottleneck,prompt-tuning,full"
+METHODS_WITH_HEAD = METHODS + ",head"
+"""What is compared by default; only classification has a head to train alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonSpec:
+    """One comparison before it runs; `budget` and `command` are the words that the report shows."""
+
+    values: dict[str, Any]
+    candidates: tuple[Candidate, ...]
+    seeds: tuple[int, ...]
+    folder: Path
+    budget: str
+    price: Price | None
+    command: str
+    trials: int = 0
+    """Of the search, for each entry; 0 searches nothing."""
+    progress: bool = True
+
+    def tell(self, text: str) -> None:
+        """Print a note to standard error, unless `progress` is False."""
+        if self.progress:
+            console.tell(text)
+
+
+def comparison_spec(
+    values: dict[str, Any],
+    *,
+    folder: Path,
+    command: str,
+    methods: Methods | None = None,
+    seeds: int | str | Sequence[int] | None = None,
+    search: int = 0,
+    examples: int | None = None,
+    minutes: float | None = None,
+    budget: float | None = None,
+    price_per_hour: float | None = None,
+    currency: str = "CNY",
+    progress: bool = True,
+) -> ComparisonSpec:
+    """The comparison that the arguments of `tunedeck.compare` describe; raises ConfigError where they do not fit."""
+    if price_per_hour is not None and not 0 < price_per_hour < 1e12:
+        raise ConfigError(say("{name} must be above 0, got {value}", name="price_per_hour", value=price_per_hour))
+    checked = run_config(values)
+    candidates = parse_methods(default_methods(checked.task) if methods is None else methods, values)
+    numbers = seeds_of(seeds, checked.training.seed)
+    price = price_of(price_per_hour, currency.upper())
+    values, in_words = with_budget(values, examples, minutes, budget, price)
+    return ComparisonSpec(values, tuple(candidates), numbers, folder, in_words, price, command, search, progress)
+
+
+def default_methods(task: Mapping[str, Any]) -> str:
+    """Every method that the task can be trained with."""
+    return METHODS_WITH_HEAD if task.get("kind", "classify") == "classify" else METHODS
