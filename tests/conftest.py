@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
 
 from tunedeck.core.messages import set_language
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests run on the CPU, also where there is a GPU; `pytest -m gpu` runs those that need one."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True)

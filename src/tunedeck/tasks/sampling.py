@@ -74,6 +74,8 @@ def choose_tokens(
 ) -> list[int]:
     """The next token of each row of logits (rows, vocab), each row by its own sampling; `seen` are each row's real tokens
     so far, `generators` its dice.
+
+    From a GPU only the logits of rows that are not plainly greedy are copied to the CPU.
     """
     likeliest = logits.argmax(-1).tolist()
     rows = zip(logits, seen, samplings, generators, likeliest, strict=True)
@@ -82,6 +84,9 @@ def choose_tokens(
 
 def _choose(logits: torch.Tensor, seen: list[int], sampling: Sampling, dice: torch.Generator, best: int) -> int:
     processors = sampling.processors()
+    if sampling.greedy and not processors:
+        return best
+    logits = logits.cpu()
     if processors:
         logits = processors(torch.tensor([seen]), logits[None])[0]
         best = int(logits.argmax())
