@@ -1,26 +1,34 @@
 """Training 7B-class models on a GPU: this engine beside peft + transformers.Trainer, LoRA and QLoRA, taking turns.
 
-    python bench/gpu.py                     # Mistral-7B and Qwen2.5-7B shapes, random weights, on the card at hand
+    python bench/gpu.py                     # Mistral-7B and Qwen2.5-7B shapes, random weights, on the GPU at hand
     python bench/gpu.py --shapes tiny       # a minute on a CPU, to see that it runs
 
 Conversations of random words have a realistic mix of lengths (log-normal, median 300 tokens, at most 2048). Both sides: bfloat16, LoRA r 16 on
-all linears, batches of 4 accumulated to 16, AdamW. The opponent has gradient checkpointing, SDPA and batches of like length; this engine
-packs conversations into rows. Tokens/s count real tokens; MFU counts the products of the base alone (4 per parameter and token).
+all linears, AdamW, with and without activation checkpointing. peft has SDPA, batches of 4 of like length, accumulated to 16; this engine
+packs conversations into rows of up to 2048 tokens, 4 in a batch and a step. The first 16 conversations warm up each side. Tokens/s count real tokens; MFU counts the products of the base alone
+(4 per parameter and token).
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
+import sys
 import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+import peft
 import torch
 import transformers
 from peft import LoraConfig as PeftLoraConfig
 from peft import TaskType, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -55,49 +63,70 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="*", default=["mistral-7b", "qwen2.5-7b"], choices=list(SHAPES))
     parser.add_argument("--conversations", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--quantize", nargs="*", default=["no", "nf4"], choices=["no", "nf4"])
+    parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json")
     options = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = [
-        measure(shape, four_bit, device, options.conversations, options.rounds)
-        for shape in options.shapes
-        for four_bit in (False, True)
-    ]
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    text = json.dumps({"device": name, "torch": torch.__version__, "rows": rows}, indent=1)
-    print(text)
-    if device.type == "cuda":
-        (RESULTS / "gpu.json").write_text(text + "\n", encoding="utf-8")
+    result = {"gpu": torch.cuda.get_device_name() if device.type == "cuda" else None, "torch": torch.__version__,
+              "transformers": transformers.__version__, "peft": peft.__version__,
+              "conversations": options.conversations, "rounds": options.rounds, "rows": []}  # fmt: skip
+    for shape in options.shapes:
+        for quantize in options.quantize:
+            for row in measure(shape, quantize == "nf4", device, options.conversations, options.rounds):
+                text = json.dumps({**result, "rows": [*result["rows"], row]}, indent=1)
+                if device.type == "cuda":
+                    options.out.write_text(text + "\n", encoding="utf-8")
+            result["rows"].append(row)
+            print(json.dumps(row, indent=1), flush=True)
 
 
-def measure(shape: str, four_bit: bool, device: torch.device, count: int, rounds: int) -> dict[str, Any]:
-    """Median tokens/s and peak memory of both sides for one model."""
+def measure(shape: str, four_bit: bool, device: torch.device, count: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """Median tokens/s and peak memory of both sides for one model, after each round."""
     base = random_base(SHAPES[shape], four_bit, device)
     data = conversations(count, SHAPES[shape]["vocab_size"])
     tokens = sum(len(row["input_ids"]) for row in chat_rows(base.tokenizer, data))
-    sides = {"tunedeck": lambda: by_tunedeck(base, data), "peft": lambda: by_peft(base, data, four_bit)}
+    sides = {
+        f"{name}, {'checkpointing' if checkpointing else 'whole'}": partial(side, base, checkpointing=checkpointing)
+        for checkpointing in (False, True)
+        for name, side in (("tunedeck", by_tunedeck), ("peft", by_peft))
+    }
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     peaks: dict[str, int] = {}
+    failed: dict[str, str] = {}
+    parameters = sum(part.parameters for part in td.Deck(base, td.Generate()).base_parts())
     for number in range(rounds + 1):
         for name, side in sides.items():
             if device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-            taken = clock(side)
+            if name in failed:
+                continue
+            try:
+                taken = clock(partial(side, data if number else data[:16]))
+            except torch.OutOfMemoryError as error:
+                failed[name] = str(error).split(". ")[0]
+                restore(base)
+                continue
+            print(f"round {number} {name}: {taken:.1f} s", file=sys.stderr, flush=True)
             peaks[name] = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
             if number:
                 seconds[name].append(taken)
-    taken = {name: median(values) for name, values in seconds.items()}
-    parameters = sum(part.parameters for part in td.Deck(base, td.Generate()).base_parts())
-    return {
-        "shape": shape, "quantize": "nf4" if four_bit else None, "tokens": tokens, "faster": round(taken["peft"] / taken["tunedeck"], 2),
-        "tokens_per_s": {name: round(tokens / s, 1) for name, s in taken.items()},
-        "mfu": {name: round(4 * parameters * tokens / s / peak_rate(device), 3) for name, s in taken.items()},
-        "peak_memory_bytes": peaks,
-    }  # fmt: skip
+        if not number:
+            continue
+        found = {name: median(values) for name, values in seconds.items() if name not in failed}
+        best = {side: min(s for name, s in found.items() if name.startswith(side)) for side in ("tunedeck", "peft")}
+        yield {
+            "shape": shape, "quantize": "nf4" if four_bit else None, "parameters": parameters, "tokens": tokens,
+            "faster": round(best["peft"] / best["tunedeck"], 2), "out_of_memory": failed, "seconds": seconds,
+            "tokens_per_s": {name: round(tokens / s, 1) for name, s in found.items()},
+            "mfu": {name: round(4 * parameters * tokens / s / peak_rate(device), 3) for name, s in found.items()},
+            "peak_memory_bytes": peaks,
+        }  # fmt: skip
 
 
 def peak_rate(device: torch.device) -> float:
-    """16-bit products a second of the card; 1e12 for one that is not in the catalogue."""
+    """16-bit products a second of the GPU; 1e12 for one that is not in the catalogue."""
     try:
         return find_gpu(torch.cuda.get_device_name()).tensor_flops_per_s if device.type == "cuda" else 1e12
     except ConfigError:
@@ -137,18 +166,18 @@ def conversations(count: int, vocabulary: int) -> list[Conversation]:
     return found
 
 
-def by_tunedeck(base: LoadedBase, data: list[Conversation]) -> None:
+def by_tunedeck(base: LoadedBase, data: list[Conversation], *, checkpointing: bool) -> None:
     """One epoch."""
     deck = td.Deck(base, td.Generate(max_length=LONGEST, packing=True))
     deck.add("a", td.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear"))
     settings = td.TrainingSettings(
-        epochs=1, batch_size=1, accumulation=4, learning_rate=1e-4
+        epochs=1, batch_size=BATCH, learning_rate=1e-4, checkpointing=checkpointing
     )  # rows of about four conversations
     td.train(deck, "a", Dataset("", data, data[:1], "", ""), settings=settings, progress=False)
     deck.remove("a")
 
 
-def by_peft(base: LoadedBase, data: list[Conversation], four_bit: bool) -> None:
+def by_peft(base: LoadedBase, data: list[Conversation], *, checkpointing: bool) -> None:
     """One epoch."""
     config = PeftLoraConfig(
         task_type=TaskType.CAUSAL_LM, r=RANK, lora_alpha=2 * RANK, target_modules=[*TARGETS], lora_dropout=0.0
@@ -157,15 +186,26 @@ def by_peft(base: LoadedBase, data: list[Conversation], four_bit: bool) -> None:
     with tempfile.TemporaryDirectory() as out:
         arguments = Arguments(
             out, num_train_epochs=1, per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATION, learning_rate=1e-4,
-            bf16=True, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}, optim="adamw_torch_fused",
+            bf16=True, gradient_checkpointing=checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False}, optim="adamw_torch_fused",
             train_sampling_strategy="group_by_length", report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
             use_cpu=base.model.device.type == "cpu",
         )  # fmt: skip
         collator = DataCollatorForSeq2Seq(base.tokenizer, pad_to_multiple_of=8)
         Trainer(model, arguments, train_dataset=chat_rows(base.tokenizer, data), data_collator=collator).train()
     model.unload()
+    restore(base)
+
+
+def restore(base: LoadedBase) -> None:
+    """Take away what a side has put into the model and may have left there on its way out of memory."""
+    for path, module in list(base.model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            base.model.set_submodule(path, module.get_base_layer())
+    if hasattr(base.model, "peft_config"):
+        del base.model.peft_config
     base.model.gradient_checkpointing_disable()
     base.model.requires_grad_(False).eval()
+    gc.collect()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,12 @@ from tunedeck.core.messages import set_language
 
 if TYPE_CHECKING:
     from tunedeck.comparison.runs import Run
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests run on the CPU, also where there is a GPU; `pytest -m gpu` runs those that need one."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True)

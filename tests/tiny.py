@@ -114,7 +114,7 @@ def folder_of(model_type: str, form: str, seed: int = 0) -> str:
 @cache
 def _loaded(model_type: str, form: str, seed: int, dtype: str) -> td.Deck:
     task = td.Generate() if form == "causal" else td.Classify(labels=LABELS)
-    return td.Deck.load(folder_of(model_type, form, seed), task=task, dtype=dtype)
+    return td.Deck.load(folder_of(model_type, form, seed), task=task, dtype=dtype, device="cpu")
 
 
 def deck_of(model_type: str, form: str = "classifier", *, seed: int = 0, dtype: str = "float32") -> td.Deck:
@@ -131,7 +131,7 @@ def stir(deck: td.Deck, name: str, seed: int = 1, amount: float = 0.1) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in deck.adapter(name).parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * amount)
+            parameter.add_((torch.randn(parameter.shape, generator=generator) * amount).to(parameter.device))
 
 
 def add_stirred(

@@ -73,7 +73,7 @@ def test_nothing_is_skipped_where_the_first_layer_is_trained(kind: str) -> None:
 
 
 def test_nothing_is_kept_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lower_layers, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(lower_layers, "free_bytes", lambda device: 0)
     deck = tiny.deck_of("bert")
     deck.add("a", td.FullConfig(layers="head"))
     ran: list[int] = []

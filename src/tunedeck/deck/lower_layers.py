@@ -31,8 +31,9 @@ class LowerLayers:
         self._tuples = False
         count = 0 if adapter is None else first_trained_layer(base, adapter)
         self._skipped: list[nn.Module] = list(_layers(base))[:count] if count else []
-        size = base.model.get_input_embeddings().weight.shape[1] * base.dtype.itemsize  # type: ignore[operator]
-        if sum(lengths) * size > MEMORY_SHARE * psutil.virtual_memory().available:
+        weight: torch.Tensor = base.model.get_input_embeddings().weight  # type: ignore[operator]
+        size = weight.shape[1] * base.dtype.itemsize
+        if sum(lengths) * size > MEMORY_SHARE * free_bytes(weight.device):
             self._skipped = []
         self._lengths = lengths
 
@@ -90,6 +91,13 @@ class LowerLayers:
                 del layer.forward  # the class's own again
                 if forward is not None:
                     layer.forward = forward
+
+
+def free_bytes(device: torch.device) -> int:
+    """What is free of the memory that tensors on this device take."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def first_trained_layer(base: LoadedBase, adapter: Adapter) -> int:

@@ -76,6 +76,7 @@ class Engine:
         self._lock = threading.Condition()
         self._draining = False
         self._recent_s = 1.0
+        self._idle_s = min(0.5, self.bounds.stall_time / 4)
         keep_freed_memory()
         end_helper_threads()  # of whoever loaded the base
         self._threads = [WatchedThread("engine", self._step, self._engine_ended)]
@@ -204,7 +205,7 @@ class Engine:
         """Tokenize what waits, a few inputs at a time."""
         taken = self._untokenized.take(lambda _: True, _TOKENIZED_TOGETHER)
         if not taken:
-            self._untokenized.wait(0.5)
+            self._untokenized.wait(self._idle_s)
         for key in dict.fromkeys(request.key for request in taken):
             self._encode([request for request in taken if request.key == key], key)
 
@@ -241,7 +242,7 @@ class Engine:
 
     def _step(self) -> None:
         if not self._worker.step():
-            self.queue.wait(0.5)
+            self.queue.wait(self._idle_s)
 
     def _engine_ended(self) -> None:
         self._ended()

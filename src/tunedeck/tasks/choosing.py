@@ -14,7 +14,7 @@ from tunedeck.tasks.answering import Row, TokenLogprob, not_numbers
 def choose_tokens(logits: torch.Tensor, rows: Sequence[Row], tokenizer: Any) -> list[int | TunedeckError]:
     """The next token of each row of logits (rows, vocab), each by its own sampling; an error for a row whose logits are not finite.
 
-    Rows that ask for logprobs get the token's own.
+    Rows that ask for logprobs get the token's own. From a GPU only the logits of rows that are not plainly greedy are copied.
     """
     likeliest = logits.max(-1)
     finite, best = likeliest.values.isfinite().tolist(), likeliest.indices.tolist()
@@ -25,7 +25,7 @@ def choose_tokens(logits: torch.Tensor, rows: Sequence[Row], tokenizer: Any) -> 
         elif row.plain:
             chosen.append(best[place])
         else:
-            chosen.append(_choose(logits[place], row, tokenizer))
+            chosen.append(_choose(logits[place].cpu(), row, tokenizer))
     return chosen
 
 

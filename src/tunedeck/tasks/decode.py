@@ -89,7 +89,7 @@ class DecodingBatch:
         positions = self._mask.sum(-1, keepdim=True) - 1
         with self._deck.lock, self._attention():
             output = call(self._deck, self.rows, last, self._mask, positions, self._cache)
-        chunks = self._say(self.rows, output.logits[:, -1].float().cpu())
+        chunks = self._say(self.rows, output.logits[:, -1].float())
         self.drop(lambda row: row.finish is not None)
         return chunks
 

@@ -64,11 +64,10 @@ def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pac
             learnt[index, first : end - 1] = torch.tensor(one.learnt[1:], dtype=torch.bool)
             targets += [token for token, is_learnt in zip(one.ids[1:], one.learnt[1:], strict=True) if is_learnt]
             at = end
-    mask = (owner >= 0).long() if all(len(row) == 1 for row in rows) else _block_mask(owner, deck.base.dtype)
     device = deck.model.device
-    return Pack(
-        ids.to(device), mask.to(device), positions.to(device), learnt.to(device), torch.tensor(targets, device=device)
-    )
+    owner = owner.to(device)  # the mask of 2,048 positions is 8 MB, which a GPU fills faster than it receives them
+    mask = (owner >= 0).long() if all(len(row) == 1 for row in rows) else _block_mask(owner, deck.base.dtype)
+    return Pack(ids.to(device), mask, positions.to(device), learnt.to(device), torch.tensor(targets, device=device))
 
 
 def joined(packs: Sequence[Pack], pad_id: int, dtype: torch.dtype) -> Pack:
@@ -145,8 +144,10 @@ def _logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
 def _block_mask(owner: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """What to add to the attention scores: 0 for earlier tokens of the same conversation, the lowest number elsewhere."""
     seq = owner.shape[1]
-    same = (owner[:, :, None] == owner[:, None, :]) & torch.ones(seq, seq, dtype=torch.bool).tril()
-    return torch.zeros(same.shape, dtype=dtype).masked_fill(~same, torch.finfo(dtype).min)[:, None]
+    earlier = torch.ones(seq, seq, dtype=torch.bool, device=owner.device).tril()
+    same = (owner[:, :, None] == owner[:, None, :]) & earlier
+    mask = torch.zeros(same.shape, dtype=dtype, device=owner.device)
+    return mask.masked_fill(~same, torch.finfo(dtype).min)[:, None]
 
 
 @contextmanager

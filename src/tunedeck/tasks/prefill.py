@@ -51,7 +51,7 @@ class Prefill:
         )
         self._done = end
         if end == self._ids.shape[1]:
-            self.logits = output.logits[:, -1].float().cpu()
+            self.logits = output.logits[:, -1].float()
             self.mask = close_up(self.cache, self.mask)
         return self.logits is not None
 
