@@ -103,8 +103,15 @@ class Bodies:
                     return failure
                 body.data += piece
                 if not message.get("more_body", False):
-                    return None
+                    return self._too_many_brackets(body.data)
         return Failure(408, "TimeoutError", "Validation", say("the body did not arrive in time"))
+
+    def _too_many_brackets(self, data: bytearray) -> Failure | None:
+        """Each list and object takes Python a hundred times as long to make as the bytes that ask for it take to send."""
+        count, limit = data.count(b"[") + data.count(b"{"), self._bounds.max_brackets
+        if count <= limit:
+            return None
+        return Failure(400, "BadRequestError", "Validation", exceeded("max_brackets", count, limit))
 
     def _no_room(self, body: Body, more: int, limit: tuple[str, int], share: bool) -> Failure | None:
         """Count bytes that have arrived, or say which bound they are over."""

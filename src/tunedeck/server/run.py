@@ -8,11 +8,13 @@ import ipaddress
 import logging
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import torch
 import uvicorn
 from fastapi import FastAPI
@@ -20,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.messages import say
+from tunedeck.core.native import give_back_freed_memory
 from tunedeck.deck.deck import Deck
 from tunedeck.models.load import keep_in_memory
 from tunedeck.server.app import create_app
@@ -41,6 +44,8 @@ from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.store import AdapterStore
 from tunedeck.tasks.json_grammar import SchemaCompiler
 
+_GIVE_BACK_S, _BUSY_S, _WORTH_IT = 5.0, 60.0, 16 << 20
+"""How often to look whether there is freed memory, how often when requests are under way, and how many bytes are worth it."""
 _KEYS_AGAIN_S = 2.0
 """How often the key file is looked at."""
 
@@ -219,12 +224,26 @@ def _living(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, leave)
         loop.add_signal_handler(signal.SIGHUP, lambda: None if key_file is None else key_file.reload())
-        watching = None if key_file is None else loop.create_task(_watch(key_file))
+        looking_after = [loop.create_task(_give_back(service.engine))]
+        if key_file is not None:
+            looking_after.append(loop.create_task(_watch(key_file)))
         yield
-        if watching is not None:
-            watching.cancel()
+        for task in looking_after:
+            task.cancel()
 
     return lifespan
+
+
+async def _give_back(engine: Engine) -> None:
+    """Hand freed memory back to the system: soon when nothing is under way, else once a minute, for the next batch wants it back."""
+    process, given_back_s = psutil.Process(), time.monotonic()
+    least = process.memory_info().rss
+    while True:
+        await asyncio.sleep(_GIVE_BACK_S)
+        grown = process.memory_info().rss > least + _WORTH_IT
+        if grown and (not engine.in_flight or time.monotonic() - given_back_s > _BUSY_S):
+            await asyncio.to_thread(give_back_freed_memory)
+            least, given_back_s = process.memory_info().rss, time.monotonic()
 
 
 async def _watch(key_file: KeyFile) -> None:

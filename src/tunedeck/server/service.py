@@ -99,8 +99,9 @@ class Service:
             elif gone.done():
                 raise ClientGone
             else:
-                requests[0].fail_late()
-                raise cast(BaseException, requests[0].done.exception(0))
+                for request in requests:
+                    request.fail_late()
+                raise requests[0].late()
         finally:
             gone.cancel()
             for request in requests:
@@ -149,8 +150,9 @@ class Service:
             elif gone.done():
                 raise ClientGone
             else:
-                requests[0].fail_late()
-                raise cast(BaseException, requests[0].done.exception(0))
+                for request in requests:
+                    request.fail_late()
+                raise requests[0].late()
         except BaseException:
             begun.cancel()
             for request in requests:

@@ -18,12 +18,14 @@ _RECENT_S = 60.0
 class FairQueue:
     """However much one caller has waiting, and however hot one adapter is, others wait for one batch of each at most.
 
-    Of the callers, and of a caller's adapters, the one that was served longest ago is asked first; its first request is always taken.
+    Of the callers the one that was served longest ago comes first, a new one at once; a caller's adapters take turns. The first
+    request of whoever comes first is always taken.
     """
 
     def __init__(self) -> None:
-        self._callers: OrderedDict[str, Lanes] = OrderedDict()
+        self._callers: dict[str, Lanes] = {}
         self._last_put: dict[str, float] = {}
+        self._last_taken: dict[str, float] = {}
         self._changed = threading.Condition()
         self._positions = 0
         self._size = 0
@@ -63,7 +65,8 @@ class FairQueue:
         """
         taken: list[Request] = []
         with self._changed:
-            open_lanes = {caller: deque(lanes) for caller, lanes in self._callers.items()}
+            in_turn = sorted(self._callers, key=lambda caller: self._last_taken.get(caller, 0.0))
+            open_lanes = {caller: deque(self._callers[caller]) for caller in in_turn}
             while open_lanes and len(taken) < most:
                 for caller in list(open_lanes):
                     request = self._next(caller, open_lanes[caller], fits) if len(taken) < most else None
@@ -72,10 +75,9 @@ class FairQueue:
                     else:
                         taken.append(request)
             for caller, adapter in dict.fromkeys((request.caller, request.adapter) for request in taken):
-                if caller in self._callers:
-                    self._callers.move_to_end(caller)
-                    if adapter in self._callers[caller]:
-                        self._callers[caller].move_to_end(adapter)
+                self._last_taken[caller] = time.monotonic()
+                if adapter in self._callers.get(caller, ()):
+                    self._callers[caller].move_to_end(adapter)
         return taken
 
     def wait(self, timeout_s: float | None) -> None:

@@ -74,7 +74,11 @@ class Request:
 
     def fail_late(self) -> None:
         """Finish because its time is up."""
-        self.fail(DeadlineError(say("no answer within {seconds} s; try again later", seconds=self.timeout_s)))
+        self.fail(self.late())
+
+    def late(self) -> DeadlineError:
+        """The error of a request whose time is up."""
+        return DeadlineError(say("no answer within {seconds} s; try again later", seconds=self.timeout_s))
 
     def fail(self, error: BaseException) -> None:
         """Finish with an error."""
