@@ -13,7 +13,7 @@ from tunedeck.serving.request import Request
 
 _PADDING = 2.0
 """A batch may be this many times its real positions; longer rows wait for a batch of their own length."""
-_FORGETTING = 0.8
+_FORGETTING = 0.95
 """What the time of a batch still counts for after the next one."""
 _SMALL = 512
 """Positions below which padding does not matter."""
@@ -28,7 +28,7 @@ class BatchWorker:
 
     def __init__(self, backend: BatchBackend, queue: FairQueue, limits: Limits) -> None:
         self._backend, self._queue, self._limits = backend, queue, limits
-        self._seconds, self._positions = 0.0, 0.0
+        self._pace = _Pace()
 
     def step(self) -> bool:
         """Run one batch."""
@@ -38,8 +38,8 @@ class BatchWorker:
         if batch:
             began = time.perf_counter()
             self._answer(batch)
-            self._seconds = _FORGETTING * self._seconds + time.perf_counter() - began
-            self._positions = _FORGETTING * self._positions + len(batch) * max(request.width for request in batch)
+            positions = len(batch) * max(request.width for request in batch)
+            self._pace.note(positions, time.perf_counter() - began)
         return bool(taken)
 
     def stop(self) -> None:
@@ -65,9 +65,9 @@ class BatchWorker:
     def _budget(self) -> int:
         """Positions of the next batch; while several callers ask, no more than `batch_s` is enough for, as the last batches went."""
         most = self._limits.batch_positions
-        if not self._seconds or not self._queue.several_callers():
+        if not self._queue.several_callers():
             return most
-        return min(most, int(self._limits.batch_s * self._positions / self._seconds))
+        return min(most, self._pace.positions_in(self._limits.batch_s, most))
 
     def _answer(self, batch: list[Request]) -> None:
         """Answer a batch; when it fails, each row by itself, so that one bad row takes no other down."""
@@ -82,3 +82,30 @@ class BatchWorker:
             return
         for request, answer in zip(batch, answers, strict=True):
             request.answer(answer)
+
+
+@final
+class _Pace:
+    """How long batches take: a line through their times by their positions, the latest ones counting most."""
+
+    def __init__(self) -> None:
+        self._count = self._x = self._y = self._xx = self._xy = 0.0
+
+    def note(self, positions: int, seconds: float) -> None:
+        """Add a batch."""
+        added = (1.0, positions, seconds, positions * positions, positions * seconds)
+        sums = (self._count, self._x, self._y, self._xx, self._xy)
+        self._count, self._x, self._y, self._xx, self._xy = (
+            _FORGETTING * old + new for old, new in zip(sums, added, strict=True)
+        )
+
+    def positions_in(self, seconds: float, most: int) -> int:
+        """How many positions a batch of that time has; `most` while nothing is known."""
+        if not self._count:
+            return most
+        mean_x, mean_y = self._x / self._count, self._y / self._count
+        variance = self._xx / self._count - mean_x * mean_x
+        slope = (self._xy / self._count - mean_x * mean_y) / variance if variance > 1 else mean_y / mean_x
+        if slope <= 0:
+            return most
+        return max(0, int(mean_x + (seconds - mean_y) / slope))

@@ -48,7 +48,7 @@ class Limits:
     batch_positions: int = 4096
     batch_rows: int = 64
     wait_s: float = 0.002
-    batch_s: float = 0.03
+    batch_s: float = 0.1
 
 
 @final
