@@ -12,20 +12,23 @@ from tunedeck.serving.request import Request
 
 Lanes: TypeAlias = OrderedDict[str | None, deque[Request]]
 _RECENT_S = 60.0
+_EACH = 8
+"""Positions that a request counts beside its own, for what it costs whatever its length."""
 
 
 @final
 class FairQueue:
     """However much one caller has waiting, and however hot one adapter is, others wait for one batch of each at most.
 
-    Of the callers the one that was served longest ago comes first, a new one at once; a caller's adapters take turns. The first
-    request of whoever comes first is always taken.
+    Of the callers the one that has had the fewest positions comes first, so that long inputs give nobody more of the engine; a
+    caller's adapters take turns. The first request of whoever comes first is always taken.
     """
 
     def __init__(self) -> None:
         self._callers: dict[str, Lanes] = {}
         self._last_put: dict[str, float] = {}
-        self._last_taken: dict[str, float] = {}
+        self._served: dict[str, int] = {}
+        self._now = 0
         self._changed = threading.Condition()
         self._positions = 0
         self._size = 0
@@ -52,6 +55,8 @@ class FairQueue:
     def put(self, request: Request) -> None:
         """Let a request wait at the end of its lane, that of its caller and adapter."""
         with self._changed:
+            if request.caller not in self._callers:  # nothing of it was waiting, and for that it gets no credit
+                self._served[request.caller] = max(self._served.get(request.caller, 0), self._now)
             lanes = self._callers.setdefault(request.caller, OrderedDict())
             lanes.setdefault(request.adapter, deque()).append(request)
             self._last_put[request.caller] = time.monotonic()
@@ -65,7 +70,9 @@ class FairQueue:
         """
         taken: list[Request] = []
         with self._changed:
-            in_turn = sorted(self._callers, key=lambda caller: self._last_taken.get(caller, 0.0))
+            in_turn = sorted(self._callers, key=lambda caller: self._served[caller])
+            if in_turn:
+                self._now = max(self._now, self._served[in_turn[0]])
             open_lanes = {caller: deque(self._callers[caller]) for caller in in_turn}
             while open_lanes and len(taken) < most:
                 for caller in list(open_lanes):
@@ -74,8 +81,9 @@ class FairQueue:
                         del open_lanes[caller]
                     else:
                         taken.append(request)
+            for request in taken:
+                self._served[request.caller] += request.width + _EACH
             for caller, adapter in dict.fromkeys((request.caller, request.adapter) for request in taken):
-                self._last_taken[caller] = time.monotonic()
                 if adapter in self._callers.get(caller, ()):
                     self._callers[caller].move_to_end(adapter)
         return taken
