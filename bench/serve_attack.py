@@ -30,7 +30,7 @@ from tunedeck.core.measurement import this_machine
 
 HERE = Path(__file__).parent
 BASES = {"classify": "bundled:all-minilm-l6-v2", "generate": "bundled:smollm2-135m-instruct"}
-THINK_S = {"classify": 2.0, "generate": 10.0}
+THINK_S = {"classify": 15.0, "generate": 30.0}
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--quiet", type=float, help="seconds without an attack before each one; a quarter of --seconds")
     parser.add_argument("--rounds", type=int, default=1, help="quiet and attack, so many times")
     parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--think", type=float, help="mean seconds between a client's requests; 2, or 10 for generate")
+    parser.add_argument("--think", type=float, help="mean seconds between a client's requests; 15, or 30 for generate")
     parser.add_argument("--pause", type=float, default=10, help="seconds from the attack's end to the last look")
     parser.add_argument(
         "--only", nargs="+", default=[""], help="attacks by how their names begin, such as C1 H5; all by default"

@@ -80,7 +80,7 @@ def ask(through: Gate, method: str, path: str, headers: Headers, body: Iterable[
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/health"), ("GET", "/ready"), ("POST", "/nothing"), ("DELETE", "/v1/adapters/a")]
+    ("method", "path"), [("GET", "/health"), ("GET", "/ready"), ("POST", "/nothing"), ("DELETE", "/v1/adapters/a")]
 )
 def test_no_body_is_read_where_no_route_takes_one(method: str, path: str) -> None:
     asked = ask(gate(), method, path, {"Content-Length": "3999999"}, [b"x" * 1000] * 4)
@@ -88,8 +88,14 @@ def test_no_body_is_read_where_no_route_takes_one(method: str, path: str) -> Non
     assert asked.read == 0
 
 
+def test_a_body_for_the_health_check_is_neither_read_nor_handed_on() -> None:
+    asked = ask(gate(), "POST", "/health", {"Content-Length": "3999999"}, [b"x" * 1000] * 4)
+    assert (asked.status, asked.read) == (405, 0)
+
+
 @pytest.mark.parametrize(
-    ("path", "flag", "limit"), [("/classify", "--max-body", 2_000_000), ("/v1/adapters", "--max-admin-body", 16_384)]
+    ("path", "flag", "limit"),
+    [("/classify", "--max-body", Bounds().max_body), ("/v1/adapters", "--max-admin-body", 16_384)],
 )
 def test_a_body_that_says_it_is_too_long_is_refused_unread_by_its_routes_bound(
     path: str, flag: str, limit: int

@@ -72,18 +72,37 @@ def test_an_unknown_adapter_lets_no_input_of_its_request_in(small: tuple[Engine,
     eventually(lambda: not any(one.users for one in engine.store.residents()))
 
 
-def test_a_caller_that_has_its_share_inside_waits_and_another_comes_in(small: tuple[Engine, Echo]) -> None:
+def test_a_caller_that_has_its_share_inside_waits_and_others_come_in(small: tuple[Engine, Echo]) -> None:
     engine, backend = small
-    held_up(engine, backend)
+    backend.go.clear()
     engine.submit(*inputs(4, "greedy"), most=4)
     with pytest.raises(OverloadedError, match="this key has 4 inputs under way and may have 4"):
         engine.submit(*inputs(1, "greedy"), most=4)
-    modest = inputs(2, "modest")
-    engine.submit(*modest, most=4)
+    with pytest.raises(OverloadedError, match="may have 2"):
+        engine.submit(*inputs(3, "modest"), most=4)
+    others = [*inputs(2, "modest"), *inputs(2, "late")]
+    engine.submit(*others[:2], most=4)
+    engine.submit(*others[2:], most=4)
     backend.go.set()
-    assert [one.done.result(SOON)[0] for one in modest] == [[0], [1]]
+    assert [one.done.result(SOON)[0] for one in others] == [[0], [1]] * 2
     eventually(lambda: engine.in_flight == 0)
     engine.submit(*inputs(4, "greedy"), most=4)
+
+
+def test_a_caller_that_was_served_much_or_asked_nothing_has_neither_debt_nor_credit() -> None:
+    queue = FairQueue()
+
+    def put(caller: str, many: int) -> None:
+        for request in inputs(many, caller):
+            request.width = 10
+            queue.put(request)
+
+    put("busy", 50)
+    assert len(queue.take(lambda _: True, 50)) == 50
+    put("new", 8)
+    put("busy", 8)
+    taken = [queue.take(lambda _: True, 1)[0].caller for _ in range(8)]
+    assert taken.count("busy") >= 3, taken
 
 
 def test_one_text_of_another_caller_waits_for_one_batch_however_much_waits(small: tuple[Engine, Echo]) -> None:

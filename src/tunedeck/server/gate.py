@@ -19,7 +19,7 @@ from tunedeck.server.bodies import Bodies, Left
 from tunedeck.server.errors import Failure, failure_of, response_of
 from tunedeck.server.log import Line
 from tunedeck.server.metrics import Metrics
-from tunedeck.server.paths import DOCS, is_open, route_of
+from tunedeck.server.paths import DOCS, HEALTH, is_open, route_of
 from tunedeck.server.tracing import Tracer
 from tunedeck.serving.bounds import Bounds, current_bounds
 
@@ -173,6 +173,8 @@ class Gate:
                 "this server without keys is not called {host!r}; ask localhost, or give --host", host=host[:200]
             )
             return Failure(421, "MisdirectedRequestError", "Validation", text)
+        if passage.scope["path"] == HEALTH and passage.scope["method"] not in ("GET", "HEAD"):
+            return Failure(405, "BadRequestError", "Validation", "Method Not Allowed", allow="GET", close=True)
         if not is_open(passage.scope["path"]):
             failure = self._stranger(passage)
             if failure is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 WITH_INPUTS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/classify", "/predict"})
 TO_ADMINISTER = frozenset({"/v1/adapters", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
-STATE = frozenset({"/health", "/ready", "/metrics", "/v1/models"})
+HEALTH = "/health"
+STATE = frozenset({HEALTH, "/ready", "/metrics", "/v1/models"})
 DOCS = frozenset({"/docs", "/redoc", "/openapi.json"})
 DOCS_FILES = "/static-offline-docs/"
 _PREFIXES = ("/v1/models/", "/v1/adapters/")
@@ -12,7 +13,7 @@ _PREFIXES = ("/v1/models/", "/v1/adapters/")
 
 def is_open(path: str) -> bool:
     """Whether a path is answered without a key: the health check, and the documentation, in which no adapter is named."""
-    return path == "/health" or path in DOCS or path.startswith(DOCS_FILES)
+    return path == HEALTH or path in DOCS or path.startswith(DOCS_FILES)
 
 
 def route_of(path: str) -> str:

@@ -71,8 +71,6 @@ class FairQueue:
         taken: list[Request] = []
         with self._changed:
             in_turn = sorted(self._callers, key=lambda caller: self._served[caller])
-            if in_turn:
-                self._now = max(self._now, self._served[in_turn[0]])
             open_lanes = {caller: deque(self._callers[caller]) for caller in in_turn}
             while open_lanes and len(taken) < most:
                 for caller in list(open_lanes):
@@ -83,6 +81,9 @@ class FairQueue:
                         taken.append(request)
             for request in taken:
                 self._served[request.caller] += request.width + _EACH
+            if taken:
+                waiting = [self._served[caller] for caller in self._callers]
+                self._now = max(self._now, min(waiting) if waiting else max(self._served.values()))
             for caller, adapter in dict.fromkeys((request.caller, request.adapter) for request in taken):
                 if adapter in self._callers.get(caller, ()):
                     self._callers[caller].move_to_end(adapter)
