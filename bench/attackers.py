@@ -42,7 +42,7 @@ class Attack:
 
 
 def keyed_attacks(task: str, key: str, models: list[str], patience_s: float) -> list[Attack]:
-    """What somebody with a user's key sends, the report's sizes and the same within a body limit of 2 MB."""
+    """What somebody with a user's key sends, the report's sizes and the same within the body limit of 1 MB."""
     words = (" ".join(WORDS) + " ") * 5000
     first, second = models[:2]
 
@@ -59,14 +59,14 @@ def keyed_attacks(task: str, key: str, models: list[str], patience_s: float) -> 
     unknown = {f"{number:06}": 0 for number in range(340_000)}
     found = [
         attack("C2: 990,000 inputs", texts(first, ["a"] * 990_000)),
-        attack("C2: 470,000 inputs", texts(first, ["a"] * 470_000)),
+        attack("C2: 235,000 inputs", texts(first, ["a"] * 235_000)),
         attack("C3: a text of 1,000,000 characters", texts(first, CHARACTER * 1_000_000), 8),
-        attack("C3: a text of 600,000 characters", texts(first, CHARACTER * 600_000), 8),
+        attack("C3: a text of 300,000 characters", texts(first, CHARACTER * 300_000), 8),
         attack("C3: a text of 1,000,000 characters, in words", texts(first, words[:1_000_000]), 8),
         attack("C3: a text of 199,000 characters, in words", texts(first, words[:199_000]), 8),
         attack("H5: batches of 256 texts of 200 words", texts(first, [words[:1_100]] * 256), 3),
         attack("M4: 340,000 unknown keys", {**texts(first, "a"), **unknown}),
-        attack("M4: 170,000 unknown keys", {**texts(first, "a"), **dict(list(unknown.items())[:170_000])}),
+        attack("M4: 80,000 unknown keys", {**texts(first, "a"), **dict(list(unknown.items())[:80_000])}),
         attack("M11: 257 inputs", texts(first, ["a"] * 257)),
         attack("M11: 5,000 inputs", texts(first, ["a"] * 5_000)),
     ]

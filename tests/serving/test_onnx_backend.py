@@ -255,13 +255,15 @@ def test_embeddings_are_those_of_the_deck(tmp_path: Path) -> None:
     tiny.add_stirred(deck, "lora", td.LoraConfig(r=4, target_modules="all-linear"))
     save_onnx(deck, "lora", tmp_path / "lora")
     expected = deck.embed(list(TEXTS), "lora")
+    ids = [deck.tokenizer("w50 " + text)["input_ids"] for text in TEXTS]
     bodies = [
-        ("POST", "/v1/embeddings", {"model": "lora", "input": list(TEXTS), "encoding_format": form})
-        for form in ("float", "base64")
+        ("POST", "/v1/embeddings", {"model": "lora", "input": given, "encoding_format": form})
+        for given, form in ((list(TEXTS), "float"), (ids, "float"), (list(TEXTS), "base64"))
     ]
     with served(tmp_path) as service:
-        plain, coded = (response.json()["data"] for response in ask(service, *bodies))
-    assert tiny.difference(torch.tensor([one["embedding"] for one in plain]), expected) < 1e-5
+        plain, of_ids, coded = (response.json()["data"] for response in ask(service, *bodies))
+    for answer in (plain, of_ids):
+        assert tiny.difference(torch.tensor([one["embedding"] for one in answer]), expected) < 1e-5
     again = [numpy.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in coded]
     assert numpy.abs(numpy.stack(again) - expected.numpy()).max() < 1e-5
 

@@ -16,7 +16,7 @@ from tunedeck.deck.probe import check_probe
 from tunedeck.tasks.classify import Classify, Prediction, classify_ids, logits_of_ids
 from tunedeck.tasks.embed import Embed
 from tunedeck.tasks.embed_vectors import token_ids, vectors_of
-from tunedeck.tasks.text import check_ids, length_limit, pad
+from tunedeck.tasks.text import fitting_ids, length_limit, pad
 
 
 @final
@@ -83,13 +83,8 @@ class EmbedBackend:
         texts = [one for one in contents if isinstance(one, str)]
         encoded = iter(token_ids(self._deck, texts, [key] * len(texts), [making] * len(texts)))
         room = min(making.max_length, length_limit(self._deck)) - self._deck.virtual_tokens(key)
-        return [next(encoded) if isinstance(one, str) else self._checked(one, room) for one in contents]
-
-    def _checked(self, ids: Sequence[int], room: int) -> list[int]:
-        check_ids(ids, self._deck.model.get_input_embeddings().weight.shape[0])
-        if len(ids) > room:
-            raise ConfigError(say("{count} tokens are more than the {limit} that fit here", count=len(ids), limit=room))
-        return list(ids)
+        vocabulary = self._deck.model.get_input_embeddings().weight.shape[0]
+        return [next(encoded) if isinstance(one, str) else fitting_ids(one, vocabulary, room) for one in contents]
 
     def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[torch.Tensor]:
         """A vector (hidden,) for each row, float32, on the CPU."""

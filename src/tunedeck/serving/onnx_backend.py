@@ -23,7 +23,7 @@ from tunedeck.core.errors import AdapterFileError, ConfigError, TunedeckError
 from tunedeck.core.messages import say
 from tunedeck.serving.onnx_folders import check_servable, graph_version, read_settings, split
 from tunedeck.tasks.classify import Prediction
-from tunedeck.tasks.text import cut_ids
+from tunedeck.tasks.text import cut_ids, fitting_ids
 
 if TYPE_CHECKING:
     from tunedeck.formats.onnx_runner import Runner
@@ -81,11 +81,16 @@ class OnnxBackend:
         del self._held[key]
 
     def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
-        """Token ids of texts behind their adapter's document instruction, cut to its length."""
+        """Token ids of texts behind their adapter's document instruction, cut to its length; a content may be token ids already."""
         runner, told = self._held[key].runner, self._held[key].told
-        texts = [told.get("document_instruction", "") + text for text in contents]
+        texts = [told.get("document_instruction", "") + one for one in contents if isinstance(one, str)]
         room = told["max_length"] - runner.tokenizer.num_special_tokens_to_add(False)
-        rows = cut_ids(runner.tokenizer, texts, room, runner.settings["truncation_side"])
+        encoded = iter(cut_ids(runner.tokenizer, texts, room, runner.settings["truncation_side"]))
+        vocabulary = runner.tokenizer.get_vocab_size()
+        rows = [
+            next(encoded) if isinstance(one, str) else fitting_ids(one, vocabulary, told["max_length"])
+            for one in contents
+        ]
         if not all(rows):
             raise ConfigError(say("the text has no tokens"))
         return rows

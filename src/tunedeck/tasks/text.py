@@ -76,6 +76,14 @@ def check_ids(ids: Sequence[int], vocabulary: int) -> None:
         raise ConfigError(say("a prompt has one token or more, each from 0 to {last}", last=vocabulary - 1))
 
 
+def fitting_ids(ids: Sequence[int], vocabulary: int, room: int) -> list[int]:
+    """Token ids that come from outside in place of a text; ConfigError for those of another vocabulary and for too many."""
+    check_ids(ids, vocabulary)
+    if len(ids) > room:
+        raise ConfigError(say("{count} tokens are more than the {limit} that fit here", count=len(ids), limit=room))
+    return list(ids)
+
+
 def pad(deck: Deck, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and mask, (batch, seq), padded on the right to a multiple of PAD_TO within the model's limit."""
     longest = max(len(row) for row in rows)
