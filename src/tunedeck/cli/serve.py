@@ -28,7 +28,7 @@ def size(text: str | int) -> int:
         return text
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", text.strip().lower())
     if match is None:
-        raise ConfigError(say("{text!r} is no amount of memory; write 2GB, 512MiB or a number of bytes", text=text))
+        raise ConfigError(say("invalid size {text!r}: use e.g. 2GB, 512MiB or a number of bytes", text=text))
     return int(float(match[1]) * _UNITS[match[2]])
 
 
