@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from plans import setup
 
-from tunedeck.cli import after
+from tunedeck.comparison import hindsight
 from tunedeck.core.measurement import Machine, Measurement, this_machine
 from tunedeck.methods.registry import config_of
 from tunedeck.planner.after import Comparison, compare_with_plan
@@ -130,10 +130,13 @@ def test_a_processor_that_was_never_measured_is_predicted_by_a_product_taken_now
 
 
 def test_the_product_is_timed_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(after, "_measured_rate", lambda dtype: 7e10)
+    monkeypatch.setattr(hindsight, "_measured_rate", lambda dtype: 7e10)
     config = run_config({"model": RUN.model, "data": {"train": "x"}})
     here = replace(RUN, machine=this_machine())
-    assert "70 GFLOP/s" in after.compared(here, config)[1].basis
-    assert "a guess" in after.compared(replace(here, machine=replace(here.machine, cpu="another")), config)[1].basis
+    assert "70 GFLOP/s" in hindsight.predicted_and_actual(here, config)[1].basis
+    assert (
+        "a guess"
+        in hindsight.predicted_and_actual(replace(here, machine=replace(here.machine, cpu="another")), config)[1].basis
+    )
     write_profile(Profile(this_machine(), "2026-11-24T04:00:00", 9e10, 1e10, ()))
-    assert after.compared(here, config)[1].basis == ""
+    assert hindsight.predicted_and_actual(here, config)[1].basis == ""
