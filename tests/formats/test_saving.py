@@ -14,6 +14,7 @@ import pytest
 from tiny import add_stirred, deck_of, files_of, logits_of, token_batch
 
 import tunedeck as td
+from tunedeck.core import storage
 from tunedeck.core.errors import AdapterFileError, StorageError
 from tunedeck.formats import stored
 from tunedeck.methods.base import MethodConfig
@@ -73,6 +74,7 @@ def test_a_full_disk_at_any_step_leaves_the_old_adapter(
     before = files_of(tmp_path)
     places: dict[str, Any] = {"fsync": os, "rename": Path, "save_file": stored, "write_bytes": Path}
     monkeypatch.setattr(places[step], step, full_disk)
+    monkeypatch.setattr(storage, "_exchange", lambda *_: False)  # a file system that cannot: two renames
     message = "cannot write .*: No space left on device; free some space or choose another place"
     with pytest.raises(StorageError, match=message):
         deck.save("new", tmp_path / "adapter")
@@ -96,6 +98,7 @@ def test_an_adapter_that_cannot_take_its_place_gives_it_back(tmp_path: Path, mon
         return full_disk() if self.suffix == ".part" else rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse_the_new)
+    monkeypatch.setattr(storage, "_exchange", lambda *_: False)
     with pytest.raises(StorageError):
         deck.save("new", tmp_path / "adapter")
     assert files_of(tmp_path) == before
