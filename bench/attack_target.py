@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
 import tunedeck as td
-from tunedeck.tasks.classify import classify_ids
+from tunedeck.tasks.classify.task import classify_ids
 
 KINDS = {
     "lora": td.LoraConfig(r=8),

@@ -32,13 +32,13 @@ from peft import get_peft_model
 
 import tunedeck as td
 from tunedeck.methods.base import MethodConfig
+from tunedeck.serving.backends.generate import Asked, GenerateBackend
 from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.generate_backend import Asked, GenerateBackend
-from tunedeck.serving.generation import GenerateWorker, GenerationLimits
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
-from tunedeck.tasks.classify import logits_of_ids
+from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
+from tunedeck.tasks.classify.task import logits_of_ids
 
 RESULTS = Path(__file__).parent / "results" / "gpu_serve.json"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

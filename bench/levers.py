@@ -111,8 +111,8 @@ def trained(
     patches = {
         "batches": ("tunedeck.training.loop.length_batches", shuffled),
         "padding": ("tunedeck.tasks.text.PAD_TO", 1),
-        "lower": ("tunedeck.deck.lower_layers.MEMORY_SHARE", 0.0),
-        "logits": ("tunedeck.tasks.generate.output_is_a_product", lambda *_: False),
+        "lower": ("tunedeck.deck.patches.lower_layers.MEMORY_SHARE", 0.0),
+        "logits": ("tunedeck.tasks.generate.task.output_is_a_product", lambda *_: False),
     }
     settings = td.TrainingSettings(
         epochs=epochs,

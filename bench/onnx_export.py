@@ -17,9 +17,9 @@ import torch
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
 from tunedeck.data.labelled import Example
-from tunedeck.export.onnx import save_onnx
-from tunedeck.export.onnx_measure import Measured, measure
-from tunedeck.export.onnx_multi import save_onnx_multi
+from tunedeck.export.onnx.measure import Measured, measure
+from tunedeck.export.onnx.multi import save_onnx_multi
+from tunedeck.export.onnx.save import save_onnx
 from tunedeck.methods.base import MethodConfig
 
 RESULTS = Path(__file__).parent / "results" / "onnx.json"

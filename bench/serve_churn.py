@@ -22,12 +22,12 @@ import psutil
 
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
-from tunedeck.serving.batches import BatchWorker
-from tunedeck.serving.deck_backend import ClassifyBackend
+from tunedeck.serving.backends.deck import ClassifyBackend
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
+from tunedeck.serving.workers.batch import BatchWorker
 
 RESULTS = Path(__file__).parent / "results" / "serve_churn.json"
 KINDS = (td.LoraConfig(r=8), td.BottleneckConfig("seq_bn"), td.PromptTuningConfig(num_virtual_tokens=8))

@@ -23,13 +23,13 @@ from turns import take_turns
 
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
-from tunedeck.serving.batches import BatchWorker
-from tunedeck.serving.deck_backend import ClassifyBackend
+from tunedeck.serving.backends.deck import ClassifyBackend
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
-from tunedeck.tasks.classify import logits_of_ids
+from tunedeck.serving.workers.batch import BatchWorker
+from tunedeck.tasks.classify.task import logits_of_ids
 
 RESULTS = Path(__file__).parent / "results" / "serve_classify.json"
 TARGETS = ("query", "value")

@@ -21,12 +21,12 @@ import transformers
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
 from tunedeck.core.native import end_helper_threads
+from tunedeck.serving.backends.generate import Asked, GenerateBackend
 from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.generate_backend import Asked, GenerateBackend
-from tunedeck.serving.generation import GenerateWorker, GenerationLimits
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
+from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = {

@@ -16,8 +16,8 @@ import torch
 
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
-from tunedeck.export.onnx import save_onnx
-from tunedeck.export.onnx_multi import save_onnx_multi
+from tunedeck.export.onnx.multi import save_onnx_multi
+from tunedeck.export.onnx.save import save_onnx
 from tunedeck.server.run import ServerSettings, open_onnx_service, open_service
 from tunedeck.server.service import Service
 from tunedeck.serving.request import Request

@@ -23,7 +23,7 @@ from peft import PeftModel
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
 from tunedeck.core.native import give_back_freed_memory, keep_freed_memory
-from tunedeck.serving.deck_backend import ClassifyBackend
+from tunedeck.serving.backends.deck import ClassifyBackend
 from tunedeck.serving.store import AdapterStore
 
 RESULTS = Path(__file__).parent / "results" / "serve_store.json"

@@ -21,7 +21,7 @@ from tunedeck.core.storage import replacing_folder
 from tunedeck.data.chat import Conversation
 from tunedeck.data.settings import DataSettings
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.chat_tokens import encode_conversation
+from tunedeck.tasks.generate.chat_tokens import encode_conversation
 
 MODEL = "bundled:smollm2-135m-instruct"
 BATCH, RATE, MAX_LENGTH = 8, 5e-4, 256

@@ -34,7 +34,7 @@ class Replica:
         from tunedeck.server.app import create_app
         from tunedeck.server.auth import read_keys
         from tunedeck.server.run import ServerSettings, open_service
-        from tunedeck.serving.first import task_and_base
+        from tunedeck.serving.infer_base import task_and_base
 
         task, base, packed = task_and_base(Path(adapters), None, None)
         deck = td.Deck.load(base, task, quantize=packed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import labelled_words
 import pytest
 
-from tunedeck.core.messages import set_language
+from tunedeck.core.i18n import set_language
 
 if TYPE_CHECKING:
     from tunedeck.comparison.runs import Run

@@ -20,7 +20,7 @@ from typing import Any
 import tunedeck as td
 from tunedeck.data.chat import Conversation
 from tunedeck.formats.folder import adapter_bytes
-from tunedeck.tasks.answer_metrics import answer_metrics
+from tunedeck.tasks.generate.metrics import answer_metrics
 from tunedeck.tasks.registry import task_of
 from tunedeck.training.config import read_run_file, run_config
 

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from tunedeck.data.settings import DataSettings
     from tunedeck.deck.deck import Deck
     from tunedeck.export.merge import save_merged
-    from tunedeck.export.onnx import save_onnx
-    from tunedeck.export.onnx_multi import save_onnx_multi
+    from tunedeck.export.onnx.multi import save_onnx_multi
+    from tunedeck.export.onnx.save import save_onnx
     from tunedeck.export.sentence_transformers import save_sentence_transformers
+    from tunedeck.generation.sampling import Sampling
     from tunedeck.methods.bottleneck.config import BottleneckConfig
     from tunedeck.methods.full.config import FullConfig
     from tunedeck.methods.lora.config import LoraConfig
     from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
-    from tunedeck.tasks.classify import Classify, Prediction
-    from tunedeck.tasks.embed import Embed
-    from tunedeck.tasks.generate import Generate
-    from tunedeck.tasks.sampling import Sampling
+    from tunedeck.tasks.classify.task import Classify, Prediction
+    from tunedeck.tasks.embed.task import Embed
+    from tunedeck.tasks.generate.task import Generate
     from tunedeck.training.config import TrainingSettings
     from tunedeck.training.jobs import Job
     from tunedeck.training.record import TrainingRun
@@ -32,25 +32,25 @@ __version__ = "0.1.0"
 
 _HOME = {
     "BottleneckConfig": "methods.bottleneck.config",
-    "Classify": "tasks.classify",
+    "Classify": "tasks.classify.task",
     "Comparison": "comparison.report.result",
     "Deck": "deck.deck",
-    "Embed": "tasks.embed",
+    "Embed": "tasks.embed.task",
     "FullConfig": "methods.full.config",
-    "Generate": "tasks.generate",
+    "Generate": "tasks.generate.task",
     "Job": "training.jobs",
     "LoraConfig": "methods.lora.config",
-    "Prediction": "tasks.classify",
+    "Prediction": "tasks.classify.task",
     "PromptTuningConfig": "methods.prompt_tuning.config",
-    "Sampling": "tasks.sampling",
+    "Sampling": "generation.sampling",
     "TrainingRun": "training.record",
     "TrainingSettings": "training.config",
     "DataSettings": "data.settings",
     "TunedeckError": "core.errors",
     "compare": "comparison.compare",
     "save_merged": "export.merge",
-    "save_onnx": "export.onnx",
-    "save_onnx_multi": "export.onnx_multi",
+    "save_onnx": "export.onnx.save",
+    "save_onnx_multi": "export.onnx.multi",
     "save_sentence_transformers": "export.sentence_transformers",
     "train": "training.run",
 }

@@ -14,7 +14,7 @@ import labelled_words
 import pytest
 import tiny
 
-from tunedeck.core.messages import set_language
+from tunedeck.core.i18n import set_language
 
 MODEL = "bert"
 

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 
 from tunedeck.cli.compare import show
 from tunedeck.comparison.report.result import Comparison, Data, Entry, Forecast, Interval, Repeat, SeedRun, Serving
-from tunedeck.core.messages import set_language
+from tunedeck.core.i18n import set_language
 
 NAMES = ("lora r=4 learning_rate=0.001", "bottleneck", "prompt-tuning", "full", "head")
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import tiny
 
-from tunedeck.formats.stored import read_safetensors
+from tunedeck.formats.tensors import read_safetensors
 
 RUN = (
     "data: {{train: {words}}}\nmodel: {model}\nmethod: {method}\ndtype: float32\n"

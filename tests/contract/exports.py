@@ -15,11 +15,11 @@ import embeddings
 import tiny
 
 import tunedeck as td
-from tunedeck.export.adapter_folder import convert_adapter
 from tunedeck.export.card import save_card
+from tunedeck.export.folders import convert_adapter
 from tunedeck.export.gguf_lora import save_gguf_lora
-from tunedeck.export.opened import open_adapter
 from tunedeck.export.sentence_transformers import save_sentence_transformers
+from tunedeck.export.standalone import open_adapter
 from tunedeck.export.vllm import save_vllm
 from tunedeck.methods.base import MethodConfig
 

@@ -12,7 +12,7 @@ import pytest
 from tunedeck.core import bundle as bundle_module
 from tunedeck.core.bundle import Bundle, cache_folder, fetch, folder_of, is_fetched, read_bundles
 from tunedeck.core.errors import StorageError
-from tunedeck.core.messages import set_language
+from tunedeck.core.i18n import set_language
 
 WHEEL_FILES = {
     "tiny_part/model/config.json": b"{}",

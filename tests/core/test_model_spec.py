@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.pytorch_utils import Conv1D
 
 from tunedeck.core.errors import ConfigError, TargetError
-from tunedeck.core.messages import set_language
+from tunedeck.core.i18n import set_language
 from tunedeck.core.model_spec import BlockSites, Linear, ModelSpec, known_model_types
 
 GOLDEN = Path(__file__).parents[1] / "golden"

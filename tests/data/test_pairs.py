@@ -12,7 +12,7 @@ from tunedeck.core.errors import DataError
 from tunedeck.data.labelled import Example
 from tunedeck.data.pairs import Pair, Scored
 from tunedeck.data.settings import DataSettings
-from tunedeck.tasks.embed_data import read_embedding_data, read_examples
+from tunedeck.tasks.embed.data import read_embedding_data, read_examples
 
 
 def write(folder: Path, rows: list[dict[str, Any]], name: str = "data.jsonl") -> str:

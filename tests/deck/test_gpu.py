@@ -13,7 +13,7 @@ from packed import wide_folder
 from tiny import LABELS, add_stirred, deck_of, difference, folder_of, logits_of, token_batch
 
 import tunedeck as td
-from tunedeck.deck.lower_layers import free_bytes
+from tunedeck.deck.patches.lower_layers import free_bytes
 from tunedeck.deck.probe import check_probe
 from tunedeck.methods.base import MethodConfig
 

@@ -21,7 +21,7 @@ import pytest
 import served
 
 import tunedeck as td
-from tunedeck.serving.first import task_and_base
+from tunedeck.serving.infer_base import task_and_base
 
 pytest.importorskip("ray")
 import ray

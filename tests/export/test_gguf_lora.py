@@ -14,7 +14,7 @@ from tiny import add_stirred, deck_of, difference
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, StorageError, UnsupportedKindError
 from tunedeck.export.gguf_lora import ARCHITECTURES, save_gguf_lora
-from tunedeck.export.opened import open_adapter
+from tunedeck.export.standalone import open_adapter
 
 HEADS, KEY_HEADS, HEAD = 4, 2, 8
 NAMES = {

@@ -15,7 +15,7 @@ from tiny import LABELS, add_stirred, deck_of, folder_of, tiny_model
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, UnsupportedKindError
-from tunedeck.export.opened import OpenedAdapter, open_adapter
+from tunedeck.export.standalone import OpenedAdapter, open_adapter
 from tunedeck.export.vllm import SCRIPT, save_vllm
 
 

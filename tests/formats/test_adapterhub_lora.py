@@ -13,7 +13,7 @@ from tiny import add_stirred, deck_of, folder_of, logits_of, token_batch
 
 import tunedeck as td
 from tunedeck.core.errors import UnsupportedKindError
-from tunedeck.export.adapter_folder import convert_adapter
+from tunedeck.export.folders import convert_adapter
 
 LORA = [case for case in CASES if case.startswith("adapterhub") and "lora" in case]
 ATTENTION = ("q_proj", "v_proj")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from tunedeck.formats.stored import read_safetensors
+from tunedeck.formats.tensors import read_safetensors
 
 
 def test_reading_again_and_again_leaves_nothing_in_memory(tmp_path: Path) -> None:

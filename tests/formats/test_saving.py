@@ -16,7 +16,7 @@ from tiny import add_stirred, deck_of, files_of, logits_of, token_batch
 import tunedeck as td
 from tunedeck.core import storage
 from tunedeck.core.errors import AdapterFileError, StorageError
-from tunedeck.formats import stored
+from tunedeck.formats import tensors as stored
 from tunedeck.methods.base import MethodConfig
 
 LARGE: dict[str, MethodConfig] = {

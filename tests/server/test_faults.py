@@ -18,12 +18,12 @@ import served
 from test_server import CHAT, SOON, bearer, listening, record
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import set_language
+from tunedeck.core.i18n import set_language
 from tunedeck.server import auth
 from tunedeck.server.auth import Keys, read_keys
 from tunedeck.server.log import Log
 from tunedeck.serving.bounds import Bounds
-from tunedeck.tasks import classify
+from tunedeck.tasks.classify import task as classify
 
 
 def asked(url: str, name: str) -> httpx.Response:
@@ -80,7 +80,7 @@ def test_an_error_in_the_engine_is_500_says_nothing_of_itself_and_passes(
 
     with listening("classifier") as (url, _):
         with monkeypatch.context() as patch:
-            patch.setattr("tunedeck.serving.deck_backend.logits_of_ids", broken)
+            patch.setattr("tunedeck.serving.backends.deck.logits_of_ids", broken)
             failed = asked(url, "lora-1")
         assert failed.status_code == 500
         assert failed.json()["error"]["type"] == "InternalServerError"

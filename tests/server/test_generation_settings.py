@@ -13,12 +13,12 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 import tunedeck as td
+from tunedeck.generation.sampling import AnswerPenalties
 from tunedeck.server.app import create_app
 from tunedeck.server.auth import Keys
+from tunedeck.server.requests import ChatRequest, CompletionRequest
 from tunedeck.server.run import ServerSettings, open_service
-from tunedeck.server.schemas import ChatRequest, CompletionRequest
 from tunedeck.server.service import Service
-from tunedeck.tasks.sampling import AnswerPenalties
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 BODIES: dict[str, dict[str, Any]] = {

@@ -15,8 +15,8 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.server import auth
 from tunedeck.server.auth import Bucket, Caller, KeyFile, Keys, read_keys
 from tunedeck.server.metrics import Metrics
-from tunedeck.serving.generation import Generated
 from tunedeck.serving.request import Request
+from tunedeck.serving.workers.generate import Generated
 
 
 def write(file: Path, *names: str, **more: Any) -> None:

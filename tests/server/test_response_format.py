@@ -17,10 +17,10 @@ from tokenizers_of_all_kinds import tokenizer_of
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
+from tunedeck.generation.json_grammar import SchemaCompiler
 from tunedeck.server.app import create_app
 from tunedeck.server.auth import Keys
 from tunedeck.server.run import ServerSettings, open_service
-from tunedeck.tasks.json_grammar import SchemaCompiler
 
 PATH = "/v1/completions"
 SCHEMA = {

@@ -17,13 +17,13 @@ from test_server import CHAT, SOON, listening
 
 import tunedeck as td
 from tunedeck.core.errors import DeadlineError
+from tunedeck.generation.sequence import Chunk
 from tunedeck.server.auth import ANYBODY
 from tunedeck.server.run import ServerSettings, open_service
 from tunedeck.server.service import ClientGone, Service
+from tunedeck.serving.backends.generate import Asked
 from tunedeck.serving.bounds import Bounds
-from tunedeck.serving.generate_backend import Asked
 from tunedeck.serving.request import Request
-from tunedeck.tasks.answering import Chunk
 
 BODY = {"model": "lora-1", "messages": CHAT, "max_tokens": 30, "stream": True}
 

@@ -18,12 +18,12 @@ from tunedeck.core.errors import (
     StoppedError,
     UnknownAdapterError,
 )
-from tunedeck.serving import batches
-from tunedeck.serving.batches import BatchWorker
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
+from tunedeck.serving.workers import batch as batches
+from tunedeck.serving.workers.batch import BatchWorker
 
 
 @pytest.fixture

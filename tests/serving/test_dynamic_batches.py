@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 import tunedeck as td
 from tunedeck.core.errors import DeadlineError, DrainingError, OverloadedError, UnknownAdapterError
-from tunedeck.serving.batches import BatchWorker
+from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.serving.bounds import Bounds
-from tunedeck.serving.deck_backend import batch_backend
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
+from tunedeck.serving.workers.batch import BatchWorker
 
 NAMES = [None, *(f"{kind}-{number}" for kind in served.KINDS for number in (1, 2))]
 SOON = 20

@@ -13,13 +13,13 @@ import tiny
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DeadlineError
+from tunedeck.generation.sequence import Chunk
+from tunedeck.serving.backends.generate import Asked, GenerateBackend
 from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.generate_backend import Asked, GenerateBackend
-from tunedeck.serving.generation import Generated, GenerateWorker, GenerationLimits
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
-from tunedeck.tasks.answering import Chunk
+from tunedeck.serving.workers.generate import Generated, GenerateWorker, GenerationLimits
 
 NAMES = [None, *(f"{kind}-{number}" for kind in served.KINDS for number in (1, 2))]
 SOON = 30
@@ -218,7 +218,7 @@ def test_a_prompt_without_room_is_refused_and_says_the_limit(engine: Engine) -> 
 
 
 def test_a_failing_step_ends_its_rows_and_not_the_engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunedeck.tasks import decode
+    from tunedeck.generation import decode
 
     def broken(*_: object) -> None:
         raise RuntimeError("out of memory")

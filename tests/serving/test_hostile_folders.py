@@ -30,7 +30,7 @@ PROGRAM = """
 import json, resource, sys, threading
 from pathlib import Path
 import served
-from tunedeck.serving.deck_backend import ClassifyBackend
+from tunedeck.serving.backends.deck import ClassifyBackend
 from tunedeck.serving.store import AdapterStore
 
 root, spare, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]

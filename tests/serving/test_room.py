@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from test_generation import queued, solo_deck
 
 import tunedeck as td
-from tunedeck.serving.generate_backend import Asked, GenerateBackend
-from tunedeck.serving.generation import GenerateWorker, GenerationLimits
+from tunedeck.serving.backends.generate import Asked, GenerateBackend
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.room import Group, place
+from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
 
 LONG = 1000  # more than the 64 positions of the tiny model, which is what it gets
 

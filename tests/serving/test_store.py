@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from served import FakeBackend, write_fake_adapter
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, DrainingError, UnknownAdapterError
-from tunedeck.serving.residents import Lease
+from tunedeck.serving.adapter_cache import Lease
 from tunedeck.serving.store import AdapterStore
 
 SIZE = 40

@@ -14,10 +14,10 @@ import served
 from served import FakeBackend, write_fake_adapter
 
 from tunedeck.core.errors import AdapterFileError, OverloadedError, UnavailableError, UnknownAdapterError
-from tunedeck.serving import names
+from tunedeck.serving import repository as names
+from tunedeck.serving.backends.deck import ClassifyBackend
 from tunedeck.serving.bounds import Bounds
-from tunedeck.serving.deck_backend import ClassifyBackend
-from tunedeck.serving.names import Root
+from tunedeck.serving.repository import Root
 from tunedeck.serving.store import AdapterStore
 
 SIZE, SOON = 40, 10
@@ -265,7 +265,7 @@ def test_a_stored_probe_that_raises_anything_leaves_no_adapter_behind(monkeypatc
     def broken(*_: object) -> bool:
         raise IndexError("out of range")
 
-    monkeypatch.setattr("tunedeck.serving.deck_backend.check_probe", broken)
+    monkeypatch.setattr("tunedeck.serving.backends.deck.check_probe", broken)
     deck = served.base_deck("classifier")
     with pytest.raises(IndexError):
         ClassifyBackend(deck).load(served.saved_adapters("classifier") / "lora-1", "a@1")

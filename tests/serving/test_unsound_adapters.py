@@ -9,13 +9,13 @@ from test_generation import queued, solo_deck
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, ModelError
+from tunedeck.generation.choosing import choose_tokens
+from tunedeck.generation.decode import decode
+from tunedeck.generation.sequence import new_row
 from tunedeck.server.errors import failure_of
-from tunedeck.serving.generate_backend import Asked, GenerateBackend
-from tunedeck.serving.generation import GenerateWorker, GenerationLimits
+from tunedeck.serving.backends.generate import Asked, GenerateBackend
 from tunedeck.serving.queue import FairQueue
-from tunedeck.tasks.answering import new_row
-from tunedeck.tasks.choosing import choose_tokens
-from tunedeck.tasks.decode import decode
+from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
 
 HEALTHY = ["lora-2", None, "bottleneck-1", "prompt-1", "lora-2", "bottleneck-2"]
 TEXT = "w5 w6 w7"

@@ -17,7 +17,7 @@ from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.data.chat import Conversation, Message
 from tunedeck.data.labelled import Example
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.classify import ClassifyCourse
+from tunedeck.tasks.classify.task import ClassifyCourse
 from tunedeck.training.job_file import run_configs
 
 METHODS = {

@@ -18,8 +18,8 @@ from tiny import deck_of
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, StorageError, TrainingError
-from tunedeck.tasks.classify import ClassifyCourse
-from tunedeck.tasks.embed_course import EmbedCourse
+from tunedeck.tasks.classify.task import ClassifyCourse
+from tunedeck.tasks.embed.objective import EmbedCourse
 from tunedeck.training import checkpoint as checkpoint_file
 from tunedeck.training import loop as loop_file
 

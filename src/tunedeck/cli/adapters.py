@@ -11,7 +11,7 @@ from tunedeck.cli.console import megabytes, print_json, print_table
 from tunedeck.cli.export_adapter import ModelFlag, convert_folder
 from tunedeck.cli.opening import TrustFlag, adapter_name
 from tunedeck.core.errors import AdapterFileError, ConfigError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -23,7 +23,7 @@ from tunedeck.cli import (
     serve,
     train,
 )
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 app = typer.Typer(
     name="tunedeck",

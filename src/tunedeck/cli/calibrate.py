@@ -14,8 +14,8 @@ import psutil
 
 from tunedeck.cli.console import tell
 from tunedeck.core.errors import ConfigError, TrainingError
+from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Machine
-from tunedeck.core.messages import say
 from tunedeck.planner.machine import (
     Calibration,
     Profile,

@@ -10,11 +10,11 @@ import typer
 from tunedeck.cli.console import tell
 from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck, packing
 from tunedeck.core.errors import TunedeckError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 
 if TYPE_CHECKING:
     from tunedeck.deck.deck import Deck
-    from tunedeck.tasks.sampling import Sampling
+    from tunedeck.generation.sampling import Sampling
 
 BASE = "base"
 

@@ -13,7 +13,7 @@ import typer
 
 from tunedeck.cli import run_flags
 from tunedeck.cli.console import print_json, print_tables, tell
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 if TYPE_CHECKING:
     from tunedeck.comparison.report.result import Comparison

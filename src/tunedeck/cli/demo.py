@@ -11,7 +11,7 @@ from tunedeck.cli import compare
 from tunedeck.cli.console import print_json, print_table, tell
 from tunedeck.cli.fetch import all_bundles
 from tunedeck.core.bundle import fetch
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_json
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import typer
 
 from tunedeck.cli.console import print_json, print_table, tell
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 if TYPE_CHECKING:
     from tunedeck.planner.deploy import DeployRow

@@ -11,7 +11,7 @@ import typer
 from tunedeck.cli.console import megabytes, print_json, print_table
 from tunedeck.cli.fetch import all_bundles
 from tunedeck.core.bundle import cache_folder, is_fetched
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 LIBRARIES = (
     "tunedeck",

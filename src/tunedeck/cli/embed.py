@@ -12,7 +12,7 @@ from tunedeck.cli.console import tell
 from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck, packing
 from tunedeck.cli.predict import texts_to_answer
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 if TYPE_CHECKING:
     from tunedeck.deck.deck import Deck

@@ -9,7 +9,7 @@ import typer
 
 from tunedeck.cli.console import print_json, print_table
 from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 if TYPE_CHECKING:
     from tunedeck.tasks.base import TrainableTask

@@ -11,7 +11,7 @@ import typer
 from tunedeck.cli import export_adapter, export_onnx
 from tunedeck.cli.console import print_json, tell
 from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 app = typer.Typer(no_args_is_help=True)
 export_adapter.add_commands(app)
@@ -43,7 +43,7 @@ def merge(
 ) -> None:
     """Merge an adapter into its base and write what transformers, and whatever reads its folders, loads."""
     from tunedeck.export.merge import save_merged
-    from tunedeck.export.plain import empty_place
+    from tunedeck.export.transformers_folder import empty_place
 
     empty_place(out)
     deck, (name,) = open_deck([adapter], model, dtype, any_base, task, quantize, trust_remote_code)

@@ -9,7 +9,7 @@ import typer
 
 from tunedeck.cli.console import tell
 from tunedeck.cli.opening import TrustFlag, distinct_names
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 AdapterFlag: TypeAlias = Annotated[Path, typer.Option("--adapter", help=say("adapter folder"))]
 OutFlag: TypeAlias = Annotated[Path, typer.Option("--out", help=say("new folder"))]
@@ -48,7 +48,7 @@ def gguf_lora(
 ) -> None:
     """LoRA without a head, on the architectures that llama.cpp's converter and this one agree on."""
     from tunedeck.export.gguf_lora import save_gguf_lora
-    from tunedeck.export.opened import open_adapter
+    from tunedeck.export.standalone import open_adapter
 
     difference = save_gguf_lora(open_adapter(adapter, model, trust_remote_code=trust_remote_code), out, dtype)
     tell(
@@ -70,7 +70,7 @@ def vllm(
     trust_remote_code: TrustFlag = False,
 ) -> None:
     """PEFT folders below one folder, and serve.sh beside them."""
-    from tunedeck.export.opened import open_adapter
+    from tunedeck.export.standalone import open_adapter
     from tunedeck.export.vllm import SCRIPT, save_vllm
 
     named = dict(zip(distinct_names(adapter), adapter, strict=True))
@@ -99,7 +99,7 @@ def card(
 
 def convert_folder(source: Path, target: Path, to: str | None, model: str | None, trust_remote_code: bool) -> None:
     """Write an adapter in another form and say so."""
-    from tunedeck.export.adapter_folder import convert_adapter
+    from tunedeck.export.folders import convert_adapter
 
     form = convert_adapter(source, target, to, model=model, trust_remote_code=trust_remote_code)
     tell(say("wrote {path} ({format}); read back, every tensor is the same", path=target, format=form))

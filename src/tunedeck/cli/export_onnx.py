@@ -11,13 +11,13 @@ import typer
 from tunedeck.cli.console import megabytes, print_json, print_table, tell
 from tunedeck.cli.opening import TrustFlag, open_deck
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 if TYPE_CHECKING:
     from tunedeck.deck.deck import Deck
-    from tunedeck.export.onnx import OnnxExport
-    from tunedeck.export.onnx_measure import Measured
-    from tunedeck.export.onnx_multi import MultiExport
+    from tunedeck.export.onnx.measure import Measured
+    from tunedeck.export.onnx.multi import MultiExport
+    from tunedeck.export.onnx.save import OnnxExport
 
 
 def onnx(
@@ -40,8 +40,8 @@ def onnx(
 ) -> None:  # fmt: skip
     """Write one adapter, or several on one base, as ONNX files with a small runner."""
     from tunedeck.data.settings import DataSettings
-    from tunedeck.export.onnx_graph import needs_packages
-    from tunedeck.export.plain import empty_place
+    from tunedeck.export.onnx.graph import needs_packages
+    from tunedeck.export.transformers_folder import empty_place
 
     needs_packages()
     empty_place(out)
@@ -52,13 +52,13 @@ def onnx(
 
     deck, names = opened("float32")
     if multi:
-        from tunedeck.export.onnx_multi import save_onnx_multi
+        from tunedeck.export.onnx.multi import save_onnx_multi
 
         together = save_onnx_multi(deck, names, out, int8=int8, opset=opset)
         print_json({"folder": str(out), **asdict(together)}) if as_json else _tell_multi(together, out)
         return
-    from tunedeck.export.onnx import save_onnx
-    from tunedeck.export.onnx_measure import measure, read_examples
+    from tunedeck.export.onnx.measure import measure, read_examples
+    from tunedeck.export.onnx.save import save_onnx
 
     settings = (
         None if data is None else DataSettings(train=data, text=text, label=label, encoding=encoding, eval_size=limit)

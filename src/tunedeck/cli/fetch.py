@@ -9,7 +9,7 @@ import typer
 from tunedeck.cli.console import megabytes, print_json, print_table
 from tunedeck.core.bundle import Bundle, fetch, folder_of, is_fetched, read_bundles
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 
 
 def fetch_parts(

@@ -8,7 +8,7 @@ import warnings
 from importlib import import_module
 
 from tunedeck.core.errors import TunedeckError
-from tunedeck.core.messages import say, set_language
+from tunedeck.core.i18n import say, set_language
 from tunedeck.core.process import INTERRUPTED, process_rank
 
 USER_ERROR = 2

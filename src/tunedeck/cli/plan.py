@@ -10,7 +10,7 @@ import typer
 from tunedeck.cli.console import print_json, tell
 from tunedeck.cli.run_flags import choice
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 
 if TYPE_CHECKING:
     from tunedeck.methods.base import MethodConfig

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunedeck.cli.console import print_table, tell
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.planner.advice import Change, Recommendation, changes
 from tunedeck.planner.catalogue import GIB
 from tunedeck.planner.estimate import Estimate

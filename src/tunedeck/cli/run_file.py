@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_text
 from tunedeck.core.values import to_values
 from tunedeck.planner.advice import Recommendation

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 
 DATA, METHOD, LOOP = say("Data"), say("Method"), say("Training")
 

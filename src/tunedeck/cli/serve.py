@@ -16,7 +16,7 @@ from tunedeck.cli.console import megabytes, tell
 from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_base
 from tunedeck.cli.run_flags import choice
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.serving.bounds import BYTES, Bounds, flag_of
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -96,7 +96,7 @@ def serve(
         raise ConfigError(
             say("serving needs {package}; install it with: pip install 'tunedeck[serve]'", package=error.name)
         ) from error
-    from tunedeck.serving.first import task_and_base
+    from tunedeck.serving.infer_base import task_and_base
 
     _check_backend(backend, precision, task, model, dtype, quantize, trust_remote_code)
     settings = ServerSettings(host, port, api_key_file, size(max_memory), size(kv_memory), drain, bounds)

@@ -11,11 +11,11 @@ import typer
 from tunedeck.cli import run_flags
 from tunedeck.cli.console import megabytes, print_json, print_table, tell
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.core.process import INTERRUPTED, TERMINATED, process_rank
 
 if TYPE_CHECKING:
-    from tunedeck.planner.after import Comparison
+    from tunedeck.planner.hindsight import Comparison
     from tunedeck.training.config import RunConfig
     from tunedeck.training.record import TrainingRun
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunedeck.comparison.report.result import Price
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.training.config import override
 
 if TYPE_CHECKING:

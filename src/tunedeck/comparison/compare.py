@@ -14,7 +14,7 @@ from tunedeck.comparison.grammar import Candidate, Methods
 from tunedeck.comparison.report.result import Comparison
 from tunedeck.comparison.runs import Run, is_finished, planned_runs, train_run
 from tunedeck.comparison.spec import ComparisonSpec, comparison_spec
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_json
 from tunedeck.training.config import override, read_run_file
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import METHODS
 from tunedeck.training.config import SHORT_NAMES, TrainingSettings

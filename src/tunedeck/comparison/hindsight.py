@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 from tunedeck.comparison.budget import listed_offer
+from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Measurement, this_machine
-from tunedeck.core.messages import say
-from tunedeck.planner.after import Comparison, compare_with_plan, cpu_of
+from tunedeck.planner.hindsight import Comparison, compare_with_plan, cpu_of
 from tunedeck.planner.machine import read_profile
 from tunedeck.training.config import RunConfig
 

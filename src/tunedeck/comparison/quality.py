@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tunedeck.data.chat import Conversation
     from tunedeck.deck.deck import Deck
     from tunedeck.tasks.base import Dataset
-    from tunedeck.tasks.classify import Classify, Prediction
-    from tunedeck.tasks.generate import Generate
+    from tunedeck.tasks.classify.task import Classify, Prediction
+    from tunedeck.tasks.generate.task import Generate
 
 MISTAKES = 10
 CHATS = 5
@@ -104,7 +104,7 @@ def _sureness(wanted: Sequence[str], answer: Prediction) -> float:
 
 
 def _of_chats(deck: Deck, name: str, answers: Answers) -> tuple[Mistake, ...]:
-    from tunedeck.tasks.sampling import Sampling
+    from tunedeck.generation.sampling import Sampling
 
     worst = sorted(answers.chats, key=lambda one: -one[1])[:CHATS]
     asked = [list(chat.as_dicts()[:-1]) for chat, *_ in worst]

@@ -15,10 +15,10 @@ from tunedeck.comparison.hindsight import CURRENCY, predicted_and_actual
 from tunedeck.comparison.latency import measure_serving
 from tunedeck.comparison.quality import Answers, answers_of, behind, confusion_and_mistakes, interval_of, texts_of
 from tunedeck.comparison.report.result import Comparison, Data, Entry, Forecast, Price, Repeat, SeedRun, Serving
+from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Measurement
-from tunedeck.core.messages import say
 from tunedeck.core.values import from_values
-from tunedeck.planner.after import Comparison as Hindsight
+from tunedeck.planner.hindsight import Comparison as Hindsight
 
 if TYPE_CHECKING:
     from tunedeck.comparison.runs import Run

@@ -18,7 +18,7 @@ import yaml
 
 from tunedeck.comparison.grammar import Candidate
 from tunedeck.core.errors import ConfigError, DataError, TrainingError
-from tunedeck.core.messages import language, say
+from tunedeck.core.i18n import language, say
 from tunedeck.core.process import INTERRUPTED, TERMINATED
 from tunedeck.core.storage import write_text
 from tunedeck.training.config import RunConfig, run_config

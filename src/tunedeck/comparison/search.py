@@ -15,7 +15,7 @@ from tunedeck.comparison.grammar import Candidate
 from tunedeck.comparison.runs import Interrupted, Run
 from tunedeck.comparison.spec import ComparisonSpec
 from tunedeck.core.errors import ConfigError, TrainingError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.training.config import RunConfig, TrainingSettings
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from tunedeck.comparison.grammar import Candidate, Methods, parse_methods
 from tunedeck.comparison.report.result import Price
 from tunedeck.core import console
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.training.config import run_config
 
 METHODS = "lora,bottleneck,prompt-tuning,full"

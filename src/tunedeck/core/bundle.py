@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from tunedeck.core.errors import StorageError
-from tunedeck.core.messages import language, say
+from tunedeck.core.i18n import language, say
 from tunedeck.core.storage import replacing_folder, write_json
 from tunedeck.core.toml import parse_toml
 

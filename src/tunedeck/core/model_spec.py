@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from tunedeck.core.errors import ConfigError, TargetError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.toml import parse_toml
 
 _MERGED = ("config", "sizes")  # tables that a row adds to when it is like another; the rest it replaces

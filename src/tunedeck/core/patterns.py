@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import regex
 
 from tunedeck.core.errors import ConfigError, TargetError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 _SECONDS = 0.5
 _LONGEST = 10_000

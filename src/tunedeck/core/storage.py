@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tunedeck.core.errors import StorageError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 _HERE, _RENAME_EXCHANGE = -100, 2
 """AT_FDCWD and the flag of renameat2(2)."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from tunedeck.core.bundle import fetch, read_bundles
 from tunedeck.core.errors import DataError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.toml import parse_toml
 from tunedeck.data.files import Columns, Rows, read_separated, read_text
 from tunedeck.data.front_matter import read_documents

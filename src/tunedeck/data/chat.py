@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunedeck.core.errors import DataError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.data.table import Table
 
 ROLES = {

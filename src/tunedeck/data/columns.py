@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from tunedeck.core.errors import DataError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.data.table import Table
 
 SHOWN_ROWS = 5

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunedeck.core.errors import DataError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 
 Columns = tuple[str, ...]
 Rows = list[dict[str, object]]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from tunedeck.core.errors import DataError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.data.files import Columns, Rows, read_text
 
 _DOCUMENT = re.compile(r"---\n(.*?)\n---[ \t]*(?:\n(.*))?\Z", re.DOTALL)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunedeck.core.errors import DataError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.data.files import Columns, Rows, is_known
 
 

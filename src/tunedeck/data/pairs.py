@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tunedeck.core.errors import DataError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.data.columns import column_texts, named_column, row_numbers, usual_columns
 from tunedeck.data.labelled import LABEL_COLUMNS
 from tunedeck.data.settings import DataSettings

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from tunedeck.core.errors import ConfigError, DataError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.data.labelled import Example
 
 _RETWEET_LINK_OR_MENTION = re.compile(r"\brt\s+@\w+|https?://\S+|www\.\S+|@\w+")

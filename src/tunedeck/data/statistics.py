@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tunedeck.core.errors import DataError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.data.labelled import Example, label_names
 
 

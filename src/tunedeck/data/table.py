@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunedeck.core.bundle import read_bundles
 from tunedeck.core.errors import DataError
-from tunedeck.core.messages import nearest, say
+from tunedeck.core.i18n import nearest, say
 from tunedeck.data.bundled import read_bundled
 from tunedeck.data.files import Columns, Rows, is_known, read_file
 from tunedeck.data.hub import read_hub, read_saved

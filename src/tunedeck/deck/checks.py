@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.deck.heads import last_linear
 from tunedeck.deck.task import Task
 from tunedeck.formats.manifest import Manifest
-from tunedeck.formats.stored import StoredAdapter
+from tunedeck.formats.tensors import StoredAdapter
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.full.config import FullConfig
 from tunedeck.models.load import LoadedBase

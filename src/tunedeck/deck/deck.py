@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tunedeck.core.errors import AdapterError, ConfigError, UnknownAdapterError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.checks import check_trains
 from tunedeck.deck.forward import Inputs, answer_name, call_model, position_limit, run_segments, with_answer
@@ -23,7 +23,7 @@ from tunedeck.deck.probe import take_probe
 from tunedeck.deck.summary import Summary, summarise
 from tunedeck.deck.task import Task, embedding, generating
 from tunedeck.formats.folder import write_adapter
-from tunedeck.formats.stored import StoredAdapter
+from tunedeck.formats.tensors import StoredAdapter
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import method_of
 from tunedeck.methods.routing import Grouping, Router, group_rows

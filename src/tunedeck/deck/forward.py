@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.deck.heads import concatenate_padded
 from tunedeck.methods.routing import Router, Segment
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.errors import AdapterFileError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.methods.sites import Placement, Work, first_tensor
 from tunedeck.models.load import LoadedBase
 

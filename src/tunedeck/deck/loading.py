@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunedeck.core.errors import AdapterFileError, ConfigError, TargetError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.patterns import time_limit
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.checks import check_head, check_manifest, check_tensors, stored_labels

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tunedeck.core.errors import AdapterError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.methods.linears import is_conv1d, is_linear
 from tunedeck.methods.registry import method_of

@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import Any, cast
 
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.values import to_values
 from tunedeck.deck.task import Task
 from tunedeck.formats.manifest import BaseRecord, Manifest, versions
-from tunedeck.formats.stored import ModelNames
+from tunedeck.formats.tensors import ModelNames
 from tunedeck.methods.base import Base, MethodConfig
 from tunedeck.methods.linears import linears_outside_layers
 from tunedeck.models.load import LoadedBase

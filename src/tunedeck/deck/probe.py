@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tunedeck.core.errors import AdapterFileError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.deck.forward import answer_name
 from tunedeck.formats.manifest import Probe
 

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from tunedeck.core.bundle import read_bundles
 from tunedeck.core.errors import AdapterFileError, ConfigError, StorageError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import write_text
 from tunedeck.export.loading import loading
 from tunedeck.export.markdown import code, table

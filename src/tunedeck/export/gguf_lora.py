@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from tunedeck.core.errors import ConfigError, StorageError, UnsupportedKindError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.storage import replacing_file
-from tunedeck.export.opened import OpenedAdapter
+from tunedeck.export.standalone import OpenedAdapter
 from tunedeck.methods.linears import linears_in_layers
 from tunedeck.methods.lora.config import LoraConfig
 

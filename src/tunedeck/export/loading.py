@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.export.markdown import code_block
 from tunedeck.formats.manifest import Manifest
 

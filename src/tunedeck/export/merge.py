@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.forward import answer_name
-from tunedeck.export.plain import empty_place, merged, no_bar, tokenizer_of
 from tunedeck.export.probe import Difference, compare, probe_batches
+from tunedeck.export.transformers_folder import empty_place, merged, no_bar, tokenizer_of
 from tunedeck.models.load import DTYPES, load_base
 
 BOUNDS = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.2}

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 
 from tunedeck.core.errors import AdapterError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.text import length_limit
 

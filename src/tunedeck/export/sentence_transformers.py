@@ -10,12 +10,12 @@ import copy
 from pathlib import Path
 
 from tunedeck.core.errors import AdapterError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder, write_json
 from tunedeck.deck.deck import Deck
-from tunedeck.export.plain import empty_place, merged, no_bar, tokenizer_of
-from tunedeck.tasks.embed import Embed
-from tunedeck.tasks.embed_vectors import Making
+from tunedeck.export.transformers_folder import empty_place, merged, no_bar, tokenizer_of
+from tunedeck.tasks.embed.encoding import Making
+from tunedeck.tasks.embed.task import Embed
 from tunedeck.tasks.text import length_limit
 
 _POOLING_KEYS = {

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, UnsupportedKindError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import replacing_folder, write_text
-from tunedeck.export.adapter_folder import write_verified
-from tunedeck.export.opened import OpenedAdapter
+from tunedeck.export.folders import write_verified
+from tunedeck.export.standalone import OpenedAdapter
 from tunedeck.methods.linears import linears_in_layers
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.models.source import find_model

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tunedeck.core.errors import AdapterFileError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 _LARGEST_TEXT = 16 << 20
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder, write_json
-from tunedeck.formats import adapterhub, peft
+from tunedeck.formats import peft
+from tunedeck.formats.adapterhub import folder as adapterhub
 from tunedeck.formats.manifest import FILE, Manifest, read_manifest
-from tunedeck.formats.stored import ModelNames, StoredAdapter, read_json, read_safetensors, write_safetensors
+from tunedeck.formats.tensors import ModelNames, StoredAdapter, read_json, read_safetensors, write_safetensors
 from tunedeck.methods.registry import config_of
 
 FORMATS = {"lora": "peft", "prompt_tuning": "peft", "bottleneck": "adapterhub", "full": "tunedeck"}

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunedeck.core.errors import AdapterFileError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.formats.files import read_text
 
 FILE = "tunedeck.json"

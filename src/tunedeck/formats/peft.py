@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from tunedeck.core.errors import AdapterFileError, TargetError, UnsupportedKindError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.core.patterns import fullmatch
 from tunedeck.core.storage import write_json
-from tunedeck.formats.stored import ModelNames, StoredAdapter, read_safetensors, write_safetensors
+from tunedeck.formats.tensors import ModelNames, StoredAdapter, read_safetensors, write_safetensors
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.methods.lora.targets import select_targets

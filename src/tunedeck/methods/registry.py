@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from tunedeck.core.errors import UnsupportedKindError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.values import from_values
 from tunedeck.methods.base import Method, MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig

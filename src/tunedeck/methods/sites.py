@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.errors import TargetError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.methods.routing import Router, Segment
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunedeck.core.errors import ModelError, TargetError
 from tunedeck.core.hub import hub_is_reachable, in_hub_cache
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.core.model_spec import ModelSpec
 from tunedeck.models.quantize import Quantize, check_scheme, quantize_linears
 from tunedeck.models.source import ModelSource, find_model, hub_help

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tunedeck.core.errors import ModelError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.methods.int8 import Int8Linear
 from tunedeck.methods.linears import is_conv1d, linear_shape, linears_in_layers
 

@@ -16,7 +16,7 @@ from transformers.utils import cached_file
 
 from tunedeck.core.errors import ModelError
 from tunedeck.core.hub import hub_is_reachable
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.models.source import find_model
 
 Pooling = Literal["mean", "cls", "last"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunedeck.core.bundle import fetch, folder_of, is_fetched, read_bundles
 from tunedeck.core.errors import ModelError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_ID_OR_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.toml import parse_toml
 
 GIB = 2**30

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunedeck.core.errors import ConfigError, StorageError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.planner.deploy import DeployRow, cost_per_1000
 from tunedeck.planner.serving import Service
 

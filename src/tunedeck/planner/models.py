@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunedeck.core.errors import ModelError
-from tunedeck.core.messages import nearest, say
+from tunedeck.core.i18n import nearest, say
 from tunedeck.core.model_spec import ModelSpec
 from tunedeck.core.toml import parse_toml
 

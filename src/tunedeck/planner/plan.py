@@ -147,7 +147,7 @@ def setup_for(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, g
 
 
 def engine_loss(method: MethodConfig) -> Loss:
-    """How tasks/answer_loss.py computes a language model's loss: without whole logits where the output layer is frozen."""
+    """How tasks/generate/loss.py computes a language model's loss: without whole logits where the output layer is frozen."""
     return "eager" if method.kind == "full" else "chunked"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.toml import parse_toml
 from tunedeck.planner.catalogue import Gpu, find_gpu
 from tunedeck.planner.estimate import Estimate

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
 from tunedeck.planner.catalogue import GIB, Gpu
 from tunedeck.planner.memory import NF4_BYTES, linear_parameters

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunedeck.core.bundle import cache_folder
 from tunedeck.core.errors import ConfigError, DataError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.planner.models import PlannedModel
 
 COUNTED_TEXTS = 1000

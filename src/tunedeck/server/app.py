@@ -18,12 +18,14 @@ from starlette.routing import Match
 
 from tunedeck import __version__
 from tunedeck.core.errors import TunedeckError
-from tunedeck.core.messages import say
-from tunedeck.server import adapter_routes, batch_routes, generate_routes
-from tunedeck.server.answers import Status
+from tunedeck.core.i18n import say
 from tunedeck.server.auth import Keys
 from tunedeck.server.errors import Failure, failure_of, refusals, response_of
-from tunedeck.server.gate import Gate
+from tunedeck.server.middleware import Gate
+from tunedeck.server.responses import Status
+from tunedeck.server.routes import adapters as adapter_routes
+from tunedeck.server.routes import batch as batch_routes
+from tunedeck.server.routes import generate as generate_routes
 from tunedeck.server.service import ClientGone, Service, caller_of, service_of
 from tunedeck.server.tracing import Tracer
 from tunedeck.serving.bounds import Bounds, current_bounds

@@ -17,7 +17,7 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.toml import parse_toml
 from tunedeck.serving.bounds import Bounds
 

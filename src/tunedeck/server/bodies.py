@@ -12,7 +12,7 @@ from typing import final
 import anyio
 from starlette.types import Message, Receive, Scope
 
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.server.errors import Failure
 from tunedeck.server.paths import TO_ADMINISTER, WITH_INPUTS
 from tunedeck.serving.bounds import Bounds, exceeded, flag_of

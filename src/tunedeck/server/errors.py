@@ -20,8 +20,8 @@ from tunedeck.core.errors import (
     UnavailableError,
     UnknownAdapterError,
 )
-from tunedeck.core.messages import say
-from tunedeck.server.answers import ErrorBody
+from tunedeck.core.i18n import say
+from tunedeck.server.responses import ErrorBody
 
 _MEANINGS = {
     400: "the body does not fit, or the prompt is longer than the model's positions",

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tunedeck.core.errors import TunedeckError
-from tunedeck.serving.generation import Generated
 from tunedeck.serving.request import Request
+from tunedeck.serving.workers.generate import Generated
 
 if TYPE_CHECKING:
     from tunedeck.serving.engine import Engine

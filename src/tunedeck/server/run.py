@@ -21,9 +21,10 @@ from fastapi import FastAPI
 from transformers.utils import logging as transformers_logging
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.native import give_back_freed_memory
 from tunedeck.deck.deck import Deck
+from tunedeck.generation.json_grammar import SchemaCompiler
 from tunedeck.models.load import keep_in_memory
 from tunedeck.server.app import create_app
 from tunedeck.server.auth import KeyFile, Keys
@@ -32,17 +33,16 @@ from tunedeck.server.log import Log, to_stderr
 from tunedeck.server.metrics import Metrics
 from tunedeck.server.service import Service, public_name
 from tunedeck.server.tracing import tracer_of_environment
-from tunedeck.serving.batches import BatchWorker
+from tunedeck.serving.backends.deck import batch_backend
+from tunedeck.serving.backends.generate import GenerateBackend
+from tunedeck.serving.backends.onnx import OnnxBackend
+from tunedeck.serving.backends.onnx_folders import OnnxFolders, first_settings
 from tunedeck.serving.bounds import Bounds
-from tunedeck.serving.deck_backend import batch_backend
 from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.generate_backend import GenerateBackend
-from tunedeck.serving.generation import GenerateWorker, GenerationLimits
-from tunedeck.serving.onnx_backend import OnnxBackend
-from tunedeck.serving.onnx_folders import OnnxFolders, first_settings
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.store import AdapterStore
-from tunedeck.tasks.json_grammar import SchemaCompiler
+from tunedeck.serving.workers.batch import BatchWorker
+from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
 
 _GIVE_BACK_S, _BUSY_S, _WORTH_IT = 5.0, 60.0, 16 << 20
 """How often to look whether there is freed memory, how often when requests are under way, and how many bytes are worth it."""

@@ -16,15 +16,15 @@ from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 
 from tunedeck.core.errors import AdapterError, ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
+from tunedeck.generation.json_grammar import Grammar, SchemaCompiler
+from tunedeck.generation.sequence import Chunk
 from tunedeck.server.auth import Caller
 from tunedeck.server.metrics import Metrics
 from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.engine import Engine
-from tunedeck.serving.names import unknown
+from tunedeck.serving.repository import unknown
 from tunedeck.serving.request import Request
-from tunedeck.tasks.answering import Chunk
-from tunedeck.tasks.json_grammar import Grammar, SchemaCompiler
 
 Piece: TypeAlias = tuple[int, Chunk | None]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, final
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 BYTES, SECONDS, COUNT = "bytes", "seconds", "count"
 

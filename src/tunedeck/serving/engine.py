@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any, Protocol, final
 
 from tunedeck.core.errors import ConfigError, DrainingError, OverloadedError, ServingError, StoppedError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.native import end_helper_threads, keep_freed_memory
-from tunedeck.serving.backend import Backend
+from tunedeck.serving.adapter_cache import Lease
+from tunedeck.serving.backends.base import Backend
 from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
-from tunedeck.serving.residents import Lease
 from tunedeck.serving.store import AdapterStore
 from tunedeck.serving.watched import WatchedThread
 

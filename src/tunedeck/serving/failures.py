@@ -12,8 +12,8 @@ from tunedeck.core.errors import (
     UnavailableError,
     UnsupportedKindError,
 )
-from tunedeck.core.messages import say
-from tunedeck.serving.names import Root
+from tunedeck.core.i18n import say
+from tunedeck.serving.repository import Root
 
 _LASTING = (AdapterFileError, BaseMismatchError, UnsupportedKindError)
 """What trying again cannot mend until the files change."""

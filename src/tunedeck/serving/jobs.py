@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from tunedeck.core.errors import TunedeckError
-from tunedeck.serving.residents import Lease
+from tunedeck.serving.adapter_cache import Lease
 
 
 @final

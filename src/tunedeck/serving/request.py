@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from tunedeck.core.errors import DeadlineError
-from tunedeck.core.messages import say
-from tunedeck.serving.residents import Lease
-from tunedeck.tasks.answering import Chunk
+from tunedeck.core.i18n import say
+from tunedeck.generation.sequence import Chunk
+from tunedeck.serving.adapter_cache import Lease
 
 
 @final

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from tunedeck.tasks.decode import DecodingBatch
+from tunedeck.generation.decode import DecodingBatch
 
 
 @final

@@ -20,14 +20,14 @@ from tunedeck.core.errors import (
     OverloadedError,
     TunedeckError,
 )
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.patterns import time_limit
-from tunedeck.serving.backend import Backend
+from tunedeck.serving.adapter_cache import Lease, Resident, Residents
+from tunedeck.serving.backends.base import Backend
 from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.failures import Failures
 from tunedeck.serving.jobs import Job
-from tunedeck.serving.names import Form, Memory, Root, unknown
-from tunedeck.serving.residents import Lease, Resident, Residents
+from tunedeck.serving.repository import Form, Memory, Root, unknown
 
 Listener = Callable[[str, str], None]
 """Told of (event, adapter): hit, miss, load, fail, evict, unload."""

@@ -10,7 +10,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import final
 
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 log = logging.getLogger("tunedeck.server")
 

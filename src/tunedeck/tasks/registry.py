@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.values import from_values
 from tunedeck.tasks.base import TrainableTask
-from tunedeck.tasks.classify import Classify
-from tunedeck.tasks.embed import Embed
-from tunedeck.tasks.generate import Generate
+from tunedeck.tasks.classify.task import Classify
+from tunedeck.tasks.embed.task import Embed
+from tunedeck.tasks.generate.task import Generate
 
 TASKS: Mapping[str, type[Any]] = {"classify": Classify, "generate": Generate, "embed": Embed}
 

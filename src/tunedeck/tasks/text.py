@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 
 from tunedeck.core.errors import ConfigError, ModelError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
 
 PAD_TO = 8

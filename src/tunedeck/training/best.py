@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import inf
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 
 
 def is_better(metrics: Mapping[str, float], before: Mapping[str, float], best_by: str) -> bool:

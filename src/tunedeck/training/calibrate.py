@@ -22,8 +22,8 @@ from tunedeck.data.labelled import Example
 from tunedeck.deck.deck import Deck
 from tunedeck.methods.registry import config_of
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.classify import Classify
-from tunedeck.tasks.generate import Generate
+from tunedeck.tasks.classify.task import Classify
+from tunedeck.tasks.generate.task import Generate
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.run import train
 

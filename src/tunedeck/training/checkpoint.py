@@ -15,9 +15,9 @@ from typing import Any, final
 import torch
 
 from tunedeck.core.errors import AdapterFileError, StorageError, TrainingError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder, sweep
-from tunedeck.formats.stored import read_safetensors, write_safetensors
+from tunedeck.formats.tensors import read_safetensors, write_safetensors
 
 STATE, CHECKSUMS = "state.json", "checksums.json"
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.bottleneck.config import KINDS, OLD_NAMES

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, final
 
 from tunedeck.core.errors import StorageError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 
 @final

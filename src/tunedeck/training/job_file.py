@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.training.config import RunConfig, override, run_config
 
 _SHARED = ("model", "task", "dtype", "quantize", "device", "trust_remote_code")

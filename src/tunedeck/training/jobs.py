@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast, final
 
 from tunedeck.core.errors import ConfigError, DataError
+from tunedeck.core.i18n import say
 from tunedeck.core.measurement import PeakMemory
-from tunedeck.core.messages import say
 from tunedeck.core.process import process_rank
 from tunedeck.data.settings import DataSettings
-from tunedeck.deck.checkpointing import checkpointed
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.patches.checkpointing import checkpointed
 from tunedeck.deck.task import Task
 from tunedeck.tasks.base import Dataset, TrainableTask
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tunedeck.core.errors import TrainingError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 if sys.platform != "win32":
     import fcntl

@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from tunedeck.core.errors import TrainingError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 _TEXTS = ("DefaultCPUAllocator: can't allocate", "DefaultCPUAllocator: not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 

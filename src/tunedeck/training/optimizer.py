@@ -11,7 +11,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.models.quantize import import_bitsandbytes
 from tunedeck.training.config import TrainingSettings

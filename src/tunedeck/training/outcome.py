@@ -8,7 +8,7 @@ from statistics import median
 from typing import final
 
 from tunedeck.core.errors import TrainingError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 ENDED = ("finished", "early", "time", "given up")
 """How a run has stopped that came to its end: there is nothing to resume."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.training.memory import used_bytes
 
 _RECENT = 20

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from tunedeck.core.errors import StorageError
+from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Machine, Measurement, this_machine
-from tunedeck.core.messages import say
 from tunedeck.core.storage import write_json
 from tunedeck.deck.deck import Deck
 from tunedeck.formats.folder import adapter_bytes

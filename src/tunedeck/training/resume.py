@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from tunedeck.core.errors import TrainingError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import sweep
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Dataset

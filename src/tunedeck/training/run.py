@@ -9,7 +9,7 @@ from typing import cast, overload
 import yaml
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_text
 from tunedeck.deck.checks import check_trains
 from tunedeck.deck.deck import Deck

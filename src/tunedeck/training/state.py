@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tunedeck.core.errors import TrainingError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.training.checkpoint import Checkpoint
 from tunedeck.training.outcome import Outcome

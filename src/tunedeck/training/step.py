@@ -9,7 +9,7 @@ from itertools import zip_longest
 import torch
 
 from tunedeck.core.errors import TrainingError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.tasks.base import Course
 from tunedeck.training.checkpoint import Checkpoint
 from tunedeck.training.distributed import is_sharded, pieces, summed

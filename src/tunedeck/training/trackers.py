@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from tunedeck.core.errors import ConfigError, TrainingError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 PACKAGES = {
     "tensorboard": ("tensorboard", "tensorboardX"),

@@ -17,7 +17,7 @@ from tunedeck.comparison.report.page import html_page, markdown_page, write_repo
 from tunedeck.comparison.report.result import Price
 from tunedeck.comparison.report.style import Figure
 from tunedeck.comparison.report.table import blocks
-from tunedeck.core.messages import set_language
+from tunedeck.core.i18n import set_language
 
 FIGURE = Figure("quality-size", "lora: 1", b"", b"<svg/>")
 

@@ -7,7 +7,7 @@ from results import comparison, entry
 
 from tunedeck.comparison.report.recommend import recommend
 from tunedeck.comparison.report.result import Comparison, Data
-from tunedeck.core.messages import set_language
+from tunedeck.core.i18n import set_language
 
 HEAD = entry("head", 0.62, (0.10, 0.16), disk=6_000)
 LORA = entry("lora", 0.747, (-0.011, 0.019), disk=305_000)

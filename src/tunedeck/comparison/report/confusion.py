@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunedeck.comparison.report.result import Confusion
 from tunedeck.comparison.report.style import INK, Figure, canvas, finished, shown_names
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 
 SHOWN = 12
 """Labels in the figure; with more, the ones with the most mistakes, and the rest as one."""

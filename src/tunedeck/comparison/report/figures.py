@@ -12,7 +12,7 @@ from tunedeck.comparison.report.label_placement import place_labels
 from tunedeck.comparison.report.recommend import metric_name
 from tunedeck.comparison.report.result import Comparison, Entry
 from tunedeck.comparison.report.style import INK, Figure, canvas, colour, finished, marker, shown_names
-from tunedeck.core.messages import say, set_language
+from tunedeck.core.i18n import say, set_language
 from tunedeck.core.units import duration, megabytes
 
 _WIDTH, _HEIGHT = 5.6, 3.7

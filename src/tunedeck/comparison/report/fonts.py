@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tunedeck.core.messages import language
+from tunedeck.core.i18n import language
 
 # The usual ones of Linux, macOS and Windows, by how their files are called, the better ones first.
 CJK_FILES = (

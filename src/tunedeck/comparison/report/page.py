@@ -15,7 +15,7 @@ from tunedeck.comparison.report.result import Comparison
 from tunedeck.comparison.report.style import Figure
 from tunedeck.comparison.report.table import blocks
 from tunedeck.comparison.report.text import facts, figure_title, notes, words
-from tunedeck.core.messages import language
+from tunedeck.core.i18n import language
 from tunedeck.core.storage import write_bytes, write_text
 
 LONGEST = 400

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunedeck.comparison.report.result import Comparison, Entry
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.units import megabytes
 
 

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from tunedeck.comparison.report.recommend import metric_name
 from tunedeck.comparison.report.result import Comparison, Entry, Forecast, Interval, Price
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.units import duration, duration_range, megabytes, megabytes_range
 
 AT_ONCE = 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunedeck.comparison.report.fonts import available_fonts
 from tunedeck.comparison.report.recommend import metric_name
 from tunedeck.comparison.report.result import Comparison
-from tunedeck.core.messages import language, say
+from tunedeck.core.i18n import language, say
 
 
 def words(comparison: Comparison) -> dict[str, str]:

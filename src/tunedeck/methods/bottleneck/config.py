@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tunedeck.core.errors import ConfigError, TargetError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.model_spec import BlockSites, ModelSpec
 from tunedeck.core.values import check_finite
 

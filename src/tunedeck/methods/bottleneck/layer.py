@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.errors import TargetError, UnsupportedKindError
-from tunedeck.core.messages import listing, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.core.model_spec import BlockSites, ModelSpec, known_model_types
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig

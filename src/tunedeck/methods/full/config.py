@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tunedeck.core.errors import ConfigError, TargetError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tunedeck.core.errors import TargetError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.full.config import FullConfig
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
 from tunedeck.core.patterns import fullmatch
 from tunedeck.core.values import check_finite

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.errors import TargetError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.linears import is_conv1d, linear_shape, linears_in_layers, linears_outside_layers
 from tunedeck.methods.lora.config import LoraConfig

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tunedeck.core.errors import TargetError
-from tunedeck.core.messages import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.patterns import fullmatch
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.errors import ConfigError, TargetError, UnsupportedKindError
-from tunedeck.core.messages import say
+from tunedeck.core.i18n import say
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 from tunedeck.methods.sites import Placement, Work, change_rows

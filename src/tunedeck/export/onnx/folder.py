@@ -1,0 +1,155 @@
+"""What lies beside a graph: tokenizer, settings and the runner; and the check of the whole folder against the deck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from tunedeck.core.i18n import say
+from tunedeck.core.storage import write_json
+from tunedeck.deck.deck import Deck
+from tunedeck.export.probe import Difference, compare, probe_batches
+from tunedeck.export.transformers_folder import tokenizer_of
+from tunedeck.tasks.classify.task import Classify, classify_logits
+from tunedeck.tasks.embed.task import Embed
+from tunedeck.tasks.text import length_limit
+
+if TYPE_CHECKING:
+    from tunedeck.formats.onnx.runner import Runner
+
+FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
+PROBE = "Tunedeck, 1 2 3"
+BOUND = 1e-4
+"""Of the largest answer, at least 1."""
+TEXTS = (
+    "good",
+    "The parcel came two days late, and nobody answered the phone!",
+    "这家酒店的服务很好，下次还会再来。",
+    "one two three four five six seven eight nine ten " * 150,
+)
+
+
+def write_beside(
+    folder: Path, deck: Deck, names: Sequence[str], files: Mapping[str, str], model_version: int | None = None
+) -> None:
+    """Write tokenizer.json, settings.json and run.py; `files` are the graphs by precision.
+
+    `model_version` is what the adapter files must name, None for a graph that holds its adapter.
+    """
+    tokenizer = tokenizer_of(deck)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    settings: dict[str, Any] = {
+        "format": 1,
+        "task": deck.task.kind,
+        "base": deck.base.reference,
+        "files": dict(files),
+        "pad_id": deck.model.config.pad_token_id,
+        "truncation_side": tokenizer.truncation_side,
+        "positions": deck.positions,
+        "adapters": {name: _told(deck, name) for name in names},
+    }
+    if model_version is not None:
+        settings["model_version"] = model_version
+        for name in names:
+            settings["adapters"][name]["file"] = adapter_file(name)
+    write_json(folder / "settings.json", settings)
+    (folder / "run.py").write_bytes(package_files("tunedeck.formats.onnx").joinpath("runner.py").read_bytes())
+
+
+def write_probes(folder: Path, names: Sequence[str], runners: Mapping[str, Runner]) -> None:
+    """Put a short input and each graph's answer to it into settings.json; `tunedeck serve` asks again when it loads them."""
+    first = next(iter(runners.values()))
+    settings = first.settings
+    for name in names:
+        ids = first.token_ids([PROBE], name)[0]
+        outputs = {precision: runner.probed(ids, runner.active([name])) for precision, runner in runners.items()}
+        rounded = {precision: [float(f"{value:.5g}") for value in output] for precision, output in outputs.items()}
+        settings["adapters"][name]["probe"] = {"input_ids": ids, "outputs": rounded}
+    write_json(folder / "settings.json", settings)
+
+
+def adapter_file(name: str) -> str:
+    """Where an adapter's own tensors lie, for a graph that takes several."""
+    return f"adapters/{name}.onnx_adapter"
+
+
+def _told(deck: Deck, name: str) -> dict[str, Any]:
+    """How an adapter's answers are made and read; max_length counts the tokens of a text with its special ones."""
+    adapter = deck.adapter(name)
+    virtual = deck.virtual_tokens(name)
+    method, room = adapter.config.kind, length_limit(deck) - virtual
+    if isinstance(adapter.task, Embed):
+        query, document = (adapter.task.making(as_query=flag) for flag in (True, False))
+        return {
+            "method": method,
+            "virtual_tokens": virtual,
+            "pooling": query.pooling,
+            "normalize": query.normalize,
+            "query_instruction": query.instruction,
+            "document_instruction": document.instruction,
+            "max_length": min(query.max_length - virtual, room),
+        }
+    task = cast(Classify, adapter.task)
+    return {
+        "method": method,
+        "virtual_tokens": virtual,
+        "labels": list(deck.label_names(name)),
+        "multi_label": task.multi_label,
+        "max_length": min(cast(Classify, deck.task).max_length - virtual, room),
+    }
+
+
+def verify(deck: Deck, name: str, runner: Runner) -> Difference:
+    """Compare a runner's answers with the deck's, to token ids of several shapes and to texts.
+
+    Raises AdapterError when they differ by more than BOUND.
+    """
+    batches = probe_batches(deck, name)
+    pairs = [(expected(deck, name, ids, mask), answered(runner, name, ids, mask)) for ids, mask in batches]
+    for as_query in (False, True):
+        told = torch.from_numpy(runner.outputs(list(TEXTS), [name], as_query))
+        pairs.append((answers_to_texts(deck, name, list(TEXTS), as_query), told))
+    found = compare(
+        [left for left, _ in pairs], [right for _, right in pairs], [mask for _, mask in [*batches, *batches[:2]]]
+    )
+    found.check(BOUND, say("the ONNX graph"))
+    return found
+
+
+def distance(deck: Deck, name: str, whole: Runner, small: Runner) -> tuple[Difference, float | None]:
+    """How far the int8 graph is from the float32 one, and for vectors the lowest cosine between them."""
+    batches = probe_batches(deck, name)
+    left, right = ([answered(runner, name, *batch) for batch in batches] for runner in (whole, small))
+    found = compare(left, right, [mask for _, mask in batches])
+    if deck.task.kind != "embed":
+        return found, None
+    return found, torch.cosine_similarity(torch.cat(left), torch.cat(right)).min().item()
+
+
+def answered(runner: Runner, name: str, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The runner's output for a batch of token ids."""
+    return torch.from_numpy(runner.run(ids.cpu().numpy(), mask.cpu().numpy(), [name]))
+
+
+def expected(deck: Deck, name: str, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The deck's output for a batch of token ids."""
+    from tunedeck.tasks.embed.encoding import vectors_of
+
+    task = deck.adapter(name).task
+    with torch.inference_mode():
+        if isinstance(task, Embed):
+            making = task.making(as_query=False)
+            return vectors_of(deck, ids, mask, [name] * len(ids), [making] * len(ids))
+        logits: torch.Tensor = deck(ids, mask, adapter=name).logits
+        return logits
+
+
+def answers_to_texts(deck: Deck, name: str, texts: list[str], as_query: bool) -> torch.Tensor:
+    """The deck's logits (texts, labels) or vectors (texts, hidden)."""
+    if deck.task.kind == "embed":
+        return deck.embed(texts, name, as_query=as_query)
+    return torch.stack(classify_logits(deck, texts, [name] * len(texts), cast(Classify, deck.task).max_length))

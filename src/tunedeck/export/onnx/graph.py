@@ -1,0 +1,161 @@
+"""An adapter and its base as one ONNX graph: token ids and mask in, logits or vectors out, any batch and any length."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, cast, final
+
+import torch
+from torch import nn
+
+from tunedeck.core.errors import AdapterError, ConfigError, ModelError, UnsupportedKindError
+from tunedeck.core.i18n import listing, say
+from tunedeck.deck.deck import Deck
+from tunedeck.deck.forward import answer_name
+from tunedeck.export.transformers_folder import tokenizer_of
+from tunedeck.tasks.embed.encoding import Making, finished
+from tunedeck.tasks.embed.task import Embed
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+INPUTS = ("input_ids", "attention_mask")
+OPSETS = range(18, 24)
+"""torch's exporter writes 18 and converts upwards; ONNX Runtime 1.32 reads up to 23 on a CPU."""
+
+
+@final
+class Graph(nn.Module):
+    """ids and mask (batch, seq) to logits (batch, labels) or vectors (batch, hidden), float32; virtual tokens are put in front.
+
+    `run` is the model's call and `parts` the modules whose tensors it uses.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Mapping[str, torch.Tensor]], Any],
+        parts: Sequence[nn.Module],
+        virtual: torch.Tensor,
+        making: Making | None,
+    ) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.register_buffer("virtual", virtual)
+        self._run, self._making = run, making
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The adapter's answer to a batch padded on the right."""
+        virtual = cast(torch.Tensor, self.virtual)
+        count, ids, mask = len(virtual), input_ids, attention_mask
+        if count:
+            front = virtual.expand(ids.shape[0], count)
+            ids = torch.cat([front, ids], dim=1)
+            mask = torch.cat([torch.ones_like(front), mask], dim=1)
+        output = self._run({"input_ids": ids, "attention_mask": mask})
+        answer: torch.Tensor = output[answer_name(output)]
+        if self._making is None:
+            return answer.float()
+        return finished(answer[:, count:], attention_mask, self._making.pooling, self._making.normalize)
+
+
+def graph_of(deck: Deck, name: str, *, merge: bool) -> Graph:
+    """The graph of one adapter; with `merge` its weights are added to the base's first (UnsupportedKindError where they cannot)."""
+    adapter = deck.adapter(name)
+    making = adapter.task.making(as_query=False) if isinstance(adapter.task, Embed) else None
+    vocabulary = deck.model.get_input_embeddings().weight.shape[0]
+    virtual = torch.arange(
+        vocabulary, vocabulary + deck.virtual_tokens(name), device=next(deck.model.parameters()).device
+    )
+    if merge:
+        model = deck.merge(name)
+        return Graph(lambda inputs: model(**inputs), [model], virtual, making).eval()
+    return Graph(lambda inputs: deck.call([name], inputs), [deck.model, adapter], virtual, making).eval()
+
+
+def check_exportable(deck: Deck, names: Sequence[str]) -> None:
+    """Raise where ONNX is not possible: packages missing, a generating task, a base that is packed or not in
+    float32, no tokenizer that the runner can read."""
+    needs_packages()
+    if deck.task.kind == "generate":
+        raise UnsupportedKindError(
+            say(
+                "ONNX files are for classification and embeddings, {names} generates text; use tunedeck export merge, "
+                "gguf-lora or vllm",
+                names=listing(names),
+            )
+        )
+    if deck.base.quantize is not None or deck.base.dtype != torch.float32:
+        raise AdapterError(
+            say(
+                "the graph is taken in float32, this deck is in {dtype}; load it with dtype='float32' and without quantize, and ask "
+                "for int8=True to make it smaller",
+                dtype=deck.base.quantize or str(deck.base.dtype).removeprefix("torch."),
+            )
+        )
+    if not tokenizer_of(deck).is_fast:
+        raise ModelError(
+            say(
+                "{model} has no tokenizer.json form of its tokenizer, which the runner needs", model=deck.base.reference
+            )
+        )
+
+
+def needs_packages() -> None:
+    """Raise ConfigError when a package that exports or runs ONNX is missing."""
+    missing = [package for package in PACKAGES if find_spec(package) is None]
+    if missing:
+        raise ConfigError(
+            say("ONNX needs the packages {missing}; run: pip install 'tunedeck[export]'", missing=listing(missing))
+        )
+
+
+def trace(
+    module: nn.Module, inputs: Mapping[str, Any], shapes: Mapping[str, Any], names: Sequence[str], opset: int | None
+) -> Any:
+    """torch's ONNXProgram of a module called with keyword `inputs`; `shapes` names the dimensions that vary.
+
+    `names` are the graph's inputs in order. Raises ConfigError for an opset out of range, ModelError when torch cannot trace the model.
+    """
+    if opset is not None and opset not in OPSETS:
+        raise ConfigError(
+            say("opset must be from {low} to {high}, got {value}", low=OPSETS[0], high=OPSETS[-1], value=opset)
+        )
+    try:
+        with quiet(), torch.no_grad():
+            return torch.onnx.export(
+                module,
+                kwargs=dict(inputs),
+                dynamo=True,
+                dynamic_shapes=dict(shapes),
+                input_names=list(names),
+                output_names=["answer"],
+                opset_version=opset,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().split("\n")[0]
+        raise ModelError(
+            say("torch cannot turn this model into an ONNX graph: {reason}; use tunedeck export merge", reason=reason)
+        ) from error
+
+
+def example_inputs(deck: Deck) -> tuple[dict[str, torch.Tensor], dict[str, dict[int, str]]]:
+    """A batch to trace with, and which of its dimensions vary."""
+    ids = torch.full((2, 7), 5, device=next(deck.model.parameters()).device)
+    varying = {0: "batch", 1: "length"}
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, dict.fromkeys(INPUTS, varying)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's and the quantiser's remarks, which ask for nothing the user could do."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,149 @@
+"""What a graph costs and gains: quality on labelled data, latency and throughput, beside torch, the sides taking turns.
+
+torch runs the same graph of modules, with LoRA merged as it is in the file, on batches padded as the deck pads them; ONNX
+Runtime runs batches padded as the runner pads them. Both have the same number of threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import torch
+
+from tunedeck.data.labelled import Example
+from tunedeck.data.pairs import Pair, Scored
+from tunedeck.data.settings import DataSettings
+from tunedeck.deck.deck import Deck
+from tunedeck.export.onnx.folder import answers_to_texts
+from tunedeck.export.onnx.graph import graph_of
+from tunedeck.formats.onnx.runner import Runner
+from tunedeck.tasks.classify import data as classify_data
+from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
+from tunedeck.tasks.classify.task import Classify
+from tunedeck.tasks.embed import data as embed_data
+from tunedeck.tasks.embed.evaluation import evaluate_vectors
+from tunedeck.tasks.embed.task import Embed
+from tunedeck.tasks.text import pad
+
+ALONE, BATCH = 100, 32
+"""Texts timed one by one, and texts in a batch."""
+BATCHES = 6
+ROUNDS = 3
+PAUSE_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One way to run an adapter: answers to texts, and one batch of token ids."""
+
+    answers: Callable[[list[str], bool], torch.Tensor]
+    run: Callable[[list[list[int]]], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One side's numbers."""
+
+    name: str
+    metrics: dict[str, float]
+    latency_ms: float
+    """Median of a text in a batch of its own."""
+    texts_per_s: float
+    """In batches of 32, sorted by length; median over the rounds."""
+
+
+def measure(
+    decks: Mapping[str, Deck], name: str, folders: Mapping[str, Path], examples: Sequence[Any]
+) -> list[Measured]:
+    """Every deck ("torch float32": deck) and every graph of the exported folders ("ONNX": folder) on the same examples."""
+    threads = torch.get_num_threads()
+    sides = {label: _torch_side(deck, name) for label, deck in decks.items()}
+    runners = {
+        f"{label} {precision}": Runner(folder, precision, threads)
+        for label, folder in folders.items()
+        for precision in Runner(folder).settings["files"]
+    }
+    sides |= {label: _onnx_side(runner, name) for label, runner in runners.items()}
+    metrics = {label: _metrics(next(iter(decks.values())), name, side, examples) for label, side in sides.items()}
+    rows = next(iter(runners.values())).token_ids([_text(example) for example in examples], name)
+    alone = _take_turns(sides, [[row] for row in rows[:ALONE]])
+    ordered = sorted(rows[: BATCH * BATCHES], key=len)
+    batches = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
+    together = _take_turns(sides, batches)
+    return [
+        Measured(
+            label,
+            metrics[label],
+            latency_ms=1e3 * median(seconds for turn in alone[label] for seconds in turn),
+            texts_per_s=len(ordered) / median(sum(turn) for turn in together[label]),
+        )
+        for label in sides
+    ]
+
+
+def read_examples(deck: Deck, name: str, settings: DataSettings) -> list[Any]:
+    """The examples to measure on, `settings.eval_size` at most; DataError where they do not fit the adapter."""
+    task = deck.adapter(name).task
+    if isinstance(task, Classify):
+        found: list[Any] = [*classify_data.read_examples(settings, settings.train, task.multi_label)]
+        classify_data.check_labels(found, deck.label_names(name))
+    else:
+        found = list(embed_data.read_examples(settings.train, settings))
+    return embed_data.fewer(found, settings.eval_size, settings.split_seed)
+
+
+def _torch_side(deck: Deck, name: str) -> Side:
+    graph = graph_of(deck, name, merge=deck.adapter(name).config.kind == "lora")
+
+    def run(rows: list[list[int]]) -> object:
+        with torch.inference_mode():
+            return graph(*pad(deck, rows))
+
+    return Side(lambda texts, as_query: answers_to_texts(deck, name, texts, as_query), run)
+
+
+def _onnx_side(runner: Runner, name: str) -> Side:
+    return Side(
+        lambda texts, as_query: torch.from_numpy(runner.outputs(texts, [name], as_query)),
+        lambda rows: runner.run(*runner.padded(rows), [name]),
+    )
+
+
+def _metrics(deck: Deck, name: str, side: Side, examples: Sequence[Any]) -> dict[str, float]:
+    task = deck.adapter(name).task
+    if isinstance(task, Embed):
+        return evaluate_vectors(lambda texts, as_query: side.answers(list(texts), as_query), examples, task.temperature)
+    multi_label = cast(Classify, task).multi_label
+    targets = targets_of(deck.label_names(name), [example.labels for example in examples], multi_label)
+    return classification_metrics(side.answers([example.text for example in examples], False), targets, multi_label)
+
+
+def _text(example: Any) -> str:
+    if isinstance(example, Example):
+        return example.text
+    return example.anchor if isinstance(example, Pair) else cast(Scored, example).first
+
+
+def _take_turns(sides: Mapping[str, Side], batches: Sequence[list[list[int]]]) -> dict[str, list[list[float]]]:
+    """Seconds of every batch by side and round; the sides take turns at all batches, and the first round is not counted.
+
+    Turns are whole rounds with a pause before them: both libraries' idle threads spin for a while, and would slow the other side
+    down were it called next (torch float32 on two threads: 90 ms for a text instead of some 12).
+    """
+    taken: dict[str, list[list[float]]] = {label: [] for label in sides}
+    for _ in range(ROUNDS + 1):
+        for label, side in sides.items():
+            time.sleep(PAUSE_S)
+            side.run(batches[0])
+            seconds = []
+            for batch in batches:
+                began = time.perf_counter()
+                side.run(batch)
+                seconds.append(time.perf_counter() - began)
+            taken[label].append(seconds)
+    return {label: turns[1:] for label, turns in taken.items()}

@@ -1,0 +1,51 @@
+"""What every plain transformers folder asks for: an empty place, weights that hold the adapter, a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from tunedeck.core.errors import ModelError, StorageError, UnsupportedKindError
+from tunedeck.core.i18n import say
+from tunedeck.deck.deck import Deck
+
+
+def empty_place(folder: str | Path) -> Path:
+    """A folder that may be written to; StorageError when something stands there."""
+    target = Path(folder).expanduser()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise StorageError(say("{path} exists and is not empty; choose another place", path=target))
+    return target
+
+
+def merged(deck: Deck, name: str, instead: str, *, dequantize: bool = False) -> Any:
+    """`deck.merge`; a kind that cannot merge is refused with what to do `instead`."""
+    try:
+        return deck.merge(name, dequantize=dequantize)
+    except UnsupportedKindError as error:
+        raise UnsupportedKindError(say("{reason}; {instead}", reason=error, instead=instead)) from error
+
+
+def tokenizer_of(deck: Deck) -> Any:
+    """The base's tokenizer; ModelError when it has none."""
+    if deck.tokenizer is None:
+        raise ModelError(
+            say("{model} has no tokenizer files; put tokenizer.json beside its config.json", model=deck.base.reference)
+        )
+    return deck.tokenizer
+
+
+@contextmanager
+def no_bar() -> Iterator[None]:
+    """Without transformers' bar for writing weights."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

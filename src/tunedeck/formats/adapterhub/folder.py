@@ -1,0 +1,167 @@
+"""AdapterHub's folders (adapters 1.3.0): bottleneck adapters and LoRA, with a static or a two-layer classification head.
+
+The .bin files are read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
+from tunedeck.core.i18n import listing, say
+from tunedeck.core.storage import write_json
+from tunedeck.formats.adapterhub import bottleneck, lora
+from tunedeck.formats.files import open_regular
+from tunedeck.formats.manifest import FILE
+from tunedeck.formats.tensors import ModelNames, StoredAdapter, read_json, read_safetensors, torch_bytes, write_bin
+from tunedeck.methods.bottleneck.config import KINDS, BottleneckConfig
+from tunedeck.methods.lora.config import LoraConfig
+
+CONFIG, HEAD_CONFIG = "adapter_config.json", "head_config.json"
+VERSION = "adapters.1.3.0"
+
+# A flex head is linear, tanh, linear on the first token: the modules that compute the same in transformers' classes.
+_FLEX_HEADS = {
+    "bert": {"1": "bert.pooler.dense", "4": "classifier"},
+    "roberta": {"1": "classifier.dense", "4": "classifier.out_proj"},
+    "xlm-roberta": {"1": "classifier.dense", "4": "classifier.out_proj"},
+}
+
+
+def read(folder: Path, config: Mapping[str, Any], names: ModelNames) -> StoredAdapter:
+    """Read an AdapterHub folder whose adapter_config.json is `config`.
+
+    Raises UnsupportedKindError for another kind, AdapterFileError for files that are missing, damaged or do not fit.
+    """
+    method = _method(folder, config, names)
+    file = folder / "pytorch_adapter.bin"
+    tensors = _load(file if file.exists() else folder / "adapter.safetensors")
+    our_name = lora.our_name if isinstance(method, LoraConfig) else bottleneck.our_name
+    body = {}
+    for key, tensor in tensors.items():
+        name = our_name(key, str(config["name"]), names)
+        if name is None:
+            raise AdapterFileError(say("the adapter holds a tensor {name!r} that has no place in this base", name=key))
+        body[name] = tensor
+    head, labels = _read_head(folder, names)
+    return StoredAdapter(method, body, head, labels, config.get("model_name") or None, None)
+
+
+def write(folder: Path, adapter: StoredAdapter, names: ModelNames, adapter_name: str) -> None:
+    """Write the config, pytorch_adapter.bin and, where there is a head, head_config.json and pytorch_model_head.bin.
+
+    Raises UnsupportedKindError for a LoRA that AdapterHub cannot hold.
+    """
+    config = adapter.config
+    if isinstance(config, BottleneckConfig):
+        values = bottleneck.settings(config)
+        tensors = {bottleneck.hub_name(n, adapter_name, names): t for n, t in adapter.tensors.items()}
+    else:
+        values = lora.settings(adapter, names)
+        tensors = {lora.hub_name(n, adapter_name): t for n, t in adapter.tensors.items()}
+    assert names.spec is not None
+    common = {
+        "hidden_size": names.spec.hidden_size,
+        "model_class": names.model_class,
+        "model_name": adapter.base_reference or "",
+        "model_type": names.model_type,
+        "version": VERSION,
+    }
+    _write_sorted(folder / CONFIG, {**common, "config": values, "name": adapter_name})
+    write_bin(folder / "pytorch_adapter.bin", tensors)
+    if adapter.head:
+        labels = adapter.labels or ()
+        label2id = {label: index for index, label in enumerate(labels)}
+        head = {"config": None, "label2id": label2id, "name": None, "num_labels": len(labels)}
+        _write_sorted(folder / HEAD_CONFIG, {**common, **head})
+        write_bin(folder / "pytorch_model_head.bin", adapter.head)
+
+
+def _method(folder: Path, config: Mapping[str, Any], names: ModelNames) -> BottleneckConfig | LoraConfig:
+    values = config["config"]
+    kind = values.get("architecture") if isinstance(values, Mapping) else None
+    if kind == "prompt_tuning":
+        raise UnsupportedKindError(prompt_refusal())
+    if kind == "lora":
+        return lora.read_config(config, names)
+    if kind is not None:
+        raise UnsupportedKindError(
+            say(
+                "the AdapterHub kind {kind} is not supported (supported: {known})",
+                kind=kind,
+                known=listing(("lora", *KINDS)),
+            )
+        )
+    return bottleneck.read_config(config, names, ours=(folder / FILE).exists())
+
+
+def prompt_refusal() -> str:
+    """Why prompt tuning does not go between AdapterHub and the others."""
+    return say(
+        "AdapterHub's prompt tuning is another method: its virtual tokens stand behind the embedding layer's position and "
+        "norm, and the text's own positions begin at 0 after them, so neither form can be turned into the other; "
+        "prompt tuning is kept as PEFT's folder: --to peft"
+    )
+
+
+def _load(file: Path) -> dict[str, torch.Tensor]:
+    if not file.exists():
+        raise AdapterFileError(
+            say("{path} has no {file}; the adapter is incomplete", path=file.parent, file="pytorch_adapter.bin")
+        )
+    if file.suffix == ".safetensors":
+        return read_safetensors(file)
+    torch_bytes(file)
+    try:
+        with open_regular(file) as opened:
+            tensors = torch.load(opened, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise AdapterFileError(
+            say("{path} is damaged, cut short or holds more than tensors: {reason}", path=file, reason=reason)
+        ) from error
+    if not isinstance(tensors, dict) or not all(_is_plain(value) for value in tensors.values()):
+        raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason="not a table of tensors"))
+    return cast(dict[str, torch.Tensor], tensors)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor with all its values in memory: a pickle may say that one value is a million."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return value.nbytes <= value.untyped_storage().nbytes()
+
+
+def _read_head(folder: Path, names: ModelNames) -> tuple[dict[str, torch.Tensor], tuple[str, ...] | None]:
+    if not (folder / HEAD_CONFIG).exists():
+        return {}, None
+    config = read_json(folder / HEAD_CONFIG)
+    file = folder / "pytorch_model_head.bin"
+    tensors = _load(file if file.exists() else folder / "model_head.safetensors")
+    flex = config.get("config")
+    described = flex or config
+    label2id = described.get("label2id") or {}
+    labels = tuple(sorted(label2id, key=lambda label: cast(int, label2id[label]))) or None
+    if flex is None:
+        return tensors, labels
+    modules = _FLEX_HEADS.get(names.model_type, {})
+    plain = (flex.get("head_type"), flex.get("layers"), flex.get("activation_function"), flex.get("use_pooler"))
+    if plain != ("classification", 2, "tanh", False) or not modules:
+        raise UnsupportedKindError(
+            say("this AdapterHub head is not supported: {head} on {model_type}", head=flex, model_type=names.model_type)
+        )
+    renamed = {}
+    for key, tensor in tensors.items():
+        _, _, index, parameter = key.split(".")
+        renamed[f"{modules[index]}.{parameter}"] = tensor
+    return renamed, labels
+
+
+def _write_sorted(file: Path, value: Mapping[str, Any]) -> None:
+    """As AdapterHub writes: keys sorted at every level."""
+    write_json(file, {k: dict(sorted(v.items())) if isinstance(v, Mapping) else v for k, v in sorted(value.items())})

@@ -1,0 +1,1 @@
+"""Folders that `tunedeck export onnx` writes."""

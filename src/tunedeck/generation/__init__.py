@@ -1,0 +1,1 @@
+"""Decoding: prompts to tokens, with many adapters in one batch."""

@@ -1,0 +1,162 @@
+"""Predicted beside actual: what the planner would have said of a run that is over, and why it was off where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tunedeck.core.errors import ConfigError, ModelError, TargetError
+from tunedeck.core.i18n import say
+from tunedeck.core.measurement import Machine, Measurement
+from tunedeck.methods.base import MethodConfig
+from tunedeck.planner.catalogue import Gpu, find_gpu
+from tunedeck.planner.estimate import Estimate
+from tunedeck.planner.machine import UNMEASURED_BAND, machine_card, predict, read_profile
+from tunedeck.planner.memory import Setup, memory_parts, method_facts
+from tunedeck.planner.models import find_planned_model
+from tunedeck.planner.plan import MEMORY_BAND, TIME_BAND, engine_loss
+from tunedeck.planner.throughput import step_s
+
+SETTLED_STEPS = 10  # shorter runs are mostly first steps, in which kernels are built
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One quantity; `unit` is "bytes", "s" or a currency."""
+
+    quantity: str
+    predicted: Estimate
+    actual: float
+    unit: str
+    reason: str
+    """Why the actual value lies outside the prediction; empty where it lies inside."""
+    basis: str = ""
+    """What the prediction stands on where this machine was not measured before."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "quantity": self.quantity,
+            "predicted": self.predicted.to_json(),
+            "actual": self.actual,
+            "unit": self.unit,
+            "inside": self.predicted.holds(self.actual),
+            "reason": self.reason,
+            "basis": self.basis,
+        }
+
+
+def compare_with_plan(
+    measurement: Measurement,
+    method: MethodConfig,
+    *,
+    task: Mapping[str, Any],
+    accumulation: int,
+    price_per_hour: float | None = None,
+    currency: str = "",
+    products_flops_per_s: float | None = None,
+) -> list[Comparison]:
+    """Memory, time and, with a price, money of a run: predicted from the lengths of its own batches beside what happened.
+
+    `task` is the run file's, by its `kind`: embeddings are planned as texts without a head, in chunks where `chunk_size` says so.
+    `products_flops_per_s` is this machine's rate of matrix products in the run's precision, for a CPU without calibrations. Empty for a model that the planner cannot know or a run without steps.
+    """
+    if not measurement.steps or not measurement.largest_batch_positions:
+        return []
+    try:
+        spec = find_planned_model(measurement.model)
+        facts = method_facts(spec.spec, method)
+    except (ModelError, ConfigError, TargetError):
+        return []
+    kind = task.get("kind", "classify")
+    rows = max(1, round(measurement.batch_size / accumulation * measurement.texts_per_example))
+    longest = Setup(
+        spec.spec, method, facts, rows, max(1, measurement.largest_batch_positions // rows), kind == "generate",
+        dtype=measurement.dtype, accumulation=accumulation, loss=engine_loss(method),
+        attention="eager" if measurement.device == "cpu" and measurement.dtype == "bfloat16" else "sdpa",
+        labels=0 if kind == "embed" else 2, chunk=task.get("chunk_size") if kind == "embed" else None,
+    )  # fmt: skip
+    mean = _at_mean(longest, measurement, accumulation)
+    step, memory, exact, basis = _predicted(measurement, spec.name, longest, mean, products_flops_per_s)
+    train_s = step.scaled(measurement.steps)
+    found = [
+        _compared("memory", memory, measurement.peak_memory_bytes, "bytes", measurement, exact),
+        replace(_compared("time", train_s, measurement.train_s, "s", measurement, exact), basis=basis),
+    ]
+    if price_per_hour:
+        cost, paid = train_s.scaled(price_per_hour / 3600), measurement.train_s * price_per_hour / 3600
+        found.append(_compared("cost", cost, paid, currency, measurement, exact))
+    return found
+
+
+def _at_mean(longest: Setup, measurement: Measurement, accumulation: int) -> Setup:
+    """The run at the mean padded length of its batches."""
+    tokens = measurement.tokens_per_s * measurement.train_s
+    positions = tokens / (1 - measurement.padded_share) / (measurement.steps * accumulation)
+    return replace(longest, tokens=max(1, round(positions / longest.micro_batch)))
+
+
+def _predicted(
+    measurement: Measurement, model: str, longest: Setup, mean: Setup, products_flops_per_s: float | None
+) -> tuple[Estimate, Estimate, bool, str]:
+    """Seconds of an update, bytes at the peak, whether this very model and method were calibrated here, and what time stands on."""
+    if measurement.device.startswith("cuda"):
+        try:
+            gpu = find_gpu(measurement.machine.gpu or "")
+        except ConfigError:
+            return Estimate(0.0, 0.0, float("inf")), _allocated(longest), False, ""
+        return Estimate.around(step_s(mean, gpu), *TIME_BAND[gpu.measured]), _allocated(longest), gpu.measured, ""
+    machine = cpu_of(measurement.machine)
+    profile = read_profile(machine)
+    card = machine_card(machine, profile, products_flops_per_s)
+    found = predict(profile, model, longest, mean, card)
+    return found.step_s, found.memory_bytes, found.exact, "" if profile else _basis(card, measurement.dtype)
+
+
+def _basis(card: Gpu, dtype: str) -> str:
+    """What an uncalibrated CPU's time is predicted from, in a line."""
+    low, high = UNMEASURED_BAND[card.measured]
+    rate = (
+        say("a matrix product timed just now: {rate:.0f} GFLOP/s in {dtype}", rate=card.fp32_flops_per_s / 1e9, dtype=dtype)
+        if card.measured
+        else say("a guess of {rate:.0f} GFLOP/s for this processor", rate=card.fp32_flops_per_s / 1e9)
+    )  # fmt: skip
+    return say("nothing was calibrated here, so this stands on {rate}; {low:g} to {high:g} times as long would be no surprise; tighter after: tunedeck plan --measured", rate=rate, low=low, high=high)  # fmt: skip
+
+
+def _allocated(longest: Setup) -> Estimate:
+    return Estimate.around(memory_parts(longest).allocated, *MEMORY_BAND)
+
+
+def cpu_of(machine: Machine) -> Machine:
+    """The machine as calibrations know it, without a GPU."""
+    return Machine(machine.system, machine.cpu, machine.cpu_cores, machine.memory_bytes)
+
+
+def _compared(
+    quantity: str, predicted: Estimate, actual: float, unit: str, measurement: Measurement, exact: bool
+) -> Comparison:
+    reason = "" if predicted.holds(actual) else _reason(quantity, predicted, actual, measurement, exact)
+    return Comparison(quantity, predicted, actual, unit, reason)
+
+
+def _reason(quantity: str, predicted: Estimate, actual: float, measurement: Measurement, exact: bool) -> str:
+    """The likeliest reason, from what the run itself says; said to be unknown where it says nothing."""
+    if not exact and measurement.device == "cpu":
+        return say("this model and method were not measured here; run: tunedeck plan --measured")
+    if not exact:
+        return say("no measured rows of this card stand behind the prediction")
+    if quantity == "memory":
+        pieces = say("batches of many different lengths leave memory in pieces")
+        return (
+            pieces if actual > predicted.high else say("the run kept less between batches than the measured steps did")
+        )
+    if measurement.steps < SETTLED_STEPS:
+        return say("a run of {steps} steps is mostly first steps, in which kernels are built", steps=measurement.steps)
+    mean_s = measurement.train_s / measurement.steps
+    if actual > predicted.high and mean_s > 1.3 * measurement.step_s:
+        return say(
+            "some steps took far longer than most: new lengths build new kernels, or other programs were running"
+        )
+    return say("other programs were running now, or when the machine was measured")

@@ -1,0 +1,86 @@
+"""POST /v1/embeddings, /classify as vLLM has it, /predict as TEI has it."""
+
+from __future__ import annotations
+
+import base64
+import time
+import uuid
+from typing import Any
+
+import torch
+from fastapi import APIRouter, Request
+from torch.nn import functional
+
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.i18n import say
+from tunedeck.server.errors import refusals
+from tunedeck.server.requests import ClassifyRequest, EmbeddingsRequest, PredictRequest, usage
+from tunedeck.server.responses import Classification, Classified, Embeddings, InputUsage, Scored, TeiErrorBody, Vector
+from tunedeck.server.service import service_of
+from tunedeck.tasks.classify.task import Prediction
+
+embed_router = APIRouter(tags=["embeddings"])
+classify_router = APIRouter(tags=["classification"])
+_REFUSED = (400, 404, 408, 413, 415, 422, 503)
+_REFUSED_AS_TEI = refusals(400, 401, 404, 408, 413, 415, 422, 429, 503, body=TeiErrorBody)
+
+
+@embed_router.post("/v1/embeddings", responses=refusals(*_REFUSED))
+async def embeddings(http: Request, body: EmbeddingsRequest) -> Embeddings:
+    """Vectors of texts, float32; base64 is of their little-endian bytes."""
+    service = service_of(http)
+    requests = await service.ask(http, service.adapter_of(http, body.model), body.contents())
+    data: list[Vector] = []
+    for index, request in enumerate(requests):
+        vector = _shortened(request.done.result(), body.dimensions)
+        coded: Any = vector.tolist()
+        if body.encoding_format == "base64":
+            coded = base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
+        data.append({"object": "embedding", "index": index, "embedding": coded})
+    tokens = sum(len(request.ids) for request in requests)
+    counted: InputUsage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "model": body.model, "data": data, "usage": counted}
+
+
+def _shortened(vector: torch.Tensor, dimensions: int | None) -> torch.Tensor:
+    """The first numbers of a vector, scaled to length 1, as embeddings trained to be cut are meant to be used."""
+    if dimensions is None:
+        return vector
+    if dimensions > len(vector):
+        raise ConfigError(say("dimensions is {got}; the vectors have {size}", got=dimensions, size=len(vector)))
+    return functional.normalize(vector[:dimensions], dim=0)
+
+
+@classify_router.post("/classify", responses=refusals(*_REFUSED))
+async def classify(http: Request, body: ClassifyRequest) -> Classification:
+    """The likeliest label of each text and the probability of every label, in the adapter's own order."""
+    service = service_of(http)
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    requests = await service.ask(http, service.adapter_of(http, body.model), texts)
+    data: list[Classified] = []
+    for index, request in enumerate(requests):
+        answer: Prediction = request.done.result()
+        chances = list(answer.probabilities.values())
+        data.append({"index": index, "label": answer.label, "probs": chances, "num_classes": len(chances)})
+    return {
+        "id": f"classify-{uuid.uuid4().hex}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": body.model,
+        "data": data,
+        "usage": usage(sum(len(request.ids) for request in requests)),
+    }
+
+
+@classify_router.post("/predict", responses=_REFUSED_AS_TEI)
+async def predict(http: Request, body: PredictRequest) -> list[Scored] | list[list[Scored]]:
+    """Every label with its probability, the likeliest first; a list of such lists for a list of inputs."""
+    service = service_of(http)
+    texts = [body.inputs] if isinstance(body.inputs, str) else [t if isinstance(t, str) else t[0] for t in body.inputs]
+    requests = await service.ask(http, service.adapter_of(http, body.model), texts)
+    answers: list[list[Scored]] = []
+    for request in requests:
+        chances = request.done.result().probabilities
+        ranked = sorted(chances.items(), key=lambda one: -one[1])
+        answers.append([{"score": chance, "label": label} for label, chance in ranked])
+    return answers[0] if isinstance(body.inputs, str) else answers

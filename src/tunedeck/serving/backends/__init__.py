@@ -1,0 +1,1 @@
+"""What computes: a deck, or an exported graph."""

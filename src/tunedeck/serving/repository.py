@@ -1,0 +1,186 @@
+"""From the name in a request to a folder under the root, and to nothing else."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+import re
+import stat
+import time
+import unicodedata
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, final
+
+from tunedeck.core.errors import AdapterFileError, UnavailableError, UnknownAdapterError
+from tunedeck.core.i18n import say
+from tunedeck.formats import peft
+from tunedeck.formats.files import not_regular
+from tunedeck.formats.manifest import FILE
+from tunedeck.formats.tensors import safetensors_shapes, torch_bytes
+
+_NAME = re.compile(r"[^\W_][\w.\-]*(/[^\W_][\w.\-]*){0,2}")
+_LONGEST = 200
+_DEPTH = 3
+_FRESH_S = 2.0
+_FLOAT_BYTES = 4
+_NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EINVAL}
+"""What the system says where there is no folder to be seen; anything else is its own failure."""
+_NOTHING: Mapping[Hashable, int] = {}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of an adapter once loaded: its own, and of each thing it shares with others, which are there once."""
+
+    own: int
+    shared: Mapping[Hashable, int] = field(default_factory=lambda: _NOTHING)
+
+
+class Form(Protocol):
+    """How adapters lie on disk. An adapter's place is the root's folder with its name behind it."""
+
+    def adapters_in(self, folder: Path) -> list[Path]:
+        """The places of the adapter or adapters that a folder is; none where adapters may lie further down."""
+        ...
+
+    def files(self, place: Path) -> list[Path]:
+        """The folders and files that an adapter is made of; none when there is no such adapter."""
+        ...
+
+    def memory(self, place: Path) -> Memory:
+        """What the adapter will take in memory; TunedeckError when it cannot be loaded."""
+        ...
+
+
+@final
+class DeckFolders:
+    """A folder for each adapter, as PEFT, AdapterHub and `deck.save` write them."""
+
+    def adapters_in(self, folder: Path) -> list[Path]:
+        """The folder itself, if it is an adapter."""
+        return [folder] if (folder / peft.CONFIG).is_file() or (folder / FILE).is_file() else []
+
+    def files(self, place: Path) -> list[Path]:
+        """The folder and what lies in it."""
+        return [place, *place.iterdir()] if self.adapters_in(place) else []
+
+    def memory(self, place: Path) -> Memory:
+        """That of its tensors."""
+        return Memory(bytes_in_memory(place))
+
+
+@final
+class Root:
+    """The folder under which the adapters lie; a name is a relative path of up to three plain parts."""
+
+    def __init__(self, folder: Path, form: Form | None = None) -> None:
+        self.folder = folder.expanduser().resolve()
+        self.form: Form = form or DeckFolders()
+        self._names: list[str] = []
+        self._listed = float("-inf")
+        self._skipped: set[Path] = set()
+
+    def names(self) -> list[str]:
+        """Every adapter, sorted; the disk is read again when the list is older than two seconds."""
+        if time.monotonic() - self._listed > _FRESH_S:
+            found = [*self.form.adapters_in(self.folder), *self._walk(self.folder, 1)]
+            names = (place.relative_to(self.folder).as_posix() for place in found)
+            self._names = sorted(name for name in names if self._is_plain(name))
+            self._listed = time.monotonic()
+        return self._names
+
+    def find(self, name: str) -> Path:
+        """The place of that name, or UnknownAdapterError, which does not say whether something else is there."""
+        place = self.folder / name
+        try:
+            files = self.form.files(place) if self._is_plain(name) else []
+        except OSError as error:
+            if error.errno in _NO_FOLDER:
+                raise unknown(name) from None
+            raise UnavailableError(
+                say("adapter {name!r} cannot be read: {reason}", name=name, reason=error.strerror or error)
+            ) from error
+        if not files or not _within(files):
+            raise unknown(name)
+        for file in files:
+            self._check_kind(file)
+        return place
+
+    def signature(self, place: Path) -> tuple[tuple[str | int, ...], ...]:
+        """Name, times, size and inode of every file and folder of an adapter: changes when the adapter does, even where a file came and went."""
+        found = [(file.name, file.stat()) for file in self.form.files(place)]
+        return tuple(sorted((name, s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino) for name, s in found))
+
+    def _check_kind(self, file: Path) -> None:
+        """Raise AdapterFileError for what is neither a file nor a folder, and for a link that leads nowhere."""
+        shown = file.relative_to(self.folder)
+        try:
+            mode = file.stat().st_mode
+        except OSError as error:
+            raise AdapterFileError(
+                say("cannot read {path}: {reason}", path=shown, reason=error.strerror or error)
+            ) from error
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise AdapterFileError(not_regular(shown))
+
+    def _is_plain(self, name: str) -> bool:
+        composed = unicodedata.normalize("NFC", name)
+        return len(name) <= _LONGEST and composed == name and _NAME.fullmatch(name) is not None
+
+    def _walk(self, folder: Path, depth: int) -> list[Path]:
+        found: list[Path] = []
+        try:
+            with os.scandir(folder) as entries:
+                inside = sorted(entry.path for entry in entries if _is_plain_folder(entry))
+        except OSError as error:
+            self._skip(folder, error)
+            return found
+        for inner in map(Path, inside):
+            try:
+                own = self.form.adapters_in(inner)
+            except OSError as error:
+                self._skip(inner, error)
+                continue
+            found += own or (self._walk(inner, depth + 1) if depth < _DEPTH else [])
+        return found
+
+    def _skip(self, folder: Path, error: OSError) -> None:
+        """Log once that a folder cannot be read: `lost+found` on a volume, for example."""
+        if folder not in self._skipped:
+            self._skipped.add(folder)
+            logging.getLogger("tunedeck.server").warning(
+                say("{path} is left out: {reason}", path=folder, reason=error.strerror or error)
+            )
+
+
+def _is_plain_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder may be or hold adapters: hidden ones may not, nor links, under which an adapter would have a second name."""
+    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+
+
+def _within(files: Sequence[Path]) -> bool:
+    """Whether an adapter's folder, which comes first, is no link, and none of its files leads out of it."""
+    home = str(files[0])
+    real = [os.path.realpath(file) for file in files]
+    return real[0] == home and all(path == home or path.startswith(home + os.sep) for path in real)
+
+
+def unknown(name: str) -> UnknownAdapterError:
+    """The error for a name that is not served; the same for every reason, so that nothing can be learnt by guessing."""
+    return UnknownAdapterError(say("The model {name!r} does not exist.", name=name[:_LONGEST]))
+
+
+def bytes_in_memory(folder: Path) -> int:
+    """Bytes of an adapter's tensors once loaded, float32, from the headers alone."""
+    total = 0
+    for file in folder.iterdir():
+        if file.suffix == ".safetensors":
+            total += sum(_FLOAT_BYTES * math.prod(shape) for shape in safetensors_shapes(file).values())
+        elif file.suffix == ".bin":
+            total += 2 * torch_bytes(file)  # it may hold 16-bit numbers
+    return total

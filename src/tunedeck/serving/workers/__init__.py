@@ -1,0 +1,1 @@
+"""What the engine's thread runs: batches, or decoding steps."""

@@ -1,0 +1,111 @@
+"""Classification and embedding: the requests that wait become one mixed batch, and the next, and the next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import final
+
+from tunedeck.serving.backends.base import BatchBackend
+from tunedeck.serving.engine import Limits
+from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.request import Request
+
+_PADDING = 2.0
+"""A batch may be this many times its real positions; longer rows wait for a batch of their own length."""
+_FORGETTING = 0.95
+"""What the time of a batch still counts for after the next one."""
+_SMALL = 512
+"""Positions below which padding does not matter."""
+
+
+@final
+class BatchWorker:
+    """Dynamic batches by a budget of positions, padding counted, and a small waiting time.
+
+    While several callers ask, a batch is also kept short in time: nobody can stop one that runs, so its length is what others wait.
+    """
+
+    def __init__(self, backend: BatchBackend, queue: FairQueue, limits: Limits) -> None:
+        self._backend, self._queue, self._limits = backend, queue, limits
+        self._pace = _Pace()
+
+    def step(self) -> bool:
+        """Run one batch."""
+        self._queue.gather(self._limits.wait_s, self._limits.batch_positions)
+        taken = self._queue.take(self._room(), self._limits.batch_rows)
+        batch = [request for request in taken if request.start()]
+        if batch:
+            began = time.perf_counter()
+            self._answer(batch)
+            positions = len(batch) * max(request.width for request in batch)
+            self._pace.note(positions, time.perf_counter() - began)
+        return bool(taken)
+
+    def stop(self) -> None:
+        """Nothing runs between steps."""
+
+    def _room(self) -> Callable[[Request], bool]:
+        """Whether one more request fits into the batch, which is empty to begin with."""
+        rows, real, widest = 0, 0, 0
+        most = self._budget()
+
+        def fits(request: Request) -> bool:
+            nonlocal rows, real, widest
+            width = max(widest, request.width)
+            positions = (rows + 1) * width
+            wasteful = positions > _SMALL and positions > _PADDING * (real + request.width)
+            if rows and (positions > most or wasteful):
+                return False
+            rows, real, widest = rows + 1, real + request.width, width
+            return True
+
+        return fits
+
+    def _budget(self) -> int:
+        """Positions of the next batch; while several callers ask, no more than `batch_s` is enough for, as the last batches went."""
+        most = self._limits.batch_positions
+        if not self._queue.several_callers():
+            return most
+        return min(most, self._pace.positions_in(self._limits.batch_s, most))
+
+    def _answer(self, batch: list[Request]) -> None:
+        """Answer a batch; when it fails, each row by itself, so that one bad row takes no other down."""
+        try:
+            answers = self._backend.answer([request.ids for request in batch], [request.key for request in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].fail(error)
+            else:
+                for request in batch:
+                    self._answer([request])
+            return
+        for request, answer in zip(batch, answers, strict=True):
+            request.answer(answer)
+
+
+@final
+class _Pace:
+    """How long batches take: a line through their times by their positions, the latest ones counting most."""
+
+    def __init__(self) -> None:
+        self._count = self._x = self._y = self._xx = self._xy = 0.0
+
+    def note(self, positions: int, seconds: float) -> None:
+        """Add a batch."""
+        added = (1.0, positions, seconds, positions * positions, positions * seconds)
+        sums = (self._count, self._x, self._y, self._xx, self._xy)
+        self._count, self._x, self._y, self._xx, self._xy = (
+            _FORGETTING * old + new for old, new in zip(sums, added, strict=True)
+        )
+
+    def positions_in(self, seconds: float, most: int) -> int:
+        """How many positions a batch of that time has; `most` while nothing is known."""
+        if not self._count:
+            return most
+        mean_x, mean_y = self._x / self._count, self._y / self._count
+        variance = self._xx / self._count - mean_x * mean_x
+        slope = (self._xy / self._count - mean_x * mean_y) / variance if variance > 1 else mean_y / mean_x
+        if slope <= 0:
+            return most
+        return max(0, int(mean_x + (seconds - mean_y) / slope))

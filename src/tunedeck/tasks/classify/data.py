@@ -1,0 +1,79 @@
+"""Labelled examples of a classification run: read, deduplicated, split, checked."""
+
+from __future__ import annotations
+
+import textwrap
+
+from tunedeck.core.errors import DataError
+from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.data.labelled import Example, check_classes, label_names, labelled_examples
+from tunedeck.data.settings import DataSettings
+from tunedeck.data.split import deduplicated, split, subset, without_overlap
+from tunedeck.data.statistics import describe, digest
+from tunedeck.data.table import read_table
+from tunedeck.tasks.base import Dataset
+
+
+def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None) -> Dataset[Example]:
+    """Read and split a run's data; DataError for files, columns, labels or classes that are not usable."""
+    train = read_examples(settings, settings.train, multi_label)
+    total = len(train)
+    if settings.deduplicate:
+        train, _ = deduplicated(train)
+    if settings.eval is None:
+        train, evaluation = split(train, settings.eval_fraction, settings.split_seed)
+    else:
+        evaluation = read_examples(settings, settings.eval, multi_label)
+        train, _ = without_overlap(train, evaluation)
+    removed = total - len(train) - (len(evaluation) if settings.eval is None else 0)
+    if settings.train_size is not None:
+        train = subset(train, settings.train_size, settings.split_seed)
+    if settings.eval_size is not None:
+        evaluation = subset(evaluation, settings.eval_size, settings.split_seed)
+    found = label_names(train) if multi_label else check_classes(train)
+    known = found if labels is None else labels
+    check_labels(train, known)
+    check_labels(evaluation, known)
+    description = _described(settings.train, train, len(evaluation), removed)
+    return Dataset(settings.train, train, evaluation, digest(train), description, known)
+
+
+def check_labels(examples: list[Example], known: tuple[str, ...]) -> None:
+    """Raise DataError when an example has a label that the adapter was not trained on."""
+    for example in examples:
+        for label in example.labels:
+            if label not in known:
+                raise DataError(
+                    say(
+                        "the text {text!r} has the unknown label {label!r}",
+                        text=textwrap.shorten(example.text, 60),
+                        label=label,
+                    )
+                    + nearest(label, known)
+                    + say("; known: {known}", known=listing(known))
+                )
+
+
+def read_examples(settings: DataSettings, reference: str, multi_label: bool) -> list[Example]:
+    """Labelled examples of one file or name, `eval_size` of them at most where it is set and the file is all there is."""
+    table = read_table(reference, settings.encoding)
+    return labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty)
+
+
+def _described(source: str, train: list[Example], held_out: int, removed: int) -> str:
+    """Class balance and lengths in a line."""
+    found = describe(train)
+    balance = ", ".join(f"{label} {count / found.size:.0%}" for label, count in found.label_counts.items())
+    return say(
+        "{source}: {train} examples to train on, {held_out} held out, {removed} repeats left out; {balance}; "
+        "length in characters: mean {mean:.0f}, median {median:.0f}, 95% below {p95:.0f}, longest {longest}",
+        source=source,
+        train=found.size,
+        held_out=held_out,
+        removed=removed,
+        balance=balance,
+        mean=found.mean_characters,
+        median=found.median_characters,
+        p95=found.p95_characters,
+        longest=found.max_characters,
+    )

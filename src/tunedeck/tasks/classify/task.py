@@ -1,0 +1,218 @@
+"""Text classification, one label per text or several."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast, final
+
+import torch
+
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.i18n import say
+from tunedeck.core.values import to_values
+from tunedeck.data.labelled import Example
+from tunedeck.data.settings import DataSettings
+from tunedeck.deck.deck import Deck
+from tunedeck.deck.patches.first_position import first_position_only
+from tunedeck.deck.patches.lower_layers import LowerLayers
+from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
+from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
+from tunedeck.tasks.classify.metrics import classification_loss, classification_metrics, targets_of
+from tunedeck.tasks.text import length_limit, pad, tokenize
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An answer: the likeliest label with its probability, and every label's; `labels` all above 0.5 when multi-label."""
+
+    label: str
+    score: float
+    probabilities: Mapping[str, float]
+    labels: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Classify:
+    """Classify texts into `labels` (taken from the training data when None); `multi_label` allows any number per text.
+
+    `max_length` in tokens, special and virtual ones included; longer texts are cut. Raises ConfigError for fewer than
+    two labels or a label named twice.
+    """
+
+    kind: ClassVar[str] = "classify"
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    peft_task: ClassVar[str] = "SEQ_CLS"
+    has_head: ClassVar[bool] = True
+    best_by: ClassVar[str] = "accuracy"
+    headline: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "loss")
+
+    labels: tuple[str, ...] | None = None
+    multi_label: bool = False
+    max_length: int = 256
+
+    def __post_init__(self) -> None:
+        if self.labels is None:
+            return
+        object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
+        if len(set(self.labels)) != len(self.labels):
+            raise ConfigError(say("a label is named twice: {labels}", labels=", ".join(self.labels)))
+        if len(self.labels) < 2 and not self.multi_label:
+            raise ConfigError(say("classification needs two labels or more, got {labels}", labels=list(self.labels)))
+
+    def with_labels(self, labels: Sequence[str]) -> Classify:
+        """The same task with other labels."""
+        return replace(self, labels=tuple(labels))
+
+    def as_described(self, described: Mapping[str, Any]) -> Classify:
+        """The same task, multi-label where the adapter was trained so."""
+        return replace(self, multi_label=bool(described.get("multi_label", self.multi_label)))
+
+    def for_base(self, reference: str) -> Classify:
+        """The same task: nothing of it is the base's own."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """The task as plain JSON values."""
+        return {"kind": self.kind, **to_values(self)}
+
+    def read(self, settings: DataSettings) -> Dataset[Example]:
+        """Read, check and split labelled data; DataError where it is not usable."""
+        return read_labelled(settings, multi_label=self.multi_label, labels=self.labels)
+
+    def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
+        """accuracy, macro_f1, micro_f1 and loss of each adapter; DataError for a label it was not trained on."""
+        examples = read_examples(settings, settings.train, self.multi_label)
+        metrics = {}
+        for name in names:
+            check_labels(examples, deck.label_names(name))
+            metrics[name or BARE_BASE] = evaluate_labelled(deck, name, self, examples)
+        most = Counter(example.labels for example in examples).most_common(1)[0][1] / len(examples)
+        described = say(
+            "{count} examples; always answering the most frequent label is right in {share:.1%}",
+            count=len(examples),
+            share=most,
+        )
+        return Evaluation(described, metrics)
+
+    def course(self, deck: Deck, name: str, dataset: Dataset[Example]) -> ClassifyCourse:
+        """Encode a dataset for one adapter of a deck."""
+        return ClassifyCourse(deck, name, self, dataset)
+
+    def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Prediction]:
+        """One Prediction per text."""
+        logits = classify_logits(deck, texts, adapters, self.max_length)
+        return [self.prediction(deck, row, name) for row, name in zip(logits, adapters, strict=True)]
+
+    def prediction(self, deck: Deck, logits: torch.Tensor, adapter: str | None) -> Prediction:
+        """What logits (labels,) of an adapter say; wider ones, of a mixed batch, are cut to its own labels."""
+        labels = deck.label_names(adapter)
+        multi_label = self.multi_label if adapter is None else cast(Classify, deck.adapter(adapter).task).multi_label
+        own = logits[: len(labels)].double()
+        chances = (own.sigmoid() if multi_label else own.softmax(-1)).tolist()
+        best = max(range(len(labels)), key=chances.__getitem__)
+        chosen = tuple(label for label, chance in zip(labels, chances, strict=True) if chance > 0.5)
+        return Prediction(
+            label=labels[best],
+            score=chances[best],
+            probabilities=dict(zip(labels, chances, strict=True)),
+            labels=chosen if multi_label else (labels[best],),
+        )
+
+
+def classify_logits(
+    deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int, batch_size: int = 32
+) -> list[torch.Tensor]:
+    """Logits of every text, in order; batches go from short to long texts so that little is padded."""
+    ids = classify_ids(deck, texts, adapters, max_length)
+    order = sorted(range(len(texts)), key=lambda row: len(ids[row]))
+    logits: dict[int, torch.Tensor] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        own = logits_of_ids(deck, [ids[row] for row in rows], [adapters[row] for row in rows])
+        logits.update(zip(rows, own, strict=True))
+    return [logits[row] for row in range(len(texts))]
+
+
+def logits_of_ids(deck: Deck, ids: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:
+    """Logits (rows, labels), float32, on the CPU, of one batch of token ids."""
+    input_ids, attention_mask = pad(deck, ids)
+    with torch.inference_mode(), deck.lock, first_position_only(deck.base):
+        logits: torch.Tensor = deck(input_ids, attention_mask, adapter=adapters).logits
+    return logits.float().cpu()
+
+
+def classify_ids(
+    deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int
+) -> dict[int, list[int]]:
+    """Token ids of every text by its row, each cut to what its own adapter's virtual tokens leave of `max_length`."""
+    max_length = min(max_length, length_limit(deck))
+    rows_of: dict[int, list[int]] = {}
+    for row, name in enumerate(adapters):
+        rows_of.setdefault(0 if name is None else deck.adapter(name).built.virtual_tokens, []).append(row)
+    ids: dict[int, list[int]] = {}
+    for count, rows in rows_of.items():
+        ids.update(zip(rows, tokenize(deck, [texts[row] for row in rows], max_length - count), strict=True))
+    return ids
+
+
+def evaluate_labelled(deck: Deck, name: str | None, task: Classify, examples: Sequence[Example]) -> dict[str, float]:
+    """Metrics of an adapter on labelled examples: accuracy, macro_f1, micro_f1, loss."""
+    logits = classify_logits(deck, [example.text for example in examples], [name] * len(examples), task.max_length)
+    targets = targets_of(deck.label_names(name), [example.labels for example in examples], task.multi_label)
+    return classification_metrics(torch.stack(logits), targets, task.multi_label)
+
+
+@final
+class ClassifyCourse:
+    """Labelled examples as token ids, and the loss of any of them."""
+
+    divisible: ClassVar[bool] = True
+    texts_per_example: ClassVar[float] = 1.0
+
+    def __init__(self, deck: Deck, name: str, task: Classify, dataset: Dataset[Example]) -> None:
+        self._deck, self._name, self._task, self._dataset = deck, name, task, dataset
+        limit = min(task.max_length, length_limit(deck)) - deck.adapter(name).built.virtual_tokens
+        if limit < 3:
+            raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
+        self._ids = tokenize(deck, [example.text for example in dataset.train], limit)
+        labels = [example.labels for example in dataset.train]
+        self._targets = targets_of(deck.label_names(name), labels, task.multi_label)
+        self.lengths: Sequence[int] = [len(ids) for ids in self._ids]
+        self._lower = LowerLayers(deck.base, deck.adapter(name), self.lengths)
+        self.remembers = self._lower.keeps
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """The number of examples."""
+        return len(rows)
+
+    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
+        """Mean loss of some training examples, and how many positions were computed."""
+        ids, mask = pad(self._deck, [self._ids[row] for row in rows])
+        with self._lower.of(rows), first_position_only(self._deck.base):
+            logits = self._deck(ids, mask, adapter=self._name).logits
+        targets = self._targets[list(rows)].to(logits.device)
+        return classification_loss(logits, targets, self._task.multi_label), ids.numel()
+
+    @staticmethod
+    def losses(parts: Sequence[tuple[ClassifyCourse, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
+        """The same of several courses, each with rows of its own, from one pass through the base."""
+        deck = parts[0][0]._deck
+        ids, mask = pad(deck, [course._ids[row] for course, rows in parts for row in rows])
+        names = [course._name for course, rows in parts for _ in rows]
+        with first_position_only(deck.base):
+            logits = deck(ids, mask, adapter=names).logits
+        found = []
+        for (course, rows), own in zip(parts, torch.split(logits, [len(rows) for _, rows in parts]), strict=True):
+            known = own[:, : len(deck.label_names(course._name))]
+            targets = course._targets[list(rows)].to(own.device)
+            loss = classification_loss(known, targets, course._task.multi_label)
+            found.append((loss, len(rows) * ids.shape[1]))
+        return found
+
+    def evaluate(self) -> dict[str, float]:
+        """accuracy, macro_f1, micro_f1 and loss on the held-out examples."""
+        return evaluate_labelled(self._deck, self._name, self._task, self._dataset.evaluation)

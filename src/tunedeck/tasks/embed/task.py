@@ -1,0 +1,177 @@
+"""Text embeddings: vectors whose cosine says how much two texts belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, cast, final, get_args
+
+import torch
+
+from tunedeck.core.errors import ConfigError, ModelError
+from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.values import from_values, to_values
+from tunedeck.data.pairs import Pair
+from tunedeck.data.settings import DataSettings
+from tunedeck.deck.deck import Deck
+from tunedeck.models.sentence import Pooling, sentence_settings
+from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
+from tunedeck.tasks.embed.data import form_of, read_embedding_data, read_examples
+from tunedeck.tasks.embed.encoding import Making, embed_texts
+from tunedeck.tasks.embed.evaluation import evaluate_vectors
+from tunedeck.tasks.embed.objective import Batches, EmbedCourse, LabelledBatches, Learning, PairBatches, encoder
+
+MAX_LENGTH = 512
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Make vectors of texts, and learn from pairs, triplets or labelled texts which of them belong together.
+
+    Left at None, `pooling`, `normalize`, the instructions and `max_length` are what a sentence-transformers base says of
+    itself, else mean, True, none and 512 tokens. `query_instruction` stands before queries and training anchors,
+    `document_instruction` before all other texts. `temperature` divides the cosines in training; `symmetric` also learns to
+    find the anchor by its positive; `chunk_size` texts at a time lie in memory while a larger batch is contrasted whole.
+    Raises ConfigError for values out of range.
+    """
+
+    kind: ClassVar[str] = "embed"
+    auto_class: ClassVar[str] = "AutoModel"
+    peft_task: ClassVar[str] = "FEATURE_EXTRACTION"
+    has_head: ClassVar[bool] = False
+    best_by: ClassVar[str] = "ndcg@10"
+    headline: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr", "loss", "spearman")
+
+    pooling: Pooling | None = None
+    normalize: bool | None = None
+    query_instruction: str | None = None
+    document_instruction: str | None = None
+    max_length: int | None = None
+    temperature: float = 0.05
+    symmetric: bool = False
+    chunk_size: int | None = None
+
+    def __post_init__(self) -> None:
+        known = get_args(Pooling)
+        if self.pooling is not None and self.pooling not in known:
+            raise ConfigError(
+                say(
+                    "{name} must be one of {allowed}, got {value!r}",
+                    name="pooling",
+                    allowed=listing(known),
+                    value=self.pooling,
+                )
+                + nearest(str(self.pooling), known)
+            )
+        if self.temperature <= 0:
+            raise ConfigError(say("{name} must be above 0, got {value}", name="temperature", value=self.temperature))
+        for name, least in (("max_length", 3), ("chunk_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(
+                    say("{name} must be {least} or more, got {value}", name=name, least=least, value=value)
+                )
+
+    @property
+    def labels(self) -> None:
+        """Vectors have no labels; those of the training data are not kept."""
+        return None
+
+    def with_labels(self, labels: Sequence[str]) -> Embed:
+        """Refuse: ConfigError."""
+        raise ConfigError(say("an embedding task has no labels; use Classify"))
+
+    def for_base(self, reference: str) -> Embed:
+        """The same task with what the base says of itself where nothing is set.
+
+        Raises ModelError for a sentence-transformers model that does something we cannot do, unless `pooling` is set.
+        """
+        told = sentence_settings(reference)
+        if told is not None and told.lacking and self.pooling is None:
+            raise ModelError(
+                say(
+                    "{model} makes its vectors in a way that is not supported: {settings}; to use the base in another way, set pooling",
+                    model=reference,
+                    settings=listing(told.lacking),
+                )
+            )
+        own: dict[str, Any] = {
+            "pooling": "mean",
+            "normalize": True,
+            "query_instruction": "",
+            "document_instruction": "",
+        }
+        own["max_length"] = MAX_LENGTH
+        if told is not None:
+            own |= {"normalize": told.normalize, "query_instruction": told.query_prompt}
+            own |= {"document_instruction": told.document_prompt, "max_length": told.max_length or MAX_LENGTH}
+            own["pooling"] = told.pooling or "mean"
+        return replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
+
+    def as_described(self, described: Mapping[str, Any]) -> Embed:
+        """The same task with what an adapter was trained with."""
+        known = {field.name: described[field.name] for field in fields(self) if described.get(field.name) is not None}
+        return from_values(Embed, {**to_values(self), **known}, "task")
+
+    def describe(self) -> dict[str, Any]:
+        """The task as plain JSON values."""
+        return {"kind": self.kind, **to_values(self)}
+
+    def making(self, *, as_query: bool) -> Making:
+        """How vectors are made, of queries or of other texts."""
+        instruction = self.query_instruction if as_query else self.document_instruction
+        return Making(
+            self.pooling or "mean", self.normalize is not False, instruction or "", self.max_length or MAX_LENGTH
+        )
+
+    def read(self, settings: DataSettings) -> Dataset[Any]:
+        """Read, check and split pairs, triplets or labelled texts; DataError where they are not usable."""
+        return read_embedding_data(settings)
+
+    def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
+        """Retrieval metrics, or correlations for scored pairs, of each adapter; see `evaluate_vectors`."""
+        examples = read_examples(settings.train, settings)
+        metrics = {name or BARE_BASE: evaluate_embedding(deck, name, examples) for name in names}
+        return Evaluation(say("{count} {form}", count=len(examples), form=form_of(examples[0])), metrics)
+
+    def course(self, deck: Deck, name: str, dataset: Dataset[Any]) -> EmbedCourse:
+        """Encode a dataset for one adapter of a deck."""
+        queries, documents = (encoder(deck, name, self.making(as_query=flag)) for flag in (True, False))
+        batches: Batches = (
+            PairBatches(dataset.train, queries, documents)
+            if isinstance(dataset.train[0], Pair)
+            else LabelledBatches(dataset.train, documents)
+        )
+        learning = Learning(self.temperature, self.symmetric, self.chunk_size)
+        return EmbedCourse(
+            deck,
+            name,
+            batches,
+            self.making(as_query=False),
+            learning,
+            lambda: evaluate_embedding(deck, name, dataset.evaluation),
+        )
+
+    def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Any]:
+        """Refuse: ConfigError; vectors come from `embed`."""
+        raise ConfigError(
+            say("predict answers with labels or text; vectors come from deck.embed(texts) or tunedeck embed")
+        )
+
+    def embed(
+        self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], *, as_query: bool
+    ) -> torch.Tensor:
+        """Vectors (texts, hidden), float32, on the CPU; each row by the settings its own adapter was trained with."""
+        tasks = [self if name is None else cast(Embed, deck.adapter(name).task) for name in adapters]
+        return embed_texts(deck, texts, adapters, [task.making(as_query=as_query) for task in tasks])
+
+
+def evaluate_embedding(deck: Deck, name: str | None, examples: Sequence[Any]) -> dict[str, float]:
+    """Metrics of an adapter, or of the bare base, on pairs, labelled texts or scored pairs; see `evaluate_vectors`."""
+    task = cast(Embed, deck.task if name is None else deck.adapter(name).task)
+
+    def vectors(texts: Sequence[str], as_query: bool) -> torch.Tensor:
+        return task.embed(deck, texts, [name] * len(texts), as_query=as_query)
+
+    return evaluate_vectors(vectors, examples, task.temperature)

@@ -1,0 +1,171 @@
+"""Conversations as rows of a batch, one to a row or several behind one another without seeing each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tunedeck.deck.deck import Deck, Rows
+from tunedeck.tasks.generate.chat_tokens import Encoded
+from tunedeck.tasks.text import PAD_TO
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Rows ready for the model, virtual tokens included, and what is to be learnt in them."""
+
+    input_ids: torch.Tensor  # (rows, seq)
+    attention_mask: torch.Tensor  # (rows, seq), or (rows, 1, seq, seq) to add to the scores where rows hold several
+    position_ids: torch.Tensor  # (rows, seq), counted anew in every conversation
+    learnt: torch.Tensor  # (rows, seq), true where the next token is to be predicted
+    targets: torch.Tensor  # (learnt,), those tokens
+
+
+def pack_rows(conversations: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
+    """Fill rows of up to `limit` tokens, the longest conversations first, each into the first row with room."""
+    rows: list[list[Encoded]] = []
+    room: list[int] = []
+    for one in sorted(conversations, key=lambda one: -len(one.ids)):
+        place = next((index for index, left in enumerate(room) if left >= len(one.ids)), None)
+        if place is None:
+            rows.append([one])
+            room.append(limit - len(one.ids))
+        else:
+            rows[place].append(one)
+            room[place] -= len(one.ids)
+    return rows
+
+
+def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pack:
+    """Rows of conversations as tensors, padded on the right; each conversation begins with the adapter's virtual tokens."""
+    vocab_size = deck.model.get_input_embeddings().weight.shape[0]
+    virtual = list(range(vocab_size, vocab_size + deck.virtual_tokens(name)))
+    longest = max(sum(len(virtual) + len(one.ids) for one in row) for row in rows)
+    width = -(-longest // PAD_TO) * PAD_TO
+    ids = torch.full((len(rows), width), int(deck.model.config.pad_token_id))
+    owner = torch.full((len(rows), width), -1)
+    positions = torch.zeros_like(ids)
+    learnt = torch.zeros((len(rows), width), dtype=torch.bool)
+    targets: list[int] = []
+    for index, row in enumerate(rows):
+        at = 0
+        for number, one in enumerate(row):
+            whole = torch.tensor([*virtual, *one.ids])
+            end = at + len(whole)
+            ids[index, at:end], owner[index, at:end] = whole, number
+            positions[index, at:end] = torch.arange(len(whole))
+            first = at + len(virtual)
+            learnt[index, first : end - 1] = torch.tensor(one.learnt[1:], dtype=torch.bool)
+            targets += [token for token, is_learnt in zip(one.ids[1:], one.learnt[1:], strict=True) if is_learnt]
+            at = end
+    device = deck.model.device
+    owner = owner.to(device)  # the mask of 2,048 positions is 8 MB, which a GPU fills faster than it receives them
+    mask = (owner >= 0).long() if all(len(row) == 1 for row in rows) else _block_mask(owner, deck.base.dtype)
+    return Pack(ids.to(device), mask, positions.to(device), learnt.to(device), torch.tensor(targets, device=device))
+
+
+def joined(packs: Sequence[Pack], pad_id: int, dtype: torch.dtype) -> Pack:
+    """Packs one below the other, filled up to the longest."""
+    width = max(one.input_ids.shape[1] for one in packs)
+    packs = [_widened(one, width, pad_id) for one in packs]
+    masks = [one.attention_mask for one in packs]
+    if any(mask.dim() == 4 for mask in masks):
+        masks = [mask if mask.dim() == 4 else _block_mask(mask - 1, dtype) for mask in masks]
+    return Pack(
+        torch.cat([one.input_ids for one in packs]),
+        torch.cat(masks),
+        torch.cat([one.position_ids for one in packs]),
+        torch.cat([one.learnt for one in packs]),
+        torch.cat([one.targets for one in packs]),
+    )
+
+
+def _widened(one: Pack, width: int, pad_id: int) -> Pack:
+    missing = width - one.input_ids.shape[1]
+    if not missing:
+        return one
+    mask = one.attention_mask
+    return Pack(
+        F.pad(one.input_ids, (0, missing), value=pad_id),
+        F.pad(mask, (0, missing))
+        if mask.dim() == 2
+        else F.pad(mask, (0, missing, 0, missing), value=torch.finfo(mask.dtype).min),
+        F.pad(one.position_ids, (0, missing)),
+        F.pad(one.learnt, (0, missing)),
+        one.targets,
+    )
+
+
+def learnt_logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
+    """Logits (learnt, vocab) at the positions whose next token is learnt; the output layer works on those alone."""
+    with _only(deck.model.get_output_embeddings(), packed.learnt, []):
+        return _logits(deck, name, packed)
+
+
+def learnt_states(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
+    """What enters the output layer at those positions, (learnt, hidden); the output layer itself does next to nothing."""
+    kept: list[torch.Tensor] = []
+    with _only(deck.model.get_output_embeddings(), packed.learnt, kept, most=1):
+        _logits(deck, name, packed)
+    return kept[0]
+
+
+def output_is_a_product(deck: Deck, name: str | None, packed: Pack) -> bool:
+    """Whether the logits are the frozen output layer's product and nothing more: no bias, no cap, no scale, no adapter in it."""
+    output_layer = deck.model.get_output_embeddings()
+    if type(output_layer) is not nn.Linear or cast(Any, output_layer).bias is not None:
+        return False
+    if name is not None:
+        built = deck.adapter(name).built
+        path = next(path for path, module in deck.model.named_modules() if module is output_layer)
+        if built.weights or path in built.placements:
+            return False
+    with torch.no_grad():
+        product = output_layer(learnt_states(deck, name, packed)[None])[0]
+        return torch.equal(product, learnt_logits(deck, name, packed))
+
+
+def _logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
+    inputs = {
+        "input_ids": packed.input_ids,
+        "attention_mask": packed.attention_mask,
+        "position_ids": packed.position_ids,
+        "use_cache": False,
+    }
+    return cast(torch.Tensor, deck.call(deck.adapters_of_rows(name, len(packed.input_ids)), inputs).logits[0])
+
+
+def _block_mask(owner: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What to add to the attention scores: 0 for earlier tokens of the same conversation, the lowest number elsewhere."""
+    seq = owner.shape[1]
+    earlier = torch.ones(seq, seq, dtype=torch.bool, device=owner.device).tril()
+    same = (owner[:, :, None] == owner[:, None, :]) & earlier
+    mask = torch.zeros(same.shape, dtype=dtype, device=owner.device)
+    return mask.masked_fill(~same, torch.finfo(dtype).min)[:, None]
+
+
+@contextmanager
+def _only(
+    output_layer: nn.Module, chosen: torch.Tensor, kept: list[torch.Tensor], most: int | None = None
+) -> Iterator[None]:
+    """While the block runs, the output layer sees the hidden states of the chosen positions alone, as (1, chosen, hidden).
+
+    They are added to `kept` as (chosen, hidden); with `most` the layer itself works on the first so many.
+    """
+
+    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        states = args[0][chosen]
+        kept.append(states)
+        return (states[None, :most], *args[1:])
+
+    handle = output_layer.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()

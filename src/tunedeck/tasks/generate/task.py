@@ -1,0 +1,262 @@
+"""Text generation by a causal language model: instructions and chats in, answers out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, final
+
+import torch
+from torch.nn import functional as F
+
+from tunedeck.core.errors import ConfigError, DataError, ModelError
+from tunedeck.core.i18n import say
+from tunedeck.core.values import to_values
+from tunedeck.data.chat import ROLES, Conversation, Message, read_conversations
+from tunedeck.data.settings import DataSettings
+from tunedeck.data.table import read_table
+from tunedeck.deck.deck import Deck
+from tunedeck.deck.patches.lower_layers import LowerLayers
+from tunedeck.generation.decode import decode
+from tunedeck.generation.sampling import Sampling
+from tunedeck.generation.sequence import Chunk
+from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
+from tunedeck.tasks.generate.chat_tokens import Encoded, encode_conversation, encode_prompt, fit
+from tunedeck.tasks.generate.data import read_chats
+from tunedeck.tasks.generate.loss import frozen_output_loss
+from tunedeck.tasks.generate.metrics import answer_metrics
+from tunedeck.tasks.generate.packing import (
+    Pack,
+    joined,
+    learnt_logits,
+    learnt_states,
+    output_is_a_product,
+    pack,
+    pack_rows,
+)
+from tunedeck.tasks.text import length_limit
+
+Prompt: TypeAlias = str | Sequence[Mapping[str, str]]
+"""A question, or a chat as a list of {"role", "content"}."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Generate text. Training learns the assistant's turns only.
+
+    `max_length` in tokens, virtual ones included: longer prompts are cut at their start, answers never. `packing` puts short
+    conversations one behind the other in a row without letting them see each other. Raises ConfigError out of range.
+    """
+
+    kind: ClassVar[str] = "generate"
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    peft_task: ClassVar[str] = "CAUSAL_LM"
+    has_head: ClassVar[bool] = False
+    best_by: ClassVar[str] = "loss"
+    headline: ClassVar[tuple[str, ...]] = ("loss", "perplexity")
+
+    max_length: int = 512
+    packing: bool = False
+    system: str = ""
+    """A system turn for prompts that bring none."""
+
+    def __post_init__(self) -> None:
+        if self.max_length < 8:
+            raise ConfigError(
+                say("{name} must be {least} or more, got {value}", name="max_length", least=8, value=self.max_length)
+            )
+
+    @property
+    def labels(self) -> None:
+        """Generation has no labels."""
+        return None
+
+    def with_labels(self, labels: Sequence[str]) -> Generate:
+        """Refuse: ConfigError."""
+        raise ConfigError(say("a generation task has no labels; use Classify"))
+
+    def as_described(self, described: Mapping[str, Any]) -> Generate:
+        """The same task; an adapter's description changes nothing in how text is generated."""
+        return self
+
+    def for_base(self, reference: str) -> Generate:
+        """The same task: nothing of it is the base's own."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """The task as plain JSON values."""
+        return {"kind": self.kind, **to_values(self)}
+
+    def read(self, settings: DataSettings) -> Dataset[Conversation]:
+        """Read, check and split conversations; DataError where they are not usable."""
+        return read_chats(settings)
+
+    def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
+        """loss, perplexity, exact_match, rouge_l and chrf of each adapter; answers are greedy."""
+        found, shape = read_conversations(read_table(settings.train, settings.encoding))
+        found = found[: settings.eval_size]
+        dataset = Dataset(settings.train, found, found, "", "")
+        wanted = [one.answer for one in found]
+        room = max(len(deck.tokenizer(answer)["input_ids"]) for answer in wanted)
+        metrics = {}
+        for name in names:
+            likely = self.course(deck, name, dataset).evaluate()
+            asked = [Conversation(one.prompt).as_dicts() for one in found]
+            answers = self._in_batches(deck, asked, name, Sampling(max_tokens=min(room + 8, self.max_length)))
+            metrics[name or BARE_BASE] = {**likely, **answer_metrics(answers, wanted)}
+        return Evaluation(say("{count} conversations ({shape})", count=len(found), shape=shape), metrics)
+
+    def _in_batches(self, deck: Deck, prompts: Sequence[Prompt], name: str | None, sampling: Sampling) -> list[str]:
+        answers: list[str] = []
+        for start in range(0, len(prompts), 16):
+            batch = prompts[start : start + 16]
+            answers += self.generate(deck, batch, [name] * len(batch), sampling)
+        return answers
+
+    def course(self, deck: Deck, name: str | None, dataset: Dataset[Conversation]) -> GenerateCourse:
+        """Encode a dataset for one adapter of a deck."""
+        return GenerateCourse(deck, name, self, dataset)
+
+    def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[str]:
+        """A greedy answer to each text."""
+        return self.generate(deck, texts, adapters)
+
+    def generate(
+        self, deck: Deck, prompts: Sequence[Prompt], adapters: Sequence[str | None], sampling: Sampling | None = None
+    ) -> list[str]:
+        """Answers in the order of the prompts, all rows decoded together."""
+        answers = [""] * len(prompts)
+        for chunk in self.stream(deck, prompts, adapters, sampling):
+            answers[chunk.row] += chunk.text
+        return answers
+
+    def stream(
+        self, deck: Deck, prompts: Sequence[Prompt], adapters: Sequence[str | None], sampling: Sampling | None = None
+    ) -> Iterator[Chunk]:
+        """The same, piece by piece as they come."""
+        if deck.tokenizer is None:
+            raise ModelError(
+                say(
+                    "{model} has no tokenizer files; put tokenizer.json beside its config.json",
+                    model=deck.base.reference,
+                )
+            )
+        ids = [self.prompt_ids(deck, prompt) for prompt in prompts]
+        return decode(deck, ids, adapters, sampling or Sampling())
+
+    def prompt_ids(self, deck: Deck, prompt: Prompt) -> list[int]:
+        """Token ids of a question or a chat, by the chat template, up to where the answer begins; ConfigError for no prompt."""
+        return encode_prompt(deck.tokenizer, self._turns(prompt))
+
+    def _turns(self, prompt: Prompt) -> list[Message]:
+        if isinstance(prompt, str):
+            turns = [Message("user", prompt)]
+        else:
+            turns = [Message(ROLES.get(turn.get("role", ""), ""), str(turn.get("content", ""))) for turn in prompt]
+        if not turns or any(not turn.role or (turn.role != "system" and not turn.content.strip()) for turn in turns):
+            raise ConfigError(say("a prompt is a text that is not empty, or a list of turns with a role and a content"))
+        return turns if not self.system or turns[0].role == "system" else [Message("system", self.system), *turns]
+
+
+@final
+class GenerateCourse:
+    """Conversations as token ids, and the loss of any of them on their answers."""
+
+    divisible: ClassVar[bool] = True
+    texts_per_example: ClassVar[float] = 1.0
+
+    def __init__(self, deck: Deck, name: str | None, task: Generate, dataset: Dataset[Conversation]) -> None:
+        self._deck, self._name = deck, name
+        self._limit = min(task.max_length, length_limit(deck)) - deck.virtual_tokens(name)
+        if self._limit < 4:
+            raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
+        if deck.tokenizer.chat_template is None and deck.tokenizer.eos_token_id is None:
+            warnings.warn(say("the tokenizer has no end token: answers are learnt without one, and may not end by themselves"), stacklevel=2)  # fmt: skip
+        train = [encoded for _, encoded in self._fitting(task, dataset.train)]
+        self._evaluation = self._fitting(task, dataset.evaluation)
+        self._rows: list[list[Encoded]] = pack_rows(train, self._limit) if task.packing else [[one] for one in train]
+        self.lengths: Sequence[int] = [sum(len(one.ids) for one in row) for row in self._rows]
+        self._lower = LowerLayers(deck.base, None if name is None else deck.adapter(name), self.lengths)
+        self.remembers = self._lower.keeps
+        self._output_is_a_product = output_is_a_product(deck, name, pack(deck, name, [[self._evaluation[0][1]]]))
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """The number of learnt tokens."""
+        return sum(sum(one.learnt[1:]) for row in rows for one in self._rows[row])
+
+    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
+        """Mean loss of the answers' tokens in some rows, and how many positions were computed."""
+        packed = pack(self._deck, self._name, [self._rows[row] for row in rows])
+        with self._lower.of(rows):
+            return self._mean_loss(packed), packed.input_ids.numel()
+
+    @staticmethod
+    def losses(parts: Sequence[tuple[GenerateCourse, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
+        """The same of several courses, each with rows of its own, from one pass through the base."""
+        deck = parts[0][0]._deck
+        packs = [pack(deck, course._name, [course._rows[row] for row in rows]) for course, rows in parts]
+        names = [course._name for course, rows in parts for _ in rows]
+        whole = joined(packs, int(deck.model.config.pad_token_id), deck.base.dtype)
+        counts = [len(one.targets) for one in packs]
+        if all(course._output_is_a_product for course, _ in parts):
+            states = torch.split(learnt_states(deck, names, whole), counts)
+            layer = deck.model.get_output_embeddings()
+            losses = [frozen_output_loss(own, layer, one.targets) for own, one in zip(states, packs, strict=True)]
+        else:
+            logits = torch.split(learnt_logits(deck, names, whole).float(), counts)
+            losses = [F.cross_entropy(own, one.targets) for own, one in zip(logits, packs, strict=True)]
+        width = whole.input_ids.shape[1]
+        return [(loss, len(one.input_ids) * width) for loss, one in zip(losses, packs, strict=True)]
+
+    def evaluate(self) -> dict[str, float]:
+        """Mean loss of an answer's token on the held-out conversations, and its exponential."""
+        losses = self.held_out_losses()
+        mean = sum(loss * tokens for _, loss, tokens in losses) / sum(tokens for *_, tokens in losses)
+        return {"loss": mean, "perplexity": math.exp(min(mean, 700))}
+
+    def held_out_losses(self) -> list[tuple[Conversation, float, int]]:
+        """Every held-out conversation that fits, the mean loss of its answers' tokens, and how many tokens that is."""
+        found = []
+        order = sorted(self._evaluation, key=lambda one: len(one[1].ids))
+        with torch.inference_mode():
+            for start in range(0, len(order), 16):
+                rows = order[start : start + 16]
+                packed = pack(self._deck, self._name, [[encoded] for _, encoded in rows])
+                logits = learnt_logits(self._deck, self._name, packed).float()
+                counts = packed.learnt.sum(dim=1).tolist()
+                each = torch.split(F.cross_entropy(logits, packed.targets, reduction="none"), counts)
+                found += [(row[0], own.mean().item(), len(own)) for row, own in zip(rows, each, strict=True)]
+        return found
+
+    def _mean_loss(self, packed: Pack) -> torch.Tensor:
+        if self._output_is_a_product:
+            states = learnt_states(self._deck, self._name, packed)
+            return frozen_output_loss(states, self._deck.model.get_output_embeddings(), packed.targets)
+        return F.cross_entropy(learnt_logits(self._deck, self._name, packed).float(), packed.targets)
+
+    def _fitting(self, task: Generate, conversations: Sequence[Conversation]) -> list[tuple[Conversation, Encoded]]:
+        whole = [
+            (one, encode_conversation(self._deck.tokenizer, self._with_system(task, one))) for one in conversations
+        ]
+        fitting = [(one, fitted) for one, encoded in whole if (fitted := fit(encoded, self._limit)) is not None]
+        if not fitting:
+            raise DataError(say("no answer fits into max_length {limit}; raise it", limit=self._limit))
+        if len(fitting) < len(whole):
+            warnings.warn(
+                say(
+                    "{count} conversations are left out: their last answer alone is longer than max_length {limit}",
+                    count=len(whole) - len(fitting),
+                    limit=self._limit,
+                ),
+                stacklevel=2,
+            )
+        return fitting
+
+    @staticmethod
+    def _with_system(task: Generate, one: Conversation) -> Conversation:
+        if not task.system or one.messages[0].role == "system":
+            return one
+        return Conversation((Message("system", task.system), *one.messages))

@@ -1,0 +1,187 @@
+"""An ONNX graph answers as the adapter in the deck does, whatever the batch and the length."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import embeddings
+import pytest
+import tiny
+import torch
+
+import tunedeck as td
+from tunedeck.core.errors import AdapterError, ConfigError, ModelError, StorageError, UnsupportedKindError
+from tunedeck.export.onnx import graph as onnx_graph
+from tunedeck.methods.base import MethodConfig
+
+onnxruntime = pytest.importorskip("onnxruntime")
+from tunedeck.export.onnx.folder import BOUND, expected  # noqa: E402
+from tunedeck.export.onnx.save import save_onnx  # noqa: E402
+from tunedeck.formats.onnx.runner import Runner, RunnerError  # noqa: E402
+
+KINDS: dict[str, MethodConfig] = {
+    "lora": td.LoraConfig(target_modules="all-linear"),
+    "bottleneck": td.BottleneckConfig("double_seq_bn"),
+    "prompt": td.PromptTuningConfig(num_virtual_tokens=3),
+    "full": td.FullConfig(1),
+    "head": td.FullConfig("head"),
+}
+SHAPES = ((1, 1), (1, 5), (3, 2), (4, 17), (9, 40))
+
+INT8 = 0.35
+"""Of tiny models; processors without VNNI add pairs of products in 16 bits, which saturate, and are twice as far off as others."""
+
+
+def deck_with(kind: str, task: str, model_type: str = "bert") -> td.Deck:
+    if task == "classify":
+        deck = tiny.deck_of(model_type)
+        tiny.add_stirred(deck, "a", KINDS[kind], labels=("no", "yes"))
+        return deck
+    deck = embeddings.embed_deck(model_type, pooling="last" if model_type == "llama" else "mean")
+    tiny.add_stirred(deck, "a", KINDS[kind])
+    return deck
+
+
+def assert_equal(deck: td.Deck, name: str, runner: Runner, bound: float = BOUND) -> None:
+    for rows, length in SHAPES:
+        batch = tiny.token_batch(rows, length, pad="right" if length > 4 else None)
+        told = torch.from_numpy(runner.run(batch["input_ids"].numpy(), batch["attention_mask"].numpy(), [name]))
+        assert tiny.difference(told, expected(deck, name, batch["input_ids"], batch["attention_mask"])) < bound
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"), [*(("classify", kind) for kind in KINDS), *(("embed", kind) for kind in KINDS if kind != "head")]
+)
+def test_every_kind_is_in_the_graph_and_int8_is_near(task: str, kind: str, tmp_path: Path) -> None:
+    deck = deck_with(kind, task)
+    found = save_onnx(deck, "a", tmp_path / "onnx", int8=True)
+    assert found.difference.max_abs < BOUND
+    assert_equal(deck, "a", Runner(tmp_path / "onnx"))
+    small = Runner(tmp_path / "onnx", "int8")
+    assert_equal(deck, "a", small, bound=INT8)
+    assert found.int8 is not None
+    assert 0 < found.int8.max_abs < INT8
+    assert (found.int8_cosine is None) == (task == "classify")
+    assert found.int8_bytes is not None
+    assert found.int8_bytes < found.float32_bytes
+
+
+@pytest.mark.parametrize("task", ["classify", "embed"])
+@pytest.mark.parametrize("kind", ["bottleneck", "prompt"])
+def test_a_decoder_too(kind: str, task: str, tmp_path: Path) -> None:
+    deck = deck_with(kind, task, "llama")
+    save_onnx(deck, "a", tmp_path / "onnx")
+    assert_equal(deck, "a", Runner(tmp_path / "onnx"))
+
+
+def test_lora_inside_the_graph_keeps_its_own_products(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    deck = deck_with("lora", "classify")
+    counts = {}
+    for place in ("merged", "inside"):
+        save_onnx(deck, "a", tmp_path / place, lora=place)  # type: ignore[arg-type]
+        assert_equal(deck, "a", Runner(tmp_path / place))
+        nodes = onnx.load(tmp_path / place / "model.onnx").graph.node
+        counts[place] = sum(node.op_type in ("MatMul", "Gemm") for node in nodes)
+    assert counts["inside"] == counts["merged"] + 2 * 6 * tiny.LAYERS
+    with pytest.raises(ConfigError, match="merged or inside, got 'outside'"):
+        save_onnx(deck, "a", tmp_path / "other", lora="outside")  # type: ignore[arg-type]
+
+
+def test_the_runner_reads_texts_as_the_deck_does(tmp_path: Path) -> None:
+    deck = deck_with("prompt", "classify")
+    save_onnx(deck, "a", tmp_path / "onnx")
+    texts = ["w10 w20", "w5", "nothing known here", " ".join(["w30 w31"] * 50)]
+    told = Runner(tmp_path / "onnx").answer(texts)
+    for row, prediction in zip(told, deck.predict(texts, "a"), strict=True):
+        assert row["label"] == prediction.label
+        assert row["probabilities"] == pytest.approx(dict(prediction.probabilities), abs=1e-5)
+        assert row["labels"] == list(prediction.labels)
+    assert [row["text"] for row in told] == texts
+
+
+def test_several_labels_for_one_text(tmp_path: Path) -> None:
+    deck = td.Deck.load(
+        tiny.folder_of("bert", "classifier"), td.Classify(tiny.LABELS, multi_label=True), dtype="float32"
+    )
+    tiny.add_stirred(deck, "a", td.LoraConfig())
+    save_onnx(deck, "a", tmp_path / "onnx")
+    (told,) = Runner(tmp_path / "onnx").answer(["w10 w20"])
+    (prediction,) = deck.predict(["w10 w20"], "a")
+    assert told["probabilities"] == pytest.approx(dict(prediction.probabilities), abs=1e-5)
+    assert told["labels"] == list(prediction.labels)
+
+
+def test_instructions_and_the_longest_text_go_with_vectors(tmp_path: Path) -> None:
+    deck = embeddings.embed_deck(query_instruction="w40 w41 ", document_instruction="w42 ", max_length=7, pooling="cls")
+    tiny.add_stirred(deck, "a", td.PromptTuningConfig(2))
+    save_onnx(deck, "a", tmp_path / "onnx")
+    runner = Runner(tmp_path / "onnx")
+    for query in (True, False):
+        told = torch.tensor([row["vector"] for row in runner.answer(embeddings.TEXTS, query=query)])
+        assert tiny.difference(told, deck.embed(embeddings.TEXTS, "a", as_query=query)) < 1e-5
+
+
+def test_int8_scales_each_output_by_itself(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    save_onnx(deck_with("lora", "classify"), "a", tmp_path / "onnx", int8=True)
+    tensors = {
+        t.name: onnx.numpy_helper.to_array(t)
+        for t in onnx.load(tmp_path / "onnx" / "model.int8.onnx").graph.initializer
+    }
+    weights = [
+        t for name, t in tensors.items() if name.endswith("_quantized") and t.shape == (tiny.HIDDEN, tiny.HIDDEN)
+    ]
+    assert weights
+    assert all(t.dtype == "int8" for t in weights)
+    assert any(t.shape == (tiny.HIDDEN,) for name, t in tensors.items() if name.endswith("_scale"))
+
+
+def test_a_graph_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deck = deck_with("bottleneck", "classify")
+    deck.add("fresh", td.FullConfig("head"), labels=("no", "yes"))
+    monkeypatch.setattr(
+        "tunedeck.export.onnx.save.graph_of", lambda deck, _, merge: onnx_graph.graph_of(deck, "fresh", merge=merge)
+    )
+    with pytest.raises(AdapterError, match="the ONNX graph does not answer as the adapter"):
+        save_onnx(deck, "a", tmp_path / "onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_refused_with_what_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = tiny.deck_of("llama", "causal")
+    chat.add("a", td.LoraConfig())
+    with pytest.raises(UnsupportedKindError, match=r"a generates text; use tunedeck export merge, gguf-lora or vllm"):
+        save_onnx(chat, "a", tmp_path / "onnx")
+    half = tiny.deck_of("bert", dtype="bfloat16")
+    half.add("a", td.LoraConfig())
+    with pytest.raises(AdapterError, match="this deck is in bfloat16; load it with dtype='float32'"):
+        save_onnx(half, "a", tmp_path / "onnx")
+    deck = deck_with("head", "classify")
+    with pytest.raises(ConfigError, match="opset must be from 18 to 23, got 7"):
+        save_onnx(deck, "a", tmp_path / "onnx", opset=7)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept").write_text("kept")
+    with pytest.raises(StorageError, match="is not empty"):
+        save_onnx(deck, "a", tmp_path / "full")
+    bare = td.Deck(tiny.replace(deck.base, tokenizer=None), deck.task)
+    bare.add("a", td.FullConfig("head"))
+    with pytest.raises(ModelError, match="no tokenizer"):
+        save_onnx(bare, "a", tmp_path / "onnx")
+    monkeypatch.setattr(onnx_graph, "find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(ConfigError, match=r"ONNX needs the packages onnxscript; run: pip install 'tunedeck\[export\]'"):
+        save_onnx(deck, "a", tmp_path / "onnx")
+    assert {path.name for path in tmp_path.iterdir()} == {"full"}
+
+
+def test_another_opset_is_written_and_the_settings_name_what_is_there(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    save_onnx(deck_with("head", "classify"), "a", tmp_path / "onnx", opset=20)
+    assert onnx.load(tmp_path / "onnx" / "model.onnx").opset_import[0].version == 20
+    settings = json.loads((tmp_path / "onnx" / "settings.json").read_text(encoding="utf-8"))
+    assert settings["adapters"]["a"]["labels"] == ["no", "yes"]
+    assert settings["files"] == {"float32": "model.onnx"}
+    with pytest.raises(RunnerError, match="there is no int8 file here; there is: float32"):
+        Runner(tmp_path / "onnx", "int8")
+    assert not (tmp_path / "onnx" / "model.int8.onnx").exists()

@@ -1,0 +1,110 @@
+"""Several LoRA adapters in one graph: each answers as it does in the deck, and nothing is taken for granted in silence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import embeddings
+import pytest
+import tiny
+import torch
+
+import tunedeck as td
+from tunedeck.core.errors import AdapterError, ConfigError, UnsupportedKindError
+
+pytest.importorskip("onnxruntime")
+from tunedeck.export.onnx.multi import save_onnx_multi
+from tunedeck.formats.onnx.runner import Runner, RunnerError
+
+SHAPES = ((1, 1), (3, 7), (8, 30))
+
+
+def logits(runner: Runner, name: str, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.from_numpy(runner.run(batch["input_ids"].numpy(), batch["attention_mask"].numpy(), [name]))
+
+
+@pytest.fixture(scope="module")
+def deck() -> td.Deck:
+    deck = tiny.deck_of("bert")
+    tiny.add_stirred(deck, "two", td.LoraConfig(r=2, target_modules=("query", "value")))
+    tiny.add_stirred(
+        deck, "eight", td.LoraConfig(r=8, target_modules="all-linear", use_rslora=True), labels=tuple("abcde"), seed=3
+    )
+    tiny.add_stirred(deck, "head", td.FullConfig("head"), labels=("no", "yes"), seed=4)
+    return deck
+
+
+@pytest.fixture(scope="module")
+def folder(deck: td.Deck, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("multi") / "onnx"
+    found = save_onnx_multi(deck, ["two", "eight", "head"], folder, int8=True)
+    assert max(one.max_abs for one in found.differences.values()) < 1e-4
+    assert deck.adapters == ("two", "eight", "head")
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_ranks_targets_and_labels_differ_and_each_equals_the_deck(deck: td.Deck, folder: Path, precision: str) -> None:
+    runner = Runner(folder, precision)
+    for rows, length in SHAPES:
+        batch = tiny.token_batch(rows, length, pad="right" if length > 4 else None)
+        for name in ("eight", "two", "head", "eight"):
+            bound = 1e-4 if precision == "float32" else 0.35  # as in test_onnx
+            assert tiny.difference(logits(runner, name, batch), tiny.logits_of(deck, batch, name)) < bound
+
+
+def test_adapters_of_an_embedding_base_are_told_apart(tmp_path: Path) -> None:
+    deck = embeddings.embed_deck()
+    tiny.add_stirred(deck, "q", td.LoraConfig(r=2, target_modules=("query",)))
+    tiny.add_stirred(deck, "v", td.LoraConfig(r=8, target_modules=("value",)), seed=5)
+    save_onnx_multi(deck, ["q", "v"], tmp_path / "onnx")
+    runner = Runner(tmp_path / "onnx")
+    for name in ("q", "v"):
+        told = torch.tensor([row["vector"] for row in runner.answer(embeddings.TEXTS, [name])])
+        assert tiny.difference(told, deck.embed(embeddings.TEXTS, name)) < 1e-5
+
+
+def test_the_runner_refuses_what_onnx_runtime_would_take_in_silence(folder: Path) -> None:
+    runner = Runner(folder)
+    with pytest.raises(RunnerError, match=r"'two' and 'eight' cannot be active together: both set bert\."):
+        runner.answer(["w10"], ["two", "eight"])
+    with pytest.raises(RunnerError, match=r"no adapter 'eigth' \(did you mean eight\?\); known: two, eight, head"):
+        runner.answer(["w10"], ["eigth"])
+    with pytest.raises(RunnerError, match="name an adapter with --adapter: two, eight, head"):
+        runner.answer(["w10"])
+
+
+def test_a_file_of_another_graph_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "onnx"
+    other.mkdir()
+    for name in ("model.onnx", "tokenizer.json", "adapters"):
+        (other / name).symlink_to(folder / name)
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    settings["model_version"] += 1
+    (other / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(RunnerError, match="was written for another graph"):
+        Runner(other).answer(["w10"], ["two"])
+
+
+def test_what_cannot_share_a_graph_is_refused_and_the_deck_is_left_as_it_was(deck: td.Deck, tmp_path: Path) -> None:
+    tiny.add_stirred(deck, "b", td.BottleneckConfig("seq_bn"))
+    try:
+        with pytest.raises(UnsupportedKindError, match=r"'b' is a bottleneck adapter; .* without --multi"):
+            save_onnx_multi(deck, ["two", "b"], tmp_path / "onnx")
+    finally:
+        deck.remove("b")
+    tiny.add_stirred(deck, "a/b", td.LoraConfig())
+    try:
+        with pytest.raises(AdapterError, match="'a/b' cannot be a file's name"):
+            save_onnx_multi(deck, ["a/b"], tmp_path / "onnx")
+    finally:
+        deck.remove("a/b")
+    mixed = embeddings.embed_deck()
+    mixed.add("mean", td.LoraConfig())
+    mixed.add("cls", td.LoraConfig())
+    mixed.adapter("cls").task = td.Embed(pooling="cls")
+    with pytest.raises(ConfigError, match="pool or normalise in different ways"):
+        save_onnx_multi(mixed, ["mean", "cls"], tmp_path / "onnx")
+    assert not list(tmp_path.iterdir())
+    assert deck.adapters == ("two", "eight", "head")

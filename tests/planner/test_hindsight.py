@@ -1,0 +1,142 @@
+"""After a run: predicted beside actual, and the reason where they part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plans import setup
+
+from tunedeck.comparison import hindsight
+from tunedeck.core.measurement import Machine, Measurement, this_machine
+from tunedeck.methods.registry import config_of
+from tunedeck.planner.hindsight import Comparison, compare_with_plan
+from tunedeck.planner.machine import UNMEASURED_UTILISATION, Calibration, Law, Profile, plain_settings, write_profile
+from tunedeck.planner.memory import memory_parts, trainable_parameters
+from tunedeck.planner.throughput import forward_flops_per_token, training_flops_per_token
+from tunedeck.training.config import run_config
+
+MACHINE = Machine("Linux x86_64", "a processor", 2, 16 * 10**9)
+RUN = Measurement(
+    machine=MACHINE, device="cpu", dtype="bfloat16", model="bundled:all-minilm-l6-v2", method="lora", batch_size=32, steps=100,
+    train_s=10.0, eval_s=1.0, step_s=0.1, examples_per_s=320.0, tokens_per_s=8960.0, padded_share=0.125, peak_memory_bytes=600_000_000,
+    largest_batch_positions=32 * 64,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured here: a step of 0.1 s at the run's mean of 32 tokens a row, and 600 MB at its largest batch."""
+    monkeypatch.setenv("TUNEDECK_CACHE", str(tmp_path))
+    run = setup("all-minilm-l6-v2")
+    law = Calibration("all-minilm-l6-v2", "lora", plain_settings(run), "bfloat16", False, Law(0.0, 0.1 / 1024, 0.0),
+                      Law(500e6, 100e6 / 2048, 0.0), 2e10, ())  # fmt: skip
+    write_profile(Profile(MACHINE, "2026-11-24T04:00:00", 9e10, 1e10, (law,)))
+
+
+def compare(run: Measurement, **more: Any) -> dict[str, Comparison]:
+    method = config_of("lora", more.pop("settings", {}))
+    return {c.quantity: c for c in compare_with_plan(run, method, **{"task": {}, "accumulation": 1, **more})}
+
+
+def test_a_run_as_it_was_measured_has_no_reason() -> None:
+    found = compare(RUN)
+    assert found["time"].predicted.expected == pytest.approx(10.0)
+    assert found["memory"].predicted.expected == pytest.approx(600e6)
+    assert [c.reason for c in found.values()] == ["", ""]
+    assert found["time"].to_json()["inside"]
+
+
+def test_money_is_time_at_the_price() -> None:
+    cost = compare(RUN, price_per_hour=36.0, currency="CNY")["cost"]
+    assert (cost.actual, cost.unit) == (pytest.approx(0.1), "CNY")
+    assert cost.predicted.expected == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "quantity", "reason"),
+    [
+        ({"train_s": 20.0, "tokens_per_s": 4480.0}, "time", "some steps took far longer than most"),
+        ({"train_s": 20.0, "tokens_per_s": 4480.0, "step_s": 0.2}, "time", "other programs were running"),
+        ({"steps": 5, "train_s": 2.0, "tokens_per_s": 2240.0}, "time", "mostly first steps"),
+        ({"peak_memory_bytes": 900_000_000}, "memory", "leave memory in pieces"),
+        ({"peak_memory_bytes": 300_000_000}, "memory", "kept less between batches"),
+    ],
+)
+def test_outside_its_band_a_value_has_the_likeliest_reason(changed: dict[str, Any], quantity: str, reason: str) -> None:
+    assert reason in compare(replace(RUN, **changed))[quantity].reason
+
+
+def test_what_was_not_measured_here_says_so() -> None:
+    slow = replace(RUN, train_s=40.0, tokens_per_s=2240.0)
+    assert "tunedeck plan --measured" in compare(slow, settings={"r": 64})["time"].reason
+
+
+def test_on_a_card_its_formulae_are_used() -> None:
+    on_card = replace(RUN, device="cuda:0", machine=replace(MACHINE, gpu="NVIDIA L40S", gpu_memory_bytes=48 * 10**9))
+    found = compare(on_card)
+    assert found["memory"].predicted.expected == pytest.approx(
+        memory_parts(setup("all-minilm-l6-v2", rows=32, tokens=64)).allocated
+    )
+    assert found["time"].predicted.high / found["time"].predicted.low == pytest.approx(1.3 / 0.8)
+
+
+@pytest.mark.parametrize("changed", [{"steps": 0}, {"model": "someone/unknown"}, {"largest_batch_positions": 0}])
+def test_what_the_planner_cannot_know_is_not_compared(changed: dict[str, Any]) -> None:
+    assert compare(replace(RUN, **changed)) == {}
+
+
+def test_embeddings_are_planned_as_texts_without_a_head() -> None:
+    pairs = replace(RUN, device="cuda:0", machine=replace(MACHINE, gpu="NVIDIA L40S"), texts_per_example=2.0, largest_batch_positions=64 * 40)  # fmt: skip
+    found = compare(pairs, task={"kind": "embed"})
+    as_texts = setup("all-minilm-l6-v2", rows=64, tokens=40, labels=0)
+    assert found["memory"].predicted.expected == pytest.approx(memory_parts(as_texts).allocated)
+    assert as_texts.head_parameters == 0
+    assert trainable_parameters(as_texts) == as_texts.facts.parameters
+
+
+def test_chunks_of_an_embedding_batch_take_less_memory_and_one_more_pass() -> None:
+    whole, chunked = (setup("all-minilm-l6-v2", rows=256, tokens=32, labels=0, chunk=chunk) for chunk in (None, 32))
+    few = setup("all-minilm-l6-v2", rows=32, tokens=32, labels=0)
+    assert memory_parts(whole).activations > 7 * memory_parts(chunked).activations
+    assert memory_parts(chunked).activations == pytest.approx(memory_parts(few).activations)
+    # forward, backward through activations, and the forward again; LoRA's own products beside them
+    extra = training_flops_per_token(chunked) - training_flops_per_token(whole)
+    assert extra == pytest.approx(forward_flops_per_token(whole))
+    assert training_flops_per_token(replace(few, chunk=32)) == training_flops_per_token(few)
+
+
+def test_a_calibration_is_read_at_what_lies_in_memory_at_once() -> None:
+    pairs = replace(RUN, batch_size=128, texts_per_example=2.0, largest_batch_positions=256 * 32, steps=25)
+    whole, chunked = (compare(pairs, task={"kind": "embed", "chunk_size": chunk}) for chunk in (None, 64))
+    assert whole["memory"].predicted.expected == pytest.approx(500e6 + 100e6 * 4)
+    assert chunked["memory"].predicted.expected == pytest.approx(500e6 + 100e6)
+    assert 1.3 < chunked["time"].predicted.expected / whole["time"].predicted.expected < 1.5
+
+
+def test_a_processor_that_was_never_measured_is_predicted_by_a_product_taken_now_and_says_so() -> None:
+    elsewhere = replace(RUN, machine=replace(MACHINE, cpu="another"), dtype="float32")
+    found = compare(elsewhere, products_flops_per_s=5e10)["time"]
+    run = setup("all-minilm-l6-v2", rows=32, tokens=32, dtype="float32")
+    flops = 100 * run.batch_tokens * training_flops_per_token(run)
+    assert found.predicted.expected == pytest.approx(flops / (UNMEASURED_UTILISATION * 5e10))
+    assert "a matrix product timed just now: 50 GFLOP/s in float32" in found.basis
+    guessed = compare(elsewhere)["time"]
+    assert "a guess of 80 GFLOP/s" in guessed.basis
+    assert guessed.predicted.high / guessed.predicted.low > found.predicted.high / found.predicted.low
+    assert compare(RUN)["time"].basis == ""
+
+
+def test_the_product_is_timed_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hindsight, "_measured_rate", lambda dtype: 7e10)
+    config = run_config({"model": RUN.model, "data": {"train": "x"}})
+    here = replace(RUN, machine=this_machine())
+    assert "70 GFLOP/s" in hindsight.predicted_and_actual(here, config)[1].basis
+    assert (
+        "a guess"
+        in hindsight.predicted_and_actual(replace(here, machine=replace(here.machine, cpu="another")), config)[1].basis
+    )
+    write_profile(Profile(this_machine(), "2026-11-24T04:00:00", 9e10, 1e10, ()))
+    assert hindsight.predicted_and_actual(here, config)[1].basis == ""
