@@ -109,7 +109,7 @@ def chat_rows(tokenizer: Any, conversations: list[Conversation]) -> list[Row]:
         {
             "input_ids": one.ids,
             "attention_mask": [1] * len(one.ids),
-            "labels": [token if learnt else -100 for token, learnt in zip(one.ids, one.learnt, strict=True)],
+            "labels": [token if counted else -100 for token, counted in zip(one.ids, one.loss_mask, strict=True)],
         }
         for one in encoded
     ]

@@ -98,12 +98,12 @@ def trained_by_trainer(
 def one_step(deck: td.Deck, data: Dataset[Any], batch_size: int, rate: float) -> Callable[[], object]:
     """One step after another of the adapter "a", forward, backward and update, as the engine takes them."""
     adapter = deck.adapter("a").train()
-    course = deck.task.course(deck, "a", data)  # type: ignore[attr-defined]
+    objective = deck.task.objective(deck, "a", data)  # type: ignore[attr-defined]
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=rate, fused=True)
-    batches = iter(length_batches(course.lengths, batch_size, 0))
+    batches = iter(length_batches(objective.lengths, batch_size, 0))
 
     def step() -> None:
-        loss, _ = course.loss(next(batches))
+        loss, _ = objective.loss(next(batches))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

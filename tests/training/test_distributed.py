@@ -10,9 +10,9 @@ from tunedeck.training.distributed import pieces
 
 def shares(batches: list[list[int]], divisible: bool, splits: int, processes: int) -> list[list[tuple[Any, float]]]:
     """What each process gets of batches whose rows all weigh the same."""
-    course: Any = SimpleNamespace(divisible=divisible, weight=len)
+    objective: Any = SimpleNamespace(divisible=divisible, weight=len)
     worlds: Any = [SimpleNamespace(num_processes=processes, process_index=index) for index in range(processes)]
-    return [pieces(course, batches, splits, world) for world in worlds]
+    return [pieces(objective, batches, splits, world) for world in worlds]
 
 
 def test_batches_are_dealt_out_evenly_and_every_row_counts_once() -> None:

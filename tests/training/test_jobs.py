@@ -17,7 +17,7 @@ from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.data.chat import Conversation, Message
 from tunedeck.data.labelled import Example
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.classify.task import ClassifyCourse
+from tunedeck.tasks.classify.task import ClassifyObjective
 from tunedeck.training.job_file import run_configs
 
 METHODS = {
@@ -83,7 +83,7 @@ def test_the_base_is_run_once_for_all_that_share_it(monkeypatch: pytest.MonkeyPa
     deck.model.register_forward_pre_hook(
         lambda _, __, inputs: batches.append(len(inputs["input_ids"])), with_kwargs=True
     )
-    monkeypatch.setattr(ClassifyCourse, "evaluate", lambda self: {"loss": 1.0, "accuracy": 0.0})
+    monkeypatch.setattr(ClassifyObjective, "evaluate", lambda self: {"loss": 1.0, "accuracy": 0.0})
     jobs = {
         name: td.Job(JOBS[name], settings(name).model_copy(update={"accumulation": 1, "max_steps": 1}))
         for name in deck.adapters
@@ -151,7 +151,7 @@ def test_stopped_jobs_go_on_where_each_was(tmp_path: Path, monkeypatch: pytest.M
     jobs = {name: td.Job(JOBS[name], settings(name)) for name in names}
     jobs["lora"] = td.Job(JOBS["lora"], settings("lora").model_copy(update={"max_steps": 3}))
     td.train(deck_with(names), jobs, out=tmp_path / "once", progress=False)
-    plain, asked = ClassifyCourse.losses, []
+    plain, asked = ClassifyObjective.losses, []
 
     def losses(parts: Any) -> Any:
         asked.append(1)
@@ -159,7 +159,7 @@ def test_stopped_jobs_go_on_where_each_was(tmp_path: Path, monkeypatch: pytest.M
             signal.raise_signal(signal.SIGINT)
         return plain(parts)
 
-    monkeypatch.setattr(ClassifyCourse, "losses", staticmethod(losses))
+    monkeypatch.setattr(ClassifyObjective, "losses", staticmethod(losses))
     stopped = td.train(deck_with(names), jobs, out=tmp_path / "twice", progress=False)
     assert {run.stopped for run in stopped.values()} == {"interrupted"}
     assert {run.measurement.steps for run in stopped.values()} == {2}
@@ -194,7 +194,7 @@ def test_a_job_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_out_of_memory_the_batches_that_can_be_cut_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = ClassifyCourse.losses
+    plain = ClassifyObjective.losses
 
     def losses(parts: Any) -> Any:
         if sum(len(rows) for _, rows in parts) > 5:
@@ -205,7 +205,7 @@ def test_out_of_memory_the_batches_that_can_be_cut_are_cut(tmp_path: Path, monke
     jobs = {name: td.Job(JOBS[name], settings(name)) for name in deck.adapters}
     jobs["lora"] = td.Job(JOBS["lora"], settings("lora").model_copy(update={"batch_size": 1}))
     td.train(deck, jobs, out=tmp_path / "whole", progress=False)
-    monkeypatch.setattr(ClassifyCourse, "losses", staticmethod(losses))
+    monkeypatch.setattr(ClassifyObjective, "losses", staticmethod(losses))
     deck = deck_with(["lora", "prompt"])
     with pytest.warns(UserWarning, match="in pieces of 3 from here on"):
         td.train(deck, jobs, out=tmp_path / "pieces", progress=False)

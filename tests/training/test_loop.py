@@ -82,8 +82,8 @@ def test_accumulated_small_batches_move_as_one_large_batch() -> None:
         task = deck.adapter("a").task
         assert isinstance(task, td.Classify)
         settings = td.TrainingSettings(accumulation=len(batches))
-        course = task.course(deck, "a", dataset(train=32))
-        loop = Loop(deck.adapter("a"), course, settings, "loss", EventLog(None), Accelerator(cpu=True))
+        objective = task.objective(deck, "a", dataset(train=32))
+        loop = Loop(deck.adapter("a"), objective, settings, "loss", EventLog(None), Accelerator(cpu=True))
         loop.optimizer = torch.optim.SGD(loop.adapter.parameters(), lr=0.1)
         (seen,) = _gradients([loop], [batches])
         lane = Progress(torch.device("cpu"), show=False).lane("a", ())

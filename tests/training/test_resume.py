@@ -18,8 +18,8 @@ from tiny import deck_of
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, StorageError, TrainingError
-from tunedeck.tasks.classify.task import ClassifyCourse
-from tunedeck.tasks.embed.objective import EmbedCourse
+from tunedeck.tasks.classify.task import ClassifyObjective
+from tunedeck.tasks.embed.objective import EmbedObjective
 from tunedeck.training import checkpoint as checkpoint_file
 from tunedeck.training import loop as loop_file
 
@@ -39,10 +39,10 @@ def go(
 
 
 def at_loss(
-    monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], object], course: Any = ClassifyCourse
+    monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], object], objective: Any = ClassifyObjective
 ) -> None:
     """Let something happen each time the loss of some rows is asked for the n-th time."""
-    plain, asked = course.loss, [0]
+    plain, asked = objective.loss, [0]
 
     def loss(self: Any, rows: Any) -> Any:
         asked[0] += 1
@@ -50,7 +50,7 @@ def at_loss(
             happens()
         return plain(self, rows)
 
-    monkeypatch.setattr(course, "loss", loss)
+    monkeypatch.setattr(objective, "loss", loss)
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -92,15 +92,15 @@ def test_a_stopped_and_resumed_run_ends_as_one_left_alone(
 def test_what_the_first_epoch_left_in_memory_is_made_again_from_the_same_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, asked = ClassifyCourse.loss, []
+    plain, asked = ClassifyObjective.loss, []
 
-    def loss(self: ClassifyCourse, rows: Any) -> Any:
+    def loss(self: ClassifyObjective, rows: Any) -> Any:
         asked.append(list(rows))
         if len(asked) == 15:  # in the second epoch of ten batches
             signal.raise_signal(signal.SIGINT)
         return plain(self, rows)
 
-    monkeypatch.setattr(ClassifyCourse, "loss", loss)
+    monkeypatch.setattr(ClassifyObjective, "loss", loss)
     upper = td.LoraConfig(layers_to_transform=(1,))
     go(tmp_path / "upper", upper, SETTINGS.model_copy(update={"patience": None}))
     first, count = asked[:10], len(asked)
@@ -113,9 +113,9 @@ def test_a_signal_during_an_evaluation_breaks_it_off_and_the_resumed_run_makes_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go(tmp_path / "alone")
-    plain, asked = ClassifyCourse.evaluate, []
+    plain, asked = ClassifyObjective.evaluate, []
 
-    def evaluate(self: ClassifyCourse) -> dict[str, float]:
+    def evaluate(self: ClassifyObjective) -> dict[str, float]:
         asked.append(torch.rand(3))  # an evaluation may draw random numbers
         metrics = plain(self)
         if len(asked) == 2:
@@ -123,9 +123,9 @@ def test_a_signal_during_an_evaluation_breaks_it_off_and_the_resumed_run_makes_i
             raise AssertionError("the evaluation went on")
         return metrics
 
-    monkeypatch.setattr(ClassifyCourse, "evaluate", lambda self: (torch.rand(3), plain(self))[1])
+    monkeypatch.setattr(ClassifyObjective, "evaluate", lambda self: (torch.rand(3), plain(self))[1])
     go(tmp_path / "alone")
-    monkeypatch.setattr(ClassifyCourse, "evaluate", evaluate)
+    monkeypatch.setattr(ClassifyObjective, "evaluate", evaluate)
     assert go(tmp_path / "twice").measurement.steps == 8
     go(tmp_path / "twice", resume=True)
     assert left_behind(tmp_path / "twice") == left_behind(tmp_path / "alone")
@@ -301,14 +301,14 @@ def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(
 def test_a_loss_that_is_no_number_names_the_checkpoint_and_leaves_the_best_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, asked = ClassifyCourse.loss, []
+    plain, asked = ClassifyObjective.loss, []
 
-    def loss(self: ClassifyCourse, rows: Any) -> tuple[torch.Tensor, int]:
+    def loss(self: ClassifyObjective, rows: Any) -> tuple[torch.Tensor, int]:
         asked.append(rows)
         mean, positions = plain(self, rows)
         return mean * (float("nan") if len(asked) > 10 else 1), positions
 
-    monkeypatch.setattr(ClassifyCourse, "loss", loss)
+    monkeypatch.setattr(ClassifyObjective, "loss", loss)
     with pytest.raises(TrainingError, match=r"the loss is nan at step 6.*The last good checkpoint is .*step-00000003"):
         go(tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["stopped"] == "failed"
@@ -317,10 +317,10 @@ def test_a_loss_that_is_no_number_names_the_checkpoint_and_leaves_the_best_adapt
 
 
 def too_large(
-    monkeypatch: pytest.MonkeyPatch, rows_that_fit: int, error: BaseException, course: Any = ClassifyCourse
+    monkeypatch: pytest.MonkeyPatch, rows_that_fit: int, error: BaseException, objective: Any = ClassifyObjective
 ) -> None:
     """The loss of more rows than that does not fit into memory."""
-    plain = course.loss
+    plain = objective.loss
 
     def loss(self: Any, rows: Any) -> Any:
         mean, positions = plain(self, rows)
@@ -328,7 +328,7 @@ def too_large(
             raise error
         return mean, positions
 
-    monkeypatch.setattr(course, "loss", loss)
+    monkeypatch.setattr(objective, "loss", loss)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_a_single_example_that_does_not_fit_ends_the_run(monkeypatch: pytest.Mon
 
 
 def test_a_loss_that_needs_its_batch_whole_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    too_large(monkeypatch, 4, MemoryError(), EmbedCourse)
+    too_large(monkeypatch, 4, MemoryError(), EmbedObjective)
     deck = td.Deck.load(deck_of("bert").base.reference, td.Embed(), dtype="float32")
     deck.add("a", td.LoraConfig())
     data = dataset()
@@ -393,9 +393,9 @@ def test_other_errors_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_that_runs_out_in_an_evaluation_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def evaluate(self: ClassifyCourse) -> dict[str, float]:
+    def evaluate(self: ClassifyObjective) -> dict[str, float]:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(ClassifyCourse, "evaluate", evaluate)
+    monkeypatch.setattr(ClassifyObjective, "evaluate", evaluate)
     with pytest.raises(TrainingError, match=r"out of memory where smaller pieces.*step-00000003"):
         go(tmp_path)

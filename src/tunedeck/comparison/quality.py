@@ -44,7 +44,7 @@ def answers_of(deck: Deck, name: str, dataset: Dataset[Any], metric: str) -> Ans
         return Answers(scores, (1.0,) * len(scores), predictions=tuple(predictions))
     if deck.task.kind == "generate":
         held_out = replace(dataset, train=dataset.evaluation)  # the training side is not looked at
-        chats = cast("Generate", deck.task).course(deck, name, held_out).held_out_losses()
+        chats = cast("Generate", deck.task).objective(deck, name, held_out).held_out_losses()
         losses = chats if metric == "loss" else ()
         scores, weights = tuple(loss for _, loss, _ in losses), tuple(float(size) for *_, size in losses)
         return Answers(scores, weights, chats=tuple(chats))

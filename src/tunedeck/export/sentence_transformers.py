@@ -14,7 +14,7 @@ from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder, write_json
 from tunedeck.deck.deck import Deck
 from tunedeck.export.transformers_folder import empty_place, merged, no_bar, tokenizer_of
-from tunedeck.tasks.embed.encoding import Making
+from tunedeck.tasks.embed.encoding import EncodingConfig
 from tunedeck.tasks.embed.task import Embed
 from tunedeck.tasks.text import length_limit
 
@@ -52,7 +52,7 @@ def save_sentence_transformers(deck: Deck, name: str, folder: str | Path) -> Non
     )
     model = merged(deck, name, instead)
     tokenizer = copy.deepcopy(tokenizer_of(deck))
-    query, document = (task.making(as_query=flag) for flag in (True, False))
+    query, document = (task.encoding(as_query=flag) for flag in (True, False))
     longest = min(query.max_length, length_limit(deck))
     with replacing_folder(target) as staging, no_bar():
         model.save_pretrained(staging)
@@ -61,7 +61,9 @@ def save_sentence_transformers(deck: Deck, name: str, folder: str | Path) -> Non
         _write_settings(staging, query, document, model.config.hidden_size, longest)
 
 
-def _write_settings(folder: Path, query: Making, document: Making, hidden_size: int, longest: int) -> None:
+def _write_settings(
+    folder: Path, query: EncodingConfig, document: EncodingConfig, hidden_size: int, longest: int
+) -> None:
     modules = _MODULES if query.normalize else _MODULES[:-1]
     listed = [{"idx": n, "name": str(n), "path": path, "type": kind} for n, (path, kind) in enumerate(modules)]
     for path, _ in modules[1:]:

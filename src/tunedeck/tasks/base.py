@@ -1,4 +1,4 @@
-"""What training asks of a task: data to read, and a course that turns rows into a loss."""
+"""What training asks of a task: data to read, and an objective that turns rows into a loss."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Evaluation:
     metrics: dict[str, dict[str, float]]
 
 
-class Course(Protocol):
+class Objective(Protocol):
     """A dataset encoded for one adapter, as the loop works through it."""
 
     divisible: ClassVar[bool]
@@ -69,7 +69,7 @@ class Course(Protocol):
 
     @staticmethod
     def losses(parts: Sequence[tuple[Any, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """`loss` of several courses of one kind and deck, each with rows of its own, from one pass through the base.
+        """`loss` of several objectives of one kind and deck, each with rows of its own, from one pass through the base.
 
         None of the adapters has tensors in the base's place.
         """
@@ -85,7 +85,7 @@ class TrainableTask(Task, Protocol):
 
     best_by: ClassVar[str]
     """The metric that tells the best state: `loss` is better when lower, any other when higher."""
-    headline: ClassVar[tuple[str, ...]]
+    progress_metrics: ClassVar[tuple[str, ...]]
     """The metrics to show while training."""
 
     def read(self, settings: DataSettings) -> Dataset[Any]:
@@ -96,6 +96,6 @@ class TrainableTask(Task, Protocol):
         """Metrics of adapters, None for the bare base, on all examples of `settings.train`."""
         ...
 
-    def course(self, deck: Deck, name: str, dataset: Dataset[Any]) -> Course:
+    def objective(self, deck: Deck, name: str, dataset: Dataset[Any]) -> Objective:
         """Encode a dataset for one adapter of a deck."""
         ...

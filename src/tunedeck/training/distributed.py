@@ -21,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
-from tunedeck.tasks.base import Course
+from tunedeck.tasks.base import Objective
 from tunedeck.training.outcome import Seen
 
 
@@ -39,7 +39,7 @@ def _leave() -> None:
 
 
 def pieces(
-    course: Course, batches: Sequence[Sequence[int]], splits: int, accelerator: Accelerator
+    objective: Objective, batches: Sequence[Sequence[int]], splits: int, accelerator: Accelerator
 ) -> list[tuple[Sequence[int], float]]:
     """This process's share of some batches: rows, and their part in the mean loss.
 
@@ -47,8 +47,8 @@ def pieces(
     processes have the same number of pieces, as a sharded base needs it; one that is there to fill up has no part in the loss.
     """
     count = splits * accelerator.num_processes
-    cut = [rows[part::count] for rows in batches for part in range(count)] if course.divisible else batches
-    weights = [(rows, course.weight(rows)) for rows in cut if rows]
+    cut = [rows[part::count] for rows in batches for part in range(count)] if objective.divisible else batches
+    weights = [(rows, objective.weight(rows)) for rows in cut if rows]
     whole = sum(weight for _, weight in weights)
     shares = [(rows, weight / whole) for rows, weight in weights]
     missing = -len(shares) % accelerator.num_processes

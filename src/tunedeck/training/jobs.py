@@ -84,7 +84,7 @@ def run_jobs(
             datasets[name], task = _prepared(deck, name, job.data, own.seed)
             loops[name], saved[name] = _loop(deck, name, datasets[name], own, folder, resume, stack)
             loops[name].give_up = give_up
-            lanes[name] = bar.lane(name, task.headline)
+            lanes[name] = bar.lane(name, task.progress_metrics)
 
         if loops:
             stack.enter_context(_checkpointed(deck, list(loops.values())))
@@ -124,9 +124,9 @@ def _loop(
     log = stack.enter_context(EventLog(events, saved.state["events"] if saved else None, listener))
     adapter = deck.adapter(name)
     task = _trainable(adapter.task)
-    course = task.course(deck, name, dataset)
+    objective = task.objective(deck, name, dataset)
     best_by = settings.best_by or dataset.best_by or task.best_by
-    return Loop(adapter, course, settings, best_by, log, accelerator, checkpoints), saved
+    return Loop(adapter, objective, settings, best_by, log, accelerator, checkpoints), saved
 
 
 def _checkpointed(deck: Deck, loops: Sequence[Loop]) -> AbstractContextManager[None]:
@@ -141,12 +141,12 @@ def _checkpointed(deck: Deck, loops: Sequence[Loop]) -> AbstractContextManager[N
 def _finish(deck: Deck, dataset: Dataset[Any], loop: Loop, folder: Path | None, peak_bytes: int) -> TrainingRun:
     """Write what the run folder ends with; the checkpoints of a run that came to its end go."""
     outcome, name = loop.outcome, loop.adapter.name
-    measurement = measured(deck, name, loop.settings, outcome, peak_bytes, loop.course.texts_per_example)
+    measurement = measured(deck, name, loop.settings, outcome, peak_bytes, loop.objective.texts_per_example)
     run = TrainingRun(name, outcome.metrics, measurement, outcome.stopped, outcome.best_step, folder)
     if loop.accelerator.is_main_process:
         record(deck, dataset, run)
         if folder is not None:
-            draw(folder, name, _trainable(loop.adapter.task).headline)
+            draw(folder, name, _trainable(loop.adapter.task).progress_metrics)
         if loop.checkpoints and run.stopped in ENDED:
             loop.checkpoints.clear()
     return run

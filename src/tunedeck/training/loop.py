@@ -17,7 +17,7 @@ from torch import nn
 
 from tunedeck.data.batches import length_batches
 from tunedeck.deck.adapter import Adapter
-from tunedeck.tasks.base import Course
+from tunedeck.tasks.base import Objective
 from tunedeck.training.best import is_better
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import TrainingSettings
@@ -46,7 +46,7 @@ GiveUp: TypeAlias = Callable[[dict[str, float]], bool]
 
 @final
 class Loop:
-    """One adapter's way through a course: what goes before and after the gradients of each step (step.py).
+    """One adapter's way through an objective: what goes before and after the gradients of each step (step.py).
 
     The base stays frozen and in eval mode. `best_by` tells the best state; `give_up` may end the run after an evaluation.
     """
@@ -54,7 +54,7 @@ class Loop:
     def __init__(
         self,
         adapter: Adapter,
-        course: Course,
+        objective: Objective,
         settings: TrainingSettings,
         best_by: str,
         log: EventLog,
@@ -63,7 +63,7 @@ class Loop:
         give_up: GiveUp = lambda metrics: False,
     ) -> None:
         self.adapter = adapter
-        self.course = course
+        self.objective = objective
         self.settings = settings
         self.best_by = best_by
         self.log = log
@@ -73,7 +73,7 @@ class Loop:
         self.signals = StopSignals()
         self.outcome = Outcome()
         self.optimizer = adamw(adapter, settings)
-        per_epoch = max(1, math.ceil(len(course.lengths) / settings.batch_size) // settings.accumulation)
+        per_epoch = max(1, math.ceil(len(objective.lengths) / settings.batch_size) // settings.accumulation)
         self.total = settings.max_steps or max(1, round(settings.epochs * per_epoch))
         self._evaluate_every = settings.eval_every or per_epoch
         self._seen = Seen()
@@ -91,7 +91,7 @@ class Loop:
         self.log.write(
             "start" if saved is None else "resume",
             steps=self.total,
-            examples=len(self.course.lengths),
+            examples=len(self.objective.lengths),
             step=self.outcome.steps,
         )
         progress.start(self.total, self.outcome.steps)
@@ -138,12 +138,12 @@ class Loop:
     def can_split(self, batches: list[list[int]]) -> bool:
         """Whether batches like these can be worked through in smaller pieces."""
         pieces_now = self.outcome.splits * self.accelerator.num_processes
-        return self.course.divisible and pieces_now < max(map(len, batches))
+        return self.objective.divisible and pieces_now < max(map(len, batches))
 
     def split(self, batches: list[list[int]]) -> None:
         """Halve the pieces that batches like these are worked through in; TrainingError when they cannot be halved."""
         largest = max(map(len, batches))
-        rows = smaller_pieces(self.course.divisible, largest, self.outcome.splits * self.accelerator.num_processes)
+        rows = smaller_pieces(self.objective.divisible, largest, self.outcome.splits * self.accelerator.num_processes)
         self.outcome.splits *= 2
         step = self.outcome.steps + 1
         self.log.write("out_of_memory", step=step, rows=rows, splits=self.outcome.splits)
@@ -174,7 +174,7 @@ class Loop:
         self.adapter.eval()
         try:
             with self.signals.at_once() if self.accelerator.num_processes == 1 else nullcontext():
-                metrics = broadcast_object_list([self.course.evaluate()])[0]
+                metrics = broadcast_object_list([self.objective.evaluate()])[0]
         except KeyboardInterrupt:
             set_random_state(randomness)
             self.save()
@@ -219,23 +219,23 @@ class Loop:
         self._best = {name: tensor.to(self.accelerator.device) for name, tensor in saved.tensors["best"].items()}
         fill_adapter(self.adapter, saved.tensors["adapter"])
         fill_optimizer(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
-        if self.course.remembers:
+        if self.objective.remembers:
             self._recall()
         set_random_state(saved.state["random"][self.accelerator.process_index])
 
     def _recall(self) -> None:
-        """Bring back what the course remembers of the first epoch, from the same batches: other shapes round otherwise."""
+        """Bring back what the objective remembers of the first epoch, from the same batches: other shapes round otherwise."""
         batches, accumulation = self._all_batches(), self.settings.accumulation
-        first_epoch = math.ceil(math.ceil(len(self.course.lengths) / self.settings.batch_size) / accumulation)
+        first_epoch = math.ceil(math.ceil(len(self.objective.lengths) / self.settings.batch_size) / accumulation)
         with torch.no_grad():
             for _ in range(min(self.outcome.steps, first_epoch)):
                 chosen = list(islice(batches, accumulation))
-                for rows, _ in pieces(self.course, chosen, self.outcome.splits, self.accelerator):
-                    self.course.loss(rows)
+                for rows, _ in pieces(self.objective, chosen, self.outcome.splits, self.accelerator):
+                    self.objective.loss(rows)
 
     def _all_batches(self) -> Iterator[list[int]]:
         """Row numbers, epoch after epoch, without end."""
         epoch = 0
         while True:
-            yield from length_batches(self.course.lengths, self.settings.batch_size, self.settings.seed + epoch)
+            yield from length_batches(self.objective.lengths, self.settings.batch_size, self.settings.seed + epoch)
             epoch += 1

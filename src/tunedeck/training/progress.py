@@ -38,9 +38,9 @@ class Progress:
             disable=not show,
         )
 
-    def lane(self, title: str, headline: Sequence[str]) -> Lane:
-        """A line for one run; `headline` are the metrics to show."""
-        return Lane(self._bar, title, headline, self._device)
+    def lane(self, title: str, progress_metrics: Sequence[str]) -> Lane:
+        """A line for one run; `progress_metrics` are the metrics to show."""
+        return Lane(self._bar, title, progress_metrics, self._device)
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -56,10 +56,10 @@ class Progress:
 class Lane:
     """One run's line in the progress bar."""
 
-    def __init__(self, bar: Bar, title: str, headline: Sequence[str], device: torch.device) -> None:
+    def __init__(self, bar: Bar, title: str, progress_metrics: Sequence[str], device: torch.device) -> None:
         self._bar = bar
         self._title = title
-        self._headline = headline
+        self._progress_metrics = progress_metrics
         self._device = device
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)  # when a step ended, and its tokens
         self._task = TaskID(0)
@@ -87,5 +87,5 @@ class Lane:
         """An evaluation is done."""
         if self._bar.disable:
             return
-        values = ", ".join(f"{name} {metrics[name]:.3f}" for name in self._headline if name in metrics)
+        values = ", ".join(f"{name} {metrics[name]:.3f}" for name in self._progress_metrics if name in metrics)
         self._bar.console.print(say("  {run}, step {step}: {values}", run=self._title, step=step, values=values))

@@ -10,7 +10,7 @@ import torch
 
 from tunedeck.core.errors import TrainingError
 from tunedeck.core.i18n import say
-from tunedeck.tasks.base import Course
+from tunedeck.tasks.base import Objective
 from tunedeck.training.checkpoint import Checkpoint
 from tunedeck.training.distributed import is_sharded, pieces, summed
 from tunedeck.training.loop import Loop
@@ -104,7 +104,7 @@ def _gradients(loops: Sequence[Loop], chosen: Sequence[list[list[int]]]) -> list
     accelerator = loops[0].accelerator
     seen = [Seen() for _ in loops]
     shares = [
-        pieces(o.course, batches, o.outcome.splits, accelerator) for o, batches in zip(loops, chosen, strict=True)
+        pieces(o.objective, batches, o.outcome.splits, accelerator) for o, batches in zip(loops, chosen, strict=True)
     ]
     try:
         for round_ in zip_longest(*shares):
@@ -115,7 +115,7 @@ def _gradients(loops: Sequence[Loop], chosen: Sequence[list[list[int]]]) -> list
             total = sum(mean * share for (mean, _), (_, _, share, _) in zip(losses, parts, strict=True))
             accelerator.backward(total)
             for (mean, positions), (loop, rows, share, one) in zip(losses, parts, strict=True):
-                tokens = sum(loop.course.lengths[row] for row in rows)
+                tokens = sum(loop.objective.lengths[row] for row in rows)
                 one.add(mean.item() * share, len(rows), tokens, positions, share)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error) or is_sharded(accelerator):  # a base put together by all waits for each of them
@@ -132,7 +132,7 @@ def _losses(parts: Sequence[tuple[Loop, Sequence[int]]]) -> list[tuple[torch.Ten
     together = [part for part in parts if not part[0].adapter.built.weights]
     found: dict[int, tuple[torch.Tensor, int]] = {}
     if len(together) > 1:
-        courses: list[tuple[Course, Sequence[int]]] = [(loop.course, rows) for loop, rows in together]
-        losses = courses[0][0].losses(courses)
+        objectives: list[tuple[Objective, Sequence[int]]] = [(loop.objective, rows) for loop, rows in together]
+        losses = objectives[0][0].losses(objectives)
         found = {id(loop): loss for (loop, _), loss in zip(together, losses, strict=True)}
-    return [found[id(loop)] if id(loop) in found else loop.course.loss(rows) for loop, rows in parts]
+    return [found[id(loop)] if id(loop) in found else loop.objective.loss(rows) for loop, rows in parts]

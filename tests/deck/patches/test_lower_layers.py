@@ -26,9 +26,9 @@ WHOLE = {
 TEXTS = ["w5 w6", "w7 w8 w9 w10 w11", "w12", "w13 w14 w15 w16 w17 w18 w19 w20 w21", "w22 w23 w24"]
 
 
-def course_of(deck: td.Deck, name: str):
+def objective_of(deck: td.Deck, name: str):
     examples = [Example(text, (tiny.LABELS[row % 3],)) for row, text in enumerate(TEXTS)]
-    return deck.adapter(name).task.course(deck, name, Dataset("", examples, examples, "", "", tiny.LABELS))
+    return deck.adapter(name).task.objective(deck, name, Dataset("", examples, examples, "", "", tiny.LABELS))
 
 
 def gradients(deck: td.Deck, name: str) -> list[torch.Tensor]:
@@ -45,23 +45,23 @@ def test_a_second_pass_skips_the_lower_layers_and_gives_the_same_loss_and_gradie
     ran: list[int] = []
     first_linear = next(m for m in layers[0].modules() if hasattr(m, "weight") and m.weight.dim() == 2)
     first_linear.register_forward_hook(lambda *_: ran.append(1))
-    course = course_of(deck, "a")
+    objective = objective_of(deck, "a")
     for rows in ([0, 1, 2], [3, 4]):
-        course.loss(rows)
+        objective.loss(rows)
     assert first_trained_layer(deck.base, deck.adapter("a")) == skipped
-    fresh, mixed = course_of(deck, "a"), [4, 0, 3]  # in another batch, of another width
+    fresh, mixed = objective_of(deck, "a"), [4, 0, 3]  # in another batch, of another width
     expected, _ = fresh.loss(mixed)
     expected.backward()
     wanted = gradients(deck, "a")
     deck.adapter("a").zero_grad()
     runs = len(ran)
-    loss, _ = course.loss(mixed)
+    loss, _ = objective.loss(mixed)
     loss.backward()
     assert len(ran) == runs
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
     assert wanted
     assert all(tiny.difference(a, b) < 1e-6 for a, b in zip(gradients(deck, "a"), wanted, strict=True))
-    course.evaluate()
+    objective.evaluate()
     assert len(ran) > runs
 
 
@@ -79,7 +79,7 @@ def test_nothing_is_kept_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) 
     ran: list[int] = []
     query = deck.model.bert.encoder.layer[0].attention.self.query  # the layer's own hooks run even where it is skipped
     query.register_forward_hook(lambda *_: ran.append(1))
-    course = course_of(deck, "a")
-    course.loss([0, 1])
-    course.loss([0, 1])
+    objective = objective_of(deck, "a")
+    objective.loss([0, 1])
+    objective.loss([0, 1])
     assert len(ran) == 2

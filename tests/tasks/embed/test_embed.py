@@ -112,7 +112,7 @@ def test_cached_chunks_give_the_gradients_of_one_large_batch(config: Any, form: 
         tiny.add_stirred(deck, "a", config)
         task = deck.task
         assert isinstance(task, td.Embed)
-        loss, positions = task.course(deck, "a", dataset(examples, examples)).loss(range(24))
+        loss, positions = task.objective(deck, "a", dataset(examples, examples)).loss(range(24))
         loss.backward()
         measured[chunk_size] = loss.item(), gradients(deck, "a"), positions
     (whole, expected, _), (cached, got, positions) = measured[None], measured[5]
@@ -131,9 +131,9 @@ def test_cached_chunks_repeat_their_dropout() -> None:
         deck = embed_deck(chunk_size=chunk_size)
         tiny.add_stirred(deck, "a", td.LoraConfig(lora_dropout=0.5))
         deck.adapter("a").train()
-        course = deck.task.course(deck, "a", dataset(found, found))  # type: ignore[attr-defined]
+        objective = deck.task.objective(deck, "a", dataset(found, found))  # type: ignore[attr-defined]
         torch.manual_seed(3)
-        loss, _ = course.loss(range(8))
+        loss, _ = objective.loss(range(8))
         again = torch.rand(())  # what is drawn between must not matter
         loss.backward()
         assert again >= 0
@@ -183,7 +183,7 @@ def test_a_text_alone_with_its_label_in_a_batch_is_joined_by_another() -> None:
     examples = [Example(f"w{10 + n // 2} w{60 + n}", (str(n // 2),)) for n in range(20)]
     deck = embed_deck()
     deck.add("a", CONFIGS["lora"])
-    loss, _ = deck.task.course(deck, "a", dataset(examples, examples)).loss([0, 2, 4])  # type: ignore[attr-defined]
+    loss, _ = deck.task.objective(deck, "a", dataset(examples, examples)).loss([0, 2, 4])  # type: ignore[attr-defined]
     assert loss.item() > 0
 
 

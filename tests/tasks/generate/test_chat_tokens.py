@@ -28,13 +28,13 @@ def chat(*texts: str) -> Conversation:
 
 
 def learnt_words(found: Encoded) -> list[int]:
-    return [token for token, learnt in zip(found.ids, found.learnt, strict=True) if learnt]
+    return [token for token, counted in zip(found.ids, found.loss_mask, strict=True) if counted]
 
 
 def test_every_answer_is_learnt_up_to_its_end_token_and_nothing_else() -> None:
     found = encode_conversation(tokenizer(), chat("w10", "w20 w21", "w11", "w22"))
     assert learnt_words(found) == [20, 21, tiny.SEP, 22, tiny.SEP]
-    assert len(found.ids) == len(found.learnt)
+    assert len(found.ids) == len(found.loss_mask)
     assert found.ids == tokenizer().apply_chat_template(
         chat("w10", "w20 w21", "w11", "w22").as_dicts(), return_dict=False
     )
@@ -45,7 +45,7 @@ def test_the_prompt_of_an_answer_is_what_decoding_begins_with() -> None:
     found = encode_conversation(tokenizer(), whole)
     asked = encode_prompt(tokenizer(), whole.prompt)
     assert found.ids[: len(asked)] == asked
-    assert found.learnt.index(True) == len(asked)
+    assert found.loss_mask.index(True) == len(asked)
 
 
 def test_without_a_template_the_answer_and_its_end_are_learnt() -> None:

@@ -18,8 +18,8 @@ from tunedeck.tasks.generate import loss as answer_loss
 from tunedeck.tasks.generate.chat_tokens import encode_conversation
 from tunedeck.tasks.generate.data import split_by_prompt
 from tunedeck.tasks.generate.metrics import answer_metrics, rouge_l
-from tunedeck.tasks.generate.packing import learnt_logits, output_is_a_product, pack, pack_rows
-from tunedeck.tasks.generate.task import GenerateCourse
+from tunedeck.tasks.generate.packing import output_is_a_product, pack, pack_rows, target_logits
+from tunedeck.tasks.generate.task import GenerateObjective
 
 KINDS = {
     "lora": td.LoraConfig(target_modules="all-linear"),
@@ -54,14 +54,14 @@ def test_the_loss_is_the_cross_entropy_of_the_answers_tokens_alone(deck: td.Deck
     one = chats(1)[0]
     encoded = encode_conversation(deck.tokenizer, one)
     logits = tiny.logits_of(deck, {"input_ids": torch.tensor([encoded.ids])}, name)[0]
-    after = [place for place, learnt in enumerate(encoded.learnt) if learnt]
+    after = [place for place, counted in enumerate(encoded.loss_mask) if counted]
     expected = F.cross_entropy(logits[[place - 1 for place in after]], torch.tensor([encoded.ids[p] for p in after]))
-    course = GenerateCourse(deck, name, td.Generate(), dataset([one], [one]))
+    objective = GenerateObjective(deck, name, td.Generate(), dataset([one], [one]))
     with torch.no_grad():
-        loss, _ = course.loss([0])
+        loss, _ = objective.loss([0])
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
-    assert course.weight([0]) == len(after)
-    assert course.evaluate()["loss"] == pytest.approx(expected.item(), abs=1e-5)
+    assert objective.weight([0]) == len(after)
+    assert objective.evaluate()["loss"] == pytest.approx(expected.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", [None, *KINDS])
@@ -71,8 +71,8 @@ def test_packed_conversations_do_not_see_each_other(deck: td.Deck, name: str | N
     assert len(rows) < len(encoded)
     packed = pack(deck, name, rows)
     with torch.no_grad():
-        together = learnt_logits(deck, name, packed)
-        alone = torch.cat([learnt_logits(deck, name, pack(deck, name, [[one]])) for row in rows for one in row])
+        together = target_logits(deck, name, packed)
+        alone = torch.cat([target_logits(deck, name, pack(deck, name, [[one]])) for row in rows for one in row])
     assert tiny.difference(together, alone) < 1e-5
 
 
@@ -89,9 +89,9 @@ def test_gradients_are_the_same_packed_and_unpacked(deck: td.Deck) -> None:
     found = chats(6)
 
     def gradients(packing: bool) -> list[torch.Tensor]:
-        course = GenerateCourse(deck, "lora", td.Generate(max_length=48, packing=packing), dataset(found, found))
+        objective = GenerateObjective(deck, "lora", td.Generate(max_length=48, packing=packing), dataset(found, found))
         deck.adapter("lora").zero_grad()
-        course.loss(range(len(course.lengths)))[0].backward()
+        objective.loss(range(len(objective.lengths)))[0].backward()
         return [parameter.grad.clone() for parameter in deck.adapter("lora").parameters()]
 
     assert max(map(tiny.difference, gradients(True), gradients(False))) < 1e-5
@@ -179,9 +179,9 @@ def test_mistakes_are_told(deck: td.Deck) -> None:
         tiny.deck_of("bert").generate(["w10"], None)
     long = [Conversation((Message("user", "w10"), Message("assistant", "w20 " * 40)))]
     with pytest.raises(DataError, match="no answer fits"):
-        GenerateCourse(deck, "lora", td.Generate(max_length=16), dataset(long, long))
+        GenerateObjective(deck, "lora", td.Generate(max_length=16), dataset(long, long))
     with pytest.warns(UserWarning, match="1 conversations are left out"):
-        GenerateCourse(deck, "lora", td.Generate(max_length=16), dataset([*long, *chats(3)], chats(3)))
+        GenerateObjective(deck, "lora", td.Generate(max_length=16), dataset([*long, *chats(3)], chats(3)))
 
 
 def test_no_prompt_stands_on_both_sides_of_a_split() -> None:
@@ -252,8 +252,8 @@ def test_a_tokenizer_without_an_end_token_teaches_answers_without_one(packing: b
     data = dataset(chats(8), chats(4, seed=1))
     settings = td.TrainingSettings(max_steps=2, batch_size=4)
     with pytest.warns(UserWarning, match="the tokenizer has no end token"):
-        course = GenerateCourse(deck, "a", td.Generate(packing=packing), data)
-    assert course.weight(range(len(course.lengths))) == len(data.train)  # each answer is one word
+        objective = GenerateObjective(deck, "a", td.Generate(packing=packing), data)
+    assert objective.weight(range(len(objective.lengths))) == len(data.train)  # each answer is one word
     with pytest.warns(UserWarning, match="the tokenizer has no end token"):
         assert td.train(deck, "a", data, settings=settings, progress=False).metrics["loss"] > 0
     assert deck.generate(["w10 w11"], "a", td.Sampling(max_tokens=3))

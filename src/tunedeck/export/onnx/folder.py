@@ -83,7 +83,7 @@ def _told(deck: Deck, name: str) -> dict[str, Any]:
     virtual = deck.virtual_tokens(name)
     method, room = adapter.config.kind, length_limit(deck) - virtual
     if isinstance(adapter.task, Embed):
-        query, document = (adapter.task.making(as_query=flag) for flag in (True, False))
+        query, document = (adapter.task.encoding(as_query=flag) for flag in (True, False))
         return {
             "method": method,
             "virtual_tokens": virtual,
@@ -142,8 +142,8 @@ def expected(deck: Deck, name: str, ids: torch.Tensor, mask: torch.Tensor) -> to
     task = deck.adapter(name).task
     with torch.inference_mode():
         if isinstance(task, Embed):
-            making = task.making(as_query=False)
-            return vectors_of(deck, ids, mask, [name] * len(ids), [making] * len(ids))
+            encoding = task.encoding(as_query=False)
+            return vectors_of(deck, ids, mask, [name] * len(ids), [encoding] * len(ids))
         logits: torch.Tensor = deck(ids, mask, adapter=name).logits
         return logits
 

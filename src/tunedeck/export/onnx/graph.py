@@ -17,7 +17,7 @@ from tunedeck.core.i18n import listing, say
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.forward import answer_name
 from tunedeck.export.transformers_folder import tokenizer_of
-from tunedeck.tasks.embed.encoding import Making, finished
+from tunedeck.tasks.embed.encoding import EncodingConfig, finished
 from tunedeck.tasks.embed.task import Embed
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -38,12 +38,12 @@ class Graph(nn.Module):
         run: Callable[[Mapping[str, torch.Tensor]], Any],
         parts: Sequence[nn.Module],
         virtual: torch.Tensor,
-        making: Making | None,
+        encoding: EncodingConfig | None,
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.register_buffer("virtual", virtual)
-        self._run, self._making = run, making
+        self._run, self._encoding = run, encoding
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The adapter's answer to a batch padded on the right."""
@@ -55,23 +55,23 @@ class Graph(nn.Module):
             mask = torch.cat([torch.ones_like(front), mask], dim=1)
         output = self._run({"input_ids": ids, "attention_mask": mask})
         answer: torch.Tensor = output[answer_name(output)]
-        if self._making is None:
+        if self._encoding is None:
             return answer.float()
-        return finished(answer[:, count:], attention_mask, self._making.pooling, self._making.normalize)
+        return finished(answer[:, count:], attention_mask, self._encoding.pooling, self._encoding.normalize)
 
 
 def graph_of(deck: Deck, name: str, *, merge: bool) -> Graph:
     """The graph of one adapter; with `merge` its weights are added to the base's first (UnsupportedKindError where they cannot)."""
     adapter = deck.adapter(name)
-    making = adapter.task.making(as_query=False) if isinstance(adapter.task, Embed) else None
+    encoding = adapter.task.encoding(as_query=False) if isinstance(adapter.task, Embed) else None
     vocabulary = deck.model.get_input_embeddings().weight.shape[0]
     virtual = torch.arange(
         vocabulary, vocabulary + deck.virtual_tokens(name), device=next(deck.model.parameters()).device
     )
     if merge:
         model = deck.merge(name)
-        return Graph(lambda inputs: model(**inputs), [model], virtual, making).eval()
-    return Graph(lambda inputs: deck.call([name], inputs), [deck.model, adapter], virtual, making).eval()
+        return Graph(lambda inputs: model(**inputs), [model], virtual, encoding).eval()
+    return Graph(lambda inputs: deck.call([name], inputs), [deck.model, adapter], virtual, encoding).eval()
 
 
 def check_exportable(deck: Deck, names: Sequence[str]) -> None:

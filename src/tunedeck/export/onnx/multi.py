@@ -123,8 +123,8 @@ def _check_sharable(deck: Deck, names: Sequence[str]) -> None:
         if Path(name).name != name:
             raise AdapterError(say("{name!r} cannot be a file's name; load the adapter under another", name=name))
     tasks = [deck.adapter(name).task for name in names]
-    makings = [task.making(as_query=False) for task in tasks if isinstance(task, Embed)]
-    if len({(making.pooling, making.normalize) for making in makings}) > 1:
+    encodings = [task.encoding(as_query=False) for task in tasks if isinstance(task, Embed)]
+    if len({(encoding.pooling, encoding.normalize) for encoding in encodings}) > 1:
         raise ConfigError(say("these adapters pool or normalise in different ways; export each in a graph of its own"))
 
 

@@ -79,19 +79,19 @@ class EmbedBackend:
 
     def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
         """Token ids of texts behind the document instruction of their adapter; a content may be token ids already."""
-        making = self._task(key).making(as_query=False)
+        encoding = self._task(key).encoding(as_query=False)
         texts = [one for one in contents if isinstance(one, str)]
-        encoded = iter(token_ids(self._deck, texts, [key] * len(texts), [making] * len(texts)))
-        room = min(making.max_length, length_limit(self._deck)) - self._deck.virtual_tokens(key)
+        encoded = iter(token_ids(self._deck, texts, [key] * len(texts), [encoding] * len(texts)))
+        room = min(encoding.max_length, length_limit(self._deck)) - self._deck.virtual_tokens(key)
         vocabulary = self._deck.model.get_input_embeddings().weight.shape[0]
         return [next(encoded) if isinstance(one, str) else fitting_ids(one, vocabulary, room) for one in contents]
 
     def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[torch.Tensor]:
         """A vector (hidden,) for each row, float32, on the CPU."""
         input_ids, mask = pad(self._deck, rows)
-        makings = [self._task(key).making(as_query=False) for key in keys]
+        encodings = [self._task(key).encoding(as_query=False) for key in keys]
         with torch.inference_mode():
-            return list(vectors_of(self._deck, input_ids, mask, keys, makings).cpu())
+            return list(vectors_of(self._deck, input_ids, mask, keys, encodings).cpu())
 
     def _task(self, key: str | None) -> Embed:
         return cast(Embed, self._deck.task if key is None else self._deck.adapter(key).task)

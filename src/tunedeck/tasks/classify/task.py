@@ -48,7 +48,7 @@ class Classify:
     peft_task: ClassVar[str] = "SEQ_CLS"
     has_head: ClassVar[bool] = True
     best_by: ClassVar[str] = "accuracy"
-    headline: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "loss")
+    progress_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "loss")
 
     labels: tuple[str, ...] | None = None
     multi_label: bool = False
@@ -98,9 +98,9 @@ class Classify:
         )
         return Evaluation(described, metrics)
 
-    def course(self, deck: Deck, name: str, dataset: Dataset[Example]) -> ClassifyCourse:
+    def objective(self, deck: Deck, name: str, dataset: Dataset[Example]) -> ClassifyObjective:
         """Encode a dataset for one adapter of a deck."""
-        return ClassifyCourse(deck, name, self, dataset)
+        return ClassifyObjective(deck, name, self, dataset)
 
     def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Prediction]:
         """One Prediction per text."""
@@ -167,7 +167,7 @@ def evaluate_labelled(deck: Deck, name: str | None, task: Classify, examples: Se
 
 
 @final
-class ClassifyCourse:
+class ClassifyObjective:
     """Labelled examples as token ids, and the loss of any of them."""
 
     divisible: ClassVar[bool] = True
@@ -198,18 +198,18 @@ class ClassifyCourse:
         return classification_loss(logits, targets, self._task.multi_label), ids.numel()
 
     @staticmethod
-    def losses(parts: Sequence[tuple[ClassifyCourse, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """The same of several courses, each with rows of its own, from one pass through the base."""
+    def losses(parts: Sequence[tuple[ClassifyObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
+        """The same of several objectives, each with rows of its own, from one pass through the base."""
         deck = parts[0][0]._deck
-        ids, mask = pad(deck, [course._ids[row] for course, rows in parts for row in rows])
-        names = [course._name for course, rows in parts for _ in rows]
+        ids, mask = pad(deck, [objective._ids[row] for objective, rows in parts for row in rows])
+        names = [objective._name for objective, rows in parts for _ in rows]
         with first_position_only(deck.base):
             logits = deck(ids, mask, adapter=names).logits
         found = []
-        for (course, rows), own in zip(parts, torch.split(logits, [len(rows) for _, rows in parts]), strict=True):
-            known = own[:, : len(deck.label_names(course._name))]
-            targets = course._targets[list(rows)].to(own.device)
-            loss = classification_loss(known, targets, course._task.multi_label)
+        for (objective, rows), own in zip(parts, torch.split(logits, [len(rows) for _, rows in parts]), strict=True):
+            known = own[:, : len(deck.label_names(objective._name))]
+            targets = objective._targets[list(rows)].to(own.device)
+            loss = classification_loss(known, targets, objective._task.multi_label)
             found.append((loss, len(rows) * ids.shape[1]))
         return found
 

@@ -15,8 +15,8 @@ from tunedeck.tasks.text import length_limit, pad, tokenize
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
-    """How the vectors of some rows are made."""
+class EncodingConfig:
+    """Say how the vectors of some rows are made."""
 
     pooling: Pooling
     normalize: bool
@@ -41,11 +41,11 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Te
 
 
 def vectors_of(
-    deck: Deck, ids: torch.Tensor, mask: torch.Tensor, names: Sequence[str | None], makings: Sequence[Making]
+    deck: Deck, ids: torch.Tensor, mask: torch.Tensor, names: Sequence[str | None], encodings: Sequence[EncodingConfig]
 ) -> torch.Tensor:
-    """Vectors (rows, hidden), float32, of padded token ids (rows, seq); each row in its own making."""
+    """Vectors (rows, hidden), float32, of padded token ids (rows, seq); each row by its own settings."""
     hidden = deck(ids, mask, adapter=names).last_hidden_state
-    ways = [(making.pooling, making.normalize) for making in makings]
+    ways = [(encoding.pooling, encoding.normalize) for encoding in encodings]
     if len(set(ways)) == 1:
         return finished(hidden, mask, *ways[0])
     rows = [finished(hidden[[row]], mask[[row]], *way) for row, way in enumerate(ways)]
@@ -53,14 +53,14 @@ def vectors_of(
 
 
 def token_ids(
-    deck: Deck, texts: Sequence[str], names: Sequence[str | None], makings: Sequence[Making]
+    deck: Deck, texts: Sequence[str], names: Sequence[str | None], encodings: Sequence[EncodingConfig]
 ) -> list[list[int]]:
     """Token ids of each text behind its instruction, cut to what the row's virtual tokens leave of its length."""
     limit = length_limit(deck)
     rows_of: dict[tuple[int, str], list[int]] = {}
-    for row, (name, making) in enumerate(zip(names, makings, strict=True)):
-        room = min(making.max_length, limit) - deck.virtual_tokens(name)
-        rows_of.setdefault((room, making.instruction), []).append(row)
+    for row, (name, encoding) in enumerate(zip(names, encodings, strict=True)):
+        room = min(encoding.max_length, limit) - deck.virtual_tokens(name)
+        rows_of.setdefault((room, encoding.instruction), []).append(row)
     ids: list[list[int]] = [[] for _ in texts]
     for (room, instruction), rows in rows_of.items():
         encoded = tokenize(deck, [instruction + texts[row] for row in rows], room)
@@ -70,10 +70,14 @@ def token_ids(
 
 
 def embed_texts(
-    deck: Deck, texts: Sequence[str], names: Sequence[str | None], makings: Sequence[Making], batch_size: int = 32
+    deck: Deck,
+    texts: Sequence[str],
+    names: Sequence[str | None],
+    encodings: Sequence[EncodingConfig],
+    batch_size: int = 32,
 ) -> torch.Tensor:
     """Vectors (texts, hidden), float32, on the CPU, without gradients; batches go from short to long texts."""
-    ids = token_ids(deck, texts, names, makings)
+    ids = token_ids(deck, texts, names, encodings)
     order = sorted(range(len(texts)), key=lambda row: len(ids[row]))
     parts = []
     with torch.inference_mode():
@@ -81,12 +85,12 @@ def embed_texts(
             rows = order[start : start + batch_size]
             input_ids, mask = pad(deck, [ids[row] for row in rows])
             own = [names[row] for row in rows]
-            parts.append(vectors_of(deck, input_ids, mask, own, [makings[row] for row in rows]).cpu())
+            parts.append(vectors_of(deck, input_ids, mask, own, [encodings[row] for row in rows]).cpu())
     return torch.cat(parts)[torch.tensor(order).argsort()].clone()
 
 
 def trained_vectors(
-    deck: Deck, name: str, ids: Sequence[Sequence[int]], making: Making, chunk_size: int | None
+    deck: Deck, name: str, ids: Sequence[Sequence[int]], encoding: EncodingConfig, chunk_size: int | None
 ) -> tuple[torch.Tensor, int]:
     """Vectors (texts, hidden) with their gradients, and how many positions were computed.
 
@@ -95,7 +99,7 @@ def trained_vectors(
     """
 
     def chunk(input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return vectors_of(deck, input_ids, mask, [name] * len(input_ids), [making] * len(input_ids))
+        return vectors_of(deck, input_ids, mask, [name] * len(input_ids), [encoding] * len(input_ids))
 
     if chunk_size is None or len(ids) <= chunk_size:
         input_ids, mask = pad(deck, ids)

@@ -57,17 +57,17 @@ def pair_relations(anchors: list[str], positives: list[str], negatives: list[str
     text, or is the anchor itself.
     """
     candidates = [*positives, *negatives]
-    friends: dict[str, set[str]] = {}
+    known_positives: dict[str, set[str]] = {}
     for anchor, positive in zip(anchors, positives, strict=True):
-        friends.setdefault(anchor, {anchor}).add(positive)
+        known_positives.setdefault(anchor, {anchor}).add(positive)
     columns: dict[str, list[int]] = {}
     for column, candidate in enumerate(candidates):
         columns.setdefault(candidate, []).append(column)
-    strangers = torch.ones(len(anchors), len(candidates), dtype=torch.bool)
+    is_negative = torch.ones(len(anchors), len(candidates), dtype=torch.bool)
     for row, anchor in enumerate(anchors):
-        strangers[row, [column for friend in friends[anchor] for column in columns.get(friend, ())]] = False
+        is_negative[row, [column for known in known_positives[anchor] for column in columns.get(known, ())]] = False
     own = torch.eye(len(anchors), len(candidates), dtype=torch.bool)
-    return Relations(own, strangers)
+    return Relations(own, is_negative)
 
 
 def label_relations(texts: list[str], labels: list[str]) -> Relations:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tunedeck.data.labelled import Example
 from tunedeck.data.pairs import Pair
 from tunedeck.deck.deck import Deck
-from tunedeck.tasks.embed.encoding import Making, token_ids, trained_vectors, vectors_of
+from tunedeck.tasks.embed.encoding import EncodingConfig, token_ids, trained_vectors, vectors_of
 from tunedeck.tasks.embed.loss import Relations, contrastive_loss, label_relations, pair_relations
 from tunedeck.tasks.text import pad
 
@@ -112,7 +112,7 @@ class Learning:
 
 
 @final
-class EmbedCourse:
+class EmbedObjective:
     """Contrastive learning on the cosines of a batch."""
 
     divisible: ClassVar[bool] = False
@@ -123,12 +123,12 @@ class EmbedCourse:
         deck: Deck,
         name: str,
         batches: Batches,
-        making: Making,
+        encoding: EncodingConfig,
         learning: Learning,
         evaluate: Callable[[], dict[str, float]],
     ) -> None:
         self._deck, self._name, self._batches = deck, name, batches
-        self._making, self._learning, self._evaluate = making, learning, evaluate
+        self._encoding, self._learning, self._evaluate = encoding, learning, evaluate
         self.lengths: Sequence[int] = batches.lengths
         self.texts_per_example = batches.texts_per_example
 
@@ -139,24 +139,26 @@ class EmbedCourse:
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
         """Mean loss of some training examples against one another, and how many positions were computed."""
         batch = self._batches.contrast(rows)
-        vectors, positions = trained_vectors(self._deck, self._name, batch.ids, self._making, self._learning.chunk_size)
+        vectors, positions = trained_vectors(
+            self._deck, self._name, batch.ids, self._encoding, self._learning.chunk_size
+        )
         return self._loss(batch, vectors), positions
 
     @staticmethod
-    def losses(parts: Sequence[tuple[EmbedCourse, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """The same of several courses, each with rows of its own, from one pass through the base; by themselves where they are in chunks."""
-        if any(course._learning.chunk_size is not None for course, _ in parts):
-            return [course.loss(rows) for course, rows in parts]
-        batches = [course._batches.contrast(rows) for course, rows in parts]
+    def losses(parts: Sequence[tuple[EmbedObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
+        """The same of several objectives, each with rows of its own, from one pass through the base; by themselves where they are in chunks."""
+        if any(objective._learning.chunk_size is not None for objective, _ in parts):
+            return [objective.loss(rows) for objective, rows in parts]
+        batches = [objective._batches.contrast(rows) for objective, rows in parts]
         counts = [len(batch.ids) for batch in batches]
-        owners = [course for (course, _), count in zip(parts, counts, strict=True) for _ in range(count)]
+        owners = [objective for (objective, _), count in zip(parts, counts, strict=True) for _ in range(count)]
         deck = parts[0][0]._deck
         ids, mask = pad(deck, [one for batch in batches for one in batch.ids])
-        names, makings = [owner._name for owner in owners], [owner._making for owner in owners]
-        vectors = torch.split(vectors_of(deck, ids, mask, names, makings), counts)
+        names, encodings = [owner._name for owner in owners], [owner._encoding for owner in owners]
+        vectors = torch.split(vectors_of(deck, ids, mask, names, encodings), counts)
         return [
-            (course._loss(batch, own), len(own) * ids.shape[1])
-            for (course, _), batch, own in zip(parts, batches, vectors, strict=True)
+            (objective._loss(batch, own), len(own) * ids.shape[1])
+            for (objective, _), batch, own in zip(parts, batches, vectors, strict=True)
         ]
 
     def _loss(self, batch: Contrast, vectors: torch.Tensor) -> torch.Tensor:
@@ -170,10 +172,10 @@ class EmbedCourse:
         return self._evaluate()
 
 
-def encoder(deck: Deck, name: str, making: Making) -> Callable[[list[str]], list[list[int]]]:
+def encoder(deck: Deck, name: str, encoding: EncodingConfig) -> Callable[[list[str]], list[list[int]]]:
     """Texts to token ids, as one adapter takes them."""
 
     def encode(texts: list[str]) -> list[list[int]]:
-        return token_ids(deck, texts, [name] * len(texts), [making] * len(texts))
+        return token_ids(deck, texts, [name] * len(texts), [encoding] * len(texts))
 
     return encode

@@ -17,9 +17,9 @@ from tunedeck.deck.deck import Deck
 from tunedeck.models.sentence import Pooling, sentence_settings
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.embed.data import form_of, read_embedding_data, read_examples
-from tunedeck.tasks.embed.encoding import Making, embed_texts
+from tunedeck.tasks.embed.encoding import EncodingConfig, embed_texts
 from tunedeck.tasks.embed.evaluation import evaluate_vectors
-from tunedeck.tasks.embed.objective import Batches, EmbedCourse, LabelledBatches, Learning, PairBatches, encoder
+from tunedeck.tasks.embed.objective import Batches, EmbedObjective, LabelledBatches, Learning, PairBatches, encoder
 
 MAX_LENGTH = 512
 
@@ -41,7 +41,7 @@ class Embed:
     peft_task: ClassVar[str] = "FEATURE_EXTRACTION"
     has_head: ClassVar[bool] = False
     best_by: ClassVar[str] = "ndcg@10"
-    headline: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr", "loss", "spearman")
+    progress_metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr", "loss", "spearman")
 
     pooling: Pooling | None = None
     normalize: bool | None = None
@@ -118,10 +118,10 @@ class Embed:
         """The task as plain JSON values."""
         return {"kind": self.kind, **to_values(self)}
 
-    def making(self, *, as_query: bool) -> Making:
+    def encoding(self, *, as_query: bool) -> EncodingConfig:
         """How vectors are made, of queries or of other texts."""
         instruction = self.query_instruction if as_query else self.document_instruction
-        return Making(
+        return EncodingConfig(
             self.pooling or "mean", self.normalize is not False, instruction or "", self.max_length or MAX_LENGTH
         )
 
@@ -135,20 +135,20 @@ class Embed:
         metrics = {name or BARE_BASE: evaluate_embedding(deck, name, examples) for name in names}
         return Evaluation(say("{count} {form}", count=len(examples), form=form_of(examples[0])), metrics)
 
-    def course(self, deck: Deck, name: str, dataset: Dataset[Any]) -> EmbedCourse:
+    def objective(self, deck: Deck, name: str, dataset: Dataset[Any]) -> EmbedObjective:
         """Encode a dataset for one adapter of a deck."""
-        queries, documents = (encoder(deck, name, self.making(as_query=flag)) for flag in (True, False))
+        queries, documents = (encoder(deck, name, self.encoding(as_query=flag)) for flag in (True, False))
         batches: Batches = (
             PairBatches(dataset.train, queries, documents)
             if isinstance(dataset.train[0], Pair)
             else LabelledBatches(dataset.train, documents)
         )
         learning = Learning(self.temperature, self.symmetric, self.chunk_size)
-        return EmbedCourse(
+        return EmbedObjective(
             deck,
             name,
             batches,
-            self.making(as_query=False),
+            self.encoding(as_query=False),
             learning,
             lambda: evaluate_embedding(deck, name, dataset.evaluation),
         )
@@ -164,7 +164,7 @@ class Embed:
     ) -> torch.Tensor:
         """Vectors (texts, hidden), float32, on the CPU; each row by the settings its own adapter was trained with."""
         tasks = [self if name is None else cast(Embed, deck.adapter(name).task) for name in adapters]
-        return embed_texts(deck, texts, adapters, [task.making(as_query=as_query) for task in tasks])
+        return embed_texts(deck, texts, adapters, [task.encoding(as_query=as_query) for task in tasks])
 
 
 def evaluate_embedding(deck: Deck, name: str | None, examples: Sequence[Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ class Encoded:
     """Token ids of one conversation and, for each, whether it is learnt."""
 
     ids: list[int]
-    learnt: list[bool]
+    loss_mask: list[bool]
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
@@ -31,20 +31,20 @@ def encode_conversation(tokenizer: Any, conversation: Conversation) -> Encoded:
     A tokenizer without an end token gives answers without one.
     """
     ids: list[int] = []
-    learnt: list[bool] = []
+    loss_mask: list[bool] = []
     for index, message in enumerate(conversation.messages):
         if message.role != "assistant":
             continue
         asked = encode_prompt(tokenizer, conversation.messages[:index])
         answered = _answered(tokenizer, conversation.messages[: index + 1], asked)
         start = len(ids) if asked[: len(ids)] == ids else 0
-        learnt = [
-            *learnt[:start],
+        loss_mask = [
+            *loss_mask[:start],
             *[False] * (len(asked) - start),
-            *_learnt(answered[len(asked) :], tokenizer.eos_token_id),
+            *_loss_mask(answered[len(asked) :], tokenizer.eos_token_id),
         ]
         ids = answered
-    return Encoded(ids, learnt)
+    return Encoded(ids, loss_mask)
 
 
 def fit(encoded: Encoded, max_length: int) -> Encoded | None:
@@ -54,10 +54,12 @@ def fit(encoded: Encoded, max_length: int) -> Encoded | None:
     """
     if len(encoded.ids) <= max_length:
         return encoded
-    last_asked = max(index for index, learnt in enumerate(encoded.learnt) if not learnt and any(encoded.learnt[index:]))
+    last_asked = max(
+        index for index, counted in enumerate(encoded.loss_mask) if not counted and any(encoded.loss_mask[index:])
+    )
     if len(encoded.ids) - last_asked > max_length:
         return None
-    return Encoded(encoded.ids[-max_length:], encoded.learnt[-max_length:])
+    return Encoded(encoded.ids[-max_length:], encoded.loss_mask[-max_length:])
 
 
 def _answered(tokenizer: Any, messages: Sequence[Message], asked: list[int]) -> list[int]:
@@ -70,7 +72,7 @@ def _answered(tokenizer: Any, messages: Sequence[Message], asked: list[int]) -> 
     return [*asked, *answer, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])]
 
 
-def _learnt(answer: list[int], end: int | None) -> list[bool]:
+def _loss_mask(answer: list[int], end: int | None) -> list[bool]:
     """Every token up to the end token; what a template writes behind that is not the model's to say."""
     stop = answer.index(end) + 1 if end in answer else len(answer)
     return [position < stop for position in range(len(answer))]

@@ -23,8 +23,8 @@ class Pack:
     input_ids: torch.Tensor  # (rows, seq)
     attention_mask: torch.Tensor  # (rows, seq), or (rows, 1, seq, seq) to add to the scores where rows hold several
     position_ids: torch.Tensor  # (rows, seq), counted anew in every conversation
-    learnt: torch.Tensor  # (rows, seq), true where the next token is to be predicted
-    targets: torch.Tensor  # (learnt,), those tokens
+    loss_mask: torch.Tensor  # (rows, seq), true where the next token is to be predicted
+    targets: torch.Tensor  # (targets,), those tokens
 
 
 def pack_rows(conversations: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
@@ -51,7 +51,7 @@ def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pac
     ids = torch.full((len(rows), width), int(deck.model.config.pad_token_id))
     owner = torch.full((len(rows), width), -1)
     positions = torch.zeros_like(ids)
-    learnt = torch.zeros((len(rows), width), dtype=torch.bool)
+    loss_mask = torch.zeros((len(rows), width), dtype=torch.bool)
     targets: list[int] = []
     for index, row in enumerate(rows):
         at = 0
@@ -61,13 +61,13 @@ def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pac
             ids[index, at:end], owner[index, at:end] = whole, number
             positions[index, at:end] = torch.arange(len(whole))
             first = at + len(virtual)
-            learnt[index, first : end - 1] = torch.tensor(one.learnt[1:], dtype=torch.bool)
-            targets += [token for token, is_learnt in zip(one.ids[1:], one.learnt[1:], strict=True) if is_learnt]
+            loss_mask[index, first : end - 1] = torch.tensor(one.loss_mask[1:], dtype=torch.bool)
+            targets += [token for token, counted in zip(one.ids[1:], one.loss_mask[1:], strict=True) if counted]
             at = end
     device = deck.model.device
     owner = owner.to(device)  # the mask of 2,048 positions is 8 MB, which a GPU fills faster than it receives them
     mask = (owner >= 0).long() if all(len(row) == 1 for row in rows) else _block_mask(owner, deck.base.dtype)
-    return Pack(ids.to(device), mask, positions.to(device), learnt.to(device), torch.tensor(targets, device=device))
+    return Pack(ids.to(device), mask, positions.to(device), loss_mask.to(device), torch.tensor(targets, device=device))
 
 
 def joined(packs: Sequence[Pack], pad_id: int, dtype: torch.dtype) -> Pack:
@@ -81,7 +81,7 @@ def joined(packs: Sequence[Pack], pad_id: int, dtype: torch.dtype) -> Pack:
         torch.cat([one.input_ids for one in packs]),
         torch.cat(masks),
         torch.cat([one.position_ids for one in packs]),
-        torch.cat([one.learnt for one in packs]),
+        torch.cat([one.loss_mask for one in packs]),
         torch.cat([one.targets for one in packs]),
     )
 
@@ -97,21 +97,21 @@ def _widened(one: Pack, width: int, pad_id: int) -> Pack:
         if mask.dim() == 2
         else F.pad(mask, (0, missing, 0, missing), value=torch.finfo(mask.dtype).min),
         F.pad(one.position_ids, (0, missing)),
-        F.pad(one.learnt, (0, missing)),
+        F.pad(one.loss_mask, (0, missing)),
         one.targets,
     )
 
 
-def learnt_logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
-    """Logits (learnt, vocab) at the positions whose next token is learnt; the output layer works on those alone."""
-    with _only(deck.model.get_output_embeddings(), packed.learnt, []):
+def target_logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
+    """Logits (targets, vocab) at the positions whose next token is learnt; the output layer works on those alone."""
+    with _only(deck.model.get_output_embeddings(), packed.loss_mask, []):
         return _logits(deck, name, packed)
 
 
-def learnt_states(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
-    """What enters the output layer at those positions, (learnt, hidden); the output layer itself does next to nothing."""
+def target_states(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
+    """What enters the output layer at those positions, (targets, hidden); the output layer itself does next to nothing."""
     kept: list[torch.Tensor] = []
-    with _only(deck.model.get_output_embeddings(), packed.learnt, kept, most=1):
+    with _only(deck.model.get_output_embeddings(), packed.loss_mask, kept, most=1):
         _logits(deck, name, packed)
     return kept[0]
 
@@ -127,8 +127,8 @@ def output_is_a_product(deck: Deck, name: str | None, packed: Pack) -> bool:
         if built.weights or path in built.placements:
             return False
     with torch.no_grad():
-        product = output_layer(learnt_states(deck, name, packed)[None])[0]
-        return torch.equal(product, learnt_logits(deck, name, packed))
+        product = output_layer(target_states(deck, name, packed)[None])[0]
+        return torch.equal(product, target_logits(deck, name, packed))
 
 
 def _logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:

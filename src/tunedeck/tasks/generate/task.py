@@ -30,11 +30,11 @@ from tunedeck.tasks.generate.metrics import answer_metrics
 from tunedeck.tasks.generate.packing import (
     Pack,
     joined,
-    learnt_logits,
-    learnt_states,
     output_is_a_product,
     pack,
     pack_rows,
+    target_logits,
+    target_states,
 )
 from tunedeck.tasks.text import length_limit
 
@@ -56,7 +56,7 @@ class Generate:
     peft_task: ClassVar[str] = "CAUSAL_LM"
     has_head: ClassVar[bool] = False
     best_by: ClassVar[str] = "loss"
-    headline: ClassVar[tuple[str, ...]] = ("loss", "perplexity")
+    progress_metrics: ClassVar[tuple[str, ...]] = ("loss", "perplexity")
 
     max_length: int = 512
     packing: bool = False
@@ -103,7 +103,7 @@ class Generate:
         room = max(len(deck.tokenizer(answer)["input_ids"]) for answer in wanted)
         metrics = {}
         for name in names:
-            likely = self.course(deck, name, dataset).evaluate()
+            likely = self.objective(deck, name, dataset).evaluate()
             asked = [Conversation(one.prompt).as_dicts() for one in found]
             answers = self._in_batches(deck, asked, name, Sampling(max_tokens=min(room + 8, self.max_length)))
             metrics[name or BARE_BASE] = {**likely, **answer_metrics(answers, wanted)}
@@ -116,9 +116,9 @@ class Generate:
             answers += self.generate(deck, batch, [name] * len(batch), sampling)
         return answers
 
-    def course(self, deck: Deck, name: str | None, dataset: Dataset[Conversation]) -> GenerateCourse:
+    def objective(self, deck: Deck, name: str | None, dataset: Dataset[Conversation]) -> GenerateObjective:
         """Encode a dataset for one adapter of a deck."""
-        return GenerateCourse(deck, name, self, dataset)
+        return GenerateObjective(deck, name, self, dataset)
 
     def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[str]:
         """A greedy answer to each text."""
@@ -162,7 +162,7 @@ class Generate:
 
 
 @final
-class GenerateCourse:
+class GenerateObjective:
     """Conversations as token ids, and the loss of any of them on their answers."""
 
     divisible: ClassVar[bool] = True
@@ -185,7 +185,7 @@ class GenerateCourse:
 
     def weight(self, rows: Sequence[int]) -> float:
         """The number of learnt tokens."""
-        return sum(sum(one.learnt[1:]) for row in rows for one in self._rows[row])
+        return sum(sum(one.loss_mask[1:]) for row in rows for one in self._rows[row])
 
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
         """Mean loss of the answers' tokens in some rows, and how many positions were computed."""
@@ -194,19 +194,19 @@ class GenerateCourse:
             return self._mean_loss(packed), packed.input_ids.numel()
 
     @staticmethod
-    def losses(parts: Sequence[tuple[GenerateCourse, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """The same of several courses, each with rows of its own, from one pass through the base."""
+    def losses(parts: Sequence[tuple[GenerateObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
+        """The same of several objectives, each with rows of its own, from one pass through the base."""
         deck = parts[0][0]._deck
-        packs = [pack(deck, course._name, [course._rows[row] for row in rows]) for course, rows in parts]
-        names = [course._name for course, rows in parts for _ in rows]
+        packs = [pack(deck, objective._name, [objective._rows[row] for row in rows]) for objective, rows in parts]
+        names = [objective._name for objective, rows in parts for _ in rows]
         whole = joined(packs, int(deck.model.config.pad_token_id), deck.base.dtype)
         counts = [len(one.targets) for one in packs]
-        if all(course._output_is_a_product for course, _ in parts):
-            states = torch.split(learnt_states(deck, names, whole), counts)
+        if all(objective._output_is_a_product for objective, _ in parts):
+            states = torch.split(target_states(deck, names, whole), counts)
             layer = deck.model.get_output_embeddings()
             losses = [frozen_output_loss(own, layer, one.targets) for own, one in zip(states, packs, strict=True)]
         else:
-            logits = torch.split(learnt_logits(deck, names, whole).float(), counts)
+            logits = torch.split(target_logits(deck, names, whole).float(), counts)
             losses = [F.cross_entropy(own, one.targets) for own, one in zip(logits, packs, strict=True)]
         width = whole.input_ids.shape[1]
         return [(loss, len(one.input_ids) * width) for loss, one in zip(losses, packs, strict=True)]
@@ -225,17 +225,17 @@ class GenerateCourse:
             for start in range(0, len(order), 16):
                 rows = order[start : start + 16]
                 packed = pack(self._deck, self._name, [[encoded] for _, encoded in rows])
-                logits = learnt_logits(self._deck, self._name, packed).float()
-                counts = packed.learnt.sum(dim=1).tolist()
+                logits = target_logits(self._deck, self._name, packed).float()
+                counts = packed.loss_mask.sum(dim=1).tolist()
                 each = torch.split(F.cross_entropy(logits, packed.targets, reduction="none"), counts)
                 found += [(row[0], own.mean().item(), len(own)) for row, own in zip(rows, each, strict=True)]
         return found
 
     def _mean_loss(self, packed: Pack) -> torch.Tensor:
         if self._output_is_a_product:
-            states = learnt_states(self._deck, self._name, packed)
+            states = target_states(self._deck, self._name, packed)
             return frozen_output_loss(states, self._deck.model.get_output_embeddings(), packed.targets)
-        return F.cross_entropy(learnt_logits(self._deck, self._name, packed).float(), packed.targets)
+        return F.cross_entropy(target_logits(self._deck, self._name, packed).float(), packed.targets)
 
     def _fitting(self, task: Generate, conversations: Sequence[Conversation]) -> list[tuple[Conversation, Encoded]]:
         whole = [
