@@ -1,8 +1,8 @@
-"""Predictions of `tunedeck plan --measured` against real steps at lengths and batch sizes that were not measured.
+"""Predictions of `tunedeck plan --calibrate` against real steps at lengths and batch sizes that were not measured.
 
     python bench/planner_this_machine.py [--out PATH] [--models NAME ...] [--methods NAME ...]
 
-For each model and method: the points of a calibration as `--measured` takes it and other points take turns in one process, for a shared
+For each model and method: the points of a calibration as `--calibrate` takes it and other points take turns in one process, for a shared
 machine's speed changes within minutes; the law is fitted to the first and compared with the others. On a machine that others use too, set
 OMP_NUM_THREADS=1: two threads of which one waits for its core measure the others.
 """

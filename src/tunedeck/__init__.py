@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
     from tunedeck.tasks.classify.task import Classify, Prediction
     from tunedeck.tasks.embed.task import Embed
+    from tunedeck.tasks.evaluate import evaluate
     from tunedeck.tasks.generate.task import Generate
     from tunedeck.training.config import TrainingSettings
     from tunedeck.training.jobs import Job
@@ -48,6 +49,7 @@ _HOME = {
     "DataSettings": "data.settings",
     "TunedeckError": "core.errors",
     "compare": "comparison.compare",
+    "evaluate": "tasks.evaluate",
     "save_merged": "export.merge",
     "save_onnx": "export.onnx.save",
     "save_onnx_multi": "export.onnx.multi",
@@ -72,6 +74,7 @@ __all__ = [
     "TrainingSettings",
     "TunedeckError",
     "compare",
+    "evaluate",
     "save_merged",
     "save_onnx",
     "save_onnx_multi",

@@ -208,8 +208,8 @@ def test_an_adapter_for_another_base(
     refused: Callable[..., str], tunedeck: Callable[..., object], adapter: Path
 ) -> None:
     other = tiny.folder_of("bert", "classifier", seed=5)
-    assert "--any-base" in refused("predict", "--adapter", adapter, "--model", other, "a text")
-    assert tunedeck("predict", "--adapter", adapter, "--model", other, "--any-base", "a text").code == 0
+    assert "--allow-base-mismatch" in refused("predict", "--adapter", adapter, "--model", other, "a text")
+    assert tunedeck("predict", "--adapter", adapter, "--model", other, "--allow-base-mismatch", "a text").code == 0
 
 
 def test_an_unsupported_kind(refused: Callable[..., str], adapter: Path) -> None:

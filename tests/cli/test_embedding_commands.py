@@ -37,7 +37,7 @@ def run_folder(tunedeck: Command, data: Path, tmp_path: Path) -> Path:
 def test_evaluation_takes_pairs_scored_pairs_and_the_bare_base(
     tunedeck: Command, run_folder: Path, data: Path, tmp_path: Path
 ) -> None:
-    said = tunedeck("eval", "--adapter", run_folder, "--data", data, "--with-base", "--dtype", "float32", "--json")
+    said = tunedeck("eval", "--adapter", run_folder, "--data", data, "--include-base", "--dtype", "float32", "--json")
     assert said.code == 0, said.err
     found = json.loads(said.out)
     assert found["description"] == "60 pairs"

@@ -33,7 +33,7 @@ def test_merging_says_how_far_the_folder_is_from_the_adapter(tunedeck: Command, 
 
 def test_onnx_is_measured_beside_torch(tunedeck: Command, adapter: Path, words: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    flags = ("--int8", "--data", words, "--limit", 12, "--json")
+    flags = ("--int8", "--data", words, "--max-examples", 12, "--json")
     said = tunedeck("export", "onnx", "--adapter", adapter, "--out", tmp_path / "onnx", *flags)
     assert said.code == 0, said.err
     found = json.loads(said.out)
@@ -51,8 +51,8 @@ def test_onnx_speaks_to_people_and_several_adapters_want_multi(
     pytest.importorskip("onnxruntime")
     two = ("export", "onnx", "--adapter", adapter, "--adapter", adapter)
     refused = tunedeck(*two, "--out", tmp_path / "onnx")
-    assert (refused.code, "say --multi" in refused.err) == (2, True)
-    said = tunedeck(*two, "--multi", "--out", tmp_path / "onnx")
+    assert (refused.code, "say --multi-adapter" in refused.err) == (2, True)
+    said = tunedeck(*two, "--multi-adapter", "--out", tmp_path / "onnx")
     assert said.code == 0, said.err
     assert "for 2 adapters" in said.err
     assert "--adapter found" in said.err

@@ -105,7 +105,7 @@ def test_a_search_tries_settings_on_part_of_the_training_examples_and_is_resumed
 def test_a_search_without_optuna_says_what_to_install(
     words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunedeck.comparison.search.find_spec", lambda name: None)
+    monkeypatch.setattr("tunedeck.core.checks.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'tunedeck\[search\]'"):
         compare(words, tmp_path / "c", methods="head", search=2)
 

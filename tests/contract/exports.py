@@ -49,7 +49,7 @@ class Target:
 TARGETS = (
     Target("merge", "causal", lambda deck, folder, out: td.save_merged(deck, "a", out)),
     Target("onnx", "classifier", lambda deck, folder, out: td.save_onnx(deck, "a", out)),
-    Target("onnx --multi", "classifier", lambda deck, folder, out: td.save_onnx_multi(deck, ["a"], out)),
+    Target("onnx --multi-adapter", "classifier", lambda deck, folder, out: td.save_onnx_multi(deck, ["a"], out)),
     Target("peft", "causal", lambda deck, folder, out: convert_adapter(folder, out, "peft")),
     Target("adapterhub", "causal", lambda deck, folder, out: convert_adapter(folder, out, "adapterhub")),
     Target(
@@ -65,7 +65,7 @@ CASES = [(kind, target) for kind in KINDS for target in TARGETS]
 TAKEN: Mapping[str, tuple[str, ...]] = {
     "merge": ("LoRA", "full", "head"),
     "onnx": tuple(KINDS),
-    "onnx --multi": ("LoRA", "head"),
+    "onnx --multi-adapter": ("LoRA", "head"),
     "peft": ("LoRA", "prompt tuning"),
     "adapterhub": ("LoRA", "seq_bn", "double_seq_bn", "par_bn"),
     "sentence-transformers": ("LoRA", "full"),

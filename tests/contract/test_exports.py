@@ -12,7 +12,7 @@ WAYS_ON = (
     "--to peft",
     "only adapters for embeddings",
     "serve it with",
-    "without --multi",
+    "without --multi-adapter",
 )
 
 

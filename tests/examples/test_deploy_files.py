@@ -31,7 +31,7 @@ def container() -> dict[str, Any]:
 
 
 def drain_s(arguments: list[str]) -> int:
-    return next(int(one.partition("=")[2]) for one in arguments if one.startswith("--drain="))
+    return next(int(one.partition("=")[2]) for one in arguments if one.startswith("--drain-timeout="))
 
 
 @pytest.mark.parametrize("arguments", [compose()["command"], container()["args"]], ids=["compose", "kubernetes"])

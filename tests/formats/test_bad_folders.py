@@ -255,7 +255,7 @@ def test_an_adapter_for_another_hidden_size_is_refused_even_when_one_insists(kin
     with pytest.raises(td.TunedeckError, match="was trained on"):
         deck.load_adapter(folder)
     with pytest.raises(AdapterFileError, match=r"has the shape|does not fit this base"):
-        deck.load_adapter(folder, any_base=True)
+        deck.load_adapter(folder, allow_base_mismatch=True)
     assert hook_count(deck.model) == 0
 
 
@@ -267,12 +267,12 @@ def test_an_adapter_for_more_layers_is_refused_even_when_one_insists(tmp_path: P
         if kind == "prompt":
             continue
         with pytest.raises(AdapterFileError, match=r"left over .*1\."):
-            deck.load_adapter(saved(tmp_path, kind), any_base=True)
+            deck.load_adapter(saved(tmp_path, kind), allow_base_mismatch=True)
 
 
 def test_an_adapter_for_another_architecture_is_refused(tmp_path: Path) -> None:
     for kind in ("lora", "bottleneck", "full"):
         deck = deck_of("llama")
         with pytest.raises(td.TunedeckError, match=r"does not fit|no place|no module|matches no linear|left over"):
-            deck.load_adapter(saved(tmp_path, kind, manifest=kind == "full"), any_base=True)
+            deck.load_adapter(saved(tmp_path, kind, manifest=kind == "full"), allow_base_mismatch=True)
         assert hook_count(deck.model) == 0

@@ -64,7 +64,7 @@ def test_an_adapter_of_another_base_is_refused_unless_one_insists(config: Any, t
     ):
         other.load_adapter(folder)
     assert other.adapters == ()
-    other.load_adapter(folder, any_base=True)
+    other.load_adapter(folder, allow_base_mismatch=True)
     assert other.label_names("law") == TWO_LABELS
     assert logits_of(other, token_batch(), "law").isfinite().all()
 

@@ -73,7 +73,7 @@ def test_the_bytes_of_each_part_are_counted_with_their_scales() -> None:
 def test_an_unknown_scheme_and_a_missing_package_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="quantize must be one of nf4, int8, or left out, got 'int4'"):
         td.Deck.load(wide_folder("bert", "classifier"), task_of("classifier"), quantize="int4")
-    monkeypatch.setattr("tunedeck.models.quantize.find_spec", lambda name: None)
+    monkeypatch.setattr("tunedeck.core.checks.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"nf4 needs the package bitsandbytes; run: pip install 'tunedeck\[qlora\]'"):
         td.Deck.load(wide_folder("bert", "classifier"), task_of("classifier"), quantize="nf4")
     deck = td.Deck.load(wide_folder("bert", "classifier"), task_of("classifier"), quantize="int8")  # needs none

@@ -71,7 +71,7 @@ def test_outside_its_band_a_value_has_the_likeliest_reason(changed: dict[str, An
 
 def test_what_was_not_measured_here_says_so() -> None:
     slow = replace(RUN, train_s=40.0, tokens_per_s=2240.0)
-    assert "tunedeck plan --measured" in compare(slow, settings={"r": 64})["time"].reason
+    assert "tunedeck plan --calibrate" in compare(slow, settings={"r": 64})["time"].reason
 
 
 def test_on_a_card_its_formulae_are_used() -> None:

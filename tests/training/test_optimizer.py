@@ -57,7 +57,7 @@ def test_small_tensors_keep_whole_states() -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunedeck.training.optimizer.find_spec", lambda name: None)
+    monkeypatch.setattr("tunedeck.core.checks.find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"adamw_8bit needs the package bitsandbytes; run: pip install 'tunedeck\[qlora"
     ):

@@ -58,7 +58,7 @@ def test_a_tracker_is_told_what_the_events_say(tmp_path: Path) -> None:
 
 
 def test_a_tracker_without_its_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    monkeypatch.setattr("tunedeck.core.checks.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="mlflow needs the package mlflow; run: pip install mlflow"):
         trained(tmp_path, trackers=("mlflow",))
 

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from tunedeck.cli import options
 from tunedeck.cli.console import megabytes, print_json, print_table
-from tunedeck.cli.export_adapter import ModelFlag, convert_folder
-from tunedeck.cli.opening import TrustFlag, adapter_name
-from tunedeck.core.errors import AdapterFileError, ConfigError
-from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.cli.export_adapter import convert_folder
+from tunedeck.core.checks import one_of
+from tunedeck.core.errors import AdapterFileError
+from tunedeck.core.i18n import listing, say
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -19,10 +20,10 @@ app = typer.Typer(no_args_is_help=True)
 @app.command("list", help=say("list the adapters below a folder"))
 def list_adapters(
     root: Annotated[Path, typer.Argument(help=say("where to look"))] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Every adapter folder below `root`, with what it says of itself."""
-    from tunedeck.formats.folder import describe_folder
+    from tunedeck.formats.folder import adapter_name, describe_folder
 
     if not root.is_dir():
         raise AdapterFileError(say("there is no folder {path}", path=root))
@@ -51,7 +52,7 @@ def list_adapters(
 @app.command("show", help=say("show what an adapter folder holds"))
 def show(
     folder: Annotated[Path, typer.Argument(help=say("adapter folder"))],
-    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """One adapter in full: settings, labels, metrics, data, base, size."""
     from tunedeck.formats.folder import describe_folder
@@ -69,15 +70,12 @@ def convert(
     source: Annotated[Path, typer.Argument(help=say("adapter folder"))],
     target: Annotated[Path, typer.Argument(help=say("new folder"))],
     to: Annotated[str | None, typer.Option(help=say("peft, adapterhub or tunedeck; the kind's own by default"))] = None,
-    model: ModelFlag = None,
-    trust_remote_code: TrustFlag = False,
+    model: options.Base = None,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Write an adapter in another library's form, read back, with tunedeck.json beside it."""
-    if to not in (None, "peft", "adapterhub", "tunedeck"):
-        known = ("peft", "adapterhub", "tunedeck")
-        raise ConfigError(
-            say("--to must be one of {known}, got {value!r}", known=listing(known), value=to) + nearest(str(to), known)
-        )
+    if to is not None:
+        one_of("--to", to, ("peft", "adapterhub", "tunedeck"))
     convert_folder(source, target, to, model, trust_remote_code)
 
 

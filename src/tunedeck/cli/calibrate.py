@@ -1,4 +1,4 @@
-"""`tunedeck plan --measured`: measure in a child process, keep the result for this machine."""
+"""`tunedeck plan --calibrate`: measure in a child process, keep the result for this machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def calibrate(machine: Machine, model: PlannedModel, setup: Setup) -> Profile:
     Raises ConfigError for what is not measured yet, TrainingError when the measuring run fails.
     """
     if setup.four_bit:
-        raise ConfigError(say("plan --measured does not measure 4-bit bases; leave out qlora"))
+        raise ConfigError(say("plan --calibrate does not measure 4-bit bases; leave out qlora"))
     tell(say("measuring {method} on {model}: a few real steps ...", method=setup.method.kind, model=model.name))
     began = time.perf_counter()
     found = _measured(json.dumps(

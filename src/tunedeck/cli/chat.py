@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunedeck.cli import options
 from tunedeck.cli.console import tell
-from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck, packing
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.i18n import listing, nearest, say
 
@@ -20,8 +19,8 @@ BASE = "base"
 
 
 def chat(
-    model: Annotated[str | None, typer.Option(help=say("the base; the one the adapter names by default"))] = None,
-    adapter: Annotated[list[Path] | None, typer.Option(help=say("adapter folder; may be given several times"))] = None,
+    model: options.Base = None,
+    adapter: options.AdapterFolders = None,
     system: Annotated[str, typer.Option(help=say("a system turn"))] = "",
     max_tokens: Annotated[int, typer.Option(help=say("longest answer in tokens"))] = 256,
     temperature: Annotated[float, typer.Option(help=say("0 always takes the likeliest token"))] = 0.7,
@@ -30,9 +29,9 @@ def chat(
     ] = 0.95,
     repetition_penalty: Annotated[float, typer.Option(help=say("above 1, repetition is less likely"))] = 1.1,
     seed: Annotated[int, typer.Option(help=say("repeats a conversation"))] = 0,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
-    quantize: QuantizeFlag = None,
-    trust_remote_code: TrustFlag = False,
+    dtype: options.DtypeName = "auto",
+    quantize: options.Quantize = None,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Talk to a base and its adapters, switching between them with /adapter NAME."""
     import tunedeck as td
@@ -41,17 +40,11 @@ def chat(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, seed=seed
     )
     if adapter:
-        deck, names = open_deck(adapter, model, dtype, quantize=quantize, trust_remote_code=trust_remote_code)
+        deck = options.opened(adapter, model, dtype, quantize, trust_remote_code)
     else:
-        names = []
-        deck = td.Deck.load(
-            model or "bundled:smollm2-135m-instruct",
-            td.Generate(),
-            dtype=dtype,  # type: ignore[arg-type]
-            quantize=packing(quantize),  # type: ignore[arg-type]
-            trust_remote_code=trust_remote_code,
-        )
-    _talk(deck, names, system, sampling)
+        reference = model or "bundled:smollm2-135m-instruct"
+        deck = options.base_model(reference, td.Generate(), dtype, quantize, trust_remote_code)
+    _talk(deck, list(deck.adapters), system, sampling)
 
 
 def _talk(deck: Deck, names: list[str], system: str, sampling: Sampling) -> None:

@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
+from tunedeck.cli import options
 from tunedeck.cli.console import print_json, print_table
-from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck
 from tunedeck.core.i18n import say
-
-if TYPE_CHECKING:
-    from tunedeck.tasks.base import TrainableTask
 
 
 def evaluate(
     adapter: Annotated[list[Path], typer.Option(help=say("adapter folder; may be given several times"))],
     data: Annotated[str, typer.Option(help=say("labelled data: file, hub id or bundled: name"))],
-    model: Annotated[str | None, typer.Option(help=say("the base; the one the adapter names by default"))] = None,
-    text: Annotated[str | None, typer.Option(help=say("text column"))] = None,
-    label: Annotated[str | None, typer.Option(help=say("label column"))] = None,
+    model: options.Base = None,
+    text: options.TextColumn = None,
+    label: options.LabelColumn = None,
     anchor: Annotated[str | None, typer.Option(help=say("column of the anchors or queries of text pairs"))] = None,
     positive: Annotated[str | None, typer.Option(help=say("column of the texts that belong to them"))] = None,
     negative: Annotated[str | None, typer.Option(help=say("column of texts that do not"))] = None,
     score: Annotated[str | None, typer.Option(help=say("column of the scores of text pairs"))] = None,
-    encoding: Annotated[str, typer.Option(help=say("encoding of the file, such as gb18030"))] = "utf-8",
+    encoding: options.Encoding = "utf-8",
     drop_empty: Annotated[bool, typer.Option("--drop-empty", help=say("leave out empty texts"))] = False,
-    limit: Annotated[int | None, typer.Option(help=say("at most so many conversations"))] = None,
-    with_base: Annotated[bool, typer.Option("--with-base", help=say("the bare base too"))] = False,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
-    quantize: QuantizeFlag = None,
-    trust_remote_code: TrustFlag = False,
-    any_base: Annotated[
-        bool, typer.Option("--any-base", help=say("insist on another base than it was trained on"))
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+    max_examples: options.MaxExamples = None,
+    include_base: Annotated[bool, typer.Option("--include-base", help=say("evaluate the base model too"))] = False,
+    dtype: options.DtypeName = "auto",
+    quantize: options.Quantize = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    allow_base_mismatch: options.AllowBaseMismatch = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Evaluate saved adapters on data they have not been trained on."""
+    import tunedeck as td
     from tunedeck.data.settings import DataSettings
 
-    deck, names = open_deck(adapter, model, dtype, any_base, quantize=quantize, trust_remote_code=trust_remote_code)
+    deck = options.opened(adapter, model, dtype, quantize, trust_remote_code, allow_base_mismatch=allow_base_mismatch)
     settings = DataSettings(
         train=data,
         text=text,
@@ -51,9 +47,9 @@ def evaluate(
         score=score,
         encoding=encoding,
         drop_empty=drop_empty,
-        eval_size=limit,
+        eval_size=max_examples,
     )
-    found = cast("TrainableTask", deck.task).evaluate(deck, [*names, *([None] if with_base else [])], settings)
+    found = td.evaluate(deck, settings, include_base=include_base)
     if as_json:
         print_json({"description": found.description, "adapters": found.metrics})
         return

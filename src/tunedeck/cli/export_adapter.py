@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import typer
 
+from tunedeck.cli import options
 from tunedeck.cli.console import tell
-from tunedeck.cli.opening import TrustFlag, distinct_names
 from tunedeck.core.i18n import say
-
-AdapterFlag: TypeAlias = Annotated[Path, typer.Option("--adapter", help=say("adapter folder"))]
-OutFlag: TypeAlias = Annotated[Path, typer.Option("--out", help=say("new folder"))]
-ModelFlag: TypeAlias = Annotated[
-    str | None, typer.Option("--model", help=say("the base; the one the adapter names by default"))
-]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -27,24 +21,32 @@ def add_commands(app: typer.Typer) -> None:
     app.command("card", help=say("a model card, README.md, in the hub's form"))(card)
 
 
-def peft(adapter: AdapterFlag, out: OutFlag, model: ModelFlag = None, trust_remote_code: TrustFlag = False) -> None:
+def peft(
+    adapter: options.AdapterFolder,
+    out: options.NewFolder,
+    model: options.Base = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
     """LoRA and prompt tuning as PEFT keeps them."""
     convert_folder(adapter, out, "peft", model, trust_remote_code)
 
 
 def adapterhub(
-    adapter: AdapterFlag, out: OutFlag, model: ModelFlag = None, trust_remote_code: TrustFlag = False
+    adapter: options.AdapterFolder,
+    out: options.NewFolder,
+    model: options.Base = None,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Bottleneck adapters, and LoRA where its places are AdapterHub's."""
     convert_folder(adapter, out, "adapterhub", model, trust_remote_code)
 
 
 def gguf_lora(
-    adapter: AdapterFlag,
+    adapter: options.AdapterFolder,
     out: Annotated[Path, typer.Option("--out", help=say("new .gguf file"))],
-    model: ModelFlag = None,
+    model: options.Base = None,
     dtype: Annotated[str, typer.Option(help="f32, f16, bf16")] = "f32",
-    trust_remote_code: TrustFlag = False,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """LoRA without a head, on the architectures that llama.cpp's converter and this one agree on."""
     from tunedeck.export.gguf_lora import save_gguf_lora
@@ -65,13 +67,14 @@ def vllm(
     adapter: Annotated[
         list[Path], typer.Option("--adapter", help=say("adapter folder, as often as there are adapters"))
     ],
-    out: OutFlag,
-    model: ModelFlag = None,
-    trust_remote_code: TrustFlag = False,
+    out: options.NewFolder,
+    model: options.Base = None,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """PEFT folders below one folder, and serve.sh beside them."""
     from tunedeck.export.standalone import open_adapter
     from tunedeck.export.vllm import SCRIPT, save_vllm
+    from tunedeck.formats.folder import distinct_names
 
     named = dict(zip(distinct_names(adapter), adapter, strict=True))
     opened = {name: open_adapter(one, model, trust_remote_code=trust_remote_code) for name, one in named.items()}
@@ -81,7 +84,7 @@ def vllm(
 
 
 def card(
-    adapter: AdapterFlag,
+    adapter: options.AdapterFolder,
     out: Annotated[Path, typer.Option("--out", help=say("a folder for README.md, or a .md file"))],
     licence: Annotated[
         str | None, typer.Option("--licence", help=say("the adapter's licence; that of a bundled base by default"))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunedeck.cli import options
 from tunedeck.cli.console import megabytes, print_json, print_table, tell
-from tunedeck.cli.opening import TrustFlag, open_deck
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 def onnx(
-    adapter: Annotated[list[Path], typer.Option(help=say("adapter folder; several with --multi"))],
-    out: Annotated[Path, typer.Option(help=say("new folder"))],
-    multi: Annotated[bool, typer.Option("--multi", help=say("one graph for several LoRA adapters, a small file for each"))] = False,
+    adapter: Annotated[list[Path], typer.Option(help=say("adapter folder; several with --multi-adapter"))],
+    out: options.NewFolder,
+    multi_adapter: Annotated[bool, typer.Option("--multi-adapter", help=say("one graph for several LoRA adapters, a small file for each"))] = False,
     int8: Annotated[bool, typer.Option("--int8", help=say("a graph in int8 as well: smaller and faster"))] = False,
-    lora: Annotated[str, typer.Option(help=say("LoRA merged into the weights, or inside the graph: merged or inside"))] = "merged",
+    no_merge: Annotated[bool, typer.Option("--no-merge", help=say("keep LoRA as layers of the graph instead of merging it into the weights"))] = False,
     opset: Annotated[int | None, typer.Option(help=say("ONNX opset; the exporter's own by default"))] = None,
     data: Annotated[str | None, typer.Option(help=say("held-out data to compare quality and speed with torch on"))] = None,
-    limit: Annotated[int | None, typer.Option(help=say("at most so many examples of it"))] = None,
-    text: Annotated[str | None, typer.Option(help=say("text column"))] = None,
-    label: Annotated[str | None, typer.Option(help=say("label column"))] = None,
-    encoding: Annotated[str, typer.Option(help=say("encoding of the file, such as gb18030"))] = "utf-8",
-    model: Annotated[str | None, typer.Option(help=say("the base; the one the adapter names by default"))] = None,
-    task: Annotated[str, typer.Option(help=say("the task of an adapter folder that names none"))] = "classify",
-    any_base: Annotated[bool, typer.Option("--any-base", help=say("insist on another base than it was trained on"))] = False,
-    trust_remote_code: TrustFlag = False,
-    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+    max_examples: options.MaxExamples = None,
+    text: options.TextColumn = None,
+    label: options.LabelColumn = None,
+    encoding: options.Encoding = "utf-8",
+    model: options.Base = None,
+    task: options.TaskOfFolder = "classify",
+    allow_base_mismatch: options.AllowBaseMismatch = False,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Write one adapter, or several on one base, as ONNX files with a small runner."""
     from tunedeck.data.settings import DataSettings
@@ -45,13 +45,16 @@ def onnx(
 
     needs_packages()
     empty_place(out)
-    _check(adapter, multi, lora, data)
+    _check(adapter, multi_adapter, no_merge, data)
 
-    def opened(dtype: str) -> tuple[Deck, list[str]]:
-        return open_deck(adapter, model, dtype, any_base, task, "none", trust_remote_code)
+    def opened(dtype: str) -> Deck:
+        return options.opened(
+            adapter, model, dtype, "none", trust_remote_code, allow_base_mismatch=allow_base_mismatch, task=task
+        )
 
-    deck, names = opened("float32")
-    if multi:
+    deck = opened("float32")
+    names = deck.adapters
+    if multi_adapter:
         from tunedeck.export.onnx.multi import save_onnx_multi
 
         together = save_onnx_multi(deck, names, out, int8=int8, opset=opset)
@@ -61,15 +64,17 @@ def onnx(
     from tunedeck.export.onnx.save import save_onnx
 
     settings = (
-        None if data is None else DataSettings(train=data, text=text, label=label, encoding=encoding, eval_size=limit)
+        None
+        if data is None
+        else DataSettings(train=data, text=text, label=label, encoding=encoding, eval_size=max_examples)
     )
     examples = None if settings is None else read_examples(deck, names[0], settings)
-    alone = save_onnx(deck, names[0], out, int8=int8, lora=lora, opset=opset)  # type: ignore[arg-type]
+    alone = save_onnx(deck, names[0], out, int8=int8, lora="inside" if no_merge else "merged", opset=opset)
     if not as_json:
         _tell_alone(alone, out)
     rows = []
     if examples is not None:
-        decks = {"torch float32": deck, "torch bfloat16": opened("bfloat16")[0]}
+        decks = {"torch float32": deck, "torch bfloat16": opened("bfloat16")}
         rows = measure(decks, names[0], {"ONNX": out}, examples)
     if as_json:
         print_json({"folder": str(out), **asdict(alone), "measured": [asdict(row) for row in rows]})
@@ -77,13 +82,15 @@ def onnx(
         _print_measured(rows, len(examples))
 
 
-def _check(adapter: list[Path], multi: bool, lora: str, data: str | None) -> None:
+def _check(adapter: list[Path], multi: bool, no_merge: bool, data: str | None) -> None:
     if len(adapter) > 1 and not multi:
-        raise ConfigError(say("several adapters share a graph with --multi only; give one, or say --multi"))
+        raise ConfigError(
+            say("several adapters share a graph with --multi-adapter only; give one, or say --multi-adapter")
+        )
     if multi and data is not None:
-        raise ConfigError(say("--data measures one adapter's own graph; leave out --multi or --data"))
-    if multi and lora != "merged":
-        raise ConfigError(say("with --multi every LoRA is an input of the graph; leave out --lora"))
+        raise ConfigError(say("--data measures one adapter's own graph; leave out --multi-adapter or --data"))
+    if multi and no_merge:
+        raise ConfigError(say("with --multi-adapter every LoRA is an input of the graph; leave out --no-merge"))
 
 
 def _tell_alone(found: OnnxExport, out: Path) -> None:

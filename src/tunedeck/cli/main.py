@@ -7,6 +7,7 @@ import sys
 import warnings
 from importlib import import_module
 
+from tunedeck.cli.renamed import with_new_names
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.i18n import say, set_language
 from tunedeck.core.process import INTERRUPTED, process_rank
@@ -19,6 +20,7 @@ def main() -> None:
     warnings.showwarning = _note  # type: ignore[assignment]
     try:
         _choose_language(sys.argv[1:])
+        sys.argv[1:] = with_new_names(sys.argv[1:])
         import_module("tunedeck.cli.app").app(prog_name="tunedeck")
     except TunedeckError as error:
         text = " ".join(str(error).split())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunedeck.cli.console import print_json, tell
-from tunedeck.cli.run_flags import choice
+from tunedeck.core.checks import one_of as choice
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
 
@@ -50,7 +50,7 @@ def plan(
     price_list: Annotated[str, typer.Option(help=say("market, market-floor or source-article"), rich_help_panel=WHERE)] = "market",
     prices: Annotated[Path | None, typer.Option(help=say("your own price file, over the list"), rich_help_panel=WHERE)] = None,
     exchange_rate: Annotated[list[str] | None, typer.Option("--exchange-rate", help=say("what a currency costs, as USD=7.1"), rich_help_panel=WHERE)] = None,
-    measured: Annotated[bool, typer.Option("--measured", help=say("measure this machine with real steps, keep the result, plan with it"))] = False,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help=say("measure this machine with real steps, keep the result, plan with it"))] = False,
     write: Annotated[Path | None, typer.Option(help=say("write the run file that carries out the recommendation"))] = None,
     everything: Annotated[bool, typer.Option("--all", help=say("show every row"))] = False,
     as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
@@ -88,7 +88,7 @@ def plan(
         dtype=_dtype(dtype), budget=budget, deadline_h=_hours(deadline),
     )  # fmt: skip
     book = with_rates(read_prices(price_list, prices), exchange_rate or [], currency.upper())
-    wish, own = _with_this_machine(wish, gpu, measured)
+    wish, own = _with_this_machine(wish, gpu, calibrate)
     offers = [*own, *chosen_offers(book, gpu, currency.upper(), with_cpus=False)]
     rows = make_plan(wish, offers)
     chosen = recommend(rows)

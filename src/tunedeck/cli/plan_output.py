@@ -84,7 +84,7 @@ def note_text(note: str) -> str:
             "4-bit kernels need compute capability 7.0; current engines no longer support this card"
         ),
         "doubtful-figures": say("sources disagree about this card's arithmetic (gpus.toml)"),
-        "not-calibrated": say("this model and method were not measured here; tighter with: tunedeck plan --measured"),
+        "not-calibrated": say("this model and method were not measured here; tighter with: tunedeck plan --calibrate"),
     }[note]
 
 

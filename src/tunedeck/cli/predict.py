@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tunedeck.cli import options
 from tunedeck.cli.console import print_json, print_table
-from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_deck
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
 
 
 def predict(
     texts: Annotated[list[str] | None, typer.Argument(help=say("texts; none reads lines from standard input"))] = None,
-    adapter: Annotated[list[Path] | None, typer.Option(help=say("adapter folder; may be given several times"))] = None,
-    file: Annotated[str | None, typer.Option(help=say("a data file instead of texts"))] = None,
-    text: Annotated[str | None, typer.Option(help=say("text column of that file"))] = None,
-    encoding: Annotated[str, typer.Option(help=say("encoding of the file, such as gb18030"))] = "utf-8",
-    model: Annotated[str | None, typer.Option(help=say("the base; the one the adapter names by default"))] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
-    quantize: QuantizeFlag = None,
-    trust_remote_code: TrustFlag = False,
-    any_base: Annotated[
-        bool, typer.Option("--any-base", help=say("insist on another base than it was trained on"))
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+    adapter: options.AdapterFolders = None,
+    file: options.DataFile = None,
+    text: options.TextColumn = None,
+    encoding: options.Encoding = "utf-8",
+    model: options.Base = None,
+    dtype: options.DtypeName = "auto",
+    quantize: options.Quantize = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    allow_base_mismatch: options.AllowBaseMismatch = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Answer every text by every adapter, all in mixed batches on one base."""
     if not adapter:
         raise DataError(say('name an adapter folder: tunedeck predict --adapter runs/NAME/adapter "a text"'))
     asked = texts_to_answer(texts, file, text, encoding)
-    deck, names = open_deck(adapter, model, dtype, any_base, quantize=quantize, trust_remote_code=trust_remote_code)
+    deck = options.opened(adapter, model, dtype, quantize, trust_remote_code, allow_base_mismatch=allow_base_mismatch)
+    names = deck.adapters
     answers = deck.predict(asked * len(names), adapter=[name for name in names for _ in asked])
     rows = [
         {

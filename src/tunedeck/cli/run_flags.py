@@ -8,8 +8,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from tunedeck.core.errors import ConfigError
-from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.i18n import say
 
 DATA, METHOD, LOOP = say("Data"), say("Method"), say("Training")
 
@@ -78,15 +77,3 @@ def _targets(text: str | None) -> str | list[str] | None:
     if text is None or text == "all-linear" or any(character in text for character in "*\\()[]|+^$?"):
         return text
     return [name.strip() for name in text.split(",")]
-
-
-def choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
-    """The value of an option; ConfigError when it is none of those allowed."""
-    if value not in allowed:
-        raise ConfigError(
-            say(
-                "{option} must be one of {allowed}, got {value!r}", option=option, allowed=listing(allowed), value=value
-            )
-            + nearest(value, allowed)
-        )
-    return value

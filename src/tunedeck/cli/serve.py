@@ -12,9 +12,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from tunedeck.cli import options
 from tunedeck.cli.console import megabytes, tell
-from tunedeck.cli.opening import QuantizeFlag, TrustFlag, open_base
-from tunedeck.cli.run_flags import choice
+from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
 from tunedeck.serving.bounds import BYTES, Bounds, flag_of
@@ -72,19 +72,21 @@ def serve(
     host: Annotated[str, typer.Option(help=say("address to listen on"))] = "127.0.0.1",
     port: Annotated[int, typer.Option(help=say("port to listen on"), min=1, max=65535)] = 8000,
     api_key_file: Annotated[Path | None, typer.Option(help=say("TOML file with hashed API keys"))] = None,
-    max_memory: Annotated[str, typer.Option(help=say("memory for adapters, such as 2GB"))] = "1GiB",
-    kv_memory: Annotated[str, typer.Option(help=say("memory for keys and values of texts under way"))] = "1GiB",
-    drain: Annotated[float, typer.Option(help=say("seconds for what is under way after SIGTERM"), min=0)] = 45.0,
+    adapter_memory: Annotated[str, typer.Option(help=say("memory for adapters, such as 2GB"))] = "1GiB",
+    kv_cache_memory: Annotated[str, typer.Option(help=say("memory for keys and values of texts under way"))] = "1GiB",
+    drain_timeout: Annotated[
+        float, typer.Option(help=say("seconds for what is under way after SIGTERM"), min=0)
+    ] = 45.0,
     name: Annotated[str | None, typer.Option(help=say("what the bare base is called in requests"))] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
-    quantize: QuantizeFlag = None,
+    dtype: options.DtypeName = "auto",
+    quantize: options.Quantize = None,
     backend: Annotated[
         str, typer.Option(help=say("what computes: deck, or onnx for a folder of what tunedeck export onnx wrote"))
     ] = "deck",
     precision: Annotated[
         str | None, typer.Option(help=say("with --backend onnx: float32 or int8; float32 by default"))
     ] = None,
-    trust_remote_code: TrustFlag = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     *,
     bounds: Bounds,
 ) -> None:
@@ -99,13 +101,15 @@ def serve(
     from tunedeck.serving.infer_base import task_and_base
 
     _check_backend(backend, precision, task, model, dtype, quantize, trust_remote_code)
-    settings = ServerSettings(host, port, api_key_file, size(max_memory), size(kv_memory), drain, bounds)
+    settings = ServerSettings(
+        host, port, api_key_file, size(adapter_memory), size(kv_cache_memory), drain_timeout, bounds
+    )
     sockets = bind(settings)
     if backend == "onnx":
         service = open_onnx_service(adapters, precision or "float32", settings, name, task)
     else:
         chosen, reference, trained_on = task_and_base(adapters, task, model)
-        deck = open_base(reference, chosen, trained_on, dtype, quantize, trust_remote_code)
+        deck = options.base_model(reference, chosen, dtype, quantize or trained_on, trust_remote_code)
         service = open_service(deck, adapters, settings, name)
     tell(
         say(
@@ -130,8 +134,8 @@ def _check_backend(
     trust_remote_code: bool,
 ) -> None:
     """Raise ConfigError for a backend or precision that is not there, and for flags that it would leave unheard."""
-    choice("--backend", backend, ("deck", "onnx"))
-    choice("--precision", precision or "float32", ("float32", "int8"))
+    one_of("--backend", backend, ("deck", "onnx"))
+    one_of("--precision", precision or "float32", ("float32", "int8"))
     if backend == "deck":
         unheard = {"--precision": precision}
     elif task == "generate":

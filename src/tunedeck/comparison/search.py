@@ -7,13 +7,13 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunedeck.comparison.grammar import Candidate
 from tunedeck.comparison.runs import Interrupted, Run
 from tunedeck.comparison.spec import ComparisonSpec
+from tunedeck.core.checks import require
 from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.core.i18n import say
 from tunedeck.training.config import RunConfig, TrainingSettings
@@ -47,8 +47,7 @@ def search(
     `runs` is one run for each entry. Raises ConfigError when optuna is missing or the folder holds a search of other
     settings.
     """
-    if find_spec("optuna") is None:
-        raise ConfigError(say("--search needs the package optuna; run: pip install 'tunedeck[search]'"))
+    require("--search", ["optuna"], "'tunedeck[search]'")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -51,6 +51,11 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return say(" (did you mean {name!r}?)", name=close[0]) if close else ""
 
 
+def renamed(old: str, new: str) -> str:
+    """A note that a setting, an argument or a flag has another name now."""
+    return say("{old} is called {new} now; the old name works until the next release", old=old, new=new)
+
+
 @cache
 def _language_of_environment() -> str:
     named = next(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
@@ -17,11 +17,11 @@ _LARGEST = 3.4e38
 
 
 def from_values(cls: type[T], values: Mapping[str, Any], group: str) -> T:
-    """An instance of a settings dataclass; `group` names it in errors, as `method`.
+    """An instance of a settings dataclass or pydantic model; `group` names it in errors, as `method`.
 
     Raises ConfigError for an unknown key (naming the nearest) or a value that does not fit.
     """
-    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    known = field_names(cls)
     for key in values:
         if key not in known:
             raise ConfigError(
@@ -37,6 +37,13 @@ def from_values(cls: type[T], values: Mapping[str, Any], group: str) -> T:
         raise ConfigError(
             say("{key}: {reason}, got {value!r}", key=key, reason=first["msg"], value=first["input"])
         ) from error
+
+
+def field_names(cls: type[Any]) -> list[str]:
+    """The keys of a settings dataclass or pydantic model."""
+    if issubclass(cls, BaseModel):
+        return list(cls.model_fields)
+    return [field.name for field in dataclasses.fields(cls)]
 
 
 def check_finite(settings: Any) -> None:

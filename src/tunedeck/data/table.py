@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunedeck.core.bundle import read_bundles
+from tunedeck.core.checks import HUB_ID, HUB_ID_OR_NAME
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import nearest, say
 from tunedeck.data.bundled import read_bundled
 from tunedeck.data.files import Columns, Rows, is_known, read_file
 from tunedeck.data.hub import read_hub, read_saved
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_ID_OR_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True, slots=True)

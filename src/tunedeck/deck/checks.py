@@ -26,8 +26,10 @@ def check_trains(config: MethodConfig, task: Task) -> None:
         raise ConfigError(say("only classification has a head to train alone; choose another method for {task}", task=task.kind))  # fmt: skip
 
 
-def check_manifest(folder: Path, manifest: Manifest, base: LoadedBase, task: Task, *, any_base: bool) -> None:
-    """Raise AdapterError for another task, BaseMismatchError for another base unless `any_base`."""
+def check_manifest(
+    folder: Path, manifest: Manifest, base: LoadedBase, task: Task, *, allow_base_mismatch: bool
+) -> None:
+    """Raise AdapterError for another task, BaseMismatchError for another base unless `allow_base_mismatch`."""
     if manifest.task.get("kind") != task.kind:
         raise AdapterError(
             say(
@@ -38,11 +40,11 @@ def check_manifest(folder: Path, manifest: Manifest, base: LoadedBase, task: Tas
             )
         )
     theirs = manifest.base.fingerprint
-    if not any_base and theirs is not None and theirs != base.fingerprint:
+    if not allow_base_mismatch and theirs is not None and theirs != base.fingerprint:
         raise BaseMismatchError(
             say(
                 "{path} was trained on {theirs} ({theirs_print}), this deck holds {ours} ({ours_print}); "
-                "load that base, or insist with any_base=True (--any-base)",
+                "load that base, or accept it with allow_base_mismatch=True (--allow-base-mismatch)",
                 path=folder,
                 theirs=manifest.base.reference,
                 theirs_print=theirs[:12],

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final
 
 import torch
 from torch import nn
 
 from tunedeck.core.errors import AdapterError, ConfigError, UnknownAdapterError
-from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, renamed, say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.checks import check_trains
 from tunedeck.deck.forward import Inputs, answer_name, call_model, position_limit, run_segments, with_answer
@@ -37,7 +38,7 @@ Rows: TypeAlias = str | Sequence[str | None] | None
 
 @final
 class Deck:
-    """A frozen base with named adapters at its sites. Open one with `Deck.load`.
+    """A frozen base with named adapters at its sites. Make one with `Deck.load` or `Deck.open`.
 
     `model` is the transformers model, its classes, names and tensors untouched; `tokenizer` its tokenizer or None;
     `positions` the longest sequence it takes, virtual tokens included, None without a limit.
@@ -129,16 +130,59 @@ class Deck:
         self.remove(name)
         self._attach(Adapter(name, old.config, task, old.built, head, new_manifest(self.base, task, old.config)))
 
-    def load_adapter(self, folder: str | Path, name: str | None = None, *, any_base: bool = False) -> str:
+    @classmethod
+    def open(
+        cls,
+        *folders: str | Path,
+        model: str | None = None,
+        task: Task | None = None,
+        dtype: Dtype = "auto",
+        device: str = "auto",
+        quantize: Quantize | Literal["none"] | None = None,
+        trust_remote_code: bool = False,
+        allow_base_mismatch: bool = False,
+    ) -> Deck:
+        """Open saved adapters on the base that they name: `Deck.open("adapters/law", "adapters/mail")`.
+
+        Each adapter is called after its folder, or after the run folder it lies in; a second one of the same name gets a
+        number. The base is `model`, else the one that the first folder names; `quantize` None quantizes it as it was for
+        the first adapter's training, "none" never. `task` is what a folder that names no task is for, by default
+        classification. Raises AdapterFileError for a folder that holds no adapter, ConfigError where no base is named,
+        BaseMismatchError where an adapter was trained on another base (unless `allow_base_mismatch`), and what `load` raises.
+        """
+        from tunedeck.tasks.open_deck import open_deck  # the task's name in a folder is looked up by the room above
+
+        return open_deck(
+            folders,
+            model=model,
+            task=task,
+            dtype=dtype,
+            device=device,
+            quantize=quantize,
+            trust_remote_code=trust_remote_code,
+            allow_base_mismatch=allow_base_mismatch,
+        )
+
+    def load_adapter(
+        self,
+        folder: str | Path,
+        name: str | None = None,
+        *,
+        allow_base_mismatch: bool = False,
+        any_base: bool | None = None,
+    ) -> str:
         """Load an adapter from a PEFT, AdapterHub or Tunedeck folder and return its name (the folder's by default).
 
         Raises AdapterFileError for a damaged folder, UnsupportedKindError for a kind we lack, BaseMismatchError for
-        another base than it was trained on (`any_base=True` insists).
+        another base than it was trained on, unless `allow_base_mismatch` (called `any_base` in earlier versions).
         """
+        if any_base is not None:
+            warnings.warn(renamed("any_base", "allow_base_mismatch"), stacklevel=2)
+            allow_base_mismatch = any_base
         folder = Path(folder).expanduser()
         name = folder.resolve().name if name is None else name
         self._check_name(name)
-        self._attach(adapter_from_folder(self.base, self.task, folder, name, any_base=any_base))
+        self._attach(adapter_from_folder(self.base, self.task, folder, name, allow_base_mismatch=allow_base_mismatch))
         return name
 
     def save(self, name: str, folder: str | Path) -> None:

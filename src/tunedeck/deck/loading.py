@@ -17,25 +17,25 @@ from tunedeck.methods.registry import method_of
 from tunedeck.models.load import LoadedBase
 
 
-def adapter_from_folder(base: LoadedBase, task: Task, folder: Path, name: str, *, any_base: bool) -> Adapter:
+def adapter_from_folder(base: LoadedBase, task: Task, folder: Path, name: str, *, allow_base_mismatch: bool) -> Adapter:
     """Read a PEFT, AdapterHub or Tunedeck folder and build its layers; see Deck.load_adapter for what it raises.
 
     Takes no lock and changes nothing, so that any thread may do it while a batch runs.
     """
     with time_limit():
         try:
-            return _adapter(base, task, folder, name, any_base=any_base)
+            return _adapter(base, task, folder, name, allow_base_mismatch=allow_base_mismatch)
         except TargetError as error:
             raise AdapterFileError(say("{path} does not fit this base: {reason}", path=folder, reason=error)) from error
         except (ConfigError, ArithmeticError) as error:
             raise AdapterFileError(say("{path} is damaged: {reason}", path=folder, reason=error)) from error
 
 
-def _adapter(base: LoadedBase, task: Task, folder: Path, name: str, *, any_base: bool) -> Adapter:
+def _adapter(base: LoadedBase, task: Task, folder: Path, name: str, *, allow_base_mismatch: bool) -> Adapter:
     stored = read_adapter(folder, model_names(base))
     own = task
     if stored.manifest is not None:
-        check_manifest(folder, stored.manifest, base, task, any_base=any_base)
+        check_manifest(folder, stored.manifest, base, task, allow_base_mismatch=allow_base_mismatch)
         own = task.as_described(stored.manifest.task)
     head = stored_head(base, stored.head)
     method, place = method_of(stored.config), method_base(base, tuple(head))

@@ -10,14 +10,14 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from tunedeck.core.bundle import read_bundles
+from tunedeck.core.checks import HUB_ID
 from tunedeck.core.errors import AdapterFileError, ConfigError, StorageError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import write_text
 from tunedeck.export.loading import loading
 from tunedeck.export.markdown import code, table
-from tunedeck.formats.folder import adapter_bytes, detect_format
+from tunedeck.formats.folder import adapter_bytes, adapter_name, detect_format
 from tunedeck.formats.manifest import FILE, DataRecord, Manifest, read_manifest
-from tunedeck.models.source import HUB_ID
 
 LIBRARIES = {"peft": "peft", "adapterhub": "adapter-transformers", "tunedeck": "tunedeck"}
 """The hub's name of the library that loads a folder of each format."""
@@ -48,7 +48,7 @@ def save_card(folder: Path, out: Path, *, licence: str | None = None, cost: str 
         )
     if file.exists():
         raise StorageError(say("{path} exists; choose another place", path=file))
-    name = folder.resolve().parent.name if folder.resolve().name == "adapter" else folder.resolve().name
+    name = adapter_name(folder)
     data = _front_matter(name, form, manifest, licence or _licence_of_base(manifest.base.reference))
     try:
         parts = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,21 @@ def base_of(folder: Path) -> str | None:
         return manifest.base.reference
     config = read_json(folder / peft.CONFIG)
     return config.get("base_model_name_or_path") or config.get("model_name") or None
+
+
+def adapter_name(folder: Path) -> str:
+    """What an adapter folder is called: its own name, or its parent's where it is the `adapter` folder of a run."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "adapter" else folder.name
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """A name for each adapter folder; a second one of the same name gets a number."""
+    names: list[str] = []
+    for folder in folders:
+        plain = adapter_name(folder)
+        names.append(plain if plain not in names else f"{plain}-{len(names) + 1}")
+    return names
 
 
 def describe_folder(folder: Path) -> dict[str, Any]:

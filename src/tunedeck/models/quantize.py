@@ -10,12 +10,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import nn
 
+from tunedeck.core.checks import require
 from tunedeck.core.errors import ModelError
 from tunedeck.core.i18n import listing, say
 from tunedeck.methods.int8 import Int8Linear
@@ -48,12 +48,9 @@ def check_scheme(scheme: str | None) -> None:
                 value=scheme,
             )
         )
-    if scheme == "nf4" and find_spec("bitsandbytes") is None:
-        raise ModelError(
-            say(
-                "quantize: nf4 needs the package bitsandbytes; run: pip install 'tunedeck[qlora]', or use quantize: int8"
-            )
-        )
+    if scheme == "nf4":
+        instead = say("or use quantize: int8")
+        require("quantize: nf4", ["bitsandbytes"], "'tunedeck[qlora]'", otherwise=instead, error=ModelError)
 
 
 def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: torch.dtype, device: torch.device) -> None:

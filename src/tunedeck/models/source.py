@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunedeck.core.bundle import fetch, folder_of, is_fetched, read_bundles
+from tunedeck.core.checks import HUB_ID, HUB_ID_OR_NAME
 from tunedeck.core.errors import ModelError
 from tunedeck.core.i18n import listing, nearest, say
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_ID_OR_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ def _basis(card: Gpu, dtype: str) -> str:
         if card.measured
         else say("a guess of {rate:.0f} GFLOP/s for this processor", rate=card.fp32_flops_per_s / 1e9)
     )  # fmt: skip
-    return say("nothing was calibrated here, so this stands on {rate}; {low:g} to {high:g} times as long would be no surprise; tighter after: tunedeck plan --measured", rate=rate, low=low, high=high)  # fmt: skip
+    return say("nothing was calibrated here, so this stands on {rate}; {low:g} to {high:g} times as long would be no surprise; tighter after: tunedeck plan --calibrate", rate=rate, low=low, high=high)  # fmt: skip
 
 
 def _allocated(longest: Setup) -> Estimate:
@@ -144,7 +144,7 @@ def _compared(
 def _reason(quantity: str, predicted: Estimate, actual: float, measurement: Measurement, exact: bool) -> str:
     """The likeliest reason, from what the run itself says; said to be unknown where it says nothing."""
     if not exact and measurement.device == "cpu":
-        return say("this model and method were not measured here; run: tunedeck plan --measured")
+        return say("this model and method were not measured here; run: tunedeck plan --calibrate")
     if not exact:
         return say("no measured rows of this card stand behind the prediction")
     if quantity == "memory":

@@ -24,7 +24,7 @@ MEASURED_BAND = {"time": (0.85, 1.15), "memory": (0.9, 1.1)}
 NEAR_BAND = {"time": (0.6, 1.7), "memory": (0.75, 1.3)}
 """For a model or settings that were not themselves measured here, from the nearest that was."""
 FREE_SHARE = 0.9  # of a CPU machine's memory; the rest is the system's
-UNMEASURED_FLOPS_PER_CORE = 40e9  # float32 matrix products of one core with AVX2, a guess until `plan --measured`
+UNMEASURED_FLOPS_PER_CORE = 40e9  # float32 matrix products of one core with AVX2, a guess until `plan --calibrate`
 UNMEASURED_UTILISATION = 0.5
 UNMEASURED_BAND = {True: (0.3, 3.0), False: (0.1, 3.0)}
 """Time on a machine without calibrations: by the rate of a matrix product taken on it, and by the guess."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,12 +10,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tunedeck.core.checks import HUB_ID
 from tunedeck.core.errors import ModelError
 from tunedeck.core.i18n import nearest, say
 from tunedeck.core.model_spec import ModelSpec
 from tunedeck.core.toml import parse_toml
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LENGTH_KEYS = ("max_position_embeddings", "seq_length", "n_positions")
 
 

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.toml import parse_toml
@@ -207,11 +208,7 @@ def _offer(row: Mapping[str, Any], list_name: str) -> Offer:
     for key in row:
         if key not in known:
             raise ConfigError(say("unknown key {key!r}", key=key) + nearest(key, known))
-    billing, date = str(row.get("billing", "own")), str(row.get("date", ""))
-    if billing not in BILLINGS:
-        raise ConfigError(
-            say("billing must be one of {allowed}, got {value!r}", allowed=listing(BILLINGS), value=billing)
-        )
+    billing, date = one_of("billing", str(row.get("billing", "own")), BILLINGS), str(row.get("date", ""))
     if date:
         datetime.date.fromisoformat(date)
     currency = str(row["currency"])

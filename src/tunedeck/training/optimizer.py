@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from tunedeck.core.errors import ConfigError
-from tunedeck.core.i18n import say
+from tunedeck.core.checks import require
 from tunedeck.deck.adapter import Adapter
 from tunedeck.models.quantize import import_bitsandbytes
 from tunedeck.training.config import TrainingSettings
@@ -38,10 +36,7 @@ def adamw(adapter: Adapter, settings: TrainingSettings) -> torch.optim.Optimizer
 
 
 def _eight_bit(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
-    if find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            say("training.optimizer: adamw_8bit needs the package bitsandbytes; run: pip install 'tunedeck[qlora]'")
-        )
+    require("training.optimizer: adamw_8bit", ["bitsandbytes"], "'tunedeck[qlora]'")
     return cast(torch.optim.Optimizer, import_bitsandbytes().optim.AdamW8bit(groups, lr=rate))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from tunedeck.core.errors import ConfigError, TrainingError
+from tunedeck.core.checks import is_installed, require
+from tunedeck.core.errors import TrainingError
 from tunedeck.core.i18n import say
 
 PACKAGES = {
@@ -28,14 +28,8 @@ Listener = Callable[[Mapping[str, Any]], None]
 def check_trackers(names: Sequence[str]) -> None:
     """Raise ConfigError when a tracker's package is missing."""
     for name in names:
-        if not any(find_spec(package) for package in PACKAGES[name]):
-            raise ConfigError(
-                say(
-                    "training.trackers: {name} needs the package {package}; run: pip install {package}",
-                    name=name,
-                    package=PACKAGES[name][0],
-                )
-            )
+        package = next(filter(is_installed, PACKAGES[name]), PACKAGES[name][0])
+        require(f"training.trackers: {name}", [package], package)
 
 
 @contextmanager

@@ -169,8 +169,8 @@ def test_what_cannot_be_exported_is_refused_with_what_can(tmp_path: Path, monkey
     bare.add("a", td.FullConfig("head"))
     with pytest.raises(ModelError, match="no tokenizer"):
         save_onnx(bare, "a", tmp_path / "onnx")
-    monkeypatch.setattr(onnx_graph, "find_spec", lambda name: None if name == "onnxscript" else name)
-    with pytest.raises(ConfigError, match=r"ONNX needs the packages onnxscript; run: pip install 'tunedeck\[export\]'"):
+    monkeypatch.setattr("tunedeck.core.checks.find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(ConfigError, match=r"ONNX needs the package onnxscript; run: pip install 'tunedeck\[export\]'"):
         save_onnx(deck, "a", tmp_path / "onnx")
     assert {path.name for path in tmp_path.iterdir()} == {"full"}
 

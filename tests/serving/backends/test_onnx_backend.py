@@ -297,6 +297,6 @@ def test_what_cannot_be_served_ends_with_one_line(
 
 
 def test_without_onnx_runtime_it_is_named(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_backend, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"needs the packages onnxruntime; run: pip install 'tunedeck\[export\]'"):
+    monkeypatch.setattr("tunedeck.core.checks.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"needs the package onnxruntime; run: pip install 'tunedeck\[export\]'"):
         open_onnx_service(exports, "float32", ServerSettings())

@@ -6,12 +6,12 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any, cast, final
 
 import torch
 from torch import nn
 
+from tunedeck.core.checks import require
 from tunedeck.core.errors import AdapterError, ConfigError, ModelError, UnsupportedKindError
 from tunedeck.core.i18n import listing, say
 from tunedeck.deck.deck import Deck
@@ -104,11 +104,7 @@ def check_exportable(deck: Deck, names: Sequence[str]) -> None:
 
 def needs_packages() -> None:
     """Raise ConfigError when a package that exports or runs ONNX is missing."""
-    missing = [package for package in PACKAGES if find_spec(package) is None]
-    if missing:
-        raise ConfigError(
-            say("ONNX needs the packages {missing}; run: pip install 'tunedeck[export]'", missing=listing(missing))
-        )
+    require("ONNX", PACKAGES, "'tunedeck[export]'")
 
 
 def trace(

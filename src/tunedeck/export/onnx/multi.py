@@ -115,7 +115,7 @@ def _check_sharable(deck: Deck, names: Sequence[str]) -> None:
             raise UnsupportedKindError(
                 say(
                     "{name!r} is a {kind} adapter; only LoRA adapters and heads alone share one graph. Export it in a graph of its "
-                    "own, without --multi",
+                    "own, without --multi-adapter",
                     name=name,
                     kind=adapter.config.kind,
                 )
@@ -143,7 +143,7 @@ def _slot(deck: Deck, names: Sequence[str]) -> Iterator[Adapter]:
                 raise UnsupportedKindError(
                     say(
                         "{name!r} brings a trained {module}, which the other adapters share with the base; export it in a graph of "
-                        "its own, without --multi",
+                        "its own, without --multi-adapter",
                         name=name,
                         module=sorted(left)[0],
                     )

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 from weakref import WeakValueDictionary
@@ -19,6 +18,7 @@ from weakref import WeakValueDictionary
 import numpy
 import torch
 
+from tunedeck.core.checks import require
 from tunedeck.core.errors import AdapterFileError, ConfigError, TunedeckError
 from tunedeck.core.i18n import say
 from tunedeck.serving.backends.onnx_folders import check_servable, graph_version, read_settings, split
@@ -52,10 +52,7 @@ class OnnxBackend:
 
     def __init__(self, task: str, base: str, precision: str, threads: int) -> None:
         """Raise ConfigError where ONNX Runtime is missing."""
-        if find_spec("onnxruntime") is None:
-            raise ConfigError(
-                say("ONNX needs the packages {missing}; run: pip install 'tunedeck[export]'", missing="onnxruntime")
-            )
+        require("ONNX", ["onnxruntime"], "'tunedeck[export]'")
         self._task, self._base, self._precision, self._threads = task, base, precision, threads
         self._read = _READ[task]
         self._held: dict[str | None, _Held] = {}

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, cast, final, get_args
 
 import torch
 
+from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError, ModelError
-from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.core.values import from_values, to_values
 from tunedeck.data.pairs import Pair
 from tunedeck.data.settings import DataSettings
@@ -53,17 +54,8 @@ class Embed:
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
-        known = get_args(Pooling)
-        if self.pooling is not None and self.pooling not in known:
-            raise ConfigError(
-                say(
-                    "{name} must be one of {allowed}, got {value!r}",
-                    name="pooling",
-                    allowed=listing(known),
-                    value=self.pooling,
-                )
-                + nearest(str(self.pooling), known)
-            )
+        if self.pooling is not None:
+            one_of("pooling", self.pooling, get_args(Pooling))
         if self.temperature <= 0:
             raise ConfigError(say("{name} must be above 0, got {value}", name="temperature", value=self.temperature))
         for name, least in (("max_length", 3), ("chunk_size", 1)):

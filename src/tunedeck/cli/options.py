@@ -1,0 +1,92 @@
+"""The options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from tunedeck.core.i18n import say
+
+if TYPE_CHECKING:
+    from tunedeck.deck.deck import Deck
+    from tunedeck.deck.task import Task
+
+AdapterFolder: TypeAlias = Annotated[Path, typer.Option("--adapter", help=say("adapter folder"))]
+AdapterFolders: TypeAlias = Annotated[
+    list[Path] | None, typer.Option("--adapter", help=say("adapter folder; may be given several times"))
+]
+NewFolder: TypeAlias = Annotated[Path, typer.Option("--out", help=say("new folder"))]
+Base: TypeAlias = Annotated[
+    str | None, typer.Option("--model", help=say("the base; the one the adapter names by default"))
+]
+PlannedModel: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--model", help=say("a name such as qwen-7b, a hub id, a bundled: name, or the folder of a config.json")
+    ),
+]
+DtypeName: TypeAlias = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16")]
+Quantize: TypeAlias = Annotated[
+    str | None, typer.Option("--quantize", help=say("nf4, int8 or none; as the adapter was trained by default"))
+]
+TrustRemoteCode: TypeAlias = Annotated[
+    bool, typer.Option("--trust-remote-code", help=say("run code that comes with a model; off by default"))
+]
+AllowBaseMismatch: TypeAlias = Annotated[
+    bool, typer.Option("--allow-base-mismatch", help=say("accept another base than the adapter was trained on"))
+]
+TaskOfFolder: TypeAlias = Annotated[
+    str, typer.Option("--task", help=say("the task of an adapter folder that names none"))
+]
+DataFile: TypeAlias = Annotated[str | None, typer.Option("--file", help=say("a data file instead of texts"))]
+TextColumn: TypeAlias = Annotated[str | None, typer.Option("--text", help=say("text column"))]
+LabelColumn: TypeAlias = Annotated[str | None, typer.Option("--label", help=say("label column"))]
+Encoding: TypeAlias = Annotated[str, typer.Option("--encoding", help=say("encoding of the file, such as gb18030"))]
+MaxExamples: TypeAlias = Annotated[
+    int | None, typer.Option("--max-examples", help=say("evaluate on at most this number of examples"))
+]
+Currency: TypeAlias = Annotated[
+    str, typer.Option("--currency", help=say("CNY, USD, ..."), rich_help_panel=say("Where and for how much"))
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help=say("print JSON"))]
+AllRows: TypeAlias = Annotated[bool, typer.Option("--all", help=say("show every row"))]
+
+
+def opened(
+    folders: list[Path],
+    model: str | None,
+    dtype: str,
+    quantize: str | None,
+    trust_remote_code: bool,
+    *,
+    allow_base_mismatch: bool = False,
+    task: str = "classify",
+) -> Deck:
+    """The deck that the options above ask for: the adapters on their base."""
+    import tunedeck as td
+    from tunedeck.tasks.registry import task_of
+
+    return td.Deck.open(
+        *folders,
+        model=model,
+        task=task_of({"kind": task}),
+        dtype=dtype,  # type: ignore[arg-type]
+        quantize=quantize,  # type: ignore[arg-type]
+        trust_remote_code=trust_remote_code,
+        allow_base_mismatch=allow_base_mismatch,
+    )
+
+
+def base_model(reference: str, task: Task, dtype: str, quantize: str | None, trust_remote_code: bool) -> Deck:
+    """A deck without adapters, as the options above ask for it."""
+    import tunedeck as td
+
+    return td.Deck.load(
+        reference,
+        task,
+        dtype=dtype,  # type: ignore[arg-type]
+        quantize=None if quantize == "none" else quantize,  # type: ignore[arg-type]
+        trust_remote_code=trust_remote_code,
+    )
