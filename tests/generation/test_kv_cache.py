@@ -10,9 +10,9 @@ from transformers import DynamicCache
 import tunedeck as td
 from tunedeck.generation import kv_cache
 from tunedeck.generation.decode import DecodingBatch
-from tunedeck.generation.kv_cache import Roomy, roomy
+from tunedeck.generation.kv_cache import PreallocatedLayer, preallocate
 from tunedeck.generation.prefill import Prefill
-from tunedeck.generation.sequence import new_row
+from tunedeck.generation.sequence import Sequence
 
 NAMES = [None, "lora-1", "prompt-1", "bottleneck-1", "lora-2"]
 PROMPTS = ["w10 w11", "w20 w30 w40 w50 w60", "w7", "w9 w8 w7 w6 w5", "w44 w45 w46"]
@@ -29,11 +29,11 @@ def tensors(positions: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(2, 3, positions, 4), torch.randn(2, 3, positions, 4)
 
 
-@pytest.mark.parametrize("room", [1, 3, 8])
-def test_answers_are_the_same_however_the_room_grows(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", [1, 3, 8])
+def test_answers_are_the_same_however_the_room_grows(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     deck, sampling = loaded_deck(), td.Sampling(max_tokens=20)
     expected = deck.generate(PROMPTS, NAMES, sampling)
-    monkeypatch.setattr(kv_cache, "ROOM", room)
+    monkeypatch.setattr(kv_cache, "BLOCK", block)
     assert deck.generate(PROMPTS, NAMES, sampling) == expected
     assert len(set(expected)) > 3
 
@@ -47,14 +47,14 @@ def test_plain_products_and_torchs_own_kernel_say_the_same_and_the_base_keeps_it
 
 
 def test_a_step_copies_no_keys_until_the_room_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_cache, "ROOM", 10)
+    monkeypatch.setattr(kv_cache, "BLOCK", 10)
     deck = loaded_deck()
-    prefill = Prefill(deck, [new_row(deck, 0, "lora-1", [5, 6, 7], td.Sampling(max_tokens=30), 0)])
+    prefill = Prefill(deck, [Sequence([5, 6, 7], td.Sampling(max_tokens=30)).prepare(deck, "lora-1", [5, 6, 7])])
     prefill.advance()
     batch = DecodingBatch(deck)
     batch.join(prefill)
     places = []
-    while batch.rows and len(places) < 12:
+    while batch.sequences and len(places) < 12:
         batch.step()
         places.append(batch._cache.layers[0].keys.data_ptr())
     assert len(places) == 12
@@ -72,7 +72,7 @@ def test_the_output_layer_reads_whole_rows_for_a_product_of_parts_copies_its_wei
 
 def test_the_room_never_exceeds_what_the_rows_may_come_to_have() -> None:
     keys, values = tensors(5)
-    layer = Roomy((keys, values), most=8)
+    layer = PreallocatedLayer((keys, values), max_length=8)
     assert layer.keys.shape[2] == layer.get_mask_sizes(1)[0] == 8
     assert torch.equal(layer.keys[:, :, :5], keys)
     assert not layer.values[:, :, 5:].any()
@@ -82,7 +82,7 @@ def test_a_written_position_is_found_behind_the_others() -> None:
     cache = DynamicCache()
     keys, values = tensors(5)
     cache.update(keys, values, 0)
-    grown, (key, value) = roomy(cache, most=100), tensors(1)
+    grown, (key, value) = preallocate(cache, max_length=100), tensors(1)
     all_keys, all_values = grown.update(key, value, 0)
     assert grown.get_seq_length() == 6
     assert torch.equal(all_keys[:, :, :6], torch.cat([keys, key], dim=2))

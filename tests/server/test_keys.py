@@ -11,12 +11,13 @@ import httpx
 import pytest
 from test_server import CHAT, SOON, bearer, listening, record
 
+import tunedeck as td
 from tunedeck.core.errors import ConfigError
+from tunedeck.generation.sequence import Sequence
 from tunedeck.server import auth
 from tunedeck.server.auth import Bucket, Caller, KeyFile, Keys, read_keys
 from tunedeck.server.metrics import Metrics
 from tunedeck.serving.request import Request
-from tunedeck.serving.workers.generate import Generated
 
 
 def write(file: Path, *names: str, **more: Any) -> None:
@@ -125,9 +126,10 @@ def test_tokens_of_prompts_and_answers_are_charged_to_their_key(now: list[float]
         Metrics("tiny"),
     )
     metrics.charge = keys.charge
-    request = Request(None, "text", caller="team", arrived_s=0.0, ids=[1] * 90, started_s=0.0, first_token_s=0.0)
-    request.answer(Generated("text", "stop", prompt_tokens=90, completion_tokens=40))
-    metrics.finished(request)
+    sequence = Sequence("text", td.Sampling(), token_ids=[1] * 40)
+    request = Request(None, sequence, caller="team", arrived_s=0.0, ids=[1] * 90, started_s=0.0, first_token_s=0.0)
+    request.answer(sequence)
+    metrics.on_done(request)
     team, other = known(keys, "team"), known(keys, "other")
     assert team is not None
     assert other is not None
@@ -143,7 +145,7 @@ def test_a_request_whose_client_has_left_counts_as_cancelled() -> None:
     metrics, waiting, running = Metrics("tiny"), Request(None, "text"), Request(None, "text")
     running.start()
     for request in (waiting, running):
-        request.done.add_done_callback(lambda _, request=request: metrics.finished(request))
+        request.done.add_done_callback(lambda _, request=request: metrics.on_done(request))
         request.cancel()
     running.answer("too late")
     assert isinstance(running.done, Future)

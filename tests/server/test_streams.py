@@ -17,11 +17,10 @@ from test_server import CHAT, SOON, listening
 
 import tunedeck as td
 from tunedeck.core.errors import DeadlineError
-from tunedeck.generation.sequence import Chunk
+from tunedeck.generation.sequence import Chunk, Sequence
 from tunedeck.server.auth import ANYBODY
 from tunedeck.server.run import ServerSettings, open_service
 from tunedeck.server.service import ClientGone, Service
-from tunedeck.serving.backends.generate import Asked
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.request import Request
 
@@ -53,7 +52,7 @@ def http(arrived_s: float, leaves: bool) -> Any:
     return SimpleNamespace(state=SimpleNamespace(caller=ANYBODY, arrived_s=arrived_s), receive=receive)
 
 
-ASKED = [Asked("w4", td.Sampling()), Asked("w5", td.Sampling())]
+ASKED = [Sequence("w4", td.Sampling()), Sequence("w5", td.Sampling())]
 
 
 def test_a_client_that_leaves_before_the_first_token_cancels_its_requests(

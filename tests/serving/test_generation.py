@@ -13,13 +13,13 @@ import tiny
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DeadlineError
-from tunedeck.generation.sequence import Chunk
-from tunedeck.serving.backends.generate import Asked, GenerateBackend
+from tunedeck.generation.sequence import Chunk, Sequence
+from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
-from tunedeck.serving.workers.generate import Generated, GenerateWorker, GenerationLimits
+from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
 
 NAMES = [None, *(f"{kind}-{number}" for kind in served.KINDS for number in (1, 2))]
 SOON = 30
@@ -46,8 +46,8 @@ def engine() -> Iterator[Engine]:
     made.close()
 
 
-def asked(text: str, tokens: int = 10) -> Asked:
-    return Asked([{"role": "user", "content": text}], td.Sampling(max_tokens=tokens))
+def asked(text: str, tokens: int = 10) -> Sequence:
+    return Sequence([{"role": "user", "content": text}], td.Sampling(max_tokens=tokens))
 
 
 def random_text(chooser: random.Random) -> str:
@@ -76,7 +76,7 @@ def test_rows_that_join_at_any_time_say_what_they_say_alone(engine: Engine) -> N
         alone = deck.generate([text], request.adapter, td.Sampling(max_tokens=tokens))[0]
         assert got.text == alone, request.adapter
         assert "".join(pieces) == alone
-        assert got.finish == ("length" if got.completion_tokens == tokens else "stop")
+        assert got.finish_reason == ("length" if got.completion_tokens == tokens else "stop")
         answers.add(alone)
     assert len(answers) > 20
 
@@ -84,7 +84,7 @@ def test_rows_that_join_at_any_time_say_what_they_say_alone(engine: Engine) -> N
 def test_a_sampled_answer_repeats_by_its_seed_whatever_runs_beside_it(engine: Engine) -> None:
     sampling = td.Sampling(max_tokens=12, temperature=1.0, top_p=0.9, seed=5)
     prompt = [{"role": "user", "content": "w4 w5 w6"}]
-    requests = [Request("lora-1", Asked(prompt, sampling)), *(Request(None, asked(f"w{n}")) for n in range(9, 14))]
+    requests = [Request("lora-1", Sequence(prompt, sampling)), *(Request(None, asked(f"w{n}")) for n in range(9, 14))]
     for request in requests:
         engine.submit(request)
     alone = solo_deck().generate([prompt], "lora-1", sampling)[0]
@@ -211,7 +211,7 @@ def test_a_prompt_without_room_is_refused_and_says_the_limit(engine: Engine) -> 
     engine.submit(request)
     with pytest.raises(ConfigError, match="more than the model's 64 positions"):
         request.done.result(SOON)
-    bad = Request(None, Asked([999], td.Sampling()))
+    bad = Request(None, Sequence([999], td.Sampling()))
     engine.submit(bad)
     with pytest.raises(ConfigError, match="from 0 to 119"):
         bad.done.result(SOON)
@@ -231,7 +231,7 @@ def test_a_failing_step_ends_its_rows_and_not_the_engine(engine: Engine, monkeyp
             request.done.result(SOON)
     after = Request(None, asked("w4"))
     engine.submit(after)
-    assert isinstance(after.done.result(SOON), Generated)
+    assert after.done.result(SOON).finish_reason
 
 
 def test_closing_ends_what_is_under_way(engine: Engine) -> None:

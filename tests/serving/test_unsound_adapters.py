@@ -11,14 +11,18 @@ import tunedeck as td
 from tunedeck.core.errors import AdapterError, ModelError
 from tunedeck.generation.choosing import choose_tokens
 from tunedeck.generation.decode import decode
-from tunedeck.generation.sequence import new_row
+from tunedeck.generation.sequence import Sequence
 from tunedeck.server.errors import failure_of
-from tunedeck.serving.backends.generate import Asked, GenerateBackend
+from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
 
 HEALTHY = ["lora-2", None, "bottleneck-1", "prompt-1", "lora-2", "bottleneck-2"]
 TEXT = "w5 w6 w7"
+
+
+def prepared(deck: td.Deck, sampling: td.Sampling) -> Sequence:
+    return Sequence([5], sampling).prepare(deck, None, [5])
 
 
 def spoil(deck: td.Deck, key: str | None, value: float) -> None:
@@ -30,8 +34,8 @@ def spoil(deck: td.Deck, key: str | None, value: float) -> None:
 
 def spoil_cache(worker: GenerateWorker, key: str | None, value: float) -> None:
     """What an adapter whose values overflow at a later token leaves in the keys of its row."""
-    batch = next(group.batch for group in worker._groups if group.company is None)
-    place = [row.adapter for row in batch.rows].index(key)
+    batch = next(group.batch for group in worker._groups if group.key is None)
+    place = [row.adapter for row in batch.sequences].index(key)
     with torch.inference_mode():
         batch._cache.layers[-1].keys[place] = value  # type: ignore[union-attr]
 
@@ -43,12 +47,12 @@ def test_rows_beside_one_that_is_not_finite_answer_as_alone(value: float, temper
     backend, queue = GenerateBackend(served.base_deck("causal")), FairQueue()
     requests = queued(["lora-1", *HEALTHY], [TEXT] * 7, backend, queue)
     for number, request in enumerate(requests):
-        request.content = Asked(TEXT, td.Sampling(max_tokens=8, temperature=temperature, seed=number))
+        request.content = Sequence(TEXT, td.Sampling(max_tokens=8, temperature=temperature, seed=number))
         (request.ids,) = backend.encode([request.content], request.key)
     worker = GenerateWorker(backend, queue, GenerationLimits(prefill_positions=1000))
     if late:
         worker.step()  # the rows have said two tokens
-        assert len(worker._rows) == 7
+        assert len(worker._running) == 7
         spoil_cache(worker, requests[0].key, value)
     else:
         spoil(backend.deck, requests[0].key, value)
@@ -67,7 +71,7 @@ def test_rows_beside_one_that_is_not_finite_answer_as_alone(value: float, temper
 def test_logits_that_are_not_finite_fail_their_row_alone() -> None:
     deck = served.base_deck("causal")
     samplings = [td.Sampling(), td.Sampling(temperature=1.0), td.Sampling(repetition_penalty=1.1), td.Sampling()]
-    rows = [new_row(deck, index, None, [5], one, 0) for index, one in enumerate(samplings)]
+    rows = [prepared(deck, one) for one in samplings]
     logits = torch.zeros(4, 120)
     logits[0, 7], logits[1, 3], logits[2, 4], logits[3, :] = 1.0, float("nan"), float("inf"), -float("inf")
     chosen = choose_tokens(logits, rows, deck.tokenizer)
@@ -77,7 +81,7 @@ def test_logits_that_are_not_finite_fail_their_row_alone() -> None:
 
 def test_a_quotient_by_a_small_temperature_that_leaves_float32_fails_its_row_alone() -> None:
     deck = served.base_deck("causal")
-    rows = [new_row(deck, index, None, [5], td.Sampling(temperature=one), 0) for index, one in enumerate((1e-5, 1.0))]
+    rows = [prepared(deck, td.Sampling(temperature=one)) for one in (1e-5, 1.0)]
     logits = torch.zeros(2, 120)
     logits[0, 7], logits[1, 8] = 3e37, 100.0
     chosen = choose_tokens(logits, rows, deck.tokenizer)
@@ -90,14 +94,15 @@ def test_some_tokens_that_a_model_rules_out_are_no_failure() -> None:
     logits = torch.full((1, 120), -float("inf"))
     logits[0, 9] = 0.5
     for sampling in (td.Sampling(), td.Sampling(temperature=1.0)):
-        assert choose_tokens(logits, [new_row(deck, 0, None, [5], sampling, 0)], deck.tokenizer) == [9]
+        assert choose_tokens(logits, [prepared(deck, sampling)], deck.tokenizer) == [9]
 
 
 def test_an_unsound_adapter_is_422_and_an_unsound_base_is_500() -> None:
     deck = served.base_deck("causal")
     found = []
     for name in ("lora-9", None):
-        row = new_row(deck, 0, None, [5], td.Sampling(), 0, name)
+        row = prepared(deck, td.Sampling())
+        row.adapter_name = name
         error = choose_tokens(torch.full((1, 120), float("nan")), [row], deck.tokenizer)[0]
         assert isinstance(error, Exception)
         found.append(failure_of(error).status)

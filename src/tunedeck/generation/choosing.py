@@ -1,60 +1,60 @@
-"""How the next token of each row is chosen from its logits."""
+"""Choose the next token of each sequence from its logits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from tunedeck.core.errors import TunedeckError
-from tunedeck.generation.sequence import Row, TokenLogprob, not_numbers
+from tunedeck.generation.sequence import Sequence, TokenLogprob, not_numbers
 
 
-def choose_tokens(logits: torch.Tensor, rows: Sequence[Row], tokenizer: Any) -> list[int | TunedeckError]:
-    """The next token of each row of logits (rows, vocab), each by its own sampling; an error for a row whose logits are not finite.
+def choose_tokens(logits: torch.Tensor, sequences: list[Sequence], tokenizer: Any) -> list[int | TunedeckError]:
+    """Return the next token of each sequence from logits (sequences, vocab), or an error where they are not finite.
 
-    Rows that ask for logprobs get the token's own. From a GPU only the logits of rows that are not plainly greedy are copied.
+    Each sequence uses its own sampling and records logprobs where it asks for them. From a GPU only the logits of sequences that
+    are not plainly greedy are copied.
     """
     likeliest = logits.max(-1)
     finite, best = likeliest.values.isfinite().tolist(), likeliest.indices.tolist()
     chosen: list[int | TunedeckError] = []
-    for place, row in enumerate(rows):
+    for place, sequence in enumerate(sequences):
         if not finite[place]:
-            chosen.append(not_numbers(row.name))
-        elif row.plain:
+            chosen.append(not_numbers(sequence.adapter_name))
+        elif sequence.plain:
             chosen.append(best[place])
         else:
-            chosen.append(_choose(logits[place].cpu(), row, tokenizer))
+            chosen.append(_choose(logits[place].cpu(), sequence, tokenizer))
     return chosen
 
 
-def _choose(logits: torch.Tensor, row: Row, tokenizer: Any) -> int | TunedeckError:
+def _choose(logits: torch.Tensor, sequence: Sequence, tokenizer: Any) -> int | TunedeckError:
     scores = logits
-    if row.grammar is not None:
+    if sequence.grammar_state is not None:
         try:
-            scores = row.grammar.masked(scores)
+            scores = sequence.grammar_state.masked(scores)
         except TunedeckError as error:
             return error
-    if row.processors:
-        seen = torch.tensor([row.prompt + row.answer])
-        scores = row.processors(seen, scores[None])[0]
-    if row.sampling.greedy:
+    if sequence.processors:
+        seen = torch.tensor([sequence.prompt_ids + sequence.token_ids])
+        scores = sequence.processors(seen, scores[None])[0]
+    if sequence.sampling.greedy:
         token = int(scores.argmax())
     else:
         chances = scores.softmax(-1)
         if bool(chances[0].isnan()):  # a quotient by a small temperature has left float32
-            return not_numbers(row.name)
-        token = int(torch.multinomial(chances, 1, generator=row.dice))
-    if row.sampling.logprobs is not None and token not in row.ends:
-        row.logprobs.append(_logprob(logits, token, row, row.sampling.logprobs, tokenizer))
+            return not_numbers(sequence.adapter_name)
+        token = int(torch.multinomial(chances, 1, generator=sequence.rng))
+    if sequence.sampling.logprobs is not None and token not in sequence.end_tokens:
+        sequence.logprobs.append(_logprob(logits, token, sequence, sequence.sampling.logprobs, tokenizer))
     return token
 
 
-def _logprob(logits: torch.Tensor, token: int, row: Row, count: int, tokenizer: Any) -> TokenLogprob:
-    """By the model's own distribution, before temperature and penalties, as OpenAI and vLLM tell it."""
+def _logprob(logits: torch.Tensor, token: int, sequence: Sequence, count: int, tokenizer: Any) -> TokenLogprob:
+    """Use the model's own distribution, before temperature and penalties, as OpenAI and vLLM do."""
     logprobs = logits.log_softmax(-1)
     values, ids = logprobs.topk(count)
     texts = [tokenizer.decode([one]) for one in (token, *ids.tolist())]
     top = tuple(zip(texts[1:], values.tolist(), strict=True))
-    return TokenLogprob(texts[0], float(logprobs[token]), row.detokenizer.length, top)
+    return TokenLogprob(texts[0], float(logprobs[token]), sequence.detokenizer.length, top)

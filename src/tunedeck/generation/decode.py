@@ -1,8 +1,9 @@
-"""Decoding: rows of any mix of adapters, one key-value cache, rows that join and leave between two steps."""
+"""Decoding: sequences of any mix of adapters, one key-value cache, sequences that join and leave between two steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -12,111 +13,118 @@ from transformers import Cache
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.attention import of_one_position
 from tunedeck.generation.choosing import choose_tokens
-from tunedeck.generation.kv_cache import join, keep, roomy
+from tunedeck.generation.kv_cache import join, keep, preallocate
 from tunedeck.generation.prefill import Prefill, call
 from tunedeck.generation.sampling import Sampling
-from tunedeck.generation.sequence import Chunk, Row, fail_row, new_row, take_token
+from tunedeck.generation.sequence import Chunk, Sequence
 
 
 def decode(
-    deck: Deck, prompts: Sequence[list[int]], adapters: Sequence[str | None], sampling: Sampling
+    deck: Deck, prompts: Iterable[list[int]], adapters: Iterable[str | None], sampling: Sampling
 ) -> Iterator[Chunk]:
-    """Answer prompts given as token ids, all rows together, and yield pieces of text as they come.
+    """Answer prompts given as token ids, all of them together, and yield pieces of text as they come.
 
-    Rows of full adapters with tensors of their own decode in batches of their own. Raises ConfigError when a prompt leaves
+    Sequences of full adapters, which replace base tensors, decode in batches of their own. Raises ConfigError when a prompt leaves
     no room for an answer, AdapterError or ModelError when logits are not finite.
     """
-    rows = [
-        new_row(deck, index, name, ids, sampling, sampling.seed + index)
+    sequences = [
+        Sequence(ids, replace(sampling, seed=sampling.seed + index), index=index).prepare(deck, name, ids)
         for index, (name, ids) in enumerate(zip(adapters, prompts, strict=True))
     ]
-    for company in dict.fromkeys(company_of(deck, row.adapter) for row in rows):
-        prefill = Prefill(deck, [row for row in rows if company_of(deck, row.adapter) == company])
+    for key in dict.fromkeys(batch_key(deck, one.adapter) for one in sequences):
+        prefill = Prefill(deck, [one for one in sequences if batch_key(deck, one.adapter) == key])
         prefill.advance()
         batch = DecodingBatch(deck)
-        yield from _sound(batch.join(prefill))
-        while batch.rows:
-            yield from _sound(batch.step())
+        yield from _chunks(batch.join(prefill))
+        while batch.sequences:
+            yield from _chunks(batch.step())
 
 
-def _sound(chunks: Sequence[Chunk]) -> Sequence[Chunk]:
-    """The same chunks; raises the error of one that has failed."""
-    for chunk in chunks:
-        if chunk.error is not None:
-            raise chunk.error
-    return chunks
+def _chunks(sequences: list[Sequence]) -> Iterator[Chunk]:
+    """Yield what is new in sequences; raise the error of the first that has failed."""
+    for one in sequences:
+        if one.error is not None:
+            raise one.error
+    for one in sequences:
+        yield one.take_chunk()
 
 
-def company_of(deck: Deck, adapter: str | None) -> str | None:
-    """Rows of equal company can decode in one batch: an adapter with base tensors of its own keeps its own."""
+def batch_key(deck: Deck, adapter: str | None) -> str | None:
+    """Return the key of an adapter's batch: sequences with the same key can share one.
+
+    Adapters that replace base tensors need a batch of their own; all others share the key None.
+    """
     return adapter if adapter is not None and deck.adapter(adapter).built.weights else None
 
 
 @final
 class DecodingBatch:
-    """Rows that say one token each at every step; those that have finished leave."""
+    """Sequences that get one token each at every step; those that have finished leave."""
 
     def __init__(self, deck: Deck) -> None:
         self._deck = deck
         self._attention = of_one_position(deck.model)
-        self.rows: list[Row] = []
+        self.sequences: list[Sequence] = []
         self._cache: Cache | None = None
-        self._mask = torch.zeros(0, 0, dtype=torch.long, device=deck.model.device)  # (rows, positions in the cache)
+        self._mask = torch.zeros(
+            0, 0, dtype=torch.long, device=deck.model.device
+        )  # (sequences, positions in the cache)
 
     @torch.inference_mode()
-    def join(self, prefill: Prefill) -> list[Chunk]:
-        """Take in rows whose prompts have been computed; they say their first token here."""
+    def join(self, prefill: Prefill) -> list[Sequence]:
+        """Add sequences whose prompts have been computed and append their first token; returns those with news."""
         assert prefill.logits is not None
-        chunks = self._say(prefill.rows, prefill.logits)
+        news = self._append_tokens(prefill.sequences, prefill.logits)
         if self._cache is None:
-            self.rows = list(prefill.rows)
-            self._cache, self._mask = roomy(prefill.cache, self._most(self.rows)), prefill.mask
+            self.sequences = list(prefill.sequences)
+            self._cache, self._mask = preallocate(prefill.cache, _max_length(self.sequences)), prefill.mask
         else:
-            join(self._cache, prefill.cache, self._most([*self.rows, *prefill.rows]))
+            join(self._cache, prefill.cache, _max_length([*self.sequences, *prefill.sequences]))
             width = max(self._mask.shape[1], prefill.mask.shape[1])
             masks = (self._mask, prefill.mask)
             self._mask = torch.cat([F.pad(mask, (width - mask.shape[1], 0)) for mask in masks])
-            self.rows += prefill.rows
-        self.drop(lambda row: row.finish is not None)
-        return chunks
+            self.sequences += prefill.sequences
+        self.drop(lambda one: one.finish_reason is not None)
+        return news
 
     @torch.inference_mode()
-    def step(self) -> list[Chunk]:
-        """One token for every row."""
+    def step(self) -> list[Sequence]:
+        """Append one token to every sequence; returns those with news."""
         assert self._cache is not None
         self._mask = F.pad(self._mask, (0, 1), value=1)
-        last = torch.tensor([row.answer[-1:] for row in self.rows], device=self._mask.device)
+        last = torch.tensor([one.token_ids[-1:] for one in self.sequences], device=self._mask.device)
         positions = self._mask.sum(-1, keepdim=True) - 1
         with self._deck.lock, self._attention():
-            output = call(self._deck, self.rows, last, self._mask, positions, self._cache)
-        chunks = self._say(self.rows, output.logits[:, -1].float())
-        self.drop(lambda row: row.finish is not None)
-        return chunks
+            output = call(self._deck, self.sequences, last, self._mask, positions, self._cache)
+        news = self._append_tokens(self.sequences, output.logits[:, -1].float())
+        self.drop(lambda one: one.finish_reason is not None)
+        return news
 
-    def drop(self, leaves: Callable[[Row], bool]) -> None:
-        """Let rows leave; the others close up in the deck's order, without columns that are padding for all of them."""
-        staying = [place for place, row in enumerate(self.rows) if not leaves(row)]
-        staying = [staying[n] for n in self._deck.order([self.rows[place].adapter for place in staying])]
+    def drop(self, leaves: Callable[[Sequence], bool]) -> None:
+        """Remove sequences; the others close up in the deck's order, without columns that are padding for all of them."""
+        staying = [place for place, one in enumerate(self.sequences) if not leaves(one)]
+        staying = [staying[n] for n in self._deck.order([self.sequences[place].adapter for place in staying])]
         if not staying:
-            self.rows, self._cache = [], None
+            self.sequences, self._cache = [], None
             return
         assert self._cache is not None
-        if staying != list(range(len(self.rows))):
+        if staying != list(range(len(self.sequences))):
             kept = torch.tensor(staying, device=self._mask.device)
-            self.rows = [self.rows[place] for place in staying]
+            self.sequences = [self.sequences[place] for place in staying]
             self._mask = self._mask[kept]
             width = int(self._mask.sum(-1).max())
             self._mask = self._mask[:, -width:]
-            keep(self._cache, kept, width, self._most(self.rows))
+            keep(self._cache, kept, width, _max_length(self.sequences))
 
-    def _most(self, rows: Sequence[Row]) -> int:
-        """Positions that the longest row may come to have."""
-        return max(row.length + row.room for row in rows)
+    def _append_tokens(self, sequences: list[Sequence], logits: torch.Tensor) -> list[Sequence]:
+        for one, token in zip(sequences, choose_tokens(logits, sequences, self._deck.tokenizer), strict=True):
+            if isinstance(token, int):
+                one.append_token(token)
+            else:
+                one.fail(token)
+        return [one for one in sequences if one.has_news]
 
-    def _say(self, rows: Sequence[Row], logits: torch.Tensor) -> list[Chunk]:
-        tokens = choose_tokens(logits, rows, self._deck.tokenizer)
-        chunks = [
-            take_token(row, token) if isinstance(token, int) else fail_row(row, token)
-            for row, token in zip(rows, tokens, strict=True)
-        ]
-        return [chunk for chunk in chunks if chunk.text or chunk.done]
+
+def _max_length(sequences: list[Sequence]) -> int:
+    """Return the positions that the longest sequence may come to have."""
+    return max(one.max_length for one in sequences)

@@ -35,9 +35,9 @@ class SchemaCompiler:
         self._tokenizer: Any = None
         self._lock = threading.Lock()
 
-    def compile(self, schema: str) -> Grammar:
-        """The grammar of a schema as JSON text. Raises ConfigError for one that cannot be used, or without llguidance."""
-        done: Future[Grammar] = Future()
+    def compile(self, schema: str) -> JsonGrammar:
+        """Compile a schema given as JSON text. Raises ConfigError for one that cannot be used, or without llguidance."""
+        done: Future[JsonGrammar] = Future()
 
         def work() -> None:
             try:
@@ -55,7 +55,7 @@ class SchemaCompiler:
             thread.join()
         return done.result()
 
-    def _compiled(self, schema: str) -> Grammar:
+    def _compiled(self, schema: str) -> JsonGrammar:
         try:
             from llguidance import LLMatcher, LLParserLimits
         except ModuleNotFoundError as error:
@@ -75,7 +75,7 @@ class SchemaCompiler:
             reason = str(error)
         if reason:
             raise _unusable(reason.splitlines()[0][:300])
-        return Grammar(matcher)
+        return JsonGrammar(matcher)
 
     def _read_tokenizer(self) -> Any:
         if self._tokenizer is None:
@@ -94,26 +94,26 @@ class SchemaCompiler:
 
 
 @final
-class Grammar:
-    """A compiled schema; every answer has a state of its own."""
+class JsonGrammar:
+    """A compiled schema that many answers share, each with its own state."""
 
     def __init__(self, matcher: Any) -> None:
         self._matcher = matcher
 
-    def start(self) -> GrammarState:
-        """The state of an answer that has no token."""
-        return GrammarState(self._matcher.deep_copy())
+    def start(self) -> JsonGrammarState:
+        """Return the state of an answer that has no token."""
+        return JsonGrammarState(self._matcher.deep_copy())
 
 
 @final
-class GrammarState:
-    """How far an answer has come in its grammar. Raises ConfigError where the grammar takes too long for one token."""
+class JsonGrammarState:
+    """The state of one answer in its grammar. Raises ConfigError where the grammar takes too long for one token."""
 
     def __init__(self, matcher: Any) -> None:
         self._matcher = matcher
 
     def masked(self, scores: torch.Tensor) -> torch.Tensor:
-        """Logits (vocab) with -inf for the tokens that may not come next."""
+        """Return logits (vocab) with -inf for the tokens that may not come next."""
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
         allowed = torch.zeros(len(scores), dtype=torch.bool)
         known = min(len(scores), len(bits))
@@ -123,7 +123,7 @@ class GrammarState:
         return scores.masked_fill(~allowed, -float("inf"))
 
     def take(self, token: int) -> bool:
-        """Go on by a token; True when the answer is complete and no other token may follow."""
+        """Advance by a token; True when the answer is complete and no other token may follow."""
         if not self._matcher.consume_token(token):
             raise _too_complicated()
         return bool(self._matcher.is_stopped())

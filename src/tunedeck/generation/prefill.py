@@ -1,8 +1,7 @@
-"""Prefill: prompts go through the model in chunks and leave their keys and values, before their first token is chosen."""
+"""Prefill: compute the keys and values of prompts in chunks, before their first token is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -11,39 +10,43 @@ from transformers import Cache, DynamicCache
 from tunedeck.deck.deck import Deck
 from tunedeck.generation.kv_cache import close_up, side_by_side
 from tunedeck.generation.sampling import Sampling
-from tunedeck.generation.sequence import Row, new_row
+from tunedeck.generation.sequence import Sequence
 
 
 @final
 class Prefill:
-    """Rows [virtual tokens known already][padding][other virtual tokens][prompt], grouped by adapter, on their way into a cache.
+    """Prompts that are being computed, one row each, grouped by adapter.
 
-    `prefixes` are the caches of each row's virtual tokens, where they have been computed already (`prefix_of`).
+    A row is [cached virtual tokens][padding][other virtual tokens][prompt]. `prefixes` are the caches of each row's virtual tokens,
+    where they have been computed before (`prefix_of`).
     """
 
-    def __init__(self, deck: Deck, rows: Sequence[Row], prefixes: Sequence[DynamicCache | None] = ()) -> None:
+    def __init__(
+        self, deck: Deck, sequences: list[Sequence], prefixes: list[DynamicCache | None] | None = None
+    ) -> None:
         self._deck = deck
-        order = deck.order([row.adapter for row in rows])
-        self.rows = [rows[place] for place in order]
+        order = deck.order([one.adapter for one in sequences])
+        self.sequences = [sequences[place] for place in order]
         known = [prefixes[place] if prefixes else None for place in order]
         self.cache = side_by_side(known, deck.model.config)
-        self._ids, self.mask = _laid_out(deck, self.rows, [0 if one is None else one.get_seq_length() for one in known])
+        cached = [0 if one is None else one.get_seq_length() for one in known]
+        self._ids, self.mask = _laid_out(deck, self.sequences, cached)
         self._positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
         self._done = self.cache.get_seq_length()
         self.logits: torch.Tensor | None = None
 
     @property
     def left(self) -> int:
-        """Positions of each row that are still to be computed."""
+        """Positions of each row that have not been computed yet."""
         return int(self._ids.shape[1] - self._done)
 
     @torch.inference_mode()
     def advance(self, positions: int | None = None) -> bool:
-        """Compute the next `positions` of each row, None for all; True when `logits` (rows, vocab) are there."""
+        """Compute the next `positions` of each row, None for all; True once `logits` (rows, vocab) are set."""
         end = self._ids.shape[1] if positions is None else min(self._done + positions, self._ids.shape[1])
         output = call(
             self._deck,
-            self.rows,
+            self.sequences,
             self._ids[:, self._done : end],
             self.mask[:, :end],
             self._positions[:, self._done : end],
@@ -58,23 +61,23 @@ class Prefill:
 
 @torch.inference_mode()
 def prefix_of(deck: Deck, adapter: str) -> DynamicCache:
-    """The cache of an adapter's virtual tokens alone, one row; every row of the adapter may begin with it."""
-    prefill = Prefill(deck, [new_row(deck, 0, adapter, [], Sampling(), 0)])
+    """Compute the cache of an adapter's virtual tokens, one row; every row of the adapter may begin with it."""
+    prefill = Prefill(deck, [Sequence([], Sampling()).prepare(deck, adapter, [])])
     prefill.advance()
     return prefill.cache
 
 
 def call(
     deck: Deck,
-    rows: Sequence[Row],
+    sequences: list[Sequence],
     ids: torch.Tensor,
     mask: torch.Tensor,
     positions: torch.Tensor,
     cache: Cache,
 ) -> Any:
-    """The model's output for the next ids (rows, seq) of rows that stand in the deck's order."""
+    """Return the model's output for the next ids (rows, seq) of sequences in the deck's order."""
     return deck.call(
-        [row.adapter for row in rows],
+        [one.adapter for one in sequences],
         {
             "input_ids": ids,
             "attention_mask": mask,
@@ -87,18 +90,18 @@ def call(
     )
 
 
-def _laid_out(deck: Deck, rows: Sequence[Row], known: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids of the rows and their mask, (rows, seq); `known` virtual tokens of each row are in the cache."""
+def _laid_out(deck: Deck, sequences: list[Sequence], cached: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the ids of the rows and their mask, (rows, seq), without the `cached` virtual tokens of each row."""
     vocab_size = deck.model.get_input_embeddings().weight.shape[0]
-    own = [
-        [*range(vocab_size + first, vocab_size + row.virtual_tokens), *row.prompt]
-        for row, first in zip(rows, known, strict=True)
+    rows = [
+        [*range(vocab_size + first, vocab_size + one.virtual_tokens), *one.prompt_ids]
+        for one, first in zip(sequences, cached, strict=True)
     ]
-    front, width = max(known), max(len(ids) for ids in own)
-    padded = [[deck.model.config.pad_token_id] * (front + width - len(ids)) + ids for ids in own]
+    front, width = max(cached), max(len(ids) for ids in rows)
+    padded = [[deck.model.config.pad_token_id] * (front + width - len(ids)) + ids for ids in rows]
     mask = [
         [0] * (front - first) + [1] * first + [0] * (width - len(ids)) + [1] * len(ids)
-        for ids, first in zip(own, known, strict=True)
+        for ids, first in zip(rows, cached, strict=True)
     ]
     device = deck.model.device
     return torch.tensor(padded, device=device), torch.tensor(mask, device=device)

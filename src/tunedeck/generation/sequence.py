@@ -1,9 +1,9 @@
-"""One answer under way: its tokens, and the text that is certain by now."""
+"""One sequence: a prompt and its answer, from the request to the last token."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeAlias, final
 
 import torch
 from transformers import LogitsProcessorList
@@ -14,10 +14,13 @@ from tunedeck.deck.deck import Deck
 from tunedeck.generation.detokenizer import Detokenizer
 from tunedeck.generation.sampling import Sampling
 
+Prompt: TypeAlias = str | list[int] | list[dict[str, str]]
+"""Plain text to continue, token ids, or a chat as {"role", "content"}."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token that was chosen, the logarithm of its probability, and the likeliest tokens with theirs; tokens are texts."""
+    """A chosen token with the logarithm of its probability, and the likeliest tokens with theirs; tokens are texts."""
 
     token: str
     logprob: float
@@ -28,7 +31,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of text that a row has just said; `done` with the last piece of the row, `error` when it has failed.
+    """A new piece of a sequence's text; `done` with the last one.
 
     `logprobs` are those of the tokens since the piece before, where they were asked for.
     """
@@ -37,147 +40,162 @@ class Chunk:
     text: str
     done: bool
     logprobs: tuple[TokenLogprob, ...] = ()
-    error: TunedeckError | None = None
 
 
-class AnswerGrammar(Protocol):
-    """What an answer has to fit, and how far it has come; both raise ConfigError where the grammar cannot go on."""
+class GrammarState(Protocol):
+    """The state of one answer in its grammar; both methods raise ConfigError where the grammar cannot continue."""
 
     def masked(self, scores: torch.Tensor) -> torch.Tensor:
-        """Logits (vocab) with -inf for the tokens that may not come next."""
+        """Return logits (vocab) with -inf for the tokens that may not come next."""
         ...
 
     def take(self, token: int) -> bool:
-        """Go on by a token; True when no other may follow."""
+        """Advance by a token; True when no other may follow."""
+        ...
+
+
+class Grammar(Protocol):
+    """A compiled grammar that many answers can share."""
+
+    def start(self) -> GrammarState:
+        """Return the state of an answer without tokens."""
         ...
 
 
 @final
-@dataclass(eq=False)
-class Row:
-    """A prompt, as token ids, and its answer so far; `finish` is "stop", "length" or "error" once it is complete."""
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """A prompt and its answer so far.
 
-    index: int
-    adapter: str | None
-    prompt: list[int]
+    It is created from what a caller asks, becomes ready to decode with `prepare`, and grows token by token.
+    """
+
+    prompt: Prompt
     sampling: Sampling
-    virtual_tokens: int
-    room: int
-    """Tokens that the answer may have."""
-    dice: torch.Generator
-    processors: LogitsProcessorList
-    detokenizer: Detokenizer
-    ends: frozenset[int]
-    """Tokens that end an answer."""
-    name: str | None
-    """What people call the adapter."""
-    grammar: AnswerGrammar | None
-    answer: list[int] = field(default_factory=list)
+    grammar: Grammar | None = None
+    """What the answer has to fit."""
+    index: int = 0
+    """Its position among the sequences that are answered together."""
+    token_ids: list[int] = field(default_factory=list)
+    """Tokens of the answer."""
+    text: str = ""
+    """The answer's text, without what a stop string or a cut character may still change."""
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    told: int = 0
-    """Logprobs that have gone out with a chunk."""
-    said: str = ""
-    finish: str | None = None
+    finish_reason: str | None = None
+    """"stop", "length" or "error" once the answer is complete."""
+    error: TunedeckError | None = None
+
+    # Set by `prepare`:
+    adapter: str | None = field(init=False)
+    adapter_name: str | None = field(init=False)
+    """The adapter's public name, for messages."""
+    prompt_ids: list[int] = field(init=False)
+    virtual_tokens: int = field(init=False)
+    max_new_tokens: int = field(init=False)
+    rng: torch.Generator = field(init=False)
+    processors: LogitsProcessorList = field(init=False)
+    detokenizer: Detokenizer = field(init=False)
+    end_tokens: frozenset[int] = field(init=False)
+    """Tokens that end an answer."""
+    grammar_state: GrammarState | None = field(init=False)
+    _taken_text: int = field(init=False, default=0)
+    _taken_logprobs: int = field(init=False, default=0)
+
+    def prepare(self, deck: Deck, adapter: str | None, prompt_ids: list[int]) -> Sequence:
+        """Set everything that decoding needs and return the sequence itself; `adapter` is a name in the deck.
+
+        Raises ConfigError when the prompt leaves no room for an answer.
+        """
+        self.adapter = self.adapter_name = adapter
+        self.prompt_ids = prompt_ids
+        self.virtual_tokens = deck.virtual_tokens(adapter)
+        self.max_new_tokens = self.sampling.max_tokens
+        if deck.positions is not None:
+            if self.prompt_tokens >= deck.positions:
+                raise ConfigError(
+                    say(
+                        "{length} tokens, virtual ones included, are more than the model's {limit} positions; shorten the input",
+                        length=self.prompt_tokens,
+                        limit=deck.positions,
+                    )
+                )
+            self.max_new_tokens = min(self.max_new_tokens, deck.positions - self.prompt_tokens)
+        self.rng = torch.Generator().manual_seed(self.sampling.seed)
+        self.processors = self.sampling.processors(len(prompt_ids))
+        self.detokenizer = Detokenizer(deck.tokenizer, self.sampling.stop)
+        self.end_tokens = end_tokens(deck)
+        self.grammar_state = None if self.grammar is None else self.grammar.start()
+        return self
 
     @property
-    def length(self) -> int:
+    def prompt_tokens(self) -> int:
         """Positions of the prompt, virtual tokens included."""
-        return self.virtual_tokens + len(self.prompt)
+        return self.virtual_tokens + len(self.prompt_ids)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of a finished answer; the token that ended an empty one counts."""
+        return max(1, len(self.token_ids))
+
+    @property
+    def max_length(self) -> int:
+        """Positions that the prompt and the longest possible answer take."""
+        return self.prompt_tokens + self.max_new_tokens
 
     @property
     def plain(self) -> bool:
-        """Whether the likeliest token is taken as it is and nothing else of the logits is asked for."""
+        """Whether decoding takes the likeliest token and needs nothing else of the logits."""
         sampling = self.sampling
-        return sampling.greedy and not self.processors and sampling.logprobs is None and self.grammar is None
+        return sampling.greedy and not self.processors and sampling.logprobs is None and self.grammar_state is None
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is text that `take_chunk` has not returned, or the sequence has finished."""
+        return len(self.text) > self._taken_text or self.finish_reason is not None
 
-def new_row(
-    deck: Deck,
-    index: int,
-    adapter: str | None,
-    prompt: list[int],
-    sampling: Sampling,
-    seed: int,
-    name: str | None = None,
-    grammar: AnswerGrammar | None = None,
-) -> Row:
-    """A row that has said nothing; `name` is what people call the adapter where the deck has it under another name.
+    def append_token(self, token: int) -> None:
+        """Append the next token; text is held back while a character or a stop string may be incomplete."""
+        piece, stopped = "", False
+        ended = token in self.end_tokens
+        if not ended:
+            self.token_ids.append(token)
+            piece, stopped = self.detokenizer.take(token)
+            if self.grammar_state is not None:
+                try:
+                    ended = self.grammar_state.take(token)
+                except TunedeckError as error:
+                    self.fail(error)
+                    return
+        full = len(self.token_ids) >= self.max_new_tokens
+        if not stopped and (ended or full):
+            rest, stopped = self.detokenizer.rest()
+            piece += rest
+        self.text += piece
+        if ended or stopped:
+            self.finish_reason = "stop"
+        elif full:
+            self.finish_reason = "length"
 
-    Raises ConfigError when the prompt leaves no room for an answer.
-    """
-    virtual = deck.virtual_tokens(adapter)
-    room = sampling.max_tokens
-    if deck.positions is not None:
-        if virtual + len(prompt) >= deck.positions:
-            raise ConfigError(
-                say(
-                    "{length} tokens, virtual ones included, are more than the model's {limit} positions; shorten the input",
-                    length=virtual + len(prompt),
-                    limit=deck.positions,
-                )
-            )
-        room = min(room, deck.positions - virtual - len(prompt))
-    return Row(
-        index,
-        adapter,
-        prompt,
-        sampling,
-        virtual,
-        room,
-        torch.Generator().manual_seed(seed),
-        sampling.processors(len(prompt)),
-        Detokenizer(deck.tokenizer, sampling.stop),
-        end_tokens(deck),
-        name or adapter,
-        grammar,
-    )
+    def fail(self, error: TunedeckError) -> None:
+        """End the sequence with an error."""
+        self.finish_reason, self.error = "error", error
 
-
-def take_token(row: Row, token: int) -> Chunk:
-    """Take a row's next token: what it adds to the text, held back while a character or a stop string may be under way."""
-    piece, stopped = "", False
-    ended = token in row.ends
-    if not ended:
-        row.answer.append(token)
-        piece, stopped = row.detokenizer.take(token)
-        if row.grammar is not None:
-            try:
-                ended = row.grammar.take(token)
-            except TunedeckError as error:
-                return fail_row(row, error)
-    if not stopped and (ended or len(row.answer) >= row.room):
-        rest, stopped = row.detokenizer.rest()
-        piece += rest
-    if ended or stopped:
-        row.finish = "stop"
-    elif len(row.answer) >= row.room:
-        row.finish = "length"
-    return _chunk(row, piece)
-
-
-def fail_row(row: Row, error: TunedeckError) -> Chunk:
-    """End a row with an error."""
-    row.finish = "error"
-    return Chunk(row.index, "", True, error=error)
+    def take_chunk(self) -> Chunk:
+        """Return the text and the logprobs that have come since the last call."""
+        text, logprobs = self.text[self._taken_text :], tuple(self.logprobs[self._taken_logprobs :])
+        self._taken_text, self._taken_logprobs = len(self.text), len(self.logprobs)
+        return Chunk(self.index, text, self.finish_reason is not None, logprobs)
 
 
 def not_numbers(adapter: str | None) -> TunedeckError:
-    """What is wrong when a row's logits are infinite or not a number: the adapter, or the base where there is none."""
+    """Return the error for logits that are infinite or not a number: the adapter's, or the base's where there is none."""
     if adapter is None:
         return ModelError(say("the base model answered with values that are not numbers; try --dtype float32"))
     return AdapterError(say("adapter {name!r} answered with values that are not numbers; train it again", name=adapter))
 
 
-def _chunk(row: Row, piece: str) -> Chunk:
-    row.said += piece
-    logprobs: tuple[TokenLogprob, ...] = ()
-    if row.sampling.logprobs is not None and (piece or row.finish is not None):
-        logprobs, row.told = tuple(row.logprobs[row.told :]), len(row.logprobs)
-    return Chunk(row.index, piece, row.finish is not None, logprobs)
-
-
 def end_tokens(deck: Deck) -> frozenset[int]:
-    """Tokens that end an answer: the model's, and the tokenizer's."""
+    """Return the tokens that end an answer: the model's and the tokenizer's."""
     configured: Any = deck.model.generation_config.eos_token_id
     ends = configured if isinstance(configured, list) else [configured]
     return frozenset(int(end) for end in (*ends, deck.tokenizer.eos_token_id) if end is not None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tunedeck.core.errors import TunedeckError
+from tunedeck.generation.sequence import Sequence
 from tunedeck.serving.request import Request
-from tunedeck.serving.workers.generate import Generated
 
 if TYPE_CHECKING:
     from tunedeck.serving.engine import Engine
@@ -54,16 +54,16 @@ class Metrics:
         """An answer over HTTP, refusals included; 499 is a client that left before one."""
         self._responses.labels(route, status).inc()
 
-    def heard(self, event: str, adapter: str) -> None:
-        """An event of the adapter store."""
+    def on_store_event(self, event: str, adapter: str) -> None:
+        """Count an event of the adapter store."""
         self._events.labels(adapter, event).inc()
 
-    def stepped(self, rows: int) -> None:
-        """A decoding step of so many rows."""
+    def on_step(self, rows: int) -> None:
+        """Record the number of rows of a decoding step."""
         self._rows.observe(rows)
 
-    def finished(self, request: Request) -> None:
-        """A request that has its answer or its error."""
+    def on_done(self, request: Request) -> None:
+        """Count a request that has its answer or its error."""
         now, model, outcome = time.monotonic(), request.adapter or self._base, _outcome(request)
         self._requests.labels(model, outcome).inc()
         self._key_requests.labels(request.caller, outcome).inc()
@@ -74,18 +74,20 @@ class Metrics:
             self._waiting.observe(request.started_s - request.arrived_s)
         if request.first_token_s is not None:
             self._ttft.observe(request.first_token_s - request.arrived_s)
-        answer = None if request.done.cancelled() or request.done.exception() else request.done.result()
-        self._used(request, answer)
-        if isinstance(answer, Generated) and request.first_token_s is not None:
-            self._generated.labels(model).inc(answer.completion_tokens)
-            if answer.completion_tokens > 1:
-                self._tpot.observe((now - request.first_token_s) / (answer.completion_tokens - 1))
+        if outcome == "ok" and isinstance(request.content, Sequence) and request.first_token_s is not None:
+            tokens = request.content.completion_tokens
+            self._generated.labels(model).inc(tokens)
+            if tokens > 1:
+                self._tpot.observe((now - request.first_token_s) / (tokens - 1))
+        self._count_tokens(request, outcome)
 
-    def _used(self, request: Request, answer: Any) -> None:
+    def _count_tokens(self, request: Request, outcome: str) -> None:
         """Count a request's tokens for its key, also of one that its client has left; one that never ran has used none."""
         if request.started_s is None:
             return
-        generated = answer.completion_tokens if isinstance(answer, Generated) else request.generated
+        generated = 0
+        if isinstance(request.content, Sequence):
+            generated = request.content.completion_tokens if outcome == "ok" else len(request.content.token_ids)
         self._key_tokens.labels(request.caller, "prompt").inc(len(request.ids))
         self._key_tokens.labels(request.caller, "generated").inc(generated)
         self.charge(request.caller, len(request.ids) + generated)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, Literal, cast, final
 
 from pydantic import (
     AfterValidator,
@@ -250,10 +250,10 @@ class EmbeddingsRequest(ModelRequest):
     dimensions: int | None = Field(default=None, ge=1)
     """The first so many numbers of each vector, scaled to length 1."""
 
-    def contents(self) -> list[Any]:
-        """Each text, or each text's token ids."""
+    def contents(self) -> list[str | list[int]]:
+        """Return each text, or each text's token ids."""
         one = isinstance(self.input, str) or isinstance(self.input[0], int)
-        return [self.input] if one else list(self.input)
+        return cast("list[str | list[int]]", [self.input] if one else self.input)
 
 
 class ClassifyRequest(ModelRequest):

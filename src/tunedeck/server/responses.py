@@ -14,7 +14,7 @@ class Status(TypedDict):
     status: str
 
 
-class Told(TypedDict):
+class ErrorDetail(TypedDict):
     """An error as OpenAI's clients read it; `code` is the status."""
 
     message: str
@@ -26,7 +26,7 @@ class Told(TypedDict):
 class ErrorBody(TypedDict):
     """The body of every error but those of /predict."""
 
-    error: Told
+    error: ErrorDetail
 
 
 class TeiErrorBody(TypedDict):
@@ -139,14 +139,14 @@ class Classification(TypedDict):
     usage: Usage
 
 
-class Scored(TypedDict):
+class LabelScore(TypedDict):
     """A label and its probability."""
 
     score: float
     label: str
 
 
-class Said(TypedDict):
+class AssistantMessage(TypedDict):
     """The answer's message."""
 
     role: Literal["assistant"]
@@ -186,7 +186,7 @@ class ChatChoice(TypedDict):
     """One answer to a conversation."""
 
     index: int
-    message: Said
+    message: AssistantMessage
     logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length"]
 

@@ -72,15 +72,17 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
     metrics, queue, limits = Metrics(base), FairQueue(), Limits()
     if deck.task.kind == "generate":
         generating = GenerateBackend(deck, settings.bounds)
-        store = AdapterStore(adapters, generating, settings.adapter_bytes, metrics.heard, bounds=settings.bounds)
+        store = AdapterStore(
+            adapters, generating, settings.adapter_bytes, metrics.on_store_event, bounds=settings.bounds
+        )
         generation = GenerationLimits(kv_bytes=settings.kv_bytes, key_share=settings.bounds.key_share)
-        worker = GenerateWorker(generating, queue, generation, metrics.stepped)
-        engine = Engine(store, generating, queue, worker, limits, metrics.finished, settings.bounds)
+        worker = GenerateWorker(generating, queue, generation, metrics.on_step)
+        engine = Engine(store, generating, queue, worker, limits, metrics.on_done, settings.bounds)
     else:
         backend = batch_backend(deck)
-        store = AdapterStore(adapters, backend, settings.adapter_bytes, metrics.heard, bounds=settings.bounds)
+        store = AdapterStore(adapters, backend, settings.adapter_bytes, metrics.on_store_event, bounds=settings.bounds)
         engine = Engine(
-            store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished, settings.bounds
+            store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.on_done, settings.bounds
         )
     answers = not (deck.task.has_head and deck.base.untrained)
     service = _opened(deck.task.kind, engine, metrics, base, answers, deck.positions, settings)
@@ -99,10 +101,10 @@ def open_onnx_service(
     metrics, queue = Metrics(base), FairQueue()
     backend = OnnxBackend(first["task"], first["base"], precision, threads)
     store = AdapterStore(
-        exports, backend, settings.adapter_bytes, metrics.heard, OnnxFolders(precision), settings.bounds
+        exports, backend, settings.adapter_bytes, metrics.on_store_event, OnnxFolders(precision), settings.bounds
     )
     engine = Engine(
-        store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.finished, settings.bounds
+        store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.on_done, settings.bounds
     )
     return _opened(first["task"], engine, metrics, base, False, first.get("positions"), settings)
 

@@ -17,14 +17,16 @@ from starlette.concurrency import run_in_threadpool
 
 from tunedeck.core.errors import AdapterError, ConfigError
 from tunedeck.core.i18n import say
-from tunedeck.generation.json_grammar import Grammar, SchemaCompiler
+from tunedeck.generation.json_grammar import JsonGrammar, SchemaCompiler
 from tunedeck.generation.sequence import Chunk
+from tunedeck.generation.sequence import Sequence as GeneratedSequence
 from tunedeck.server.auth import Caller
 from tunedeck.server.metrics import Metrics
 from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.engine import Engine
 from tunedeck.serving.repository import unknown
-from tunedeck.serving.request import Request
+from tunedeck.serving.request import Answer, Content, Request
+from tunedeck.serving.workers.generate import GenerateRequest
 
 Piece: TypeAlias = tuple[int, Chunk | None]
 
@@ -66,7 +68,7 @@ class Service:
             )
         return None
 
-    async def grammar(self, schema: str) -> Grammar:
+    async def grammar(self, schema: str) -> JsonGrammar:
         """The grammar of a JSON schema; ConfigError for one that is too long or cannot be used."""
         assert self.schemas is not None
         if len(schema) > self.bounds.max_schema_chars:
@@ -74,20 +76,26 @@ class Service:
         async with self.compiling:
             return await run_in_threadpool(self.schemas.compile, schema)
 
-    def request(self, http: HttpRequest, adapter: str | None, content: Any) -> Request:
-        """A request of the caller's, whose time runs from the moment it came to the gate."""
-        request = Request(adapter, content, timeout_s=self.bounds.timeout, caller=caller_of(http).name)
-        request.arrived_s = http.state.arrived_s
-        return request
+    def requests(
+        self, http: HttpRequest, adapter: str | None, contents: Sequence[Content]
+    ) -> list[Request[Content, Answer]]:
+        """Return the caller's inputs as requests, whose time runs from the moment they arrived."""
+        timeout_s, caller, arrived_s = self.bounds.timeout, caller_of(http).name, http.state.arrived_s
+        return [Request(adapter, content, timeout_s, caller, arrived_s=arrived_s) for content in contents]
 
     async def submit(self, http: HttpRequest, requests: Sequence[Request]) -> None:
         """Let the engine take all requests or none; another thread does it, for it may look at the disk."""
         most = caller_of(http).most(self.bounds)
         await run_in_threadpool(partial(self.engine.submit, *requests, most=most))
 
-    async def ask(self, http: HttpRequest, adapter: str | None, contents: Sequence[Any]) -> list[Request]:
-        """Answer all contents, or raise the first error; when the client goes away, nothing of it is computed further."""
-        requests = [self.request(http, adapter, content) for content in contents]
+    async def ask(
+        self, http: HttpRequest, adapter: str | None, contents: Sequence[Content]
+    ) -> list[Request[Content, Answer]]:
+        """Answer all contents, or raise the first error; when the client disconnects, the rest is cancelled.
+
+        The caller names the type of the answers, which is that of the task.
+        """
+        requests: list[Request[Content, Answer]] = self.requests(http, adapter, contents)
         answered = asyncio.ensure_future(self._answered(http, requests))
         gone = asyncio.ensure_future(_disconnected(http))
         answered.add_done_callback(_noticed)
@@ -121,12 +129,12 @@ class Service:
                 future.result()
 
     async def stream(
-        self, http: HttpRequest, adapter: str | None, contents: Sequence[Any]
-    ) -> tuple[list[Request], AsyncGenerator[Piece, None]]:
-        """Submit, wait for the first piece or the error, and return the pieces of all contents as they come.
+        self, http: HttpRequest, adapter: str | None, sequences: Sequence[GeneratedSequence]
+    ) -> tuple[list[GenerateRequest], AsyncGenerator[Piece, None]]:
+        """Submit, wait for the first piece or the error, and return the pieces of all sequences as they come.
 
-        (index, None) says that a content has its answer or its error. Closing the generator cancels what is under way; a client
-        that leaves before the first piece does, too.
+        (index, None) means that a sequence is complete or has failed. Closing the generator cancels what is under way, and so does
+        a client that leaves before the first piece.
         """
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
 
@@ -134,7 +142,7 @@ class Service:
             with suppress(RuntimeError):  # the loop has ended before the engine
                 loop.call_soon_threadsafe(pieces.put_nowait, (index, piece))
 
-        requests = [self.request(http, adapter, content) for content in contents]
+        requests: list[GenerateRequest] = self.requests(http, adapter, sequences)
         for index, request in enumerate(requests):
             request.on_piece = partial(hand_over, index)
             request.done.add_done_callback(lambda _, index=index: hand_over(index, None))  # type: ignore[misc]

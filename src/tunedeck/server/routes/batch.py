@@ -8,15 +8,25 @@ import uuid
 from typing import Any
 
 import torch
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
 from torch.nn import functional
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.server.errors import refusals
 from tunedeck.server.requests import ClassifyRequest, EmbeddingsRequest, PredictRequest, usage
-from tunedeck.server.responses import Classification, Classified, Embeddings, InputUsage, Scored, TeiErrorBody, Vector
+from tunedeck.server.responses import (
+    Classification,
+    Classified,
+    Embeddings,
+    InputUsage,
+    LabelScore,
+    TeiErrorBody,
+    Vector,
+)
 from tunedeck.server.service import service_of
+from tunedeck.serving.request import Request
 from tunedeck.tasks.classify.task import Prediction
 
 embed_router = APIRouter(tags=["embeddings"])
@@ -26,10 +36,11 @@ _REFUSED_AS_TEI = refusals(400, 401, 404, 408, 413, 415, 422, 429, 503, body=Tei
 
 
 @embed_router.post("/v1/embeddings", responses=refusals(*_REFUSED))
-async def embeddings(http: Request, body: EmbeddingsRequest) -> Embeddings:
+async def embeddings(http: HttpRequest, body: EmbeddingsRequest) -> Embeddings:
     """Vectors of texts, float32; base64 is of their little-endian bytes."""
     service = service_of(http)
-    requests = await service.ask(http, service.adapter_of(http, body.model), body.contents())
+    adapter = service.adapter_of(http, body.model)
+    requests: list[Request[str | list[int], torch.Tensor]] = await service.ask(http, adapter, body.contents())
     data: list[Vector] = []
     for index, request in enumerate(requests):
         vector = _shortened(request.done.result(), body.dimensions)
@@ -52,14 +63,15 @@ def _shortened(vector: torch.Tensor, dimensions: int | None) -> torch.Tensor:
 
 
 @classify_router.post("/classify", responses=refusals(*_REFUSED))
-async def classify(http: Request, body: ClassifyRequest) -> Classification:
+async def classify(http: HttpRequest, body: ClassifyRequest) -> Classification:
     """The likeliest label of each text and the probability of every label, in the adapter's own order."""
     service = service_of(http)
     texts = [body.input] if isinstance(body.input, str) else body.input
-    requests = await service.ask(http, service.adapter_of(http, body.model), texts)
+    adapter = service.adapter_of(http, body.model)
+    requests: list[Request[str, Prediction]] = await service.ask(http, adapter, texts)
     data: list[Classified] = []
     for index, request in enumerate(requests):
-        answer: Prediction = request.done.result()
+        answer = request.done.result()
         chances = list(answer.probabilities.values())
         data.append({"index": index, "label": answer.label, "probs": chances, "num_classes": len(chances)})
     return {
@@ -73,12 +85,13 @@ async def classify(http: Request, body: ClassifyRequest) -> Classification:
 
 
 @classify_router.post("/predict", responses=_REFUSED_AS_TEI)
-async def predict(http: Request, body: PredictRequest) -> list[Scored] | list[list[Scored]]:
+async def predict(http: HttpRequest, body: PredictRequest) -> list[LabelScore] | list[list[LabelScore]]:
     """Every label with its probability, the likeliest first; a list of such lists for a list of inputs."""
     service = service_of(http)
     texts = [body.inputs] if isinstance(body.inputs, str) else [t if isinstance(t, str) else t[0] for t in body.inputs]
-    requests = await service.ask(http, service.adapter_of(http, body.model), texts)
-    answers: list[list[Scored]] = []
+    adapter = service.adapter_of(http, body.model)
+    requests: list[Request[str, Prediction]] = await service.ask(http, adapter, texts)
+    answers: list[list[LabelScore]] = []
     for request in requests:
         chances = request.done.result().probabilities
         ranked = sorted(chances.items(), key=lambda one: -one[1])

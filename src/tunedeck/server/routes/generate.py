@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.generation.detokenizer import UNFINISHED
 from tunedeck.generation.sampling import Sampling
-from tunedeck.generation.sequence import TokenLogprob
+from tunedeck.generation.sequence import Prompt, Sequence, TokenLogprob
 from tunedeck.server.errors import failure_of, refusals
 from tunedeck.server.requests import ChatRequest, CompletionRequest, GenerationRequest, usage
 from tunedeck.server.responses import (
@@ -31,30 +31,28 @@ from tunedeck.server.responses import (
     whole_or_streamed,
 )
 from tunedeck.server.service import Piece, Service, error_of, service_of
-from tunedeck.serving.backends.generate import Asked, Prompt
 from tunedeck.serving.bounds import exceeded
-from tunedeck.serving.request import Request as Submitted
-from tunedeck.serving.workers.generate import Generated
+from tunedeck.serving.workers.generate import GenerateRequest
 
 router = APIRouter(tags=["generation"], responses=refusals(400, 404, 408, 413, 415, 422, 503))
 CHAT_TOKENS, COMPLETION_TOKENS = 256, 16
 """Tokens of an answer unless `max_tokens` is given."""
 
 
-class Form(Protocol):
-    """How a route writes its answers."""
+class ResponseFormat(Protocol):
+    """The response format of a route."""
 
     kind: str
     streamed_kind: str
 
-    def whole(self, index: int, got: Generated) -> dict[str, Any]:
-        """The choice of an answer that is sent as one."""
+    def whole(self, sequence: Sequence) -> dict[str, Any]:
+        """Return the choice of an answer that is sent whole."""
         ...
 
     def piece(
-        self, index: int, text: str, finish: str | None, first: bool, logprobs: Sequence[TokenLogprob]
+        self, index: int, text: str, finish: str | None, first: bool, logprobs: list[TokenLogprob]
     ) -> dict[str, Any]:
-        """The choice of a piece of an answer; the last piece has a reason to finish."""
+        """Return the choice of a piece of an answer; the last piece has a reason to finish."""
         ...
 
 
@@ -93,10 +91,10 @@ def _check(bound: str, seen: int, service: Service) -> None:
 async def _answer(
     http: Request,
     body: GenerationRequest,
-    prompts: Sequence[Prompt],
+    prompts: list[Prompt],
     most: int,
     logprobs: int | None,
-    form: Form,
+    form: ResponseFormat,
 ) -> Any:
     service, choices = service_of(http), body.n or 1
     _check("max_tokens", most, service)
@@ -105,54 +103,54 @@ async def _answer(
     adapter = service.adapter_of(http, body.model)
     schema = body.schema_text()
     grammar = None if schema is None else await service.grammar(schema)
-    asked = []
+    sampling = Sampling(max_tokens=most, stop=body.stops(), logprobs=logprobs, **body.given())
+    sequences: list[Sequence] = []
     for prompt in prompts:
         seed = secrets.randbits(63) if body.seed is None else body.seed
-        sampling = Sampling(max_tokens=most, stop=body.stops(), logprobs=logprobs, **body.given())
-        asked += [Asked(prompt, replace(sampling, seed=seed + choice), grammar) for choice in range(choices)]
+        for choice in range(choices):
+            sequences.append(Sequence(prompt, replace(sampling, seed=seed + choice), grammar, len(sequences)))
     if not body.stream:
-        answers = [request.done.result() for request in await service.ask(http, adapter, asked)]
+        await service.ask(http, adapter, sequences)
         return {
             **_head(form.kind, body.model),
-            "choices": [form.whole(index, answer) for index, answer in enumerate(answers)],
-            "usage": _usage(answers, choices),
+            "choices": [form.whole(sequence) for sequence in sequences],
+            "usage": _usage(sequences, choices),
         }
-    requests, pieces = await service.stream(http, adapter, asked)
+    requests, pieces = await service.stream(http, adapter, sequences)
     usage_wanted = body.stream_options is not None and bool(body.stream_options.include_usage)
     events = _events(requests, pieces, form, _head(form.streamed_kind, body.model), usage_wanted)
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 async def _events(
-    requests: Sequence[Submitted],
+    requests: list[GenerateRequest],
     pieces: AsyncGenerator[Piece, None],
-    form: Form,
+    form: ResponseFormat,
     head: dict[str, Any],
     usage_wanted: bool,
 ) -> AsyncIterator[str]:
     """Every stream ends with [DONE] or an error."""
     begun: set[int] = set()
-    told = [0] * len(requests)
+    sent_logprobs = [0] * len(requests)
     async with aclosing(pieces):
         async for index, piece in pieces:
             text, finish = "", None
-            logprobs: tuple[TokenLogprob, ...] = ()
             if piece is not None:
-                text, logprobs = piece.text, piece.logprobs
+                text, logprobs = piece.text, list(piece.logprobs)
             elif (error := error_of(requests[index])) is not None:
                 failure = failure_of(error)
                 yield _event({"error": {"message": failure.message, "type": failure.kind, "code": failure.status}})
                 return
             else:
-                got: Generated = requests[index].done.result()
-                finish, logprobs = got.finish, got.logprobs[told[index] :]
-            told[index] += len(logprobs)
+                sequence = requests[index].content
+                finish, logprobs = sequence.finish_reason, sequence.logprobs[sent_logprobs[index] :]
+            sent_logprobs[index] += len(logprobs)
             choice = form.piece(index, text, finish, index not in begun, logprobs)
             begun.add(index)
             yield _event({**head, "choices": [choice]})
     if usage_wanted:
-        answers = [request.done.result() for request in requests]
-        yield _event({**head, "choices": [], "usage": _usage(answers, len(answers))})
+        sequences = [request.content for request in requests]
+        yield _event({**head, "choices": [], "usage": _usage(sequences, len(sequences))})
     yield "data: [DONE]\n\n"
 
 
@@ -164,20 +162,23 @@ class ChatForm:
     def __init__(self, logprobs: bool) -> None:
         self._logprobs = logprobs
 
-    def whole(self, index: int, got: Generated) -> dict[str, Any]:
-        """A message."""
-        message = {"role": "assistant", "content": got.text}
-        logprobs = self._written(got.logprobs)
-        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": got.finish}
+    def whole(self, sequence: Sequence) -> dict[str, Any]:
+        """Return the message of a whole answer."""
+        return {
+            "index": sequence.index,
+            "message": {"role": "assistant", "content": sequence.text},
+            "logprobs": self._written(sequence.logprobs),
+            "finish_reason": sequence.finish_reason,
+        }
 
     def piece(
-        self, index: int, text: str, finish: str | None, first: bool, logprobs: Sequence[TokenLogprob]
+        self, index: int, text: str, finish: str | None, first: bool, logprobs: list[TokenLogprob]
     ) -> dict[str, Any]:
-        """What is added to a message."""
+        """Return what is added to a message."""
         delta = {**({"role": "assistant"} if first else {}), **({"content": text} if text or first else {})}
         return {"index": index, "delta": delta, "logprobs": self._written(logprobs), "finish_reason": finish}
 
-    def _written(self, logprobs: Sequence[TokenLogprob]) -> ChatLogprobs | None:
+    def _written(self, logprobs: list[TokenLogprob]) -> ChatLogprobs | None:
         if not self._logprobs:
             return None
         return {
@@ -196,17 +197,17 @@ class TextForm:
     def __init__(self, logprobs: bool) -> None:
         self._logprobs = logprobs
 
-    def whole(self, index: int, got: Generated) -> dict[str, Any]:
-        """A text."""
-        return self.piece(index, got.text, got.finish, True, got.logprobs)
+    def whole(self, sequence: Sequence) -> dict[str, Any]:
+        """Return the text of a whole answer."""
+        return self.piece(sequence.index, sequence.text, sequence.finish_reason, True, sequence.logprobs)
 
     def piece(
-        self, index: int, text: str, finish: str | None, first: bool, logprobs: Sequence[TokenLogprob]
+        self, index: int, text: str, finish: str | None, first: bool, logprobs: list[TokenLogprob]
     ) -> dict[str, Any]:
-        """What is added to a text."""
+        """Return what is added to a text."""
         return {"index": index, "text": text, "logprobs": self._written(logprobs), "finish_reason": finish}
 
-    def _written(self, logprobs: Sequence[TokenLogprob]) -> TextLogprobs | None:
+    def _written(self, logprobs: list[TokenLogprob]) -> TextLogprobs | None:
         if not self._logprobs:
             return None
         return {
@@ -221,10 +222,10 @@ def _likely(token: str, logprob: float) -> LikelyToken:
     return {"token": token, "logprob": logprob, "bytes": None if UNFINISHED in token else list(token.encode())}
 
 
-def _usage(answers: Sequence[Generated], choices: int) -> Usage:
-    """A prompt with several answers is counted once, as OpenAI does."""
-    prompts = answers[::choices]
-    return usage(sum(one.prompt_tokens for one in prompts), sum(one.completion_tokens for one in answers))
+def _usage(sequences: list[Sequence], choices: int) -> Usage:
+    """Count tokens; a prompt with several answers counts once, as OpenAI does."""
+    prompt_tokens = sum(one.prompt_tokens for one in sequences[::choices])
+    return usage(prompt_tokens, sum(one.completion_tokens for one in sequences))
 
 
 def _head(kind: str, model: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The seam between serving and what computes: a deck, or any other runtime that holds a base and its adapters."""
+"""The interface between serving and a runtime that holds a base and its adapters: a deck, or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -6,33 +6,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from typing_extensions import TypeVar
 
-class Backend(Protocol):
+Taken = TypeVar("Taken", contravariant=True, default=Any)
+"""The contents that a backend takes: the requests' `Content`."""
+Given = TypeVar("Given", covariant=True, default=Any)
+"""The answers that it gives: the requests' `Answer`."""
+
+
+class Backend(Protocol[Taken]):
     """A base with adapters that come and go, each under a key that is never used twice."""
 
     def load(self, folder: Path, key: str) -> str | None:
-        """Take an adapter in, checked; a note where something could not be checked. Runs while batches run.
+        """Load and check an adapter while batches run; returns a note where something could not be checked.
 
         Raises TunedeckError, and then holds nothing of the adapter.
         """
         ...
 
     def remove(self, key: str) -> None:
-        """Let go of an adapter that no request uses."""
+        """Free an adapter that no request uses."""
         ...
 
-    def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
-        """Contents as token ids for an adapter, None for the bare base; TunedeckError when one of them cannot be."""
+    def encode(self, contents: Sequence[Taken], key: str | None) -> list[list[int]]:
+        """Return contents as token ids for an adapter, None for the base model; TunedeckError when one of them is invalid."""
         ...
 
     def width(self, ids: Sequence[int], key: str | None) -> int:
-        """How many positions the ids take, virtual tokens included."""
+        """Return the positions that the ids take, virtual tokens included."""
         ...
 
 
-class BatchBackend(Backend, Protocol):
+class BatchBackend(Backend[Taken], Protocol[Taken, Given]):
     """A backend that answers a whole batch at once."""
 
-    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[Any]:
-        """One answer for each row of token ids, each by its own adapter."""
+    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> Sequence[Given]:
+        """Return one answer for each row of token ids, each by its own adapter."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast, final
+from typing import cast, final
 
 import torch
 
@@ -57,7 +57,7 @@ class ClassifyBackend:
         self.load, self.remove, self.width = adapters.load, adapters.remove, adapters.width
         self._deck, self._task = deck, cast(Classify, deck.task)
 
-    def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
+    def encode(self, contents: Sequence[str], key: str | None) -> list[list[int]]:
         """Token ids of texts, cut to the task's length."""
         ids = classify_ids(self._deck, contents, [key] * len(contents), self._task.max_length)
         return [ids[row] for row in range(len(contents))]
@@ -77,7 +77,7 @@ class EmbedBackend:
         self.load, self.remove, self.width = adapters.load, adapters.remove, adapters.width
         self._deck = deck
 
-    def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
+    def encode(self, contents: Sequence[str | list[int]], key: str | None) -> list[list[int]]:
         """Token ids of texts behind the document instruction of their adapter; a content may be token ids already."""
         encoding = self._task(key).encoding(as_query=False)
         texts = [one for one in contents if isinstance(one, str)]

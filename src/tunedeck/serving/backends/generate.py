@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence as Many
 from pathlib import Path
-from typing import Any, TypeAlias, cast, final
+from typing import cast, final
 
 from transformers import DynamicCache
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.deck.deck import Deck
-from tunedeck.generation.json_grammar import Grammar
 from tunedeck.generation.prefill import prefix_of
-from tunedeck.generation.sampling import Sampling
-from tunedeck.generation.sequence import new_row
+from tunedeck.generation.sequence import Prompt, Sequence
 from tunedeck.serving.backends.deck import Adapters
 from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.tasks.generate.task import Generate
 from tunedeck.tasks.text import check_ids
-
-Prompt: TypeAlias = str | Sequence[int] | Sequence[Mapping[str, str]]
-"""Plain text to go on from, token ids, or a chat as {"role", "content"}."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a generation request asks."""
-
-    prompt: Prompt
-    sampling: Sampling
-    grammar: Grammar | None = None
-    """What the answer has to fit."""
 
 
 @final
@@ -41,7 +24,7 @@ class GenerateBackend:
 
     def __init__(self, deck: Deck, bounds: Bounds | None = None) -> None:
         self._adapters = Adapters(deck)
-        self._most = (bounds or Bounds()).max_input_tokens
+        self._max_input_tokens = (bounds or Bounds()).max_input_tokens
         self.deck, self._task = deck, cast(Generate, deck.task)
         self.width = self._adapters.width
         self._prefixes: dict[str, DynamicCache] = {}
@@ -55,29 +38,29 @@ class GenerateBackend:
         self._prefixes.pop(key, None)
         self._adapters.remove(key)
 
-    def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
-        """Token ids of prompts; ConfigError when one leaves no room for an answer."""
-        encoded = []
-        for asked in cast("Sequence[Asked]", contents):
-            ids = self._ids(asked.prompt)
-            if len(ids) > self._most:
-                raise ConfigError(exceeded("max_input_tokens", len(ids), self._most))
-            new_row(self.deck, 0, key, ids, asked.sampling, 0)
-            encoded.append(ids)
+    def encode(self, contents: Many[Sequence], key: str | None) -> list[list[int]]:
+        """Tokenize prompts together and prepare their sequences; ConfigError when one leaves no room for an answer."""
+        encoded = self._token_ids([one.prompt for one in contents])
+        for sequence, ids in zip(contents, encoded, strict=True):
+            check_ids(ids, self.deck.model.get_input_embeddings().weight.shape[0])
+            if len(ids) > self._max_input_tokens:
+                raise ConfigError(exceeded("max_input_tokens", len(ids), self._max_input_tokens))
+            sequence.prepare(self.deck, key, ids)
         return encoded
 
-    def _ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            ids = list(self.deck.tokenizer(prompt)["input_ids"])
-        elif all(isinstance(one, int) for one in prompt):
-            ids = [int(cast(int, one)) for one in prompt]
-        else:
-            ids = self._task.prompt_ids(self.deck, cast("Sequence[Mapping[str, str]]", prompt))
-        check_ids(ids, self.deck.model.get_input_embeddings().weight.shape[0])
-        return ids
+    def _token_ids(self, prompts: list[Prompt]) -> list[list[int]]:
+        """Return the ids of each prompt; plain texts go through the tokenizer in one call."""
+        texts = list(dict.fromkeys(prompt for prompt in prompts if isinstance(prompt, str)))
+        of_text = dict(zip(texts, self.deck.tokenizer(texts)["input_ids"] if texts else (), strict=True))
+        return [list(of_text[prompt]) if isinstance(prompt, str) else self._ids(prompt) for prompt in prompts]
+
+    def _ids(self, prompt: list[int] | list[dict[str, str]]) -> list[int]:
+        if all(isinstance(one, int) for one in prompt):
+            return list(cast("list[int]", prompt))
+        return self._task.prompt_ids(self.deck, cast("list[dict[str, str]]", prompt))
 
     def prefix(self, key: str | None) -> DynamicCache | None:
-        """Keys and values of the adapter's virtual tokens; None where it has none."""
+        """Return the keys and values of the adapter's virtual tokens; None where it has none."""
         if key is None or not self.deck.virtual_tokens(key):
             return None
         if key not in self._prefixes:
@@ -86,9 +69,9 @@ class GenerateBackend:
 
     @property
     def prefix_positions(self) -> int:
-        """Positions that the kept virtual tokens take."""
+        """Positions that the cached virtual tokens take."""
         return sum(cache.get_seq_length() for cache in list(self._prefixes.values()))
 
     def prefix_to_come(self, key: str | None) -> int:
-        """Positions that `prefix` will keep for an adapter when it is first asked for it."""
+        """Return the positions that `prefix` will cache for an adapter at its first use."""
         return 0 if key is None or key in self._prefixes else self.deck.virtual_tokens(key)

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from test_generation import queued, solo_deck
 
 import tunedeck as td
-from tunedeck.serving.backends.generate import Asked, GenerateBackend
+from tunedeck.generation.sequence import Sequence
+from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
-from tunedeck.serving.room import Group, place
 from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
+from tunedeck.serving.workers.groups import Group, place
 
 LONG = 1000  # more than the 64 positions of the tiny model, which is what it gets
 
@@ -22,7 +23,7 @@ def worker_on(count: int, positions: int, **limits: int) -> tuple[GenerateWorker
     backend, queue = GenerateBackend(served.base_deck("causal")), FairQueue()
     requests = queued([None] * count, [f"w{number}" for number in range(5, 5 + count)], backend, queue)
     for request in requests:
-        request.content = Asked(request.content.prompt, td.Sampling(max_tokens=3))
+        ask(backend, request, 3)
     a_position = (1 << 30) // GenerateWorker(backend, queue, GenerationLimits()).kv_positions
     made = GenerationLimits(**{"kv_bytes": a_position * positions, "prefill_positions": 1000, **limits})
     return GenerateWorker(backend, queue, made), requests
@@ -37,14 +38,15 @@ def reserved(worker: GenerateWorker) -> int:
     return sum(group.reserved for group in worker._groups)
 
 
-def ask_long(request: Request) -> None:
-    request.content = Asked(request.content.prompt, td.Sampling(max_tokens=LONG))
+def ask(backend: GenerateBackend, request: Request, tokens: int) -> None:
+    request.content = Sequence(request.content.prompt, td.Sampling(max_tokens=tokens))
+    backend.encode([request.content], request.key)
 
 
 def test_sixteen_short_answers_do_not_wait_for_a_long_one() -> None:
     worker, requests = worker_on(17, positions=64 + 16 * 5)
     assert {request.width for request in requests} == {2}
-    ask_long(requests[0])
+    ask(worker._backend, requests[0], LONG)
     worker.step()
     assert all(request.first_token_s is not None for request in requests)
     assert sorted(len(group.lengths) for group in worker._groups) == [1, 16]
@@ -61,7 +63,7 @@ def test_sixteen_short_answers_do_not_wait_for_a_long_one() -> None:
 
 def test_with_room_to_spare_rows_of_any_length_decode_in_one_batch() -> None:
     worker, requests = worker_on(8, positions=2 * 8 * 64)
-    ask_long(requests[0])
+    ask(worker._backend, requests[0], LONG)
     worker.step()
     assert [len(group.lengths) for group in worker._groups] == [8]
 
@@ -77,10 +79,10 @@ def test_all_groups_together_reserve_no_more_than_there_is_except_for_a_row_alon
     free: int, arrivals: list[tuple[int, str | None, int]]
 ) -> None:
     groups: list[Group] = []
-    for number, (length, company, leaves) in enumerate(arrivals):
-        group = place(groups, company, length, free)
+    for number, (length, key, leaves) in enumerate(arrivals):
+        group = place(groups, key, length, free)
         if group is not None:
-            assert group.company == company
+            assert group.key == key
             groups = groups if group in groups else [*groups, group]
             group.lengths[number] = length
         rows = sum(len(one.lengths) for one in groups)
@@ -99,7 +101,7 @@ def test_all_groups_together_reserve_no_more_than_there_is_except_for_a_row_alon
 def test_a_worker_keeps_its_reservations_and_answers_everybody(positions: int, tokens: list[int], at_once: int) -> None:
     worker, requests = worker_on(len(tokens), positions, prefill_positions=at_once)
     for request, count in zip(requests, tokens, strict=True):
-        request.content = Asked(request.content.prompt, td.Sampling(max_tokens=count))
+        ask(worker._backend, request, count)
     while step(worker):
         assert reserved(worker) <= positions
         for group in worker._groups:
@@ -129,7 +131,7 @@ def test_a_caller_at_its_share_waits_while_another_does() -> None:
     worker._queue.take(lambda _: True, 8)
     for request in requests[:6]:
         request.caller = "one"
-        ask_long(request)
+        ask(worker._backend, request, LONG)
         worker._queue.put(request)
     worker.step()
     assert sum(request.started_s is not None for request in requests) == 4
@@ -159,7 +161,7 @@ def test_a_row_whose_request_has_failed_outside_leaves_at_the_next_step() -> Non
     worker.step()
     requests[1].fail(RuntimeError("the server is shutting down"))
     worker._drop_unwanted()
-    assert len(worker._rows) == 2
+    assert len(worker._running) == 2
     while step(worker):
         pass
     assert requests[0].done.result(0).text
