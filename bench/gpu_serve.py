@@ -17,7 +17,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -31,8 +31,9 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
 
 import tunedeck as td
+from tunedeck.generation.sequence import Sequence
 from tunedeck.methods.base import MethodConfig
-from tunedeck.serving.backends.generate import Asked, GenerateBackend
+from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
@@ -138,7 +139,7 @@ def classify(size: str, rows: int, length: int, adapters: int, rounds: int) -> R
     }  # fmt: skip
 
 
-def by_peft(model: Any, family: str, names: Sequence[str], task: str) -> Any:
+def by_peft(model: Any, family: str, names: list[str], task: str) -> Any:
     """The model with LoRA adapters of these names, in its own precision."""
     config = partial(PeftLoraConfig, r=8, target_modules=list(TARGETS[family]), task_type=task)
     tuned = get_peft_model(model, config(), names[0])
@@ -163,8 +164,8 @@ def generate(size: str, streams: int, tokens: int, rounds: int) -> Row:
         worker = GenerateWorker(backend, queue, GenerationLimits(rows=streams))
         engine = Engine(AdapterStore(Path(folder), backend, 1 << 32), backend, queue, worker, Limits())
 
-        def ask(adapters: Sequence[str | None]) -> int:
-            asked = [Asked(ids, td.Sampling(max_tokens=tokens)) for ids in rows]
+        def ask(adapters: Iterable[str | None]) -> int:
+            asked = [Sequence(ids, td.Sampling(max_tokens=tokens)) for ids in rows]
             requests = [Request(name, one, 600) for name, one in zip(adapters, asked, strict=False)]
             for request in requests:
                 engine.submit(request)

@@ -21,7 +21,8 @@ import transformers
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
 from tunedeck.core.native import end_helper_threads
-from tunedeck.serving.backends.generate import Asked, GenerateBackend
+from tunedeck.generation.sequence import Sequence
+from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
@@ -63,7 +64,7 @@ def main() -> None:
         def streams(adapters: list[str | None], keep: bool = False) -> Callable[[], int]:
             def run() -> int:
                 ended: dict[Request, float] = {}
-                requests = [Request(a, Asked(p, sampling), 600) for a, p in zip(adapters, prompts, strict=False)]
+                requests = [Request(a, Sequence(p, sampling), 600) for a, p in zip(adapters, prompts, strict=False)]
                 for request in requests:
                     request.done.add_done_callback(lambda _, one=request: ended.update({one: time.monotonic()}))
                     engine.submit(request)
