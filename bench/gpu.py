@@ -171,7 +171,7 @@ def by_tunedeck(base: LoadedBase, data: list[Conversation], *, checkpointing: bo
     deck = td.Deck(base, td.Generate(max_length=LONGEST, packing=True))
     deck.add("a", td.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear"))
     settings = td.TrainingSettings(
-        epochs=1, batch_size=BATCH, learning_rate=1e-4, checkpointing=checkpointing
+        epochs=1, batch_size=BATCH, learning_rate=1e-4, gradient_checkpointing=checkpointing
     )  # rows of about four conversations
     td.train(deck, "a", Dataset("", data, data[:1], "", ""), settings=settings, progress=False)
     deck.remove("a")

@@ -116,9 +116,9 @@ def trained(
     }
     settings = td.TrainingSettings(
         epochs=epochs,
-        eval_every=10**6,
+        eval_steps=10**6,
         batch_size=8 if task.kind == "generate" else 32,
-        checkpointing=checkpointing,
+        gradient_checkpointing=checkpointing,
     )
     with ExitStack() as stack:
         if off in patches:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tunedeck.methods.full.config import FullConfig
     from tunedeck.methods.lora.config import LoraConfig
     from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
+    from tunedeck.planner.deploy import deploy_cost
+    from tunedeck.planner.planning import plan
     from tunedeck.tasks.classify.task import Classify, Prediction
     from tunedeck.tasks.embed.task import Embed
     from tunedeck.tasks.evaluate import evaluate
@@ -49,7 +51,9 @@ _HOME = {
     "DataSettings": "data.settings",
     "TunedeckError": "core.errors",
     "compare": "comparison.compare",
+    "deploy_cost": "planner.deploy",
     "evaluate": "tasks.evaluate",
+    "plan": "planner.planning",
     "save_merged": "export.merge",
     "save_onnx": "export.onnx.save",
     "save_onnx_multi": "export.onnx.multi",
@@ -74,7 +78,9 @@ __all__ = [
     "TrainingSettings",
     "TunedeckError",
     "compare",
+    "deploy_cost",
     "evaluate",
+    "plan",
     "save_merged",
     "save_onnx",
     "save_onnx_multi",

@@ -73,7 +73,7 @@ def test_a_run_that_was_broken_off_goes_on_to_the_end_it_would_have_had(
         "--dtype",
         "float32",
         "--set",
-        "training.eval_every=40",
+        "training.eval_steps=40",
         "--set",
         "training.checkpoint_every=7",
         "--out",

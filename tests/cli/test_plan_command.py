@@ -55,8 +55,8 @@ def test_json_has_every_method_on_every_offer(tunedeck: Command) -> None:
 
 def test_everything_that_moves_the_answer_can_be_said(tunedeck: Command) -> None:
     said = tunedeck("plan", "--model", "mistral-7b", "--samples", "1000", "--tokens", "4096", "--method", "lora", "--r", "16",
-                    "--target-modules", "q_proj,k_proj,v_proj,o_proj", "--gpu", "a100-80gb", "--micro-batch", "4", "--accumulation", "8",
-                    "--checkpointing", "--loss", "eager", "--attention", "flash", "--dtype", "bf16", "--json")  # fmt: skip
+                    "--target-modules", "q_proj,k_proj,v_proj,o_proj", "--gpu", "a100-80gb", "--micro-batch", "4", "--gradient-accumulation-steps", "8",
+                    "--gradient-checkpointing", "--loss", "eager", "--attention", "flash", "--dtype", "bf16", "--json")  # fmt: skip
     row = json.loads(said.out)["rows"][0]
     assert (row["micro_batch"], row["accumulation"], row["checkpointing"]) == (4, 8, True)
     assert (row["loss"], row["attention"], row["dtype"]) == ("eager", "flash", "bfloat16")
@@ -105,7 +105,7 @@ def test_where_nothing_fits_the_changes_are_named(tunedeck: Command) -> None:
         "plan", "--model", "llama-3.1-8b", "--samples", "100", "--tokens", "4096", "--method", "lora", "--gpu", "a10"
     )
     assert "nothing fits. What would:" in said.err
-    assert "on a10-24gb: --method qlora --micro-batch 1 --checkpointing" in said.err
+    assert "on a10-24gb: --method qlora --micro-batch 1 --gradient-checkpointing" in said.err
 
 
 def test_old_prices_are_flagged(tunedeck: Command) -> None:
@@ -116,7 +116,7 @@ def test_old_prices_are_flagged(tunedeck: Command) -> None:
     ("arguments", "message"),
     [
         (("--model", "qwen-7x", "--samples", "10"), "does not know the model 'qwen-7x' (did you mean 'qwen-7b'?)"),
-        (("--model", "qwen-7b", "--samples", "-5"), "--samples must be above 0, got -5"),
+        (("--model", "qwen-7b", "--samples", "-5"), "samples must be above 0, got -5"),
         (("--model", "qwen-7b"), "give either --data FILE, or --samples N"),
         (("--model", "qwen-7b", "--samples", "10", "--gpu", "a1000"), "unknown card 'a1000' (did you mean 'a100'?)"),
         (("--model", "qwen-7b", "--samples", "10", "--tokens", "99999"), "takes at most 32768 tokens"),
@@ -125,8 +125,8 @@ def test_old_prices_are_flagged(tunedeck: Command) -> None:
             "does not know the method 'lroa' (did you mean 'lora'?)",
         ),
         (("--model", "qwen-7b", "--samples", "10", "--deadline", "soon"), "--deadline takes a time such as 90m"),
-        (("--model", "qwen-7b", "--samples", "10", "--dtype", "bf17"), "--dtype must be one of"),
-        (("--model", "qwen-7b", "--samples", "10", "--loss", "chunky"), "--loss must be one of eager, fused, chunked"),
+        (("--model", "qwen-7b", "--samples", "10", "--dtype", "bf17"), "dtype must be one of"),
+        (("--model", "qwen-7b", "--samples", "10", "--loss", "chunky"), "loss must be one of eager, fused, chunked"),
         (("--model", "qwen-7b", "--samples", "10", "--target-modules", "q_projj"), "'q_projj' matches no linear layer"),
         (("--model", "qwen-7b", "--samples", "10", "--currency", "EUR"), "no rate from"),
         (("--model", "bge-large-zh", "--samples", "10", "--task", "generate"), "is an encoder and cannot generate"),
@@ -145,7 +145,7 @@ def test_bad_input_is_one_line_and_exit_code_two(tunedeck: Command, arguments: t
 
 def test_a_deployment_is_costed_by_load_and_compared(tunedeck: Command) -> None:
     said = tunedeck("deploy-cost", "--model", "qwen2.5-7b", "--adapters", "20", "--rate", "2", "--gpu", "a10", "--training-cost", "30",
-                    "--token-price", "2", "--hour-price", "12")  # fmt: skip
+                    "--api-price", "2", "--endpoint-price", "12")  # fmt: skip
     assert said.code == 0
     assert "1 x a10-24gb, 4,676 CNY a month" in said.err
     assert "20 adapters on one base: 4,676 CNY a month; as 20 deployments: 93,513 on 20 cards" in said.err
@@ -173,7 +173,7 @@ def test_a_latency_that_nothing_meets_is_said(tunedeck: Command) -> None:
     ("arguments", "message"),
     [
         (("--model", "bge-large-zh", "--output-tokens", "5"), "is an encoder and answers with no tokens"),
-        (("--model", "qwen-7b", "--rate", "-1"), "--rate must be above 0"),
+        (("--model", "qwen-7b", "--rate", "-1"), "rate must be above 0"),
         (("--model", "qwen-7b", "--input-tokens", "40000"), "takes at most 32768 tokens"),
         (("--model", "qwen-7b", "--adapters", "-2"), "--adapters must be 0 or more"),
     ],

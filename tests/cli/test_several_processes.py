@@ -18,7 +18,7 @@ from tunedeck.formats.tensors import read_safetensors
 
 RUN = (
     "data: {{train: {words}}}\nmodel: {model}\nmethod: {method}\ndtype: float32\n"
-    "training: {{max_steps: 14, batch_size: 7, accumulation: 2, eval_every: 5, learning_rate: 0.01, checkpoint_every: 4, {more}}}\n"
+    "training: {{max_steps: 14, batch_size: 7, gradient_accumulation_steps: 2, eval_steps: 5, learning_rate: 0.01, checkpoint_every: 4, {more}}}\n"
 )
 
 
@@ -70,7 +70,7 @@ LORA = "{kind: lora, r: 4, target_modules: all-linear}"
         ("torchrun", LORA, "seed: 0"),
         ("accelerate", LORA, "seed: 0"),
         ("fsdp", LORA, "seed: 0"),
-        ("fsdp", "{kind: bottleneck, name: double_seq_bn}", "checkpointing: true"),
+        ("fsdp", "{kind: bottleneck, name: double_seq_bn}", "gradient_checkpointing: true"),
         ("two machines", LORA, "seed: 0"),
     ],
     ids=["torchrun", "accelerate", "fsdp", "fsdp-bottleneck", "two-machines"],

@@ -82,7 +82,7 @@ def test_training_takes_the_same_losses_on_a_gpu(kind: str, tmp_path: Path) -> N
     for device in ("cpu", "cuda"):
         deck = td.Deck.load(folder_of("bert", "classifier"), td.Classify(labels=LABELS), dtype="float32", device=device)
         deck.add("new", KINDS[kind], labels=labels)
-        settings = td.TrainingSettings(max_steps=8, learning_rate=1e-2, batch_size=16, eval_every=4)
+        settings = td.TrainingSettings(max_steps=8, learning_rate=1e-2, batch_size=16, eval_steps=4)
         run = td.train(deck, "new", td.DataSettings(train=str(data)), settings=settings, out=tmp_path / device, progress=False)  # fmt: skip
         assert run.measurement.device.startswith(device)
         losses[device] = losses_of(tmp_path / device)
@@ -99,7 +99,7 @@ def test_packed_conversations_take_the_same_losses_on_a_gpu(tmp_path: Path) -> N
         task = td.Generate(max_length=32, packing=True)
         deck = td.Deck.load(folder_of("llama", "causal"), task, dtype="float32", device=device)
         deck.add("new", KINDS["lora"])
-        settings = td.TrainingSettings(max_steps=6, learning_rate=1e-2, batch_size=2, checkpointing=True)
+        settings = td.TrainingSettings(max_steps=6, learning_rate=1e-2, batch_size=2, gradient_checkpointing=True)
         td.train(
             deck, "new", td.DataSettings(train=str(file)), settings=settings, out=tmp_path / device, progress=False
         )

@@ -27,7 +27,7 @@ def test_two_workers_of_ray_follow_the_curve_of_one_process(tmp_path: Path) -> N
     run = tmp_path / "run.yaml"
     run.write_text(
         f"model: {tiny.folder_of('bert', 'classifier')}\ndata: {{train: {words}}}\ndtype: float32\n"
-        "training: {max_steps: 8, batch_size: 8, eval_every: 3, learning_rate: 0.01}\n",
+        "training: {max_steps: 8, batch_size: 8, eval_steps: 3, learning_rate: 0.01}\n",
         encoding="utf-8",
     )
     for command in (["-m", "tunedeck", "train", run, "--out", tmp_path / "one"], [SCRIPT, run, "--out", tmp_path / "ray"]):  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ from tunedeck.core.errors import ConfigError, UnsupportedKindError
 from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.methods.full.config import FullConfig
 from tunedeck.methods.lora.config import LoraConfig
-from tunedeck.training.config import override, parsed_assignments, read_run_file, run_config
+from tunedeck.training.config import (
+    TrainingSettings,
+    override,
+    parsed_assignments,
+    read_run_file,
+    run_config,
+    stored_values,
+)
 
 PLAIN = {"model": "m", "data": {"train": "t.csv"}}
 
@@ -70,6 +78,48 @@ def test_flags_win_over_keys_and_leave_the_rest() -> None:
     )
     assert values == {**PLAIN, "training": {"epochs": 5, "seed": 1}, "out": "x"}
     assert override({"method": "lora"}, {"method.r": 4}) == {"method": {"kind": "lora", "r": 4}}
+
+
+OLD = {
+    "accumulation": 4,
+    "warmup": 0.1,
+    "clip": None,
+    "eval_every": 5,
+    "patience": 2,
+    "checkpointing": 3,
+    "best_by": "loss",
+}
+
+
+def test_earlier_names_of_settings_work_with_a_note_that_names_the_present_one() -> None:
+    with pytest.warns(UserWarning, match=r"training.accumulation is called training.gradient_accumulation_steps now"):
+        settings = TrainingSettings(**OLD)
+    assert settings == TrainingSettings(
+        gradient_accumulation_steps=4, warmup_ratio=0.1, max_grad_norm=None, eval_steps=5, early_stopping_patience=2,
+        gradient_checkpointing=3, metric_for_best_model="loss",
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match=r"training.warmup is called training.warmup_ratio now"):
+        assert override({**PLAIN, "training": {"warmup": 0.1}}, {"training.warmup": 0.2})["training"] == {
+            "warmup_ratio": 0.2
+        }
+
+
+def test_a_flag_under_the_present_name_wins_over_the_earlier_one_in_the_file() -> None:
+    with pytest.warns(UserWarning, match="training.patience is called"):
+        values = override({"training": {"patience": 1}}, {"training.early_stopping_patience": 2})
+    assert values == {"training": {"early_stopping_patience": 2}}
+    with pytest.raises(ConfigError, match="early_stopping_patience is given twice, as patience too"):
+        TrainingSettings.model_validate({"patience": 1, "early_stopping_patience": 2})
+
+
+def test_what_an_earlier_version_wrote_into_a_run_folder_is_read_without_a_note() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = run_config(stored_values({**PLAIN, "training": OLD}))
+        assert [job["training"] for job in stored_values({"jobs": [{"training": {"clip": 1}}]})["jobs"]] == [
+            {"max_grad_norm": 1}
+        ]
+    assert config.training.gradient_accumulation_steps == 4
 
 
 def test_assignments_are_yaml() -> None:

@@ -44,7 +44,7 @@ JOBS = {
 
 
 def settings(name: str) -> td.TrainingSettings:
-    return td.TrainingSettings(**{"max_steps": 8, "eval_every": 4, **METHODS[name][1]})
+    return td.TrainingSettings(**{"max_steps": 8, "eval_steps": 4, **METHODS[name][1]})
 
 
 def deck_with(names: list[str]) -> td.Deck:
@@ -116,7 +116,7 @@ def test_conversations_share_the_base_too(tmp_path: Path) -> None:
             deck.add(name, configs[name])
         return deck
 
-    settings = td.TrainingSettings(max_steps=6, eval_every=3, batch_size=4, learning_rate=1e-2)
+    settings = td.TrainingSettings(max_steps=6, eval_steps=3, batch_size=4, learning_rate=1e-2)
     data = {"a": chats(10), "b": chats(40), "c": chats(70)}
     td.train(deck_of(list(data)), data, settings=settings, out=tmp_path / "together", progress=False)
     for name in data:
@@ -136,7 +136,7 @@ def test_embeddings_share_the_base_too(tmp_path: Path) -> None:
         return Dataset(data.source, data.train, data.evaluation, data.sha256, data.description, best_by="loss")
 
     settings = td.TrainingSettings(
-        max_steps=4, eval_every=4, batch_size=80, learning_rate=1e-2
+        max_steps=4, eval_steps=4, batch_size=80, learning_rate=1e-2
     )  # no text stands alone with its label
     data = {"a": unlabelled(some(0, 60)), "b": unlabelled(some(20, 80))}
     td.train(deck_of(list(data)), data, settings=settings, out=tmp_path / "together", progress=False)

@@ -81,7 +81,7 @@ def test_accumulated_small_batches_move_as_one_large_batch() -> None:
         deck.add("a", td.LoraConfig(), labels=tuple(sorted(labelled_words.WORD_OF)))
         task = deck.adapter("a").task
         assert isinstance(task, td.Classify)
-        settings = td.TrainingSettings(accumulation=len(batches))
+        settings = td.TrainingSettings(gradient_accumulation_steps=len(batches))
         objective = task.objective(deck, "a", dataset(train=32))
         loop = Loop(deck.adapter("a"), objective, settings, "loss", EventLog(None), Accelerator(cpu=True))
         loop.optimizer = torch.optim.SGD(loop.adapter.parameters(), lr=0.1)
@@ -100,7 +100,7 @@ def test_the_best_evaluation_is_what_remains_and_what_is_saved(tmp_path: Path) -
     deck = words_deck()
     deck.add("a", td.LoraConfig(r=4, target_modules="all-linear"))
     data = dataset()
-    settings = td.TrainingSettings(epochs=4, learning_rate=5e-2, eval_every=5, batch_size=16)
+    settings = td.TrainingSettings(epochs=4, learning_rate=5e-2, eval_steps=5, batch_size=16)
     run = td.train(deck, "a", data, settings=settings, out=tmp_path / "run", progress=False)
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     evaluations = {event["step"]: event["accuracy"] for event in events if event["event"] == "eval"}
@@ -116,7 +116,7 @@ def test_the_best_evaluation_is_what_remains_and_what_is_saved(tmp_path: Path) -
 def test_patience_stops_a_run_that_no_longer_improves() -> None:
     deck = words_deck()
     deck.add("a", td.FullConfig(layers="head"))
-    settings = td.TrainingSettings(epochs=50, learning_rate=1e-9, eval_every=1, patience=2)
+    settings = td.TrainingSettings(epochs=50, learning_rate=1e-9, eval_steps=1, early_stopping_patience=2)
     run = td.train(deck, "a", dataset(), settings=settings, progress=False)
     assert run.stopped == "early"
     assert run.measurement.steps == 3
@@ -137,7 +137,7 @@ def test_a_run_ends_when_its_minutes_are_over_with_an_evaluation(monkeypatch: py
 def test_the_rate_follows_the_time_where_that_is_further_than_the_steps() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     used = [0.0]
-    rates = schedule(optimizer, td.TrainingSettings(schedule="linear", warmup=0.0), 100, lambda: used[0])
+    rates = schedule(optimizer, td.TrainingSettings(schedule="linear", warmup_ratio=0.0), 100, lambda: used[0])
     for step, share, expected in ((1, 0.0, 0.99), (2, 0.5, 0.5), (3, 1.0, 0.0)):
         used[0] = share
         optimizer.step()
@@ -203,7 +203,7 @@ def test_multi_label_training_learns_two_labels_at_once() -> None:
     data = words_dataset(examples, 240, ("blue", "green", "long", "red"))
     deck = td.Deck.load(tiny.folder_of("bert", "classifier"), td.Classify(multi_label=True), dtype="float32")
     deck.add("a", td.LoraConfig(r=4, target_modules="all-linear"))
-    settings = td.TrainingSettings(epochs=8, learning_rate=2e-2, batch_size=16, best_by="micro_f1")
+    settings = td.TrainingSettings(epochs=8, learning_rate=2e-2, batch_size=16, metric_for_best_model="micro_f1")
     run = td.train(deck, "a", data, settings=settings, progress=False)
     assert run.metrics["micro_f1"] > 0.7
     assert isinstance(deck.predict(["w10 w50"], adapter="a")[0].labels, tuple)
@@ -214,7 +214,7 @@ def test_multi_label_training_learns_two_labels_at_once() -> None:
 )
 def test_the_rate_warms_up_and_then_follows_its_schedule(kind: str, middle: float, last: float) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    rates = schedule(optimizer, td.TrainingSettings(schedule=kind, warmup=0.2), total_steps=100)
+    rates = schedule(optimizer, td.TrainingSettings(schedule=kind, warmup_ratio=0.2), total_steps=100)
     seen = []
     for _ in range(101):
         seen.append(rates.get_last_lr()[0])
@@ -240,6 +240,6 @@ def test_a_run_with_checkpointing_learns_the_same(method: MethodConfig) -> None:
     for checkpointing in (False, True, 1):
         deck = words_deck()
         deck.add("a", method)
-        settings = td.TrainingSettings(epochs=2, batch_size=8, checkpointing=checkpointing)
+        settings = td.TrainingSettings(epochs=2, batch_size=8, gradient_checkpointing=checkpointing)
         losses.append(td.train(deck, "a", dataset(), settings=settings, progress=False).metrics["loss"])
     assert losses[0] == losses[1] == losses[2]

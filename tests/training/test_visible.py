@@ -18,7 +18,7 @@ from tunedeck.training import trackers
 from tunedeck.training.figure import _running_mean, draw
 from tunedeck.training.progress import Progress
 
-SETTINGS = td.TrainingSettings(batch_size=8, max_steps=6, eval_every=3, learning_rate=1e-2)
+SETTINGS = td.TrainingSettings(batch_size=8, max_steps=6, eval_steps=3, learning_rate=1e-2)
 
 
 def trained(folder: Path, **changes: object) -> list[dict[str, object]]:

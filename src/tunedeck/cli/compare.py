@@ -82,7 +82,7 @@ def compare(
     epochs: run_flags.Epochs = None,
     max_steps: run_flags.MaxSteps = None,
     batch_size: run_flags.BatchSize = None,
-    patience: run_flags.Patience = None,
+    early_stopping_patience: run_flags.Patience = None,
     dtype: run_flags.DtypeName = None,
     quantize: run_flags.Quantize = None,
     device: run_flags.Device = None,

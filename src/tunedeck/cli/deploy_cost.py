@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunedeck.cli import options
 from tunedeck.cli.console import print_json, print_table, tell
-from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 
 if TYPE_CHECKING:
-    from tunedeck.planner.deploy import DeployRow
-    from tunedeck.planner.models import PlannedModel
+    from tunedeck.planner.deploy import Deployment, DeployRow
     from tunedeck.planner.serving import Service
 
-LOAD, WHERE, AGAINST = say("Load"), say("Where and for how much"), say("Compared with")
+LOAD, WHERE, AGAINST = say("Load"), options.WHERE, say("Compared with")
 SHOWN_ROWS = 12
 
 
 def deploy_cost(
-    model: Annotated[str, typer.Option(help=say("a name such as qwen-7b, a hub id, a bundled: name, or the folder of a config.json"))],
+    model: options.PlannedModel,
     adapters: Annotated[int, typer.Option(help=say("adapters, one for each task, on one base"))] = 1,
     r: Annotated[int, typer.Option("--r", help=say("LoRA rank of the adapters"))] = 16,
     rate: Annotated[float | None, typer.Option(help=say("requests per second; without it, a card that runs all day"), rich_help_panel=LOAD)] = None,
@@ -31,78 +29,48 @@ def deploy_cost(
     output_tokens: Annotated[int | None, typer.Option(help=say("tokens an answer has; 0 for an encoder"), rich_help_panel=LOAD)] = None,
     latency: Annotated[float | None, typer.Option(help=say("seconds within which a request must be answered"), rich_help_panel=LOAD)] = None,
     gpu: Annotated[str | None, typer.Option(help=say("cards, with commas; cpu too"), rich_help_panel=WHERE)] = None,
-    currency: Annotated[str, typer.Option(help=say("CNY, USD, ..."), rich_help_panel=WHERE)] = "CNY",
-    price_list: Annotated[str, typer.Option(help=say("market, market-floor or source-article"), rich_help_panel=WHERE)] = "market",
-    prices: Annotated[Path | None, typer.Option(help=say("your own price file, over the list"), rich_help_panel=WHERE)] = None,
-    exchange_rate: Annotated[list[str] | None, typer.Option("--exchange-rate", help=say("what a currency costs, as USD=7.1"), rich_help_panel=WHERE)] = None,
+    currency: options.Currency = "CNY",
+    price_list: options.PriceList = "market",
+    prices: options.PriceFile = None,
+    exchange_rate: options.ExchangeRates = None,
     training_cost: Annotated[float | None, typer.Option(help=say("what the training cost"), rich_help_panel=AGAINST)] = None,
-    token_price: Annotated[float | None, typer.Option(help=say("what another service takes per million tokens"), rich_help_panel=AGAINST)] = None,
-    hour_price: Annotated[float | None, typer.Option(help=say("what a rented endpoint takes per hour"), rich_help_panel=AGAINST)] = None,
+    api_price: Annotated[float | None, typer.Option(help=say("what another service takes per million tokens"), rich_help_panel=AGAINST)] = None,
+    endpoint_price: Annotated[float | None, typer.Option(help=say("what a rented endpoint takes per hour"), rich_help_panel=AGAINST)] = None,
     figure: Annotated[Path | None, typer.Option(help=say("draw cost against load into this file, .png or .svg"))] = None,
-    everything: Annotated[bool, typer.Option("--all", help=say("show every row"))] = False,
-    as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
+    everything: options.AllRows = False,
+    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Which cards hold a model with its adapters, how much they answer, and what that costs a month."""
-    from tunedeck.cli.plan import check_sizes, chosen_offers
-    from tunedeck.planner.deploy import deploy_rows
-    from tunedeck.planner.models import find_planned_model
-    from tunedeck.planner.prices import read_prices, with_rates
+    import tunedeck as td
+    from tunedeck.planner.prices import check_sizes
 
-    planned = find_planned_model(model)
-    check_sizes(
-        {
-            "--rate": rate,
-            "--latency": latency,
-            "--training-cost": training_cost,
-            "--token-price": token_price,
-            "--hour-price": hour_price,
-        }
+    against = {"training_cost": training_cost, "api_price": api_price, "endpoint_price": endpoint_price}
+    check_sizes(against)
+    found = td.deploy_cost(
+        model,
+        adapters=adapters,
+        r=r,
+        rate=rate,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        latency=latency,
+        gpus=gpu,
+        currency=currency,
+        price_list=price_list,
+        prices=prices,
+        exchange_rates=exchange_rate or (),
     )
-    service = _service(planned, adapters, r, input_tokens, output_tokens, latency)
-    book = with_rates(read_prices(price_list, prices), exchange_rate or [], currency.upper())
-    offers = chosen_offers(book, gpu, currency.upper(), with_cpus=True)
-    rows = deploy_rows(service, rate, offers)
-    against = {"training_cost": training_cost, "token_price": token_price, "hour_price": hour_price}
-    if as_json:
-        print_json(_json(planned, service, rate, rows, against))
-    else:
-        _show(planned, service, rate, rows, against, everything)
+    print_json(found.to_json(**against)) if as_json else _show(found, against, everything)
     if figure is not None:
         from tunedeck.planner.deploy_figure import draw
 
-        title = f"{planned.name}, {adapters} adapters: {input_tokens} tokens in, {service.output_tokens} out"
-        draw(figure, rows, service, token_price, title)
+        title = f"{found.model.name}, {adapters} adapters: {input_tokens} tokens in, {found.service.output_tokens} out"
+        draw(figure, found.rows, found.service, api_price, title)
         tell(say("the figure is in {path}", path=figure))
 
 
-def _service(
-    model: PlannedModel, adapters: int, r: int, inputs: int, outputs: int | None, latency: float | None
-) -> Service:
-    from tunedeck.methods.lora.config import LoraConfig
-    from tunedeck.planner.serving import Service
-
-    chosen = outputs if outputs is not None else (128 if model.spec.causal else 0)
-    if chosen and not model.spec.causal:
-        raise ConfigError(
-            say("{model} is an encoder and answers with no tokens; use --output-tokens 0", model=model.name)
-        )
-    limit = model.max_tokens
-    if limit is not None and inputs + chosen > limit:
-        raise ConfigError(
-            say(
-                "{model} takes at most {limit} tokens, got {value} in and out",
-                model=model.name,
-                limit=limit,
-                value=inputs + chosen,
-            )
-        )
-    parameters = LoraConfig(r=r, target_modules="all-linear").count_parameters(model.spec)
-    return Service(model.spec, adapters, parameters, inputs, chosen, latency)
-
-
-def _show(
-    model: PlannedModel, service: Service, rate: float | None, rows: Sequence[DeployRow], against: dict[str, float | None], everything: bool
-) -> None:  # fmt: skip
+def _show(found: Deployment, against: dict[str, float | None], everything: bool) -> None:
+    model, service, rate, rows = found.model, found.service, found.rate_per_s, found.rows
     from tunedeck.cli.plan_output import is_wide, tell_stale
 
     title = say(
@@ -172,7 +140,7 @@ def _tell_comparisons(service: Service, best: DeployRow, against: dict[str, floa
         tell(
             say("after {days:.1f} days the deployment has cost as much as the training", days=training_days(best, cost))
         )
-    if (price := against["token_price"]) is not None:
+    if (price := against["api_price"]) is not None:
         requests = even_requests_per_day(best, service, price)
         tell(
             say(
@@ -188,7 +156,7 @@ def _tell_comparisons(service: Service, best: DeployRow, against: dict[str, floa
                 price=price,
             )
         )
-    if (price := against["hour_price"]) is not None:
+    if (price := against["endpoint_price"]) is not None:
         hours = even_hours_per_day(best, price)
         tell(
             say(
@@ -200,27 +168,3 @@ def _tell_comparisons(service: Service, best: DeployRow, against: dict[str, floa
             if hours <= 24
             else say("a rented endpoint at {price:g} an hour is cheaper than {gpu} even all day", price=price, gpu=name)
         )
-
-
-def _json(
-    model: PlannedModel, service: Service, rate: float | None, rows: Sequence[DeployRow], against: dict[str, float | None]
-) -> dict[str, Any]:  # fmt: skip
-    from tunedeck.planner.deploy import even_hours_per_day, even_requests_per_day, training_days
-
-    best = next((row for row in rows if row.fits), None)
-    found: dict[str, Any] = {
-        "model": model.name,
-        "adapters": service.adapters,
-        "rate_per_s": rate,
-        "rows": [row.to_json() for row in rows],
-    }
-    if best is not None:
-        cost, token_price, hour_price = against["training_cost"], against["token_price"], against["hour_price"]
-        requests = None if token_price is None else even_requests_per_day(best, service, token_price)
-        found["cheapest"] = {
-            "gpu": best.offer.gpu.name,
-            "training_break_even_days": None if cost is None else training_days(best, cost),
-            "token_price_break_even_requests_per_day": None if requests is None or math.isinf(requests) else requests,
-            "hour_price_break_even_hours_per_day": None if hour_price is None else even_hours_per_day(best, hour_price),
-        }
-    return found

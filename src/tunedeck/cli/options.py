@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tunedeck.deck.deck import Deck
     from tunedeck.deck.task import Task
 
+WHERE = say("Where and for how much")
+
 AdapterFolder: TypeAlias = Annotated[Path, typer.Option("--adapter", help=say("adapter folder"))]
 AdapterFolders: TypeAlias = Annotated[
     list[Path] | None, typer.Option("--adapter", help=say("adapter folder; may be given several times"))
@@ -47,8 +49,16 @@ Encoding: TypeAlias = Annotated[str, typer.Option("--encoding", help=say("encodi
 MaxExamples: TypeAlias = Annotated[
     int | None, typer.Option("--max-examples", help=say("evaluate on at most this number of examples"))
 ]
-Currency: TypeAlias = Annotated[
-    str, typer.Option("--currency", help=say("CNY, USD, ..."), rich_help_panel=say("Where and for how much"))
+Currency: TypeAlias = Annotated[str, typer.Option("--currency", help=say("CNY, USD, ..."), rich_help_panel=WHERE)]
+PriceList: TypeAlias = Annotated[
+    str, typer.Option("--price-list", help=say("market, market-floor or source-article"), rich_help_panel=WHERE)
+]
+PriceFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--prices", help=say("your own price file, over the list"), rich_help_panel=WHERE)
+]
+ExchangeRates: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--exchange-rate", help=say("what a currency costs, as USD=7.1"), rich_help_panel=WHERE),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help=say("print JSON"))]
 AllRows: TypeAlias = Annotated[bool, typer.Option("--all", help=say("show every row"))]

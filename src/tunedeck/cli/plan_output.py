@@ -5,33 +5,27 @@ from __future__ import annotations
 import datetime
 import shutil
 from collections.abc import Sequence
-from typing import Any
 
 from tunedeck.cli.console import print_table, tell
 from tunedeck.core.i18n import say
-from tunedeck.planner.advice import Change, Recommendation, changes
+from tunedeck.planner.advice import reason_text
 from tunedeck.planner.catalogue import GIB
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.machine import THIS_MACHINE
 from tunedeck.planner.memory import MemoryParts
 from tunedeck.planner.plan import PlanRow, Wish
+from tunedeck.planner.planning import Plan
 from tunedeck.planner.prices import Offer, PriceBook
 
 SHOWN_ROWS = 14
 WIDE = 120  # columns of a terminal that has room for everything
 
 
-def show(
-    wish: Wish,
-    rows: Sequence[PlanRow],
-    chosen: Recommendation | None,
-    offers: Sequence[Offer],
-    book: PriceBook,
-    everything: bool,
-) -> None:
+def show(plan: Plan, everything: bool) -> None:
     """Print the plan for people."""
+    wish, rows = plan.wish, plan.rows
     shown = list(rows if everything else _worth_showing(rows))
-    currency = offers[0].currency if offers else ""
+    currency = plan.offers[0].currency if plan.offers else ""
     wide = is_wide()
     print_table(_title(wish), _columns(currency, wide), [_cells(row, wide) for row in shown], numbers_from=2)
     if len(shown) < len(rows):
@@ -48,25 +42,8 @@ def show(
         )
     rented = [row.offer for row in shown if row.offer.gpu.name != THIS_MACHINE]
     tell_stale(rented)
-    _tell_rates(rented, book, currency)
-    _tell_recommendation(chosen, rows, offers, wish)
-
-
-def to_json(
-    wish: Wish, rows: Sequence[PlanRow], chosen: Recommendation | None, offers: Sequence[Offer]
-) -> dict[str, Any]:
-    """The plan for machines; every estimate has low, expected and high."""
-    today = datetime.date.today()
-    return {
-        "model": {"name": wish.model.name, "parameters": wish.model.parameters, "source": wish.model.source},
-        "workload": {name: getattr(wish.workload, name) for name in wish.workload.__slots__},
-        "task": "generate" if wish.generate else "classify",
-        "rows": [{**row.to_json(), "price_is_stale": row.offer.is_stale(today)} for row in rows],
-        "recommendation": None
-        if chosen is None
-        else {"method": chosen.row.method, "gpu": chosen.row.offer.gpu.name, "row": list(rows).index(chosen.row), "reason": reason_text(chosen)},
-        "changes": [{"gpu": c.gpu.name, "flags": c.flags} for c in _changes(rows, offers)] if chosen is None else [],
-    }  # fmt: skip
+    _tell_rates(rented, plan.prices, currency)
+    _tell_recommendation(plan)
 
 
 def is_wide() -> bool:
@@ -86,27 +63,6 @@ def note_text(note: str) -> str:
         "doubtful-figures": say("sources disagree about this card's arithmetic (gpus.toml)"),
         "not-calibrated": say("this model and method were not measured here; tighter with: tunedeck plan --calibrate"),
     }[note]
-
-
-def reason_text(chosen: Recommendation) -> str:
-    """Why this row, in a sentence."""
-    row = chosen.row
-    method, gpu = row.method, row.offer.gpu.name
-    if chosen.reason == "cheaper-in-four-bits":
-        return say(
-            "LoRA on a 4-bit base fits the cheaper {gpu}, at less than half the cost of LoRA in 16 bits", gpu=gpu
-        )
-    if chosen.reason == "only-this-fits":
-        return say(
-            "LoRA fits none of these cards; {method} does, and {gpu} is the cheapest for it", method=method, gpu=gpu
-        )
-    if chosen.reason == "only-this-is-within":
-        return say(
-            "LoRA does not stay within what you set; {method} does, and {gpu} is the cheapest for it",
-            method=method,
-            gpu=gpu,
-        )
-    return say("LoRA is the sound default, and {gpu} is the cheapest card it fits within what you set", gpu=gpu)
 
 
 def parts_text(parts: MemoryParts) -> str:
@@ -205,9 +161,8 @@ def _tell_rates(offers: Sequence[Offer], book: PriceBook, currency: str) -> None
             tell(say("note: {text}", text=rate))
 
 
-def _tell_recommendation(
-    chosen: Recommendation | None, rows: Sequence[PlanRow], offers: Sequence[Offer], wish: Wish
-) -> None:
+def _tell_recommendation(plan: Plan) -> None:
+    chosen, rows = plan.recommendation, plan.rows
     if chosen is not None:
         row = chosen.row
         tell(
@@ -234,24 +189,9 @@ def _tell_recommendation(
         )  # fmt: skip
         return
     tell(say("nothing fits. What would:"))
-    found = _changes(rows, offers)
+    found = plan.changes()
     for change in found:
         on_card = say("on {gpu}: {flags}", gpu=change.gpu.name, flags=change.flags)
         tell("  " + (change.flags if change.flags.startswith("--gpu") else on_card))
     if not found:
         tell("  " + say("no single change does; take a smaller model"))
-
-
-def _changes(rows: Sequence[PlanRow], offers: Sequence[Offer]) -> list[Change]:
-    """What helps the method that comes nearest to fitting on each card asked for."""
-    if any(row.fits for row in rows) or not rows:
-        return []
-    from tunedeck.planner.catalogue import all_gpus
-
-    asked = {offer.gpu.name for offer in offers}
-    others = [gpu for gpu in all_gpus().values() if gpu.name not in asked and gpu.capability > 0]
-    found: list[Change] = []
-    for name in dict.fromkeys(row.offer.gpu.name for row in rows):
-        nearest_row = next(row for row in rows if row.offer.gpu.name == name)
-        found += [change for change in changes(nearest_row, others) if change not in found]
-    return found

@@ -38,7 +38,7 @@ DtypeName: TypeAlias = Annotated[str | None, typer.Option(help="auto, float32, b
 Quantize: TypeAlias = Annotated[str | None, typer.Option(help=say("pack the base's linears: nf4 or int8"), rich_help_panel=LOOP)]
 Device: TypeAlias = Annotated[str | None, typer.Option(help="auto, cpu, cuda", rich_help_panel=LOOP)]
 TrustRemoteCode: TypeAlias = Annotated[bool | None, typer.Option("--trust-remote-code", help=say("run code that comes with a model; off by default"))]
-Assignments: TypeAlias = Annotated[list[str] | None, typer.Option("--set", help=say("any other key, as training.warmup=0.1"))]
+Assignments: TypeAlias = Annotated[list[str] | None, typer.Option("--set", help=say("any other key, as training.warmup_ratio=0.1"))]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help=say("print JSON"))]
 # fmt: on
 
@@ -50,7 +50,7 @@ KEYS = {
     "lora_alpha": "method.lora_alpha", "target_modules": "method.target_modules",
     "reduction_factor": "method.reduction_factor", "num_virtual_tokens": "method.num_virtual_tokens",
     "epochs": "training.epochs", "max_steps": "training.max_steps", "batch_size": "training.batch_size",
-    "learning_rate": "training.learning_rate", "seed": "training.seed", "patience": "training.patience",
+    "learning_rate": "training.learning_rate", "seed": "training.seed", "early_stopping_patience": "training.early_stopping_patience",
     "dtype": "dtype", "quantize": "quantize", "device": "device", "trust_remote_code": "trust_remote_code", "name": "name",
 }  # fmt: skip
 """The key of a run file that a flag sets, by the flag's parameter."""
@@ -61,19 +61,22 @@ def run_values(run_file: Path | None, flags: Mapping[str, Any], assignments: Seq
 
     Flags that are None, and parameters that are no key of a run file, change nothing. Raises ConfigError.
     """
-    from tunedeck.training.config import override, parsed_assignments, read_run_file
+    from tunedeck.training.config import override, parsed_assignments, read_run_file, stored_values
 
     values = read_run_file(run_file) if run_file else {}
+    if flags.get("resume") is not None:  # the run folder's own file, perhaps by an earlier version
+        values = stored_values(values)
     for group in ("method", "task"):  # another method's own keys would not fit
         if flags.get(group) is not None:
             values = {**values, group: flags[group]}
     named = {key: flags.get(flag) for flag, key in KEYS.items()}
-    named["method.target_modules"] = _targets(named["method.target_modules"])
+    targets = named["method.target_modules"]
+    named["method.target_modules"] = None if targets is None else names_or_pattern(targets)
     return override(values, {**named, **parsed_assignments(assignments)})
 
 
-def _targets(text: str | None) -> str | list[str] | None:
+def names_or_pattern(text: str) -> str | list[str]:
     """`query,value` is a list of names; all-linear or anything with a character no name has is one string."""
-    if text is None or text == "all-linear" or any(character in text for character in "*\\()[]|+^$?"):
+    if text == "all-linear" or any(character in text for character in "*\\()[]|+^$?"):
         return text
     return [name.strip() for name in text.split(",")]

@@ -53,7 +53,7 @@ def train(
     batch_size: run_flags.BatchSize = None,
     learning_rate: Annotated[float | None, typer.Option(help=say("peak learning rate; each method has a default"), rich_help_panel=run_flags.LOOP)] = None,
     seed: Annotated[int | None, typer.Option(help=say("seed of initialisation and order"), rich_help_panel=run_flags.LOOP)] = None,
-    patience: run_flags.Patience = None,
+    early_stopping_patience: run_flags.Patience = None,
     dtype: run_flags.DtypeName = None,
     quantize: run_flags.Quantize = None,
     device: run_flags.Device = None,

@@ -26,7 +26,7 @@ def predicted_and_actual(
         measurement,
         config.method_config(),
         task=config.task,
-        accumulation=config.training.accumulation,
+        accumulation=config.training.gradient_accumulation_steps,
         price_per_hour=price_per_hour or listed,
         currency=currency,
         products_flops_per_s=_products_rate(measurement),

@@ -177,7 +177,7 @@ def _curves(run: Run, metric: str) -> tuple[tuple[tuple[float, float], ...], tup
     """(examples seen, loss) of the steps, averaged down to POINTS, and (examples seen, quality) of the evaluations."""
     lines = (run.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
-    each = run.config.training.batch_size * run.config.training.accumulation
+    each = run.config.training.batch_size * run.config.training.gradient_accumulation_steps
     steps = [(float(event["step"] * each), float(event["loss"])) for event in events if event["event"] == "step"]
     width = -(-len(steps) // POINTS)
     losses = [

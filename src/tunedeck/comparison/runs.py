@@ -21,7 +21,7 @@ from tunedeck.core.errors import ConfigError, DataError, TrainingError
 from tunedeck.core.i18n import language, say
 from tunedeck.core.process import INTERRUPTED, TERMINATED
 from tunedeck.core.storage import write_text
-from tunedeck.training.config import RunConfig, run_config
+from tunedeck.training.config import RunConfig, run_config, stored_values
 from tunedeck.training.outcome import ENDED
 
 CONFIG = "config.yaml"
@@ -102,7 +102,7 @@ def is_finished(run: Run, data_sha256: str) -> bool:
     stored = run.folder / CONFIG
     if not stored.exists():
         return False
-    before = {**yaml.safe_load(stored.read_text(encoding="utf-8")), "out": None}  # the folder may have moved
+    before = stored_values({**yaml.safe_load(stored.read_text(encoding="utf-8")), "out": None})  # the folder may have moved
     differing = _differences(before, run.config.model_dump(mode="json"))
     if differing:
         raise ConfigError(

@@ -160,8 +160,8 @@ def _suggested(trial: optuna.Trial, run: Run) -> dict[str, Any]:
 def _trial_settings(candidate: Candidate, run: Run, examples: int) -> tuple[RunConfig, TrainingSettings]:
     config = RunConfig.model_validate({**run.config.model_dump(mode="json"), "method": candidate.method})
     loop = config.training
-    steps = loop.max_steps or round(loop.epochs * examples / loop.batch_size / loop.accumulation)
-    changes = {"learning_rate": candidate.training.get("learning_rate"), "eval_every": max(1, steps // EVALUATIONS)}
+    steps = loop.max_steps or round(loop.epochs * examples / loop.batch_size / loop.gradient_accumulation_steps)
+    changes = {"learning_rate": candidate.training.get("learning_rate"), "eval_steps": max(1, steps // EVALUATIONS)}
     return config, loop.model_copy(update=changes)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tunedeck.core.i18n import say
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.fit import fits
@@ -51,6 +52,27 @@ def recommend(rows: Sequence[PlanRow]) -> Recommendation | None:
     return Recommendation(chosen, "only-this-is-within" if lora_fits else "only-this-fits")
 
 
+def reason_text(chosen: Recommendation) -> str:
+    """Why this row is recommended, in a sentence."""
+    row = chosen.row
+    method, gpu = row.method, row.offer.gpu.name
+    if chosen.reason == "cheaper-in-four-bits":
+        return say(
+            "LoRA on a 4-bit base fits the cheaper {gpu}, at less than half the cost of LoRA in 16 bits", gpu=gpu
+        )
+    if chosen.reason == "only-this-fits":
+        return say(
+            "LoRA fits none of these cards; {method} does, and {gpu} is the cheapest for it", method=method, gpu=gpu
+        )
+    if chosen.reason == "only-this-is-within":
+        return say(
+            "LoRA does not stay within what you set; {method} does, and {gpu} is the cheapest for it",
+            method=method,
+            gpu=gpu,
+        )
+    return say("LoRA is the sound default, and {gpu} is the cheapest card it fits within what you set", gpu=gpu)
+
+
 def changes(row: PlanRow, others: Sequence[Gpu]) -> list[Change]:
     """What would make a row that does not fit fit: the gentlest first, and the smallest card on which it fits as it is."""
     found = [
@@ -66,17 +88,17 @@ def _variants(row: PlanRow) -> Iterator[tuple[str, Setup]]:
     frugal = replace(setup, micro_batch=1, checkpointing=True)
     can_quantise = isinstance(setup.method, LoraConfig) and not setup.four_bit and gpu.capability >= 7.0
     if not setup.checkpointing:
-        yield "--checkpointing", replace(setup, checkpointing=True)
+        yield "--gradient-checkpointing", replace(setup, checkpointing=True)
     if setup.micro_batch > 1:
         yield "--micro-batch 1", replace(setup, micro_batch=1)
     if setup.generate and setup.loss != "chunked":
         yield "--loss chunked", replace(setup, loss="chunked")
-        yield "--micro-batch 1 --checkpointing --loss chunked", replace(frugal, loss="chunked")
+        yield "--micro-batch 1 --gradient-checkpointing --loss chunked", replace(frugal, loss="chunked")
     else:
-        yield "--micro-batch 1 --checkpointing", frugal
+        yield "--micro-batch 1 --gradient-checkpointing", frugal
     if can_quantise:
         yield "--method qlora", replace(setup, four_bit=True)
-        yield "--method qlora --micro-batch 1 --checkpointing", replace(frugal, four_bit=True)
+        yield "--method qlora --micro-batch 1 --gradient-checkpointing", replace(frugal, four_bit=True)
     for share in (2, 4):
         if setup.tokens // share >= 16:
             shorter = replace(setup, micro_batch=1, tokens=setup.tokens // share)

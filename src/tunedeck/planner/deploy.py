@@ -5,10 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, final
 
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.i18n import say
+from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.planner.estimate import Estimate
-from tunedeck.planner.prices import HOURS_PER_MONTH, Offer
+from tunedeck.planner.models import PlannedModel, find_planned_model
+from tunedeck.planner.prices import (
+    HOURS_PER_MONTH,
+    Offer,
+    check_sizes,
+    chosen_offers,
+    gpu_names,
+    read_prices,
+    with_rates,
+)
 from tunedeck.planner.serving import (
     BAND,
     LOAD,
@@ -24,6 +37,8 @@ from tunedeck.planner.serving import (
 
 SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
 DAYS_PER_MONTH = HOURS_PER_MONTH / 24
+DECODED_TOKENS = 128
+"""Tokens of an answer where none are given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +87,100 @@ class DeployRow:
             "currency": self.offer.currency, "price_per_hour": self.offer.price_per_hour.to_json(),
             "price": self.offer.source_json(),
         }  # fmt: skip
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A model with its adapters on every GPU that was asked for, at a load."""
+
+    model: PlannedModel
+    service: Service
+    rate_per_s: float | None
+    rows: tuple[DeployRow, ...]
+    """What fits first, the cheapest on top."""
+
+    @property
+    def cheapest(self) -> DeployRow | None:
+        """The cheapest row that fits; None where none does."""
+        return next((row for row in self.rows if row.fits), None)
+
+    def to_json(
+        self, training_cost: float | None = None, api_price: float | None = None, endpoint_price: float | None = None
+    ) -> dict[str, Any]:
+        """As plain JSON values, with the points from which the cheapest row pays against the prices given."""
+        found: dict[str, Any] = {
+            "model": self.model.name,
+            "adapters": self.service.adapters,
+            "rate_per_s": self.rate_per_s,
+            "rows": [row.to_json() for row in self.rows],
+        }
+        best = self.cheapest
+        if best is not None:
+            requests = None if api_price is None else even_requests_per_day(best, self.service, api_price)
+            hours = None if endpoint_price is None else even_hours_per_day(best, endpoint_price)
+            found["cheapest"] = {
+                "gpu": best.offer.gpu.name,
+                "training_break_even_days": None if training_cost is None else training_days(best, training_cost),
+                "token_price_break_even_requests_per_day": None if requests in (None, math.inf) else requests,
+                "hour_price_break_even_hours_per_day": hours,
+            }
+        return found
+
+
+def deploy_cost(
+    model: str,
+    *,
+    adapters: int = 1,
+    r: int = 16,
+    rate: float | None = None,
+    input_tokens: int = 256,
+    output_tokens: int | None = None,
+    latency: float | None = None,
+    gpus: str | Sequence[str] | None = None,
+    currency: str = "CNY",
+    price_list: str = "market",
+    prices: str | Path | None = None,
+    exchange_rates: Sequence[str] = (),
+) -> Deployment:
+    """Which GPUs hold a model with its adapters, how much they answer, and what that costs a month.
+
+    `model` is a name such as qwen-7b, a hub id, a `bundled:` name or the folder of a config.json; `adapters` LoRAs of rank
+    `r` on all linear layers share it. The load is `rate` requests per second (None: a GPU that runs all day) of
+    `input_tokens` in and `output_tokens` out (128 for a decoder, 0 for an encoder), each answered within `latency` seconds.
+    `gpus` are names of the catalogue, "cpu" too; prices are those of `td.plan`.
+
+    Raises ModelError for an unknown model, ConfigError for a number or a name that does not fit.
+    """
+    planned = find_planned_model(model)
+    check_sizes({"rate": rate, "latency": latency})
+    service = _service(planned, adapters, r, input_tokens, output_tokens, latency)
+    own = None if prices is None else Path(prices)
+    book = with_rates(read_prices(price_list, own), exchange_rates, currency.upper())
+    offers = chosen_offers(book, gpu_names(gpus), currency.upper(), with_cpus=True)
+    return Deployment(planned, service, rate, tuple(deploy_rows(service, rate, offers)))
+
+
+def _service(
+    model: PlannedModel, adapters: int, r: int, inputs: int, outputs: int | None, latency: float | None
+) -> Service:
+    chosen = outputs if outputs is not None else (DECODED_TOKENS if model.spec.causal else 0)
+    if chosen and not model.spec.causal:
+        raise ConfigError(
+            say("{model} is an encoder and answers with no tokens; use --output-tokens 0", model=model.name)
+        )
+    limit = model.max_tokens
+    if limit is not None and inputs + chosen > limit:
+        raise ConfigError(
+            say(
+                "{model} takes at most {limit} tokens, got {value} in and out",
+                model=model.name,
+                limit=limit,
+                value=inputs + chosen,
+            )
+        )
+    parameters = LoraConfig(r=r, target_modules="all-linear").count_parameters(model.spec)
+    return Service(model.spec, adapters, parameters, inputs, chosen, latency)
 
 
 def deploy_rows(service: Service, rate_per_s: float | None, offers: Sequence[Offer]) -> list[DeployRow]:

@@ -158,6 +158,27 @@ def with_rates(book: PriceBook, assignments: Sequence[str], target: str) -> Pric
     return PriceBook(book.offers, book.others, rates, sources)
 
 
+def chosen_offers(book: PriceBook, gpus: Sequence[str] | None, currency: str, with_cpus: bool) -> list[Offer]:
+    """The offers of the GPUs named, in that order, or of all in the list; ConfigError for a GPU that is not known."""
+    if gpus is None:
+        return [book.convert(offer, currency) for offer in book.offers if with_cpus or offer.gpu.capability > 0]
+    return [book.convert(offer, currency) for name in gpus for offer in book.offers_of(find_gpu(name))]
+
+
+def gpu_names(gpus: str | Sequence[str] | None) -> list[str] | None:
+    """GPUs as a list, from text with commas too; None where none are given."""
+    if not gpus:
+        return None
+    return [name.strip() for name in (gpus.split(",") if isinstance(gpus, str) else gpus) if name.strip()]
+
+
+def check_sizes(values: Mapping[str, float | None]) -> None:
+    """Raise ConfigError for a number that is not above 0, or absurd."""
+    for name, value in values.items():
+        if value is not None and not 0 < value < 1e12:
+            raise ConfigError(say("{name} must be above 0, got {value}", name=name, value=value))
+
+
 @cache
 def _bundled() -> PriceBook:
     text = files("tunedeck.planner").joinpath("prices.toml").read_text(encoding="utf-8")

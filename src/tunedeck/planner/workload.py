@@ -10,9 +10,12 @@ from pathlib import Path
 from tunedeck.core.bundle import cache_folder
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.i18n import say
+from tunedeck.data.split import normalised
+from tunedeck.data.table import read_table
 from tunedeck.planner.models import PlannedModel
 
 COUNTED_TEXTS = 1000
+TEXT_COLUMNS = ("text", "messages", "content", "sentence", "review")
 HELD_OUT = 0.1  # DataSettings.eval_fraction
 CHARACTERS_PER_TOKEN = 4.0
 """Of a Latin-script text (OpenAI's and Hugging Face's rule of thumb for English); a Chinese character counts as
@@ -74,6 +77,26 @@ def workload_of_texts(
         source=source,
         counted=counted,
     )
+
+
+def workload_of_data(reference: str, model: PlannedModel, epochs: float, limit: int | None) -> Workload:
+    """The workload of a data set: its text column, the messages of its chats, or every text of a row, as in instruction,
+    input and output. Repeats are left out as training leaves them out. Raises DataError where it cannot be read.
+    """
+    table = read_table(reference)
+    column = next((name for name in TEXT_COLUMNS if name in table.columns), None)
+    found = (_joined(row[column] if column else list(row.values())) for row in table.rows)
+    texts = list({normalised(text): text for text in found}.values())
+    return workload_of_texts(texts, reference, model, epochs, limit)
+
+
+def _joined(value: object) -> str:
+    """A text; the contents of messages; or all texts of a list."""
+    if isinstance(value, dict):
+        value = value.get("content", "")
+    if isinstance(value, list):
+        return " ".join(filter(None, map(_joined, value)))
+    return value if isinstance(value, str) else ""
 
 
 def _count(texts: Sequence[str], model: PlannedModel) -> tuple[list[int], bool]:

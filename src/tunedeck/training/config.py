@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, renamed, say
 from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.bottleneck.config import KINDS, OLD_NAMES
@@ -23,35 +24,73 @@ SHORT_NAMES: Mapping[str, Mapping[str, Any]] = {
 """Names for a method with one setting fixed."""
 
 
+RENAMED = {
+    "accumulation": "gradient_accumulation_steps",
+    "best_by": "metric_for_best_model",
+    "checkpointing": "gradient_checkpointing",
+    "clip": "max_grad_norm",
+    "eval_every": "eval_steps",
+    "patience": "early_stopping_patience",
+    "warmup": "warmup_ratio",
+}
+"""The present names of training settings by those of version 0.1.0, which are accepted for one release."""
+
+
+def with_current_names(training: Mapping[str, Any], note: bool = True) -> dict[str, Any]:
+    """Training settings under their present names; with `note`, each earlier name gets a warning.
+
+    Raises ConfigError where a setting is given under both names.
+    """
+    found: dict[str, Any] = {}
+    for key, value in training.items():
+        name = RENAMED.get(key, key)
+        if name in found or (name != key and name in training):
+            raise ConfigError(say("{name} is given twice, as {key} too", name=name, key=key))
+        if name != key and note:
+            warnings.warn(renamed(f"training.{key}", f"training.{name}"), stacklevel=3)
+        found[name] = value
+    return found
+
+
+def stored_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a run that a run folder keeps, under present names: earlier versions wrote their own, without a note."""
+    found = dict(values)
+    if isinstance(found.get("training"), Mapping):
+        found["training"] = with_current_names(found["training"], note=False)
+    if isinstance(found.get("jobs"), list):
+        found["jobs"] = [stored_values(job) for job in found["jobs"]]
+    return found
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TrainingSettings(_Settings):
-    """The loop. Times are in optimizer steps, `warmup` is a share of all steps."""
+    """The loop. Times are in optimizer steps, `warmup_ratio` is a share of all steps."""
 
     epochs: float = Field(2.0, gt=0)
     max_steps: int | None = Field(None, ge=1)
     max_minutes: float | None = Field(None, gt=0)
     """Stop after so many minutes of training steps, evaluations not counted; the learning rate ends its course then."""
     batch_size: int = Field(32, ge=1)
-    accumulation: int = Field(1, ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
     learning_rate: float | None = Field(None, gt=0)
     """None takes the method's default."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = Field(0.06, ge=0, lt=1)
+    warmup_ratio: float = Field(0.06, ge=0, lt=1)
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     """adamw_8bit keeps its two states in 8 bits (arXiv 2110.02861): a fourth of the memory; from 4,096 numbers a tensor on."""
     weight_decay: float = Field(0.01, ge=0)
-    clip: float | None = Field(1.0, gt=0)
+    max_grad_norm: float | None = Field(1.0, gt=0)
     seed: int = 0
-    eval_every: int | None = Field(None, ge=1)
+    eval_steps: int | None = Field(None, ge=1)
     """Steps between evaluations; None evaluates at the end of each epoch."""
-    patience: int | None = Field(None, ge=1)
+    early_stopping_patience: int | None = Field(None, ge=1)
     """Stop after so many evaluations without a better one."""
-    checkpointing: bool | int = False
+    gradient_checkpointing: bool | int = False
     """Compute the inside of layers again in the backward pass: less memory, a third more time. A number: the lowest so many layers."""
-    best_by: str | None = None
+    metric_for_best_model: str | None = None
     """The metric that tells the best state; None takes the task's own."""
     checkpoint_every: int | None = Field(None, ge=1)
     """Steps between checkpoints; None writes one after each evaluation, and when ten minutes have passed since the last."""
@@ -59,6 +98,11 @@ class TrainingSettings(_Settings):
     """How many of them stay; 0 writes none."""
     trackers: tuple[Literal["tensorboard", "mlflow", "trackio", "wandb"], ...] = ()
     """Where the run's events are shown besides its folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_names(cls, values: Any) -> Any:
+        return with_current_names(values) if isinstance(values, Mapping) else values
 
 
 class RunConfig(_Settings):
@@ -118,10 +162,14 @@ def read_run_file(path: Path) -> dict[str, Any]:
 def override(values: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with dotted keys set, as `training.epochs`; a flag that is None changes nothing."""
     changed = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    if isinstance(changed.get("training"), dict):
+        changed["training"] = with_current_names(changed["training"])
     for dotted, value in flags.items():
         if value is None:
             continue
         *parents, last = dotted.split(".")
+        if parents == ["training"]:
+            (last,) = with_current_names({last: value})
         place = changed
         for parent in parents:
             if parent in ("method", "task") and isinstance(place.get(parent), str):

@@ -125,15 +125,15 @@ def _loop(
     adapter = deck.adapter(name)
     task = _trainable(adapter.task)
     objective = task.objective(deck, name, dataset)
-    best_by = settings.best_by or dataset.best_by or task.best_by
+    best_by = settings.metric_for_best_model or dataset.best_by or task.best_by
     return Loop(adapter, objective, settings, best_by, log, accelerator, checkpoints), saved
 
 
 def _checkpointed(deck: Deck, loops: Sequence[Loop]) -> AbstractContextManager[None]:
     """The inside of layers computed again where the settings ask for it; ConfigError where the jobs differ in that."""
-    wanted = loops[0].settings.checkpointing
-    if any(loop.settings.checkpointing is not wanted for loop in loops):
-        raise ConfigError(say("the jobs of a run share {key}; set it once, outside jobs", key="training.checkpointing"))
+    wanted = loops[0].settings.gradient_checkpointing
+    if any(loop.settings.gradient_checkpointing is not wanted for loop in loops):
+        raise ConfigError(say("the jobs of a run share {key}; set it once, outside jobs", key="training.gradient_checkpointing"))
     adapter = next((loop.adapter for loop in loops if loop.adapter.built.weights), loops[0].adapter)
     return checkpointed(deck.base, deck.router, adapter, wanted)
 

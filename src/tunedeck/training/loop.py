@@ -73,9 +73,11 @@ class Loop:
         self.signals = StopSignals()
         self.outcome = Outcome()
         self.optimizer = adamw(adapter, settings)
-        per_epoch = max(1, math.ceil(len(objective.lengths) / settings.batch_size) // settings.accumulation)
+        per_epoch = max(
+            1, math.ceil(len(objective.lengths) / settings.batch_size) // settings.gradient_accumulation_steps
+        )
         self.total = settings.max_steps or max(1, round(settings.epochs * per_epoch))
-        self._evaluate_every = settings.eval_every or per_epoch
+        self._evaluate_every = settings.eval_steps or per_epoch
         self._seen = Seen()
         self._best: dict[str, torch.Tensor] = {}
         self._saved_step = 0
@@ -87,7 +89,9 @@ class Loop:
         if saved is not None:
             self._restore(saved)
         self._rates = schedule(self.optimizer, self.settings, self.total, self._time_share, self.outcome.steps)
-        self._batches = islice(self._all_batches(), self.outcome.steps * self.settings.accumulation, None)
+        self._batches = islice(
+            self._all_batches(), self.outcome.steps * self.settings.gradient_accumulation_steps, None
+        )
         self.log.write(
             "start" if saved is None else "resume",
             steps=self.total,
@@ -104,7 +108,7 @@ class Loop:
 
     def next_batches(self) -> list[list[int]]:
         """The batches of the step to come."""
-        return [next(self._batches) for _ in range(self.settings.accumulation)]
+        return [next(self._batches) for _ in range(self.settings.gradient_accumulation_steps)]
 
     def finish_step(self, seen: Seen, seconds: float, progress: Lane) -> bool:
         """Move by the gradients, which took so many seconds, then evaluate and write a checkpoint where that is due.
@@ -114,8 +118,8 @@ class Loop:
         """
         began = time.perf_counter()
         seen.check_finite(self.outcome.steps + 1, self.optimizer.param_groups[0]["lr"])
-        if self.settings.clip is not None:
-            nn.utils.clip_grad_norm_(self.adapter.parameters(), self.settings.clip)
+        if self.settings.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.adapter.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._seen = seen
@@ -192,7 +196,10 @@ class Loop:
             self.outcome.stale += 1
         if self.give_up(metrics):
             self.outcome.stopped = "given up"
-        elif self.settings.patience is not None and self.outcome.stale >= self.settings.patience:
+        elif (
+            self.settings.early_stopping_patience is not None
+            and self.outcome.stale >= self.settings.early_stopping_patience
+        ):
             self.outcome.stopped = "early"
         return self.outcome.stopped == "finished"
 
@@ -225,7 +232,7 @@ class Loop:
 
     def _recall(self) -> None:
         """Bring back what the objective remembers of the first epoch, from the same batches: other shapes round otherwise."""
-        batches, accumulation = self._all_batches(), self.settings.accumulation
+        batches, accumulation = self._all_batches(), self.settings.gradient_accumulation_steps
         first_epoch = math.ceil(math.ceil(len(self.objective.lengths) / self.settings.batch_size) / accumulation)
         with torch.no_grad():
             for _ in range(min(self.outcome.steps, first_epoch)):

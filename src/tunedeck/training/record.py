@@ -77,7 +77,7 @@ def measured(
         dtype=str(deck.base.dtype).removeprefix("torch."),
         model=deck.base.reference,
         method=deck.adapter(adapter).config.kind,
-        batch_size=settings.batch_size * settings.accumulation,
+        batch_size=settings.batch_size * settings.gradient_accumulation_steps,
         steps=outcome.steps,
         train_s=outcome.train_s,
         eval_s=outcome.eval_s,

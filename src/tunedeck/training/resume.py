@@ -18,13 +18,13 @@ from tunedeck.core.storage import sweep
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Dataset
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
-from tunedeck.training.config import TrainingSettings
+from tunedeck.training.config import RENAMED, TrainingSettings
 from tunedeck.training.outcome import ENDED
 
 FORMAT = 1
 """Counts up when a checkpoint's content changes."""
 CONFIG, EVENTS, METRICS = "config.yaml", "events.jsonl", "metrics.json"
-_FREE = {"checkpoint_every", "keep_checkpoints", "trackers", "checkpointing"}
+_FREE = {"checkpoint_every", "keep_checkpoints", "trackers", "gradient_checkpointing"}
 """Settings that change no step."""
 
 
@@ -70,6 +70,7 @@ def opened(folder: Path, checkpoints: Checkpoints, resume: bool, accelerator: Ac
 
 def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise TrainingError that names what differs."""
+    was = {_current(key): value for key, value in was.items()}
     different = [
         say("{key} was {old}, is {new}", key=key, old=_short(was.get(key)), new=_short(now.get(key)))
         for key in dict.fromkeys([*was, *now])
@@ -110,6 +111,12 @@ def _flat(values: Mapping[str, Any], start: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat.update(_flat(value, f"{start}{key}.") if isinstance(value, Mapping) else {f"{start}{key}": value})
     return flat
+
+
+def _current(key: str) -> str:
+    """The present name of what an earlier version kept under `training.`"""
+    group, _, name = key.partition(".")
+    return f"{group}.{RENAMED.get(name, name)}" if group == "training" else key
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`tunedeck plan --calibrate`: measure in a child process, keep the result for this machine."""
+"""Real steps measured in a child process, and kept as the profile of this machine for later plans."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from tunedeck.cli.console import tell
+from tunedeck.core.console import tell
 from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Machine

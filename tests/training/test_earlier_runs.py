@@ -1,0 +1,22 @@
+"""Runs that version 0.1.0 began: their checkpoints name settings as that version did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunedeck.core.errors import TrainingError
+from tunedeck.training.resume import check_same
+
+NOW = {"data.train": "ab", "training.gradient_accumulation_steps": 2, "training.warmup_ratio": 0.06, "training.seed": 0}
+BEFORE = {"data.train": "ab", "training.accumulation": 2, "training.warmup": 0.06, "training.seed": 0}
+
+
+def test_a_checkpoint_with_the_earlier_names_of_settings_is_the_same_run() -> None:
+    check_same(Path("run"), BEFORE, NOW)
+
+
+def test_a_setting_that_differs_is_told_by_its_present_name() -> None:
+    with pytest.raises(TrainingError, match=r"training.gradient_accumulation_steps was 4, is 2"):
+        check_same(Path("run"), {**BEFORE, "training.accumulation": 4}, NOW)
