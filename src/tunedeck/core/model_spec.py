@@ -86,6 +86,10 @@ class ModelSpec:
         """Parameters of the modules that the sequence classifier of `num_labels` classes adds to the base."""
         return self.head_fixed_parameters + num_labels * self.head_parameters_per_label
 
+    def layers_path(self, prefix: str) -> str:
+        """Return the path of the list of layers in a model whose base stands at `prefix`, "" for a base without a head."""
+        return f"{prefix}.{self.layers}" if prefix else self.layers
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelSpec:
         """Derive the spec from a parsed config.json or from transformers' `config.to_dict()`.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import Cache
 
 from tunedeck.deck.deck import Deck
-from tunedeck.deck.patches.attention import of_one_position
+from tunedeck.deck.patches.attention import decoding_attention
 from tunedeck.generation.choosing import choose_tokens
 from tunedeck.generation.kv_cache import join, keep, preallocate
 from tunedeck.generation.prefill import Prefill, call
@@ -63,7 +63,7 @@ class DecodingBatch:
 
     def __init__(self, deck: Deck) -> None:
         self._deck = deck
-        self._attention = of_one_position(deck.model)
+        self._attention = decoding_attention(deck.base)
         self.sequences: list[Sequence] = []
         self._cache: Cache | None = None
         self._mask = torch.zeros(
@@ -94,7 +94,7 @@ class DecodingBatch:
         self._mask = F.pad(self._mask, (0, 1), value=1)
         last = torch.tensor([one.token_ids[-1:] for one in self.sequences], device=self._mask.device)
         positions = self._mask.sum(-1, keepdim=True) - 1
-        with self._deck.lock, self._attention():
+        with self._deck.lock, self._attention.on(self._deck.base):
             output = call(self._deck, self.sequences, last, self._mask, positions, self._cache)
         news = self._append_tokens(self.sequences, output.logits[:, -1].float())
         self.drop(lambda one: one.finish_reason is not None)

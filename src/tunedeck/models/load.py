@@ -48,6 +48,17 @@ class LoadedBase:
         """The precision the base computes in: that of its weights, of those left unpacked where others are packed."""
         return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
 
+    @property
+    def layers(self) -> nn.ModuleList | None:
+        """Return the base's numbered layers, bottom first; None for an architecture that is not known."""
+        if self.spec is None:
+            return None
+        try:
+            found = self.model.get_submodule(self.spec.layers_path(self.prefix))
+        except AttributeError:  # a model's own code may build a known model type from other modules
+            return None
+        return found if isinstance(found, nn.ModuleList) else None
+
 
 def load_base(
     reference: str,

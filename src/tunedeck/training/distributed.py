@@ -83,18 +83,17 @@ def shard_base(deck: Deck, adapter: str, accelerator: Accelerator) -> None:
     The adapter stays whole in every process. Raises ConfigError for full fine-tuning, which puts whole tensors in the base's
     place, for packed weights, and for an architecture whose layers are not known.
     """
-    base = deck.base
-    if base.spec is None or base.quantize is not None or deck.adapter(adapter).built.weights:
+    base, layers = deck.base, deck.base.layers
+    if layers is None or base.quantize is not None or deck.adapter(adapter).built.weights:
         raise ConfigError(
             say(
                 "a sharded base takes lora, bottleneck adapters, prompt tuning and heads, on a known architecture and without "
                 "quantize; leave --use_fsdp out"
             )
         )
-    layers = deck.model.get_submodule(".".join(part for part in (base.prefix, base.spec.layers) if part))
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for layer in layers:
         if not isinstance(layer, FSDPModule):
-            fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-            layer.unshard()  # its buffers are made here, not first in an evaluation, whose tensors know no gradients
-            layer.reshard()
+            sharded = fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+            sharded.unshard()  # its buffers are made here, not first in an evaluation, whose tensors know no gradients
+            sharded.reshard()

@@ -14,7 +14,7 @@ from tunedeck.core.measurement import PeakMemory
 from tunedeck.core.process import process_rank
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
-from tunedeck.deck.patches.checkpointing import checkpointed
+from tunedeck.deck.patches.checkpointing import Checkpointing
 from tunedeck.deck.task import Task
 from tunedeck.tasks.base import Dataset, TrainableTask
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
@@ -135,7 +135,7 @@ def _checkpointed(deck: Deck, loops: Sequence[Loop]) -> AbstractContextManager[N
     if any(loop.settings.gradient_checkpointing is not wanted for loop in loops):
         raise ConfigError(say("the jobs of a run share {key}; set it once, outside jobs", key="training.gradient_checkpointing"))
     adapter = next((loop.adapter for loop in loops if loop.adapter.built.weights), loops[0].adapter)
-    return checkpointed(deck.base, deck.router, adapter, wanted)
+    return Checkpointing(deck.router, adapter, wanted).on(deck.base)
 
 
 def _finish(deck: Deck, dataset: Dataset[Any], loop: Loop, folder: Path | None, peak_bytes: int) -> TrainingRun:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import embeddings
 import pytest
 import tiny
 import torch
@@ -9,7 +12,7 @@ from torch import nn
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
-from tunedeck.deck.patches.checkpointing import checkpointed
+from tunedeck.deck.patches.checkpointing import Checkpointing
 
 KINDS = {
     "lora": td.LoraConfig(target_modules="all-linear", lora_dropout=0.3),
@@ -42,7 +45,7 @@ def test_the_gradients_of_a_mixed_batch_stay_the_same_and_less_is_kept(model_typ
         plain = loss_of(deck, ids, names)
     wanted, plainly_kept = torch.autograd.grad(plain, parameters, allow_unused=True), sum(kept)
     kept.clear()
-    with checkpointed(deck.base, deck.router, deck.adapter("lora"), True):
+    with Checkpointing(deck.router, deck.adapter("lora"), True).on(deck.base):
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             loss = loss_of(deck, ids, names)
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -74,7 +77,7 @@ def test_full_fine_tunings_gradients_stay_the_same_and_less_is_kept(
         plain = loss_of(deck, ids, ["a"] * 3)
     wanted, plainly_kept = torch.autograd.grad(plain, parameters, allow_unused=True), sum(kept)
     kept.clear()
-    with checkpointed(deck.base, deck.router, deck.adapter("a"), layers):
+    with Checkpointing(deck.router, deck.adapter("a"), layers).on(deck.base):
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             loss = loss_of(deck, ids, ["a"] * 3)
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -87,11 +90,25 @@ def test_full_fine_tunings_gradients_stay_the_same_and_less_is_kept(
 def test_an_unknown_architecture_is_refused() -> None:
     deck = tiny.deck_of("bert")
     deck.add("a", td.LoraConfig())
-    from dataclasses import replace
-
     with (
         pytest.raises(ConfigError, match="not known"),
-        checkpointed(replace(deck.base, spec=None), deck.router, deck.adapter("a"), True),
+        Checkpointing(deck.router, deck.adapter("a"), True).on(replace(deck.base, spec=None)),
     ):
         pass
     assert isinstance(deck.model, nn.Module)
+
+
+def test_an_embedding_base_without_a_head_is_recomputed_too() -> None:
+    deck = embeddings.embed_deck()
+    tiny.add_stirred(deck, "a", KINDS["lora"])
+    ids = torch.randint(4, tiny.VOCAB, (3, 7), generator=torch.Generator().manual_seed(0))
+    parameters = list(deck.adapter("a").parameters())
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(deck(ids, adapter="a").last_hidden_state.square().mean(), parameters)
+
+    wanted = gradients()
+    with Checkpointing(deck.router, deck.adapter("a"), True).on(deck.base):
+        assert "forward" in vars(deck.base.layers[0])  # type: ignore[index]
+        found = gradients()
+    assert all(torch.equal(one, other) for one, other in zip(wanted, found, strict=True))

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 import tunedeck as td
-from tunedeck.deck.patches.first_position import first_position_only
+from tunedeck.deck.patches.first_position import FirstPositionOnly
 
 KINDS = {
     "lora": td.LoraConfig(target_modules="all-linear"),
@@ -28,11 +28,12 @@ def test_the_logits_of_a_mixed_batch_stay_the_same(model_type: str) -> None:
     mask[1, 5:] = 0
     names = [*KINDS, None]
     widths: list[int] = []
-    layers = deck.model.get_submodule(f"{deck.base.prefix}.{deck.base.spec.layers}")
+    layers = deck.base.layers
+    assert layers is not None
     with torch.no_grad():
         whole = deck(ids, mask, adapter=names).logits
         layers[-1].register_forward_hook(lambda module, args, output: widths.append(output.shape[1]))
-        with first_position_only(deck.base):
+        with FirstPositionOnly().on(deck.base):
             first = deck(ids, mask, adapter=names).logits
     assert set(widths) == {1}
     assert tiny.difference(whole, first) < 1e-6
@@ -43,5 +44,5 @@ def test_the_logits_of_a_mixed_batch_stay_the_same(model_type: str) -> None:
 def test_a_classifier_that_reads_the_last_token_is_left_alone() -> None:
     deck = tiny.deck_of("llama")
     ids = torch.randint(4, tiny.VOCAB, (2, 5))
-    with torch.no_grad(), first_position_only(deck.base):
+    with torch.no_grad(), FirstPositionOnly().on(deck.base):
         assert deck(ids).logits.shape == (2, len(tiny.LABELS))

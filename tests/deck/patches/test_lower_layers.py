@@ -41,7 +41,8 @@ def test_a_second_pass_skips_the_lower_layers_and_gives_the_same_loss_and_gradie
     deck = tiny.deck_of(model_type)
     config, skipped = TOP[kind]
     tiny.add_stirred(deck, "a", config)
-    layers = deck.model.get_submodule(f"{deck.base.prefix}.{deck.base.spec.layers}")
+    layers = deck.base.layers
+    assert layers is not None
     ran: list[int] = []
     first_linear = next(m for m in layers[0].modules() if hasattr(m, "weight") and m.weight.dim() == 2)
     first_linear.register_forward_hook(lambda *_: ran.append(1))

@@ -1,1 +1,1 @@
-"""What alters the computation of a base while a block runs, and is undone after it."""
+"""Patches: changes to what a base computes, in force while a block runs and undone after it."""

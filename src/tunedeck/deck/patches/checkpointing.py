@@ -1,10 +1,11 @@
-"""Activation checkpointing: the inside of a layer is computed again when the gradient comes to it (arXiv 1604.06174)."""
+"""Gradient checkpointing: the inside of a layer is computed again in the backward pass (arXiv 1604.06174)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 from torch import nn
@@ -14,59 +15,75 @@ from transformers import Cache
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
+from tunedeck.deck.patches.base import Forward, replaced_forward
 from tunedeck.methods.routing import Router
 from tunedeck.models.load import LoadedBase
 
 
-@contextmanager
-def checkpointed(base: LoadedBase, router: Router, adapter: Adapter, layers: bool | int) -> Iterator[None]:
-    """While the block runs, the lowest `layers` of the base (True: all but the last, whose turn comes at once) keep their inputs alone for the backward pass.
+@final
+@dataclass(frozen=True, slots=True)
+class Checkpointing:
+    """Keep only the inputs of the lowest `layers` for the backward pass (True: of all but the last, which comes first there).
 
     transformers' own checkpointing needs the train mode, in which the base would drop out, and forgets which adapter a row
-    belongs to. Raises ConfigError for an architecture that is not known.
+    belongs to.
     """
-    if layers is False:
-        yield
-        return
-    if base.spec is None or not base.prefix:
-        raise ConfigError(say("training.checkpointing: the layers of this architecture are not known; leave it out"))
-    found = base.model.get_submodule(f"{base.prefix}.{base.spec.layers}")
-    assert isinstance(found, nn.ModuleList)
-    chosen = list(found)[:-1][: None if layers is True else layers]
-    for layer in chosen:
-        layer.forward = _recomputed(layer, router, bool(adapter.built.weights))
-    try:
-        yield
-    finally:
-        for layer in chosen:
-            del layer.forward  # the class's own again
+
+    router: Router
+    adapter: Adapter
+    layers: bool | int
+
+    @contextmanager
+    def on(self, base: LoadedBase) -> Iterator[None]:
+        """Recompute the layers while the block runs. Raises ConfigError for an architecture that is not known."""
+        if self.layers is False:
+            yield
+            return
+        layers = base.layers
+        if layers is None:
+            raise ConfigError(
+                say("training.checkpointing: the layers of this architecture are not known; leave it out")
+            )
+        full = bool(self.adapter.built.weights)
+        with ExitStack() as stack:
+            for layer in list(layers)[:-1][: None if self.layers is True else self.layers]:
+                stack.enter_context(replaced_forward(layer, _Recomputed(layer, self.router, full).wrap))
+            yield
 
 
-def _recomputed(layer: nn.Module, router: Router, full: bool) -> Callable[..., Any]:
-    """The layer's forward, computed again in the backward pass for the same rows and, with `full` fine-tuning, by the same weights."""
-    forward = layer.forward
+@final
+@dataclass(frozen=True, slots=True)
+class _Recomputed:
+    """A layer, computed again for the same rows and, with `full` fine-tuning, by the same weights."""
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        segments = router.segments
-        weights = dict(layer.named_parameters()) if full else {}  # those that stand in for the base's just now
-        args = tuple(map(_without_cache, args))
-        kwargs = {key: _without_cache(value) for key, value in kwargs.items()}
+    layer: nn.Module
+    router: Router
+    full: bool
 
-        @contextmanager
-        def again() -> Iterator[None]:
-            with router.routed(segments), _standing_in(layer, weights):
-                yield
+    def wrap(self, forward: Forward) -> Forward:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not torch.is_grad_enabled():
+                return forward(*args, **kwargs)
+            segments = self.router.segments
+            weights = dict(self.layer.named_parameters()) if self.full else {}  # those in the place of the base's now
+            args = tuple(map(_without_cache, args))
+            kwargs = {key: _without_cache(value) for key, value in kwargs.items()}
 
-        return checkpoint(forward, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), again()), **kwargs)
+            @contextmanager
+            def again() -> Iterator[None]:
+                with self.router.routed(segments), _weights_replaced(self.layer, weights):
+                    yield
 
-    return call
+            return checkpoint(
+                forward, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), again()), **kwargs
+            )
+
+        return call
 
 
 @contextmanager
-def _standing_in(layer: nn.Module, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """These tensors in the place of the layer's own parameters, as torch.func.functional_call puts them there for a forward pass."""
+def _weights_replaced(layer: nn.Module, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Put tensors in the place of the layer's own parameters, as torch.func.functional_call does for a forward pass."""
     before = dict(layer.named_parameters()) if weights else {}
     _put(layer, weights)
     try:
@@ -82,5 +99,5 @@ def _put(layer: nn.Module, weights: Mapping[str, Any]) -> None:
 
 
 def _without_cache(value: Any) -> Any:
-    """Nothing in place of a key-value cache, which a second pass would fill twice."""
+    """Return None in place of a key-value cache, which a second pass would fill twice."""
     return None if isinstance(value, Cache) else value

@@ -1,10 +1,11 @@
-"""The layers below the first trained one give the same for a text in every epoch: they are run once."""
+"""Run the layers below the first trained one once: they give the same hidden states for a text in every epoch."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, final
 
 import psutil
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from tunedeck.deck.adapter import Adapter
+from tunedeck.deck.patches.base import Patch, Unchanged, replaced_forward
 from tunedeck.models.load import LoadedBase
 
 MEMORY_SHARE = 0.25
@@ -22,96 +24,111 @@ MEMORY_SHARE = 0.25
 class LowerLayers:
     """Keeps the hidden states that enter the first trained layer, for each training example.
 
-    Exact, for the base is frozen and in eval mode. Of use to adapters in the top layers and to the head alone; does nothing where the
-    first layer is trained, virtual tokens stand before the texts, or the architecture is not known.
+    Exact, for the base is frozen and in eval mode. Useful for adapters in the top layers and for a head only; does nothing
+    where the first layer is trained, virtual tokens come before the texts, or the architecture is not known.
     """
 
     def __init__(self, base: LoadedBase, adapter: Adapter | None, lengths: Sequence[int]) -> None:
-        self._kept: dict[int, torch.Tensor] = {}
+        self._states: dict[int, torch.Tensor] = {}
         self._tuples = False
-        count = 0 if adapter is None else first_trained_layer(base, adapter)
-        self._skipped: list[nn.Module] = list(_layers(base))[:count] if count else []
+        self._skipped = 0 if adapter is None else first_trained_layer(base, adapter)
         weight: torch.Tensor = base.model.get_input_embeddings().weight  # type: ignore[operator]
         size = weight.shape[1] * base.dtype.itemsize
         if sum(lengths) * size > MEMORY_SHARE * free_bytes(weight.device):
-            self._skipped = []
+            self._skipped = 0
         self._lengths = lengths
 
     @property
     def keeps(self) -> bool:
         """Whether anything is kept."""
-        return bool(self._skipped)
+        return self._skipped > 0
 
-    @contextmanager
-    def of(self, rows: Sequence[int]) -> Iterator[None]:
-        """Inside the block one forward pass over these examples, one to a row of the batch, starts above what is kept."""
+    def patch(self, rows: Sequence[int]) -> Patch:
+        """Return the patch for one forward pass over these examples, one to a row of the batch.
+
+        The pass starts above the lower layers where the states of all rows are known; else it keeps them.
+        """
         if not self._skipped:
-            yield
-        elif all(row in self._kept for row in rows):
-            with self._passing(rows):
-                yield
-        else:
-            handle = self._skipped[-1].register_forward_hook(self._keeper(rows))
-            try:
-                yield
-            finally:
-                handle.remove()
+            return Unchanged()
+        known = all(row in self._states for row in rows)
+        return _Skip(self, rows) if known else _Keep(self, rows)
 
-    def _keeper(self, rows: Sequence[int]) -> Any:
-        def keep(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self._tuples = isinstance(output, tuple)
-            hidden = output[0] if self._tuples else output
-            for row, states in zip(rows, hidden.detach(), strict=True):
-                self._kept[row] = states[: self._lengths[row]].clone()
+    def lower(self, base: LoadedBase) -> list[nn.Module]:
+        """Return the layers that need to run once only."""
+        assert base.layers is not None
+        return list(base.layers)[: self._skipped]
 
-        return keep
+    def keep(self, rows: Sequence[int], output: Any) -> None:
+        """Keep what the last of the lower layers has given for these examples."""
+        self._tuples = isinstance(output, tuple)
+        hidden = output[0] if self._tuples else output
+        for row, states in zip(rows, hidden.detach(), strict=True):
+            self._states[row] = states[: self._lengths[row]].clone()
+
+    def kept(self, rows: Sequence[int], width: int) -> torch.Tensor:
+        """Return what is kept of these examples, (rows, width, hidden), or (rows, 1, hidden) where one position is."""
+        states = nn.utils.rnn.pad_sequence([self._states[row] for row in rows], batch_first=True)
+        missing = width - states.shape[1] if states.shape[1] > 1 else 0
+        return nn.functional.pad(states, (0, 0, 0, missing))
+
+    def output(self, hidden: torch.Tensor) -> Any:
+        """Return hidden states in the form in which a layer gives them."""
+        return (hidden,) if self._tuples else hidden
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Keep:
+    cache: LowerLayers
+    rows: Sequence[int]
 
     @contextmanager
-    def _passing(self, rows: Sequence[int]) -> Iterator[None]:
-        """The skipped layers hand on what they are given, the last of them what is kept."""
+    def on(self, base: LoadedBase) -> Iterator[None]:
+        def keep(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self.cache.keep(self.rows, output)
 
-        def hand_on(hidden: torch.Tensor, *_: Any, **__: Any) -> Any:
-            return (hidden,) if self._tuples else hidden
-
-        def hand_on_kept(hidden: torch.Tensor, *_: Any, **__: Any) -> Any:
-            kept = nn.utils.rnn.pad_sequence([self._kept[row] for row in rows], batch_first=True)
-            missing = (
-                hidden.shape[1] - kept.shape[1] if kept.shape[1] > 1 else 0
-            )  # one position where one alone is read
-            return hand_on(nn.functional.pad(kept, (0, 0, 0, missing)))
-
-        before = [vars(layer).pop("forward", None) for layer in self._skipped]  # checkpointing's, where there is one
-        for layer in self._skipped:
-            layer.forward = hand_on
-        self._skipped[-1].forward = hand_on_kept
+        handle = self.cache.lower(base)[-1].register_forward_hook(keep)
         try:
             yield
         finally:
-            for layer, forward in zip(self._skipped, before, strict=True):
-                del layer.forward  # the class's own again
-                if forward is not None:
-                    layer.forward = forward
+            handle.remove()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Skip:
+    cache: LowerLayers
+    rows: Sequence[int]
+
+    @contextmanager
+    def on(self, base: LoadedBase) -> Iterator[None]:
+        """Let the lower layers pass on what they are given, the last of them what is kept."""
+
+        def pass_on(hidden: torch.Tensor, *_: Any, **__: Any) -> Any:
+            return self.cache.output(hidden)
+
+        def pass_kept(hidden: torch.Tensor, *_: Any, **__: Any) -> Any:
+            return self.cache.output(self.cache.kept(self.rows, hidden.shape[1]))
+
+        *others, last = self.cache.lower(base)
+        with ExitStack() as stack:
+            for layer in others:
+                stack.enter_context(replaced_forward(layer, lambda _: pass_on))
+            stack.enter_context(replaced_forward(last, lambda _: pass_kept))
+            yield
 
 
 def free_bytes(device: torch.device) -> int:
-    """What is free of the memory that tensors on this device take."""
+    """Return what is free of the memory that tensors on this device take."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
 def first_trained_layer(base: LoadedBase, adapter: Adapter) -> int:
-    """How many layers at the bottom have nothing of the adapter in them; 0 where that is not known."""
-    if adapter.built.virtual_tokens or base.spec is None or base.spec.sequence_first or not base.prefix:
+    """Return how many layers at the bottom have nothing of the adapter in them; 0 where that is not known."""
+    if adapter.built.virtual_tokens or base.spec is None or base.spec.sequence_first or base.layers is None:
         return 0
     numbers = [re.search(r"\.(\d+)\.", f".{name}.") for name in (*adapter.built.placements, *adapter.built.weights)]
     known = [int(number[1]) for number in numbers if number]
     return min(known, default=base.spec.num_layers)
-
-
-def _layers(base: LoadedBase) -> nn.ModuleList:
-    spec = base.spec
-    assert spec is not None
-    found = base.model.get_submodule(f"{base.prefix}.{spec.layers}")
-    assert isinstance(found, nn.ModuleList)
-    return found

@@ -171,10 +171,10 @@ def _spec(base: Base) -> ModelSpec:
 
 def _place(base: Base, layer: int, sites: BlockSites, config: BottleneckConfig) -> BlockOutput:
     assert base.spec is not None
-    layers = base.spec.layers
+    layers = base.spec.layers_path(base.prefix)
 
     def path(inside: str) -> str:
-        return ".".join(part for part in (base.prefix, layers, str(layer), inside) if part)
+        return f"{layers}.{layer}.{inside}"
 
     reads_sum = bool(config.original_ln_before) and not config.is_parallel
     return BlockOutput(

@@ -15,7 +15,8 @@ from tunedeck.core.values import to_values
 from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
-from tunedeck.deck.patches.first_position import first_position_only
+from tunedeck.deck.patches.base import patched
+from tunedeck.deck.patches.first_position import FirstPositionOnly
 from tunedeck.deck.patches.lower_layers import LowerLayers
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
@@ -140,7 +141,7 @@ def classify_logits(
 def logits_of_ids(deck: Deck, ids: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:
     """Logits (rows, labels), float32, on the CPU, of one batch of token ids."""
     input_ids, attention_mask = pad(deck, ids)
-    with torch.inference_mode(), deck.lock, first_position_only(deck.base):
+    with torch.inference_mode(), deck.lock, FirstPositionOnly().on(deck.base):
         logits: torch.Tensor = deck(input_ids, attention_mask, adapter=adapters).logits
     return logits.float().cpu()
 
@@ -192,7 +193,7 @@ class ClassifyObjective:
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
         """Mean loss of some training examples, and how many positions were computed."""
         ids, mask = pad(self._deck, [self._ids[row] for row in rows])
-        with self._lower.of(rows), first_position_only(self._deck.base):
+        with patched(self._deck.base, self._lower.patch(rows), FirstPositionOnly()):
             logits = self._deck(ids, mask, adapter=self._name).logits
         targets = self._targets[list(rows)].to(logits.device)
         return classification_loss(logits, targets, self._task.multi_label), ids.numel()
@@ -203,7 +204,7 @@ class ClassifyObjective:
         deck = parts[0][0]._deck
         ids, mask = pad(deck, [objective._ids[row] for objective, rows in parts for row in rows])
         names = [objective._name for objective, rows in parts for _ in rows]
-        with first_position_only(deck.base):
+        with FirstPositionOnly().on(deck.base):
             logits = deck(ids, mask, adapter=names).logits
         found = []
         for (objective, rows), own in zip(parts, torch.split(logits, [len(rows) for _, rows in parts]), strict=True):

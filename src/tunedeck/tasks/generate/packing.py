@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tunedeck.deck.deck import Deck, Rows
+from tunedeck.deck.patches.output_positions import OutputPositions
 from tunedeck.tasks.generate.chat_tokens import Encoded
 from tunedeck.tasks.text import PAD_TO
 
@@ -104,16 +104,17 @@ def _widened(one: Pack, width: int, pad_id: int) -> Pack:
 
 def target_logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
     """Logits (targets, vocab) at the positions whose next token is learnt; the output layer works on those alone."""
-    with _only(deck.model.get_output_embeddings(), packed.loss_mask, []):
+    with OutputPositions(packed.loss_mask).on(deck.base):
         return _logits(deck, name, packed)
 
 
 def target_states(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
     """What enters the output layer at those positions, (targets, hidden); the output layer itself does next to nothing."""
-    kept: list[torch.Tensor] = []
-    with _only(deck.model.get_output_embeddings(), packed.loss_mask, kept, most=1):
+    positions = OutputPositions(packed.loss_mask, most=1)
+    with positions.on(deck.base):
         _logits(deck, name, packed)
-    return kept[0]
+    assert positions.states is not None
+    return positions.states
 
 
 def output_is_a_product(deck: Deck, name: str | None, packed: Pack) -> bool:
@@ -148,24 +149,3 @@ def _block_mask(owner: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     same = (owner[:, :, None] == owner[:, None, :]) & earlier
     mask = torch.zeros(same.shape, dtype=dtype, device=owner.device)
     return mask.masked_fill(~same, torch.finfo(dtype).min)[:, None]
-
-
-@contextmanager
-def _only(
-    output_layer: nn.Module, chosen: torch.Tensor, kept: list[torch.Tensor], most: int | None = None
-) -> Iterator[None]:
-    """While the block runs, the output layer sees the hidden states of the chosen positions alone, as (1, chosen, hidden).
-
-    They are added to `kept` as (chosen, hidden); with `most` the layer itself works on the first so many.
-    """
-
-    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        states = args[0][chosen]
-        kept.append(states)
-        return (states[None, :most], *args[1:])
-
-    handle = output_layer.register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -190,7 +190,7 @@ class GenerateObjective:
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
         """Mean loss of the answers' tokens in some rows, and how many positions were computed."""
         packed = pack(self._deck, self._name, [self._rows[row] for row in rows])
-        with self._lower.of(rows):
+        with self._lower.patch(rows).on(self._deck.base):
             return self._mean_loss(packed), packed.input_ids.numel()
 
     @staticmethod
