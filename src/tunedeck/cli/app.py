@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, final
 
 import typer
+from typer.core import TyperGroup
 
 from tunedeck import __version__
 from tunedeck.cli import (
@@ -23,10 +25,34 @@ from tunedeck.cli import (
     serve,
     train,
 )
+from tunedeck.cli.run_options import with_run_options
 from tunedeck.core.i18n import say
+
+RUN_COMMANDS: dict[str, tuple[Callable[..., None], Collection[str]]] = {
+    "train": (train.train, ()),
+    "compare": (compare.compare, compare.WITHOUT),
+}
+"""Commands with an option for every key of a run file but those named."""
+
+
+@final
+class Commands(TyperGroup):
+    """The commands; the options of a run are made when its command is called, not for every other one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that is called, whole."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in RUN_COMMANDS:
+            function, without = RUN_COMMANDS[name]
+            alone = typer.Typer(add_completion=False)
+            alone.command(name, help=command.help if command else None)(with_run_options(function, without))
+            command = typer.main.get_command(alone)
+        return name, command, rest
+
 
 app = typer.Typer(
     name="tunedeck",
+    cls=Commands,
     help=say("Turn one frozen model into many specialists: fine-tune, compare and switch adapters on one base."),
     no_args_is_help=True,
     add_completion=False,
@@ -54,8 +80,8 @@ def _settings(
 app.command("demo", help=say("train four methods on real tweets, compare them, mix them in one batch"))(demo.demo)
 app.command("fetch", help=say("fetch bundled models and data ahead of their first use"))(fetch.fetch_parts)
 app.command("plan", help=say("memory, time and cost of a run on every card, before it starts"))(plan.plan)
-app.command("train", help=say("train an adapter from a run file or from flags"))(train.train)
-app.command("compare", help=say("train several methods on your data, and report which to take"))(compare.compare)
+app.command("train", help=say("train an adapter from a run file or from flags"))(lambda: None)
+app.command("compare", help=say("train several methods on your data, and report which to take"))(lambda: None)
 app.command("eval", help=say("evaluate saved adapters on data of your own"))(evaluate.evaluate)
 app.command("predict", help=say("answer texts with saved adapters"))(predict.predict)
 app.command("chat", help=say("talk to a base and its adapters in the terminal"))(chat.chat)

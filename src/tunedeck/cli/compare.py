@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunedeck.cli import run_flags
+from tunedeck.cli import options, run_options
 from tunedeck.cli.console import print_json, print_tables, tell
 from tunedeck.core.i18n import say
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from tunedeck.comparison.report.result import Comparison
 
 BUDGET, WHAT = say("Budget of each run"), say("What is compared")
+WITHOUT = ("method", "training.learning_rate", "training.seed", "data.train_size", "name")
+"""Keys of a run file without a flag: each entry, seed and budget of the comparison has its own."""
 METHODS = "lora,bottleneck,prompt-tuning,full,head"
 """What the help names as the default; generation and embeddings have no head to train alone."""
 
 
 def compare(
-    context: typer.Context,
-    run_file: run_flags.RunFile = None,
+    run_file: run_options.RunFile = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -50,7 +51,7 @@ def compare(
         ),
     ] = 0,
     examples: Annotated[
-        int | None, typer.Option(help=say("train on so many examples only"), rich_help_panel=BUDGET)
+        int | None, typer.Option(help=say("train on at most this number of examples"), rich_help_panel=BUDGET)
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help=say("train for so many minutes"), rich_help_panel=BUDGET)
@@ -63,30 +64,6 @@ def compare(
         ),
     ] = None,
     currency: Annotated[str, typer.Option(help=say("CNY, USD, ..."), rich_help_panel=BUDGET)] = "CNY",
-    model: run_flags.Model = None,
-    data: run_flags.DataFile = None,
-    eval_data: run_flags.EvalData = None,
-    eval_fraction: run_flags.EvalFraction = None,
-    text: run_flags.Text = None,
-    label: run_flags.Label = None,
-    anchor: run_flags.Anchor = None,
-    positive: run_flags.Positive = None,
-    negative: run_flags.Negative = None,
-    score: run_flags.Score = None,
-    encoding: run_flags.Encoding = None,
-    drop_empty: run_flags.DropEmpty = None,
-    eval_size: run_flags.EvalSize = None,
-    task: run_flags.Task = None,
-    multi_label: run_flags.MultiLabel = None,
-    max_length: run_flags.MaxLength = None,
-    epochs: run_flags.Epochs = None,
-    max_steps: run_flags.MaxSteps = None,
-    batch_size: run_flags.BatchSize = None,
-    early_stopping_patience: run_flags.Patience = None,
-    dtype: run_flags.DtypeName = None,
-    quantize: run_flags.Quantize = None,
-    device: run_flags.Device = None,
-    trust_remote_code: run_flags.TrustRemoteCode = None,
     out: Annotated[
         Path | None,
         typer.Option(help=say("folder of the comparison; compare/NAME after the run file or the data by default")),
@@ -94,14 +71,16 @@ def compare(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help=say("throw away an earlier comparison in that folder"))
     ] = False,
-    settings: run_flags.Assignments = None,
-    as_json: run_flags.AsJson = False,
+    settings: run_options.Assignments = None,
+    as_json: options.AsJson = False,
+    *,
+    flags: Mapping[str, Any],
 ) -> None:
     """Train several methods on the same data with the same budget, and report which to take and why."""
     from tunedeck.comparison.compare import compare as compare_methods
     from tunedeck.comparison.compare import default_folder
 
-    values = run_flags.run_values(run_file, context.params, settings or [])
+    values = run_options.run_values(run_file, flags, settings or [])
     with exit_code_of_a_signal():
         comparison = compare_methods(
             values,

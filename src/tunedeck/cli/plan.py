@@ -9,7 +9,7 @@ import typer
 
 from tunedeck.cli import options
 from tunedeck.cli.console import print_json, tell
-from tunedeck.cli.run_flags import names_or_pattern
+from tunedeck.cli.run_options import names_or_pattern
 from tunedeck.core.i18n import say
 
 if TYPE_CHECKING:

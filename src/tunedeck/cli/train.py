@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunedeck.cli import run_flags
+from tunedeck.cli import options, run_options
 from tunedeck.cli.console import megabytes, print_json, print_table, tell
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
@@ -23,54 +24,21 @@ EXIT_CODES = {"interrupted": INTERRUPTED, "terminated": TERMINATED}
 
 
 def train(
-    context: typer.Context,
-    run_file: run_flags.RunFile = None,
-    model: run_flags.Model = None,
-    data: run_flags.DataFile = None,
-    eval_data: run_flags.EvalData = None,
-    eval_fraction: run_flags.EvalFraction = None,
-    text: run_flags.Text = None,
-    label: run_flags.Label = None,
-    anchor: run_flags.Anchor = None,
-    positive: run_flags.Positive = None,
-    negative: run_flags.Negative = None,
-    score: run_flags.Score = None,
-    encoding: run_flags.Encoding = None,
-    drop_empty: run_flags.DropEmpty = None,
-    train_size: Annotated[int | None, typer.Option(help=say("train on so many examples only"), rich_help_panel=run_flags.DATA)] = None,
-    eval_size: run_flags.EvalSize = None,
-    task: run_flags.Task = None,
-    multi_label: run_flags.MultiLabel = None,
-    max_length: run_flags.MaxLength = None,
-    method: Annotated[str | None, typer.Option(help=say("lora, seq_bn, double_seq_bn, par_bn, prompt_tuning, full or head"), rich_help_panel=run_flags.METHOD)] = None,
-    r: Annotated[int | None, typer.Option("--r", help=say("LoRA rank"), rich_help_panel=run_flags.METHOD)] = None,
-    lora_alpha: Annotated[float | None, typer.Option(help=say("LoRA alpha; the scale is alpha / r"), rich_help_panel=run_flags.METHOD)] = None,
-    target_modules: Annotated[str | None, typer.Option(help=say("names with commas, a regular expression, or all-linear"), rich_help_panel=run_flags.METHOD)] = None,
-    reduction_factor: Annotated[float | None, typer.Option(help=say("bottleneck width: hidden size / this"), rich_help_panel=run_flags.METHOD)] = None,
-    num_virtual_tokens: Annotated[int | None, typer.Option(help=say("prompt tuning length"), rich_help_panel=run_flags.METHOD)] = None,
-    epochs: run_flags.Epochs = None,
-    max_steps: run_flags.MaxSteps = None,
-    batch_size: run_flags.BatchSize = None,
-    learning_rate: Annotated[float | None, typer.Option(help=say("peak learning rate; each method has a default"), rich_help_panel=run_flags.LOOP)] = None,
-    seed: Annotated[int | None, typer.Option(help=say("seed of initialisation and order"), rich_help_panel=run_flags.LOOP)] = None,
-    early_stopping_patience: run_flags.Patience = None,
-    dtype: run_flags.DtypeName = None,
-    quantize: run_flags.Quantize = None,
-    device: run_flags.Device = None,
-    trust_remote_code: run_flags.TrustRemoteCode = None,
-    name: Annotated[str | None, typer.Option(help=say("the adapter's name"))] = None,
+    run_file: run_options.RunFile = None,
     out: Annotated[Path | None, typer.Option(help=say("run folder"))] = None,
     resume: Annotated[Path | None, typer.Option(help=say("go on with an interrupted run, by its folder"))] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=say("replace an earlier run in that folder"))] = False,
-    settings: run_flags.Assignments = None,
-    as_json: run_flags.AsJson = False,
-) -> None:  # fmt: skip
+    settings: run_options.Assignments = None,
+    as_json: options.AsJson = False,
+    *,
+    flags: Mapping[str, Any],
+) -> None:
     """Train an adapter and write a run folder."""
     from tunedeck.training.job_file import run_configs
 
     if resume is not None:
         run_file, out = run_file or resume / "config.yaml", resume
-    values = run_flags.run_values(run_file, context.params, settings or [])
+    values = run_options.run_values(run_file, flags, settings or [], stored=resume is not None)
     configs = run_configs({**values, "out": str(out)} if out else values)
     config = configs[0]
     kind = str(config.method["kind"])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
+
+from tunedeck.core.i18n import say
+from tunedeck.core.settings import Help
 
 
 class DataSettings(BaseModel):
@@ -10,21 +15,25 @@ class DataSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    train: str
-    eval: str | None = None
-    eval_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share held out for evaluation when `eval` names no file."""
-    text: str | None = None
-    label: str | None = None
-    anchor: str | None = None
-    """With `positive`, `negative` and `score`: columns of text pairs, for embeddings."""
-    positive: str | None = None
-    negative: str | None = None
-    score: str | None = None
-    encoding: str = "utf-8"
-    drop_empty: bool = False
-    deduplicate: bool = True
-    """Keep one of each group of texts that are equal but for case, retweet marks, mentions, links and punctuation."""
-    train_size: int | None = Field(None, ge=1)
-    eval_size: int | None = Field(None, ge=1)
-    split_seed: int = 0
+    train: Annotated[str, Help(say("training data: file, hub id or bundled: name"), flag="--data")]
+    eval: Annotated[str | None, Help(say("evaluation data; else a part is held out"), flag="--eval-data")] = None
+    eval_fraction: Annotated[float, Help(say("share held out for evaluation")), Field(gt=0, lt=1)] = 0.1
+    text: Annotated[str | None, Help(say("text column"))] = None
+    label: Annotated[str | None, Help(say("label column"))] = None
+    anchor: Annotated[str | None, Help(say("column of the anchors or queries of text pairs"))] = None
+    positive: Annotated[str | None, Help(say("column of the texts that belong to them"))] = None
+    negative: Annotated[str | None, Help(say("column of texts that do not"))] = None
+    score: Annotated[str | None, Help(say("column of the scores of text pairs"))] = None
+    encoding: Annotated[str, Help(say("encoding of the file, such as gb18030"))] = "utf-8"
+    drop_empty: Annotated[bool, Help(say("leave out empty texts"))] = False
+    deduplicate: Annotated[
+        bool,
+        Help(
+            say(
+                "keep one of each group of texts that differ only in case, retweet marks, mentions, links and punctuation"
+            )
+        ),
+    ] = True
+    train_size: Annotated[int | None, Help(say("train on at most this number of examples")), Field(ge=1)] = None
+    eval_size: Annotated[int | None, Help(say("evaluate on at most this number of examples")), Field(ge=1)] = None
+    split_seed: Annotated[int, Help(say("seed of which examples are held out and chosen"))] = 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, renamed, say
+from tunedeck.core.settings import Help
 from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.bottleneck.config import KINDS, OLD_NAMES
@@ -67,37 +68,67 @@ class _Settings(BaseModel):
 
 
 class TrainingSettings(_Settings):
-    """The loop. Times are in optimizer steps, `warmup_ratio` is a share of all steps."""
+    """How an adapter is trained. Counts are in optimizer steps."""
 
-    epochs: float = Field(2.0, gt=0)
-    max_steps: int | None = Field(None, ge=1)
-    max_minutes: float | None = Field(None, gt=0)
-    """Stop after so many minutes of training steps, evaluations not counted; the learning rate ends its course then."""
-    batch_size: int = Field(32, ge=1)
-    gradient_accumulation_steps: int = Field(1, ge=1)
-    learning_rate: float | None = Field(None, gt=0)
-    """None takes the method's default."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_ratio: float = Field(0.06, ge=0, lt=1)
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
-    """adamw_8bit keeps its two states in 8 bits (arXiv 2110.02861): a fourth of the memory; from 4,096 numbers a tensor on."""
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float | None = Field(1.0, gt=0)
-    seed: int = 0
-    eval_steps: int | None = Field(None, ge=1)
-    """Steps between evaluations; None evaluates at the end of each epoch."""
-    early_stopping_patience: int | None = Field(None, ge=1)
-    """Stop after so many evaluations without a better one."""
-    gradient_checkpointing: bool | int = False
-    """Compute the inside of layers again in the backward pass: less memory, a third more time. A number: the lowest so many layers."""
-    metric_for_best_model: str | None = None
-    """The metric that tells the best state; None takes the task's own."""
-    checkpoint_every: int | None = Field(None, ge=1)
-    """Steps between checkpoints; None writes one after each evaluation, and when ten minutes have passed since the last."""
-    keep_checkpoints: int = Field(2, ge=0)
-    """How many of them stay; 0 writes none."""
-    trackers: tuple[Literal["tensorboard", "mlflow", "trackio", "wandb"], ...] = ()
-    """Where the run's events are shown besides its folder."""
+    epochs: Annotated[float, Help(say("passes over the data")), Field(gt=0)] = 2.0
+    max_steps: Annotated[int | None, Help(say("stop after this number of steps")), Field(ge=1)] = None
+    max_minutes: Annotated[
+        float | None,
+        Help(say("stop after this many minutes of training steps, evaluations not counted; the schedule ends then")),
+        Field(gt=0),
+    ] = None
+    batch_size: Annotated[int, Help(say("examples per batch")), Field(ge=1)] = 32
+    gradient_accumulation_steps: Annotated[
+        int, Help(say("batches whose gradients are added up for one step")), Field(ge=1)
+    ] = 1
+    learning_rate: Annotated[float | None, Help(say("peak learning rate; each method has a default")), Field(gt=0)] = (
+        None
+    )
+    schedule: Annotated[
+        Literal["cosine", "linear", "constant"], Help(say("course of the learning rate after the warmup"))
+    ] = "cosine"
+    warmup_ratio: Annotated[
+        float, Help(say("share of the steps in which the learning rate rises")), Field(ge=0, lt=1)
+    ] = 0.06
+    optimizer: Annotated[
+        Literal["adamw", "adamw_8bit"],
+        Help(say("adamw_8bit keeps its states in 8 bits (arXiv 2110.02861): a quarter of their memory")),
+    ] = "adamw"
+    weight_decay: Annotated[
+        float, Help(say("decay of weights; biases, norms and virtual tokens have none")), Field(ge=0)
+    ] = 0.01
+    max_grad_norm: Annotated[
+        float | None, Help(say("gradients are scaled down to this norm; null leaves them")), Field(gt=0)
+    ] = 1.0
+    seed: Annotated[int, Help(say("seed of initialisation and order"))] = 0
+    eval_steps: Annotated[
+        int | None, Help(say("steps between evaluations; by default one at the end of each epoch")), Field(ge=1)
+    ] = None
+    early_stopping_patience: Annotated[
+        int | None, Help(say("stop after this many evaluations without improvement")), Field(ge=1)
+    ] = None
+    gradient_checkpointing: Annotated[
+        bool | int,
+        Help(
+            say(
+                "recompute the inside of layers in the backward pass: less memory, a third more time; a number: of the "
+                "lowest layers only"
+            )
+        ),
+    ] = False
+    metric_for_best_model: Annotated[
+        str | None, Help(say("the metric that chooses the best state; by default the task's own"))
+    ] = None
+    checkpoint_every: Annotated[
+        int | None,
+        Help(say("steps between checkpoints; by default one after each evaluation and when ten minutes have passed")),
+        Field(ge=1),
+    ] = None
+    keep_checkpoints: Annotated[int, Help(say("how many checkpoints are kept; 0 writes none")), Field(ge=0)] = 2
+    trackers: Annotated[
+        tuple[Literal["tensorboard", "mlflow", "trackio", "wandb"], ...],
+        Help(say("where else the run's events are shown")),
+    ] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -108,21 +139,27 @@ class TrainingSettings(_Settings):
 class RunConfig(_Settings):
     """One run: the content of a run file."""
 
-    model: str
+    model: Annotated[str, Help(say("hub id, folder, .gguf file, ms: or bundled: name"))]
     data: DataSettings
-    task: dict[str, Any] = Field(default_factory=lambda: {"kind": "classify"})
-    """`kind` and that task's own keys; a name alone will do."""
-    method: dict[str, Any] = Field(default_factory=lambda: {"kind": "lora"})
-    """`kind` and that method's own keys; a name alone will do."""
+    task: Annotated[dict[str, Any], Help(say("what is trained: a task's name, or its kind and settings"))] = Field(
+        default_factory=lambda: {"kind": "classify"}
+    )
+    method: Annotated[dict[str, Any], Help(say("how: a method's name, or its kind and settings"))] = Field(
+        default_factory=lambda: {"kind": "lora"}
+    )
     training: TrainingSettings = TrainingSettings()
-    name: str | None = None
-    """The adapter's name; the output folder's by default."""
-    out: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantize: Literal["nf4", "int8"] | None = None
-    """Packs the linears of the base's layers; the adapter stays in float32."""
-    device: str = "auto"
-    trust_remote_code: bool = False
+    name: Annotated[str | None, Help(say("the adapter's name; that of the run folder by default"))] = None
+    out: Annotated[str | None, Help(say("run folder"))] = None
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Help(say("precision of the base; auto is bfloat16 where the hardware has it")),
+    ] = "auto"
+    quantize: Annotated[
+        Literal["nf4", "int8"] | None,
+        Help(say("quantize the linear layers of the base; the adapter stays in float32")),
+    ] = None
+    device: Annotated[str, Help(say("auto, cpu, cuda or cuda:1"))] = "auto"
+    trust_remote_code: Annotated[bool, Help(say("run code that comes with a model; off by default"))] = False
 
     @field_validator("method", "task", mode="before")
     @classmethod
