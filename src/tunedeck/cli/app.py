@@ -22,6 +22,7 @@ from tunedeck.cli import (
     fetch,
     plan,
     predict,
+    schema,
     serve,
     train,
 )
@@ -89,5 +90,6 @@ app.command("embed", help=say("make vectors of texts"))(embed.embed)
 app.add_typer(adapters.app, name="adapters", help=say("list, show and convert adapter folders"))
 app.add_typer(export.app, name="export", help=say("write adapters for other programs"))
 app.command("serve", help=say("answer requests over HTTP by any number of adapters on one base"))(serve.serve)
+app.command("schema", help=say("print the JSON schema of run files, for editors"))(schema.schema)
 app.command("doctor", help=say("look at this machine: what it has, what is missing"))(doctor.doctor)
 app.command("deploy-cost", help=say("what serving a model costs a month, by card and load"))(deploy_cost.deploy_cost)

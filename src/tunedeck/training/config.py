@@ -140,14 +140,14 @@ class RunConfig(_Settings):
     """One run: the content of a run file."""
 
     model: Annotated[str, Help(say("hub id, folder, .gguf file, ms: or bundled: name"))]
-    data: DataSettings
+    data: Annotated[DataSettings, Help(say("what the adapter is trained and evaluated on"))]
     task: Annotated[dict[str, Any], Help(say("what is trained: a task's name, or its kind and settings"))] = Field(
         default_factory=lambda: {"kind": "classify"}
     )
     method: Annotated[dict[str, Any], Help(say("how: a method's name, or its kind and settings"))] = Field(
         default_factory=lambda: {"kind": "lora"}
     )
-    training: TrainingSettings = TrainingSettings()
+    training: Annotated[TrainingSettings, Help(say("the training loop"))] = TrainingSettings()
     name: Annotated[str | None, Help(say("the adapter's name; that of the run folder by default"))] = None
     out: Annotated[str | None, Help(say("run folder"))] = None
     dtype: Annotated[
