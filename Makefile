@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo specialists test lint bench clean
+.PHONY: setup demo specialists test pages lint bench clean
 
 setup: .venv/installed
 
@@ -17,7 +17,13 @@ specialists: setup
 	$(BIN)/python examples/specialists/run.py
 
 test: setup
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not pages and not alone" --cov --cov-report=term
+	$(BIN)/python -m pytest -m alone
+
+# The tables in docs/ that whole suites stand behind: minutes of tiny models
+pages: setup
+	$(BIN)/python tests/contract/write_families.py
+	$(BIN)/python tests/contract/write_exports.py
 
 lint: setup
 	$(BIN)/ruff check .

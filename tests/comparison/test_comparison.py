@@ -26,6 +26,7 @@ def compare(words: Path, folder: Path, **more: Any) -> td.Comparison:
     return td.compare(run, training=training, out=folder, **more)
 
 
+@pytest.mark.figures
 def test_each_entry_is_measured_and_what_is_finished_stays(
     words: Path, tmp_path: Path, in_process: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

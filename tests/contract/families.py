@@ -1,6 +1,6 @@
 """Which family passes which method: tiny random models of each go through attach, train, save, load and merge.
 
-`docs/families.md` is written from here: python tests/contract/write_families.py
+`docs/families.md` is written from here by `make pages`.
 """
 
 from __future__ import annotations
@@ -195,6 +195,19 @@ def page() -> str:
     return "\n".join([*lines, _REMARKS])
 
 
+def cells(text: str) -> dict[tuple[str, str, str], str]:
+    """What a page says, by family, form and method."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
+    ]
+    (_, _, *methods), *rest = rows
+    return {
+        (family, "causal" if task == "generate" else "classifier", method): cell
+        for family, task, *found in rest
+        for method, cell in zip(methods, found, strict=True)
+    }
+
+
 def _cell(found: Outcome, notes: dict[str, int]) -> str:
     if found.refusal is None:
         return "yes, merges" if found.merges else "yes"
@@ -204,7 +217,7 @@ def _cell(found: Outcome, notes: dict[str, int]) -> str:
 
 _INTRODUCTION = """# Model families
 
-Written by `python tests/contract/write_families.py` from the suite that runs in `make test`; do not edit. Each cell is a tiny
+Written by `make pages` from tests/contract/families.py; do not edit. Each cell is a tiny
 random model that was given an adapter, trained for two steps on a CPU, saved, loaded into a fresh deck
 and compared: the same logits to the last bit, every tensor of the adapter moved, the base unchanged. "merges" means that the adapter was
 written into the weights as well and the plain transformers model answered the same. Random weights say that the mechanism works on an

@@ -36,4 +36,4 @@ def test_every_target_says_which_kinds_it_takes() -> None:
 
 def test_the_table_in_the_docs_is_what_the_suite_found() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert text == page_with_table(text), "run: python tests/contract/write_exports.py"
+    assert text == page_with_table(text), "run: make pages"

@@ -122,6 +122,7 @@ def test_absurd_services_are_refused() -> None:
         replace(QWEN, adapters=-1)
 
 
+@pytest.mark.figures
 def test_the_figure_is_drawn_for_what_fits_and_refused_for_nothing(tmp_path: Path) -> None:
     from tunedeck.planner.deploy_figure import draw
 

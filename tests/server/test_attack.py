@@ -20,6 +20,7 @@ HEALTH_MS, GROWTH_MB = 5000, 150
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("task", ["classify", "generate"])
 def test_an_attack_changes_no_answer_takes_no_memory_and_stops_nothing(task: str, tmp_path: Path) -> None:
     out = tmp_path / "attack.json"

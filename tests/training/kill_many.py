@@ -25,6 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import labelled_words
 import tiny
+from matplotlib.figure import Figure
+from support.blank_figures import blank_savefig
 
 import tunedeck as td
 from tunedeck.data.labelled import Example
@@ -134,6 +136,7 @@ def main() -> None:
     options = parser.parse_args()
     chooser, began = random.Random(options.seed), time.monotonic()
     warnings.simplefilter("ignore")  # many a life is killed before its first checkpoint
+    Figure.savefig = blank_savefig  # type: ignore[method-assign, assignment]  # rendering takes longer than a run
     tiny.deck_of("bert")
     kills = in_save = most = 0
     with tempfile.TemporaryDirectory() as place:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,22 +59,26 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("config", "changes"),
+    ("stop", "config", "changes"),
     [
-        (LORA, {}),
-        (LORA, {"schedule": "linear", "accumulation": 1, "clip": None, "seed": 3}),
-        (td.LoraConfig(r=128, target_modules="all-linear", lora_dropout=0.1), {"optimizer": "adamw_8bit"}),
-        (td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1}),
-        (td.FullConfig(), {"eval_every": 1, "patience": None}),
-        (td.FullConfig(layers="head"), {"learning_rate": 1e-9}),
-        (td.LoraConfig(r=4, layers_to_transform=(1,)), {"patience": None}),
+        (signal.SIGINT, LORA, {}),
+        (signal.SIGTERM, LORA, {}),
+        (signal.SIGINT, LORA, {"schedule": "linear", "accumulation": 1, "clip": None, "seed": 3}),
+        (
+            signal.SIGTERM,
+            td.LoraConfig(128, target_modules="all-linear", lora_dropout=0.1),
+            {"optimizer": "adamw_8bit"},
+        ),
+        (signal.SIGINT, td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1}),
+        (signal.SIGTERM, td.FullConfig(), {"eval_every": 1, "patience": None}),
+        (signal.SIGINT, td.FullConfig(layers="head"), {"learning_rate": 1e-9}),
+        (signal.SIGTERM, td.LoraConfig(r=4, layers_to_transform=(1,)), {"patience": None}),
     ],
-    ids=["lora", "linear", "8-bit", "prompt", "full", "early", "kept lower layers"],
+    ids=["Ctrl-C", "SIGTERM", "linear", "8-bit", "prompt", "full", "early", "kept lower layers"],
 )
 def test_a_stopped_and_resumed_run_ends_as_one_left_alone(
-    config: Any, changes: dict[str, Any], stop: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: signal.Signals, config: Any, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = SETTINGS.model_copy(update=changes)
     alone = go(tmp_path / "alone", config, settings)
@@ -112,7 +117,6 @@ def test_what_the_first_epoch_left_in_memory_is_made_again_from_the_same_batches
 def test_a_signal_during_an_evaluation_breaks_it_off_and_the_resumed_run_makes_it_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go(tmp_path / "alone")
     plain, asked = ClassifyObjective.evaluate, []
 
     def evaluate(self: ClassifyObjective) -> dict[str, float]:
@@ -141,18 +145,17 @@ def test_a_second_sigterm_lets_the_step_be_finished_and_a_second_ctrl_c_does_not
         assert (tmp_path / stop.name / "checkpoints" / "step-00000005").exists() is saved
 
 
-def test_a_run_under_way_is_left_to_its_process(tmp_path: Path) -> None:
-    go(tmp_path)
-    script = f"import sys\nfrom pathlib import Path\nfrom tunedeck.training.lock import locked\nwith locked(Path({str(tmp_path)!r})):\n    print()\n    sys.stdout.flush(); sys.stdin.read()"
+def test_a_run_under_way_is_left_to_its_process(stopped: Path) -> None:
+    script = f"import sys\nfrom pathlib import Path\nfrom tunedeck.training.lock import locked\nwith locked(Path({str(stopped)!r})):\n    print()\n    sys.stdout.flush(); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        before = (tmp_path / "events.jsonl").read_bytes()
+        before = (stopped / "events.jsonl").read_bytes()
         with pytest.raises(TrainingError, match="is under way in another process"):
-            go(tmp_path)
-        assert (tmp_path / "events.jsonl").read_bytes() == before
+            go(stopped)
+        assert (stopped / "events.jsonl").read_bytes() == before
         other.communicate()
-    assert go(tmp_path).stopped == "finished"
+    assert go(stopped).stopped == "finished"
 
 
 def test_killed_runs_end_as_one_left_alone() -> None:
@@ -162,19 +165,31 @@ def test_killed_runs_end_as_one_left_alone() -> None:
     assert "every loss, metric and adapter equal to the last bit" in said.stdout
 
 
-def stopped_run(folder: Path, monkeypatch: pytest.MonkeyPatch, at_step: int = 8) -> None:
-    """A run with checkpoints of the steps 6 and 8, say, whose best state and events end there."""
-    with monkeypatch.context() as patch:
-        at_loss(patch, 2 * at_step, lambda: signal.raise_signal(signal.SIGTERM))
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was left alone; write nothing there."""
+    folder = tmp_path_factory.mktemp("runs") / "alone"
+    go(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "stopped"
+    with pytest.MonkeyPatch.context() as patch:
+        at_loss(patch, 16, lambda: signal.raise_signal(signal.SIGTERM))
         go(folder)
+    return folder
 
 
-def test_two_checkpoints_stay_and_a_damaged_newest_one_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go(tmp_path / "alone")
-    folder = tmp_path / "r"
-    stopped_run(folder, monkeypatch)
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    """A copy of a run with checkpoints of the steps 6 and 8, whose best state and events end there."""
+    return Path(shutil.copytree(stopped_once, tmp_path / "stopped"))
+
+
+def test_two_checkpoints_stay_and_a_damaged_newest_one_is_passed_over(stopped: Path, alone: Path) -> None:
+    folder = stopped
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert names == ["step-00000006", "step-00000008"]
     damaged = folder / "checkpoints" / "step-00000008" / "optimizer.safetensors"
@@ -184,13 +199,12 @@ def test_two_checkpoints_stay_and_a_damaged_newest_one_is_passed_over(
     with pytest.warns(UserWarning, match="step-00000008 is damaged: its checksums differ"):
         go(folder, resume=True)
     assert [event["step"] for event in events(folder, "resume")] == [6]
-    assert left_behind(folder) == left_behind(tmp_path / "alone")
+    assert left_behind(folder) == left_behind(alone)
 
 
 @pytest.mark.parametrize("harm", ["a file is missing", "a file is too many", "no list", "an empty list"])
-def test_any_damage_is_noticed(harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped_run(tmp_path, monkeypatch)
-    for folder in (tmp_path / "checkpoints").iterdir():
+def test_any_damage_is_noticed(harm: str, stopped: Path) -> None:
+    for folder in (stopped / "checkpoints").iterdir():
         sums = folder / checkpoint_file.CHECKSUMS
         {
             "a file is missing": (folder / "best.safetensors").unlink,
@@ -199,7 +213,7 @@ def test_any_damage_is_noticed(harm: str, tmp_path: Path, monkeypatch: pytest.Mo
             "an empty list": lambda sums=sums: sums.write_text("{}"),
         }[harm]()
     with pytest.warns(UserWarning, match="is damaged"), pytest.raises(TrainingError, match="every checkpoint in"):
-        go(tmp_path, resume=True)
+        go(stopped, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -211,39 +225,33 @@ def test_any_damage_is_noticed(harm: str, tmp_path: Path, monkeypatch: pytest.Mo
         ({"config": td.FullConfig("head")}, "method.kind was lora, is full"),
     ],
 )  # fmt: skip
-def test_another_run_is_refused_and_the_difference_named(
-    changes: dict[str, Any], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped_run(tmp_path, monkeypatch)
-    before = (tmp_path / "events.jsonl").read_bytes()
+def test_another_run_is_refused_and_the_difference_named(changes: dict[str, Any], text: str, stopped: Path) -> None:
+    before = (stopped / "events.jsonl").read_bytes()
     with pytest.raises(TrainingError) as error:
-        go(tmp_path, resume=True, **changes)
+        go(stopped, resume=True, **changes)
     assert text in str(error.value)
-    assert (tmp_path / "events.jsonl").read_bytes() == before
+    assert (stopped / "events.jsonl").read_bytes() == before
 
 
-def test_other_data_and_another_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped_run(tmp_path, monkeypatch)
+def test_other_data_and_another_model_are_refused(stopped: Path) -> None:
     data = dataset()
     other = td.tasks.base.Dataset("x", data.train, data.evaluation[1:], "0" * 64, "x", data.labels)
     with pytest.raises(TrainingError, match=r"data.train was [0-9a-f]{12}, is 000000000000; data.evaluation was"):
-        go(tmp_path, resume=True, data=other)
+        go(stopped, resume=True, data=other)
     deck = deck_of("bert", seed=1)
     deck.add("a", LORA, labels=LABELS)
     with pytest.raises(TrainingError, match=r"model\.fingerprint was"):
-        td.train(deck, "a", data, settings=SETTINGS, out=tmp_path, resume=True, progress=False)
+        td.train(deck, "a", data, settings=SETTINGS, out=stopped, resume=True, progress=False)
 
 
-def test_settings_that_change_no_step_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped_run(tmp_path, monkeypatch)
-    run = go(tmp_path, settings=SETTINGS.model_copy(update={"checkpoint_every": 1, "keep_checkpoints": 5}), resume=True)
+def test_settings_that_change_no_step_may_change(stopped: Path) -> None:
+    run = go(stopped, settings=SETTINGS.model_copy(update={"checkpoint_every": 1, "keep_checkpoints": 5}), resume=True)
     assert run.stopped == "finished"
 
 
-def test_a_finished_run_says_so_and_a_run_without_a_folder_cannot_be_resumed(tmp_path: Path) -> None:
-    go(tmp_path)
+def test_a_finished_run_says_so_and_a_run_without_a_folder_cannot_be_resumed(alone: Path) -> None:
     with pytest.raises(TrainingError, match="is finished; its adapter is in"):
-        go(tmp_path, resume=True)
+        go(alone, resume=True)
     with pytest.raises(ConfigError, match="resume needs out"):
         go(None, resume=True)
 
@@ -256,12 +264,11 @@ def test_a_run_without_a_checkpoint_begins_anew_and_says_so(tmp_path: Path) -> N
 
 
 def test_a_new_run_in_the_folder_leaves_nothing_of_the_old_one_to_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopped_run(tmp_path, monkeypatch)
     at_loss(monkeypatch, 1, lambda: signal.raise_signal(signal.SIGINT))
-    go(tmp_path)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+    go(stopped)
+    assert [path.name for path in (stopped / "checkpoints").iterdir()] == ["step-00000001"]
 
 
 def test_by_default_a_checkpoint_follows_each_evaluation_and_ten_minutes(
@@ -277,9 +284,8 @@ def test_by_default_a_checkpoint_follows_each_evaluation_and_ten_minutes(
 
 
 def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go(tmp_path / "alone")
     plain, written = checkpoint_file.write_safetensors, []
 
     def full(file: Path, tensors: Any) -> None:
@@ -295,7 +301,7 @@ def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(
     assert "step-00000009: No space left on device; free some space" in str(error.value)
     assert f"The last good checkpoint is {tmp_path / 'r' / 'checkpoints' / 'step-00000006'}" in str(error.value)
     go(tmp_path / "r", resume=True)
-    assert left_behind(tmp_path / "r") == left_behind(tmp_path / "alone")
+    assert left_behind(tmp_path / "r") == left_behind(alone)
 
 
 def test_a_loss_that_is_no_number_names_the_checkpoint_and_leaves_the_best_adapter(

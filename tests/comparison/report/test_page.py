@@ -62,6 +62,7 @@ def test_names_from_outside_are_escaped_wherever_they_stand(place: str) -> None:
     assert all(str(attributes.get("src")).startswith("data:") for tag, attributes in seen.tags if tag == "img")
 
 
+@pytest.mark.figures
 def test_the_page_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
     write_report(tmp_path, demo_like())
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -142,6 +143,7 @@ def test_confusions_are_counted_by_hand_and_the_rest_becomes_one_label() -> None
     assert sum(map(sum, small.counts)) == 17
 
 
+@pytest.mark.figures
 def test_without_a_chinese_font_figures_speak_english_and_number_what_they_cannot_write(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
