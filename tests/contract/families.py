@@ -150,7 +150,9 @@ def outcome(family: Family, form: str, method: str) -> Outcome:
         return Outcome(str(error), merges=False)
     stir(deck, "one", amount=0.05)
     started = {key: value.clone() for key, value in deck.adapter("one").named_parameters()}
-    settings = td.TrainingSettings(max_steps=2, batch_size=4, schedule="constant", warmup_ratio=0, metric_for_best_model="loss")
+    settings = td.TrainingSettings(
+        max_steps=2, batch_size=4, schedule="constant", warmup_ratio=0, metric_for_best_model="loss"
+    )
     run = td.train(deck, "one", dataset_of(form), settings=settings, progress=False)
     assert run.measurement.steps == 2
     moved = [key for key, value in deck.adapter("one").named_parameters() if not torch.equal(value, started[key])]

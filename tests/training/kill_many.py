@@ -33,11 +33,11 @@ from tunedeck.data.labelled import Example
 from tunedeck.data.statistics import digest
 from tunedeck.tasks.base import Dataset
 
-COMMON = {"batch_size": 8, "max_steps": 24, "eval_every": 6, "checkpoint_every": 2, "patience": 3}
+COMMON = {"batch_size": 8, "max_steps": 24, "eval_steps": 6, "checkpoint_every": 2, "early_stopping_patience": 3}
 CASES = {
     "lora with dropout": (
         td.LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.1),
-        td.TrainingSettings(**COMMON, learning_rate=1e-2, accumulation=2),
+        td.TrainingSettings(**COMMON, learning_rate=1e-2, gradient_accumulation_steps=2),
     ),
     "8-bit states": (
         td.LoraConfig(r=128, target_modules="all-linear", lora_dropout=0.1),
@@ -49,9 +49,12 @@ CASES = {
     ),
     "kept lower layers": (
         td.LoraConfig(r=4, layers_to_transform=(1,)),
-        td.TrainingSettings(**COMMON, learning_rate=1e-2, accumulation=2),
+        td.TrainingSettings(**COMMON, learning_rate=1e-2, gradient_accumulation_steps=2),
     ),
-    "stops early": (td.FullConfig(layers="head"), td.TrainingSettings(**COMMON, learning_rate=1e-9, accumulation=2)),
+    "stops early": (
+        td.FullConfig(layers="head"),
+        td.TrainingSettings(**COMMON, learning_rate=1e-9, gradient_accumulation_steps=2),
+    ),
 }
 
 

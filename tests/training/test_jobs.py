@@ -23,7 +23,7 @@ from tunedeck.training.job_file import run_configs
 METHODS = {
     "lora": (td.LoraConfig(r=4, target_modules="all-linear"), {"learning_rate": 1e-2, "batch_size": 8}),
     "bottleneck": (td.BottleneckConfig("double_seq_bn", reduction_factor=2), {"learning_rate": 5e-3, "batch_size": 6, "seed": 2}),
-    "prompt": (td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1, "accumulation": 2, "batch_size": 5}),
+    "prompt": (td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1, "gradient_accumulation_steps": 2, "batch_size": 5}),
     "full": (td.FullConfig(1), {"learning_rate": 1e-3, "max_steps": 5}),
 }  # fmt: skip
 
@@ -85,7 +85,7 @@ def test_the_base_is_run_once_for_all_that_share_it(monkeypatch: pytest.MonkeyPa
     )
     monkeypatch.setattr(ClassifyObjective, "evaluate", lambda self: {"loss": 1.0, "accuracy": 0.0})
     jobs = {
-        name: td.Job(JOBS[name], settings(name).model_copy(update={"accumulation": 1, "max_steps": 1}))
+        name: td.Job(JOBS[name], settings(name).model_copy(update={"gradient_accumulation_steps": 1, "max_steps": 1}))
         for name in deck.adapters
     }
     td.train(deck, jobs, progress=False)

@@ -27,7 +27,13 @@ from tunedeck.training import loop as loop_file
 LABELS = ("blue", "green", "red")
 LORA = td.LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.1)
 SETTINGS = td.TrainingSettings(
-    batch_size=8, accumulation=2, max_steps=12, eval_every=4, learning_rate=1e-2, checkpoint_every=3, patience=2
+    batch_size=8,
+    gradient_accumulation_steps=2,
+    max_steps=12,
+    eval_steps=4,
+    learning_rate=1e-2,
+    checkpoint_every=3,
+    early_stopping_patience=2,
 )
 
 
@@ -64,16 +70,20 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     [
         (signal.SIGINT, LORA, {}),
         (signal.SIGTERM, LORA, {}),
-        (signal.SIGINT, LORA, {"schedule": "linear", "accumulation": 1, "clip": None, "seed": 3}),
+        (
+            signal.SIGINT,
+            LORA,
+            {"schedule": "linear", "gradient_accumulation_steps": 1, "max_grad_norm": None, "seed": 3},
+        ),
         (
             signal.SIGTERM,
             td.LoraConfig(128, target_modules="all-linear", lora_dropout=0.1),
             {"optimizer": "adamw_8bit"},
         ),
         (signal.SIGINT, td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1}),
-        (signal.SIGTERM, td.FullConfig(), {"eval_every": 1, "patience": None}),
+        (signal.SIGTERM, td.FullConfig(), {"eval_steps": 1, "early_stopping_patience": None}),
         (signal.SIGINT, td.FullConfig(layers="head"), {"learning_rate": 1e-9}),
-        (signal.SIGTERM, td.LoraConfig(r=4, layers_to_transform=(1,)), {"patience": None}),
+        (signal.SIGTERM, td.LoraConfig(r=4, layers_to_transform=(1,)), {"early_stopping_patience": None}),
     ],
     ids=["Ctrl-C", "SIGTERM", "linear", "8-bit", "prompt", "full", "early", "kept lower layers"],
 )
@@ -107,9 +117,9 @@ def test_what_the_first_epoch_left_in_memory_is_made_again_from_the_same_batches
 
     monkeypatch.setattr(ClassifyObjective, "loss", loss)
     upper = td.LoraConfig(layers_to_transform=(1,))
-    go(tmp_path / "upper", upper, SETTINGS.model_copy(update={"patience": None}))
+    go(tmp_path / "upper", upper, SETTINGS.model_copy(update={"early_stopping_patience": None}))
     first, count = asked[:10], len(asked)
-    go(tmp_path / "upper", upper, SETTINGS.model_copy(update={"patience": None}), resume=True)
+    go(tmp_path / "upper", upper, SETTINGS.model_copy(update={"early_stopping_patience": None}), resume=True)
     assert asked[count : count + 10] == first
     assert len(asked) == 24 + 10
 
@@ -279,7 +289,7 @@ def test_by_default_a_checkpoint_follows_each_evaluation_and_ten_minutes(
     assert [event["step"] for event in events(tmp_path / "a", "checkpoint")] == [4, 8]
     clock = iter(range(0, 100_000, 100))  # every look at the clock is 100 seconds later: once in a step, once in a save
     monkeypatch.setattr(loop_file.time, "monotonic", lambda: float(next(clock)))
-    go(tmp_path / "b", settings=settings.model_copy(update={"eval_every": 100}))
+    go(tmp_path / "b", settings=settings.model_copy(update={"eval_steps": 100}))
     assert [event["step"] for event in events(tmp_path / "b", "checkpoint")] == [7]
 
 
