@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import combinations
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixed_decks import KINDS, full_deck
 from tiny import LABELS, PAD, add_stirred, deck_of, difference, logits_of, rows_of, token_batch
 
 import tunedeck as td
-from tunedeck.methods.base import MethodConfig
 
 FAMILIES = (("bert", "classifier"), ("llama", "classifier"), ("llama", "causal"))
-KINDS: dict[str, MethodConfig] = {
-    "lora": td.LoraConfig(r=4, target_modules="all-linear"),
-    "seq_bn": td.BottleneckConfig("seq_bn"),
-    "double_seq_bn": td.BottleneckConfig("double_seq_bn"),
-    "par_bn": td.BottleneckConfig("par_bn"),
-    "prompt": td.PromptTuningConfig(num_virtual_tokens=5),
-    "full": td.FullConfig(1),
-}
-NUMBER_OF_LABELS = {"lora": 2, "seq_bn": 3, "double_seq_bn": 4, "par_bn": 3, "prompt": 5, "full": 2}
 MIXES = [*combinations(KINDS, 2), ("lora", "seq_bn", "prompt"), tuple(KINDS)]
 LARGEST = 1e-5
-
-
-@cache
-def full_deck(model_type: str, form: str) -> td.Deck:
-    """A deck with one adapter of each kind and a second of some, each with its own number of labels."""
-    deck = deck_of(model_type, form)
-    for seed, (name, config) in enumerate(KINDS.items()):
-        count = NUMBER_OF_LABELS[name]
-        labels = [f"{name}-{index}" for index in range(count)] if form == "classifier" else None
-        add_stirred(deck, name, config, labels=labels, seed=seed)
-    add_stirred(deck, "lora-2", td.LoraConfig(r=2), seed=10)
-    add_stirred(deck, "lora-3", td.LoraConfig(r=3, use_rslora=True), seed=11)
-    add_stirred(deck, "prompt-2", td.PromptTuningConfig(num_virtual_tokens=2), seed=12)
-    return deck
 
 
 def width_of(deck: td.Deck, name: str | None) -> int:

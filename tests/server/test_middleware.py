@@ -282,9 +282,10 @@ def test_no_descriptors_left_is_503_for_now_and_another_error_of_a_file_is_500(n
     assert failure_of(OSError(errno.EIO, "Input/output error")).status == 500
 
 
-def test_a_body_of_more_brackets_than_python_makes_lists_of_in_time_is_refused_unparsed() -> None:
-    few, many = b"[1]," * 10, b"[1]," * 50_001
+@pytest.mark.parametrize("part", [b"[1],", b"{ ", b'"a":1,', b'"a" \t:1,'])
+def test_a_body_of_more_parts_than_python_makes_in_time_is_refused_unparsed(part: bytes) -> None:
+    few, many = part * 10, part * 50_001
     asked = ask(gate(), "POST", "/classify", {**JSON, "Content-Length": str(len(many))}, [many])
     assert asked.status == 400
-    assert "--max-brackets" in asked.error["message"]
+    assert "--max-json-parts" in asked.error["message"]
     assert ask(gate(), "POST", "/classify", {**JSON, "Content-Length": str(len(few))}, [few]).status == 200

@@ -140,7 +140,7 @@ def test_while_several_callers_ask_a_batch_is_as_long_as_its_time_allows(monkeyp
     clock = [0.0]
 
     class Ticking(Echo):
-        def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[Any]:
+        def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: object = None) -> list[Any]:
             clock[0] += 0.001 * sum(map(len, rows))
             return super().answer(rows, keys)
 
@@ -181,7 +181,7 @@ def test_a_thread_that_dies_fails_what_is_inside_and_refuses_what_comes(
         pass
 
     class Broken(Echo):
-        def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[Any]:
+        def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: object = None) -> list[Any]:
             raise Fatal
 
         def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:

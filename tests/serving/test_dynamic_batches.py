@@ -39,7 +39,7 @@ class Echo(served.FakeBackend):
         self.go = threading.Event()
         self.go.set()
 
-    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[Any]:
+    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: object = None) -> list[Any]:
         self.go.wait(SOON)
         self.batches.append(list(keys))
         if any(13 in row for row in rows):
@@ -83,6 +83,59 @@ def held_up(engine: Engine, backend: Echo) -> Request:
     first = submit(engine, None, [1])
     eventually(lambda: first.started_s is not None)
     return first
+
+
+class Pausing(Echo):
+    """Calls `pause` in the middle of a long row, as soon as the test lets it."""
+
+    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: Any = None) -> list[Any]:
+        if len(rows[0]) >= 40:
+            self.go.wait(SOON)
+            if pause is not None:
+                pause()
+        self.batches.append(list(keys))
+        return [(list(row), key) for row, key in zip(rows, keys, strict=True)]
+
+
+@pytest.mark.parametrize(("width", "goes_first"), [(5, True), (30, False)])
+def test_a_short_input_goes_before_the_rest_of_another_callers_long_batch(
+    tmp_path: Path, width: int, goes_first: bool
+) -> None:
+    backend = Pausing()
+    engine = engine_on(tmp_path, backend, Limits(wait_s=0))
+    ended: list[str] = []
+    for caller in ("greedy", "modest"):  # both are known to the queue
+        engine.submit(request := Request(None, [1], timeout_s=SOON, caller=caller))
+        request.done.result(SOON)
+    backend.go.clear()
+    long = [Request(None, [1] * 40, timeout_s=SOON, caller="greedy") for _ in range(2)]
+    engine.submit(*long)
+    eventually(lambda: long[0].started_s is not None)
+    short = Request(None, [2] * width, timeout_s=SOON, caller="modest")
+    short.done.add_done_callback(lambda _: ended.append("short"))
+    long[0].done.add_done_callback(lambda _: ended.append("long"))
+    engine.submit(short)
+    eventually(lambda: engine.queue.waiting_ahead(["greedy"]))
+    backend.go.set()
+    assert short.done.result(SOON) == ([2] * width, None)
+    assert [one.done.result(SOON)[0] for one in long] == [[1] * 40] * 2
+    assert ended == (["short", "long"] if goes_first else ["long", "short"])
+    engine.close()
+
+
+def test_nobody_goes_before_a_caller_who_has_had_less(tmp_path: Path) -> None:
+    queue = FairQueue()
+    for caller, width in (("often", 500), ("seldom", 10)):
+        for _ in range(2):
+            request = Request(None, "x", caller=caller)
+            request.width = width
+            queue.put(request)
+    first = queue.take(lambda _: True, 2)
+    assert {request.caller for request in first} == {"often", "seldom"}
+    assert not queue.waiting_ahead(["seldom"])
+    assert queue.take(lambda _: True, 9, ahead_of=["seldom"]) == []
+    assert queue.waiting_ahead(["often"])
+    assert [request.caller for request in queue.take(lambda _: True, 9, ahead_of=["often"])] == ["seldom"]
 
 
 @pytest.mark.parametrize("form", ["classifier", "unpooled"])

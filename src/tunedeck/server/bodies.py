@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from tunedeck.server.errors import Failure
 from tunedeck.server.paths import TO_ADMINISTER, WITH_INPUTS
 from tunedeck.serving.bounds import Bounds, exceeded, flag_of
 
+_NAME = re.compile(rb'"\s*:')
 _BIG = 64_000
 """Bytes above which parsing and validating a body takes the event loop long enough for others to notice."""
 
@@ -103,15 +105,17 @@ class Bodies:
                     return failure
                 body.data += piece
                 if not message.get("more_body", False):
-                    return self._too_many_brackets(body.data)
+                    return self._too_many_parts(body.data)
         return Failure(408, "TimeoutError", "Validation", say("the body did not arrive in time"))
 
-    def _too_many_brackets(self, data: bytearray) -> Failure | None:
-        """Each list and object takes Python a hundred times as long to make as the bytes that ask for it take to send."""
-        count, limit = data.count(b"[") + data.count(b"{"), self._bounds.max_brackets
+    def _too_many_parts(self, data: bytearray) -> Failure | None:
+        """Refuse what Python takes a hundred times as long to make as its few bytes take to send: lists, objects, names."""
+        count, limit = data.count(b"[") + data.count(b"{"), self._bounds.max_json_parts
+        if len(data) > _BIG:
+            count += sum(1 for _ in _NAME.finditer(data))
         if count <= limit:
             return None
-        return Failure(400, "BadRequestError", "Validation", exceeded("max_brackets", count, limit))
+        return Failure(400, "BadRequestError", "Validation", exceeded("max_json_parts", count, limit))
 
     def _no_room(self, body: Body, more: int, limit: tuple[str, int], share: bool) -> Failure | None:
         """Count bytes that have arrived, or say which bound they are over."""

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import final
 
 import psutil
 import torch
@@ -48,6 +49,8 @@ _GIVE_BACK_S, _BUSY_S, _WORTH_IT = 5.0, 60.0, 16 << 20
 """How often to look whether there is freed memory, how often when requests are under way, and how many bytes are worth it."""
 _KEYS_AGAIN_S = 2.0
 """How often the key file is looked at."""
+_WAITING, _ACCEPTED_TOGETHER = 2048, 8
+"""Connections that may wait to be accepted, and how many of them are accepted in one round of the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +186,10 @@ def serve(service: Service, settings: ServerSettings, sockets: list[socket.socke
         server_header=False,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=2,
+        backlog=_ACCEPTED_TOGETHER,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    server = uvicorn.Server(config)
+    server = _Server(config)
     app.router.lifespan_context = _living(service, server, key_file)
     transformers_logging.disable_progress_bar()  # of what an adapter's loading reads
     transformers_logging.disable_default_handler()
@@ -199,6 +203,17 @@ def serve(service: Service, settings: ServerSettings, sockets: list[socket.socke
         if tracer is not None:
             tracer.close()
         written.close()
+
+
+@final
+class _Server(uvicorn.Server):
+    """Accepts a few connections in each round of the event loop, so that requests of others come between those of a burst."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; asyncio takes one number both for what waits to be accepted and for what is accepted in a round."""
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(_WAITING)
 
 
 def _living(

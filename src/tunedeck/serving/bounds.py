@@ -39,7 +39,7 @@ class Bounds:
     max_schema_chars: int = _bound(16_384, COUNT, lambda: say("characters per JSON schema"))
     max_body: int = _bound(1_000_000, BYTES, lambda: say("size of a request body with inputs"))
     max_admin_body: int = _bound(16_384, BYTES, lambda: say("size of a request body to load or unload"))
-    max_brackets: int = _bound(50_000, COUNT, lambda: say("opening square and curly brackets in a request body"))
+    max_json_parts: int = _bound(50_000, COUNT, lambda: say("lists, objects and names in the JSON of a request body"))
     body_memory: int = _bound(64_000_000, BYTES, lambda: say("size of all request bodies held in memory together"))
     body_time: float = _bound(30.0, SECONDS, lambda: say("time for a request body to arrive"))
     header_time: float = _bound(10.0, SECONDS, lambda: say("time for the head of a request to arrive"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeAlias, final
 
 from tunedeck.serving.request import Request
@@ -52,6 +52,11 @@ class FairQueue:
         with self._changed:
             return any(other != caller for other in self._callers)
 
+    def waiting_ahead(self, of: Collection[str]) -> bool:
+        """Whether a caller waits who has had no more than each of these."""
+        with self._changed:
+            return bool(self._ahead(of))
+
     def put(self, request: Request) -> None:
         """Let a request wait at the end of its lane, that of its caller and adapter."""
         with self._changed:
@@ -64,13 +69,15 @@ class FairQueue:
             self._size += 1
             self._changed.notify_all()
 
-    def take(self, fits: Callable[[Request], bool], most: int) -> list[Request]:
-        """Up to `most` requests, one of each caller in turn, as long as the next of a lane `fits`; called with an empty
-        batch `fits` must say yes. Requests that have been cancelled are dropped, those that ran out of time fail.
+    def take(self, fits: Callable[[Request], bool], most: int, ahead_of: Collection[str] = ()) -> list[Request]:
+        """Up to `most` requests, one of each caller in turn, as long as the next of a lane `fits`.
+
+        With `ahead_of` only of other callers, who have had no more than each of these. Requests that have been cancelled are dropped, those
+        that ran out of time fail.
         """
         taken: list[Request] = []
         with self._changed:
-            in_turn = sorted(self._callers, key=lambda caller: self._served[caller])
+            in_turn = sorted(self._ahead(ahead_of), key=lambda caller: self._served[caller])
             open_lanes = {caller: deque(self._callers[caller]) for caller in in_turn}
             while open_lanes and len(taken) < most:
                 for caller in list(open_lanes):
@@ -108,6 +115,11 @@ class FairQueue:
         """Let whoever waits look again."""
         with self._changed:
             self._changed.notify_all()
+
+    def _ahead(self, of: Collection[str]) -> list[str]:
+        least = min((self._served.get(caller, 0) for caller in of), default=None)
+        others = (caller for caller in self._callers if caller not in of)
+        return [caller for caller in others if least is None or self._served[caller] <= least]
 
     def _next(self, caller: str, lanes: deque[str | None], fits: Callable[[Request], bool]) -> Request | None:
         """The first request of the first lane whose first request fits; the lane goes to the end, those before it are closed."""

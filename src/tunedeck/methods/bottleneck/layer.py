@@ -8,6 +8,7 @@ post-LN encoder that sum after the block's own LayerNorm.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -87,12 +88,12 @@ class BlockOutput:
     norm: str | None
 
     def install(self, model: nn.Module, work: Callable[[], Work | None]) -> Sequence[RemovableHandle]:
-        residual: list[torch.Tensor] = []
+        residual: deque[torch.Tensor] = deque(maxlen=2)  # two, for a batch may run in the middle of another
         norm = model.get_submodule(self.norm) if self.norm is not None else None
 
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if work() is not None:
-                residual[:] = [first_tensor(args, kwargs)]
+                residual.append(first_tensor(args, kwargs))
 
         def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
             now = work()

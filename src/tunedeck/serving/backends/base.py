@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,6 +40,11 @@ class Backend(Protocol[Taken]):
 class BatchBackend(Backend[Taken], Protocol[Taken, Given]):
     """A backend that answers a whole batch at once."""
 
-    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> Sequence[Given]:
-        """Return one answer for each row of token ids, each by its own adapter."""
+    def answer(
+        self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: Callable[[], None] | None = None
+    ) -> Sequence[Given]:
+        """Return one answer for each row of token ids, each by its own adapter.
+
+        A backend that can calls `pause` now and then on the way; `pause` may call `answer` for another batch.
+        """
         ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import cast, final
 
@@ -12,6 +13,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.native import end_helper_threads
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.patches.pauses import Pauses
 from tunedeck.deck.probe import check_probe
 from tunedeck.tasks.classify.task import Classify, Prediction, classify_ids, logits_of_ids
 from tunedeck.tasks.embed.encoding import token_ids, vectors_of
@@ -47,6 +49,13 @@ class Adapters:
         """Positions that the ids take with the adapter's virtual tokens."""
         return len(ids) + self._deck.virtual_tokens(key)
 
+    def pausing(self, keys: Sequence[str | None], pause: Callable[[], None] | None) -> AbstractContextManager[None]:
+        """Let `pause` be called between the layers of a batch, unless one of its adapters has weights in the base's place."""
+        used = (self._deck.adapter(key) for key in set(keys) if key is not None)
+        if pause is None or any(adapter.built.weights for adapter in used):
+            return nullcontext()
+        return Pauses(pause).on(self._deck.base)
+
 
 @final
 class ClassifyBackend:
@@ -55,6 +64,7 @@ class ClassifyBackend:
     def __init__(self, deck: Deck) -> None:
         adapters = Adapters(deck)
         self.load, self.remove, self.width = adapters.load, adapters.remove, adapters.width
+        self._pausing = adapters.pausing
         self._deck, self._task = deck, cast(Classify, deck.task)
 
     def encode(self, contents: Sequence[str], key: str | None) -> list[list[int]]:
@@ -62,9 +72,12 @@ class ClassifyBackend:
         ids = classify_ids(self._deck, contents, [key] * len(contents), self._task.max_length)
         return [ids[row] for row in range(len(contents))]
 
-    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[Prediction]:
+    def answer(
+        self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: Callable[[], None] | None = None
+    ) -> list[Prediction]:
         """A Prediction for each row."""
-        logits = logits_of_ids(self._deck, rows, keys)
+        with self._pausing(keys, pause):
+            logits = logits_of_ids(self._deck, rows, keys)
         return [self._task.prediction(self._deck, row, key) for row, key in zip(logits, keys, strict=True)]
 
 
@@ -75,6 +88,7 @@ class EmbedBackend:
     def __init__(self, deck: Deck) -> None:
         adapters = Adapters(deck)
         self.load, self.remove, self.width = adapters.load, adapters.remove, adapters.width
+        self._pausing = adapters.pausing
         self._deck = deck
 
     def encode(self, contents: Sequence[str | list[int]], key: str | None) -> list[list[int]]:
@@ -86,11 +100,13 @@ class EmbedBackend:
         vocabulary = self._deck.model.get_input_embeddings().weight.shape[0]
         return [next(encoded) if isinstance(one, str) else fitting_ids(one, vocabulary, room) for one in contents]
 
-    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[torch.Tensor]:
+    def answer(
+        self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: Callable[[], None] | None = None
+    ) -> list[torch.Tensor]:
         """A vector (hidden,) for each row, float32, on the CPU."""
         input_ids, mask = pad(self._deck, rows)
         encodings = [self._task(key).encoding(as_query=False) for key in keys]
-        with torch.inference_mode():
+        with torch.inference_mode(), self._pausing(keys, pause):
             return list(vectors_of(self._deck, input_ids, mask, keys, encodings).cpu())
 
     def _task(self, key: str | None) -> Embed:

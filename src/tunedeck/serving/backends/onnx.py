@@ -96,7 +96,9 @@ class OnnxBackend:
         """Positions that the ids take with the adapter's virtual tokens."""
         return len(ids) + int(self._held[key].told.get("virtual_tokens", 0))
 
-    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None]) -> list[Any]:
+    def answer(
+        self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: Callable[[], None] | None = None
+    ) -> list[Any]:
         """A Prediction or a vector (hidden,) for each row."""
         return list(self._pool.map(self._answer, rows, keys))
 

@@ -15,6 +15,8 @@ _PADDING = 2.0
 """A batch may be this many times its real positions; longer rows wait for a batch of their own length."""
 _FORGETTING = 0.95
 """What the time of a batch still counts for after the next one."""
+_SHORTER = 4
+"""A request that goes before the rest of a running batch is at least this many times shorter."""
 _SMALL = 512
 """Positions below which padding does not matter."""
 
@@ -23,12 +25,14 @@ _SMALL = 512
 class BatchWorker:
     """Dynamic batches by a budget of positions, padding counted, and a small waiting time.
 
-    While several callers ask, a batch is also kept short in time: nobody can stop one that runs, so its length is what others wait.
+    While several callers ask, a batch is also kept short in time, and short requests of callers who have had less are answered
+    between its layers.
     """
 
     def __init__(self, backend: BatchBackend, queue: FairQueue, limits: Limits) -> None:
         self._backend, self._queue, self._limits = backend, queue, limits
         self._pace = _Pace()
+        self._let_in_s = 0.0
 
     def step(self) -> bool:
         """Run one batch."""
@@ -36,26 +40,47 @@ class BatchWorker:
         taken = self._queue.take(self._room(), self._limits.batch_rows)
         batch = [request for request in taken if request.start()]
         if batch:
-            began = time.perf_counter()
-            self._answer(batch)
-            positions = len(batch) * max(request.width for request in batch)
-            self._pace.note(positions, time.perf_counter() - began)
+            began, self._let_in_s = time.perf_counter(), 0.0
+            self._answer(batch, self._pause(batch) if self._queue.several_callers() else None)
+            self._pace.note(_positions(batch), time.perf_counter() - began - self._let_in_s)
         return bool(taken)
 
     def stop(self) -> None:
         """Nothing runs between steps."""
 
-    def _room(self) -> Callable[[Request], bool]:
-        """Whether one more request fits into the batch, which is empty to begin with."""
+    def _pause(self, batch: list[Request]) -> Callable[[], None]:
+        """What to do between two layers of a batch: let short requests go first of callers who have had less than those in it."""
+        callers = {request.caller for request in batch}
+        most = _positions(batch) // _SHORTER
+        first = self._room(most)
+
+        def fits(request: Request) -> bool:
+            return request.width <= most and first(request)
+
+        def pause() -> None:
+            nonlocal first
+            if not self._queue.waiting_ahead(callers):
+                return
+            began, first = time.perf_counter(), self._room(most)
+            taken = self._queue.take(fits, self._limits.batch_rows, ahead_of=callers)
+            short = [request for request in taken if request.start()]
+            if short:
+                self._answer(short, None)
+            self._let_in_s += time.perf_counter() - began
+
+        return pause
+
+    def _room(self, most: int | None = None) -> Callable[[Request], bool]:
+        """Whether one more request fits into the batch, which is empty to begin with: then one of any length does."""
         rows, real, widest = 0, 0, 0
-        most = self._budget()
+        limit = self._budget() if most is None else most
 
         def fits(request: Request) -> bool:
             nonlocal rows, real, widest
             width = max(widest, request.width)
             positions = (rows + 1) * width
             wasteful = positions > _SMALL and positions > _PADDING * (real + request.width)
-            if rows and (positions > most or wasteful):
+            if rows and (positions > limit or wasteful):
                 return False
             rows, real, widest = rows + 1, real + request.width, width
             return True
@@ -69,19 +94,25 @@ class BatchWorker:
             return most
         return min(most, self._pace.positions_in(self._limits.batch_s, most))
 
-    def _answer(self, batch: list[Request]) -> None:
+    def _answer(self, batch: list[Request], pause: Callable[[], None] | None) -> None:
         """Answer a batch; when it fails, each row by itself, so that one bad row takes no other down."""
+        rows, keys = [request.ids for request in batch], [request.key for request in batch]
         try:
-            answers = self._backend.answer([request.ids for request in batch], [request.key for request in batch])
+            answers = self._backend.answer(rows, keys, pause)
         except Exception as error:
             if len(batch) == 1:
                 batch[0].fail(error)
             else:
                 for request in batch:
-                    self._answer([request])
+                    self._answer([request], pause)
             return
         for request, answer in zip(batch, answers, strict=True):
             request.answer(answer)
+
+
+def _positions(batch: list[Request]) -> int:
+    """Positions of a batch, padding included."""
+    return len(batch) * max(request.width for request in batch)
 
 
 @final
