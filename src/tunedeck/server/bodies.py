@@ -111,7 +111,7 @@ class Bodies:
     def _too_many_parts(self, data: bytearray) -> Failure | None:
         """Refuse what Python takes a hundred times as long to make as its few bytes take to send: lists, objects, names."""
         count, limit = data.count(b"[") + data.count(b"{"), self._bounds.max_json_parts
-        if len(data) > _BIG:
+        if count + data.count(b":") > limit:
             count += sum(1 for _ in _NAME.finditer(data))
         if count <= limit:
             return None

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
+import anyio
 import psutil
 import torch
 import uvicorn
@@ -222,8 +223,10 @@ def _living(
     """What goes on while the server listens: it hears signals and looks after its key file."""
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
+        app.openapi()  # FastAPI builds its routes, and anyio its backend, when first used: not while others wait for an answer
+        await anyio.sleep(0)
         tasks: list[asyncio.Task[None]] = []
 
         async def drain() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +36,8 @@ Listener = Callable[[str, str], None]
 
 _LEAVING_S = 10.0
 """For the load under way when the store is closed; a stuck one is left behind."""
+
+_LOADER_NICE = 10
 
 
 @final
@@ -189,6 +193,8 @@ class AdapterStore:
                 self._changed.notify_all()
 
     def _work(self) -> None:
+        if sys.platform == "linux":  # where a thread has a priority: answers come before loading
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADER_NICE)
         while True:
             self._busy_since = None
             with self._changed:
