@@ -97,8 +97,8 @@ class Pausing(Echo):
         return [(list(row), key) for row, key in zip(rows, keys, strict=True)]
 
 
-@pytest.mark.parametrize(("width", "goes_first"), [(5, True), (30, False)])
-def test_a_short_input_goes_before_the_rest_of_another_callers_long_batch(
+@pytest.mark.parametrize(("width", "goes_first"), [(30, True), (100, False)])
+def test_a_caller_who_has_had_little_goes_before_the_rest_of_anothers_long_batch(
     tmp_path: Path, width: int, goes_first: bool
 ) -> None:
     backend = Pausing()
@@ -123,7 +123,7 @@ def test_a_short_input_goes_before_the_rest_of_another_callers_long_batch(
     engine.close()
 
 
-def test_nobody_goes_before_a_caller_who_has_had_less(tmp_path: Path) -> None:
+def test_nobody_goes_before_a_caller_who_has_had_less() -> None:
     queue = FairQueue()
     for caller, width in (("often", 500), ("seldom", 10)):
         for _ in range(2):

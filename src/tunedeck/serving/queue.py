@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -12,6 +13,8 @@ from tunedeck.serving.request import Request
 
 Lanes: TypeAlias = OrderedDict[str | None, deque[Request]]
 _RECENT_S = 60.0
+_HALF_LIFE_S = 10.0
+"""After which what a caller has had counts half when it is asked who may go before the rest of a running batch."""
 _EACH = 8
 """Positions that a request counts beside its own, for what it costs whatever its length."""
 
@@ -28,6 +31,7 @@ class FairQueue:
         self._callers: dict[str, Lanes] = {}
         self._last_put: dict[str, float] = {}
         self._served: dict[str, int] = {}
+        self._used: dict[str, tuple[float, float]] = {}
         self._now = 0
         self._changed = threading.Condition()
         self._positions = 0
@@ -53,7 +57,7 @@ class FairQueue:
             return any(other != caller for other in self._callers)
 
     def waiting_ahead(self, of: Collection[str]) -> bool:
-        """Whether a caller waits who has had no more than each of these."""
+        """Whether a caller waits who has lately had at most half of what each of these has."""
         with self._changed:
             return bool(self._ahead(of))
 
@@ -72,7 +76,7 @@ class FairQueue:
     def take(self, fits: Callable[[Request], bool], most: int, ahead_of: Collection[str] = ()) -> list[Request]:
         """Up to `most` requests, one of each caller in turn, as long as the next of a lane `fits`.
 
-        With `ahead_of` only of other callers, who have had no more than each of these. Requests that have been cancelled are dropped, those
+        With `ahead_of` only of other callers who have lately had at most half of what each of these has. Requests that have been cancelled are dropped, those
         that ran out of time fail.
         """
         taken: list[Request] = []
@@ -88,6 +92,7 @@ class FairQueue:
                         taken.append(request)
             for request in taken:
                 self._served[request.caller] += request.width + _EACH
+                self._used[request.caller] = (self._used_lately(request.caller) + request.width, time.monotonic())
             if taken:
                 waiting = [self._served[caller] for caller in self._callers]
                 self._now = max(self._now, min(waiting) if waiting else max(self._served.values()))
@@ -117,9 +122,14 @@ class FairQueue:
             self._changed.notify_all()
 
     def _ahead(self, of: Collection[str]) -> list[str]:
-        least = min((self._served.get(caller, 0) for caller in of), default=None)
-        others = (caller for caller in self._callers if caller not in of)
-        return [caller for caller in others if least is None or self._served[caller] <= least]
+        if not of:
+            return list(self._callers)
+        limit = min(self._used_lately(caller) for caller in of) / 2
+        return [caller for caller in self._callers if caller not in of and self._used_lately(caller) <= limit]
+
+    def _used_lately(self, caller: str) -> float:
+        used, when_s = self._used.get(caller, (0.0, 0.0))
+        return used * math.pow(0.5, (time.monotonic() - when_s) / _HALF_LIFE_S)
 
     def _next(self, caller: str, lanes: deque[str | None], fits: Callable[[Request], bool]) -> Request | None:
         """The first request of the first lane whose first request fits; the lane goes to the end, those before it are closed."""

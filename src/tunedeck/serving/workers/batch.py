@@ -15,8 +15,6 @@ _PADDING = 2.0
 """A batch may be this many times its real positions; longer rows wait for a batch of their own length."""
 _FORGETTING = 0.95
 """What the time of a batch still counts for after the next one."""
-_SHORTER = 4
-"""A request that goes before the rest of a running batch is at least this many times shorter."""
 _SMALL = 512
 """Positions below which padding does not matter."""
 
@@ -25,8 +23,8 @@ _SMALL = 512
 class BatchWorker:
     """Dynamic batches by a budget of positions, padding counted, and a small waiting time.
 
-    While several callers ask, a batch is also kept short in time, and short requests of callers who have had less are answered
-    between its layers.
+    While several callers ask, a batch is also kept short in time, and callers who have lately had much less are answered between its
+    layers.
     """
 
     def __init__(self, backend: BatchBackend, queue: FairQueue, limits: Limits) -> None:
@@ -49,9 +47,8 @@ class BatchWorker:
         """Nothing runs between steps."""
 
     def _pause(self, batch: list[Request]) -> Callable[[], None]:
-        """What to do between two layers of a batch: let short requests go first of callers who have had less than those in it."""
-        callers = {request.caller for request in batch}
-        most = _positions(batch) // _SHORTER
+        """What to do between two layers of a batch: answer callers who have lately had much less than those in it."""
+        callers, most = {request.caller for request in batch}, _positions(batch)
         first = self._room(most)
 
         def fits(request: Request) -> bool:
