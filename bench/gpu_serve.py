@@ -31,14 +31,8 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
 
 import tunedeck as td
-from tunedeck.generation.sequence import Sequence
 from tunedeck.methods.base import MethodConfig
-from tunedeck.serving.backends.generate import GenerateBackend
-from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.queue import FairQueue
-from tunedeck.serving.request import Request
-from tunedeck.serving.store import AdapterStore
-from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
+from tunedeck.serving import GenerationLimits, Request, Sequence, open_engine
 from tunedeck.tasks.classify.task import logits_of_ids
 
 RESULTS = Path(__file__).parent / "results" / "gpu_serve.json"
@@ -160,9 +154,7 @@ def generate(size: str, streams: int, tokens: int, rounds: int) -> Row:
         for name in dict.fromkeys((*lora, *mixed)):
             deck.save(name, Path(folder) / name)
             deck.remove(name)
-        backend, queue = GenerateBackend(deck), FairQueue()
-        worker = GenerateWorker(backend, queue, GenerationLimits(rows=streams))
-        engine = Engine(AdapterStore(Path(folder), backend, 1 << 32), backend, queue, worker, Limits())
+        engine = open_engine(deck, folder, adapter_bytes=1 << 32, generation=GenerationLimits(rows=streams))
 
         def ask(adapters: Iterable[str | None]) -> int:
             asked = [Sequence(ids, td.Sampling(max_tokens=tokens)) for ids in rows]

@@ -22,12 +22,8 @@ import psutil
 
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
-from tunedeck.serving.backends.deck import ClassifyBackend
-from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.queue import FairQueue
-from tunedeck.serving.request import Request
-from tunedeck.serving.store import AdapterStore
-from tunedeck.serving.workers.batch import BatchWorker
+from tunedeck.serving import Request, open_engine
+from tunedeck.serving.factory import Silent
 
 RESULTS = Path(__file__).parent / "results" / "serve_churn.json"
 KINDS = (td.LoraConfig(r=8), td.BottleneckConfig("seq_bn"), td.PromptTuningConfig(num_virtual_tokens=8))
@@ -67,10 +63,11 @@ def register(deck: td.Deck, root: Path, many: int) -> list[list[float]]:
 
 def churn(deck: td.Deck, root: Path, expected: list[list[float]], arguments: argparse.Namespace) -> dict[str, object]:
     """Ask, mostly for a few adapters and now and then for any; unload and load one now and then."""
-    backend, queue, limits = ClassifyBackend(deck), FairQueue(), Limits()
     counts: Counter[str] = Counter()
-    store = AdapterStore(root, backend, arguments.bound, lambda event, _: counts.update([event]))
-    engine = Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits)
+    listener = Silent()
+    listener.on_store_event = lambda event, _: counts.update([event])  # type: ignore[method-assign]
+    engine = open_engine(deck, root, adapter_bytes=arguments.bound, listener=listener)
+    store = engine.store
     names, chance, process = store.names(), random.Random(0), psutil.Process()
     memory: list[float] = []
     most, began = 0, time.process_time()

@@ -24,11 +24,9 @@ from turns import take_turns
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
 from tunedeck.serving.backends.deck import ClassifyBackend
-from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.engine import Engine
+from tunedeck.serving.factory import open_batch_engine
 from tunedeck.serving.request import Request
-from tunedeck.serving.store import AdapterStore
-from tunedeck.serving.workers.batch import BatchWorker
 from tunedeck.tasks.classify.task import logits_of_ids
 
 RESULTS = Path(__file__).parent / "results" / "serve_classify.json"
@@ -146,14 +144,14 @@ def engine_of(deck: td.Deck, root: Path, many: int) -> Engine:
         deck.remove("one")
         for number in range(1, many):
             shutil.copytree(root / "a0", root / f"a{number}")
-    backend, queue, limits = ClassifyBackend(deck), FairQueue(), Limits()
+    backend = ClassifyBackend(deck)
     backend.encode = lambda content, key: content  # type: ignore[method-assign] - token ids, for there is no tokenizer
-    return Engine(AdapterStore(root, backend, 1 << 40), backend, queue, BatchWorker(backend, queue, limits), limits)
+    return open_batch_engine(backend, root, adapter_bytes=1 << 40)
 
 
 def hold(engine: Engine, count: int, many: int) -> None:
     """Have the first `count` of the adapters in memory and no others."""
-    held = {resident.name for resident in engine.store.residents()}
+    held = {resident.name for resident in engine.store.cached()}
     for number in range(many):
         if number < count:
             engine.store.load(f"a{number}").result().close()

@@ -21,13 +21,7 @@ import transformers
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
 from tunedeck.core.native import end_helper_threads
-from tunedeck.generation.sequence import Sequence
-from tunedeck.serving.backends.generate import GenerateBackend
-from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.queue import FairQueue
-from tunedeck.serving.request import Request
-from tunedeck.serving.store import AdapterStore
-from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
+from tunedeck.serving import Request, Sequence, open_engine
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = {
@@ -53,11 +47,9 @@ def main() -> None:
     prompts = [[{"role": "user", "content": QUESTION.format(number=n)}] for n in range(arguments.streams)]
     with tempfile.TemporaryDirectory() as folder:
         names = save_adapters(deck, Path(folder), arguments.streams)
-        backend, queue = GenerateBackend(deck), FairQueue()
-        worker = GenerateWorker(backend, queue, GenerationLimits())
-        step = worker.step
+        engine = open_engine(deck, folder)
+        worker, step = engine._worker, engine._worker.step
         worker.step = lambda: step() or end_helper_threads() or False  # type: ignore[method-assign, func-returns-value]
-        engine = Engine(AdapterStore(Path(folder), backend, 1 << 30), backend, queue, worker, Limits())
         first: dict[str, list[float]] = {"ttft": [], "tpot": []}
         sampling = td.Sampling(max_tokens=arguments.tokens)
 

@@ -51,7 +51,7 @@ def main() -> None:
         backend = ClassifyBackend(deck)
         store = AdapterStore(root, backend, 1 << 40)
         for count in arguments.loaded:
-            for number in range(len(store.residents()), count):
+            for number in range(len(store.cached()), count):
                 store.acquire(f"a{number}").result().close()
             row[f"select, ms, {count} loaded"] = milliseconds(lambda _: store.acquire("a0").result().close(), SAVED)
             row[f"load, ms, {count} loaded"] = milliseconds(

@@ -100,7 +100,7 @@ def test_a_client_that_does_not_read_its_stream_holds_nothing_of_the_engine() ->
             connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
             eventually(lambda: service.engine.in_flight == 1)
             eventually(lambda: service.engine.in_flight == 0)
-        assert not any(one.users for one in service.engine.store.residents())
+        assert not any(one.users for one in service.engine.store.cached())
 
 
 STRANGE = ("../lora-1", "..%2flora-1", "%2e%2e%2flora-1", "%2fetc%2fpasswd", "lora-1%00", "lora-1%2f", "%ff", ".")

@@ -44,7 +44,7 @@ def test_under_load_every_answer_is_the_solo_one_and_nothing_fails(form: str) ->
         largest = 0
         for name in NAMES:
             lease = service.engine.store.load(name).result(SOON)
-            largest = max(largest, lease.resident.bytes)
+            largest = max(largest, lease.adapter.bytes)
             lease.close()
             service.engine.store.unload(name)
         for name in NAMES:  # known again, in memory or not
@@ -97,5 +97,5 @@ def test_under_load_every_answer_is_the_solo_one_and_nothing_fails(form: str) ->
         while service.engine.in_flight:
             assert time.monotonic() < until
             time.sleep(0.01)
-        assert not any(one.users for one in service.engine.store.residents())
+        assert not any(one.users for one in service.engine.store.cached())
         assert service.engine.store.bytes <= service.engine.store.max_bytes

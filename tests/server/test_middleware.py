@@ -16,7 +16,7 @@ from tunedeck.server import bodies
 from tunedeck.server.auth import Keys
 from tunedeck.server.errors import failure_of
 from tunedeck.server.metrics import Metrics
-from tunedeck.server.middleware import Gate
+from tunedeck.server.middleware import RequestMiddleware
 from tunedeck.serving.bounds import Bounds, current_bounds
 
 Headers = dict[str, str]
@@ -69,11 +69,13 @@ async def answering(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": str(len(body)).encode()})
 
 
-def gate(app: Any = answering, keys: Keys | None = None, bounds: Bounds | None = None, **more: Any) -> Gate:
-    return Gate(app, keys or Keys(None), bounds or Bounds(), more.pop("metrics", Metrics("tiny")), **more)
+def gate(
+    app: Any = answering, keys: Keys | None = None, bounds: Bounds | None = None, **more: Any
+) -> RequestMiddleware:
+    return RequestMiddleware(app, keys or Keys(None), bounds or Bounds(), more.pop("metrics", Metrics("tiny")), **more)
 
 
-def ask(through: Gate, method: str, path: str, headers: Headers, body: Iterable[bytes] = ()) -> Asked:
+def ask(through: RequestMiddleware, method: str, path: str, headers: Headers, body: Iterable[bytes] = ()) -> Asked:
     asked = Asked(method, path, headers, body)
     asyncio.run(asyncio.wait_for(through(asked.scope, asked.receive, asked.send), 20))
     return asked

@@ -277,7 +277,7 @@ def test_a_client_that_leaves_its_stream_frees_its_row(chat_server: tuple[str, S
     while service.engine.in_flight:
         assert time.monotonic() < until
         time.sleep(0.01)
-    assert not any(one.users for one in service.engine.store.residents())
+    assert not any(one.users for one in service.engine.store.cached())
 
 
 def test_while_it_drains_it_is_not_ready_and_answers_503() -> None:

@@ -69,7 +69,7 @@ def test_an_unknown_adapter_lets_no_input_of_its_request_in(small: tuple[Engine,
     with pytest.raises(UnknownAdapterError):
         engine.submit(known, unknown)
     assert engine.in_flight == 0
-    eventually(lambda: not any(one.users for one in engine.store.residents()))
+    eventually(lambda: not any(one.users for one in engine.store.cached()))
 
 
 def test_a_caller_that_has_its_share_inside_waits_and_others_come_in(small: tuple[Engine, Echo]) -> None:

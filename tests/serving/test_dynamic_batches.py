@@ -21,9 +21,9 @@ from tunedeck.core.errors import DeadlineError, DrainingError, OverloadedError, 
 from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.engine import Engine, Limits
+from tunedeck.serving.factory import open_batch_engine
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
-from tunedeck.serving.store import AdapterStore
 from tunedeck.serving.workers.batch import BatchWorker
 
 NAMES = [None, *(f"{kind}-{number}" for kind in served.KINDS for number in (1, 2))]
@@ -48,9 +48,7 @@ class Echo(served.FakeBackend):
 
 
 def engine_on(root: Path, backend: Any, limits: Limits, bounds: Bounds | None = None) -> Engine:
-    queue = FairQueue()
-    store = AdapterStore(root, backend, max_bytes=10_000_000)
-    return Engine(store, backend, queue, BatchWorker(backend, queue, limits), limits, bounds=bounds)
+    return open_batch_engine(backend, root, adapter_bytes=10_000_000, limits=limits, bounds=bounds)
 
 
 @pytest.fixture
@@ -157,7 +155,7 @@ def test_answers_to_many_threads_are_those_of_solo_runs(form: str) -> None:
             assert got.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
         else:
             assert torch.allclose(got, alone.embed([text], name)[0], atol=1e-5)
-    assert not any(resident.users for resident in engine.store.residents())
+    assert not any(resident.users for resident in engine.store.cached())
     engine.close()
 
 
@@ -255,7 +253,7 @@ def test_cancelled_and_late_requests_are_not_computed(echo: tuple[Engine, Echo])
         late.done.result(SOON)
     eventually(lambda: engine.in_flight == 0)
     assert [key for batch in backend.batches for key in batch] == [None]
-    assert not any(resident.users for resident in engine.store.residents())
+    assert not any(resident.users for resident in engine.store.cached())
 
 
 def test_unknown_adapters_are_refused_and_never_answered_by_the_base(echo: tuple[Engine, Echo]) -> None:
@@ -295,5 +293,5 @@ def test_an_adapter_whose_answer_is_not_the_stored_one_is_refused(tmp_path: Path
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / "plain" / name).write_bytes((tmp_path / "good" / name).read_bytes())
     lease = engine.store.load("plain").result(SOON)
-    assert lease.resident.note == "no stored probe: not tested on load"
+    assert lease.adapter.note == "no stored probe: not tested on load"
     engine.close()

@@ -15,7 +15,8 @@ import tunedeck as td
 from tunedeck.core.errors import ConfigError, DeadlineError
 from tunedeck.generation.sequence import Chunk, Sequence
 from tunedeck.serving.backends.generate import GenerateBackend
-from tunedeck.serving.engine import Engine, Limits
+from tunedeck.serving.engine import Engine
+from tunedeck.serving.factory import open_engine
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
@@ -33,10 +34,9 @@ def solo_deck() -> td.Deck:
 
 
 def engine_on(deck: td.Deck, limits: GenerationLimits | None = None) -> tuple[Engine, GenerateWorker, GenerateBackend]:
-    backend, queue = GenerateBackend(deck), FairQueue()
-    worker = GenerateWorker(backend, queue, limits or GenerationLimits(prefill_positions=6))
-    store = AdapterStore(served.saved_adapters("causal"), backend, max_bytes=10_000_000)
-    return Engine(store, backend, queue, worker, Limits()), worker, backend
+    limits = limits or GenerationLimits(prefill_positions=6)
+    engine = open_engine(deck, served.saved_adapters("causal"), adapter_bytes=10_000_000, generation=limits)
+    return engine, engine._worker, engine._backend  # type: ignore[return-value]
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_a_cancelled_row_leaves_and_the_others_say_what_they_would(engine: Engin
     alone = solo_deck().generate(["w4 w5"], "lora-1", td.Sampling(max_tokens=40))[0]
     assert long[0].done.result(SOON).text == long[2].done.result(SOON).text == alone
     eventually(lambda: engine.in_flight == 0)
-    assert all(resident.users == 0 for resident in engine.store.residents())
+    assert all(resident.users == 0 for resident in engine.store.cached())
 
 
 def test_an_answer_that_takes_too_long_fails_and_leaves(engine: Engine) -> None:

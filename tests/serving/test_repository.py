@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from served import write_fake_adapter
 
 from tunedeck.core.errors import UnknownAdapterError
-from tunedeck.serving.repository import Root, bytes_in_memory
+from tunedeck.serving.repository import AdapterRepository, bytes_in_memory
 
 ANGSTROM = "\u212b"  # looks like the letter \u00c5 and is the same to some file systems
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Root:
+def root(tmp_path: Path) -> AdapterRepository:
     for name in ("law", "team/tax", "runs/one/adapter", "情感", ".hidden", "odd name", "a/b/c/too-deep", ANGSTROM):
         write_fake_adapter(tmp_path / "root", name)
     write_fake_adapter(tmp_path, "outside")
@@ -25,11 +25,11 @@ def root(tmp_path: Path) -> Root:
     borrowed = write_fake_adapter(tmp_path / "root", "borrowed")
     (borrowed / "adapter_model.safetensors").unlink()
     (borrowed / "adapter_model.safetensors").symlink_to(tmp_path / "outside" / "adapter_model.safetensors")
-    return Root(tmp_path / "root")
+    return AdapterRepository(tmp_path / "root")
 
 
 @pytest.mark.parametrize("name", ["law", "team/tax", "runs/one/adapter", "情感"])
-def test_a_relative_folder_name_is_an_adapter(root: Root, name: str) -> None:
+def test_a_relative_folder_name_is_an_adapter(root: AdapterRepository, name: str) -> None:
     assert root.find(name) == root.folder / name
     assert name in root.names()
 
@@ -69,24 +69,24 @@ def test_a_relative_folder_name_is_an_adapter(root: Root, name: str) -> None:
         "l" * 5000,
     ],
 )
-def test_every_other_name_is_unknown_and_says_nothing_about_why(root: Root, name: str) -> None:
+def test_every_other_name_is_unknown_and_says_nothing_about_why(root: AdapterRepository, name: str) -> None:
     with pytest.raises(UnknownAdapterError, match=r"^The model .* does not exist\.$"):
         root.find(name)
 
 
-def test_an_absolute_path_to_an_adapter_is_unknown(root: Root) -> None:
+def test_an_absolute_path_to_an_adapter_is_unknown(root: AdapterRepository) -> None:
     with pytest.raises(UnknownAdapterError):
         root.find(str(root.folder / "law"))
 
 
-def test_names_lists_what_find_finds(root: Root) -> None:
+def test_names_lists_what_find_finds(root: AdapterRepository) -> None:
     found = [name for name in root.names() if name not in ("link", "borrowed")]
     assert found == ["law", "runs/one/adapter", "team/tax", "情感"]
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(st.sampled_from("law./\\~%2e \x00team"), max_size=14))
-def test_no_name_leads_out_of_the_root(root: Root, name: str) -> None:
+def test_no_name_leads_out_of_the_root(root: AdapterRepository, name: str) -> None:
     try:
         folder = root.find(name)
     except UnknownAdapterError:
@@ -95,5 +95,5 @@ def test_no_name_leads_out_of_the_root(root: Root, name: str) -> None:
     assert folder != root.folder
 
 
-def test_bytes_are_those_of_float32_tensors(root: Root) -> None:
+def test_bytes_are_those_of_float32_tensors(root: AdapterRepository) -> None:
     assert bytes_in_memory(root.find("law")) == 40

@@ -44,7 +44,7 @@ def used(store: AdapterStore, *names: str) -> None:
 
 
 def names_in(store: AdapterStore) -> list[str]:
-    return [resident.name for resident in store.residents()]
+    return [resident.name for resident in store.cached()]
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -103,7 +103,7 @@ def test_unloading_takes_the_name_at_once_and_the_memory_when_the_last_user_is_d
     with pytest.raises(UnknownAdapterError):
         store.acquire("a")
     assert store.bytes == SIZE
-    assert lease.resident.key in backend.held
+    assert lease.adapter.key in backend.held
     lease.close()
     eventually(lambda: not backend.held)
     assert store.bytes == 0
@@ -122,10 +122,10 @@ def test_an_unloaded_name_comes_back_when_it_is_loaded_again(store: AdapterStore
 def test_loading_again_is_a_new_version_and_the_old_one_finishes(store: AdapterStore, backend: FakeBackend) -> None:
     old = store.acquire("a").result(SOON)
     new = store.load("a").result(SOON)
-    assert new.resident.version > old.resident.version
-    assert set(backend.held) == {old.resident.key, new.resident.key}
+    assert new.adapter.version > old.adapter.version
+    assert set(backend.held) == {old.adapter.key, new.adapter.key}
     old.close()
-    eventually(lambda: set(backend.held) == {new.resident.key})
+    eventually(lambda: set(backend.held) == {new.adapter.key})
     new.close()
 
 
@@ -133,7 +133,7 @@ def test_many_who_ask_at_once_cause_one_load(store: AdapterStore, backend: FakeB
     backend.gate.clear()
     asked = [store.acquire("a") for _ in range(20)]
     backend.gate.set()
-    keys = {future.result(SOON).resident.key for future in asked}
+    keys = {future.result(SOON).adapter.key for future in asked}
     assert keys == {"a@1"}
     assert backend.loads == ["a@1"]
 
@@ -192,7 +192,7 @@ def test_a_failed_reload_leaves_the_old_version_serving(store: AdapterStore, tmp
     (tmp_path / "a" / "bad").touch()
     with pytest.raises(AdapterFileError):
         store.load("a").result(SOON)
-    assert store.acquire("a").result(SOON).resident.version == 1
+    assert store.acquire("a").result(SOON).adapter.version == 1
 
 
 def test_closing_tells_those_who_wait(store: AdapterStore) -> None:
@@ -288,8 +288,8 @@ class Sequences(RuleBasedStateMachine):
                 self.leases.append(future.result())
         assert self.store.bytes <= 3 * SIZE
         assert self.backend.most_held <= 3
-        assert {lease.resident.key for lease in self.leases} <= set(self.backend.held)
-        pinned = {one.name for one in self.store.residents() if one.pinned}
+        assert {lease.adapter.key for lease in self.leases} <= set(self.backend.held)
+        pinned = {one.name for one in self.store.cached() if one.pinned}
         assert {name for name, future in self.pins.items() if future.done() and not future.cancelled()} <= pinned
         assert not self.gone & {*names_in(self.store), *self.store.names()}
 
@@ -299,10 +299,10 @@ class Sequences(RuleBasedStateMachine):
         for future in self.waiting:
             if not future.cancel() and future.exception(SOON) is None:
                 future.result().close()
-        eventually(lambda: set(self.backend.held) == {one.key for one in self.store.residents()})
+        eventually(lambda: set(self.backend.held) == {one.key for one in self.store.cached()})
         assert self.store.bytes == SIZE * len(self.backend.held)
         self.store.close()
-        users = [resident.users for resident in self.store.residents()]
+        users = [resident.users for resident in self.store.cached()]
         assert not any(users)
         self.folder.cleanup()
         assert threading.active_count() < 50

@@ -17,7 +17,7 @@ from tunedeck.core.errors import AdapterFileError, OverloadedError, UnavailableE
 from tunedeck.serving import repository as names
 from tunedeck.serving.backends.deck import ClassifyBackend
 from tunedeck.serving.bounds import Bounds
-from tunedeck.serving.repository import Root
+from tunedeck.serving.repository import AdapterRepository
 from tunedeck.serving.store import AdapterStore
 
 SIZE, SOON = 40, 10
@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_read_is_left_out_and_told_once(
     monkeypatch.setattr(os, "scandir", scandir)
     monkeypatch.setattr(names, "_FRESH_S", -1.0)
     monkeypatch.setattr(logging.getLogger("tunedeck.server"), "propagate", True)
-    root = Root(tmp_path)
+    root = AdapterRepository(tmp_path)
     assert [root.names(), root.names()] == [["team/tax"], ["team/tax"]]
     assert [line.getMessage() for line in caplog.records] == [
         f"{root.folder / unreadable} is left out: Permission denied"
@@ -146,7 +146,7 @@ def test_an_adapter_whose_folder_cannot_be_read_is_unknown_and_the_others_are_li
         return asked(self)  # type: ignore[operator]
 
     monkeypatch.setattr(Path, asked.__name__, denied)  # type: ignore[attr-defined]
-    root = Root(tmp_path)
+    root = AdapterRepository(tmp_path)
     assert "open" in root.names()
     assert root.find("open")
     with pytest.raises(UnknownAdapterError):
@@ -160,7 +160,7 @@ def test_a_link_gives_no_adapter_a_second_name(tmp_path: Path) -> None:
     borrowed = write_fake_adapter(tmp_path, "team-a/borrowed")
     (borrowed / "adapter_model.safetensors").unlink()
     (borrowed / "adapter_model.safetensors").symlink_to(secret / "adapter_model.safetensors")
-    root = Root(tmp_path)
+    root = AdapterRepository(tmp_path)
     for name in ("team-a/alias", "team-a/borrowed"):
         with pytest.raises(UnknownAdapterError):
             root.find(name)
@@ -173,20 +173,18 @@ def test_links_within_an_adapters_own_folder_are_followed(tmp_path: Path) -> Non
     (folder / "..data").mkdir()
     (folder / "adapter_config.json").rename(folder / "..data" / "adapter_config.json")
     (folder / "adapter_config.json").symlink_to("..data/adapter_config.json")
-    assert Root(tmp_path).find("law")
+    assert AdapterRepository(tmp_path).find("law")
 
 
 def test_files_that_changed_since_the_load_are_noted_until_it_is_loaded_again(
     store: AdapterStore, tmp_path: Path
 ) -> None:
     store.acquire("a").result(SOON).close()
-    assert [store.note(one) for one in store.residents()] == [None]
+    assert [store.note(one) for one in store.cached()] == [None]
     (tmp_path / "a" / "tunedeck.json").write_text("{}")
-    assert [store.note(one) for one in store.residents()] == [
-        "its files have changed since it was loaded; load it again"
-    ]
+    assert [store.note(one) for one in store.cached()] == ["its files have changed since it was loaded; load it again"]
     store.load("a").result(SOON).close()
-    assert [store.note(one) for one in store.residents()] == [None]
+    assert [store.note(one) for one in store.cached()] == [None]
 
 
 def test_more_names_than_may_wait_are_refused_with_the_flag(store: AdapterStore, backend: Backend) -> None:

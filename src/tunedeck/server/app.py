@@ -21,7 +21,7 @@ from tunedeck.core.errors import TunedeckError
 from tunedeck.core.i18n import say
 from tunedeck.server.auth import Keys
 from tunedeck.server.errors import Failure, failure_of, refusals, response_of
-from tunedeck.server.middleware import Gate
+from tunedeck.server.middleware import RequestMiddleware
 from tunedeck.server.responses import Status
 from tunedeck.server.routes import adapters as adapter_routes
 from tunedeck.server.routes import batch as batch_routes
@@ -74,7 +74,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientGone, _gone)
-    app.add_middleware(Gate, keys=keys, bounds=bounds, metrics=service.metrics, hosts=hosts, tracer=tracer)
+    app.add_middleware(RequestMiddleware, keys=keys, bounds=bounds, metrics=service.metrics, hosts=hosts, tracer=tracer)
     return app
 
 

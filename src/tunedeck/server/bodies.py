@@ -145,7 +145,7 @@ class Bodies:
         """
         given = False
 
-        async def again() -> Message:
+        async def replay() -> Message:
             nonlocal given
             if given:
                 return await receive()
@@ -157,7 +157,7 @@ class Bodies:
             body.data.clear()
             return {"type": "http.request", "body": whole, "more_body": False}
 
-        return again
+        return replay
 
 
 def too_large(text: str) -> Failure:

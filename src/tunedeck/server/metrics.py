@@ -123,20 +123,20 @@ class _Now:
 
     def collect(self) -> Iterable[Metric]:
         """Gauges, and vLLM's `lora_requests_info`, which Kubernetes' inference gateway reads."""
-        inside, residents = self._engine.inside(), self._engine.store.residents()
+        inside, cached = self._engine.inside(), self._engine.store.cached()
         running = {one.adapter for one in inside if one.adapter and one.started_s is not None}
         waiting = {one.adapter for one in inside if one.adapter and one.started_s is None}
         yield GaugeMetricFamily("tunedeck_requests_in_flight", "Requests that wait or run", len(inside))
         yield GaugeMetricFamily(
             "tunedeck_requests_waiting", "Requests that wait for their turn", len(self._engine.queue)
         )
-        yield GaugeMetricFamily("tunedeck_adapters_resident", "Adapters in memory", len(residents))
+        yield GaugeMetricFamily("tunedeck_adapters_resident", "Adapters in memory", len(cached))
         yield GaugeMetricFamily("tunedeck_adapters_resident_bytes", "Their bytes", self._engine.store.bytes)
-        yield GaugeMetricFamily("tunedeck_adapters_pinned", "Those that stay", sum(one.pinned for one in residents))
+        yield GaugeMetricFamily("tunedeck_adapters_pinned", "Those that stay", sum(one.pinned for one in cached))
         info = GaugeMetricFamily(
             "vllm:lora_requests_info",
             "Adapters of running and of waiting requests; the value is the time",
             labels=["max_lora", "running_lora_adapters", "waiting_lora_adapters"],
         )
-        info.add_metric([str(len(residents)), ",".join(sorted(running)), ",".join(sorted(waiting))], time.time())
+        info.add_metric([str(len(cached)), ",".join(sorted(running)), ",".join(sorted(waiting))], time.time())
         yield info

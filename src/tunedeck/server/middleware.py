@@ -97,7 +97,7 @@ class _Passage:
 
 
 @final
-class Gate:
+class RequestMiddleware:
     """ASGI middleware. Whatever a route could be held up or filled up with is bounded here, before anything of it is computed.
 
     `hosts` are the names under which the server may be asked, None for all: without keys a page in a browser, whose name

@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
-from tunedeck.core.native import give_back_freed_memory
+from tunedeck.core.native import give_back_freed_memory, keep_freed_memory
 from tunedeck.deck.deck import Deck
 from tunedeck.generation.json_grammar import SchemaCompiler
 from tunedeck.models.load import keep_in_memory
@@ -35,16 +35,12 @@ from tunedeck.server.log import Log, to_stderr
 from tunedeck.server.metrics import Metrics
 from tunedeck.server.service import Service, public_name
 from tunedeck.server.tracing import tracer_of_environment
-from tunedeck.serving.backends.deck import batch_backend
-from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.backends.onnx import OnnxBackend
 from tunedeck.serving.backends.onnx_folders import OnnxFolders, first_settings
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.queue import FairQueue
-from tunedeck.serving.store import AdapterStore
-from tunedeck.serving.workers.batch import BatchWorker
-from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
+from tunedeck.serving.factory import open_batch_engine, open_engine
+from tunedeck.serving.workers.generate import GenerationLimits
 
 _GIVE_BACK_S, _BUSY_S, _WORTH_IT = 5.0, 60.0, 16 << 20
 """How often to look whether there is freed memory, how often when requests are under way, and how many bytes are worth it."""
@@ -69,25 +65,18 @@ class ServerSettings:
 
 def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str | None = None) -> Service:
     """An engine over the adapters in a folder; ConfigError when the folder is not there or the names collide."""
-    if not adapters.expanduser().is_dir():
-        raise ConfigError(say("there is no folder {path}; name the one that holds the adapter folders", path=adapters))
-    keep_in_memory(deck.model)
     base = name or public_name(deck.base.reference)
-    metrics, queue, limits = Metrics(base), FairQueue(), Limits()
-    if deck.task.kind == "generate":
-        generating = GenerateBackend(deck, settings.bounds)
-        store = AdapterStore(
-            adapters, generating, settings.adapter_bytes, metrics.on_store_event, bounds=settings.bounds
-        )
-        generation = GenerationLimits(kv_bytes=settings.kv_bytes, key_share=settings.bounds.key_share)
-        worker = GenerateWorker(generating, queue, generation, metrics.on_step)
-        engine = Engine(store, generating, queue, worker, limits, metrics.on_done, settings.bounds)
-    else:
-        backend = batch_backend(deck)
-        store = AdapterStore(adapters, backend, settings.adapter_bytes, metrics.on_store_event, bounds=settings.bounds)
-        engine = Engine(
-            store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.on_done, settings.bounds
-        )
+    metrics = Metrics(base)
+    keep_in_memory(deck.model)
+    keep_freed_memory()
+    engine = open_engine(
+        deck,
+        adapters,
+        adapter_bytes=settings.adapter_bytes,
+        generation=GenerationLimits(kv_bytes=settings.kv_bytes, key_share=settings.bounds.key_share),
+        bounds=settings.bounds,
+        listener=metrics,
+    )
     answers = not (deck.task.has_head and deck.base.untrained)
     service = _opened(deck.task.kind, engine, metrics, base, answers, deck.positions, settings)
     service.schemas = SchemaCompiler(deck)
@@ -101,14 +90,16 @@ def open_onnx_service(
     first = first_settings(exports, precision, task)
     base = name or public_name(first["base"])
     threads = torch.get_num_threads()
-    limits = Limits(batch_rows=4 * threads, wait_s=0)  # rows do not run together
-    metrics, queue = Metrics(base), FairQueue()
-    backend = OnnxBackend(first["task"], first["base"], precision, threads)
-    store = AdapterStore(
-        exports, backend, settings.adapter_bytes, metrics.on_store_event, OnnxFolders(precision), settings.bounds
-    )
-    engine = Engine(
-        store, backend, queue, BatchWorker(backend, queue, limits), limits, metrics.on_done, settings.bounds
+    metrics = Metrics(base)
+    keep_freed_memory()
+    engine = open_batch_engine(
+        OnnxBackend(first["task"], first["base"], precision, threads),
+        exports,
+        layout=OnnxFolders(precision),
+        adapter_bytes=settings.adapter_bytes,
+        limits=Limits(batch_rows=4 * threads, wait_s=0),  # rows do not run together
+        bounds=settings.bounds,
+        listener=metrics,
     )
     return _opened(first["task"], engine, metrics, base, False, first.get("positions"), settings)
 

@@ -8,18 +8,18 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import final
 
-from tunedeck.serving.repository import Memory
+from tunedeck.serving.repository import AdapterMemory
 
 
 @final
 @dataclass(eq=False, slots=True)
-class Resident:
+class CachedAdapter:
     """One version of an adapter in memory. `key` is its name in the backend, used once and never again."""
 
     name: str
     version: int
     key: str
-    memory: Memory
+    memory: AdapterMemory
     note: str | None = None
     signature: object = None
     """Of the files it was loaded from."""
@@ -34,10 +34,10 @@ class Resident:
 
 @final
 class Lease:
-    """The right to use a resident; as long as one is open the adapter stays in memory. Closing twice is closing once."""
+    """The right to use an adapter; as long as one is open the adapter stays in memory. Closing twice is closing once."""
 
-    def __init__(self, resident: Resident, closed: Callable[[Resident], None]) -> None:
-        self.resident = resident
+    def __init__(self, adapter: CachedAdapter, closed: Callable[[CachedAdapter], None]) -> None:
+        self.adapter = adapter
         self._closed = closed
         self._open = True
         self._lock = threading.Lock()
@@ -47,49 +47,49 @@ class Lease:
         with self._lock:
             was_open, self._open = self._open, False
         if was_open:
-            self._closed(self.resident)
+            self._closed(self.adapter)
 
 
 @final
-class Residents:
+class AdapterCache:
     """The current version of each adapter, least recently used first, and old versions that are still in use.
 
     Not thread-safe: the store holds its lock.
     """
 
     def __init__(self) -> None:
-        self._current: OrderedDict[str, Resident] = OrderedDict()
-        self._retired: list[Resident] = []
+        self._current: OrderedDict[str, CachedAdapter] = OrderedDict()
+        self._retired: list[CachedAdapter] = []
         self._all, self._pinned = _Total(), _Total()
 
-    def get(self, name: str) -> Resident | None:
+    def get(self, name: str) -> CachedAdapter | None:
         """The current version, which counts as used now."""
         found = self._current.get(name)
         if found is not None:
             self._current.move_to_end(name)
         return found
 
-    def all(self) -> list[Resident]:
+    def all(self) -> list[CachedAdapter]:
         """The current versions, least recently used first."""
         return list(self._current.values())
 
-    def bytes(self, *more: Memory) -> int:
+    def bytes(self, *more: AdapterMemory) -> int:
         """Of everything in memory, old versions included, and of what is to come."""
         return self._all.bytes(*more)
 
-    def pinned_bytes(self, *more: Memory) -> int:
+    def pinned_bytes(self, *more: AdapterMemory) -> int:
         """Of what may not be evicted however little it is used, and of what is to come."""
         return self._pinned.bytes(*more)
 
-    def put(self, resident: Resident) -> None:
+    def put(self, adapter: CachedAdapter) -> None:
         """Make a version the current one; the one before it retires."""
-        self.retire(resident.name)
-        self._current[resident.name] = resident
-        self._all.add(resident.memory, 1)
-        if resident.pinned:
-            self._pinned.add(resident.memory, 1)
+        self.retire(adapter.name)
+        self._current[adapter.name] = adapter
+        self._all.add(adapter.memory, 1)
+        if adapter.pinned:
+            self._pinned.add(adapter.memory, 1)
 
-    def retire(self, name: str) -> Resident | None:
+    def retire(self, name: str) -> CachedAdapter | None:
         """Take a name away; its version stays in memory until `free` finds it unused."""
         old = self._current.pop(name, None)
         if old is not None:
@@ -98,7 +98,7 @@ class Residents:
                 self._pinned.add(old.memory, -1)
         return old
 
-    def oldest_unused(self) -> Resident | None:
+    def oldest_unused(self) -> CachedAdapter | None:
         """The one to evict: least recently used, not in use, not pinned."""
         return next((one for one in self._current.values() if not one.users and not one.pinned), None)
 
@@ -106,7 +106,7 @@ class Residents:
         """Whether there is something to free."""
         return any(not one.users for one in self._retired)
 
-    def take_unused_retired(self) -> list[Resident]:
+    def take_unused_retired(self) -> list[CachedAdapter]:
         """Retired versions that nobody uses any more; they are forgotten here."""
         unused = [one for one in self._retired if not one.users]
         self._retired = [one for one in self._retired if one.users]
@@ -124,7 +124,7 @@ class _Total:
         self._sharing: Counter[Hashable] = Counter()
         self._shared: dict[Hashable, int] = {}
 
-    def add(self, memory: Memory, times: int) -> None:
+    def add(self, memory: AdapterMemory, times: int) -> None:
         """Count one more (1) or one less (-1)."""
         self._own += times * memory.own
         for key, size in memory.shared.items():
@@ -133,7 +133,7 @@ class _Total:
             if not self._sharing[key]:
                 del self._sharing[key], self._shared[key]
 
-    def bytes(self, *more: Memory) -> int:
+    def bytes(self, *more: AdapterMemory) -> int:
         """Of what is counted, and of what is to come."""
         shared = {key: size for memory in more for key, size in memory.shared.items() if key not in self._shared}
         return self._own + sum(memory.own for memory in more) + sum(self._shared.values()) + sum(shared.values())

@@ -1,4 +1,4 @@
-"""Adapters that could not be loaded: what is told of it, and which of them are not tried again until their files change."""
+"""Adapters that could not be loaded: the errors that clients get, and which are not tried again until their files change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunedeck.core.errors import (
     UnsupportedKindError,
 )
 from tunedeck.core.i18n import say
-from tunedeck.serving.repository import Root
+from tunedeck.serving.repository import AdapterRepository
 
 _LASTING = (AdapterFileError, BaseMismatchError, UnsupportedKindError)
 """What trying again cannot mend until the files change."""
@@ -23,8 +23,8 @@ _LASTING = (AdapterFileError, BaseMismatchError, UnsupportedKindError)
 class Failures:
     """Errors by adapter name, each with the signature of the files that caused it."""
 
-    def __init__(self, root: Root) -> None:
-        self._root = root
+    def __init__(self, repository: AdapterRepository) -> None:
+        self._repository = repository
         self._failed: dict[str, tuple[object, TunedeckError]] = {}
 
     def check(self, name: str, seen: object) -> None:
@@ -43,8 +43,8 @@ class Failures:
         """Let the name be tried again."""
         self._failed.pop(name, None)
 
-    def told(self, name: str, raised: Exception) -> TunedeckError:
-        """What clients are told of an exception: no path on this machine, and whether the files or the machine are to blame."""
+    def translate(self, name: str, raised: Exception) -> TunedeckError:
+        """Return the error that clients get for an exception: without paths on this machine, and UnavailableError if the machine is to blame."""
         passing = _passing_cause(raised)
         if isinstance(raised, TunedeckError):
             text = str(raised)
@@ -52,14 +52,14 @@ class Failures:
             reason = raised.strerror if isinstance(raised, OSError) and raised.strerror else None
             reason = reason or f"{type(raised).__name__}: {raised}"
             text = say("adapter {name!r} cannot be read: {reason}", name=name, reason=reason)
-        text = text.replace(f"{self._root.folder}{os.sep}", "").replace(str(self._root.folder), ".")
+        text = text.replace(f"{self._repository.folder}{os.sep}", "").replace(str(self._repository.folder), ".")
         if passing:
             return UnavailableError(text)
         return type(raised)(text) if isinstance(raised, TunedeckError) else AdapterFileError(text)
 
 
 def _passing_cause(error: BaseException) -> bool:
-    """Whether the disk or the memory caused an error, which says nothing of the files themselves."""
+    """Return whether the disk or the memory caused an error, and not the files themselves."""
     causes: BaseException | None = error
     while causes is not None:
         if isinstance(causes, OSError | MemoryError) or (

@@ -1,4 +1,4 @@
-"""What a folder of adapters is for: the task and the base that its adapters agree on."""
+"""Infer the task and the base model that the adapters in a folder agree on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tunedeck.core.i18n import listing, say
 from tunedeck.deck.task import Task
 from tunedeck.formats.folder import base_of
 from tunedeck.formats.manifest import Manifest, read_manifest
-from tunedeck.serving.repository import Root
+from tunedeck.serving.repository import AdapterRepository
 from tunedeck.tasks.registry import task_of
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What one folder says of itself; nothing where it is damaged, which is told when it is asked for."""
+class _AdapterInfo:
+    """Task and base of one adapter folder; None where the folder is damaged, which is reported when it is requested."""
 
     name: str
     manifest: Manifest | None
@@ -29,22 +29,22 @@ class _Said:
 
 
 def task_and_base(adapters: Path, kind: str | None, reference: str | None) -> tuple[Task, str, str | None]:
-    """(task, base, how it was packed); what is given counts, else what the adapters agree on.
+    """Return (task, base, how it was quantized): what is given, else what the adapters agree on.
 
     Raises ConfigError where they disagree, so that one stray folder never decides what is loaded, and where none of them says.
     """
-    root = Root(adapters)
-    if not root.folder.is_dir():
+    repository = AdapterRepository(adapters)
+    if not repository.folder.is_dir():
         raise ConfigError(say("there is no folder {path}; name the one that holds the adapter folders", path=adapters))
-    said = [_said(name, root.folder / name) for name in root.names()]
+    infos = [_info(name, repository.folder / name) for name in repository.names()]
     if kind is not None:
-        said = [one for one in said if one.kind in (None, kind)]
+        infos = [one for one in infos if one.kind in (None, kind)]
     if reference is None:
-        reference = _base(adapters, said)
-    said = [one for one in said if one.base == reference] or said
+        reference = _base(adapters, infos)
+    infos = [one for one in infos if one.base == reference] or infos
     if kind is not None:
         return task_of({"kind": kind}), reference, None
-    kinds = {one.name: one.kind for one in said if one.kind is not None}
+    kinds = {one.name: one.kind for one in infos if one.kind is not None}
     if len(set(kinds.values())) > 1:
         raise ConfigError(
             say(
@@ -53,7 +53,7 @@ def task_and_base(adapters: Path, kind: str | None, reference: str | None) -> tu
                 tasks=counted(kinds),
             )
         )
-    manifests = [one.manifest for one in said if one.manifest is not None]
+    manifests = [one.manifest for one in infos if one.manifest is not None]
     if not manifests:
         raise ConfigError(say("no adapter in {path} says what it is for; name the task with --task", path=adapters))
     described = {key: value for key, value in manifests[0].task.items() if key != "labels"}
@@ -61,10 +61,10 @@ def task_and_base(adapters: Path, kind: str | None, reference: str | None) -> tu
     return task_of(described), reference, packed.pop() if len(packed) == 1 else None
 
 
-def counted(said: Mapping[str, str]) -> str:
-    """What adapters say, by their names, in one line: `a (2, law for example), b (1, tax for example)`."""
+def counted(values: Mapping[str, str]) -> str:
+    """Count what adapters say in one line: `a (2, law for example), b (1, tax for example)`."""
     names: dict[str, list[str]] = {}
-    for name, value in said.items():
+    for name, value in values.items():
         names.setdefault(value, []).append(name)
     return listing(
         say("{value} ({count}, {example} for example)", value=value, count=len(found), example=found[0])
@@ -72,8 +72,8 @@ def counted(said: Mapping[str, str]) -> str:
     )
 
 
-def _base(adapters: Path, said: list[_Said]) -> str:
-    bases = {one.name: one.base for one in said if one.base is not None}
+def _base(adapters: Path, infos: list[_AdapterInfo]) -> str:
+    bases = {one.name: one.base for one in infos if one.base is not None}
     if not bases:
         raise ConfigError(
             say("no adapter in {path} says which base it belongs to; name it with --model", path=adapters)
@@ -89,8 +89,8 @@ def _base(adapters: Path, said: list[_Said]) -> str:
     return next(iter(bases.values()))
 
 
-def _said(name: str, folder: Path) -> _Said:
+def _info(name: str, folder: Path) -> _AdapterInfo:
     try:
-        return _Said(name, read_manifest(folder), base_of(folder))
+        return _AdapterInfo(name, read_manifest(folder), base_of(folder))
     except Exception:
-        return _Said(name, None, None)
+        return _AdapterInfo(name, None, None)

@@ -1,4 +1,4 @@
-"""From the name in a request to a folder under the root, and to nothing else."""
+"""The adapter repository: from the name in a request to a folder under the root, and to nothing else."""
 
 from __future__ import annotations
 
@@ -34,71 +34,71 @@ _NOTHING: Mapping[Hashable, int] = {}
 
 @final
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes of an adapter once loaded: its own, and of each thing it shares with others, which are there once."""
+class AdapterMemory:
+    """Bytes of an adapter in memory: its own, and those of each part that it shares with other adapters."""
 
     own: int
     shared: Mapping[Hashable, int] = field(default_factory=lambda: _NOTHING)
 
 
-class Form(Protocol):
-    """How adapters lie on disk. An adapter's place is the root's folder with its name behind it."""
+class RepositoryLayout(Protocol):
+    """How adapters are stored on disk. An adapter's place is the root folder with its name appended."""
 
     def adapters_in(self, folder: Path) -> list[Path]:
-        """The places of the adapter or adapters that a folder is; none where adapters may lie further down."""
+        """Return the places of the adapters that a folder is; none where adapters may be in its subfolders."""
         ...
 
     def files(self, place: Path) -> list[Path]:
-        """The folders and files that an adapter is made of; none when there is no such adapter."""
+        """Return the folders and files of an adapter; none when there is no such adapter."""
         ...
 
-    def memory(self, place: Path) -> Memory:
-        """What the adapter will take in memory; TunedeckError when it cannot be loaded."""
+    def memory(self, place: Path) -> AdapterMemory:
+        """Return what the adapter will take in memory; TunedeckError when it cannot be loaded."""
         ...
 
 
 @final
-class DeckFolders:
+class AdapterFolders:
     """A folder for each adapter, as PEFT, AdapterHub and `deck.save` write them."""
 
     def adapters_in(self, folder: Path) -> list[Path]:
-        """The folder itself, if it is an adapter."""
+        """Return the folder itself, if it is an adapter."""
         return [folder] if (folder / peft.CONFIG).is_file() or (folder / FILE).is_file() else []
 
     def files(self, place: Path) -> list[Path]:
-        """The folder and what lies in it."""
+        """Return the folder and its content."""
         return [place, *place.iterdir()] if self.adapters_in(place) else []
 
-    def memory(self, place: Path) -> Memory:
-        """That of its tensors."""
-        return Memory(bytes_in_memory(place))
+    def memory(self, place: Path) -> AdapterMemory:
+        """Return that of its tensors."""
+        return AdapterMemory(bytes_in_memory(place))
 
 
 @final
-class Root:
-    """The folder under which the adapters lie; a name is a relative path of up to three plain parts."""
+class AdapterRepository:
+    """A root folder with adapters; a name is a relative path of up to three plain parts."""
 
-    def __init__(self, folder: Path, form: Form | None = None) -> None:
+    def __init__(self, folder: Path, layout: RepositoryLayout | None = None) -> None:
         self.folder = folder.expanduser().resolve()
-        self.form: Form = form or DeckFolders()
+        self.layout: RepositoryLayout = layout or AdapterFolders()
         self._names: list[str] = []
         self._listed = float("-inf")
         self._skipped: set[Path] = set()
 
     def names(self) -> list[str]:
-        """Every adapter, sorted; the disk is read again when the list is older than two seconds."""
+        """Return every adapter, sorted; the disk is read again when the list is older than two seconds."""
         if time.monotonic() - self._listed > _FRESH_S:
-            found = [*self.form.adapters_in(self.folder), *self._walk(self.folder, 1)]
+            found = [*self.layout.adapters_in(self.folder), *self._walk(self.folder, 1)]
             names = (place.relative_to(self.folder).as_posix() for place in found)
             self._names = sorted(name for name in names if self._is_plain(name))
             self._listed = time.monotonic()
         return self._names
 
     def find(self, name: str) -> Path:
-        """The place of that name, or UnknownAdapterError, which does not say whether something else is there."""
+        """Return the place of a name; UnknownAdapterError, which does not say whether something else is there."""
         place = self.folder / name
         try:
-            files = self.form.files(place) if self._is_plain(name) else []
+            files = self.layout.files(place) if self._is_plain(name) else []
         except OSError as error:
             if error.errno in _NO_FOLDER:
                 raise unknown(name) from None
@@ -112,8 +112,8 @@ class Root:
         return place
 
     def signature(self, place: Path) -> tuple[tuple[str | int, ...], ...]:
-        """Name, times, size and inode of every file and folder of an adapter: changes when the adapter does, even where a file came and went."""
-        found = [(file.name, file.stat()) for file in self.form.files(place)]
+        """Return name, times, size and inode of every file and folder of an adapter: it changes whenever the adapter does."""
+        found = [(file.name, file.stat()) for file in self.layout.files(place)]
         return tuple(sorted((name, s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino) for name, s in found))
 
     def _check_kind(self, file: Path) -> None:
@@ -142,11 +142,11 @@ class Root:
             return found
         for inner in map(Path, inside):
             try:
-                own = self.form.adapters_in(inner)
+                adapters = self.layout.adapters_in(inner)
             except OSError as error:
                 self._skip(inner, error)
                 continue
-            found += own or (self._walk(inner, depth + 1) if depth < _DEPTH else [])
+            found += adapters or (self._walk(inner, depth + 1) if depth < _DEPTH else [])
         return found
 
     def _skip(self, folder: Path, error: OSError) -> None:
@@ -171,12 +171,12 @@ def _within(files: Sequence[Path]) -> bool:
 
 
 def unknown(name: str) -> UnknownAdapterError:
-    """The error for a name that is not served; the same for every reason, so that nothing can be learnt by guessing."""
+    """Return the error for a name that is not served; the same for every reason, so guessing reveals nothing."""
     return UnknownAdapterError(say("The model {name!r} does not exist.", name=name[:_LONGEST]))
 
 
 def bytes_in_memory(folder: Path) -> int:
-    """Bytes of an adapter's tensors once loaded, float32, from the headers alone."""
+    """Return the bytes of an adapter's tensors once loaded, float32, from the headers alone."""
     total = 0
     for file in folder.iterdir():
         if file.suffix == ".safetensors":

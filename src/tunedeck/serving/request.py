@@ -50,7 +50,7 @@ class Request(Generic[Content, Answer]):
     @property
     def key(self) -> str | None:
         """The adapter's name in the backend."""
-        return None if self.lease is None else self.lease.resident.key
+        return None if self.lease is None else self.lease.adapter.key
 
     @property
     def expired(self) -> bool:

@@ -24,12 +24,12 @@ from tunedeck.core.errors import (
 )
 from tunedeck.core.i18n import say
 from tunedeck.core.patterns import time_limit
-from tunedeck.serving.adapter_cache import Lease, Resident, Residents
+from tunedeck.serving.adapter_cache import AdapterCache, CachedAdapter, Lease
 from tunedeck.serving.backends.base import Backend
 from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.failures import Failures
 from tunedeck.serving.jobs import Job
-from tunedeck.serving.repository import Form, Memory, Root, unknown
+from tunedeck.serving.repository import AdapterMemory, AdapterRepository, RepositoryLayout, unknown
 
 Listener = Callable[[str, str], None]
 """Told of (event, adapter): hit, miss, load, fail, evict, unload."""
@@ -54,17 +54,17 @@ class AdapterStore:
         backend: Backend,
         max_bytes: int,
         listener: Listener = lambda *_: None,
-        form: Form | None = None,
+        layout: RepositoryLayout | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     ) -> None:
-        self.root = Root(root, form)
+        self.repository = AdapterRepository(root, layout)
         self.max_bytes = max_bytes
         self._backend = backend
         self._tell = listener
         self._bounds = bounds
-        self._residents = Residents()
+        self._cache = AdapterCache()
         self._jobs: dict[str, Job] = {}
-        self._failures = Failures(self.root)
+        self._failures = Failures(self.repository)
         self._withdrawn: set[str] = set()
         self._versions = 0
         self._closing = False
@@ -76,23 +76,23 @@ class AdapterStore:
 
     def names(self) -> list[str]:
         """Every name that can be asked for, in memory or not."""
-        return [name for name in self.root.names() if name not in self._withdrawn]
+        return [name for name in self.repository.names() if name not in self._withdrawn]
 
-    def residents(self) -> list[Resident]:
+    def cached(self) -> list[CachedAdapter]:
         """What is in memory under a name, least recently used first."""
         with self._changed:
-            return self._residents.all()
+            return self._cache.all()
 
     @property
     def bytes(self) -> int:
         """Of all adapters in memory, unloaded ones that are still in use included."""
         with self._changed:
-            return self._residents.bytes()
+            return self._cache.bytes()
 
-    def note(self, resident: Resident) -> str | None:
+    def note(self, adapter: CachedAdapter) -> str | None:
         """What there is to know of an adapter in memory: what its load could not check, and whether its files are others by now."""
-        changed = resident.signature != self._signature(resident.name)
-        notes = [resident.note, say("its files have changed since it was loaded; load it again") if changed else None]
+        changed = adapter.signature != self._signature(adapter.name)
+        notes = [adapter.note, say("its files have changed since it was loaded; load it again") if changed else None]
         return "; ".join(note for note in notes if note) or None
 
     def alarm(self, stall_s: float) -> str | None:
@@ -111,11 +111,11 @@ class AdapterStore:
         The future or this call raises UnknownAdapterError, or the reason why the adapter cannot be loaded.
         """
         with self._changed:
-            resident = self._residents.get(name)
-            if resident is not None and name not in self._withdrawn:
+            adapter = self._cache.get(name)
+            if adapter is not None and name not in self._withdrawn:
                 self._tell("hit", name)
                 ready: Future[Lease] = Future()
-                ready.set_result(self._lease(resident))
+                ready.set_result(self._lease(adapter))
                 return ready
             joins = name in self._jobs and name not in self._withdrawn
         if not joins:
@@ -129,7 +129,7 @@ class AdapterStore:
 
         Raises UnknownAdapterError; the future raises the reason why it cannot be loaded, and then the old version serves on.
         """
-        self.root.find(name)
+        self.repository.find(name)
         with self._changed:
             self._withdrawn.discard(name)
             self._failures.forget(name)
@@ -141,13 +141,13 @@ class AdapterStore:
         Raises UnknownAdapterError.
         """
         with self._changed:
-            known = name in self._jobs or self._residents.get(name) is not None
+            known = name in self._jobs or self._cache.get(name) is not None
             if name in self._withdrawn or not known:
                 self._check_servable(name)
             self._withdrawn.add(name)
             if name in self._jobs:
                 self._jobs[name].withdrawn = True
-            self._residents.retire(name)
+            self._cache.retire(name)
             self._changed.notify_all()
         self._tell("unload", name)
 
@@ -159,7 +159,7 @@ class AdapterStore:
         self._loader.join(_LEAVING_S)
 
     def _check_servable(self, name: str) -> None:
-        self.root.find(name)
+        self.repository.find(name)
         if name in self._withdrawn:
             raise unknown(name)
         self._failures.check(name, self._signature(name))
@@ -182,14 +182,14 @@ class AdapterStore:
             self._changed.notify_all()
         return future
 
-    def _lease(self, resident: Resident) -> Lease:
-        resident.users += 1
-        return Lease(resident, self._left)
+    def _lease(self, adapter: CachedAdapter) -> Lease:
+        adapter.users += 1
+        return Lease(adapter, self._left)
 
-    def _left(self, resident: Resident) -> None:
+    def _left(self, adapter: CachedAdapter) -> None:
         with self._changed:
-            resident.users -= 1
-            if not resident.users:
+            adapter.users -= 1
+            if not adapter.users:
                 self._changed.notify_all()
 
     def _work(self) -> None:
@@ -198,7 +198,7 @@ class AdapterStore:
         while True:
             self._busy_since = None
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or self._jobs or self._residents.has_unused_retired())
+                self._changed.wait_for(lambda: self._closing or self._jobs or self._cache.has_unused_retired())
                 job = next(iter(self._jobs.values()), None)
                 closing = self._closing
             self._busy_since = time.monotonic()
@@ -211,25 +211,25 @@ class AdapterStore:
 
     def _run(self, job: Job) -> None:
         error: TunedeckError
-        resident, seen = None, self._signature(job.name)
+        adapter, seen = None, self._signature(job.name)
         try:
-            resident = self._load(job, seen)
+            adapter = self._load(job, seen)
         except CancelledError:
             error = unknown(job.name)
         except Exception as raised:  # whatever a damaged folder may raise must not end the loader
-            error = self._failures.told(job.name, raised)
+            error = self._failures.translate(job.name, raised)
         with self._changed:
             del self._jobs[job.name]
-            if resident is not None:
-                before = self._residents.get(job.name)
-                resident.pinned = before is not None and before.pinned if job.pin is None else job.pin
-                self._residents.put(resident)
+            if adapter is not None:
+                before = self._cache.get(job.name)
+                adapter.pinned = before is not None and before.pinned if job.pin is None else job.pin
+                self._cache.put(adapter)
                 if job.withdrawn:
-                    self._residents.retire(job.name)
+                    self._cache.retire(job.name)
             wanted = job.still_waiting()
-            leases = [self._lease(resident) for _ in wanted] if resident is not None else []
-        self._tell("load" if resident is not None else "fail", job.name)
-        if resident is None and seen == self._signature(job.name):  # else it changed while it was read
+            leases = [self._lease(adapter) for _ in wanted] if adapter is not None else []
+        self._tell("load" if adapter is not None else "fail", job.name)
+        if adapter is None and seen == self._signature(job.name):  # else it changed while it was read
             self._failures.remember(job.name, seen, error)
         for index, future in enumerate(wanted):
             if job.withdrawn and leases:
@@ -240,9 +240,9 @@ class AdapterStore:
             else:
                 future.set_exception(error)
 
-    def _load(self, job: Job, signature: object) -> Resident:
-        place = self.root.find(job.name)
-        needed = self.root.form.memory(place)
+    def _load(self, job: Job, signature: object) -> CachedAdapter:
+        place = self.repository.find(job.name)
+        needed = self.repository.layout.memory(place)
         size, limit = needed.own + sum(needed.shared.values()), self._bounds.max_folder_memory
         if size > limit:
             raise AdapterFileError(exceeded("max_folder_memory", size, limit))
@@ -250,52 +250,52 @@ class AdapterStore:
         key = f"{job.name}@{job.version}"
         with time_limit(self._bounds.pattern_time):
             note = self._backend.load(place, key)
-        return Resident(job.name, job.version, key, needed, note, signature)
+        return CachedAdapter(job.name, job.version, key, needed, note, signature)
 
-    def _make_room(self, job: Job, needed: Memory) -> None:
+    def _make_room(self, job: Job, needed: AdapterMemory) -> None:
         """Evict until it fits; wait while everything is in use. Raises AdapterError where it can never fit."""
         while True:
             self._free()
             with self._changed:
                 if self._closing or not job.wanted:
                     raise CancelledError
-                if self._residents.pinned_bytes(needed) > self.max_bytes:
+                if self._cache.pinned_bytes(needed) > self.max_bytes:
                     raise AdapterError(
                         say(
                             "adapter {name!r} takes {needed} bytes; {limit} are allowed for adapters, {pinned} of them pinned",
                             name=job.name,
                             needed=needed.own + sum(needed.shared.values()),
                             limit=self.max_bytes,
-                            pinned=self._residents.pinned_bytes(),
+                            pinned=self._cache.pinned_bytes(),
                         )
                     )
-                if self._residents.bytes(needed) <= self.max_bytes:
+                if self._cache.bytes(needed) <= self.max_bytes:
                     return
-                victim = self._residents.oldest_unused()
+                victim = self._cache.oldest_unused()
                 if victim is None:
                     self._busy_since = None  # waiting for others is not being stuck
                     self._changed.wait(0.2)
                     self._busy_since = time.monotonic()
                     continue
-                self._residents.retire(victim.name)
+                self._cache.retire(victim.name)
             self._tell("evict", victim.name)
 
     def _free(self) -> None:
         """Free retired versions that nobody uses; only the loader's thread does, so that none is freed twice."""
         with self._changed:
-            unused = self._residents.take_unused_retired()
-        for resident in unused:
+            unused = self._cache.take_unused_retired()
+        for adapter in unused:
             try:
-                self._backend.remove(resident.key)
+                self._backend.remove(adapter.key)
             except Exception:  # must not end the loader
                 logging.getLogger("tunedeck.server").exception(
-                    say("adapter {name!r} could not be freed", name=resident.key)
+                    say("adapter {name!r} could not be freed", name=adapter.key)
                 )
 
     def _signature(self, name: str) -> object:
         """Of the files as they are before they are read; None when the folder is gone."""
         with contextlib.suppress(TunedeckError, OSError):
-            return self.root.signature(self.root.find(name))
+            return self.repository.signature(self.repository.find(name))
         return None
 
     def _end_jobs(self) -> None:

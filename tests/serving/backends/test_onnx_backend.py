@@ -159,9 +159,9 @@ def test_a_graphs_bytes_count_once_and_go_with_its_last_adapter(exports: Path) -
         for name in files:
             classify(service, f"both/{name}", TEXTS[0])
         assert store.bytes == graph + sum(files.values())
-        assert sorted(one.bytes for one in store.residents()) == sorted(files.values())
+        assert sorted(one.bytes for one in store.cached()) == sorted(files.values())
         classify(service, "prompt", TEXTS[0])  # no room for both graphs
-        assert [one.name for one in store.residents()] == ["prompt"]
+        assert [one.name for one in store.cached()] == ["prompt"]
         assert store.bytes == (exports / "prompt" / "model.onnx").stat().st_size
 
 

@@ -13,7 +13,7 @@ from tunedeck.server.errors import Failure, refusals
 from tunedeck.server.requests import LoadRequest, VllmLoadRequest, VllmUnloadRequest
 from tunedeck.server.responses import AdapterList, InMemory, Loaded, Model, ModelList, OnDisk
 from tunedeck.server.service import caller_of, service_of
-from tunedeck.serving.adapter_cache import Resident
+from tunedeck.serving.adapter_cache import CachedAdapter
 from tunedeck.serving.repository import unknown
 
 
@@ -73,11 +73,9 @@ def _model(http: Request, name: str, parent: str | None) -> Model:
 def adapters(http: Request) -> AdapterList:
     """Every adapter, and of those in memory their version, bytes, users and whether they are pinned."""
     store = service_of(http).engine.store
-    resident = {one.name: one for one in store.residents()}
+    cached = {one.name: one for one in store.cached()}
     data: list[InMemory | OnDisk] = [
-        {"name": name, "resident": False}
-        if name not in resident
-        else _resident(resident[name], store.note(resident[name]))
+        {"name": name, "resident": False} if name not in cached else _in_memory(cached[name], store.note(cached[name]))
         for name in store.names()
     ]
     return {"object": "list", "data": data, "bytes": store.bytes, "max_bytes": store.max_bytes}
@@ -102,7 +100,7 @@ async def load_lora_adapter(http: Request, body: VllmLoadRequest) -> str:
     store = service_of(http).engine.store
     if body.lora_path not in (None, body.lora_name):
         raise ConfigError(say("lora_path must be the adapter's name, a folder under the served root; leave it out"))
-    if not body.load_inplace and any(one.name == body.lora_name for one in store.residents()):
+    if not body.load_inplace and any(one.name == body.lora_name for one in store.cached()):
         raise ConfigError(say("{name!r} is loaded already; to load it again set load_inplace", name=body.lora_name))
     await _load(http, body.lora_name, pin=None)
     return say("Success: LoRA adapter '{name}' added successfully.", name=body.lora_name)
@@ -121,10 +119,10 @@ async def _load(http: Request, name: str, pin: bool | None) -> Loaded:
         raise ConfigError(say("{name!r} is the base's own name; rename the adapter's folder", name=name))
     lease = await asyncio.wrap_future(await asyncio.to_thread(service.engine.store.load, name, pin=pin))
     lease.close()
-    return {**_resident(lease.resident, lease.resident.note), "load_ms": round(1000 * (time.monotonic() - began), 1)}
+    return {**_in_memory(lease.adapter, lease.adapter.note), "load_ms": round(1000 * (time.monotonic() - began), 1)}
 
 
-def _resident(one: Resident, note: str | None) -> InMemory:
+def _in_memory(one: CachedAdapter, note: str | None) -> InMemory:
     return {
         "name": one.name,
         "resident": True,

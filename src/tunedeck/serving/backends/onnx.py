@@ -64,7 +64,7 @@ class OnnxBackend:
         folder, name = split(place)
         settings = read_settings(folder)
         check_servable(settings, folder, self._precision, self._task, self._base)
-        with _told_as_damage(place):
+        with _translate_errors(place):
             runner = self._runner(folder)
             active = [] if name is None else [runner.read(name)[0]]
             held = _Held(runner, name or next(iter(settings["adapters"])), active)
@@ -149,7 +149,7 @@ _READ: dict[str, Callable[[_Held, Any], Any]] = {"classify": _prediction, "embed
 
 
 @contextmanager
-def _told_as_damage(place: Path) -> Iterator[None]:
+def _translate_errors(place: Path) -> Iterator[None]:
     """ONNX Runtime and the tokenizer have exceptions of their own, some of them bare."""
     try:
         yield

@@ -9,7 +9,7 @@ from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchErr
 from tunedeck.core.i18n import listing, say
 from tunedeck.formats.tensors import read_json
 from tunedeck.serving.infer_base import counted
-from tunedeck.serving.repository import Memory, Root
+from tunedeck.serving.repository import AdapterMemory, AdapterRepository
 
 SETTINGS, TOKENIZER = "settings.json", "tokenizer.json"
 _TASKS = ("classify", "embed")
@@ -39,15 +39,15 @@ class OnnxFolders:
             return []
         return [folder, *folder.iterdir(), *own]
 
-    def memory(self, place: Path) -> Memory:
+    def memory(self, place: Path) -> AdapterMemory:
         """The graph's bytes; of one that takes several adapters, the adapter's, and the graph's once for all of them."""
         folder, name = split(place)
         file = graph_file(read_settings(folder), folder, self.precision)
         graph = sum(part.stat().st_size for part in folder.glob(f"{file.name}*"))
         if name is None:
-            return Memory(graph)
+            return AdapterMemory(graph)
         own = (folder / _ADAPTERS / f"{name}{_SUFFIX}").stat().st_size
-        return Memory(own, {graph_version(folder): graph})
+        return AdapterMemory(own, {graph_version(folder): graph})
 
 
 def split(place: Path) -> tuple[Path, str | None]:
@@ -140,15 +140,15 @@ def first_settings(exports: Path, precision: str, task: str | None) -> dict[str,
 
     Raises ConfigError when there is none, which says why, and when they are of several tasks or bases.
     """
-    root = Root(exports, OnnxFolders(precision))
-    if not root.folder.is_dir():
+    repository = AdapterRepository(exports, OnnxFolders(precision))
+    if not repository.folder.is_dir():
         raise ConfigError(say("there is no folder {path}; name the one that holds the adapter folders", path=exports))
-    if _is_export(root.folder) and not _takes_several(root.folder):
+    if _is_export(repository.folder) and not _takes_several(repository.folder):
         raise ConfigError(say("{path} is one export; name the folder that holds it, and others", path=exports))
     found: dict[str, dict[str, Any]] = {}
     reason: Exception | None = None
-    for name in root.names():
-        folder, _ = split(root.folder / name)
+    for name in repository.names():
+        folder, _ = split(repository.folder / name)
         try:
             settings = read_settings(folder)
             check_servable(settings, folder, precision, task, None)
