@@ -120,6 +120,33 @@ def test_virtual_tokens_that_an_adapter_will_keep_are_counted_before_it_is_taken
     assert backend.prefix_to_come(None) == 0
 
 
+def test_a_long_request_gets_in_beside_a_steady_flow_of_short_ones() -> None:
+    worker, requests = worker_on(200, positions=70, rows=8)
+    waiting, long = worker._queue.take(lambda _: True, 200), requests[0]
+    ask(worker._backend, long, LONG)
+    long.caller, long.arrived_s = "long", long.arrived_s - 10
+    short = iter([one for one in waiting if one is not long])
+    for number, request in zip(range(6), short, strict=False):
+        request.caller = f"short-{number % 3}"
+        worker._queue.put(request)
+    worker.step()
+    worker._queue.put(long)
+    for step_number in range(60):
+        for _ in range(4):
+            if (request := next(short, None)) is not None:
+                request.caller = f"short-{step_number % 3}"
+                worker._queue.put(request)
+        worker.step()
+        if long.started_s is not None:
+            break
+    assert long.started_s is not None, "it waits as long as short ones come"
+    assert step_number < 40
+    assert next(short, None) is not None, "short ones still came"
+    while step(worker):
+        pass
+    assert long.done.result(0).completion_tokens == 62
+
+
 def test_a_caller_takes_all_rows_while_nobody_else_waits() -> None:
     worker, requests = worker_on(12, positions=1000, rows=8)
     worker.step()

@@ -69,7 +69,7 @@ def create_app(
         TASK_ROUTERS[service.task],
     ):
         app.include_router(router, dependencies=bearer, responses=refusals(401, 429))
-    app.add_exception_handler(TunedeckError, _told)
+    app.add_exception_handler(TunedeckError, _tunedeck_error)
     app.add_exception_handler(adapter_routes.Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -134,13 +134,13 @@ def metrics(http: Request) -> Response:
     )
 
 
-async def _told(http: Request, error: Exception) -> Response:
-    return response_of(failure_of(error), http.url.path)
+async def _tunedeck_error(http: Request, error: Exception) -> Response:
+    return response_of(failure_of(error), http.url.path, http.state.request_id)
 
 
 async def _refused(http: Request, error: Exception) -> Response:
     assert isinstance(error, adapter_routes.Refused)
-    return response_of(error.failure, http.url.path)
+    return response_of(error.failure, http.url.path, http.state.request_id)
 
 
 async def _invalid(http: Request, error: Exception) -> Response:
@@ -150,7 +150,11 @@ async def _invalid(http: Request, error: Exception) -> Response:
     found = [one for one in everything if one["type"] == "value_error"] or everything  # ours say most
     told = dict.fromkeys(f"{_place(one) or 'body'}: {one['msg'].removeprefix('Value error, ')}" for one in found)
     param = _place(found[0]).partition(".")[0] or None
-    return response_of(Failure(400, "BadRequestError", "Validation", "; ".join(list(told)[:3]), param), http.url.path)
+    return response_of(
+        Failure(400, "BadRequestError", "Validation", "; ".join(list(told)[:3]), param),
+        http.url.path,
+        http.state.request_id,
+    )
 
 
 def _place(error: dict[str, Any]) -> str:
@@ -166,7 +170,11 @@ async def _http(http: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = "NotFoundError" if error.status_code == 404 else "BadRequestError"
     allow = _methods_at(http) if error.status_code == 405 else None
-    return response_of(Failure(error.status_code, kind, "Validation", str(error.detail), allow=allow), http.url.path)
+    return response_of(
+        Failure(error.status_code, kind, "Validation", str(error.detail), allow=allow),
+        http.url.path,
+        http.state.request_id,
+    )
 
 
 def _methods_at(http: Request) -> str:

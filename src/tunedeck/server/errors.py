@@ -21,7 +21,7 @@ from tunedeck.core.errors import (
     UnknownAdapterError,
 )
 from tunedeck.core.i18n import say
-from tunedeck.server.responses import ErrorBody
+from tunedeck.server.responses import ErrorBody, ErrorDetail
 
 _MEANINGS = {
     400: "the body does not fit, or the prompt is longer than the model's positions",
@@ -59,7 +59,7 @@ class Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What a client is told of an error. Of one that is no TunedeckError it learns nothing but that it happened."""
+    """Return what a client gets for an error. Of one that is not a TunedeckError it learns only that it happened."""
     text = str(error)
     if isinstance(error, UnknownAdapterError):
         return Failure(404, "NotFoundError", "Validation", text, "model")
@@ -82,19 +82,29 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def refusals(*statuses: int, body: type = ErrorBody) -> dict[int | str, dict[str, Any]]:
-    """What a route may answer instead of its result, for the OpenAPI document."""
+    """Return what a route may answer instead of its result, for the OpenAPI document."""
     return {
         status: {"model": body, "description": _MEANINGS[status], "headers": _HEADERS.get(status, {})}
         for status in statuses
     }
 
 
-def response_of(failure: Failure, path: str) -> JSONResponse:
-    """The response; TEI's body for its own route, OpenAI's for all others."""
-    body: dict[str, Any] = {"error": failure.message, "error_type": failure.tei}
+def error_detail(failure: Failure, request_id: str) -> ErrorDetail:
+    """Return the error as OpenAI's clients read it, with the id under which the log has the request."""
+    return {
+        "message": failure.message,
+        "type": failure.kind,
+        "param": failure.param,
+        "code": failure.status,
+        "request_id": request_id,
+    }
+
+
+def response_of(failure: Failure, path: str, request_id: str) -> JSONResponse:
+    """Return the response; TEI's body for its own route, OpenAI's for all others."""
+    body: dict[str, Any] = {"error": failure.message, "error_type": failure.tei, "request_id": request_id}
     if path != "/predict":
-        told = {"message": failure.message, "type": failure.kind, "param": failure.param, "code": failure.status}
-        body = {"error": told}
+        body = {"error": error_detail(failure, request_id)}
     headers = {} if failure.retry_after_s is None else {"Retry-After": str(math.ceil(failure.retry_after_s))}
     if failure.status == 401:
         headers["WWW-Authenticate"] = "Bearer"

@@ -142,7 +142,7 @@ class RequestMiddleware:
             if passage.answered:
                 raise  # uvicorn breaks the connection and logs the error
             log.error("unexpected", exc_info=error, extra={"request_id": passage.request_id})
-            await response_of(failure_of(error), scope["path"])(scope, receive, sending)
+            await response_of(failure_of(error), scope["path"], passage.request_id)(scope, receive, sending)
         finally:
             route = route_of(scope["path"])
             self._metrics.responded(route, passage.status)
@@ -160,7 +160,7 @@ class RequestMiddleware:
             if failure is None:
                 await self._app(scope, self._bodies.replaying(body, receive), send)
             else:
-                await response_of(failure, scope["path"])(scope, receive, send)
+                await response_of(failure, scope["path"], passage.request_id)(scope, receive, send)
 
     def _refusal(self, passage: _Passage) -> Failure | None:
         headers = passage.headers

@@ -15,12 +15,13 @@ class Status(TypedDict):
 
 
 class ErrorDetail(TypedDict):
-    """An error as OpenAI's clients read it; `code` is the status."""
+    """An error as OpenAI's clients read it; `code` is the status, `request_id` the header X-Request-ID and the log's field."""
 
     message: str
     type: str
     param: str | None
     code: int
+    request_id: str
 
 
 class ErrorBody(TypedDict):
@@ -34,6 +35,7 @@ class TeiErrorBody(TypedDict):
 
     error: str
     error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation"]
+    request_id: str
 
 
 class Model(TypedDict):

@@ -19,7 +19,7 @@ from tunedeck.core.i18n import say
 from tunedeck.generation.detokenizer import UNFINISHED
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Prompt, Sequence, TokenLogprob
-from tunedeck.server.errors import failure_of, refusals
+from tunedeck.server.errors import error_detail, failure_of, refusals
 from tunedeck.server.requests import ChatRequest, CompletionRequest, GenerationRequest, usage
 from tunedeck.server.responses import (
     ChatAnswer,
@@ -118,7 +118,7 @@ async def _answer(
         }
     requests, pieces = await service.stream(http, adapter, sequences)
     usage_wanted = body.stream_options is not None and bool(body.stream_options.include_usage)
-    events = _events(requests, pieces, form, _head(form.streamed_kind, body.model), usage_wanted)
+    events = _events(requests, pieces, form, _head(form.streamed_kind, body.model), usage_wanted, http.state.request_id)
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
@@ -128,6 +128,7 @@ async def _events(
     form: ResponseFormat,
     head: dict[str, Any],
     usage_wanted: bool,
+    request_id: str,
 ) -> AsyncIterator[str]:
     """Every stream ends with [DONE] or an error."""
     begun: set[int] = set()
@@ -138,8 +139,7 @@ async def _events(
             if piece is not None:
                 text, logprobs = piece.text, list(piece.logprobs)
             elif (error := error_of(requests[index])) is not None:
-                failure = failure_of(error)
-                yield _event({"error": {"message": failure.message, "type": failure.kind, "code": failure.status}})
+                yield _event({"error": error_detail(failure_of(error), request_id)})
                 return
             else:
                 sequence = requests[index].content

@@ -33,13 +33,15 @@ GenerateRequest: TypeAlias = Request[Sequence, Sequence]
 class GenerationLimits:
     """`kv_bytes` bounds the keys and values of all sequences, `prefill_positions` what one step spends on a new prompt.
 
-    One caller has no more than `key_share` of the sequences while another waits.
+    One caller has no more than `key_share` of the sequences while another waits. A request that has waited `patience_s` gets
+    its keys and values reserved as they become free, so that a long one is admitted beside a steady flow of short ones.
     """
 
     kv_bytes: int = 1 << 30
     rows: int = 32
     prefill_positions: int = 256
     key_share: float = 0.5
+    patience_s: float = 2.0
 
 
 @final
@@ -207,19 +209,24 @@ class _Admission:
         self._groups = [Group(group.key, dict(group.lengths), group.batch) for group in worker._groups]
         self._group: Group | None = None
         self._taken: list[Sequence] = []
+        self._reserved = 0
 
     def fits(self, request: GenerateRequest) -> bool:
         """Whether a request is taken together with those that have been."""
         worker, sequence = self._worker, request.content
         together = [*self._taken, sequence]
-        if self._taken and not worker._prefill_together(together):
-            return False
         if not self._shared(request):
             return False
+        if self._taken and not worker._prefill_together(together):
+            return False
         to_come = sum(worker._backend.prefix_to_come(key) for key in {one.adapter for one in together})
-        free = worker.kv_positions - worker._backend.prefix_positions - to_come
+        free = worker.kv_positions - worker._backend.prefix_positions - to_come - self._reserved
         group = place(self._groups, batch_key(worker._deck, sequence.adapter), sequence.max_length, free)
-        if group is None or (self._taken and group is not self._group):
+        if group is None:
+            if time.monotonic() - request.arrived_s > worker._limits.patience_s:
+                self._reserved += sequence.max_length
+            return False
+        if self._taken and group is not self._group:
             return False
         if group not in self._groups:
             self._groups.append(group)
