@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -178,3 +181,25 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"cannot listen on 127.0.0.1:{port}: Address already in use"):
             bind(ServerSettings(port=port))
+
+
+def test_a_full_pipe_that_nobody_reads_keeps_no_answer_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody, pipe = os.pipe()
+    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+
+    def client(url: str, _: Held) -> tuple[int, int, bool]:
+        with httpx.Client(timeout=SOON) as http:
+            for _ in range(40):  # each leaves a line of a thousand characters
+                http.get(f"{url}/{'x' * 900}")
+            full = not select.select([], [pipe], [], 0)[1]
+            asked = http.post(f"{url}/classify", json={"model": "lora-1", "input": "w4"})
+            return http.get(f"{url}/health").status_code, asked.status_code, full
+
+    with os.fdopen(pipe, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        try:
+            assert served_while("classifier", ServerSettings(), client) == (200, 200, True)
+            assert json.loads(os.read(nobody, 4096).splitlines()[0])["request_id"]
+        finally:
+            monkeypatch.undo()
+            os.close(nobody)  # the thread that writes ends

@@ -161,7 +161,8 @@ def test_errors_are_told_in_the_servers_language(tmp_path: Path) -> None:
         def told(name: str, key: str = "root") -> dict[str, Any]:
             body = {"model": name, "input": "w4"}
             got = httpx.post(f"{url}/classify", json=body, headers=bearer(key), timeout=SOON)
-            assert set(got.json()["error"]) == {"message", "type", "param", "code"}
+            assert set(got.json()["error"]) == {"message", "type", "param", "code", "request_id"}
+            assert got.json()["error"]["request_id"] == got.headers["x-request-id"]
             return got.json()["error"]
 
         of_the_gate, of_a_route, of_the_loader = told("law", "nobody"), told("nobody"), told("broken")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,3 +140,23 @@ def test_without_the_package_it_is_refused_and_says_what_to_install(
 def test_a_tokenizer_of_whole_words_is_refused() -> None:
     with pytest.raises(ConfigError, match="this base's tokenizer cannot be held to a JSON schema"):
         SchemaCompiler(served.base_deck("causal")).compile("{}")
+
+
+def test_other_threads_run_while_a_large_schema_is_compiled(deck: td.Deck) -> None:
+    patterns = {f"k{number}": {"type": "string", "pattern": "^[a-z]{1,9}[0-9]{2,7}$"} for number in range(226)}
+    schema = json.dumps({"type": "object", "properties": patterns, "required": list(patterns)})
+    compiler, ticks, done = SchemaCompiler(deck), [], threading.Event()
+    compiler.compile('{"type": "object"}')  # reads the tokenizer
+
+    def tick() -> None:
+        while not done.wait(0.001):
+            ticks.append(time.perf_counter())
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    begin = time.perf_counter()
+    compiler.compile(schema)
+    end = time.perf_counter()
+    done.set()
+    thread.join()
+    assert sum(begin < one < end for one in ticks) >= 3, "the compiler holds the interpreter's lock"

@@ -179,7 +179,8 @@ def test_a_base_without_a_trained_head_does_not_answer_at_random() -> None:
 def test_malformed_and_huge_bodies_are_refused(classify_server: tuple[str, Service], body: bytes, status: int) -> None:
     got = httpx.post(f"{classify_server[0]}/classify", content=body, headers={"Content-Type": "application/json"})
     assert got.status_code == status
-    assert set(got.json()["error"]) == {"message", "type", "param", "code"}
+    assert set(got.json()["error"]) == {"message", "type", "param", "code", "request_id"}
+    assert got.json()["error"]["request_id"] == got.headers["x-request-id"]
     assert "w4 w4" not in got.text
 
 

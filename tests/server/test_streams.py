@@ -102,12 +102,13 @@ def test_a_stream_ends_with_an_error_when_the_server_has_drained(choices: int) -
 
         worker.step = held  # type: ignore[method-assign]
         body = {**BODY, "n": choices, "temperature": 1.0}
-        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=SOON) as stream:
+        given = {"X-Request-ID": "my-stream"}
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=given, timeout=SOON) as stream:
             lines = (line for line in stream.iter_lines() if line)
             assert json.loads(next(lines).removeprefix("data: "))["choices"]
             service.engine.fail_inside()
             go_on.set()
             *_, last = lines
         error = json.loads(last.removeprefix("data: "))["error"]
-        assert (error["code"], error["type"]) == (503, "ServiceUnavailableError")
+        assert (error["code"], error["type"], error["request_id"]) == (503, "ServiceUnavailableError", "my-stream")
         assert "shutting down" in error["message"]

@@ -1,0 +1,83 @@
+"""Mixed serving from Python: one call opens an engine, as docs/serving.md shows it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import served
+
+import tunedeck as td
+from tunedeck.core.errors import ConfigError, DrainingError
+from tunedeck.serving import Request, Sequence, open_engine
+
+SOON = 30
+DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
+CONTENTS: dict[str, Callable[[str], Any]] = {
+    "classifier": str,
+    "unpooled": str,
+    "causal": lambda text: Sequence(text, td.Sampling(max_tokens=2)),
+}
+
+
+@pytest.mark.parametrize("form", ["classifier", "causal"])
+def test_the_documented_example_answers(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    section = DOCS.read_text(encoding="utf-8").split("\n## From Python\n")[1].split("\n## ")[0]
+    blocks = [block.split("```")[0] for block in section.split("```python\n")[1:]]
+    code = next(block for block in blocks if ("Sequence" in block) == (form == "causal"))
+    opened = next(line for line in code.splitlines() if line.startswith("deck = "))
+    code = code.replace(opened, "").replace('"adapters/"', "folder")
+    for name, ours in (("sentiment", "lora-1"), ("topic", "prompt-1"), ("law", "lora-1"), ("medicine", "bottleneck-1")):
+        code = code.replace(f'"{name}"', f'"{ours}"')
+    exec(code, {"deck": served.base_deck(form), "folder": served.saved_adapters(form)})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["lora-1", "prompt-1" if form == "classifier" else "bottleneck-1"]
+    assert all(len(line.split()) > 1 for line in lines)
+
+
+@pytest.mark.parametrize("form", CONTENTS)
+def test_a_long_batch_is_tokenized_by_the_tokenizers_a_few_texts_at_a_time(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deck, texts = served.base_deck(form), [f"w{number} w7" for number in range(10, 26)]
+    requests = [Request("lora-1", CONTENTS[form](text)) for text in texts]
+    seen: list[tuple[str, int]] = []
+    kind = type(deck.tokenizer)
+    tokenize = kind.__call__
+
+    def spy(tokenizer: Any, text: Any, *more: Any, **settings: Any) -> Any:
+        given = [text] if isinstance(text, str) else list(text)
+        if given[0] in texts:
+            until = threading.Event()
+            while not seen and not all(request.lease for request in requests):
+                until.wait(0.005)
+            seen.append((threading.current_thread().name, len(given)))
+        return tokenize(tokenizer, text, *more, **settings)
+
+    monkeypatch.setattr(kind, "__call__", spy)
+    with open_engine(deck, served.saved_adapters(form)) as engine:
+        engine.submit(*requests)
+        for request in requests:
+            request.done.result(SOON)
+    assert {name for name, _ in seen} == {"tokenizer-0"}
+    assert sum(count for _, count in seen) == len(texts)
+    assert len(seen) <= 4
+
+
+def test_leaving_the_engine_ends_it_and_keeps_the_deck() -> None:
+    deck = served.base_deck("classifier")
+    with open_engine(deck, served.saved_adapters("classifier")) as engine:
+        request = Request("lora-1", "w4 w5")
+        engine.submit(request)
+        assert request.done.result(SOON).label.startswith("lora-")
+    with pytest.raises(DrainingError):
+        engine.submit(Request("lora-1", "w4 w5"))
+    assert deck.predict(["w4"])
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no folder"):
+        open_engine(served.base_deck("classifier"), tmp_path / "nothing")
