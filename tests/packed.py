@@ -14,6 +14,7 @@ import transformers
 from tiny import LABELS, tiny_model, tiny_tokenizer
 
 import tunedeck as td
+from tunedeck.core.compat.bitsandbytes import keep_backward_pass
 from tunedeck.methods.base import MethodConfig
 
 _HOME = tempfile.TemporaryDirectory(prefix="tunedeck-tests-")
@@ -63,5 +64,5 @@ def transformers_in_nf4(folder: str) -> Any:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, quantization_config=settings, dtype=torch.float32)
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
-            module.support_avx512bf16_for_cpu = False  # its kernel computes in bfloat16
+            keep_backward_pass(module)  # the other kernel computes in bfloat16
     return model.eval()

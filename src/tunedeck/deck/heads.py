@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from tunedeck.core.compat.torch import forget_forward_hooks
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.i18n import listing, say
 from tunedeck.methods.sites import Placement, Work, first_tensor
@@ -119,8 +120,7 @@ def copy_of(module: nn.Module) -> nn.Module:
     """A trainable float32 copy without the hooks of the original."""
     fresh = copy.deepcopy(module)
     for part in fresh.modules():
-        part._forward_hooks.clear()
-        part._forward_pre_hooks.clear()
+        forget_forward_hooks(part)
     return fresh.float().requires_grad_(True)
 
 

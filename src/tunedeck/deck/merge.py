@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from tunedeck.core.compat.transformers import model_from_config
 from tunedeck.core.errors import AdapterError
 from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
@@ -33,7 +34,7 @@ def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -
         config.id2label = dict(enumerate(adapter.labels))
         config.label2id = {label: index for index, label in enumerate(adapter.labels)}
     config.architectures = [type(original).__name__]
-    merged = type(original)._from_config(config, dtype=base.dtype).to(original.device).eval().requires_grad_(False)
+    merged = model_from_config(type(original), config, base.dtype).to(original.device).eval().requires_grad_(False)
     heads = tuple(f"{path}." for path in adapter.head)
     state = original.state_dict() if base.quantize is None else _unpacked(original, merged)
     state = {name: t for name, t in state.items() if not heads or not name.startswith(heads)}

@@ -12,8 +12,14 @@ from typing import Any, TypeAlias, final
 import torch
 from torch.nn import functional as F
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
+from tunedeck.core.compat.transformers import (
+    CacheLayerMixin,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    cache_of_layers,
+    fill_cache_layer,
+)
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 
@@ -71,7 +77,7 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
 def preallocate(cache: Cache, max_length: int) -> Cache:
     """Return the rows of a prefill, ready to decode up to `max_length` positions; sliding-window layers stay as they are."""
     layers = [PreallocatedLayer(_filled(one), max_length) if type(one) is DynamicLayer else one for one in cache.layers]
-    return Cache(layers=layers)
+    return cache_of_layers(layers)
 
 
 def side_by_side(caches: Sequence[DynamicCache | None], config: Any) -> DynamicCache:
@@ -89,10 +95,7 @@ def side_by_side(caches: Sequence[DynamicCache | None], config: Any) -> DynamicC
         keys, values = (
             torch.cat([F.pad(t, (0, 0, width - t.shape[-2], 0)) for t in own]) for own in zip(*rows, strict=True)
         )
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
-        if isinstance(layer, DynamicSlidingWindowLayer):
-            layer.cumulative_length = length
+        fill_cache_layer(layer, keys, values, length)
     return started
 
 
@@ -155,6 +158,5 @@ def _filled(layer: Any) -> Tensors:
 def _refilled(layer: Any, tensors: Tensors, length: int, max_length: int) -> Any:
     if isinstance(layer, PreallocatedLayer):
         return PreallocatedLayer(tensors, max_length)
-    layer.keys, layer.values = tensors
-    layer.cumulative_length = length
+    fill_cache_layer(layer, *tensors, length)
     return layer

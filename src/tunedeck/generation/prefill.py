@@ -7,6 +7,7 @@ from typing import Any, final
 import torch
 from transformers import Cache, DynamicCache
 
+from tunedeck.core.compat.transformers import last_position
 from tunedeck.deck.deck import Deck
 from tunedeck.generation.kv_cache import close_up, side_by_side
 from tunedeck.generation.sampling import Sampling
@@ -84,8 +85,7 @@ def call(
             "position_ids": positions,
             "past_key_values": cache,
             "use_cache": True,
-            # Not the number 1: of a slice the CPU's product would copy the output layer for every row.
-            "logits_to_keep": torch.tensor([-1], device=ids.device),
+            **last_position(ids.device),
         },
     )
 

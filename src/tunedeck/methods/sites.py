@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from tunedeck.core.compat.torch import tensor_version
 from tunedeck.core.errors import TargetError
 from tunedeck.core.i18n import say
 from tunedeck.methods.routing import Router, Segment
@@ -50,7 +51,7 @@ class Work:
             self._watched = [parameter for parameter in own if parameter.requires_grad]
         if torch.is_grad_enabled() or any(tensor.is_inference() for tensor in self._watched):
             return make()
-        state = (key, [(tensor.data_ptr(), tensor._version) for tensor in self._watched])
+        state = (key, [(tensor.data_ptr(), tensor_version(tensor)) for tensor in self._watched])
         if self._kept is None or self._kept[0] != state:
             self._kept = (state, make())
         return self._kept[1]  # type: ignore[return-value]

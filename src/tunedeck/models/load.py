@@ -15,6 +15,7 @@ import transformers
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
+from tunedeck.core.compat.torch import cpu_features
 from tunedeck.core.errors import ModelError, TargetError
 from tunedeck.core.hub import hub_is_reachable, in_hub_cache
 from tunedeck.core.i18n import listing, say
@@ -171,7 +172,7 @@ def choose_attention(dtype: torch.dtype, device: torch.device) -> str | None:
 
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
-    features = torch.cpu.get_capabilities()
+    features = cpu_features()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 

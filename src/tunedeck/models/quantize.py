@@ -6,9 +6,8 @@ Linear4bit and our Int8Linear; sites, hooks and adapters see linear layers as be
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -16,6 +15,8 @@ import torch
 from torch import nn
 
 from tunedeck.core.checks import require
+from tunedeck.core.compat.bitsandbytes import is_nf4, nf4_dense, nf4_linear, nf4_numel, nf4_tensors
+from tunedeck.core.compat.transformers import kept_in_float32
 from tunedeck.core.errors import ModelError
 from tunedeck.core.i18n import listing, say
 from tunedeck.methods.int8 import Int8Linear
@@ -76,7 +77,7 @@ def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: tor
             ),
             stacklevel=4,
         )
-    pack = _nf4 if scheme == "nf4" else Int8Linear
+    pack = nf4_linear if scheme == "nf4" else Int8Linear
     for path in paths:
         if path in left:
             continue
@@ -99,36 +100,8 @@ def _can_pack(model: nn.Module, path: str, scheme: Quantize) -> bool:
     """
     module = model.get_submodule(path)
     plain = type(module) is nn.Linear or is_conv1d(module)
-    kept = set(getattr(model, "_keep_in_fp32_modules", None) or ()).intersection(path.split("."))
+    kept = kept_in_float32(model).intersection(path.split("."))
     return plain and not kept and (scheme != "nf4" or linear_shape(module)[0] % _NF4_BLOCK == 0)
-
-
-def _nf4(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
-    layers = import_bitsandbytes().nn
-    out_features, in_features = weight.shape
-    linear = layers.Linear4bit(
-        in_features, out_features, bias is not None, compute_dtype=weight.dtype, quant_type="nf4", device="meta"
-    )
-    # Moving the weight to a device is what packs it. Scales are packed as well ("double quantisation").
-    linear.weight = layers.Params4bit(weight, requires_grad=False, quant_type="nf4", module=linear).to(weight.device)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias, requires_grad=False)
-    # Else the first batch without gradients repacks the weight in place for a CPU kernel that computes in bfloat16 alone and
-    # has no backward pass: what is trained after a prediction would lose its gradients without a word.
-    linear.support_avx512bf16_for_cpu = False
-    return cast(nn.Module, linear)
-
-
-def import_bitsandbytes() -> Any:
-    """The package, imported without its advice on a kernel that we switch off."""
-    logger = logging.getLogger("bitsandbytes")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        import bitsandbytes
-    finally:
-        logger.setLevel(level)
-    return bitsandbytes
 
 
 def dense_weight(module: nn.Module) -> torch.Tensor:
@@ -136,10 +109,8 @@ def dense_weight(module: nn.Module) -> torch.Tensor:
     if isinstance(module, Int8Linear):
         return module.dense()
     weight: Any = module.weight
-    if type(weight).__name__ == "Params4bit":
-        from bitsandbytes.functional import dequantize_4bit
-
-        return cast(torch.Tensor, dequantize_4bit(weight.data, weight.quant_state))
+    if is_nf4(weight):
+        return nf4_dense(weight)
     return cast(torch.Tensor, weight.detach())
 
 
@@ -169,16 +140,10 @@ def _starts(paths: list[str]) -> tuple[str, ...]:
     return tuple(f"{path}." for path in paths)
 
 
-def _count(parameter: Any) -> int:
-    packed = type(parameter).__name__ == "Params4bit"
-    return cast(int, parameter.quant_state.shape.numel() if packed else parameter.numel())
+def _count(parameter: nn.Parameter) -> int:
+    return nf4_numel(parameter) if is_nf4(parameter) else parameter.numel()
 
 
-def _stored(parameter: Any) -> Iterator[torch.Tensor]:
-    """The tensors behind a parameter: itself, and the tables of a packed one."""
-    yield parameter.data
-    if type(parameter).__name__ == "Params4bit":
-        state = parameter.quant_state
-        yield from (state.absmax, state.code)
-        if state.nested:
-            yield from (state.offset, state.state2.absmax, state.state2.code)
+def _stored(parameter: nn.Parameter) -> Iterable[torch.Tensor]:
+    """Return the tensors behind a parameter: itself, and the tables of a packed one."""
+    return nf4_tensors(parameter) if is_nf4(parameter) else [parameter.data]

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers.utils import cached_file
-
+from tunedeck.core.compat.transformers import hub_file
 from tunedeck.core.errors import ModelError
 from tunedeck.core.hub import hub_is_reachable
 from tunedeck.core.i18n import say
@@ -100,12 +99,4 @@ class _Files:
             raise ModelError(say("{path} is damaged: {reason}", path=path, reason=error)) from error
 
     def _from_hub(self, name: str) -> Path | None:
-        found = cached_file(
-            self.location,
-            name,
-            local_files_only=not hub_is_reachable(),
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        return Path(found) if found else None
+        return hub_file(self.location, name, local_files_only=not hub_is_reachable())

@@ -22,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 from transformers.utils import logging as transformers_logging
 
+from tunedeck.core.compat.uvicorn import stop_server
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.native import give_back_freed_memory, keep_freed_memory
@@ -224,7 +225,7 @@ def _living(
             await asyncio.to_thread(service.engine.drain, service.drain_s)
             service.engine.fail_inside()
             await asyncio.sleep(0.2)  # the last answers are on their way out
-            server.should_exit = True
+            stop_server(server)
 
         def leave() -> None:
             if tasks:

@@ -8,7 +8,6 @@ very step that one process would take.
 from __future__ import annotations
 
 import atexit
-import os
 from collections.abc import Sequence
 from dataclasses import astuple
 
@@ -18,6 +17,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from tunedeck.core.compat.accelerate import fsdp_is_requested
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
@@ -74,7 +74,7 @@ def summed(parameters: Sequence[nn.Parameter], seen: Seen, accelerator: Accelera
 
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether `accelerate launch --use_fsdp` asks to cut the base among the processes."""
-    return accelerator.num_processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    return accelerator.num_processes > 1 and fsdp_is_requested()
 
 
 def shard_base(deck: Deck, adapter: str, accelerator: Accelerator) -> None:

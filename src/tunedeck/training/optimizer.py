@@ -10,8 +10,8 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from tunedeck.core.checks import require
+from tunedeck.core.compat.bitsandbytes import import_bitsandbytes
 from tunedeck.deck.adapter import Adapter
-from tunedeck.models.quantize import import_bitsandbytes
 from tunedeck.training.config import TrainingSettings
 
 

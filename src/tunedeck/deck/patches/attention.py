@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast, final
+from typing import final
 
+from tunedeck.core.compat.transformers import attention_of, can_use_sdpa, set_attention
 from tunedeck.deck.patches.base import Patch, Unchanged
 from tunedeck.models.load import LoadedBase
 
@@ -17,13 +18,12 @@ class SdpaAttention:
     @contextmanager
     def on(self, base: LoadedBase) -> Iterator[None]:
         """Switch the model's attention implementation while the block runs."""
-        config = cast(Any, base.model).config
-        before = config._attn_implementation
-        config._attn_implementation = "sdpa"
+        before = attention_of(base.model)
+        set_attention(base.model, "sdpa")
         try:
             yield
         finally:
-            config._attn_implementation = before
+            set_attention(base.model, before)
 
 
 def decoding_attention(base: LoadedBase) -> Patch:
@@ -32,7 +32,5 @@ def decoding_attention(base: LoadedBase) -> Patch:
     A base in bfloat16 on a CPU does. Plain products are faster there for whole texts, but for a single position they
     copy all keys and values for every query head.
     """
-    model = cast(Any, base.model)
-    eager = model.config._attn_implementation == "eager"
-    supported = eager and model._supports_sdpa and model._can_set_attn_implementation()
-    return SdpaAttention() if supported else Unchanged()
+    switch = attention_of(base.model) == "eager" and can_use_sdpa(base.model)
+    return SdpaAttention() if switch else Unchanged()

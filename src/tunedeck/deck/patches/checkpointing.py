@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 
+from tunedeck.core.compat.torch import replace_parameter
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
@@ -95,7 +96,7 @@ def _weights_replaced(layer: nn.Module, weights: Mapping[str, torch.Tensor]) -> 
 def _put(layer: nn.Module, weights: Mapping[str, Any]) -> None:
     for name, weight in weights.items():
         path, _, last = name.rpartition(".")
-        layer.get_submodule(path)._parameters[last] = weight
+        replace_parameter(layer.get_submodule(path), last, weight)
 
 
 def _without_cache(value: Any) -> Any:
