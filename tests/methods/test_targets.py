@@ -7,7 +7,7 @@ from tiny import deck_of
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, TargetError
-from tunedeck.methods.lora.targets import select_targets
+from tunedeck.methods.targets import select_targets
 
 LINEARS = [f"model.layers.{layer}.{name}" for layer in range(3) for name in ("attn.q_proj", "attn.v_proj", "mlp.up")]
 UNEVEN = [*LINEARS, "model.layers.1.mlp.gate", "model.layers.2.mlp.gate"]

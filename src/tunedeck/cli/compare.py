@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 BUDGET, WHAT = say("Budget of each run"), say("What is compared")
 WITHOUT = ("method", "training.learning_rate", "training.seed", "data.train_size", "name")
 """Keys of a run file without a flag: each entry, seed and budget of the comparison has its own."""
-METHODS = "lora,bottleneck,prompt-tuning,full,head"
-"""What the help names as the default; generation and embeddings have no head to train alone."""
+
+
+def _default_methods() -> str:
+    """What the help names as the default; generation and embeddings have no head to train alone."""
+    from tunedeck.comparison.spec import METHODS_WITH_HEAD
+
+    return METHODS_WITH_HEAD
 
 
 def compare(
@@ -35,7 +40,7 @@ def compare(
                 "names joined by + are one value, as target_modules=query+value; learning_rate and other keys of "
                 "training count too"
             ),
-            show_default=METHODS,
+            show_default=_default_methods(),
             rich_help_panel=WHAT,
         ),
     ] = None,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tunedeck.planner.planning import Plan
 
 WORK, HOW, WHERE = say("What is trained"), say("How"), options.WHERE
-METHODS = ("lora", "qlora", "bottleneck", "prompt_tuning", "full")
 
 
 def plan(
@@ -26,7 +25,7 @@ def plan(
     tokens: Annotated[int | None, typer.Option(help=say("tokens of every example; with --data, where texts are cut"), rich_help_panel=WORK)] = None,
     epochs: Annotated[float, typer.Option(help=say("passes over the data"), rich_help_panel=WORK)] = 3,
     task: Annotated[str | None, typer.Option(help=say("classify or generate; by default what the model is for"), rich_help_panel=WORK)] = None,
-    method: Annotated[str | None, typer.Option(help=say("some of {known}, with commas", known=", ".join(METHODS)), rich_help_panel=HOW)] = None,
+    method: Annotated[str | None, typer.Option(help=say("methods with commas, such as lora,qlora; all by default"), rich_help_panel=HOW)] = None,
     r: Annotated[int | None, typer.Option("--r", help=say("LoRA rank"), rich_help_panel=HOW)] = None,
     target_modules: Annotated[str | None, typer.Option(help=say("names with commas, a regular expression, or all-linear"), rich_help_panel=HOW)] = None,
     num_virtual_tokens: Annotated[int | None, typer.Option(help=say("prompt tuning length"), rich_help_panel=HOW)] = None,

@@ -84,8 +84,8 @@ def _options(without: Collection[str], taken: set[str]) -> Iterator[tuple[str, i
 def _settings() -> Iterator[tuple[str | None, str, Setting, str]]:
     """(panel, group, setting, text of the flag) of every key that has a flag."""
     from tunedeck.data.settings import DataSettings
-    from tunedeck.methods.registry import METHODS
-    from tunedeck.training.config import SHORT_NAMES, RunConfig, TrainingSettings
+    from tunedeck.methods.registry import METHODS, SHORT_NAMES
+    from tunedeck.training.config import RunConfig, TrainingSettings
 
     data, method, loop = say("Data"), say("Method"), say("Training")
     base, *others = [one for one in settings_of(RunConfig) if one.plain is not None and one.name != "out"]

@@ -14,8 +14,8 @@ import yaml
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.methods.base import MethodConfig
-from tunedeck.methods.registry import METHODS
-from tunedeck.training.config import SHORT_NAMES, TrainingSettings
+from tunedeck.methods.registry import BROKEN, DEFAULT_METHOD, METHODS, SHORT_NAMES
+from tunedeck.training.config import TrainingSettings
 
 Methods: TypeAlias = str | Sequence[str | MethodConfig]
 
@@ -109,6 +109,8 @@ def _read(text: str) -> list[_Term]:
         if _plain(first) in _known():
             found.append(_Term(first, {}))
             key = ""
+        elif _plain(first) in BROKEN:
+            raise ConfigError(BROKEN[_plain(first)])
         elif not key:
             raise ConfigError(
                 say("methods: {piece!r} is not a method", piece=first)
@@ -168,9 +170,9 @@ def _check_keys(method: str, settings: Mapping[str, Any], own: Sequence[str]) ->
 
 def _file_settings(kind: str, run_values: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
     """The run file's settings and learning rate for a method of this kind; nothing if its own method is another."""
-    filed = run_values.get("method", "lora")
+    filed = run_values.get("method", DEFAULT_METHOD)
     filed = dict(filed) if isinstance(filed, Mapping) else {"kind": filed}
-    filed |= _kind_of(str(filed.get("kind", "lora")))
+    filed |= _kind_of(str(filed.get("kind", DEFAULT_METHOD)))
     if filed["kind"] != kind:
         return {}, None
     return filed, run_values.get("training", {}).get("learning_rate") if "method" in run_values else None

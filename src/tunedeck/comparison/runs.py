@@ -102,7 +102,9 @@ def is_finished(run: Run, data_sha256: str) -> bool:
     stored = run.folder / CONFIG
     if not stored.exists():
         return False
-    before = stored_values({**yaml.safe_load(stored.read_text(encoding="utf-8")), "out": None})  # the folder may have moved
+    before = stored_values(
+        {**yaml.safe_load(stored.read_text(encoding="utf-8")), "out": None}
+    )  # the folder may have moved
     differing = _differences(before, run.config.model_dump(mode="json"))
     if differing:
         raise ConfigError(

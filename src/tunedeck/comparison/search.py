@@ -16,6 +16,8 @@ from tunedeck.comparison.spec import ComparisonSpec
 from tunedeck.core.checks import require
 from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.core.i18n import say
+from tunedeck.core.values import to_values
+from tunedeck.methods.registry import METHODS
 from tunedeck.training.config import RunConfig, TrainingSettings
 
 if TYPE_CHECKING:
@@ -24,14 +26,6 @@ if TYPE_CHECKING:
     from tunedeck.deck.deck import Deck
     from tunedeck.tasks.base import Dataset
 
-SIZES: Mapping[str, tuple[str, tuple[int, ...]]] = {
-    "lora": ("r", (4, 8, 16, 32)),
-    "bottleneck": ("reduction_factor", (2, 4, 8, 16, 32)),
-    "prompt_tuning": ("num_virtual_tokens", (4, 8, 16, 32)),
-}
-"""The setting that makes a method larger or smaller, and what it may be."""
-SPREAD = 10.0
-"""The learning rate is looked for from a tenth to ten times the method's own."""
 EVALUATIONS, FIRST_RUNG = 8, 2
 """Of a whole trial; at the first rung and whenever the evaluations have doubled since, the worse half is stopped."""
 HELD_OUT = 8
@@ -97,14 +91,16 @@ def _trial_values(name: str, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
 
 
 def with_settings(candidate: Candidate, found: Mapping[str, Any]) -> Candidate:
-    """The entry with what was found; LoRA's alpha grows with r, so that alpha / r stays."""
+    """The entry with what was found; settings that are proportional to the size keep their ratio to it."""
     method, training = dict(candidate.method), dict(candidate.training)
+    config_type = METHODS[str(method["kind"])]
+    space, defaults = config_type.search_space, to_values(config_type())
     for key, value in found.items():
         if key == "learning_rate":
             training[key] = value
             continue
-        if key == "r":
-            method["lora_alpha"] = method.get("lora_alpha", 16.0) / method.get("r", 8) * value
+        for other in space.proportional if space is not None else ():
+            method[other] = method.get(other, defaults[other]) / method.get(key, defaults[key]) * value
         method[key] = value
     return replace(candidate, method=method, training=training)
 
@@ -150,9 +146,8 @@ def _trial(trial: optuna.Trial, spec: ComparisonSpec, run: Run, deck: Deck, part
 def _suggested(trial: optuna.Trial, run: Run) -> dict[str, Any]:
     """The settings of a trial, besides those that were named for the entry."""
     found: dict[str, Any] = {}
-    rate = _rate(run)
     if "learning_rate" not in run.candidate.given:
-        found["learning_rate"] = trial.suggest_float("learning_rate", rate / SPREAD, rate * SPREAD, log=True)
+        found["learning_rate"] = trial.suggest_float("learning_rate", *_rates(run), log=True)
     choices, now = _size(run)
     return {**found, **{key: trial.suggest_categorical(key, choices) for key in now}}
 
@@ -169,15 +164,22 @@ def _rate(run: Run) -> float:
     return run.config.training.learning_rate or run.config.method_config().learning_rate
 
 
+def _rates(run: Run) -> tuple[float, float]:
+    """The method's range of learning rates, moved where the run has a rate of its own."""
+    method = run.config.method_config()
+    low, high = method.learning_rates
+    shift = _rate(run) / method.learning_rate
+    return low * shift, high * shift
+
+
 def _size(run: Run) -> tuple[list[Any], dict[str, Any]]:
     """The sizes to try, and {its key: what it is}; nothing where the method has none or the entry names it."""
-    from tunedeck.core.values import to_values
-
-    key, choices = SIZES.get(str(run.config.method["kind"]), ("", ()))
-    now = to_values(run.config.method_config()).get(key)
-    if not isinstance(now, int | float) or key in run.candidate.given:
+    method = run.config.method_config()
+    space = method.search_space
+    now = to_values(method)[space.setting] if space is not None else None
+    if space is None or not isinstance(now, int | float) or space.setting in run.candidate.given:
         return [], {}
-    return sorted({*choices, int(now)}), {key: int(now)}
+    return sorted({*space.values, int(now)}), {space.setting: int(now)}
 
 
 def _divided(dataset: Dataset[Any]) -> Dataset[Any]:

@@ -13,9 +13,10 @@ from tunedeck.comparison.report.result import Price
 from tunedeck.core import console
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.methods import registry
 from tunedeck.training.config import run_config
 
-METHODS = "lora,bottleneck,prompt-tuning,full"
+METHODS = ",".join(kind.replace("_", "-") for kind in registry.METHODS)
 METHODS_WITH_HEAD = METHODS + ",head"
 """What is compared by default; only classification has a head to train alone."""
 

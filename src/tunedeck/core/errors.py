@@ -5,6 +5,7 @@ TunedeckError
 ├── DataError              a data file, a column or a label is not usable
 ├── ModelError             a base model cannot be found or loaded
 ├── TargetError            the target modules do not fit the model
+│   └── ArchitectureError  the method is not known on this architecture
 ├── AdapterError           an adapter cannot be used as asked
 │   ├── UnknownAdapterError
 │   ├── UnsupportedKindError
@@ -41,6 +42,10 @@ class ModelError(TunedeckError):
 
 class TargetError(TunedeckError):
     """The target modules do not fit the model."""
+
+
+class ArchitectureError(TargetError):
+    """The method is not known on this architecture, whatever its settings."""
 
 
 class AdapterError(TunedeckError):

@@ -16,13 +16,12 @@ from tunedeck.deck.task import Task
 from tunedeck.formats.manifest import Manifest
 from tunedeck.formats.tensors import StoredAdapter
 from tunedeck.methods.base import MethodConfig
-from tunedeck.methods.full.config import FullConfig
 from tunedeck.models.load import LoadedBase
 
 
 def check_trains(config: MethodConfig, task: Task) -> None:
     """Raise ConfigError for a head alone where the task has none: nothing would train."""
-    if isinstance(config, FullConfig) and config.layers == "head" and not task.has_head:
+    if config.trains == "head" and not task.has_head:
         raise ConfigError(say("only classification has a head to train alone; choose another method for {task}", task=task.kind))  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tunedeck.core.compat.transformers import model_from_config
-from tunedeck.core.errors import AdapterError
+from tunedeck.core.errors import AdapterError, UnsupportedKindError
 from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.methods.linears import is_conv1d, is_linear
@@ -26,6 +26,14 @@ def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -
     unless `dequantize`, which unpacks its weights first and warns of what that loses.
     """
     original: Any = base.model
+    if not adapter.config.mergeable:
+        kind = adapter.config.kind.replace("_", " ")
+        raise UnsupportedKindError(
+            say(
+                "a {kind} adapter cannot be merged into the base's weights; serve it on the base, or train lora",
+                kind=kind,
+            )
+        )
     if base.quantize is not None:
         _agree_to_unpack(base, adapter.name, dequantize)
     config = copy.deepcopy(original.config)

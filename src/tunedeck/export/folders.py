@@ -12,9 +12,9 @@ from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder
 from tunedeck.deck.names import model_names
 from tunedeck.export.standalone import OpenedAdapter, open_adapter
-from tunedeck.formats.folder import FORMATS, check_format, read_adapter, write_adapter
+from tunedeck.formats.folder import check_format, read_adapter, write_adapter
+from tunedeck.formats.low_rank import low_rank
 from tunedeck.formats.tensors import StoredAdapter
-from tunedeck.methods.lora.config import LoraConfig
 
 
 def convert_adapter(
@@ -28,9 +28,9 @@ def convert_adapter(
     if target.exists():
         raise AdapterFileError(say("{path} exists; choose another place", path=target))
     opened = open_adapter(folder, model, trust_remote_code=trust_remote_code)
-    kind = opened.stored.config.kind
-    form = to or FORMATS[kind]
-    check_format(kind, form)
+    config = opened.stored.config
+    form = to or config.stored_as
+    check_format(config, form)
     with replacing_folder(target) as staging:
         write_verified(opened, staging, form, name_of(target))
     return form
@@ -61,7 +61,8 @@ def _same(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) 
 
 
 def _same_scales(mine: StoredAdapter, theirs: StoredAdapter) -> bool:
-    if not (isinstance(mine.config, LoraConfig) and isinstance(theirs.config, LoraConfig)):
+    ours, read = low_rank(mine.config), low_rank(theirs.config)
+    if ours is None or read is None:
         return mine.config.kind == theirs.config.kind
     paths = {name.rpartition(".")[0] for name in mine.tensors}
-    return all(abs(mine.config.scaling(p) - theirs.config.scaling(p)) <= 1e-12 * mine.config.scaling(p) for p in paths)
+    return all(abs(ours.scaling(path) - read.scaling(path)) <= 1e-12 * ours.scaling(path) for path in paths)

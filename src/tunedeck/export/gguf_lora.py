@@ -19,8 +19,8 @@ from tunedeck.core.errors import ConfigError, StorageError, UnsupportedKindError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.storage import replacing_file
 from tunedeck.export.standalone import OpenedAdapter
+from tunedeck.formats.low_rank import low_rank
 from tunedeck.methods.linears import linears_in_layers
-from tunedeck.methods.lora.config import LoraConfig
 
 ARCHITECTURES = {
     "llama": gguf.MODEL_ARCH.LLAMA,
@@ -75,9 +75,9 @@ def save_gguf_lora(opened: OpenedAdapter, file: Path, dtype: str = "f32") -> flo
 
 def _patches(opened: OpenedAdapter) -> tuple[float, list[Patch]]:
     """The file's alpha and every patch; where ranks or scales differ, B carries the difference."""
-    config, stored, base = opened.stored.config, opened.stored, opened.base
+    config, stored, base = low_rank(opened.stored.config), opened.stored, opened.base
     architecture = _check(opened)
-    assert isinstance(config, LoraConfig)
+    assert config is not None
     assert base.spec is not None
     names = gguf.get_tensor_name_map(architecture, base.spec.num_layers)
     paths = sorted({name.rpartition(".")[0] for name in stored.tensors})
@@ -103,7 +103,7 @@ def _check(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
     """The architecture in llama.cpp; UnsupportedKindError for whatever it cannot run."""
     stored, base = opened.stored, opened.base
     model_type = _config(opened).model_type
-    if not isinstance(stored.config, LoraConfig):
+    if low_rank(stored.config) is None:
         raise UnsupportedKindError(
             say(
                 "llama.cpp applies LoRA alone, and this is a {kind} adapter: serve it with tunedeck or train lora; full "

@@ -17,8 +17,8 @@ from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import replacing_folder, write_text
 from tunedeck.export.folders import write_verified
 from tunedeck.export.standalone import OpenedAdapter
+from tunedeck.formats.low_rank import low_rank
 from tunedeck.methods.linears import linears_in_layers
-from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.models.source import find_model
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -73,7 +73,7 @@ def _check(name: str, opened: OpenedAdapter) -> None:
                 name=name,
             )
         )
-    if not isinstance(stored.config, LoraConfig):
+    if low_rank(stored.config) is None:
         raise UnsupportedKindError(
             say(
                 "vLLM serves LoRA alone, and {name!r} is a {kind} adapter: serve it with tunedeck or train lora; full "

@@ -12,12 +12,14 @@ from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder, write_json
 from tunedeck.formats import peft
 from tunedeck.formats.adapterhub import folder as adapterhub
+from tunedeck.formats.low_rank import low_rank
 from tunedeck.formats.manifest import FILE, Manifest, read_manifest
 from tunedeck.formats.tensors import ModelNames, StoredAdapter, read_json, read_safetensors, write_safetensors
+from tunedeck.methods.base import MethodConfig
+from tunedeck.methods.bottleneck.config import BottleneckConfig
+from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 from tunedeck.methods.registry import config_of
 
-FORMATS = {"lora": "peft", "prompt_tuning": "peft", "bottleneck": "adapterhub", "full": "tunedeck"}
-"""The format that a kind is kept in."""
 _OWN_WEIGHTS, _HEAD = "model.safetensors", "head."
 
 
@@ -78,8 +80,8 @@ def write_adapter(
         raise AdapterFileError(
             say("{path} exists and holds something else than an adapter; choose another place", path=folder)
         )
-    written_by = to or FORMATS[adapter.config.kind]
-    check_format(adapter.config.kind, written_by)
+    written_by = to or adapter.config.stored_as
+    check_format(adapter.config, written_by)
     with replacing_folder(folder) as staging:
         if written_by == "peft":
             peft.write(staging, adapter, names, peft_task)
@@ -92,11 +94,11 @@ def write_adapter(
             write_json(staging / FILE, adapter.manifest.model_dump(mode="json"))
 
 
-def check_format(kind: str, to: str) -> None:
-    """Raise UnsupportedKindError where a format has no place for a kind, saying what else works."""
-    if to == FORMATS[kind] or (kind, to) == ("lora", "adapterhub"):
+def check_format(config: MethodConfig, to: str) -> None:
+    """Raise UnsupportedKindError where a format has no place for a method, saying what else works."""
+    if to == config.stored_as or (to == "adapterhub" and low_rank(config) is not None):
         return
-    if kind == "full":
+    if config.trains != "adapter":
         raise UnsupportedKindError(
             say(
                 "{to} has no form for trained weights of the base or a head alone: make a model of its own with tunedeck "
@@ -104,16 +106,21 @@ def check_format(kind: str, to: str) -> None:
                 to=to,
             )
         )
-    if (kind, to) == ("bottleneck", "peft"):
+    if to == "peft" and isinstance(config, BottleneckConfig):
         raise UnsupportedKindError(
             say(
                 "PEFT has no bottleneck adapters: keep this one as AdapterHub's folder (--to adapterhub), or train lora"
             )
         )
-    if (kind, to) == ("prompt_tuning", "adapterhub"):
+    if to == "adapterhub" and isinstance(config, PromptTuningConfig):
         raise UnsupportedKindError(adapterhub.prompt_refusal())
     raise UnsupportedKindError(
-        say("a {kind} adapter is kept as {format}; {to} has no place for it", kind=kind, format=FORMATS[kind], to=to)
+        say(
+            "a {kind} adapter is kept as {format}; {to} has no place for it",
+            kind=config.kind,
+            format=config.stored_as,
+            to=to,
+        )
     )
 
 
@@ -173,13 +180,13 @@ def _is_adapter(folder: Path) -> bool:
 
 def _read_own(folder: Path, manifest: Manifest) -> StoredAdapter:
     values = dict(manifest.method)
-    kind = str(values.pop("kind", ""))
-    if FORMATS.get(kind) != "tunedeck":
+    config = config_of(str(values.pop("kind", "")), values)
+    if config.stored_as != "tunedeck":
         raise UnsupportedKindError(
             say(
                 "{path} names the method {kind!r} but the folder has no {file}",
                 path=folder / FILE,
-                kind=kind,
+                kind=config.kind,
                 file=peft.CONFIG,
             )
         )
@@ -189,7 +196,7 @@ def _read_own(folder: Path, manifest: Manifest) -> StoredAdapter:
     tensors = read_safetensors(file)
     head = {key.removeprefix(_HEAD): t for key, t in tensors.items() if key.startswith(_HEAD)}
     body = {key: t for key, t in tensors.items() if not key.startswith(_HEAD)}
-    stored = StoredAdapter(config_of(kind, values), body, head, None, manifest.base.reference, manifest)
+    stored = StoredAdapter(config, body, head, None, manifest.base.reference, manifest)
     return _with_manifest(stored, manifest)
 
 

@@ -20,8 +20,8 @@ from tunedeck.core.storage import write_json
 from tunedeck.formats.tensors import ModelNames, StoredAdapter, read_safetensors, write_safetensors
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.lora.config import LoraConfig
-from tunedeck.methods.lora.targets import select_targets
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
+from tunedeck.methods.targets import select_targets
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KINDS = {"LORA": "lora", "PROMPT_TUNING": "prompt_tuning"}

@@ -1,10 +1,14 @@
-"""What a method is: settings that load no torch, and the layers it puts at the sites of a model."""
+"""What a method is: settings that load no torch, and the layers it puts at the sites of a model.
+
+A `MethodConfig` answers everything that planner, comparison, search, export, serving and the command line ask about its
+method, so that none of them knows a method by name. `methods/registry.py` checks that every member is there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from tunedeck.core.model_spec import ModelSpec
 
@@ -13,19 +17,80 @@ if TYPE_CHECKING:
 
     from tunedeck.methods.sites import Placement
 
+Trains = Literal["adapter", "head", "part", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """The setting that makes a method larger or smaller, and the values worth trying.
+
+    Each setting in `proportional` keeps its ratio to it, as LoRA's alpha does to r.
+    """
+
+    setting: str
+    values: tuple[int, ...]
+    proportional: tuple[str, ...] = ()
+
 
 class MethodConfig(Protocol):
-    """A method's hyper-parameters: a frozen dataclass that loads no torch."""
+    """A method's hyper-parameters: a frozen dataclass that loads no torch and whose fields all have defaults."""
 
     kind: ClassVar[str]
+    """The method's name in run files, manifests and on the command line."""
+    layer_module: ClassVar[str]
+    """The dotted name of the module with the method's torch side, see `Method`."""
+    stored_as: ClassVar[str]
+    """The format of its adapter folders: "peft", "adapterhub" or "tunedeck"."""
+    mergeable: ClassVar[bool]
+    """Whether an adapter can be written into the base's weights."""
+    short_names: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Other names for the method with some settings fixed, as "head" is full fine-tuning with layers: head."""
+    quantized_name: ClassVar[str | None]
+    """The planner's name for the method on a 4-bit base, as qlora; None where it is not planned on one."""
+    search_space: ClassVar[SearchSpace | None]
+    """None for a method without such a setting."""
 
     @property
     def learning_rate(self) -> float:
         """The default peak learning rate for AdamW."""
         ...
 
+    @property
+    def learning_rates(self) -> tuple[float, float]:
+        """The lowest and the highest learning rate worth trying."""
+        ...
+
+    @property
+    def trains(self) -> Trains:
+        """What trains: layers beside the frozen model ("adapter"), or its own tensors: the "head" alone, a "part", "all"."""
+        ...
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Number of virtual tokens in front of each text."""
+        ...
+
     def count_parameters(self, spec: ModelSpec) -> int:
-        """The number of trainable parameters besides the task head, from the config alone."""
+        """Return the number of trainable parameters besides the task head, from the config alone.
+
+        Raises TargetError where the settings do not fit the model, ArchitectureError where the method does not.
+        """
+        ...
+
+    def lowest_layer(self, spec: ModelSpec) -> int:
+        """Return the lowest layer that gradients must reach; `spec.num_layers` where they end at the head."""
+        ...
+
+    def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:
+        """Return the bytes of one token that the method keeps for its backward pass, all layers of the model together.
+
+        `number_bytes` is the size of one number of the base. With `float32_inputs` each adapted linear layer also
+        keeps a float32 copy of its input, as PEFT's LoRA does on a 16-bit base.
+        """
+        ...
+
+    def forward_overhead(self, spec: ModelSpec) -> float:
+        """Return how much time the method adds to the base's matrix products, as a share of theirs."""
         ...
 
 
@@ -55,16 +120,19 @@ class Built:
 
 
 class Method(Protocol):
-    """The torch side of a method: `tunedeck.methods.<kind>.layer` has these three functions."""
+    """The torch side of a method: the functions of the module that its config names as `layer_module`."""
 
     def shapes(self, base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
-        """The shapes of the tensors that `build` would make, by their names on disk; nothing is made. TargetError as there."""
+        """Return the shapes of the tensors that `build` would make, by their names on disk, without making any.
+
+        Raises TargetError where the config does not fit the model.
+        """
         ...
 
     def build(self, base: Base, config: MethodConfig) -> Built:
-        """New layers for one adapter; TargetError where the config does not fit the model."""
+        """Make new layers for one adapter; TargetError where the config does not fit the model."""
         ...
 
     def merge(self, model: nn.Module, built: Built) -> None:
-        """Write the adapter into the weights of `model`; UnsupportedKindError where the kind cannot."""
+        """Write the adapter into the weights of `model`; needed where the config is `mergeable`."""
         ...

@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunedeck.core.i18n import say
-from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.methods.registry import DEFAULT_METHOD, METHODS
 from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.fit import fits
 from tunedeck.planner.memory import Setup, memory_parts
 from tunedeck.planner.plan import PlanRow
 
-PREFERRED = ("lora", "qlora", "bottleneck", "prompt_tuning", "full")
-"""LoRA is the sound default (source article, its comparison); the others follow by how little they risk."""
 WORTH_QUANTISING = 0.5  # QLoRA is recommended over a LoRA that costs more than twice as much
 
 Reason = Literal["default", "cheaper-in-four-bits", "only-this-fits", "only-this-is-within"]
@@ -39,17 +37,28 @@ class Change:
 def recommend(rows: Sequence[PlanRow]) -> Recommendation | None:
     """The cheapest row of the most dependable method that fits and is within budget and deadline; None where none is."""
     wanted = [row for row in rows if row.fits and row.within and "four-bit-unsupported" not in row.notes]
-    best = {name: next((row for row in wanted if row.method == name), None) for name in PREFERRED}
-    lora, qlora = best["lora"], best["qlora"]
-    if lora and qlora and qlora.cost.expected < WORTH_QUANTISING * lora.cost.expected:
-        return Recommendation(qlora, "cheaper-in-four-bits")
-    chosen = next((row for row in best.values() if row is not None), None)
-    if chosen is None:
+    best = {row.method: row for row in reversed(wanted)}
+    ranked = sorted(best.values(), key=_rank)
+    if not ranked:
         return None
-    if chosen is lora:
-        return Recommendation(chosen, "default")
-    lora_fits = any(row.fits for row in rows if row.method == "lora")
-    return Recommendation(chosen, "only-this-is-within" if lora_fits else "only-this-fits")
+    chosen = ranked[0]
+    if not _is_default(chosen):
+        default_fits = any(row.fits for row in rows if _is_default(row))
+        return Recommendation(chosen, "only-this-is-within" if default_fits else "only-this-fits")
+    quantized = next((row for row in ranked if row.setup.method.kind == DEFAULT_METHOD and row.setup.four_bit), None)
+    if quantized is not None and quantized.cost.expected < WORTH_QUANTISING * chosen.cost.expected:
+        return Recommendation(quantized, "cheaper-in-four-bits")
+    return Recommendation(chosen, "default")
+
+
+def _rank(row: PlanRow) -> tuple[bool, int, bool]:
+    """Methods that leave the model as it is come first, in the order of METHODS, each before itself on a 4-bit base."""
+    method = row.setup.method
+    return method.trains != "adapter", list(METHODS).index(method.kind), row.setup.four_bit
+
+
+def _is_default(row: PlanRow) -> bool:
+    return row.setup.method.kind == DEFAULT_METHOD and not row.setup.four_bit
 
 
 def reason_text(chosen: Recommendation) -> str:
@@ -86,7 +95,7 @@ def _variants(row: PlanRow) -> Iterator[tuple[str, Setup]]:
     """Flags and the setup they make, one change at a time before several at once."""
     setup, gpu = row.setup, row.offer.gpu
     frugal = replace(setup, micro_batch=1, checkpointing=True)
-    can_quantise = isinstance(setup.method, LoraConfig) and not setup.four_bit and gpu.capability >= 7.0
+    quantized = setup.method.quantized_name if not setup.four_bit and gpu.capability >= 7.0 else None
     if not setup.checkpointing:
         yield "--gradient-checkpointing", replace(setup, checkpointing=True)
     if setup.micro_batch > 1:
@@ -96,9 +105,9 @@ def _variants(row: PlanRow) -> Iterator[tuple[str, Setup]]:
         yield "--micro-batch 1 --gradient-checkpointing --loss chunked", replace(frugal, loss="chunked")
     else:
         yield "--micro-batch 1 --gradient-checkpointing", frugal
-    if can_quantise:
-        yield "--method qlora", replace(setup, four_bit=True)
-        yield "--method qlora --micro-batch 1 --gradient-checkpointing", replace(frugal, four_bit=True)
+    if quantized is not None:
+        yield f"--method {quantized}", replace(setup, four_bit=True)
+        yield f"--method {quantized} --micro-batch 1 --gradient-checkpointing", replace(frugal, four_bit=True)
     for share in (2, 4):
         if setup.tokens // share >= 16:
             shorter = replace(setup, micro_batch=1, tokens=setup.tokens // share)

@@ -10,7 +10,7 @@ from typing import Any, final
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
-from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.methods.registry import DEFAULT_METHOD, config_of
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.models import PlannedModel, find_planned_model
 from tunedeck.planner.prices import (
@@ -179,7 +179,8 @@ def _service(
                 value=inputs + chosen,
             )
         )
-    parameters = LoraConfig(r=r, target_modules="all-linear").count_parameters(model.spec)
+    adapter = config_of(DEFAULT_METHOD, {"r": r, "target_modules": "all-linear"})
+    parameters = adapter.count_parameters(model.spec)
     return Service(model.spec, adapters, parameters, inputs, chosen, latency)
 
 

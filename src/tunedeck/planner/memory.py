@@ -5,16 +5,12 @@ Constants were set on half of the measured rows of bench/planner_rows.csv; bench
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from tunedeck.core.model_spec import ModelSpec
 from tunedeck.methods.base import MethodConfig
-from tunedeck.methods.bottleneck.config import BottleneckConfig
-from tunedeck.methods.full.config import FullConfig
-from tunedeck.methods.lora.config import LoraConfig
-from tunedeck.methods.lora.targets import select_targets
-from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 
 Loss = Literal["eager", "fused", "chunked"]
 Attention = Literal["flash", "sdpa", "eager"]
@@ -57,33 +53,24 @@ TUNEDECK = Stack("tunedeck", full_copies=True, lora_inputs_in_float32=False)
 
 @dataclass(frozen=True, slots=True)
 class MethodFacts:
-    """What a method trains in a model, counted once; LoRA's numbers are sums over its linears, 0 for other methods."""
+    """What a method says of itself on one model, asked once because a large model has hundreds of linears."""
 
     parameters: int
-    """The method's own, without a head."""
-    adapted: int
-    ranks: int
-    inputs: int
-    """Input widths; `shared_inputs` counts an input that several linears of a block read once."""
-    shared_inputs: int
+    """Trainable parameters, without a head."""
+    lowest_layer: int
+    kept_bytes: Mapping[tuple[int, bool], int]
+    """Per token, by the bytes of a number and by whether inputs are copied to float32; all layers together."""
+    forward_overhead: float
 
 
 def method_facts(spec: ModelSpec, method: MethodConfig) -> MethodFacts:
-    """Count; TargetError where the method does not fit the model."""
-    count = method.count_parameters(spec)
-    if not isinstance(method, LoraConfig):
-        return MethodFacts(count, 0, 0, 0, 0)
-    widths = {linear.path: linear.in_features for linear in spec.linears}
-    targets = select_targets(
-        method.target_modules or spec.lora_targets, list(widths), layers_to_transform=method.layers_to_transform
-    )
-    shared = {(path.rpartition(".")[0], widths[path]) for path in targets}
+    """Ask the method; TargetError where it does not fit the model."""
+    cases = [(size, copies) for size in (2, 4) for copies in (False, True)]
     return MethodFacts(
-        parameters=count,
-        adapted=len(targets),
-        ranks=sum(method.rank(path) for path in targets),
-        inputs=sum(widths[path] for path in targets),
-        shared_inputs=sum(width for _, width in shared),
+        parameters=method.count_parameters(spec),
+        lowest_layer=method.lowest_layer(spec),
+        kept_bytes={(size, copies): method.kept_bytes(spec, size, float32_inputs=copies) for size, copies in cases},
+        forward_overhead=method.forward_overhead(spec),
     )
 
 
@@ -121,7 +108,7 @@ class Setup:
     @property
     def width(self) -> int:
         """Tokens of one row, virtual tokens included."""
-        return self.tokens + (self.method.num_virtual_tokens if isinstance(self.method, PromptTuningConfig) else 0)
+        return self.tokens + self.method.virtual_tokens
 
     @property
     def batch_tokens(self) -> int:
@@ -201,7 +188,7 @@ def linear_parameters(spec: ModelSpec) -> int:
 
 def trainable_parameters(setup: Setup) -> int:
     """The method's own and, for a classifier, its head's."""
-    extra = setup.spec.lm_head_parameters if setup.generate and _trains_everything(setup) else 0
+    extra = setup.spec.lm_head_parameters if setup.generate and setup.method.trains == "all" else 0
     return setup.facts.parameters + setup.head_parameters + extra
 
 
@@ -212,7 +199,7 @@ def trainable_bytes(setup: Setup) -> tuple[float, float, float, float]:
     gradients b, moments 2 b, and b more during the step (fms-acceleration: 6 bytes resident, 10 at the peak, b = 2).
     """
     count, b = trainable_parameters(setup), setup.number_bytes
-    if isinstance(setup.method, FullConfig) and not setup.stack.full_copies:
+    if setup.method.trains != "adapter" and not setup.stack.full_copies:
         return 0.0, float(b * count), 2.0 * b * count, float(b * count)
     return 4.0 * count, 4.0 * count, 8.0 * count, 0.0
 
@@ -223,7 +210,7 @@ def stored_bytes(setup: Setup) -> float:
     layers = layers_with_backward(setup)
     if setup.checkpointing:
         return float(setup.held_tokens * layers * _hidden_bytes(setup) * spec.hidden_size)
-    in_place = not isinstance(setup.method, FullConfig) or setup.method.layers == "head" or not setup.stack.full_copies
+    in_place = setup.method.trains == "adapter" or not setup.stack.full_copies
     # 16-bit images of full fine-tuning's float32 copies
     cast_copies = 0.0 if in_place or setup.number_bytes == 4 else 2.0 * setup.facts.parameters
     return ALLOCATOR * setup.held_tokens * layers * layer_bytes_per_token(setup) + cast_copies
@@ -262,38 +249,19 @@ def layer_bytes_per_token(setup: Setup) -> float:
     if setup.attention == "eager":
         attention += spec.num_heads * setup.width * (b + 4 if rms and b < 4 else b)
     feed_forward = (3 if spec.gated else 1) * b * ffn
-    return norms + attention + feed_forward + _trained_inputs(setup)
+    return norms + attention + feed_forward + _kept_by_method(setup)
 
 
-def _trained_inputs(setup: Setup) -> float:
-    """Inputs kept for weight gradients, per token and layer: an input that several linears share counts once."""
-    spec, method, b = setup.spec, setup.method, setup.number_bytes
-    if isinstance(method, FullConfig):
-        return float(0 if method.layers == "head" else b * (2 * spec.hidden_size + spec.ffn_size))
-    if isinstance(method, BottleneckConfig):
-        sites = method.blocks(spec)
-        return 2 * b * sum(spec.hidden_size + method.size(n, spec.hidden_size) for n, *_ in sites) / spec.num_layers
-    facts = setup.facts
-    casts = 4 * facts.inputs if setup.stack.lora_inputs_in_float32 and b < 4 else 0
-    return float(b * facts.shared_inputs + casts + b * facts.ranks) / spec.num_layers
+def _kept_by_method(setup: Setup) -> float:
+    """What the method keeps for its weight gradients, per token and layer."""
+    return setup.facts.kept_bytes[setup.number_bytes, setup.stack.lora_inputs_in_float32] / setup.spec.num_layers
 
 
 def layers_with_backward(setup: Setup) -> int:
     """Layers that gradients pass through: those from the lowest trained one up (peft#1469: below it nothing is kept)."""
-    spec, method = setup.spec, setup.method
-    if isinstance(method, FullConfig) and method.layers != "all":
-        return method.layers if isinstance(method.layers, int) else 0
-    if isinstance(method, LoraConfig) and method.layers_to_transform is not None:
-        return spec.num_layers - min(method.layers_to_transform)
-    if isinstance(method, BottleneckConfig):
-        return spec.num_layers - min((layer for layer, *_ in method.blocks(spec)), default=spec.num_layers)
-    return spec.num_layers
+    return setup.spec.num_layers - setup.facts.lowest_layer
 
 
 def _hidden_bytes(setup: Setup) -> int:
     """Of one number between the layers."""
     return 4 if setup.stack.float32_hidden else setup.number_bytes
-
-
-def _trains_everything(setup: Setup) -> bool:
-    return isinstance(setup.method, FullConfig) and setup.method.layers == "all"

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tunedeck.core.errors import TargetError
+from tunedeck.core.errors import ArchitectureError
 from tunedeck.methods.base import MethodConfig
-from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.cost import Hours, run_cost, run_hours
 from tunedeck.planner.estimate import Estimate
@@ -33,7 +32,7 @@ class Wish:
 
     model: PlannedModel
     methods: Mapping[str, MethodConfig]
-    """By the name shown: lora, qlora, bottleneck, prompt_tuning, full."""
+    """By the name shown: the method's kind, or its name on a 4-bit base, such as qlora."""
     workload: Workload
     generate: bool
     micro_batch: int | None = None
@@ -110,15 +109,15 @@ class PlanRow:
 def make_plan(wish: Wish, offers: Sequence[Offer]) -> list[PlanRow]:
     """A row for every method on every offer: what fits and is wanted first, the cheapest on top.
 
-    Bottleneck adapters are left out where the architecture has no known sites, unless they are all that was asked for.
+    A method that is not known on the architecture is left out, unless it is the only one asked for.
     Raises TargetError for target modules that do not fit the model.
     """
     rows: list[PlanRow] = []
     for name, method in wish.methods.items():
         try:
             facts = method_facts(wish.model.spec, method)
-        except TargetError:
-            if len(wish.methods) == 1 or not isinstance(method, BottleneckConfig):
+        except ArchitectureError:
+            if len(wish.methods) == 1:
                 raise
             continue
         rows += [_row(wish, name, method, facts, offer) for offer in offers]
@@ -141,14 +140,14 @@ def setup_for(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, g
         attention = "sdpa"
     return Setup(
         spec=wish.model.spec, method=method, facts=facts, micro_batch=1, tokens=wish.workload.longest_tokens, generate=wish.generate,
-        dtype=dtype, four_bit=name == "qlora", checkpointing=wish.checkpointing, attention=attention,
+        dtype=dtype, four_bit=name == method.quantized_name, checkpointing=wish.checkpointing, attention=attention,
         loss=wish.loss or engine_loss(method), labels=wish.labels,
     )  # fmt: skip
 
 
 def engine_loss(method: MethodConfig) -> Loss:
     """How tasks/generate/loss.py computes a language model's loss: without whole logits where the output layer is frozen."""
-    return "eager" if method.kind == "full" else "chunked"
+    return "chunked" if method.trains == "adapter" else "eager"
 
 
 def with_batch(setup: Setup, wish: Wish, largest: int) -> Setup:
@@ -188,7 +187,7 @@ def _row(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, offer:
         peak_device_bytes=device, fits=fits(parts, gpu), margin_bytes=gpu.visible_bytes - needed_bytes(parts),
         largest_micro_batch=largest, step_s=step,
         tokens_per_s=Estimate(tokens / step.high, tokens / step.expected, tokens / step.low), steps=steps, hours=hours,
-        cost=cost, notes=card_notes(gpu, name, wish, exact=found.exact), within=within,
+        cost=cost, notes=card_notes(gpu, setup.four_bit, wish, exact=found.exact), within=within,
     )  # fmt: skip
 
 
@@ -205,7 +204,7 @@ def time_band(gpu: Gpu, work: Workload) -> tuple[float, float]:
     return (low, high) if work.counted else (low * LENGTH_BAND[0], high * LENGTH_BAND[1])
 
 
-def card_notes(gpu: Gpu, method: str, wish: Wish, exact: bool) -> tuple[str, ...]:
+def card_notes(gpu: Gpu, four_bit: bool, wish: Wish, exact: bool) -> tuple[str, ...]:
     """What a plan must say about a card: what it lacks and what was counted instead, by short name (see cli/plan.py)."""
     notes = []
     if not gpu.has_bfloat16 and wish.dtype in (None, "bfloat16") and gpu.capability:
@@ -214,7 +213,7 @@ def card_notes(gpu: Gpu, method: str, wish: Wish, exact: bool) -> tuple[str, ...
         notes.append("no-flash-attention")
     if not gpu.tensor_cores and gpu.capability:
         notes.append("no-tensor-cores")
-    if method == "qlora" and 0 < gpu.capability < 7.0:
+    if four_bit and 0 < gpu.capability < 7.0:
         notes.append("four-bit-unsupported")
     if gpu.name == THIS_MACHINE and not exact:
         notes.append("not-calibrated")

@@ -14,7 +14,7 @@ from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.measurement import this_machine
 from tunedeck.core.values import field_names, to_values
 from tunedeck.methods.base import MethodConfig
-from tunedeck.methods.registry import METHODS, config_of
+from tunedeck.methods.registry import BROKEN, METHODS, config_of
 from tunedeck.planner.advice import Change, Recommendation, changes, reason_text, recommend
 from tunedeck.planner.calibration import calibrate as calibrate_machine
 from tunedeck.planner.catalogue import all_gpus
@@ -26,10 +26,10 @@ from tunedeck.planner.plan import PlanRow, Wish, make_plan, setup_for
 from tunedeck.planner.prices import Offer, PriceBook, check_sizes, chosen_offers, gpu_names, read_prices, with_rates
 from tunedeck.planner.workload import Workload, workload_of_data
 
-QLORA = "qlora"
-"""LoRA on a base in 4 bits: a method of its own in a plan."""
-PLANNED = ("lora", QLORA, *(name for name in METHODS if name != "lora"))
-"""The methods that a plan compares."""
+PLANNED: Mapping[str, str] = {
+    name: kind for kind, method in METHODS.items() for name in (kind, method.quantized_name) if name is not None
+}
+"""The methods that a plan compares by the name shown, and their kinds: LoRA on a 4-bit base is qlora."""
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
@@ -189,6 +189,8 @@ def _methods(wanted: str | Sequence[str] | None, settings: Mapping[str, Any]) ->
     listed = wanted.split(",") if isinstance(wanted, str) else wanted or PLANNED
     names = [name.strip().replace("-", "_") for name in listed]
     for name in names:
+        if name in BROKEN:
+            raise ConfigError(BROKEN[name])
         if name not in PLANNED:
             raise ConfigError(
                 say("the planner does not know the method {name!r}", name=name)
@@ -197,9 +199,8 @@ def _methods(wanted: str | Sequence[str] | None, settings: Mapping[str, Any]) ->
             )
     found: dict[str, MethodConfig] = {}
     for name in names:
-        kind = "lora" if name == QLORA else name
-        known = field_names(METHODS[kind])
-        found[name] = config_of(kind, {key: value for key, value in settings.items() if key in known})
+        known = field_names(METHODS[PLANNED[name]])
+        found[name] = config_of(PLANNED[name], {key: value for key, value in settings.items() if key in known})
     return found
 
 
@@ -238,7 +239,7 @@ def _with_this_machine(wish: Wish, gpus: Sequence[str] | None, calibrate: bool) 
     machine = this_machine()
     if calibrate:
         for name, method in wish.methods.items():
-            if name != QLORA or len(wish.methods) == 1:
+            if name != method.quantized_name or len(wish.methods) == 1:
                 facts = method_facts(wish.model.spec, method)
                 card = machine_card(machine, None)
                 calibrate_machine(machine, wish.model, setup_for(wish, name, method, facts, card))
@@ -247,7 +248,7 @@ def _with_this_machine(wish: Wish, gpus: Sequence[str] | None, calibrate: bool) 
     offer = Offer(machine_card(machine, profile), free, free, "CNY", "own", date, machine.cpu, "own")
     methods = wish.methods
     if gpus == [THIS_MACHINE]:  # 4-bit bases are not planned for a CPU alone
-        methods = {name: method for name, method in methods.items() if name != QLORA} or methods
+        methods = {name: method for name, method in methods.items() if name != method.quantized_name} or methods
     return replace(wish, profile=profile, methods=methods), [offer]
 
 

@@ -5,8 +5,6 @@ Constants were set on half of the measured rows of bench/planner_rows.csv; bench
 
 from __future__ import annotations
 
-from tunedeck.methods.full.config import FullConfig
-from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.memory import (
     Setup,
@@ -19,9 +17,6 @@ LAUNCH_S_PER_LAYER = 3.3e-3  # a layer forward and backward however few tokens t
 RECOMPUTED_LAUNCH = 1.25  # the same with checkpointing, which launches the forward twice
 FOUR_BIT_LAUNCH = 2.6  # and where each linear is dequantised first (Qwen README: QLoRA's floor is 2 to 3 times LoRA's)
 JOIN = 3  # exponent that joins floor and arithmetic: the larger wins, both count where they meet
-LORA_COST = (
-    1.12  # LoRA on 4 of a layer's 7 linears against none: two thin products and an addition around each (fms rows)
-)
 FOUR_BIT_COST = 1.04  # dequantising before each product, large micro-batches
 OPTIMIZER_BYTES = (
     60  # traffic of an AdamW step per trainable parameter (50 on PEFT's L40S rows, 72 to 77 on fms's A100 rows)
@@ -50,9 +45,10 @@ def training_flops_per_token(setup: Setup) -> float:
     """
     forward = forward_flops_per_token(setup)
     depth = layers_with_backward(setup) / setup.spec.num_layers
-    passes = 1 + depth * (1 + isinstance(setup.method, FullConfig) + setup.checkpointing)
+    beside = setup.method.trains == "adapter"  # else the trained weights are those of the forward pass
+    passes = 1 + depth * (1 + (not beside) + setup.checkpointing)
     passes += setup.held_tokens < setup.batch_tokens
-    return forward * passes + 6.0 * trainable_parameters(setup) * (not isinstance(setup.method, FullConfig))
+    return forward * passes + 6.0 * trainable_parameters(setup) * beside
 
 
 def compute_s(setup: Setup, gpu: Gpu) -> float:
@@ -90,10 +86,7 @@ def step_s(setup: Setup, gpu: Gpu) -> float:
 
 
 def _method_cost(setup: Setup) -> float:
-    """What a method adds to the products it hangs on: LoRA's share of adapted linears, 4 bits, a float32 residual stream."""
+    """What is added to the base's products: by the method, by 4 bits, by a float32 residual stream."""
     cost = FOUR_BIT_COST if setup.four_bit else 1.0
     cost *= UPCAST_COST if setup.stack.float32_hidden else 1.0
-    if isinstance(setup.method, LoraConfig):
-        adapted = setup.facts.adapted / len(setup.spec.linears)
-        cost *= 1 + (LORA_COST - 1) * adapted / (4 / 7)
-    return cost
+    return cost * (1 + setup.facts.forward_overhead)

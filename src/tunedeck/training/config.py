@@ -15,15 +15,7 @@ from tunedeck.core.i18n import listing, nearest, renamed, say
 from tunedeck.core.settings import Help
 from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
-from tunedeck.methods.bottleneck.config import KINDS, OLD_NAMES
-from tunedeck.methods.registry import config_of
-
-SHORT_NAMES: Mapping[str, Mapping[str, Any]] = {
-    "head": {"kind": "full", "layers": "head"},
-    **{name: {"kind": "bottleneck", "name": name} for name in (*KINDS, *OLD_NAMES)},
-}
-"""Names for a method with one setting fixed."""
-
+from tunedeck.methods.registry import DEFAULT_METHOD, SHORT_NAMES, config_of
 
 RENAMED = {
     "accumulation": "gradient_accumulation_steps",
@@ -145,7 +137,7 @@ class RunConfig(_Settings):
         default_factory=lambda: {"kind": "classify"}
     )
     method: Annotated[dict[str, Any], Help(say("how: a method's name, or its kind and settings"))] = Field(
-        default_factory=lambda: {"kind": "lora"}
+        default_factory=lambda: {"kind": DEFAULT_METHOD}
     )
     training: Annotated[TrainingSettings, Help(say("the training loop"))] = TrainingSettings()
     name: Annotated[str | None, Help(say("the adapter's name; that of the run folder by default"))] = None
@@ -171,13 +163,15 @@ class RunConfig(_Settings):
     def _known_method(cls, value: dict[str, Any]) -> dict[str, Any]:
         return {
             **value,
-            **SHORT_NAMES.get(str(value.get("kind")), {"kind": str(value.get("kind", "lora")).replace("-", "_")}),
+            **SHORT_NAMES.get(
+                str(value.get("kind")), {"kind": str(value.get("kind", DEFAULT_METHOD)).replace("-", "_")}
+            ),
         }
 
     def method_config(self) -> MethodConfig:
         """The method's typed config; raises ConfigError or UnsupportedKindError."""
         values = dict(self.method)
-        return config_of(str(values.pop("kind", "lora")), values)
+        return config_of(str(values.pop("kind", DEFAULT_METHOD)), values)
 
 
 def read_run_file(path: Path) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tunedeck.core.i18n import say
-from tunedeck.methods.registry import METHODS
+from tunedeck.methods.registry import METHODS, SHORT_NAMES
 from tunedeck.tasks.registry import TASKS
-from tunedeck.training.config import RENAMED, SHORT_NAMES, RunConfig
+from tunedeck.training.config import RENAMED, RunConfig
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -98,7 +98,7 @@ def read_examples(deck: Deck, name: str, settings: DataSettings) -> list[Any]:
 
 
 def _torch_side(deck: Deck, name: str) -> Side:
-    graph = graph_of(deck, name, merge=deck.adapter(name).config.kind == "lora")
+    graph = graph_of(deck, name, merge=deck.adapter(name).config.mergeable)
 
     def run(rows: list[list[int]]) -> object:
         with torch.inference_mode():

@@ -28,9 +28,8 @@ from tunedeck.export.onnx.graph import INPUTS, check_exportable, example_inputs,
 from tunedeck.export.onnx.int8 import write_int8
 from tunedeck.export.probe import Difference
 from tunedeck.export.transformers_folder import empty_place
-from tunedeck.methods.full.config import FullConfig
-from tunedeck.methods.lora.config import LoraConfig
-from tunedeck.methods.lora.layer import LoraLayer
+from tunedeck.formats.low_rank import low_rank
+from tunedeck.methods.registry import config_of
 from tunedeck.tasks.embed.task import Embed
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def save_onnx_multi(
 def _check_sharable(deck: Deck, names: Sequence[str]) -> None:
     for name in names:
         adapter = deck.adapter(name)
-        if adapter.built.weights or any(not isinstance(p.layer, LoraLayer) for p in adapter.built.placements.values()):
+        if low_rank(adapter.config) is None and adapter.config.trains != "head":
             raise UnsupportedKindError(
                 say(
                     "{name!r} is a {kind} adapter; only LoRA adapters and heads alone share one graph. Export it in a graph of its "
@@ -133,7 +132,8 @@ def _slot(deck: Deck, names: Sequence[str]) -> Iterator[Adapter]:
     """An adapter with a place for every tensor of any of them, in the deck while the graph is taken."""
     paths = tuple(dict.fromkeys(path for name in names for path in deck.adapter(name).built.placements))
     rank = float(_EXAMPLE_RANK)
-    config = LoraConfig(r=_EXAMPLE_RANK, lora_alpha=rank, target_modules=paths) if paths else FullConfig("head")
+    lora = {"r": _EXAMPLE_RANK, "lora_alpha": rank, "target_modules": paths}
+    config = config_of("lora", lora) if paths else config_of("full", {"layers": "head"})
     deck.add(_SLOT, config, labels=_EXAMPLE_LABELS if deck.task.has_head else None)
     try:
         slot = deck.adapter(_SLOT)
@@ -157,9 +157,8 @@ def _inputs(slot: Adapter) -> dict[str, tuple[nn.Parameter, dict[int, str]]]:
     """Each input's example tensor and the dimensions of it that vary, by the name it has in the graph and in the files."""
     found: dict[str, tuple[nn.Parameter, dict[int, str]]] = {}
     for number, (path, placement) in enumerate(slot.built.placements.items()):
-        assert isinstance(placement.layer, LoraLayer)
-        found[f"{path}.lora_A"] = (placement.layer.lora_A, {0: f"rank_{number}"})
-        found[f"{path}.lora_B"] = (placement.layer.lora_B, {1: f"rank_{number}"})
+        for axis, matrix in enumerate(("lora_A", "lora_B")):  # (rank, in) and (out, rank)
+            found[f"{path}.{matrix}"] = (placement.layer.get_parameter(matrix), {axis: f"rank_{number}"})
     last = list(last_linear(slot.head).parameters()) if slot.head else []
     for path, module in slot.head.items():
         for key, parameter in module.named_parameters():
@@ -207,10 +206,10 @@ def _tensors_of(deck: Deck, name: str, slot: Adapter) -> dict[str, numpy.ndarray
         for key, _ in module.named_parameters()
     }
     found |= adapter.head_tensors()
-    for path, placement in adapter.built.placements.items():
-        assert isinstance(placement.layer, LoraLayer)
-        found[f"{path}.lora_A"] = placement.layer.lora_A.detach()
-        found[f"{path}.lora_B"] = placement.layer.lora_B.detach() * placement.layer.scaling
+    found |= adapter.tensors()
+    if (lora := low_rank(adapter.config)) is not None:
+        for path in adapter.built.placements:
+            found[f"{path}.lora_B"] = found[f"{path}.lora_B"] * lora.scaling(path)
     return {name: tensor.cpu().contiguous().numpy() for name, tensor in found.items()}
 
 

@@ -54,7 +54,7 @@ def save_onnx(
     check_exportable(deck, [name])
     if lora not in ("merged", "inside"):
         raise ConfigError(say("lora must be merged or inside, got {value!r}", value=lora))
-    graph = graph_of(deck, name, merge=lora == "merged" and deck.adapter(name).config.kind == "lora")
+    graph = graph_of(deck, name, merge=lora == "merged" and deck.adapter(name).config.mergeable)
     inputs, shapes = example_inputs(deck)
     program = trace(graph, inputs, shapes, INPUTS, opset)
     with replacing_folder(target) as staging:

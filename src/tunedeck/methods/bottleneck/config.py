@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tunedeck.core.errors import ConfigError, TargetError
+from tunedeck.core.errors import ArchitectureError, ConfigError, TargetError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.model_spec import BlockSites, ModelSpec
 from tunedeck.core.values import check_finite
+from tunedeck.methods.base import SearchSpace, Trains
 
 # Defaults of SeqBnConfig, DoubleSeqBnConfig and ParBnConfig in adapters 1.3.0, configuration/adapter_config.py.
 KINDS: Mapping[str, Mapping[str, Any]] = {
@@ -59,7 +60,16 @@ class BottleneckConfig:
     """
 
     kind: ClassVar[str] = "bottleneck"
+    layer_module: ClassVar[str] = "tunedeck.methods.bottleneck.layer"
+    stored_as: ClassVar[str] = "adapterhub"
+    mergeable: ClassVar[bool] = False
+    short_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: {"name": name} for name in (*KINDS, *OLD_NAMES)}
+    quantized_name: ClassVar[str | None] = None
+    search_space: ClassVar[SearchSpace | None] = SearchSpace("reduction_factor", (2, 4, 8, 16, 32))
     learning_rate: ClassVar[float] = 2e-3
+    learning_rates: ClassVar[tuple[float, float]] = (2e-4, 2e-2)
+    trains: ClassVar[Trains] = "adapter"
+    virtual_tokens: ClassVar[int] = 0
 
     name: str = "seq_bn"
     reduction_factor: float | Mapping[str, float] | None = None
@@ -122,7 +132,8 @@ class BottleneckConfig:
     def blocks(self, spec: ModelSpec) -> list[tuple[int, str, BlockSites]]:
         """(layer, "attention" or "ffn", sites) for every adapter, in model order.
 
-        Raises TargetError where the architecture's sites are not known or `leave_out` names a layer that is not there.
+        Raises ArchitectureError where the architecture's sites are not known, TargetError where `leave_out` names a
+        layer that is not there.
         """
         missing = [layer for layer in self.leave_out if not 0 <= layer < spec.num_layers]
         if missing:
@@ -134,7 +145,7 @@ class BottleneckConfig:
                 )
             )
         if spec.attention is None or spec.ffn is None:
-            raise TargetError(
+            raise ArchitectureError(
                 say(
                     "bottleneck adapters are not supported on {model_type} models; use lora", model_type=spec.model_type
                 )
@@ -150,6 +161,19 @@ class BottleneckConfig:
         extra = {"learned": 1, "channel": hidden}.get(str(self.scaling), 0)
         widths = [self.size(layer, hidden) for layer, _, _ in self.blocks(spec)]
         return sum(2 * hidden * d + d + hidden + extra for d in widths)
+
+    def lowest_layer(self, spec: ModelSpec) -> int:
+        """The lowest layer with an adapter."""
+        return min((layer for layer, *_ in self.blocks(spec)), default=spec.num_layers)
+
+    def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:
+        """Input and output of every adapter's two projections: H and d numbers, twice."""
+        hidden = spec.hidden_size
+        return 2 * number_bytes * sum(hidden + self.size(layer, hidden) for layer, *_ in self.blocks(spec))
+
+    def forward_overhead(self, spec: ModelSpec) -> float:
+        """Not measured; its two products are thin."""
+        return 0.0
 
 
 def _choice(name: str, value: str | None, allowed: tuple[str, ...]) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from tunedeck.core.errors import TargetError, UnsupportedKindError
+from tunedeck.core.errors import ArchitectureError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.model_spec import BlockSites, ModelSpec, known_model_types
 from tunedeck.methods.base import Base, Built, MethodConfig
@@ -152,16 +152,9 @@ def build(base: Base, config: MethodConfig) -> Built:
     )
 
 
-def merge(model: nn.Module, built: Built) -> None:
-    """Refuse: a non-linear layer has no equivalent in the base's weights."""
-    raise UnsupportedKindError(
-        say("a bottleneck adapter cannot be merged into the base's weights; serve it on the base, or train lora")
-    )
-
-
 def _spec(base: Base) -> ModelSpec:
     if base.spec is None:
-        raise TargetError(
+        raise ArchitectureError(
             say(
                 "bottleneck adapters need a known architecture (known: {known}); use lora here",
                 known=listing(known_model_types()),

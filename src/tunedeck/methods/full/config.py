@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from tunedeck.core.errors import ConfigError, TargetError
 from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.methods.base import SearchSpace, Trains
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,14 @@ class FullConfig:
     """
 
     kind: ClassVar[str] = "full"
+    layer_module: ClassVar[str] = "tunedeck.methods.full.layer"
+    stored_as: ClassVar[str] = "tunedeck"
+    mergeable: ClassVar[bool] = True
+    short_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"head": {"layers": "head"}}
+    quantized_name: ClassVar[str | None] = None
+    search_space: ClassVar[SearchSpace | None] = None
+    virtual_tokens: ClassVar[int] = 0
+
     layers: Literal["all", "head"] | int = "all"
 
     def __post_init__(self) -> None:
@@ -33,6 +43,16 @@ class FullConfig:
         """A fresh head alone stands a high rate; trained tensors want a low one."""
         return 5e-3 if self.layers == "head" else 1e-4
 
+    @property
+    def learning_rates(self) -> tuple[float, float]:
+        """From a tenth of the default to ten times the default."""
+        return (5e-4, 5e-2) if self.layers == "head" else (1e-5, 1e-3)
+
+    @property
+    def trains(self) -> Trains:
+        """As `layers` says."""
+        return "part" if isinstance(self.layers, int) else self.layers
+
     def count_parameters(self, spec: ModelSpec) -> int:
         """The parameters of the chosen part of the base."""
         if self.layers == "head":
@@ -41,6 +61,22 @@ class FullConfig:
             return spec.base_parameters
         self.check_depth(spec.num_layers)
         return sum(spec.layer_parameters[-self.layers :]) + spec.final_parameters
+
+    def lowest_layer(self, spec: ModelSpec) -> int:
+        """The lowest of the layers that train; none of them where the head trains alone."""
+        if self.layers == "all":
+            return 0
+        return spec.num_layers if self.layers == "head" else spec.num_layers - self.layers
+
+    def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:
+        """The inputs of each layer's linears that nothing else keeps: 2 H of the projections, the feed-forward's width."""
+        if self.layers == "head":
+            return 0
+        return number_bytes * (2 * spec.hidden_size + spec.ffn_size) * spec.num_layers
+
+    def forward_overhead(self, spec: ModelSpec) -> float:
+        """Nothing: the products are the base's."""
+        return 0.0
 
     def check_depth(self, num_layers: int) -> None:
         """Raise TargetError when more layers are asked for than there are."""

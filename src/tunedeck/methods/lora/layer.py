@@ -18,8 +18,8 @@ from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.linears import is_conv1d, linear_shape, linears_in_layers, linears_outside_layers
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.methods.lora.grouped import add_low_rank
-from tunedeck.methods.lora.targets import select_targets
 from tunedeck.methods.sites import Placement, Work
+from tunedeck.methods.targets import select_targets
 
 
 @final

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.methods.base import SearchSpace, Trains
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,15 @@ class PromptTuningConfig:
     """
 
     kind: ClassVar[str] = "prompt_tuning"
+    layer_module: ClassVar[str] = "tunedeck.methods.prompt_tuning.layer"
+    stored_as: ClassVar[str] = "peft"
+    mergeable: ClassVar[bool] = False
+    short_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    quantized_name: ClassVar[str | None] = None
+    search_space: ClassVar[SearchSpace | None] = SearchSpace("num_virtual_tokens", (4, 8, 16, 32))
     learning_rate: ClassVar[float] = 5e-2
+    learning_rates: ClassVar[tuple[float, float]] = (5e-3, 5e-1)
+    trains: ClassVar[Trains] = "adapter"
 
     num_virtual_tokens: int = 8
     prompt_tuning_init: Literal["SAMPLE_VOCAB", "TEXT", "RANDOM"] = "SAMPLE_VOCAB"
@@ -35,6 +45,23 @@ class PromptTuningConfig:
                 say("prompt_tuning_init: TEXT and prompt_tuning_init_text go together; give both or neither")
             )
 
+    @property
+    def virtual_tokens(self) -> int:
+        """`num_virtual_tokens`."""
+        return self.num_virtual_tokens
+
     def count_parameters(self, spec: ModelSpec) -> int:
         """One vector of the hidden size for every virtual token."""
         return self.num_virtual_tokens * spec.hidden_size
+
+    def lowest_layer(self, spec: ModelSpec) -> int:
+        """The first: the virtual tokens go in below it."""
+        return 0
+
+    def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:
+        """Nothing: a looked-up vector is the parameter itself."""
+        return 0
+
+    def forward_overhead(self, spec: ModelSpec) -> float:
+        """Nothing beside the longer sequence, which counts by `virtual_tokens`."""
+        return 0.0

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from tunedeck.core.errors import ConfigError, TargetError, UnsupportedKindError
+from tunedeck.core.errors import ArchitectureError, ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
@@ -85,16 +85,9 @@ def build(base: Base, config: MethodConfig) -> Built:
     )
 
 
-def merge(model: nn.Module, built: Built) -> None:
-    """Refuse: virtual tokens are input, not weights."""
-    raise UnsupportedKindError(
-        say("a prompt tuning adapter cannot be merged into the base's weights; serve it on the base, or train lora")
-    )
-
-
 def _token_embedding(model: nn.Module) -> tuple[str, nn.Module]:
     if cast(Any, model).config.is_encoder_decoder:
-        raise TargetError(say("prompt tuning is not supported on encoder-decoder models; use lora"))
+        raise ArchitectureError(say("prompt tuning is not supported on encoder-decoder models; use lora"))
     embedding = cast(Any, model).get_input_embeddings()
     path = next(path for path, module in model.named_modules() if module is embedding)
     return path, embedding
