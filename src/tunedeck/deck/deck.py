@@ -28,7 +28,7 @@ from tunedeck.formats.tensors import StoredAdapter
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import method_of
 from tunedeck.methods.routing import Grouping, Router, group_rows
-from tunedeck.methods.sites import Sites
+from tunedeck.methods.sites import SiteRegistry
 from tunedeck.models.load import Dtype, LoadedBase, load_base
 from tunedeck.models.quantize import BasePart, Quantize, base_parts
 
@@ -51,7 +51,7 @@ class Deck:
         self.tokenizer = base.tokenizer
         self.positions = position_limit(base.model)
         self.router = Router()
-        self._sites = Sites(base.model, self.router)
+        self._sites = SiteRegistry(base.model, self.router)
         self._adapters: dict[str, Adapter] = {}
 
     @classmethod

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from tunedeck.core.compat.torch import forget_forward_hooks
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.i18n import listing, say
-from tunedeck.methods.sites import Placement, Work, first_tensor
+from tunedeck.methods.sites import Placement, RowDispatch, first_tensor
 from tunedeck.models.load import LoadedBase
 
 UNUSED_LABEL = float("-inf")
@@ -31,9 +31,9 @@ class ModuleOutput:
     path: str
     last: bool
 
-    def install(self, model: nn.Module, work: Callable[[], Work | None]) -> Sequence[RemovableHandle]:
+    def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor) -> torch.Tensor:
-            now = work()
+            now = dispatch()
             if now is None:
                 return output
             x = first_tensor(args, kwargs)

@@ -12,7 +12,11 @@ from typing import cast
 import torch
 from torch import nn
 
+from tunedeck.core.errors import TargetError
+from tunedeck.core.i18n import say
+from tunedeck.methods.base import Base
 from tunedeck.methods.int8 import Int8Linear
+from tunedeck.methods.targets import select_targets
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -41,6 +45,28 @@ def linears_in_layers(model: nn.Module, prefix: str) -> list[str]:
 def linears_outside_layers(model: nn.Module, prefix: str) -> list[str]:
     """Paths of all other linear layers: pooler, head, output layer."""
     return [path for path, inside in _linears(model, prefix) if not inside]
+
+
+def targeted_linears(
+    base: Base, target_modules: tuple[str, ...] | str | None, layers_to_transform: tuple[int, ...] | None = None
+) -> list[str]:
+    """Paths of the linear layers that `target_modules` selects, in model order; None takes the architecture's default.
+
+    A linear outside the layers, a pooler's for example, is meant by its full path alone. Raises TargetError where
+    nothing matches, only some layers do, or the architecture has no default.
+    """
+    targets = target_modules or (base.spec.lora_targets if base.spec else None)
+    if targets is None:
+        raise TargetError(
+            say(
+                "no default target_modules are known for this architecture; name some, or use target_modules: all-linear"
+            )
+        )
+    linears = linears_in_layers(base.model, base.prefix)
+    if not isinstance(targets, str):
+        outside = [path for path in linears_outside_layers(base.model, base.prefix) if path in targets]
+        linears += [path for path in outside if not any(f"{path}.".startswith(f"{head}.") for head in base.head)]
+    return select_targets(targets, linears, layers_to_transform=layers_to_transform)
 
 
 def _linears(model: nn.Module, prefix: str) -> list[tuple[str, bool]]:

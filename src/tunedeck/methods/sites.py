@@ -1,7 +1,7 @@
-"""Sites: places in a frozen model where adapters do their work, reached by forward hooks.
+"""Sites: where in a frozen model adapters work, reached by forward hooks.
 
 A hook leaves the model's classes, names and tensors as they are: its state dict stays the plain one, and when the last
-adapter leaves a place, so does the hook.
+adapter leaves a site, so does the hook.
 """
 
 from __future__ import annotations
@@ -25,39 +25,40 @@ T = TypeVar("T")
 
 
 @final
-class Work:
-    """The running batch at one place: `parts` are rows, and the layer for them (None: leave these rows to the base).
+class RowDispatch:
+    """Which layer the rows of the running batch go through at one site.
 
-    `touched` are the parts from the first to the last with a layer, `rows` their rows; one part alone stands for the whole batch,
-    whatever its size.
+    `parts` are slices of rows and the layer for each, None where the rows are left to the base. `active` are the parts
+    from the first to the last that have a layer, `layers` their layers and `rows` their rows. A single part is the slice
+    of all rows, so that it fits a batch of any size.
     """
 
     def __init__(self, parts: Sequence[tuple[slice, nn.Module | None]]) -> None:
         self.parts = parts if len(parts) > 1 else [(slice(None), parts[0][1])]
         changed = [number for number, (_, layer) in enumerate(parts) if layer is not None]
-        self.touched = self.parts[changed[0] : changed[-1] + 1] if changed else []
-        self.layers = [layer for _, layer in self.touched]
-        self.rows = slice(self.touched[0][0].start, self.touched[-1][0].stop) if changed else slice(0)
-        self._watched: list[torch.Tensor] | None = None
-        self._kept: tuple[object, object] | None = None
+        self.active = self.parts[changed[0] : changed[-1] + 1] if changed else []
+        self.layers = [layer for _, layer in self.active]
+        self.rows = slice(self.active[0][0].start, self.active[-1][0].stop) if changed else slice(0)
+        self._trainable: list[torch.Tensor] | None = None
+        self._cached: tuple[object, object] | None = None
 
-    def kept(self, key: object, make: Callable[[], T]) -> T:
-        """What `make()` makes of the layers, made again only when a parameter or `key` has changed, or for a gradient.
+    def cached(self, key: object, make: Callable[[], T]) -> T:
+        """Return `make()`, made again only when a parameter or `key` has changed, or when gradients are recorded.
 
-        A parameter that wants no gradient is taken not to change: to look at every tensor costs as much as a small product.
+        Parameters that do not train are taken not to change: looking at every tensor costs as much as a small product.
         """
-        if self._watched is None:
-            own = [p for layer in self.layers if layer is not None for p in layer.parameters()]
-            self._watched = [parameter for parameter in own if parameter.requires_grad]
-        if torch.is_grad_enabled() or any(tensor.is_inference() for tensor in self._watched):
+        if self._trainable is None:
+            parameters = [p for layer in self.layers if layer is not None for p in layer.parameters()]
+            self._trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        if torch.is_grad_enabled() or any(tensor.is_inference() for tensor in self._trainable):
             return make()
-        state = (key, [(tensor.data_ptr(), tensor_version(tensor)) for tensor in self._watched])
-        if self._kept is None or self._kept[0] != state:
-            self._kept = (state, make())
-        return self._kept[1]  # type: ignore[return-value]
+        state = (key, [(tensor.data_ptr(), tensor_version(tensor)) for tensor in self._trainable])
+        if self._cached is None or self._cached[0] != state:
+            self._cached = (state, make())
+        return self._cached[1]  # type: ignore[return-value]
 
     def stacked(self, read: Callable[[nn.Module], torch.Tensor]) -> torch.Tensor:
-        """A tensor of each layer for each touched row, (rows, *its shape), zeros where there is no layer.
+        """A tensor of each layer for each active row, (rows, *its shape), zeros where there is no layer.
 
         Smaller ones are filled up with zeros to the largest.
         """
@@ -78,69 +79,69 @@ class Work:
         return tensor * own.view(-1, *[1] * (tensor.dim() - 1))
 
     def _spread(self, tensor: torch.Tensor) -> torch.Tensor:
-        counts = [rows.stop - rows.start for rows, _ in self.touched]
+        counts = [rows.stop - rows.start for rows, _ in self.active]
         return tensor if max(counts) == 1 else tensor.repeat_interleave(torch.tensor(counts, device=tensor.device), 0)
 
 
-class Place(Protocol):
-    """Where a layer works and what it does there; equal places share one set of hooks."""
+class Site(Protocol):
+    """Where a layer works and what it does there; equal sites share one set of hooks."""
 
-    def install(self, model: nn.Module, work: Callable[[], Work | None]) -> Sequence[RemovableHandle]:
-        """Hook the place; `work()` is None when no row of the running batch has a layer here."""
+    def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
+        """Register the hooks; `dispatch()` is None when no row of the running batch has a layer here."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One adapter's layer at one place."""
+    """One adapter's layer at one site."""
 
-    place: Place
+    site: Site
     layer: nn.Module
 
 
 @final
-class Sites:
-    """All hooked places of one model. Attaching costs the same however many adapters are there."""
+class SiteRegistry:
+    """All hooked sites of one model. Attaching costs the same however many adapters are there."""
 
     def __init__(self, model: nn.Module, router: Router) -> None:
         self._model = model
         self._router = router
-        self._layers: dict[Place, dict[str, nn.Module]] = {}
-        self._handles: dict[Place, Sequence[RemovableHandle]] = {}
-        self._work: dict[Place, tuple[tuple[Segment, ...], Work]] = {}
+        self._layers: dict[Site, dict[str, nn.Module]] = {}
+        self._handles: dict[Site, Sequence[RemovableHandle]] = {}
+        self._dispatches: dict[Site, tuple[tuple[Segment, ...], RowDispatch]] = {}
 
     def attach(self, adapter: str, placements: Mapping[str, Placement]) -> None:
-        """Put an adapter's layers at their places."""
+        """Put an adapter's layers at their sites."""
         for placement in placements.values():
-            place = placement.place
-            if place not in self._layers:
-                self._layers[place] = {}
-                self._handles[place] = place.install(self._model, partial(self._work_at, place))
-            self._layers[place][adapter] = placement.layer
-            self._work.pop(place, None)
+            site = placement.site
+            if site not in self._layers:
+                self._layers[site] = {}
+                self._handles[site] = site.install(self._model, partial(self._dispatch_at, site))
+            self._layers[site][adapter] = placement.layer
+            self._dispatches.pop(site, None)
 
     def detach(self, adapter: str, placements: Mapping[str, Placement]) -> None:
-        """Take an adapter's layers away; a place without layers loses its hooks."""
+        """Take an adapter's layers away; a site without layers loses its hooks."""
         for placement in placements.values():
-            place = placement.place
-            del self._layers[place][adapter]
-            self._work.pop(place, None)
-            if not self._layers[place]:
-                del self._layers[place]
-                for handle in self._handles.pop(place):
+            site = placement.site
+            del self._layers[site][adapter]
+            self._dispatches.pop(site, None)
+            if not self._layers[site]:
+                del self._layers[site]
+                for handle in self._handles.pop(site):
                     handle.remove()
 
-    def _work_at(self, place: Place) -> Work | None:
+    def _dispatch_at(self, site: Site) -> RowDispatch | None:
         segments = self._router.segments
-        known = self._work.get(place)
+        known = self._dispatches.get(site)
         if known is not None and known[0] is segments:
             return known[1]
-        layers = self._layers[place]
+        layers = self._layers[site]
         parts = [(s.rows, layers.get(s.adapter) if s.adapter is not None else None) for s in segments]
         if all(layer is None for _, layer in parts):
             return None
-        self._work[place] = segments, (work := Work(parts))
-        return work
+        self._dispatches[site] = segments, (dispatch := RowDispatch(parts))
+        return dispatch
 
 
 def _filled(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -148,21 +149,26 @@ def _filled(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     return F.pad(tensor, missing) if any(missing) else tensor
 
 
-def change_rows(output: torch.Tensor, work: Work, change: Callable[[nn.Module, slice], torch.Tensor]) -> torch.Tensor:
+def map_rows(
+    output: torch.Tensor, dispatch: RowDispatch, change: Callable[[nn.Module, slice], torch.Tensor]
+) -> torch.Tensor:
     """`output` with `change(layer, rows)` in place of the rows that have a layer."""
-    check_rows(output, work)
-    parts = [output[rows] if layer is None else change(layer, rows) for rows, layer in work.parts]
+    check_rows(output, dispatch)
+    parts = [output[rows] if layer is None else change(layer, rows) for rows, layer in dispatch.parts]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def change_touched(
-    output: torch.Tensor, work: Work, dim: int, change: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+def map_active_rows(
+    output: torch.Tensor,
+    dispatch: RowDispatch,
+    dim: int,
+    change: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor],
 ) -> torch.Tensor:
-    """`output` with `change(its, out)` in place of the touched rows: `its` is (rows, positions, size), or (all, size) for `dim` 2.
+    """`output` with `change(its, out)` in place of the active rows: `its` is (rows, positions, size), or (all, size) for `dim` 2.
 
     Where no gradient is wanted, `out` is `its` and the change is written into `output` itself.
     """
-    own, size = output[work.rows], output.shape[-1]
+    own, size = output[dispatch.rows], output.shape[-1]
     its = own.reshape(-1, size) if dim == 2 else own.reshape(len(own), -1, size)
     if not torch.is_grad_enabled() and own.is_contiguous():
         change(its, its)
@@ -170,7 +176,7 @@ def change_touched(
     changed = change(its, None).view_as(own)
     if len(own) == len(output):
         return changed
-    return torch.cat([output[: work.rows.start], changed, output[work.rows.stop :]])
+    return torch.cat([output[: dispatch.rows.start], changed, output[dispatch.rows.stop :]])
 
 
 def dtype_of_products(output: torch.Tensor) -> torch.dtype:
@@ -182,9 +188,9 @@ def dtype_of_products(output: torch.Tensor) -> torch.dtype:
     return torch.float32 if few else output.dtype
 
 
-def check_rows(tensor: torch.Tensor, work: Work) -> None:
+def check_rows(tensor: torch.Tensor, dispatch: RowDispatch) -> None:
     """Raise TargetError when a tensor's first dimension is not the batch, as inside a mixture of experts."""
-    rows = work.parts[-1][0].stop
+    rows = dispatch.parts[-1][0].stop
     if rows is not None and tensor.shape[0] != rows:
         raise TargetError(
             say(

@@ -1,4 +1,4 @@
-"""The bottleneck layer and its one place: h becomes h + s·A(z), where A(z) = W_up f(W_down z + b_down) + b_up.
+"""The bottleneck layer and its site: h becomes h + s·A(z), where A(z) = W_up f(W_down z + b_down) + b_up.
 
 h is a sub-block's output before it joins the residual stream, x the stream that entered the sub-block. The kinds differ
 in z alone (adapters 1.3.0, methods/modeling.py): double_seq_bn reads h, par_bn reads x, seq_bn reads the sum h + x, and on a
@@ -24,8 +24,15 @@ from tunedeck.core.i18n import listing, say
 from tunedeck.core.model_spec import BlockSites, ModelSpec, known_model_types
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
-from tunedeck.methods.bottleneck.grouped import is_alike, own_products
-from tunedeck.methods.sites import Placement, Work, change_rows, change_touched, check_rows, first_tensor
+from tunedeck.methods.sites import (
+    Placement,
+    RowDispatch,
+    check_rows,
+    dtype_of_products,
+    first_tensor,
+    map_active_rows,
+    map_rows,
+)
 
 # transformers' activations under AdapterHub's names (adapters 1.3.0, methods/modeling.py, class Activation_Function_Class).
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -40,6 +47,8 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "leakyrelu": F.leaky_relu,
     "linear": lambda z: z,
 }
+
+Stacked = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @final
@@ -87,16 +96,16 @@ class BlockOutput:
     tap: str | None
     norm: str | None
 
-    def install(self, model: nn.Module, work: Callable[[], Work | None]) -> Sequence[RemovableHandle]:
+    def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
         residual: deque[torch.Tensor] = deque(maxlen=2)  # two, for a batch may run in the middle of another
         norm = model.get_submodule(self.norm) if self.norm is not None else None
 
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if work() is not None:
+            if dispatch() is not None:
                 residual.append(first_tensor(args, kwargs))
 
         def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-            now = work()
+            now = dispatch()
             if now is None:
                 return output
             h = output[0] if isinstance(output, tuple) else output
@@ -107,11 +116,11 @@ class BlockOutput:
                 z = z + x[rows] if self.reads_h and x is not None else z
                 return z if norm is None else cast(torch.Tensor, norm(z))
 
-            if is_alike(now):
+            if can_batch(now):
                 check_rows(h, now)
-                changed = change_touched(h, now, 3, partial(own_products, read(now.rows), now))
+                changed = map_active_rows(h, now, 3, partial(batched_forward, read(now.rows), now))
             else:
-                changed = change_rows(h, now, lambda layer, rows: h[rows] + layer(read(rows)))
+                changed = map_rows(h, now, lambda layer, rows: h[rows] + layer(read(rows)))
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         handles: list[RemovableHandle] = []
@@ -119,6 +128,49 @@ class BlockOutput:
             handles.append(model.get_submodule(self.tap).register_forward_pre_hook(keep, with_kwargs=True))
         handles.append(model.get_submodule(self.path).register_forward_hook(hook))
         return handles
+
+
+def can_batch(dispatch: RowDispatch) -> bool:
+    """Whether `batched_forward` can stand for the layers: all of one activation and none in training, in a mixed batch."""
+    known = [layer for layer in _layers(dispatch) if layer is not None]
+    mixed, alike = len(dispatch.parts) > 1, len({id(layer.activation) for layer in known}) == 1
+    return mixed and alike and not torch.is_grad_enabled() and not any(layer.training for layer in known)
+
+
+def batched_forward(z: torch.Tensor, dispatch: RowDispatch, h: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    """h + s·A(z) of the active rows, (rows, positions, hidden), each row by its own adapter, h alone for the base."""
+    dtype = dtype_of_products(h)
+    down, down_bias, up, up_bias = dispatch.cached(dtype, partial(_stacked, dispatch, dtype))
+    activation = next(layer.activation for layer in _layers(dispatch) if layer is not None)
+    inner = torch.baddbmm(down_bias, z.reshape(h.shape).to(dtype), down)
+    return torch.add(h, torch.baddbmm(up_bias, activation(inner), up).to(h.dtype), out=out)
+
+
+def _stacked(dispatch: RowDispatch, dtype: torch.dtype) -> Stacked:
+    """Wᵀ_down (rows, hidden, d), b_down (rows, 1, d), s·Wᵀ_up (rows, d, hidden), s·b_up (rows, 1, hidden), zeros up to the largest d."""
+
+    def of(read: Callable[[BottleneckLayer], torch.Tensor]) -> torch.Tensor:
+        return dispatch.stacked(lambda layer: read(cast(BottleneckLayer, layer)))
+
+    def learned(layer: BottleneckLayer) -> torch.Tensor:
+        return up_bias.new_ones(()) if layer.scaling is None else layer.scaling
+
+    def fixed(layer: nn.Module) -> float:
+        return cast(BottleneckLayer, layer).fixed_scaling
+
+    up, up_bias = (
+        dispatch.scaled(of(read), fixed) for read in (lambda layer: layer.up.weight, lambda layer: layer.up.bias)
+    )
+    if any(layer is not None and layer.scaling is not None for layer in _layers(dispatch)):
+        scaling = of(lambda layer: learned(layer).expand(up_bias.shape[-1]))
+        up, up_bias = up * scaling[:, :, None], up_bias * scaling
+    down, down_bias = of(lambda layer: layer.down.weight), of(lambda layer: layer.down.bias)
+    down, down_bias, up, up_bias = (tensor.to(dtype) for tensor in (down, down_bias[:, None], up, up_bias[:, None]))
+    return down.transpose(1, 2), down_bias, up.transpose(1, 2), up_bias
+
+
+def _layers(dispatch: RowDispatch) -> Sequence[BottleneckLayer | None]:
+    return cast("Sequence[BottleneckLayer | None]", dispatch.layers)
 
 
 def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
@@ -144,7 +196,7 @@ def build(base: Base, config: MethodConfig) -> Built:
     return Built(
         placements={
             f"{layer}.{block}": Placement(
-                _place(base, layer, sites, config),
+                _site(base, layer, sites, config),
                 BottleneckLayer(spec.hidden_size, config.size(layer, spec.hidden_size), config),
             )
             for layer, block, sites in config.blocks(spec)
@@ -163,7 +215,7 @@ def _spec(base: Base) -> ModelSpec:
     return base.spec
 
 
-def _place(base: Base, layer: int, sites: BlockSites, config: BottleneckConfig) -> BlockOutput:
+def _site(base: Base, layer: int, sites: BlockSites, config: BottleneckConfig) -> BlockOutput:
     assert base.spec is not None
     layers = base.spec.layers_path(base.prefix)
 

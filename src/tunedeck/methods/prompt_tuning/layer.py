@@ -16,7 +16,7 @@ from tunedeck.core.errors import ArchitectureError, ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
-from tunedeck.methods.sites import Placement, Work, change_rows
+from tunedeck.methods.sites import Placement, RowDispatch, map_rows
 
 _SAMPLED_WORDS = 1024
 """Enough words of the vocabulary to learn how large its vectors are."""
@@ -37,23 +37,23 @@ class TokenEmbedding:
 
     path: str
 
-    def install(self, model: nn.Module, work: Callable[[], Work | None]) -> Sequence[RemovableHandle]:
+    def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
         embedding = model.get_submodule(self.path)
         vocab_size = cast(torch.Tensor, embedding.weight).shape[0]
         virtual: list[torch.Tensor] = []
 
         def without_virtual(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            now, ids = work(), args[0]
+            now, ids = dispatch(), args[0]
             virtual.clear()
             if now is None or (
                 ids.shape[-1] == 1 and int(ids.max()) < vocab_size
             ):  # a step of decoding has no virtual tokens
                 return None
             virtual[:] = [ids - vocab_size]
-            return (change_rows(ids, now, lambda _, rows: ids[rows].masked_fill(ids[rows] >= vocab_size, 0)), *args[1:])
+            return (map_rows(ids, now, lambda _, rows: ids[rows].masked_fill(ids[rows] >= vocab_size, 0)), *args[1:])
 
         def with_virtual(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-            now = work()
+            now = dispatch()
             if now is None or not virtual:
                 return output
             numbers = virtual.pop()
@@ -63,7 +63,7 @@ class TokenEmbedding:
                 looked_up = F.embedding(numbers[rows].clamp(min=0), layer.prompt_embeddings.to(output.dtype))
                 return torch.where(numbers[rows].unsqueeze(-1) >= 0, looked_up, output[rows])
 
-            return change_rows(output, now, change)
+            return map_rows(output, now, change)
 
         return [embedding.register_forward_pre_hook(without_virtual), embedding.register_forward_hook(with_virtual)]
 
