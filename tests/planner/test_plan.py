@@ -126,8 +126,8 @@ def test_where_nothing_fits_each_change_named_does_what_it_says() -> None:
     row = rows_of(replace(long, loss="eager"), "a10")[0]
     found = {change.flags for change in changes(row, list(all_gpus().values()))}
     assert not row.fits
-    assert "--micro-batch 1 --checkpointing --loss chunked" in found
-    assert "--method qlora --micro-batch 1 --checkpointing" in found
+    assert "--micro-batch 1 --gradient-checkpointing --loss chunked" in found
+    assert "--method qlora --micro-batch 1 --gradient-checkpointing" in found
     assert any(flags.startswith("--gpu ") for flags in found)
 
 
