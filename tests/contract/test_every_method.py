@@ -27,7 +27,7 @@ from tiny import (
 import tunedeck as td
 from tunedeck.core.errors import UnsupportedKindError
 from tunedeck.core.model_spec import ModelSpec
-from tunedeck.deck.names import method_base
+from tunedeck.deck.reading import method_base
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import METHODS, config_of, method_of
 

@@ -14,7 +14,6 @@ from tiny import LABELS, add_stirred, deck_of, difference, folder_of, logits_of,
 
 import tunedeck as td
 from tunedeck.deck.patches.lower_layers import free_bytes
-from tunedeck.deck.probe import check_probe
 from tunedeck.methods.base import MethodConfig
 
 pytestmark = [
@@ -114,7 +113,7 @@ def test_an_adapter_saved_on_the_cpu_answers_its_probe_on_a_gpu(tmp_path: Path) 
         for dtype in ("float32", "bfloat16"):
             deck = td.Deck.load(folder_of("bert", "classifier"), td.Classify(labels=LABELS), dtype=dtype, device="cuda")  # type: ignore[arg-type]
             deck.load_adapter(tmp_path / name)
-            assert check_probe(deck, name)
+            assert deck.check_probe(name)
 
 
 @pytest.mark.parametrize("scheme", ["int8", "nf4"])

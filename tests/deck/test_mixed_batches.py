@@ -19,7 +19,7 @@ LARGEST = 1e-5
 
 
 def width_of(deck: td.Deck, name: str | None) -> int:
-    return len(deck.label_names(name)) if deck.task.has_head else 120
+    return len(deck.label_names(name)) if "labels" in deck.task.capabilities else 120
 
 
 def assert_rows_are_as_alone(deck: td.Deck, batch: dict[str, torch.Tensor], names: list[str | None]) -> None:

@@ -16,9 +16,7 @@ from labelled_words import rows
 import tunedeck as td
 from tunedeck.core.errors import AdapterFileError, ConfigError, StorageError
 from tunedeck.data.labelled import Example
-from tunedeck.export.card import save_card
-from tunedeck.export.loading import loading
-from tunedeck.export.markdown import code, code_block, table
+from tunedeck.export.card import code, code_block, loading, save_card, table
 from tunedeck.formats.manifest import read_manifest
 from tunedeck.tasks.base import Dataset
 
@@ -136,14 +134,18 @@ def test_a_place_that_is_taken_and_a_folder_without_a_record_are_refused(tmp_pat
         save_card(folder, tmp_path / "b.md", licence="mit")
 
 
-@pytest.mark.parametrize(
-    "changes", [{"measurement": {"train_s": 1}}, {"task": {"kind": "dance"}}, {"task": {"labels": 3}}]
-)
+@pytest.mark.parametrize("changes", [{"measurement": {"train_s": 1}}, {"task": {"labels": 3}}])
 def test_a_damaged_record_is_an_error_and_leaves_no_card(changes: dict[str, Any], tmp_path: Path) -> None:
     folder = rewritten(trained(tmp_path), **changes)
     with pytest.raises(AdapterFileError, match=r"tunedeck\.json is damaged"):
         save_card(folder, tmp_path / "card.md", licence="mit")
     assert not (tmp_path / "card.md").exists()
+
+
+def test_a_record_of_an_unknown_task_is_refused_by_its_name(tmp_path: Path) -> None:
+    folder = rewritten(trained(tmp_path), task={"kind": "dance"})
+    with pytest.raises(ConfigError, match=r"unknown task 'dance'; allowed: classify, generate, embed"):
+        save_card(folder, tmp_path / "card.md", licence="mit")
 
 
 @pytest.mark.parametrize("form", ["peft", "adapterhub"])

@@ -13,7 +13,7 @@ from embeddings import CONFIGS, TEXTS, embed_deck
 from safetensors.torch import load_file
 
 import tunedeck as td
-from tunedeck.deck.names import model_names
+from tunedeck.deck.reading import model_names
 
 LORA = td.LoraConfig(r=4, target_modules="all-linear")
 

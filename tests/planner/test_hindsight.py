@@ -11,6 +11,7 @@ from plans import setup
 
 from tunedeck.comparison import hindsight
 from tunedeck.core.measurement import Machine, Measurement, this_machine
+from tunedeck.core.plan_shape import PlanShape
 from tunedeck.methods.registry import config_of
 from tunedeck.planner.hindsight import Comparison, compare_with_plan
 from tunedeck.planner.machine import UNMEASURED_UTILISATION, Calibration, Law, Profile, plain_settings, write_profile
@@ -38,7 +39,7 @@ def _calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def compare(run: Measurement, **more: Any) -> dict[str, Comparison]:
     method = config_of("lora", more.pop("settings", {}))
-    return {c.quantity: c for c in compare_with_plan(run, method, **{"task": {}, "accumulation": 1, **more})}
+    return {c.quantity: c for c in compare_with_plan(run, method, **{"shape": PlanShape(), "accumulation": 1, **more})}
 
 
 def test_a_run_as_it_was_measured_has_no_reason() -> None:
@@ -90,7 +91,7 @@ def test_what_the_planner_cannot_know_is_not_compared(changed: dict[str, Any]) -
 
 def test_embeddings_are_planned_as_texts_without_a_head() -> None:
     pairs = replace(RUN, device="cuda:0", machine=replace(MACHINE, gpu="NVIDIA L40S"), texts_per_example=2.0, largest_batch_positions=64 * 40)  # fmt: skip
-    found = compare(pairs, task={"kind": "embed"})
+    found = compare(pairs, shape=PlanShape(labels=0))
     as_texts = setup("all-minilm-l6-v2", rows=64, tokens=40, labels=0)
     assert found["memory"].predicted.expected == pytest.approx(memory_parts(as_texts).allocated)
     assert as_texts.head_parameters == 0
@@ -110,7 +111,7 @@ def test_chunks_of_an_embedding_batch_take_less_memory_and_one_more_pass() -> No
 
 def test_a_calibration_is_read_at_what_lies_in_memory_at_once() -> None:
     pairs = replace(RUN, batch_size=128, texts_per_example=2.0, largest_batch_positions=256 * 32, steps=25)
-    whole, chunked = (compare(pairs, task={"kind": "embed", "chunk_size": chunk}) for chunk in (None, 64))
+    whole, chunked = (compare(pairs, shape=PlanShape(labels=0, chunk=chunk)) for chunk in (None, 64))
     assert whole["memory"].predicted.expected == pytest.approx(500e6 + 100e6 * 4)
     assert chunked["memory"].predicted.expected == pytest.approx(500e6 + 100e6)
     assert 1.3 < chunked["time"].predicted.expected / whole["time"].predicted.expected < 1.5

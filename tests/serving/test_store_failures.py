@@ -263,7 +263,7 @@ def test_a_stored_probe_that_raises_anything_leaves_no_adapter_behind(monkeypatc
     def broken(*_: object) -> bool:
         raise IndexError("out of range")
 
-    monkeypatch.setattr("tunedeck.serving.backends.deck.check_probe", broken)
+    monkeypatch.setattr("tunedeck.deck.deck.check_probe", broken)
     deck = served.base_deck("classifier")
     with pytest.raises(IndexError):
         ClassifyBackend(deck).load(served.saved_adapters("classifier") / "lora-1", "a@1")

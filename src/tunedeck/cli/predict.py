@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
-from typing import Annotated
+from dataclasses import asdict, is_dataclass
+from typing import Annotated, Any
 
 import typer
 
@@ -38,24 +38,30 @@ def predict(
         {
             "text": asked[index % len(asked)],
             "adapter": names[index // len(asked)],
-            **({"answer": answer} if isinstance(answer, str) else asdict(answer)),
+            **(asdict(answer) if is_dataclass(answer) and not isinstance(answer, type) else {"answer": answer}),
         }
         for index, answer in enumerate(answers)
     ]
     if as_json:
         print_json({"predictions": rows})
         return
-    if "answer" in rows[0]:
-        columns, cells = [say("answer")], [[row["answer"]] for row in rows]
-    else:
-        columns = [say("label"), say("probability")]
-        cells = [[", ".join(row["labels"]) or say("none"), f"{row['score']:.3f}"] for row in rows]
+    columns, cells = _cells(rows)
     print_table(
         "",
         [say("text"), say("adapter"), *columns],
         [[row["text"], row["adapter"], *own] for row, own in zip(rows, cells, strict=True)],
         numbers_from=3,
     )
+
+
+def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and cells that show the answers in a table."""
+    if "labels" in rows[0]:
+        columns = [say("label"), say("probability")]
+        return columns, [[", ".join(row["labels"]) or say("none"), f"{row['score']:.3f}"] for row in rows]
+    values = [{key: value for key, value in row.items() if key not in ("text", "adapter")} for row in rows]
+    columns = [say("answer") if key == "answer" else key for key in values[0]]
+    return columns, [[f"{one:.4g}" if isinstance(one, float) else str(one) for one in row.values()] for row in values]
 
 
 def texts_to_answer(texts: list[str] | None, file: str | None, column: str | None, encoding: str) -> list[str]:

@@ -138,11 +138,13 @@ def _check_backend(
     trust_remote_code: bool,
 ) -> None:
     """Raise ConfigError for a backend or precision that is not there, and for flags that it would leave unheard."""
+    from tunedeck.tasks.registry import view_of
+
     one_of("--backend", backend, ("deck", "onnx"))
     one_of("--precision", precision or "float32", ("float32", "int8"))
     if backend == "deck":
         unheard = {"--precision": precision}
-    elif task == "generate":
+    elif task is not None and view_of(task).onnx is None:
         raise ConfigError(say("ONNX exports answer with labels or vectors; leave out --backend onnx to generate text"))
     else:
         unheard = {

@@ -77,7 +77,7 @@ def _show(runs: dict[str, TrainingRun], config: RunConfig, as_json: bool) -> Non
     if as_json:
         print_json({**run.to_json(), "planned": [comparison.to_json() for comparison in planned]})
     else:
-        _report(run, str(config.task.get("kind", "classify")))
+        _report(run, config.task)
         _show_predicted(planned)
 
 
@@ -102,7 +102,9 @@ def _report_jobs(runs: list[TrainingRun]) -> None:
     tell(say("the adapters are in {paths}", paths=listing(run.adapter_folder for run in runs)))
 
 
-def _report(run: Any, kind: str) -> None:
+def _report(run: Any, task: dict[str, Any]) -> None:
+    from tunedeck.tasks.registry import view_of_values
+
     metrics = [[name, f"{value:.4f}"] for name, value in run.metrics.items()]
     rows = [
         *metrics,
@@ -123,7 +125,7 @@ def _report(run: Any, kind: str) -> None:
     )
     if metrics and run.best_step == run.measurement.steps:
         tell(say("the last evaluation was the best: more --epochs may do better"))
-    command = "embed" if kind == "embed" else "predict"
+    command = "embed" if "vectors" in view_of_values(task).task.capabilities else "predict"
     tell(say('use it: tunedeck {command} --adapter {path} "a text"', command=command, path=run.adapter_folder))
 
 

@@ -211,13 +211,14 @@ def load_entries(runs: Sequence[Run]) -> tuple[Deck, dict[str, float]]:
 
 def _base_of(run: Run, labels: Sequence[str] | None) -> Deck:
     from tunedeck.deck.deck import Deck
+    from tunedeck.deck.task import with_labels
     from tunedeck.tasks.registry import task_of
 
     config = run.config
     task = task_of(config.task)
     return Deck.load(
         config.model,
-        task if labels is None else task.with_labels(labels),
+        task if labels is None else with_labels(task, labels),
         dtype=config.dtype,
         device=config.device,
         trust_remote_code=config.trust_remote_code,

@@ -54,9 +54,9 @@ def measure_serving(
 
 
 def _encoded(deck: Deck, texts: Sequence[str], max_length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    from tunedeck.tasks.text import length_limit, pad, tokenize
+    from tunedeck.tasks.text import pad, tokenize
 
-    room = min(max_length, length_limit(deck)) - max(deck.virtual_tokens(name) for name in deck.adapters)
+    room = min(deck.text_limit(name, max_length) for name in deck.adapters)
     return pad(deck, tokenize(deck, texts, room))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -13,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from tunedeck.comparison.hindsight import CURRENCY, predicted_and_actual
 from tunedeck.comparison.latency import measure_serving
-from tunedeck.comparison.quality import Answers, answers_of, behind, confusion_and_mistakes, interval_of, texts_of
+from tunedeck.comparison.quality import answers_of, behind, confusion_and_mistakes, interval_of, texts_of
 from tunedeck.comparison.report.result import Comparison, Data, Entry, Forecast, Price, Repeat, SeedRun, Serving
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Measurement
 from tunedeck.core.values import from_values
 from tunedeck.planner.hindsight import Comparison as Hindsight
+from tunedeck.tasks.base import HeldOut
+from tunedeck.tasks.registry import comparing_of, view_of
 
 if TYPE_CHECKING:
     from tunedeck.comparison.runs import Run
@@ -44,7 +45,7 @@ def build_comparison(
 ) -> Comparison:
     """The comparison; times the loaded adapters and reads the best one's predictions."""
     spec.tell(say("timing the adapters on one base ..."))
-    serving, base_ms, base_rate = measure_serving(deck, load_ms, texts_of(dataset), LONGEST_TIMED)
+    serving, base_ms, base_rate = measure_serving(deck, load_ms, texts_of(deck, dataset), LONGEST_TIMED)
     spec.tell(say("answering the held-out examples ..."))
     asked = spec.candidates if len(spec.seeds) == 1 else ()
     answers = {one.name: answers_of(deck, one.name, dataset, metric) for one in asked}
@@ -52,15 +53,21 @@ def build_comparison(
     for candidate in spec.candidates:
         own = [run for run in runs if run.candidate.name == candidate.name]
         entries.append(_entry(own, serving[candidate.name], deck, metric, spec.price, answers.get(candidate.name)))
-    held_out, majority = len(dataset.evaluation), _majority(deck, dataset)
+    majority = comparing_of(deck.task).majority
     found = Comparison(
         task=deck.task.kind,
         model=runs[0].config.model,
-        data=Data(dataset.source, dataset.sha256, len(dataset.train), held_out, majority),
+        data=Data(
+            source=dataset.source,
+            sha256=dataset.sha256,
+            train=len(dataset.train),
+            held_out=len(dataset.evaluation),
+            majority=None if majority is None else majority(dataset),
+        ),
         budget=spec.budget,
         seeds=spec.seeds,
         metric=metric,
-        higher_is_better=metric != "loss",
+        higher_is_better=metric not in view_of(deck.task).lower_is_better,
         entries=tuple(entries),
         base_latency_ms=base_ms,
         base_texts_per_s=base_rate,
@@ -93,7 +100,7 @@ def _repeat(command: str, measured: Measurement) -> Repeat:
     )
 
 
-def _behind(found: Comparison, answers: dict[str, Answers]) -> tuple[Entry, ...]:
+def _behind(found: Comparison, answers: dict[str, HeldOut]) -> tuple[Entry, ...]:
     """The entries with how far each is behind the best."""
     best = found.best
     sign = 1 if found.higher_is_better else -1
@@ -108,7 +115,7 @@ def _behind(found: Comparison, answers: dict[str, Answers]) -> tuple[Entry, ...]
 
 
 def _entry(
-    runs: Sequence[Run], serving: Serving, deck: Deck, metric: str, price: Price | None, answers: Answers | None
+    runs: Sequence[Run], serving: Serving, deck: Deck, metric: str, price: Price | None, answers: HeldOut | None
 ) -> Entry:
     from tunedeck.formats.folder import adapter_bytes
 
@@ -186,10 +193,3 @@ def _curves(run: Run, metric: str) -> tuple[tuple[tuple[float, float], ...], tup
     ]
     evaluations = [(float(event["step"] * each), float(event[metric])) for event in events if event["event"] == "eval"]
     return tuple(losses), tuple(evaluations)
-
-
-def _majority(deck: Deck, dataset: Dataset[Any]) -> float | None:
-    """The accuracy of always answering the most frequent held-out label; None where texts have no single label."""
-    if deck.task.kind != "classify":
-        return None
-    return Counter(one.labels for one in dataset.evaluation).most_common(1)[0][1] / len(dataset.evaluation)

@@ -77,7 +77,7 @@ class Run:
 
 def planned_runs(spec: ComparisonSpec, candidates: Sequence[Candidate]) -> list[Run]:
     """Every entry with every seed; ConfigError where an entry's settings do not fit."""
-    from tunedeck.deck.checks import check_trains
+    from tunedeck.deck.reading import check_trains
     from tunedeck.tasks.registry import task_of
 
     found = []

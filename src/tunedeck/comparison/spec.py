@@ -18,7 +18,7 @@ from tunedeck.training.config import run_config
 
 METHODS = ",".join(kind.replace("_", "-") for kind in registry.METHODS)
 METHODS_WITH_HEAD = METHODS + ",head"
-"""What is compared by default; only classification has a head to train alone."""
+"""What is compared by default; only a task with labels has a head to train alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +70,6 @@ def comparison_spec(
 
 def default_methods(task: Mapping[str, Any]) -> str:
     """Every method that the task can be trained with."""
-    return METHODS_WITH_HEAD if task.get("kind", "classify") == "classify" else METHODS
+    from tunedeck.tasks.registry import view_of_values
+
+    return METHODS_WITH_HEAD if "labels" in view_of_values(task).task.capabilities else METHODS

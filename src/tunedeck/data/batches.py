@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 BUCKET_BATCHES = 50
 
@@ -23,3 +23,10 @@ def length_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[l
         batches += [bucket[at : at + batch_size] for at in range(0, len(bucket), batch_size)]
     chooser.shuffle(batches)
     return batches
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield the indices of batches from the shortest example to the longest, so that little is padded."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import nn
 
 from tunedeck.deck.heads import placements_of
-from tunedeck.deck.task import Task
+from tunedeck.deck.task import Task, labels_of
 from tunedeck.formats.manifest import Manifest
 from tunedeck.methods.base import Built, MethodConfig
 from tunedeck.methods.sites import Placement
+from tunedeck.models.load import LoadedBase
+from tunedeck.models.quantize import parameter_count
 
 
 @final
@@ -36,7 +39,7 @@ class Adapter(nn.Module):
     @property
     def labels(self) -> tuple[str, ...] | None:
         """The label names, None for a task without labels."""
-        return self.task.labels
+        return labels_of(self.task)
 
     def placements(self) -> dict[str, Placement]:
         """Every place where this adapter works, its head included."""
@@ -105,3 +108,41 @@ def _put_together(modules: list[nn.Module]) -> None:
         for (module, name, parameter), piece in zip(alike, pieces, strict=True):
             together = piece[: parameter.numel()].view_as(parameter).copy_(parameter)
             module._parameters[name] = nn.Parameter(together, requires_grad=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Sites, parameters and bytes of one adapter."""
+
+    name: str
+    kind: str
+    sites: tuple[str, ...]
+    method_parameters: int
+    head_parameters: int
+    base_parameters: int
+    tensor_bytes: int
+    """Bytes of the adapter's tensors as they are saved, head included."""
+
+    @property
+    def trainable_parameters(self) -> int:
+        """All parameters that train: the method's and the head's."""
+        return self.method_parameters + self.head_parameters
+
+    @property
+    def trainable_share(self) -> float:
+        """Trainable parameters over the base's, 0 to 1 (above for more)."""
+        return self.trainable_parameters / self.base_parameters
+
+
+def summarise(base: LoadedBase, adapter: Adapter) -> Summary:
+    """The summary of a loaded adapter."""
+    own, head = adapter.tensors(), adapter.head_tensors()
+    return Summary(
+        name=adapter.name,
+        kind=adapter.config.kind,
+        sites=(*adapter.built.placements, *adapter.built.weights),
+        method_parameters=sum(tensor.numel() for tensor in own.values()),
+        head_parameters=sum(tensor.numel() for tensor in head.values()),
+        base_parameters=parameter_count(base.model),
+        tensor_bytes=sum(t.numel() * t.element_size() for t in (*own.values(), *head.values())),
+    )

@@ -13,16 +13,20 @@ from torch import nn
 
 from tunedeck.core.errors import AdapterError, ConfigError, UnknownAdapterError
 from tunedeck.core.i18n import listing, nearest, renamed, say
-from tunedeck.deck.adapter import Adapter
-from tunedeck.deck.checks import check_trains
+from tunedeck.deck.adapter import Adapter, Summary, summarise
 from tunedeck.deck.forward import Inputs, answer_name, call_model, position_limit, run_segments, with_answer
 from tunedeck.deck.heads import head_paths, new_head
-from tunedeck.deck.loading import adapter_from_folder
 from tunedeck.deck.merge import merged_model
-from tunedeck.deck.names import bare_labels, method_base, model_names, new_manifest
-from tunedeck.deck.probe import take_probe
-from tunedeck.deck.summary import Summary, summarise
-from tunedeck.deck.task import Task, embedding, generating
+from tunedeck.deck.probe import check_probe, take_probe
+from tunedeck.deck.reading import (
+    adapter_from_folder,
+    bare_labels,
+    check_trains,
+    method_base,
+    model_names,
+    new_manifest,
+)
+from tunedeck.deck.task import Task, embedding, generating, has_labels, labels_of, predicting, with_labels
 from tunedeck.formats.folder import write_adapter
 from tunedeck.formats.tensors import StoredAdapter
 from tunedeck.methods.base import MethodConfig
@@ -70,10 +74,11 @@ class Deck:
         `dtype` "auto" takes bfloat16 where the hardware has it; `quantize` packs the layers' linears as "nf4" or "int8".
         Raises ModelError when it cannot be found or loaded.
         """
+        labels = labels_of(task)
         base = load_base(
             reference,
             task.auto_class,
-            num_labels=len(task.labels) if task.labels else None,
+            num_labels=len(labels) if labels else None,
             dtype=dtype,
             device=device,
             trust_remote_code=trust_remote_code,
@@ -106,14 +111,15 @@ class Deck:
 
         Raises AdapterError for a name in use, TargetError or ConfigError where the config does not fit the base.
         """
-        task = self.task if labels is None else self.task.with_labels(labels)
+        task = self.task if labels is None else with_labels(self.task, labels)
+        known = labels_of(task)
         self._check_name(name)
         check_trains(config, task)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            own = head_paths(self.base) if task.has_head else ()
+            own = head_paths(self.base) if has_labels(task) else ()
             built = method_of(config).build(method_base(self.base, own), config)
-            head = new_head(self.base, len(task.labels)) if task.labels else {}
+            head = new_head(self.base, len(known)) if known else {}
         self._attach(Adapter(name, config, task, built, head, new_manifest(self.base, task, config)))
 
     def set_labels(self, name: str, labels: Sequence[str], *, seed: int = 0) -> None:
@@ -123,7 +129,7 @@ class Deck:
             raise AdapterError(
                 say("adapter {name!r} has its labels already: {labels}", name=name, labels=listing(old.labels))
             )
-        task = self.task.with_labels(labels)
+        task = with_labels(self.task, labels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             head = new_head(self.base, len(labels))
@@ -188,15 +194,23 @@ class Deck:
     def save(self, name: str, folder: str | Path) -> None:
         """Save an adapter in its kind's own format with tunedeck.json beside it; the folder appears whole or not at all."""
         adapter = self.adapter(name)
+        probe = take_probe(self.base, adapter, lambda ids: self(ids, adapter=name), self.positions)
         stored = StoredAdapter(
             config=adapter.config,
             tensors=adapter.tensors(),
             head=adapter.head_tensors(),
             labels=adapter.labels,
             base_reference=self.base.reference,
-            manifest=adapter.manifest.model_copy(update={"probe": take_probe(self, name)}),
+            manifest=adapter.manifest.model_copy(update={"probe": probe}),
         )
         write_adapter(Path(folder).expanduser(), stored, model_names(self.base), name, self.task.peft_task)
+
+    def check_probe(self, name: str) -> bool:
+        """Compare an adapter's answer with the one stored when it was saved; False when it brings none.
+
+        Raises AdapterFileError when they differ by more than the precisions of then and now explain.
+        """
+        return check_probe(self.base, self.adapter(name), lambda ids: self(ids, adapter=name))
 
     def remove(self, name: str) -> None:
         """Remove an adapter and free its memory; the base is untouched."""
@@ -209,7 +223,7 @@ class Deck:
         """Answer each text by the task: one adapter name for all, or one per text; None is the bare base."""
         if isinstance(texts, str):
             raise ConfigError(say("texts must be a list of texts, not one text"))
-        return self.task.predict(self, texts, self.adapters_of_rows(adapter, len(texts)))
+        return predicting(self.task).predict(self, texts, self.adapters_of_rows(adapter, len(texts)))
 
     def __call__(
         self,
@@ -268,6 +282,17 @@ class Deck:
         """How many virtual tokens stand before the texts of an adapter."""
         return 0 if adapter is None else self.adapter(adapter).built.virtual_tokens
 
+    @property
+    def length_limit(self) -> int:
+        """The longest sequence in tokens that the model's positions and its tokenizer allow."""
+        positions = 1_000_000 if self.positions is None else self.positions
+        return min(positions, self.tokenizer.model_max_length if self.tokenizer else positions)
+
+    def text_limit(self, adapter: str | None, max_length: int | None = None) -> int:
+        """How many tokens of text fit beside the adapter's virtual tokens, of `max_length` in all where it is given."""
+        limit = self.length_limit if max_length is None else min(max_length, self.length_limit)
+        return limit - self.virtual_tokens(adapter)
+
     def generate(self, prompts: Sequence[Any], adapter: Rows = None, sampling: Any = None) -> list[str]:
         """An answer to each prompt, a text or a list of {"role", "content"}; `sampling` is a td.Sampling, greedy by default."""
         return generating(self.task).generate(self, prompts, self.adapters_of_rows(adapter, len(prompts)), sampling)
@@ -313,7 +338,7 @@ class Deck:
         """The labels an adapter tells apart, or those of the bare base."""
         if adapter is not None:
             labels = self.adapter(adapter).labels
-            if labels is None and self.task.has_head:
+            if labels is None and has_labels(self.task):
                 raise AdapterError(
                     say(
                         "adapter {name!r} has no labels yet; train it, or give it some with deck.set_labels({name!r}, labels)",

@@ -2,64 +2,67 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.i18n import say
+from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.forward import answer_name
 from tunedeck.formats.manifest import Probe
+from tunedeck.models.load import LoadedBase
 
-if TYPE_CHECKING:
-    from tunedeck.deck.deck import Deck
-
+Run: TypeAlias = Callable[[torch.Tensor], Any]
+"""Token ids (1, seq) to the model's output by the adapter."""
 _TEXT = "Tunedeck, 1 2 3"
 _VALUES = 16
 _TOLERANCE = {"float32": 2e-3, "bfloat16": 0.1, "float16": 0.02}
 """Of the largest value; the rounding of each precision through some thirty layers."""
 
 
-def take_probe(deck: Deck, name: str) -> Probe | None:
-    """The adapter's answer to a short text.
+def take_probe(base: LoadedBase, adapter: Adapter, run: Run, positions: int | None) -> Probe | None:
+    """Return the adapter's answer to a short text.
 
     None for a base without a tokenizer or without room for any text, and for one sharded over processes, which only all of them can run.
     """
-    if deck.tokenizer is None or any(type(parameter).__name__ == "DTensor" for parameter in deck.model.parameters()):
+    if base.tokenizer is None or any(type(parameter).__name__ == "DTensor" for parameter in base.model.parameters()):
         return None
-    ids = deck.tokenizer(_TEXT)["input_ids"]
-    if deck.positions is not None and len(ids) + deck.virtual_tokens(name) > deck.positions:
+    ids = base.tokenizer(_TEXT)["input_ids"]
+    if positions is not None and len(ids) + adapter.built.virtual_tokens > positions:
         return None
-    return Probe(input_ids=ids, output=_answer(deck, name, ids), precision=_precision(deck))
+    return Probe(input_ids=ids, output=_answer(base, adapter, run, ids), precision=_precision(base))
 
 
-def check_probe(deck: Deck, name: str) -> bool:
+def check_probe(base: LoadedBase, adapter: Adapter, run: Run) -> bool:
     """Ask an adapter's stored question again; False when it brings none.
 
     Raises AdapterFileError when the answer differs by more than the precisions of then and now explain.
     """
-    probe = deck.adapter(name).manifest.probe
+    probe = adapter.manifest.probe
     if probe is None:
         return False
-    vocabulary = deck.model.get_input_embeddings().weight.shape[0]
+    model: Any = base.model
+    vocabulary = model.get_input_embeddings().weight.shape[0]
     strange = [token for token in probe.input_ids if not 0 <= token < vocabulary]
     if strange:
         raise AdapterFileError(
             say(
                 "the stored probe of adapter {name!r} has the token id {token}, this base has 0 to {last}; save it again",
-                name=name,
+                name=adapter.name,
                 token=strange[0],
                 last=vocabulary - 1,
             )
         )
-    got, stored = torch.tensor(_answer(deck, name, probe.input_ids)), torch.tensor(probe.output)
-    allowed = max(_TOLERANCE.get(precision, 0.1) for precision in (probe.precision, _precision(deck)))
+    got, stored = torch.tensor(_answer(base, adapter, run, probe.input_ids)), torch.tensor(probe.output)
+    allowed = max(_TOLERANCE.get(precision, 0.1) for precision in (probe.precision, _precision(base)))
     if got.shape != stored.shape or not (got - stored).abs().max() <= allowed * stored.abs().max():
         raise AdapterFileError(
             say(
                 "adapter {name!r} does not answer its stored probe as it did when it was saved "
                 "(seen {got}, stored {stored}); its files have changed, or the base has: save it again",
-                name=name,
+                name=adapter.name,
                 got=[round(value, 4) for value in got[:3].tolist()],
                 stored=probe.output[:3],
             )
@@ -67,13 +70,12 @@ def check_probe(deck: Deck, name: str) -> bool:
     return True
 
 
-def _answer(deck: Deck, name: str, ids: list[int]) -> list[float]:
-    """Evenly spaced values of the last position's logits, of all logits of a classifier, or of a hidden state."""
-    adapter = deck.adapter(name)
+def _answer(base: LoadedBase, adapter: Adapter, run: Run, ids: list[int]) -> list[float]:
+    """Return evenly spaced values of the last position's logits, of all logits of a classifier, or of a hidden state."""
     trains = adapter.training
     with torch.inference_mode():
         adapter.eval()
-        output = deck(torch.tensor([ids], device=deck.model.device), adapter=name)
+        output = run(torch.tensor([ids], device=next(base.model.parameters()).device))
         adapter.train(trains)
     values = output[answer_name(output)][0].float()
     last = values[-1] if values.dim() == 2 else values
@@ -81,6 +83,6 @@ def _answer(deck: Deck, name: str, ids: list[int]) -> list[float]:
     return [float(f"{value:.5g}") for value in last[chosen].tolist()]
 
 
-def _precision(deck: Deck) -> str:
+def _precision(base: LoadedBase) -> str:
     """The base's precision; a packed base rounds like bfloat16 or worse."""
-    return "packed" if deck.base.quantize else str(deck.base.dtype).removeprefix("torch.")
+    return "packed" if base.quantize else str(base.dtype).removeprefix("torch.")

@@ -1,92 +1,130 @@
-"""What the deck asks of a task."""
+"""What the deck asks of a task, and what some tasks offer beside it: labels, predictions, text, vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, cast
+
+from torch import Tensor
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from tunedeck.deck.deck import Deck
+Capability: TypeAlias = Literal["labels", "predictions", "text", "vectors"]
+"""Labels mean `Labelled`, predictions `Predicting`, text `Generating` and vectors `Embedding`."""
+D_contra = TypeVar("D_contra", contravariant=True)
+"""The deck that answers; the deck's own module says which it is."""
 
 
 class Task(Protocol):
-    """What a base is loaded for: which transformers class, which labels, and how its output reads."""
+    """What a base is loaded for, and what of it an adapter's folder remembers."""
 
     kind: ClassVar[str]
+    """The task's name in run files and manifests."""
     auto_class: ClassVar[str]
     """The transformers auto class the base is loaded with."""
     peft_task: ClassVar[str]
     """PEFT's task_type."""
-
-    has_head: ClassVar[bool]
-    """Whether each adapter has a head of its own, sized by its labels."""
-
-    @property
-    def labels(self) -> tuple[str, ...] | None:
-        """The label names, None where the task has none or they are not known yet."""
-        ...
-
-    def with_labels(self, labels: Sequence[str]) -> Task:
-        """The same task with other labels."""
-        ...
+    capabilities: ClassVar[frozenset[Capability]]
+    """Which of the protocols below the task fulfils."""
 
     def for_base(self, reference: str) -> Task:
-        """The same task with what a base says of itself where nothing is set."""
+        """Return the same task with what a base says of itself where nothing is set."""
         ...
 
     def as_described(self, described: Mapping[str, Any]) -> Task:
-        """The same task with what an adapter's tunedeck.json says of how its answers read."""
+        """Return the same task with what an adapter's tunedeck.json says of how its answers read."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """The task as plain JSON values for tunedeck.json."""
-        ...
-
-    def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Any]:
-        """One answer for each text, by the adapter named for its row."""
+        """Return the task as plain JSON values for tunedeck.json."""
         ...
 
 
-class EmbeddingTask(Protocol):
-    """A task that answers with vectors."""
+class Labelled(Task, Protocol):
+    """A task whose adapters each have a head of their own, with one output for each label."""
 
-    def embed(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], *, as_query: bool) -> Tensor:
-        """A vector for each text, (texts, hidden)."""
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The label names, None where they are not known yet."""
+        ...
+
+    def with_labels(self, labels: Sequence[str]) -> Labelled:
+        """Return the same task with other labels."""
         ...
 
 
-class GeneratingTask(Protocol):
+class Predicting(Protocol[D_contra]):
+    """A task that answers each text with one prediction."""
+
+    def predict(self, deck: D_contra, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Any]:
+        """Answer each text by the adapter named for its row."""
+        ...
+
+
+class Generating(Protocol[D_contra]):
     """A task that answers with text."""
 
-    def generate(self, deck: Deck, prompts: Sequence[Any], adapters: Sequence[str | None], sampling: Any) -> list[str]:
-        """An answer to each prompt."""
+    def generate(
+        self, deck: D_contra, prompts: Sequence[Any], adapters: Sequence[str | None], sampling: Any
+    ) -> list[str]:
+        """Answer each prompt."""
         ...
 
     def stream(
-        self, deck: Deck, prompts: Sequence[Any], adapters: Sequence[str | None], sampling: Any
+        self, deck: D_contra, prompts: Sequence[Any], adapters: Sequence[str | None], sampling: Any
     ) -> Iterator[Any]:
-        """The same, piece by piece."""
+        """Answer piece by piece."""
         ...
 
 
-def generating(task: Task) -> GeneratingTask:
-    """The task as one that generates; ConfigError when the deck was loaded for another."""
-    if task.kind != "generate":
+class Embedding(Protocol[D_contra]):
+    """A task that answers with vectors."""
+
+    def embed(self, deck: D_contra, texts: Sequence[str], adapters: Sequence[str | None], *, as_query: bool) -> Tensor:
+        """Return a vector for each text, (texts, hidden)."""
+        ...
+
+
+def has_labels(task: Task) -> bool:
+    """Whether each adapter has labels and a head of its own."""
+    return "labels" in task.capabilities
+
+
+def labels_of(task: Task) -> tuple[str, ...] | None:
+    """Return the label names, None for a task without labels or before they are known."""
+    return cast(Labelled, task).labels if has_labels(task) else None
+
+
+def with_labels(task: Task, labels: Sequence[str]) -> Labelled:
+    """Return the same task with other labels; ConfigError for a task without labels."""
+    if not has_labels(task):
+        raise ConfigError(say("the task {kind} has no labels; use Classify", kind=task.kind))
+    return cast(Labelled, task).with_labels(labels)
+
+
+def predicting(task: Task) -> Predicting[Any]:
+    """Return the task as one that predicts; ConfigError when it does not."""
+    if "predictions" not in task.capabilities:
+        raise ConfigError(
+            say("predict answers with labels or text; vectors come from deck.embed(texts) or tunedeck embed")
+        )
+    return cast("Predicting[Any]", task)
+
+
+def generating(task: Task) -> Generating[Any]:
+    """Return the task as one that generates; ConfigError when the deck was loaded for another."""
+    if "text" not in task.capabilities:
         raise ConfigError(
             say("this base is loaded for {kind}; to generate, load it with td.Generate()", kind=task.kind)
         )
-    return cast(GeneratingTask, task)
+    return cast("Generating[Any]", task)
 
 
-def embedding(task: Task) -> EmbeddingTask:
-    """The task as one that embeds; ConfigError when the deck was loaded for another."""
-    if task.kind != "embed":
+def embedding(task: Task) -> Embedding[Any]:
+    """Return the task as one that embeds; ConfigError when the deck was loaded for another."""
+    if "vectors" not in task.capabilities:
         raise ConfigError(
             say("this base is loaded for {kind}; to make vectors, load it with td.Embed()", kind=task.kind)
         )
-    return cast(EmbeddingTask, task)
+    return cast("Embedding[Any]", task)

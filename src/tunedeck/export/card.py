@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,13 @@ from tunedeck.core.checks import HUB_ID
 from tunedeck.core.errors import AdapterFileError, ConfigError, StorageError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import write_text
-from tunedeck.export.loading import loading
-from tunedeck.export.markdown import code, table
 from tunedeck.formats.folder import adapter_bytes, adapter_name, detect_format
 from tunedeck.formats.manifest import FILE, DataRecord, Manifest, read_manifest
+from tunedeck.tasks.base import TaskView
+from tunedeck.tasks.registry import view_of_values
 
 LIBRARIES = {"peft": "peft", "adapterhub": "adapter-transformers", "tunedeck": "tunedeck"}
 """The hub's name of the library that loads a folder of each format."""
-PIPELINES = {"classify": "text-classification", "generate": "text-generation", "embed": "feature-extraction"}
 KNOWN_LICENCES = (
     "apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "gpl-3.0", "openrail",
     "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gemma", "unlicense", "other",
@@ -49,7 +49,8 @@ def save_card(folder: Path, out: Path, *, licence: str | None = None, cost: str 
     if file.exists():
         raise StorageError(say("{path} exists; choose another place", path=file))
     name = adapter_name(folder)
-    data = _front_matter(name, form, manifest, licence or _licence_of_base(manifest.base.reference))
+    pipeline_tag = view_of_values(manifest.task).pipeline_tag
+    data = _front_matter(name, form, manifest, pipeline_tag, licence or _licence_of_base(manifest.base.reference))
     try:
         parts = [
             f"---\n{data.to_yaml().strip()}\n---",
@@ -80,20 +81,20 @@ def _licence_of_base(reference: str) -> str:
     return bundle.licence.split(" ")[0].rstrip(",")
 
 
-def _front_matter(name: str, form: str, manifest: Manifest, licence: str) -> ModelCardData:
-    kind, reference = str(manifest.task.get("kind")), manifest.base.reference.removeprefix("hf:")
+def _front_matter(name: str, form: str, manifest: Manifest, pipeline_tag: str | None, licence: str) -> ModelCardData:
+    reference = manifest.base.reference.removeprefix("hf:")
     identifier = licence.lower()
     known = identifier in KNOWN_LICENCES
     on_hub = bool(HUB_ID.fullmatch(reference)) and not Path(reference).exists()
     data = ModelCardData(
         base_model=reference if on_hub else None,
         datasets=_hub_dataset(manifest.data),
-        eval_results=_results(manifest, kind) or None,
+        eval_results=_results(manifest, pipeline_tag) or None,
         library_name=LIBRARIES[form],
         license=identifier if known else "other",
         license_name=None if known else licence,
         model_name=name,
-        pipeline_tag=PIPELINES.get(kind),
+        pipeline_tag=pipeline_tag,
         tags=["tunedeck", str(manifest.method.get("kind", "")).replace("_", "-") or form],
     )
     if on_hub:
@@ -107,13 +108,13 @@ def _hub_dataset(data: DataRecord | None) -> list[str] | None:
     return [source] if HUB_ID.fullmatch(source) and not Path(source).exists() else None
 
 
-def _results(manifest: Manifest, kind: str) -> list[EvalResult]:
-    if manifest.data is None or kind not in PIPELINES:
+def _results(manifest: Manifest, pipeline_tag: str | None) -> list[EvalResult]:
+    if manifest.data is None or pipeline_tag is None:
         return []
     source = _source(manifest.data)
     return [
         EvalResult(
-            task_type=PIPELINES[kind],
+            task_type=pipeline_tag,
             dataset_type=source,
             dataset_name=source,
             metric_type=metric,
@@ -217,3 +218,78 @@ def _cost(folder: Path, manifest: Manifest, cost: str | None) -> str:
         rows.append((say("money"), cost))
     rows.append((say("size on disk"), say("{megabytes:.2f} MB", megabytes=adapter_bytes(folder) / 1e6)))
     return table((say("what"), say("measured")), rows)
+
+
+def loading(name: str, form: str, manifest: Manifest) -> str:
+    """Return the code to load an adapter folder called `name`, as Markdown; its words are Python literals."""
+    view, reference = view_of_values(manifest.task), manifest.base.reference
+    base, auto_class = _base_name(reference), str(view.task.auto_class)
+    ours = view.task.__module__.partition(".")[0] == "tunedeck"
+    task = f"td.{view.task.__name__}()" if ours else f"{view.task.__name__}()"
+    own = [
+        "import tunedeck as td",
+        *([] if ours else [f"from {view.task.__module__} import {view.task.__name__}"]),
+        "",
+        f"deck = td.Deck.load({base!r}, {task})",
+        f'deck.load_adapter("PATH/TO/THIS/FOLDER", name={name!r})',
+        f'deck.{_call(view)}(["..."], adapter={name!r})',
+    ]
+    parts = [code_block("python", "\n".join(own))]
+    if form in ("peft", "adapterhub") and not reference.startswith(("bundled:", "ms:")) and not base.endswith(".gguf"):
+        parts += [say("With {library}:", library=form), code_block("python", _theirs(form, base, auto_class, manifest))]
+    return "\n\n".join(parts)
+
+
+def _theirs(form: str, base: str, auto_class: str, manifest: Manifest) -> str:
+    labels = manifest.task.get("labels")
+    count = f", num_labels={len(labels)}" if labels else ""
+    load = f"{auto_class}.from_pretrained({base.removeprefix('hf:')!r}{count})"
+    if form == "peft":
+        return "\n".join(
+            [
+                "from peft import PeftModel",
+                f"from transformers import {auto_class}",
+                "",
+                f'model = PeftModel.from_pretrained({load}, "PATH/TO/THIS/FOLDER")',
+            ]
+        )
+    return "\n".join(
+        [
+            "import adapters",
+            f"from transformers import {auto_class}",
+            "",
+            f"model = {load}",
+            "adapters.init(model)",
+            'model.load_adapter("PATH/TO/THIS/FOLDER", set_active=True)',
+        ]
+    )
+
+
+def _call(view: TaskView) -> str:
+    """Return the deck's method that answers by the task."""
+    calls = (("text", "generate"), ("vectors", "embed"))
+    return next((call for capability, call in calls if capability in view.task.capabilities), "predict")
+
+
+def code(text: object) -> str:
+    """A value as inline code, in one line and behind more backticks than it holds."""
+    line = " ".join(str(text).split())
+    ticks = "`" * (_longest_run(line) + 1)
+    padded = f" {line} " if line.startswith("`") or line.endswith("`") or not line else line
+    return f"{ticks}{padded}{ticks}"
+
+
+def code_block(language: str, text: str) -> str:
+    """A block of code behind a fence that it does not hold."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; a bar inside a cell stays in it."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)

@@ -10,7 +10,7 @@ import torch
 from tunedeck.core.errors import AdapterFileError, StorageError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder
-from tunedeck.deck.names import model_names
+from tunedeck.deck.reading import model_names
 from tunedeck.export.standalone import OpenedAdapter, open_adapter
 from tunedeck.formats.folder import check_format, read_adapter, write_adapter
 from tunedeck.formats.low_rank import low_rank

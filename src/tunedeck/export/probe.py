@@ -10,7 +10,6 @@ import torch
 from tunedeck.core.errors import AdapterError
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
-from tunedeck.tasks.text import length_limit
 
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Token ids and mask, each (batch, seq), padded on the right."""
@@ -48,7 +47,7 @@ def probe_batches(deck: Deck, name: str, seed: int = 0) -> list[Batch]:
     """Batches of several sizes and lengths of random tokens, every row but the first shorter, within the model's positions."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary, padding = deck.model.get_input_embeddings().weight.shape[0], deck.model.config.pad_token_id
-    room = length_limit(deck) - deck.virtual_tokens(name)
+    room = deck.text_limit(name)
     batches = []
     for rows, length in SHAPES:
         length = min(length, room)

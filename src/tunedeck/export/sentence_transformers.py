@@ -16,7 +16,6 @@ from tunedeck.deck.deck import Deck
 from tunedeck.export.transformers_folder import empty_place, merged, no_bar, tokenizer_of
 from tunedeck.tasks.embed.encoding import EncodingConfig
 from tunedeck.tasks.embed.task import Embed
-from tunedeck.tasks.text import length_limit
 
 _POOLING_KEYS = {
     "cls": "pooling_mode_cls_token",
@@ -53,7 +52,7 @@ def save_sentence_transformers(deck: Deck, name: str, folder: str | Path) -> Non
     model = merged(deck, name, instead)
     tokenizer = copy.deepcopy(tokenizer_of(deck))
     query, document = (task.encoding(as_query=flag) for flag in (True, False))
-    longest = min(query.max_length, length_limit(deck))
+    longest = min(query.max_length, deck.length_limit)
     with replacing_folder(target) as staging, no_bar():
         model.save_pretrained(staging)
         tokenizer.model_max_length = longest

@@ -9,9 +9,8 @@ from typing import Any
 from tunedeck.core.errors import AdapterFileError, ConfigError, TargetError
 from tunedeck.core.i18n import say
 from tunedeck.core.values import to_values
-from tunedeck.deck.checks import check_tensors
-from tunedeck.deck.names import method_base, model_names
-from tunedeck.deck.task import Task
+from tunedeck.deck.reading import check_tensors, method_base, model_names
+from tunedeck.deck.task import Task, with_labels
 from tunedeck.formats.adapterhub.folder import HEAD_CONFIG
 from tunedeck.formats.folder import base_of, detect_format, read_adapter
 from tunedeck.formats.manifest import BaseRecord, Manifest, read_manifest, versions
@@ -19,10 +18,7 @@ from tunedeck.formats.peft import CONFIG
 from tunedeck.formats.tensors import StoredAdapter, read_json
 from tunedeck.methods.registry import method_of
 from tunedeck.models.load import LoadedBase, load_skeleton
-from tunedeck.tasks.registry import task_of
-
-_PEFT_TASKS = {"SEQ_CLS": "classify", "CAUSAL_LM": "generate", "FEATURE_EXTRACTION": "embed"}
-_MODEL_CLASSES = {"ForSequenceClassification": "classify", "ForCausalLM": "generate", "LMHeadModel": "generate"}
+from tunedeck.tasks.registry import first_kind_with, kind_of_folder, task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,7 @@ def open_adapter(folder: Path, model: str | None = None, *, trust_remote_code: b
         stored = replace(stored, labels=tuple(f"LABEL_{index}" for index in range(count)))
     manifest = stored.manifest or Manifest(
         base=BaseRecord(reference=reference),
-        task=(task.with_labels(stored.labels) if stored.labels else task).describe(),
+        task=(with_labels(task, stored.labels) if stored.labels else task).describe(),
         method={"kind": stored.config.kind, **to_values(stored.config)},
         versions=versions(),
     )
@@ -71,14 +67,12 @@ def _task(folder: Path, reference: str, trust_remote_code: bool) -> Task:
     if manifest is not None:
         return task_of(manifest.task)
     config = read_json(folder / CONFIG)
-    kind = _PEFT_TASKS.get(str(config.get("task_type")))
-    name = str(config.get("model_class"))
-    kind = kind or next((told for ending, told in _MODEL_CLASSES.items() if name.endswith(ending)), None)
+    kind = kind_of_folder(str(config.get("task_type")), str(config.get("model_class")))
     if kind is None and (folder / HEAD_CONFIG).exists():
-        kind = "classify"
+        kind = first_kind_with("labels")
     if kind is None:
         spec = load_skeleton(reference, "AutoModel", trust_remote_code=trust_remote_code).spec
-        kind = "generate" if spec is not None and spec.causal else "embed"
+        kind = first_kind_with("text" if spec is not None and spec.causal else "vectors")
     return task_of({"kind": kind})
 
 

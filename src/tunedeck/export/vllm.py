@@ -15,16 +15,17 @@ from typing import Any
 from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, UnsupportedKindError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import replacing_folder, write_text
+from tunedeck.deck.task import Task
 from tunedeck.export.folders import write_verified
 from tunedeck.export.standalone import OpenedAdapter
 from tunedeck.formats.low_rank import low_rank
 from tunedeck.methods.linears import linears_in_layers
 from tunedeck.models.source import find_model
+from tunedeck.tasks.base import VllmView
+from tunedeck.tasks.registry import view_of
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 SCRIPT = "serve.sh"
-_DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "glm4", "minicpm", "minicpm3")
-_MODELS = {"generate": _DECODERS, "classify": (*_DECODERS, "bert")}
 _HEADS = ("classifier", "score")
 _NAME = re.compile(r"[\w.-]+")
 
@@ -82,24 +83,20 @@ def _check(name: str, opened: OpenedAdapter) -> None:
                 kind=stored.config.kind,
             )
         )
-    if opened.task.kind == "embed":
-        raise UnsupportedKindError(
-            say(
-                "{name!r} is for embeddings: write the merged model with tunedeck export sentence-transformers, which vLLM serves",
-                name=name,
-            )
-        )
-    if model_type not in _MODELS[opened.task.kind]:
+    form = view_of(opened.task).vllm
+    if form is None:
+        raise UnsupportedKindError(_without_lora(name, opened.task))
+    if model_type not in form.model_types:
         raise UnsupportedKindError(
             say(
                 "vLLM has no LoRA for {task} on {model_type} models (it has on: {known}); serve it with tunedeck, or "
                 "tunedeck export merge",
                 task=opened.task.kind,
                 model_type=model_type,
-                known=listing(_MODELS[opened.task.kind]),
+                known=listing(form.model_types),
             )
         )
-    _check_head(name, opened)
+    _check_head(name, opened, form)
     paths = {tensor.rpartition(".")[0] for tensor in stored.tensors}
     outside = sorted(paths - set(linears_in_layers(base.model, base.prefix)))
     if outside:
@@ -118,7 +115,19 @@ def _check(name: str, opened: OpenedAdapter) -> None:
         )
 
 
-def _check_head(name: str, opened: OpenedAdapter) -> None:
+def _without_lora(name: str, task: Task) -> str:
+    """Say why vLLM serves no adapter of a task."""
+    if "vectors" in task.capabilities:
+        return say(
+            "{name!r} is for embeddings: write the merged model with tunedeck export sentence-transformers, which vLLM serves",
+            name=name,
+        )
+    return say(
+        "{name!r} is for the task {task}, which vLLM does not serve; serve it with tunedeck", name=name, task=task.kind
+    )
+
+
+def _check_head(name: str, opened: OpenedAdapter, form: VllmView) -> None:
     """A head must be one linear named classifier or score, over a base that is loaded as a classifier."""
     modules = {tensor.rpartition(".")[0] for tensor in opened.stored.head}
     if modules and not (len(modules) == 1 and modules <= set(_HEADS)):
@@ -132,7 +141,7 @@ def _check_head(name: str, opened: OpenedAdapter) -> None:
             )
         )
     classes = _config(opened).architectures or ()
-    if opened.task.kind == "classify" and not any("ForSequenceClassification" in one for one in classes):
+    if form.head and not any("ForSequenceClassification" in one for one in classes):
         raise UnsupportedKindError(
             say(
                 "vLLM serves an adapter's classification head over a base that has one itself, and {base} has none; serve "
@@ -154,7 +163,8 @@ def _rank(opened: OpenedAdapter) -> int:
 def _command(adapters: Mapping[str, OpenedAdapter], first: OpenedAdapter) -> str:
     most = max(_rank(opened) for opened in adapters.values())
     words = ["vllm", "serve", _base(first.base.reference)]
-    if first.task.kind == "classify":
+    form = view_of(first.task).vllm
+    if form is not None and form.head:
         labels = max(len(opened.stored.labels or ()) for opened in adapters.values())
         words += ["--runner", "pooling", *(["--max-lora-cls-labels", str(labels)] if labels else [])]
     words += ["--enable-lora", "--max-lora-rank", str(next(rank for rank in MAX_LORA_RANKS if rank >= most))]

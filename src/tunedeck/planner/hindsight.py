@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tunedeck.core.errors import ConfigError, ModelError, TargetError
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Machine, Measurement
+from tunedeck.core.plan_shape import PlanShape
 from tunedeck.methods.base import MethodConfig
 from tunedeck.planner.catalogue import Gpu, find_gpu
 from tunedeck.planner.estimate import Estimate
@@ -51,7 +51,7 @@ def compare_with_plan(
     measurement: Measurement,
     method: MethodConfig,
     *,
-    task: Mapping[str, Any],
+    shape: PlanShape,
     accumulation: int,
     price_per_hour: float | None = None,
     currency: str = "",
@@ -59,7 +59,7 @@ def compare_with_plan(
 ) -> list[Comparison]:
     """Memory, time and, with a price, money of a run: predicted from the lengths of its own batches beside what happened.
 
-    `task` is the run file's, by its `kind`: embeddings are planned as texts without a head, in chunks where `chunk_size` says so.
+    `shape` is how the run's task uses the base.
     `products_flops_per_s` is this machine's rate of matrix products in the run's precision, for a CPU without calibrations. Empty for a model that the planner cannot know or a run without steps.
     """
     if not measurement.steps or not measurement.largest_batch_positions:
@@ -69,13 +69,12 @@ def compare_with_plan(
         facts = method_facts(spec.spec, method)
     except (ModelError, ConfigError, TargetError):
         return []
-    kind = task.get("kind", "classify")
     rows = max(1, round(measurement.batch_size / accumulation * measurement.texts_per_example))
     longest = Setup(
-        spec.spec, method, facts, rows, max(1, measurement.largest_batch_positions // rows), kind == "generate",
+        spec.spec, method, facts, rows, max(1, measurement.largest_batch_positions // rows), shape.generate,
         dtype=measurement.dtype, accumulation=accumulation, loss=engine_loss(method),
         attention="eager" if measurement.device == "cpu" and measurement.dtype == "bfloat16" else "sdpa",
-        labels=0 if kind == "embed" else 2, chunk=task.get("chunk_size") if kind == "embed" else None,
+        labels=shape.labels, chunk=shape.chunk,
     )  # fmt: skip
     mean = _at_mean(longest, measurement, accumulation)
     step, memory, exact, basis = _predicted(measurement, spec.name, longest, mean, products_flops_per_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,12 +29,16 @@ from tunedeck.server.routes import generate as generate_routes
 from tunedeck.server.service import ClientGone, Service, caller_of, service_of
 from tunedeck.server.tracing import Tracer
 from tunedeck.serving.bounds import Bounds, current_bounds
+from tunedeck.tasks.base import Route
+from tunedeck.tasks.registry import view_of
 
-TASK_ROUTERS = {
-    "classify": batch_routes.classify_router,
-    "embed": batch_routes.embed_router,
-    "generate": generate_routes.router,
+ROUTERS: Mapping[Route, APIRouter] = {
+    "labels": batch_routes.classify_router,
+    "vectors": batch_routes.embed_router,
+    "text": generate_routes.router,
+    "answers": batch_routes.answers_router,
 }
+"""The routes that answer, by what a task's view names."""
 _HEADERS = {
     "X-Request-ID": {"description": "the request's own, or one that was made for it", "schema": {"type": "string"}},
     "X-Queue-Ms": {"description": "from its arrival to the start of its batch", "schema": {"type": "number"}},
@@ -66,7 +70,7 @@ def create_app(
         state_router,
         adapter_routes.router,
         adapter_routes.admin_router,
-        TASK_ROUTERS[service.task],
+        ROUTERS[view_of(service.task).route],
     ):
         app.include_router(router, dependencies=bearer, responses=refusals(401, 429))
     app.add_exception_handler(TunedeckError, _tunedeck_error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-WITH_INPUTS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/classify", "/predict"})
+WITH_INPUTS = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/answers", "/classify", "/predict"}
+)
 TO_ADMINISTER = frozenset({"/v1/adapters", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 HEALTH = "/health"
 STATE = frozenset({HEALTH, "/ready", "/metrics", "/v1/models"})

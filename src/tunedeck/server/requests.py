@@ -263,6 +263,12 @@ class ClassifyRequest(ModelRequest):
     use_activation: Literal[True] | None = None
 
 
+class AnswersRequest(ModelRequest):
+    """POST /v1/answers, for the tasks that have no route of their own."""
+
+    input: Text | Texts
+
+
 class PredictRequest(Strict):
     """POST /predict, as TEI has it; `model` is ours, for TEI serves one model."""
 

@@ -141,6 +141,22 @@ class Classification(TypedDict):
     usage: Usage
 
 
+class Answer(TypedDict):
+    """What the task answers, in its own form."""
+
+    index: int
+    answer: Any
+
+
+class Answers(TypedDict):
+    """POST /v1/answers."""
+
+    object: Literal["list"]
+    model: str
+    data: list[Answer]
+    usage: Usage
+
+
 class LabelScore(TypedDict):
     """A label and its probability."""
 

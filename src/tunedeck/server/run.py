@@ -27,6 +27,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.native import give_back_freed_memory, keep_freed_memory
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.task import has_labels
 from tunedeck.generation.json_grammar import SchemaCompiler
 from tunedeck.models.load import keep_in_memory
 from tunedeck.server.app import create_app
@@ -78,7 +79,7 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
         bounds=settings.bounds,
         listener=metrics,
     )
-    answers = not (deck.task.has_head and deck.base.untrained)
+    answers = not (has_labels(deck.task) and deck.base.untrained)
     service = _opened(deck.task.kind, engine, metrics, base, answers, deck.positions, settings)
     service.schemas = SchemaCompiler(deck)
     return service

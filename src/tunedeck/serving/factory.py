@@ -75,7 +75,7 @@ def open_engine(
 
     Raises ConfigError when the folder does not exist or the base model cannot be served.
     """
-    if deck.task.kind != "generate":
+    if "text" not in deck.task.capabilities:
         return open_batch_engine(
             batch_backend(deck), root, adapter_bytes=adapter_bytes, limits=limits, bounds=bounds, listener=listener
         )

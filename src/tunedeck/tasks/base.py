@@ -1,28 +1,33 @@
-"""What training asks of a task: data to read, and an objective that turns rows into a loss."""
+"""What training, serving, comparison, export and planning ask of a task.
+
+A task is a dataclass of settings that reads data and turns it into a loss (`TrainableTask`). One `TaskView` per task says
+the rest; a part that is None is refused by name where it is needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 
+from tunedeck.core.plan_shape import PlanShape
 from tunedeck.data.settings import DataSettings
+from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task
-
-if TYPE_CHECKING:
-    from tunedeck.deck.deck import Deck
 
 E = TypeVar("E")
 
 BARE_BASE = "base"
 """How the base without an adapter is called in results."""
+VLLM_DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "glm4", "minicpm", "minicpm3")
+"""Decoders for which vLLM 0.33 has LoRA."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset(Generic[E]):
-    """Examples to train on and to evaluate on; nothing stands in both."""
+    """Examples to train on and to evaluate on; none is in both."""
 
     source: str
     train: list[E]
@@ -45,7 +50,7 @@ class Evaluation:
 
 
 class Objective(Protocol):
-    """A dataset encoded for one adapter, as the loop works through it."""
+    """A dataset encoded for one adapter, as the training loop works through it."""
 
     divisible: ClassVar[bool]
     """Whether a batch's loss is the mean of its parts' losses by their `weight`, so that it may be worked through in pieces."""
@@ -60,23 +65,23 @@ class Objective(Protocol):
         ...
 
     def weight(self, rows: Sequence[int]) -> float:
-        """What a batch counts in the mean loss of a step: its examples, or the tokens that are learnt."""
+        """Return what a batch counts in the mean loss of a step: its examples, or the tokens of its answers."""
         ...
 
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
-        """Mean loss of some training examples, and how many positions were computed, padding included."""
+        """Return the mean loss of some training examples, and how many positions were computed, padding included."""
         ...
 
     @staticmethod
     def losses(parts: Sequence[tuple[Any, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """`loss` of several objectives of one kind and deck, each with rows of its own, from one pass through the base.
+        """Return the `loss` of several objectives of one kind and deck, each with rows of its own, from one pass through the base.
 
         None of the adapters has tensors in the base's place.
         """
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics on the held-out examples, `loss` among them."""
+        """Return metrics on the held-out examples, `loss` among them."""
         ...
 
 
@@ -84,7 +89,7 @@ class TrainableTask(Task, Protocol):
     """A task that an adapter can be trained for."""
 
     best_by: ClassVar[str]
-    """The metric that tells the best state: `loss` is better when lower, any other when higher."""
+    """The metric that tells the best state."""
     progress_metrics: ClassVar[tuple[str, ...]]
     """The metrics to show while training."""
 
@@ -93,9 +98,164 @@ class TrainableTask(Task, Protocol):
         ...
 
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
-        """Metrics of adapters, None for the bare base, on all examples of `settings.train`."""
+        """Return metrics of adapters, None for the bare base, on all examples of `settings.train`."""
         ...
 
     def objective(self, deck: Deck, name: str, dataset: Dataset[Any]) -> Objective:
         """Encode a dataset for one adapter of a deck."""
         ...
+
+
+Route: TypeAlias = Literal["labels", "vectors", "text", "answers"]
+"""Which of the server's routes answer: /classify and /predict, /v1/embeddings, the completions, or the generic /v1/answers."""
+
+
+class BatchServing(Protocol):
+    """How texts are answered a batch at a time."""
+
+    def encode(self, deck: Deck, contents: Sequence[Any], adapter: str | None) -> list[list[int]]:
+        """Return token ids of each content for an adapter; ConfigError for what cannot be encoded."""
+        ...
+
+    def answer(self, deck: Deck, rows: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Any]:
+        """Answer each row of token ids by its own adapter."""
+        ...
+
+    def to_json(self, answer: Any) -> Any:
+        """Return an answer as plain JSON values, for the generic route."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """One adapter's answers to the held-out examples.
+
+    `scores` is a number for each, whose mean by `weights` is the metric that decides; empty where it is no such mean.
+    """
+
+    scores: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
+    answers: tuple[Any, ...] = ()
+
+
+class Mistake(NamedTuple):
+    """A held-out example that was answered wrongly; `score` is what `Comparing.score_name` calls it."""
+
+    text: str
+    wanted: str
+    answered: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """What a comparison shows of a task; whatever is None is left out of the report."""
+
+    text_of: Callable[[Any], str]
+    """An example's text as it would be asked."""
+    held_out: Callable[[Deck, str, Dataset[Any], str], HeldOut] = lambda deck, name, dataset, metric: HeldOut()
+    """One adapter's answers to the held-out examples, with scores for the metric of that name."""
+    mistakes: Callable[[Deck, str, Dataset[Any], HeldOut], Sequence[Mistake]] | None = None
+    """The worst mistakes, the worst first."""
+    confusions: Callable[[Deck, str, Dataset[Any], HeldOut], Sequence[tuple[str, str]] | None] | None = None
+    """(wanted, answered) labels of every held-out example; None where an example has several."""
+    majority: Callable[[Dataset[Any]], float] | None = None
+    """The quality of always answering the same."""
+    mistakes_note: Callable[[], str] | None = None
+    """A sentence on which mistakes are shown."""
+    score_name: Callable[[], str] | None = None
+    """What the score of a mistake is called."""
+    latency_note: Callable[[], str] | None = None
+    """A sentence on what the time of one text leaves out."""
+
+
+class OnnxView(Protocol):
+    """How a task's answers become an ONNX graph and come out of one."""
+
+    def settings(self, deck: Deck, name: str) -> dict[str, Any]:
+        """Return what settings.json says of how an adapter's texts are encoded and its output is read."""
+        ...
+
+    def wrong(self, settings: Mapping[str, Any]) -> str | None:
+        """Return what is wrong in an adapter's entry of settings.json; None where it can be served."""
+        ...
+
+    def output(self, task: Task, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the graph's output from the model's answer without virtual positions; it is traced into the graph."""
+        ...
+
+    def graph_key(self, task: Task) -> object:
+        """Return what tasks of adapters must share to share one graph."""
+        ...
+
+    def expected(self, deck: Deck, name: str, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the deck's output for a padded batch of token ids."""
+        ...
+
+    def answers(self, deck: Deck, name: str, texts: Sequence[str], as_query: bool) -> torch.Tensor:
+        """Return the deck's output for texts, (texts, outputs)."""
+        ...
+
+    @property
+    def by_cosine(self) -> bool:
+        """Whether two outputs are compared by their cosine."""
+        ...
+
+    def examples(self, deck: Deck, name: str, settings: DataSettings) -> list[Any]:
+        """Return examples to measure a graph on; DataError where they do not fit the adapter."""
+        ...
+
+    def metrics(
+        self, deck: Deck, name: str, outputs: Callable[[list[str], bool], torch.Tensor], examples: Sequence[Any]
+    ) -> dict[str, float]:
+        """Return metrics of outputs for texts, of the deck or of a graph."""
+        ...
+
+    def read(self, runner: Any, name: str, output: Any) -> Any:
+        """Return the answer that a graph's output for one text means; `runner` is the graph's."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VllmView:
+    """For which models vLLM serves LoRA adapters of a task."""
+
+    model_types: tuple[str, ...]
+    head: bool = False
+    """Whether vLLM has to serve a classification head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What the planner's calibration trains on."""
+
+    task: TrainableTask
+    examples: Callable[[int, int], Dataset[Any]]
+    """That many made-up examples of about that many tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task with everything that other rooms ask of it; None is refused by name, and so a small task says little."""
+
+    task: type[Any]
+    """The task's class, a dataclass whose fields all have defaults."""
+    serving: BatchServing | None = None
+    route: Route = "answers"
+    comparing: Comparing | None = None
+    onnx: OnnxView | None = None
+    vllm: VllmView | None = None
+    calibration: Calibration | None = None
+    plan_shape: Callable[[Mapping[str, Any]], PlanShape] = lambda described: PlanShape()
+    """From the task's values in a run file."""
+    pipeline_tag: str | None = None
+    """The model hub's name of the task."""
+    model_classes: tuple[str, ...] = ()
+    """Endings of the transformers classes by which AdapterHub folders tell the task."""
+    lower_is_better: frozenset[str] = field(default_factory=lambda: frozenset({"loss"}))
+    """Metrics that are better when lower."""
+
+    @property
+    def kind(self) -> str:
+        """The task's name."""
+        return str(self.task.kind)

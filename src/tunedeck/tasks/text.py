@@ -19,12 +19,6 @@ _MARGIN = 64
 """The last tokens before the place where a text was broken off may be others than in the whole text; so many are not used."""
 
 
-def length_limit(deck: Deck) -> int:
-    """The longest sequence in tokens that the model's positions and its tokenizer allow."""
-    positions = 1_000_000 if deck.positions is None else deck.positions
-    return min(positions, deck.tokenizer.model_max_length if deck.tokenizer else positions)
-
-
 def tokenize(deck: Deck, texts: Sequence[str], max_length: int) -> list[list[int]]:
     """Token ids of each text with its special tokens, cut to `max_length`.
 
@@ -44,6 +38,18 @@ def tokenize(deck: Deck, texts: Sequence[str], max_length: int) -> list[list[int
         encoded = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
         return cast("list[list[int]]", encoded["input_ids"])
     return cut_ids(tokenizer.backend_tokenizer, texts, room, tokenizer.truncation_side)
+
+
+def tokenize_rows(deck: Deck, texts: Sequence[str], limits: Sequence[int]) -> list[list[int]]:
+    """Return token ids of each text, cut to its own limit; see `tokenize`."""
+    rows_of: dict[int, list[int]] = {}
+    for row, limit in enumerate(limits):
+        rows_of.setdefault(limit, []).append(row)
+    ids: list[list[int]] = [[] for _ in texts]
+    for limit, rows in rows_of.items():
+        for row, tokens in zip(rows, tokenize(deck, [texts[row] for row in rows], limit), strict=True):
+            ids[row] = tokens
+    return ids
 
 
 def cut_ids(backend: Any, texts: Sequence[str], room: int, side: str = "right") -> list[list[int]]:
@@ -87,7 +93,7 @@ def fitting_ids(ids: Sequence[int], vocabulary: int, room: int) -> list[int]:
 def pad(deck: Deck, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and mask, (batch, seq), padded on the right to a multiple of PAD_TO within the model's limit."""
     longest = max(len(row) for row in rows)
-    width = max(longest, min(-(-longest // PAD_TO) * PAD_TO, length_limit(deck)))
+    width = max(longest, min(-(-longest // PAD_TO) * PAD_TO, deck.length_limit))
     ids = torch.full((len(rows), width), deck.model.config.pad_token_id, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
     for index, row in enumerate(rows):

@@ -9,8 +9,10 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
 
 
-def is_better(metrics: Mapping[str, float], before: Mapping[str, float], best_by: str) -> bool:
-    """Whether `metrics` beat those `before`, if there are any: a lower `loss`, a higher value of anything else, with a lower loss where those are equal.
+def is_better(
+    metrics: Mapping[str, float], before: Mapping[str, float], best_by: str, lower_is_better: frozenset[str]
+) -> bool:
+    """Whether `metrics` beat those `before`, if there are any; where they are equal by `best_by`, a lower loss decides.
 
     Raises ConfigError when there is no metric of that name.
     """
@@ -20,6 +22,7 @@ def is_better(metrics: Mapping[str, float], before: Mapping[str, float], best_by
         )
     if not before:
         return True
-    if best_by == "loss" or metrics[best_by] == before[best_by]:
+    now, then = metrics[best_by], before[best_by]
+    if now == then:
         return metrics.get("loss", inf) < before.get("loss", inf)
-    return metrics[best_by] > before[best_by]
+    return now < then if best_by in lower_is_better else now > then

@@ -17,13 +17,10 @@ import torch
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.measurement import Measurement
 from tunedeck.core.native import give_back_freed_memory
-from tunedeck.data.chat import Conversation, Message
-from tunedeck.data.labelled import Example
 from tunedeck.deck.deck import Deck
 from tunedeck.methods.registry import config_of
-from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.classify.task import Classify
-from tunedeck.tasks.generate.task import Generate
+from tunedeck.tasks.base import Calibration
+from tunedeck.tasks.registry import first_kind_with, view_of
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.run import train
 
@@ -34,7 +31,6 @@ LADDERS = {
 }
 """(rows, tokens) of the points, in the order of their memory, which a process never quite gives back."""
 STEPS, PASSES = {True: 5, False: 3}, {True: 3, False: 2}  # short steps vary more
-LABELS = ("a", "b")
 
 
 def measure(
@@ -46,14 +42,17 @@ def measure(
     """
     values = dict(method)
     config = config_of(str(values.pop("kind")), values)
-    task = Generate(max_length=1024) if generate else Classify(labels=LABELS, max_length=512)
-    deck = Deck.load(reference, task)
+    calibration = view_of(first_kind_with("text" if generate else "labels")).calibration
+    assert calibration is not None
+    deck = Deck.load(reference, calibration.task)
     deck.add("calibration", config)
     dtype = deck.base.dtype
     base_parameters = sum(parameter.numel() for parameter in deck.model.parameters())
     small = base_parameters < SMALL
     ladder = points or LADDERS[small]
-    passes = [[_point(deck, task, rows, tokens, STEPS[small]) for rows, tokens in ladder] for _ in range(PASSES[small])]
+    passes = [
+        [_point(deck, calibration, rows, tokens, STEPS[small]) for rows, tokens in ladder] for _ in range(PASSES[small])
+    ]
     measured = [
         [rows, taken[0].largest_batch_positions // rows, min(one.step_s for one in taken), taken[0].peak_memory_bytes]
         for (rows, _), taken in zip(ladder, zip(*passes, strict=True), strict=True)
@@ -66,26 +65,12 @@ def measure(
     }
 
 
-def _point(deck: Deck, task: Classify | Generate, rows: int, tokens: int, steps: int) -> Measurement:
+def _point(deck: Deck, calibration: Calibration, rows: int, tokens: int, steps: int) -> Measurement:
     """A few real steps; taken again in every pass, because other programs can only make them slower."""
     give_back_freed_memory()  # what the point before has left behind must not count as this one's
     settings = TrainingSettings(max_steps=steps, batch_size=rows, schedule="constant")
-    dataset = _conversations(rows * steps, tokens) if isinstance(task, Generate) else _texts(rows * steps, tokens)
+    dataset = calibration.examples(rows * steps, tokens)
     return train(deck, "calibration", dataset, settings=settings, progress=False).measurement
-
-
-def _texts(count: int, tokens: int) -> Dataset[Any]:
-    """Texts of that many tokens: a word that is one token in every vocabulary, between the special tokens."""
-    text = " ".join(["the"] * (tokens - 2))
-    examples = [Example(text, (LABELS[index % 2],)) for index in range(count)]
-    return Dataset("calibration", examples, examples[:2], "", "", LABELS)
-
-
-def _conversations(count: int, tokens: int) -> Dataset[Any]:
-    """A question of one word and an answer of about that many tokens; the chat template adds its own."""
-    turns = (Message("user", "the"), Message("assistant", " ".join(["the"] * tokens)))
-    conversations = [Conversation(turns)] * count
-    return Dataset("calibration", conversations, conversations[:2], "", "")
 
 
 def products_flops_per_s(dtype: torch.dtype, size: int = 1024) -> float:

@@ -15,7 +15,7 @@ from tunedeck.core.process import process_rank
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.checkpointing import Checkpointing
-from tunedeck.deck.task import Task
+from tunedeck.deck.task import Task, has_labels, labels_of
 from tunedeck.tasks.base import Dataset, TrainableTask
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import TrainingSettings
@@ -133,7 +133,9 @@ def _checkpointed(deck: Deck, loops: Sequence[Loop]) -> AbstractContextManager[N
     """The inside of layers computed again where the settings ask for it; ConfigError where the jobs differ in that."""
     wanted = loops[0].settings.gradient_checkpointing
     if any(loop.settings.gradient_checkpointing is not wanted for loop in loops):
-        raise ConfigError(say("the jobs of a run share {key}; set it once, outside jobs", key="training.gradient_checkpointing"))
+        raise ConfigError(
+            say("the jobs of a run share {key}; set it once, outside jobs", key="training.gradient_checkpointing")
+        )
     adapter = next((loop.adapter for loop in loops if loop.adapter.built.weights), loops[0].adapter)
     return Checkpointing(deck.router, adapter, wanted).on(deck.base)
 
@@ -158,13 +160,12 @@ def _prepared(deck: Deck, adapter: str, data: Data, seed: int) -> tuple[Dataset[
     if isinstance(data, str):
         data = DataSettings(train=data)
     dataset = task.read(data) if isinstance(data, DataSettings) else data
-    if task.has_head and task.labels is None:
+    if has_labels(task) and labels_of(task) is None:
         deck.set_labels(adapter, dataset.labels or (), seed=seed)
         task = _trainable(deck.adapter(adapter).task)
-    if task.labels != dataset.labels:
-        raise DataError(
-            say("the data has the labels {theirs}, the adapter {ours}", theirs=dataset.labels, ours=task.labels)
-        )
+    labels = labels_of(task)
+    if labels != dataset.labels:
+        raise DataError(say("the data has the labels {theirs}, the adapter {ours}", theirs=dataset.labels, ours=labels))
     return dataset, task
 
 

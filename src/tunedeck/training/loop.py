@@ -18,6 +18,7 @@ from torch import nn
 from tunedeck.data.batches import length_batches
 from tunedeck.deck.adapter import Adapter
 from tunedeck.tasks.base import Objective
+from tunedeck.tasks.registry import view_of
 from tunedeck.training.best import is_better
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import TrainingSettings
@@ -189,7 +190,7 @@ class Loop:
         self.outcome.evaluated_step = step
         self.log.write("eval", step=step, **metrics)
         progress.evaluated(step, metrics)
-        if is_better(metrics, self.outcome.metrics, self.best_by):
+        if is_better(metrics, self.outcome.metrics, self.best_by, view_of(self.adapter.task).lower_is_better):
             self.outcome.stale, self.outcome.metrics, self.outcome.best_step = 0, metrics, step
             self._best = {name: tensor.clone() for name, tensor in adapter_tensors(self.adapter).items()}
         else:

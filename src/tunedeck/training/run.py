@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast, overload
+from typing import overload
 
 import yaml
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_text
-from tunedeck.deck.checks import check_trains
 from tunedeck.deck.deck import Deck
-from tunedeck.tasks.base import TrainableTask
+from tunedeck.deck.reading import check_trains
+from tunedeck.deck.task import with_labels
 from tunedeck.tasks.registry import task_of
 from tunedeck.training.config import RunConfig, TrainingSettings
 from tunedeck.training.jobs import Data, Job, run_jobs
@@ -114,11 +114,10 @@ def run_together(
     for config in configs:
         check_trains(config.method_config(), task)
     datasets = [task.read(config.data) for config in configs]
-    if not several and datasets[0].labels is not None:
-        task = cast(TrainableTask, task.with_labels(datasets[0].labels))
+    labels = None if several else datasets[0].labels
     deck = Deck.load(
         first.model,
-        task,
+        task if labels is None else with_labels(task, labels),
         dtype=first.dtype,
         device=first.device,
         trust_remote_code=first.trust_remote_code,

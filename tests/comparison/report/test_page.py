@@ -130,12 +130,12 @@ def test_a_price_gives_a_cost_and_none_gives_a_note() -> None:
 
 
 def test_confusions_are_counted_by_hand_and_the_rest_becomes_one_label() -> None:
-    found = counted("a", ("x", "y"), ["x", "x", "y"], ["x", "y", "y"])
+    found = counted("a", ("x", "y"), [("x", "x"), ("x", "y"), ("y", "y")])
     assert found.counts == ((1, 1), (0, 1))
     labels = tuple(f"l{number}" for number in range(15))
     wanted = [*labels, "l0", "l0"]
     answered = [*labels, "l1", "l1"]
-    small = condensed(counted("a", labels, wanted, answered))
+    small = condensed(counted("a", labels, list(zip(wanted, answered, strict=True))))
     assert len(small.labels) == 12
     assert small.labels[-1] == "4 others"
     assert small.counts[0][:2] == (1, 2)

@@ -12,11 +12,11 @@ SHOWN = 12
 """Labels in the figure; with more, the ones with the most mistakes, and the rest as one."""
 
 
-def counted(entry: str, labels: Sequence[str], wanted: Sequence[str], answered: Sequence[str]) -> Confusion:
+def counted(entry: str, labels: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Confusion:
     """Counts of (wanted, answered) pairs, rows and columns in the order of `labels`."""
     place = {label: number for number, label in enumerate(labels)}
     counts = [[0] * len(labels) for _ in labels]
-    for actual, predicted in zip(wanted, answered, strict=True):
+    for actual, predicted in pairs:
         counts[place[actual]][place[predicted]] += 1
     return Confusion(entry, tuple(labels), tuple(tuple(row) for row in counts))
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tunedeck.comparison.report.fonts import available_fonts
 from tunedeck.comparison.report.recommend import metric_name
 from tunedeck.comparison.report.result import Comparison
 from tunedeck.core.i18n import language, say
 
+if TYPE_CHECKING:
+    from tunedeck.tasks.base import Comparing
+
 
 def words(comparison: Comparison) -> dict[str, str]:
     """Headings and captions by the names that the templates use."""
-    data, generate = comparison.data, comparison.task == "generate"
+    data, shown = comparison.data, _comparing(comparison)
     return {
         "kicker": say("Tunedeck · methods compared"),
         "title": title(comparison),
@@ -25,19 +30,20 @@ def words(comparison: Comparison) -> dict[str, str]:
         ),
         "numbers": say("The numbers"),
         "mistakes": say("The worst mistakes of {name}", name=comparison.best.name),
-        "mistakes_note": say("Held-out texts whose wanted answer it found least likely, the worst first.")
-        if generate
-        else say(
-            "Held-out texts that it answered wrongly, the surest first. Some may be wrongly labelled: look before "
-            "you train longer."
-        ),
+        "mistakes_note": shown.mistakes_note() if shown.mistakes_note else say("Held-out texts, the worst first."),
         "text": say("text"),
         "wanted": say("wanted"),
         "answered": say("answered"),
-        "score": say("loss") if generate else say("probability"),
+        "score": shown.score_name() if shown.score_name else say("score"),
         "repeat": say("How to repeat it"),
         "notes": say("How to read it"),
     }
+
+
+def _comparing(comparison: Comparison) -> Comparing:
+    from tunedeck.tasks.registry import comparing_of  # loads torch, which whoever only reads a report's words need not
+
+    return comparing_of(comparison.task)
 
 
 def figure_title(comparison: Comparison, figure: str) -> str:
@@ -120,8 +126,9 @@ def notes(comparison: Comparison) -> list[str]:
             rate=comparison.base_texts_per_s,
         )
     )
-    if comparison.task == "generate":
-        found.append(say("One text is one pass over a prompt, without the tokens of the answer."))
+    latency_note = _comparing(comparison).latency_note
+    if latency_note is not None:
+        found.append(latency_note())
     found.append(
         say("Switching is what one text takes longer right after another adapter's; near zero, its sign is noise.")
     )

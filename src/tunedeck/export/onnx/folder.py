@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_json
 from tunedeck.deck.deck import Deck
+from tunedeck.export.onnx.graph import onnx_view
 from tunedeck.export.probe import Difference, compare, probe_batches
 from tunedeck.export.transformers_folder import tokenizer_of
-from tunedeck.tasks.classify.task import Classify, classify_logits
-from tunedeck.tasks.embed.task import Embed
-from tunedeck.tasks.text import length_limit
 
 if TYPE_CHECKING:
     from tunedeck.formats.onnx.runner import Runner
@@ -50,7 +48,7 @@ def write_beside(
         "pad_id": deck.model.config.pad_token_id,
         "truncation_side": tokenizer.truncation_side,
         "positions": deck.positions,
-        "adapters": {name: _told(deck, name) for name in names},
+        "adapters": {name: _adapter_settings(deck, name) for name in names},
     }
     if model_version is not None:
         settings["model_version"] = model_version
@@ -77,30 +75,10 @@ def adapter_file(name: str) -> str:
     return f"adapters/{name}.onnx_adapter"
 
 
-def _told(deck: Deck, name: str) -> dict[str, Any]:
-    """How an adapter's answers are made and read; max_length counts the tokens of a text with its special ones."""
-    adapter = deck.adapter(name)
-    virtual = deck.virtual_tokens(name)
-    method, room = adapter.config.kind, length_limit(deck) - virtual
-    if isinstance(adapter.task, Embed):
-        query, document = (adapter.task.encoding(as_query=flag) for flag in (True, False))
-        return {
-            "method": method,
-            "virtual_tokens": virtual,
-            "pooling": query.pooling,
-            "normalize": query.normalize,
-            "query_instruction": query.instruction,
-            "document_instruction": document.instruction,
-            "max_length": min(query.max_length - virtual, room),
-        }
-    task = cast(Classify, adapter.task)
-    return {
-        "method": method,
-        "virtual_tokens": virtual,
-        "labels": list(deck.label_names(name)),
-        "multi_label": task.multi_label,
-        "max_length": min(cast(Classify, deck.task).max_length - virtual, room),
-    }
+def _adapter_settings(deck: Deck, name: str) -> dict[str, Any]:
+    """Return how an adapter's answers are made and read."""
+    method, virtual = deck.adapter(name).config.kind, deck.virtual_tokens(name)
+    return {"method": method, "virtual_tokens": virtual, **onnx_view(deck).settings(deck, name)}
 
 
 def verify(deck: Deck, name: str, runner: Runner) -> Difference:
@@ -108,11 +86,11 @@ def verify(deck: Deck, name: str, runner: Runner) -> Difference:
 
     Raises AdapterError when they differ by more than BOUND.
     """
-    batches = probe_batches(deck, name)
-    pairs = [(expected(deck, name, ids, mask), answered(runner, name, ids, mask)) for ids, mask in batches]
+    batches, view = probe_batches(deck, name), onnx_view(deck)
+    pairs = [(view.expected(deck, name, ids, mask), answered(runner, name, ids, mask)) for ids, mask in batches]
     for as_query in (False, True):
         told = torch.from_numpy(runner.outputs(list(TEXTS), [name], as_query))
-        pairs.append((answers_to_texts(deck, name, list(TEXTS), as_query), told))
+        pairs.append((view.answers(deck, name, TEXTS, as_query), told))
     found = compare(
         [left for left, _ in pairs], [right for _, right in pairs], [mask for _, mask in [*batches, *batches[:2]]]
     )
@@ -125,7 +103,7 @@ def distance(deck: Deck, name: str, whole: Runner, small: Runner) -> tuple[Diffe
     batches = probe_batches(deck, name)
     left, right = ([answered(runner, name, *batch) for batch in batches] for runner in (whole, small))
     found = compare(left, right, [mask for _, mask in batches])
-    if deck.task.kind != "embed":
+    if not onnx_view(deck).by_cosine:
         return found, None
     return found, torch.cosine_similarity(torch.cat(left), torch.cat(right)).min().item()
 
@@ -133,23 +111,3 @@ def distance(deck: Deck, name: str, whole: Runner, small: Runner) -> tuple[Diffe
 def answered(runner: Runner, name: str, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The runner's output for a batch of token ids."""
     return torch.from_numpy(runner.run(ids.cpu().numpy(), mask.cpu().numpy(), [name]))
-
-
-def expected(deck: Deck, name: str, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The deck's output for a batch of token ids."""
-    from tunedeck.tasks.embed.encoding import vectors_of
-
-    task = deck.adapter(name).task
-    with torch.inference_mode():
-        if isinstance(task, Embed):
-            encoding = task.encoding(as_query=False)
-            return vectors_of(deck, ids, mask, [name] * len(ids), [encoding] * len(ids))
-        logits: torch.Tensor = deck(ids, mask, adapter=name).logits
-        return logits
-
-
-def answers_to_texts(deck: Deck, name: str, texts: list[str], as_query: bool) -> torch.Tensor:
-    """The deck's logits (texts, labels) or vectors (texts, hidden)."""
-    if deck.task.kind == "embed":
-        return deck.embed(texts, name, as_query=as_query)
-    return torch.stack(classify_logits(deck, texts, [name] * len(texts), cast(Classify, deck.task).max_length))

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast, final
 
 import torch
@@ -17,8 +18,8 @@ from tunedeck.core.i18n import listing, say
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.forward import answer_name
 from tunedeck.export.transformers_folder import tokenizer_of
-from tunedeck.tasks.embed.encoding import EncodingConfig, finished
-from tunedeck.tasks.embed.task import Embed
+from tunedeck.tasks.base import OnnxView
+from tunedeck.tasks.registry import view_of
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("input_ids", "attention_mask")
@@ -30,7 +31,8 @@ OPSETS = range(18, 24)
 class Graph(nn.Module):
     """ids and mask (batch, seq) to logits (batch, labels) or vectors (batch, hidden), float32; virtual tokens are put in front.
 
-    `run` is the model's call and `parts` the modules whose tensors it uses.
+    `run` is the model's call, `parts` the modules whose tensors it uses, and `output` turns the model's answer without
+    virtual positions and the mask into the graph's output.
     """
 
     def __init__(
@@ -38,12 +40,12 @@ class Graph(nn.Module):
         run: Callable[[Mapping[str, torch.Tensor]], Any],
         parts: Sequence[nn.Module],
         virtual: torch.Tensor,
-        encoding: EncodingConfig | None,
+        output: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.register_buffer("virtual", virtual)
-        self._run, self._encoding = run, encoding
+        self._run, self._output = run, output
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The adapter's answer to a batch padded on the right."""
@@ -55,37 +57,28 @@ class Graph(nn.Module):
             mask = torch.cat([torch.ones_like(front), mask], dim=1)
         output = self._run({"input_ids": ids, "attention_mask": mask})
         answer: torch.Tensor = output[answer_name(output)]
-        if self._encoding is None:
-            return answer.float()
-        return finished(answer[:, count:], attention_mask, self._encoding.pooling, self._encoding.normalize)
+        return self._output(answer[:, count:] if answer.dim() == 3 else answer, attention_mask)
 
 
 def graph_of(deck: Deck, name: str, *, merge: bool) -> Graph:
     """The graph of one adapter; with `merge` its weights are added to the base's first (UnsupportedKindError where they cannot)."""
     adapter = deck.adapter(name)
-    encoding = adapter.task.encoding(as_query=False) if isinstance(adapter.task, Embed) else None
+    output = partial(onnx_view(deck).output, adapter.task)
     vocabulary = deck.model.get_input_embeddings().weight.shape[0]
     virtual = torch.arange(
         vocabulary, vocabulary + deck.virtual_tokens(name), device=next(deck.model.parameters()).device
     )
     if merge:
         model = deck.merge(name)
-        return Graph(lambda inputs: model(**inputs), [model], virtual, encoding).eval()
-    return Graph(lambda inputs: deck.call([name], inputs), [deck.model, adapter], virtual, encoding).eval()
+        return Graph(lambda inputs: model(**inputs), [model], virtual, output).eval()
+    return Graph(lambda inputs: deck.call([name], inputs), [deck.model, adapter], virtual, output).eval()
 
 
 def check_exportable(deck: Deck, names: Sequence[str]) -> None:
-    """Raise where ONNX is not possible: packages missing, a generating task, a base that is packed or not in
+    """Raise where ONNX is not possible: packages missing, a task without such a form, a base that is packed or not in
     float32, no tokenizer that the runner can read."""
     needs_packages()
-    if deck.task.kind == "generate":
-        raise UnsupportedKindError(
-            say(
-                "ONNX files are for classification and embeddings, {names} generates text; use tunedeck export merge, "
-                "gguf-lora or vllm",
-                names=listing(names),
-            )
-        )
+    onnx_view(deck)
     if deck.base.quantize is not None or deck.base.dtype != torch.float32:
         raise AdapterError(
             say(
@@ -100,6 +93,22 @@ def check_exportable(deck: Deck, names: Sequence[str]) -> None:
                 "{model} has no tokenizer.json form of its tokenizer, which the runner needs", model=deck.base.reference
             )
         )
+
+
+def onnx_view(deck: Deck) -> OnnxView:
+    """Return how a deck's task becomes a graph; UnsupportedKindError for a task that does not."""
+    view = view_of(deck.task).onnx
+    if view is not None:
+        return view
+    if "text" in deck.task.capabilities:
+        raise UnsupportedKindError(
+            say(
+                "ONNX files are for classification and embeddings, {names} generates text; use tunedeck export merge, "
+                "gguf-lora or vllm",
+                names=listing(deck.adapters),
+            )
+        )
+    raise UnsupportedKindError(say("the task {kind} has no ONNX form; use tunedeck export merge", kind=deck.task.kind))
 
 
 def needs_packages() -> None:

@@ -11,23 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from tunedeck.data.labelled import Example
-from tunedeck.data.pairs import Pair, Scored
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
-from tunedeck.export.onnx.folder import answers_to_texts
-from tunedeck.export.onnx.graph import graph_of
+from tunedeck.export.onnx.graph import graph_of, onnx_view
 from tunedeck.formats.onnx.runner import Runner
-from tunedeck.tasks.classify import data as classify_data
-from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
-from tunedeck.tasks.classify.task import Classify
-from tunedeck.tasks.embed import data as embed_data
-from tunedeck.tasks.embed.evaluation import evaluate_vectors
-from tunedeck.tasks.embed.task import Embed
+from tunedeck.tasks.registry import comparing_of
 from tunedeck.tasks.text import pad
 
 ALONE, BATCH = 100, 32
@@ -69,8 +61,10 @@ def measure(
         for precision in Runner(folder).settings["files"]
     }
     sides |= {label: _onnx_side(runner, name) for label, runner in runners.items()}
-    metrics = {label: _metrics(next(iter(decks.values())), name, side, examples) for label, side in sides.items()}
-    rows = next(iter(runners.values())).token_ids([_text(example) for example in examples], name)
+    deck = next(iter(decks.values()))
+    view, comparing = onnx_view(deck), comparing_of(deck.task)
+    metrics = {label: view.metrics(deck, name, side.answers, examples) for label, side in sides.items()}
+    rows = next(iter(runners.values())).token_ids([comparing.text_of(example) for example in examples], name)
     alone = _take_turns(sides, [[row] for row in rows[:ALONE]])
     ordered = sorted(rows[: BATCH * BATCHES], key=len)
     batches = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
@@ -88,13 +82,7 @@ def measure(
 
 def read_examples(deck: Deck, name: str, settings: DataSettings) -> list[Any]:
     """The examples to measure on, `settings.eval_size` at most; DataError where they do not fit the adapter."""
-    task = deck.adapter(name).task
-    if isinstance(task, Classify):
-        found: list[Any] = [*classify_data.read_examples(settings, settings.train, task.multi_label)]
-        classify_data.check_labels(found, deck.label_names(name))
-    else:
-        found = list(embed_data.read_examples(settings.train, settings))
-    return embed_data.fewer(found, settings.eval_size, settings.split_seed)
+    return onnx_view(deck).examples(deck, name, settings)
 
 
 def _torch_side(deck: Deck, name: str) -> Side:
@@ -104,7 +92,7 @@ def _torch_side(deck: Deck, name: str) -> Side:
         with torch.inference_mode():
             return graph(*pad(deck, rows))
 
-    return Side(lambda texts, as_query: answers_to_texts(deck, name, texts, as_query), run)
+    return Side(lambda texts, as_query: onnx_view(deck).answers(deck, name, texts, as_query), run)
 
 
 def _onnx_side(runner: Runner, name: str) -> Side:
@@ -112,21 +100,6 @@ def _onnx_side(runner: Runner, name: str) -> Side:
         lambda texts, as_query: torch.from_numpy(runner.outputs(texts, [name], as_query)),
         lambda rows: runner.run(*runner.padded(rows), [name]),
     )
-
-
-def _metrics(deck: Deck, name: str, side: Side, examples: Sequence[Any]) -> dict[str, float]:
-    task = deck.adapter(name).task
-    if isinstance(task, Embed):
-        return evaluate_vectors(lambda texts, as_query: side.answers(list(texts), as_query), examples, task.temperature)
-    multi_label = cast(Classify, task).multi_label
-    targets = targets_of(deck.label_names(name), [example.labels for example in examples], multi_label)
-    return classification_metrics(side.answers([example.text for example in examples], False), targets, multi_label)
-
-
-def _text(example: Any) -> str:
-    if isinstance(example, Example):
-        return example.text
-    return example.anchor if isinstance(example, Pair) else cast(Scored, example).first
 
 
 def _take_turns(sides: Mapping[str, Side], batches: Sequence[list[list[int]]]) -> dict[str, list[list[float]]]:

@@ -23,14 +23,14 @@ from tunedeck.core.storage import replacing_folder
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.heads import last_linear
+from tunedeck.deck.task import has_labels
 from tunedeck.export.onnx.folder import FLOAT32, INT8, adapter_file, distance, verify, write_beside, write_probes
-from tunedeck.export.onnx.graph import INPUTS, check_exportable, example_inputs, graph_of, trace
+from tunedeck.export.onnx.graph import INPUTS, check_exportable, example_inputs, graph_of, onnx_view, trace
 from tunedeck.export.onnx.int8 import write_int8
 from tunedeck.export.probe import Difference
 from tunedeck.export.transformers_folder import empty_place
 from tunedeck.formats.low_rank import low_rank
 from tunedeck.methods.registry import config_of
-from tunedeck.tasks.embed.task import Embed
 
 if TYPE_CHECKING:
     import numpy
@@ -121,9 +121,7 @@ def _check_sharable(deck: Deck, names: Sequence[str]) -> None:
             )
         if Path(name).name != name:
             raise AdapterError(say("{name!r} cannot be a file's name; load the adapter under another", name=name))
-    tasks = [deck.adapter(name).task for name in names]
-    encodings = [task.encoding(as_query=False) for task in tasks if isinstance(task, Embed)]
-    if len({(encoding.pooling, encoding.normalize) for encoding in encodings}) > 1:
+    if len({onnx_view(deck).graph_key(deck.adapter(name).task) for name in names}) > 1:
         raise ConfigError(say("these adapters pool or normalise in different ways; export each in a graph of its own"))
 
 
@@ -134,7 +132,7 @@ def _slot(deck: Deck, names: Sequence[str]) -> Iterator[Adapter]:
     rank = float(_EXAMPLE_RANK)
     lora = {"r": _EXAMPLE_RANK, "lora_alpha": rank, "target_modules": paths}
     config = config_of("lora", lora) if paths else config_of("full", {"layers": "head"})
-    deck.add(_SLOT, config, labels=_EXAMPLE_LABELS if deck.task.has_head else None)
+    deck.add(_SLOT, config, labels=_EXAMPLE_LABELS if has_labels(deck.task) else None)
     try:
         slot = deck.adapter(_SLOT)
         for name in names:

@@ -15,8 +15,10 @@ from torch.nn import functional
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.server.errors import refusals
-from tunedeck.server.requests import ClassifyRequest, EmbeddingsRequest, PredictRequest, usage
+from tunedeck.server.requests import AnswersRequest, ClassifyRequest, EmbeddingsRequest, PredictRequest, usage
 from tunedeck.server.responses import (
+    Answer,
+    Answers,
     Classification,
     Classified,
     Embeddings,
@@ -28,9 +30,11 @@ from tunedeck.server.responses import (
 from tunedeck.server.service import service_of
 from tunedeck.serving.request import Request
 from tunedeck.tasks.classify.task import Prediction
+from tunedeck.tasks.registry import view_of
 
 embed_router = APIRouter(tags=["embeddings"])
 classify_router = APIRouter(tags=["classification"])
+answers_router = APIRouter(tags=["answers"])
 _REFUSED = (400, 404, 408, 413, 415, 422, 503)
 _REFUSED_AS_TEI = refusals(400, 401, 404, 408, 413, 415, 422, 429, 503, body=TeiErrorBody)
 
@@ -97,3 +101,23 @@ async def predict(http: HttpRequest, body: PredictRequest) -> list[LabelScore] |
         ranked = sorted(chances.items(), key=lambda one: -one[1])
         answers.append([{"score": chance, "label": label} for label, chance in ranked])
     return answers[0] if isinstance(body.inputs, str) else answers
+
+
+@answers_router.post("/v1/answers", responses=refusals(*_REFUSED))
+async def answers(http: HttpRequest, body: AnswersRequest) -> Answers:
+    """Answer each text, in the form of the server's task."""
+    service = service_of(http)
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    adapter = service.adapter_of(http, body.model)
+    requests: list[Request[str, Any]] = await service.ask(http, adapter, texts)
+    serving = view_of(service.task).serving
+    assert serving is not None
+    data: list[Answer] = [
+        {"index": index, "answer": serving.to_json(request.done.result())} for index, request in enumerate(requests)
+    ]
+    return {
+        "object": "list",
+        "model": body.model,
+        "data": data,
+        "usage": usage(sum(len(request.ids) for request in requests)),
+    }

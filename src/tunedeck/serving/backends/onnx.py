@@ -7,7 +7,7 @@ batches of 32 answered no more texts a second (docs/serving.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any, final
 from weakref import WeakValueDictionary
 
 import numpy
-import torch
 
 from tunedeck.core.checks import require
 from tunedeck.core.errors import AdapterFileError, ConfigError, TunedeckError
 from tunedeck.core.i18n import say
-from tunedeck.serving.backends.onnx_folders import check_servable, graph_version, read_settings, split
-from tunedeck.tasks.classify.task import Prediction
+from tunedeck.serving.backends.onnx_folders import check_servable, graph_version, read_settings, servable_view, split
 from tunedeck.tasks.text import cut_ids, fitting_ids
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ class OnnxBackend:
         """Raise ConfigError where ONNX Runtime is missing."""
         require("ONNX", ["onnxruntime"], "'tunedeck[export]'")
         self._task, self._base, self._precision, self._threads = task, base, precision, threads
-        self._read = _READ[task]
+        self._view = servable_view(task)
         self._held: dict[str | None, _Held] = {}
         self._runners: WeakValueDictionary[object, Runner] = WeakValueDictionary()
         self._pool = ThreadPoolExecutor(threads, "onnx")
@@ -106,7 +104,8 @@ class OnnxBackend:
         return self._run(self._held[key], row)
 
     def _run(self, held: _Held, row: Sequence[int]) -> Any:
-        return self._read(held, held.runner.run_with(*held.runner.padded([list(row)]), held.active)[0])
+        output = held.runner.run_with(*held.runner.padded([list(row)]), held.active)[0]
+        return self._view.read(held.runner, held.name, output)
 
     def _runner(self, folder: Path) -> Runner:
         from tunedeck.formats.onnx.runner import Runner
@@ -134,18 +133,6 @@ class OnnxBackend:
                 )
             )
         return True
-
-
-def _prediction(held: _Held, logits: Any) -> Prediction:
-    found = held.runner.labelled(logits, held.name)
-    return Prediction(found["label"], found["score"], found["probabilities"], tuple(found["labels"]))
-
-
-def _vector(_: _Held, output: Any) -> torch.Tensor:
-    return torch.from_numpy(output)
-
-
-_READ: dict[str, Callable[[_Held, Any], Any]] = {"classify": _prediction, "embed": _vector}
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from tunedeck.core.i18n import listing, say
 from tunedeck.formats.tensors import read_json
 from tunedeck.serving.infer_base import counted
 from tunedeck.serving.repository import AdapterMemory, AdapterRepository
+from tunedeck.tasks.base import OnnxView
+from tunedeck.tasks.registry import TASKS, view_of
 
 SETTINGS, TOKENIZER = "settings.json", "tokenizer.json"
-_TASKS = ("classify", "embed")
 _ADAPTERS, _SUFFIX = "adapters", ".onnx_adapter"
 
 
@@ -59,7 +60,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """settings.json; AdapterFileError where it is damaged, or names a file that is not the folder's own."""
     settings = read_json(folder / SETTINGS)
     adapters, files = settings.get("adapters"), settings.get("files")
-    known = settings.get("format") == 1 and settings.get("task") in _TASKS and isinstance(settings.get("base"), str)
+    known = settings.get("format") == 1 and _servable(settings.get("task")) and isinstance(settings.get("base"), str)
     if not known or not adapters or not isinstance(adapters, dict) or not isinstance(files, dict):
         raise AdapterFileError(
             say("{path} is not what tunedeck export onnx writes; export the adapter again", path=folder / SETTINGS)
@@ -77,19 +78,33 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def servable_view(task: str) -> OnnxView:
+    """Return how the answers of a task are read from a graph; ConfigError for a task without such a form."""
+    view = view_of(task).onnx
+    if view is None:
+        raise ConfigError(say("the task {kind} has no ONNX form; use tunedeck export merge", kind=task))
+    return view
+
+
+def _servable(task: object) -> bool:
+    return isinstance(task, str) and task in TASKS and TASKS[task].onnx is not None
+
+
 def _wrong(settings: dict[str, Any]) -> str | None:
     """Which value of the settings has a type or a size that no answer could be made with."""
     told = {key: settings.get(key) for key in ("pad_id", "truncation_side")}
     if not _is_count(told["pad_id"], 0) or told["truncation_side"] not in ("left", "right"):
         return str(told)
+    view = servable_view(settings["task"])
     for adapter in settings["adapters"].values():
         if not isinstance(adapter, dict) or not _is_count(adapter.get("max_length"), 1):
             return f"max_length in {adapter!r}"[:200]
         labels = adapter.get("labels", [])
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             return f"labels: {labels!r}"[:200]
-        if settings["task"] == "classify" and not (labels and isinstance(adapter.get("multi_label"), bool)):
-            return f"labels: {labels!r}, multi_label: {adapter.get('multi_label')!r}"[:200]
+        wrong = view.wrong(adapter)
+        if wrong is not None:
+            return wrong[:200]
         if not _is_count(adapter.get("virtual_tokens", 0), 0):
             return f"virtual_tokens: {adapter['virtual_tokens']!r}"[:200]
         if not all(isinstance(adapter.get(f"{side}_instruction", ""), str) for side in ("query", "document")):

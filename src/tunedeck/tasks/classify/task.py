@@ -12,16 +12,18 @@ import torch
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.values import to_values
+from tunedeck.data.batches import batches_by_length
 from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.base import patched
 from tunedeck.deck.patches.first_position import FirstPositionOnly
 from tunedeck.deck.patches.lower_layers import LowerLayers
+from tunedeck.deck.task import Capability
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify.metrics import classification_loss, classification_metrics, targets_of
-from tunedeck.tasks.text import length_limit, pad, tokenize
+from tunedeck.tasks.text import pad, tokenize, tokenize_rows
 
 
 @final
@@ -47,7 +49,7 @@ class Classify:
     kind: ClassVar[str] = "classify"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_task: ClassVar[str] = "SEQ_CLS"
-    has_head: ClassVar[bool] = True
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"labels", "predictions"})
     best_by: ClassVar[str] = "accuracy"
     progress_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "loss")
 
@@ -73,7 +75,7 @@ class Classify:
         return replace(self, multi_label=bool(described.get("multi_label", self.multi_label)))
 
     def for_base(self, reference: str) -> Classify:
-        """The same task: nothing of it is the base's own."""
+        """Return the same task: nothing of it depends on the base."""
         return self
 
     def describe(self) -> dict[str, Any]:
@@ -127,14 +129,12 @@ class Classify:
 def classify_logits(
     deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int, batch_size: int = 32
 ) -> list[torch.Tensor]:
-    """Logits of every text, in order; batches go from short to long texts so that little is padded."""
+    """Return the logits of every text, in order; batches go from short to long texts so that little is padded."""
     ids = classify_ids(deck, texts, adapters, max_length)
-    order = sorted(range(len(texts)), key=lambda row: len(ids[row]))
     logits: dict[int, torch.Tensor] = {}
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        own = logits_of_ids(deck, [ids[row] for row in rows], [adapters[row] for row in rows])
-        logits.update(zip(rows, own, strict=True))
+    for rows in batches_by_length([len(one) for one in ids], batch_size):
+        batch = logits_of_ids(deck, [ids[row] for row in rows], [adapters[row] for row in rows])
+        logits.update(zip(rows, batch, strict=True))
     return [logits[row] for row in range(len(texts))]
 
 
@@ -146,18 +146,9 @@ def logits_of_ids(deck: Deck, ids: Sequence[Sequence[int]], adapters: Sequence[s
     return logits.float().cpu()
 
 
-def classify_ids(
-    deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int
-) -> dict[int, list[int]]:
-    """Token ids of every text by its row, each cut to what its own adapter's virtual tokens leave of `max_length`."""
-    max_length = min(max_length, length_limit(deck))
-    rows_of: dict[int, list[int]] = {}
-    for row, name in enumerate(adapters):
-        rows_of.setdefault(0 if name is None else deck.adapter(name).built.virtual_tokens, []).append(row)
-    ids: dict[int, list[int]] = {}
-    for count, rows in rows_of.items():
-        ids.update(zip(rows, tokenize(deck, [texts[row] for row in rows], max_length - count), strict=True))
-    return ids
+def classify_ids(deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int) -> list[list[int]]:
+    """Return token ids of every text, each cut to what its own adapter's virtual tokens leave of `max_length`."""
+    return tokenize_rows(deck, texts, [deck.text_limit(name, max_length) for name in adapters])
 
 
 def evaluate_labelled(deck: Deck, name: str | None, task: Classify, examples: Sequence[Example]) -> dict[str, float]:
@@ -176,7 +167,7 @@ class ClassifyObjective:
 
     def __init__(self, deck: Deck, name: str, task: Classify, dataset: Dataset[Example]) -> None:
         self._deck, self._name, self._task, self._dataset = deck, name, task, dataset
-        limit = min(task.max_length, length_limit(deck)) - deck.adapter(name).built.virtual_tokens
+        limit = deck.text_limit(name, task.max_length)
         if limit < 3:
             raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
         self._ids = tokenize(deck, [example.text for example in dataset.train], limit)

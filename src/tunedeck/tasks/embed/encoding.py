@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from tunedeck.data.batches import batches_by_length
 from tunedeck.deck.deck import Deck
 from tunedeck.models.sentence import Pooling
-from tunedeck.tasks.text import length_limit, pad, tokenize
+from tunedeck.tasks.text import pad, tokenize_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +56,10 @@ def vectors_of(
 def token_ids(
     deck: Deck, texts: Sequence[str], names: Sequence[str | None], encodings: Sequence[EncodingConfig]
 ) -> list[list[int]]:
-    """Token ids of each text behind its instruction, cut to what the row's virtual tokens leave of its length."""
-    limit = length_limit(deck)
-    rows_of: dict[tuple[int, str], list[int]] = {}
-    for row, (name, encoding) in enumerate(zip(names, encodings, strict=True)):
-        room = min(encoding.max_length, limit) - deck.virtual_tokens(name)
-        rows_of.setdefault((room, encoding.instruction), []).append(row)
-    ids: list[list[int]] = [[] for _ in texts]
-    for (room, instruction), rows in rows_of.items():
-        encoded = tokenize(deck, [instruction + texts[row] for row in rows], room)
-        for row, tokens in zip(rows, encoded, strict=True):
-            ids[row] = tokens
-    return ids
+    """Return token ids of each text behind its instruction, cut to what the row's virtual tokens leave of its length."""
+    limits = [deck.text_limit(name, one.max_length) for name, one in zip(names, encodings, strict=True)]
+    whole = [one.instruction + text for one, text in zip(encodings, texts, strict=True)]
+    return tokenize_rows(deck, whole, limits)
 
 
 def embed_texts(
@@ -78,15 +71,13 @@ def embed_texts(
 ) -> torch.Tensor:
     """Vectors (texts, hidden), float32, on the CPU, without gradients; batches go from short to long texts."""
     ids = token_ids(deck, texts, names, encodings)
-    order = sorted(range(len(texts)), key=lambda row: len(ids[row]))
-    parts = []
+    vectors: dict[int, torch.Tensor] = {}
     with torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in batches_by_length([len(one) for one in ids], batch_size):
             input_ids, mask = pad(deck, [ids[row] for row in rows])
-            own = [names[row] for row in rows]
-            parts.append(vectors_of(deck, input_ids, mask, own, [encodings[row] for row in rows]).cpu())
-    return torch.cat(parts)[torch.tensor(order).argsort()].clone()
+            batch = vectors_of(deck, input_ids, mask, [names[row] for row in rows], [encodings[row] for row in rows])
+            vectors.update(zip(rows, batch.cpu(), strict=True))
+    return torch.stack([vectors[row] for row in range(len(texts))])
 
 
 def trained_vectors(
@@ -104,10 +95,10 @@ def trained_vectors(
     if chunk_size is None or len(ids) <= chunk_size:
         input_ids, mask = pad(deck, ids)
         return chunk(input_ids, mask), input_ids.numel()
-    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    parts, positions = [], 0
-    for start in range(0, len(order), chunk_size):
-        input_ids, mask = pad(deck, [ids[row] for row in order[start : start + chunk_size]])
+    chunks = list(batches_by_length([len(one) for one in ids], chunk_size))
+    order, parts, positions = [row for rows in chunks for row in rows], [], 0
+    for rows in chunks:
+        input_ids, mask = pad(deck, [ids[row] for row in rows])
         parts.append(checkpoint(chunk, input_ids, mask, use_reentrant=False))
         positions += input_ids.numel()
     return torch.cat(parts)[torch.tensor(order).argsort()], positions

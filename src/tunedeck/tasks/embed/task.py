@@ -15,6 +15,7 @@ from tunedeck.core.values import from_values, to_values
 from tunedeck.data.pairs import Pair
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.task import Capability
 from tunedeck.models.sentence import Pooling, sentence_settings
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.embed.data import form_of, read_embedding_data, read_examples
@@ -40,7 +41,7 @@ class Embed:
     kind: ClassVar[str] = "embed"
     auto_class: ClassVar[str] = "AutoModel"
     peft_task: ClassVar[str] = "FEATURE_EXTRACTION"
-    has_head: ClassVar[bool] = False
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"vectors"})
     best_by: ClassVar[str] = "ndcg@10"
     progress_metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr", "loss", "spearman")
 
@@ -64,15 +65,6 @@ class Embed:
                 raise ConfigError(
                     say("{name} must be {least} or more, got {value}", name=name, least=least, value=value)
                 )
-
-    @property
-    def labels(self) -> None:
-        """Vectors have no labels; those of the training data are not kept."""
-        return None
-
-    def with_labels(self, labels: Sequence[str]) -> Embed:
-        """Refuse: ConfigError."""
-        raise ConfigError(say("an embedding task has no labels; use Classify"))
 
     def for_base(self, reference: str) -> Embed:
         """The same task with what the base says of itself where nothing is set.
@@ -143,12 +135,6 @@ class Embed:
             self.encoding(as_query=False),
             learning,
             lambda: evaluate_embedding(deck, name, dataset.evaluation),
-        )
-
-    def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Any]:
-        """Refuse: ConfigError; vectors come from `embed`."""
-        raise ConfigError(
-            say("predict answers with labels or text; vectors come from deck.embed(texts) or tunedeck embed")
         )
 
     def embed(

@@ -14,11 +14,13 @@ from torch.nn import functional as F
 from tunedeck.core.errors import ConfigError, DataError, ModelError
 from tunedeck.core.i18n import say
 from tunedeck.core.values import to_values
+from tunedeck.data.batches import batches_by_length
 from tunedeck.data.chat import ROLES, Conversation, Message, read_conversations
 from tunedeck.data.settings import DataSettings
 from tunedeck.data.table import read_table
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.lower_layers import LowerLayers
+from tunedeck.deck.task import Capability
 from tunedeck.generation.decode import decode
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Chunk
@@ -36,7 +38,6 @@ from tunedeck.tasks.generate.packing import (
     target_logits,
     target_states,
 )
-from tunedeck.tasks.text import length_limit
 
 Prompt: TypeAlias = str | Sequence[Mapping[str, str]]
 """A question, or a chat as a list of {"role", "content"}."""
@@ -54,7 +55,7 @@ class Generate:
     kind: ClassVar[str] = "generate"
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     peft_task: ClassVar[str] = "CAUSAL_LM"
-    has_head: ClassVar[bool] = False
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"predictions", "text"})
     best_by: ClassVar[str] = "loss"
     progress_metrics: ClassVar[tuple[str, ...]] = ("loss", "perplexity")
 
@@ -69,21 +70,12 @@ class Generate:
                 say("{name} must be {least} or more, got {value}", name="max_length", least=8, value=self.max_length)
             )
 
-    @property
-    def labels(self) -> None:
-        """Generation has no labels."""
-        return None
-
-    def with_labels(self, labels: Sequence[str]) -> Generate:
-        """Refuse: ConfigError."""
-        raise ConfigError(say("a generation task has no labels; use Classify"))
-
     def as_described(self, described: Mapping[str, Any]) -> Generate:
-        """The same task; an adapter's description changes nothing in how text is generated."""
+        """Return the same task; an adapter's description changes nothing in how text is generated."""
         return self
 
     def for_base(self, reference: str) -> Generate:
-        """The same task: nothing of it is the base's own."""
+        """Return the same task: nothing of it depends on the base."""
         return self
 
     def describe(self) -> dict[str, Any]:
@@ -170,7 +162,7 @@ class GenerateObjective:
 
     def __init__(self, deck: Deck, name: str | None, task: Generate, dataset: Dataset[Conversation]) -> None:
         self._deck, self._name = deck, name
-        self._limit = min(task.max_length, length_limit(deck)) - deck.virtual_tokens(name)
+        self._limit = deck.text_limit(name, task.max_length)
         if self._limit < 4:
             raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
         if deck.tokenizer.chat_template is None and deck.tokenizer.eos_token_id is None:
@@ -220,10 +212,10 @@ class GenerateObjective:
     def held_out_losses(self) -> list[tuple[Conversation, float, int]]:
         """Every held-out conversation that fits, the mean loss of its answers' tokens, and how many tokens that is."""
         found = []
-        order = sorted(self._evaluation, key=lambda one: len(one[1].ids))
+        lengths = [len(encoded.ids) for _, encoded in self._evaluation]
         with torch.inference_mode():
-            for start in range(0, len(order), 16):
-                rows = order[start : start + 16]
+            for chosen in batches_by_length(lengths, 16):
+                rows = [self._evaluation[row] for row in chosen]
                 packed = pack(self._deck, self._name, [[encoded] for _, encoded in rows])
                 logits = target_logits(self._deck, self._name, packed).float()
                 counts = packed.loss_mask.sum(dim=1).tolist()

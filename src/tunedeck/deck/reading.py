@@ -1,7 +1,8 @@
-"""Whether a stored adapter belongs on this base, and which labels it brings."""
+"""Reading an adapter folder for a base: what formats and methods need to know of the base, and whether the folder fits it."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -9,19 +10,60 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError
+from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError, TargetError
 from tunedeck.core.i18n import listing, say
-from tunedeck.deck.heads import last_linear
-from tunedeck.deck.task import Task
-from tunedeck.formats.manifest import Manifest
-from tunedeck.formats.tensors import StoredAdapter
-from tunedeck.methods.base import MethodConfig
+from tunedeck.core.patterns import time_limit
+from tunedeck.core.values import to_values
+from tunedeck.deck.adapter import Adapter
+from tunedeck.deck.heads import last_linear, stored_head
+from tunedeck.deck.task import Task, has_labels, labels_of, with_labels
+from tunedeck.formats.folder import read_adapter
+from tunedeck.formats.manifest import BaseRecord, Manifest, versions
+from tunedeck.formats.tensors import ModelNames, StoredAdapter
+from tunedeck.methods.base import Base, MethodConfig
+from tunedeck.methods.linears import linears_outside_layers
+from tunedeck.methods.registry import method_of
 from tunedeck.models.load import LoadedBase
+
+
+def adapter_from_folder(base: LoadedBase, task: Task, folder: Path, name: str, *, allow_base_mismatch: bool) -> Adapter:
+    """Read a PEFT, AdapterHub or Tunedeck folder and build its layers; see Deck.load_adapter for what it raises.
+
+    Takes no lock and changes nothing, so that any thread may do it while a batch runs.
+    """
+    with time_limit():
+        try:
+            return _adapter(base, task, folder, name, allow_base_mismatch=allow_base_mismatch)
+        except TargetError as error:
+            raise AdapterFileError(say("{path} does not fit this base: {reason}", path=folder, reason=error)) from error
+        except (ConfigError, ArithmeticError) as error:
+            raise AdapterFileError(say("{path} is damaged: {reason}", path=folder, reason=error)) from error
+
+
+def _adapter(base: LoadedBase, task: Task, folder: Path, name: str, *, allow_base_mismatch: bool) -> Adapter:
+    stored = read_adapter(folder, model_names(base))
+    own = task
+    if stored.manifest is not None:
+        check_manifest(folder, stored.manifest, base, task, allow_base_mismatch=allow_base_mismatch)
+        own = task.as_described(stored.manifest.task)
+    head = stored_head(base, stored.head)
+    method, place = method_of(stored.config), method_base(base, tuple(head))
+    check_tensors(
+        stored.tensors, method.shapes(place, stored.config)
+    )  # the config may ask for far more than the file has
+    built = method.build(place, stored.config)
+    if has_labels(task):
+        check_head(folder, head, base)
+        labels = stored_labels(folder, stored, head, labels_of(task), base)
+        own = with_labels(own, labels or bare_labels(base, task))
+    adapter = Adapter(name, stored.config, own, built, head, stored.manifest or new_manifest(base, own, stored.config))
+    adapter.fill(stored.tensors)
+    return adapter
 
 
 def check_trains(config: MethodConfig, task: Task) -> None:
     """Raise ConfigError for a head alone where the task has none: nothing would train."""
-    if config.trains == "head" and not task.has_head:
+    if config.trains == "head" and not has_labels(task):
         raise ConfigError(say("only classification has a head to train alone; choose another method for {task}", task=task.kind))  # fmt: skip
 
 
@@ -122,3 +164,51 @@ def stored_labels(
 def _some(names: list[str]) -> str:
     shown = listing(names[:3])
     return shown if len(names) <= 3 else say("{shown} and {count} more", shown=shown, count=len(names) - 3)
+
+
+def model_names(base: LoadedBase) -> ModelNames:
+    """How the base's modules are called, for reading and writing adapter folders."""
+    model = cast(Any, base.model)
+    return ModelNames(
+        prefix=base.prefix,
+        spec=base.spec,
+        model_class=type(model).__name__,
+        model_type=model.config.model_type,
+        num_layers=base.spec.num_layers if base.spec else model.config.num_hidden_layers,
+        num_attention_heads=base.spec.num_heads if base.spec else model.config.num_attention_heads,
+        linears_outside_layers=tuple(linears_outside_layers(base.model, base.prefix)),
+    )
+
+
+def method_base(base: LoadedBase, head: tuple[str, ...]) -> Base:
+    """The base as a method builds on it."""
+
+    def tokenize(text: str) -> list[int]:
+        if base.tokenizer is None:
+            return []
+        return cast("list[int]", base.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return Base(base.model, base.prefix, base.spec, head, tokenize)
+
+
+def new_manifest(base: LoadedBase, task: Task, config: MethodConfig) -> Manifest:
+    """The manifest of an adapter that has not been trained yet."""
+    return Manifest(
+        base=BaseRecord(reference=base.reference, fingerprint=base.fingerprint, quantize=base.quantize),
+        task=task.describe(),
+        method={"kind": config.kind, **to_values(config)},
+        versions=versions(),
+    )
+
+
+def bare_labels(base: LoadedBase, task: Task) -> tuple[str, ...]:
+    """The labels that the bare base answers with; warns when its head is not trained."""
+    if base.untrained:
+        warnings.warn(
+            say("the bare base {model} has no trained head; its answers are at random", model=base.reference),
+            stacklevel=3,
+        )
+    known = labels_of(task)
+    if known is not None and base.untrained:
+        return known
+    return tuple(name for _, name in sorted(cast(Any, base.model).config.id2label.items()))

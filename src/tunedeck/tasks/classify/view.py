@@ -1,0 +1,172 @@
+"""What other rooms ask of classification."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast, final
+
+import torch
+
+from tunedeck.core.i18n import say
+from tunedeck.core.plan_shape import PlanShape
+from tunedeck.data.labelled import Example
+from tunedeck.data.settings import DataSettings
+from tunedeck.data.split import subset
+from tunedeck.deck.deck import Deck
+from tunedeck.deck.task import Task
+from tunedeck.tasks.base import VLLM_DECODERS, Calibration, Comparing, Dataset, HeldOut, Mistake, TaskView, VllmView
+from tunedeck.tasks.classify.data import check_labels, read_examples
+from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
+from tunedeck.tasks.classify.task import Classify, Prediction, classify_ids, classify_logits, logits_of_ids
+
+MISTAKES = 10
+_LABELS = ("a", "b")
+
+
+@final
+class ClassifyServing:
+    """Texts to predictions."""
+
+    def encode(self, deck: Deck, contents: Sequence[Any], adapter: str | None) -> list[list[int]]:
+        """Return token ids of texts, cut to the task's length."""
+        return classify_ids(deck, contents, [adapter] * len(contents), _task(deck).max_length)
+
+    def answer(self, deck: Deck, rows: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Prediction]:
+        """Return a Prediction for each row."""
+        logits = logits_of_ids(deck, rows, adapters)
+        return [_task(deck).prediction(deck, row, name) for row, name in zip(logits, adapters, strict=True)]
+
+    def to_json(self, answer: Prediction) -> dict[str, Any]:
+        """Return labels and probabilities."""
+        return {"label": answer.label, "score": answer.score, "probabilities": dict(answer.probabilities)}
+
+
+@final
+class ClassifyOnnx:
+    """Logits out of a graph."""
+
+    by_cosine = False
+
+    def settings(self, deck: Deck, name: str) -> dict[str, Any]:
+        """Return labels and length; max_length counts the tokens of a text with its special ones."""
+        task = cast(Classify, deck.adapter(name).task)
+        return {
+            "labels": list(deck.label_names(name)),
+            "multi_label": task.multi_label,
+            "max_length": deck.text_limit(name, _task(deck).max_length),
+        }
+
+    def wrong(self, settings: Mapping[str, Any]) -> str | None:
+        """Return which value no prediction could be made with."""
+        labels, multi_label = settings.get("labels", []), settings.get("multi_label")
+        return None if labels and isinstance(multi_label, bool) else f"labels: {labels!r}, multi_label: {multi_label!r}"
+
+    def output(self, task: Task, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the logits (batch, labels) in float32."""
+        return states.float()
+
+    def graph_key(self, task: Task) -> object:
+        """Return the same for all: any classifiers share a graph."""
+        return None
+
+    def expected(self, deck: Deck, name: str, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the deck's logits (batch, labels)."""
+        with torch.inference_mode():
+            logits: torch.Tensor = deck(ids, mask, adapter=name).logits
+        return logits
+
+    def answers(self, deck: Deck, name: str, texts: Sequence[str], as_query: bool) -> torch.Tensor:
+        """Return the deck's logits (texts, labels)."""
+        return torch.stack(classify_logits(deck, texts, [name] * len(texts), _task(deck).max_length))
+
+    def examples(self, deck: Deck, name: str, settings: DataSettings) -> list[Any]:
+        """Return labelled texts; DataError for a label that the adapter does not have."""
+        task = cast(Classify, deck.adapter(name).task)
+        found = read_examples(settings, settings.train, task.multi_label)
+        check_labels(found, deck.label_names(name))
+        return found if settings.eval_size is None else subset(found, settings.eval_size, settings.split_seed)
+
+    def metrics(
+        self, deck: Deck, name: str, outputs: Callable[[list[str], bool], torch.Tensor], examples: Sequence[Any]
+    ) -> dict[str, float]:
+        """Return accuracy, F1 and loss."""
+        task = cast(Classify, deck.adapter(name).task)
+        targets = targets_of(deck.label_names(name), [example.labels for example in examples], task.multi_label)
+        return classification_metrics(outputs([example.text for example in examples], False), targets, task.multi_label)
+
+    def read(self, runner: Any, name: str, output: Any) -> Prediction:
+        """Return the Prediction that logits (labels,) mean."""
+        found = runner.labelled(output, name)
+        return Prediction(found["label"], found["score"], found["probabilities"], tuple(found["labels"]))
+
+
+def _held_out(deck: Deck, name: str, dataset: Dataset[Example], metric: str) -> HeldOut:
+    predictions = deck.predict([example.text for example in dataset.evaluation], adapter=name)
+    right = [set(one.labels) == set(p.labels) for one, p in zip(dataset.evaluation, predictions, strict=True)]
+    scores = tuple(map(float, right)) if metric == "accuracy" else ()
+    return HeldOut(scores, (1.0,) * len(scores), tuple(predictions))
+
+
+def _mistakes(deck: Deck, name: str, dataset: Dataset[Example], found: HeldOut) -> list[Mistake]:
+    wrong = [
+        Mistake(example.text, ", ".join(example.labels), ", ".join(answer.labels), _sureness(example.labels, answer))
+        for example, answer in zip(dataset.evaluation, found.answers, strict=True)
+        if set(example.labels) != set(answer.labels)
+    ]
+    return sorted(wrong, key=lambda mistake: -mistake.score)[:MISTAKES]
+
+
+def _sureness(wanted: Sequence[str], answer: Prediction) -> float:
+    """Return the probability of what is most wrong: a label that does not belong, or the absence of one that does."""
+    odd = {label: answer.probabilities[label] for label in answer.labels if label not in wanted}
+    missing = {label: 1 - answer.probabilities[label] for label in wanted if label not in answer.labels}
+    return max([*odd.values(), *([] if odd else missing.values())])
+
+
+def _confusions(deck: Deck, name: str, dataset: Dataset[Example], found: HeldOut) -> list[tuple[str, str]] | None:
+    if _task(deck).multi_label:
+        return None
+    return [
+        (example.labels[0], answer.label) for example, answer in zip(dataset.evaluation, found.answers, strict=True)
+    ]
+
+
+def _majority(dataset: Dataset[Example]) -> float:
+    return Counter(one.labels for one in dataset.evaluation).most_common(1)[0][1] / len(dataset.evaluation)
+
+
+def _made_up(count: int, tokens: int) -> Dataset[Example]:
+    """Return texts of a word that is one token in every vocabulary, between the special tokens."""
+    text = " ".join(["the"] * (tokens - 2))
+    examples = [Example(text, (_LABELS[index % 2],)) for index in range(count)]
+    return Dataset("calibration", examples, examples[:2], "", "", _LABELS)
+
+
+def _task(deck: Deck) -> Classify:
+    return cast(Classify, deck.task)
+
+
+VIEW = TaskView(
+    task=Classify,
+    serving=ClassifyServing(),
+    route="labels",
+    comparing=Comparing(
+        text_of=lambda example: str(example.text),
+        held_out=_held_out,
+        mistakes=_mistakes,
+        confusions=_confusions,
+        majority=_majority,
+        mistakes_note=lambda: say(
+            "Held-out texts that it answered wrongly, the surest first. Some may be wrongly labelled: look before "
+            "you train longer."
+        ),
+        score_name=lambda: say("probability"),
+    ),
+    onnx=ClassifyOnnx(),
+    vllm=VllmView((*VLLM_DECODERS, "bert"), head=True),
+    calibration=Calibration(Classify(labels=_LABELS, max_length=512), _made_up),
+    plan_shape=lambda described: PlanShape(labels=2),
+    pipeline_tag="text-classification",
+    model_classes=("ForSequenceClassification",),
+)
