@@ -16,7 +16,7 @@ from tunedeck.export.onnx import graph as onnx_graph
 from tunedeck.methods.base import MethodConfig
 
 onnxruntime = pytest.importorskip("onnxruntime")
-from tunedeck.export.onnx.folder import BOUND, expected  # noqa: E402
+from tunedeck.export.onnx.folder import BOUND  # noqa: E402
 from tunedeck.export.onnx.save import save_onnx  # noqa: E402
 from tunedeck.formats.onnx.runner import Runner, RunnerError  # noqa: E402
 
@@ -47,7 +47,12 @@ def assert_equal(deck: td.Deck, name: str, runner: Runner, bound: float = BOUND)
     for rows, length in SHAPES:
         batch = tiny.token_batch(rows, length, pad="right" if length > 4 else None)
         told = torch.from_numpy(runner.run(batch["input_ids"].numpy(), batch["attention_mask"].numpy(), [name]))
-        assert tiny.difference(told, expected(deck, name, batch["input_ids"], batch["attention_mask"])) < bound
+        assert (
+            tiny.difference(
+                told, onnx_graph.onnx_view(deck).expected(deck, name, batch["input_ids"], batch["attention_mask"])
+            )
+            < bound
+        )
 
 
 @pytest.mark.parametrize(
