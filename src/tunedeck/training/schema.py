@@ -27,7 +27,7 @@ def run_schema() -> dict[str, Any]:
     short_names = {kind: [name for name, fixed in SHORT_NAMES.items() if fixed["kind"] == kind] for kind in METHODS}
     groups = {
         "method": {kind: _settings(kind, config, short_names[kind]) for kind, config in METHODS.items()},
-        "task": {kind: _settings(kind, cls, []) for kind, cls in TASKS.items()},
+        "task": {kind: _settings(kind, view.task, []) for kind, view in TASKS.items()},
     }
     for group, kinds in groups.items():
         names = {f"{group}_{kind}": one for kind, one in kinds.items()}
