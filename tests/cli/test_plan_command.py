@@ -12,6 +12,26 @@ import yaml
 from conftest import Command
 
 PLAN = ("plan", "--model", "qwen-7b", "--samples", "10000", "--tokens", "512")
+PRICES = """
+[[price]]
+gpu = "a10"
+price = 6
+month = 4000
+currency = "CNY"
+date = "2020-01-01"
+source = "an old letter"
+
+[[price]]
+gpu = "a100-80gb"
+price = 25
+currency = "CNY"
+
+[[price]]
+gpu = "a100-80gb"
+price = 12
+currency = "CNY"
+billing = "spot"
+"""
 WITHOUT_TORCH = """
 import sys
 for name in ("torch", "transformers", "accelerate", "datasets", "safetensors"):
@@ -19,6 +39,14 @@ for name in ("torch", "transformers", "accelerate", "datasets", "safetensors"):
 from tunedeck.cli.main import main
 main()
 """
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Path:
+    """One offer of the A10 and two of the A100, so that no test depends on a market."""
+    path = tmp_path / "prices.toml"
+    path.write_text(PRICES, encoding="utf-8")
+    return path
 
 
 @pytest.mark.parametrize(
@@ -42,15 +70,15 @@ def test_the_table_recommends_one_row_with_its_reason(tunedeck: Command) -> None
     assert "no native bfloat16" in said.err
 
 
-def test_json_has_every_method_on_every_offer(tunedeck: Command) -> None:
-    found = json.loads(tunedeck(*PLAN, "--gpu", "a10,a100", "--json").out)
+def test_json_has_every_method_on_every_offer(tunedeck: Command, prices: Path) -> None:
+    found = json.loads(tunedeck(*PLAN, "--gpu", "a10,a100", "--prices", prices, "--json").out)
     rows = found["rows"]
     assert {row["method"] for row in rows} == {"lora", "qlora", "prompt_tuning", "full"}
     assert {row["gpu"] for row in rows} == {"a10-24gb", "a100-80gb"}
     assert len(rows) == 4 * 3  # one offer of the A10, two of the A100
-    assert found["recommendation"]["reason"]
-    assert rows[0]["price"]["source"]
-    assert "price_is_stale" in rows[0]
+    assert found["recommendation"]["reason"].startswith("LoRA is the sound default, and a100-80gb is the cheapest")
+    (old,) = {(row["price"]["source"], row["price_is_stale"]) for row in rows if row["gpu"] == "a10-24gb"}
+    assert old == ("an old letter", True)
 
 
 def test_everything_that_moves_the_answer_can_be_said(tunedeck: Command) -> None:
@@ -108,8 +136,9 @@ def test_where_nothing_fits_the_changes_are_named(tunedeck: Command) -> None:
     assert "on a10-24gb: --method qlora --micro-batch 1 --gradient-checkpointing" in said.err
 
 
-def test_old_prices_are_flagged(tunedeck: Command) -> None:
-    assert "prices older than 90 days or undated" in tunedeck(*PLAN, "--price-list", "market-floor").err
+def test_old_prices_are_flagged(tunedeck: Command, prices: Path) -> None:
+    said = tunedeck(*PLAN, "--gpu", "a10", "--prices", prices)
+    assert "prices older than 90 days or undated" in said.err
 
 
 @pytest.mark.parametrize(
@@ -143,12 +172,12 @@ def test_bad_input_is_one_line_and_exit_code_two(tunedeck: Command, arguments: t
     assert said.out == ""
 
 
-def test_a_deployment_is_costed_by_load_and_compared(tunedeck: Command) -> None:
+def test_a_deployment_is_costed_by_load_and_compared(tunedeck: Command, prices: Path) -> None:
     said = tunedeck("deploy-cost", "--model", "qwen2.5-7b", "--adapters", "20", "--rate", "2", "--gpu", "a10", "--training-cost", "30",
-                    "--api-price", "2", "--endpoint-price", "12")  # fmt: skip
+                    "--api-price", "2", "--endpoint-price", "12", "--prices", prices)  # fmt: skip
     assert said.code == 0
-    assert "1 x a10-24gb, 4,676 CNY a month" in said.err
-    assert "20 adapters on one base: 4,676 CNY a month; as 20 deployments: 93,513 on 20 cards" in said.err
+    assert "1 x a10-24gb, 4,000 CNY a month" in said.err
+    assert "20 adapters on one base: 4,000 CNY a month; as 20 deployments: 80,000 on 20 cards" in said.err
     assert "days the deployment has cost as much as the training" in said.err
     assert "requests a day a10-24gb is cheaper than 2 per million tokens" in said.err
     assert "a rented endpoint at 12 an hour is dearer than a10-24gb from" in said.err

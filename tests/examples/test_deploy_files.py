@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
-from tunedeck.cli.serve import serve
+from tunedeck.cli.app import app
 
 FOLDER = Path(__file__).parents[2] / "examples" / "deploy"
-OPTIONS = {f"--{name.replace('_', '-')}" for name in inspect.signature(serve).parameters}
 
 
 def compose() -> dict[str, Any]:
@@ -30,27 +29,43 @@ def container() -> dict[str, Any]:
     return kubernetes("Deployment")["spec"]["template"]["spec"]["containers"][0]
 
 
-def drain_s(arguments: list[str]) -> int:
-    return next(int(one.partition("=")[2]) for one in arguments if one.startswith("--drain-timeout="))
+def parsed(arguments: list[str]) -> dict[str, Any]:
+    """The options of `tunedeck serve` as it reads them from its arguments, defaults included."""
+    context = get_command(app).commands["serve"].make_context("serve", list(arguments))
+    return dict(context.params)
+
+
+def image_arguments() -> list[str]:
+    """What the Dockerfile gives the server where Compose or Kubernetes give nothing else."""
+    text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+    command = re.search(r"^CMD (\[.*\])$", text, re.MULTILINE)
+    assert command is not None
+    arguments: list[str] = json.loads(command[1])
+    return arguments
+
+
+def seconds(duration: str) -> int:
+    """Of a duration in Compose, such as 60s or 5m."""
+    number, unit = duration[:-1], duration[-1]
+    return int(number) * {"s": 1, "m": 60}[unit]
 
 
 @pytest.mark.parametrize("arguments", [compose()["command"], container()["args"]], ids=["compose", "kubernetes"])
-def test_every_option_exists_and_adapters_and_keys_are_where_they_are_mounted(arguments: list[str]) -> None:
-    given = dict(one.split("=") for one in arguments)
-    assert set(given) <= OPTIONS
-    assert given["--host"] == "0.0.0.0"
+def test_the_server_reads_every_argument_and_adapters_and_keys_are_where_they_are_mounted(arguments: list[str]) -> None:
+    given = parsed(arguments)
+    assert given["host"] == "0.0.0.0"
     mounts = [one["mountPath"] for one in container()["volumeMounts"]]
     mounts += [one.split(":")[1] for one in compose()["volumes"]] + [
         f"/run/secrets/{one}" for one in compose()["secrets"]
     ]
-    for option in ("--adapters", "--api-key-file"):
-        assert any(given[option].startswith(mount) for mount in mounts)
+    for option in ("adapters", "api_key_file"):
+        assert any(str(given[option]).startswith(mount) for mount in mounts)
 
 
 def test_the_image_starts_the_server_itself_and_not_as_root() -> None:
     text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
     assert 'ENTRYPOINT ["tunedeck", "serve"]' in text
-    assert set(re.findall(r'"(--[a-z-]+)"', text)) <= OPTIONS
+    assert parsed(image_arguments())["host"] == "0.0.0.0"
     assert re.search(r"^USER [1-9]\d*$", text, re.MULTILINE)
     for copied in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
         assert all((FOLDER.parents[1] / one).exists() for one in copied.split())
@@ -58,10 +73,10 @@ def test_the_image_starts_the_server_itself_and_not_as_root() -> None:
 
 def test_a_stopped_container_has_more_time_than_the_server_takes_to_drain() -> None:
     leaving_s = 5  # connections that are still open after the drain
-    assert int(compose()["stop_grace_period"].rstrip("s")) > drain_s(compose()["command"]) + leaving_s
+    assert seconds(compose()["stop_grace_period"]) > parsed(compose()["command"])["drain_timeout"] + leaving_s
     waits = int(container()["lifecycle"]["preStop"]["exec"]["command"][1])
     grace_s = kubernetes("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert grace_s > waits + drain_s(container()["args"]) + leaving_s
+    assert grace_s > waits + parsed(container()["args"])["drain_timeout"] + leaving_s
 
 
 def test_probes_ask_what_is_open_to_them() -> None:
@@ -86,13 +101,10 @@ def test_the_service_the_budget_and_the_pods_speak_of_one_another() -> None:
     assert kubernetes("PersistentVolumeClaim")["metadata"]["name"] in [one["claimName"] for one in claims if one]
 
 
-def test_base_and_task_are_said_and_not_left_to_the_adapters() -> None:
-    image = re.search(r"^CMD (\[.*\])$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert image is not None
-    words = json.loads(image[1])
-    given = [dict(zip(words[::2], words[1::2], strict=True))]
-    given += [dict(one.split("=") for one in arguments) for arguments in (compose()["command"], container()["args"])]
-    assert [(one["--model"], one["--task"]) for one in given] == [("bundled:all-minilm-l6-v2", "classify")] * 3
+def test_base_and_task_are_given_and_not_left_to_the_adapters() -> None:
+    for arguments in (image_arguments(), compose()["command"], container()["args"]):
+        given = parsed(arguments)
+        assert (given["model"], given["task"]) == ("bundled:all-minilm-l6-v2", "classify")
 
 
 def test_pods_have_a_group_and_a_network_policy_of_their_own() -> None:

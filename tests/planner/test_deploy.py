@@ -19,8 +19,9 @@ from tunedeck.planner.deploy import (
     even_requests_per_day,
     training_days,
 )
+from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.models import find_planned_model
-from tunedeck.planner.prices import read_prices
+from tunedeck.planner.prices import Offer
 from tunedeck.planner.serving import Service, best_at_once, request_s, requests_per_s, served_bytes, slots, step_s
 
 QWEN = Service(find_planned_model("qwen2.5-7b").spec, 20, 40_370_176, 256, 128, None)
@@ -28,7 +29,11 @@ BGE = Service(find_planned_model("bge-large-zh").spec, 1, 0, 128, 0, None)
 
 
 def row(service: Service, gpu: str, rate: float | None = None) -> DeployRow:
-    return deploy_rows(service, rate, read_prices().offers_of(find_gpu(gpu)))[0]
+    """On a GPU at 6 CNY an hour or 4,000 a month, which is less than 730 hours."""
+    prices = Estimate.exactly(6.0), Estimate.exactly(4000.0)
+    return deploy_rows(
+        service, rate, [Offer(find_gpu(gpu), *prices, "CNY", "on-demand", "2026-01-01", "a test", "test")]
+    )[0]
 
 
 def test_served_weights_are_two_bytes_each_and_adapters_beside_them() -> None:
@@ -66,11 +71,11 @@ def test_a_month_its_requests_and_its_tokens_fit_together() -> None:
     found = row(QWEN, "a10", rate=2.0)
     requests = 2.0 * 730 * 3600
     assert found.cards == 1
-    assert found.month.expected == pytest.approx(4675.66)
+    assert found.month.expected == 4000
     assert found.per_1000 is not None
-    assert found.per_1000.expected == pytest.approx(4675.66 / requests * 1000)
+    assert found.per_1000.expected == pytest.approx(4000 / requests * 1000)
     assert found.per_million_tokens is not None
-    assert found.per_million_tokens.expected == pytest.approx(4675.66 / (requests * 384) * 1e6)
+    assert found.per_million_tokens.expected == pytest.approx(4000 / (requests * 384) * 1e6)
     assert cost_per_1000(found, 2.0) == pytest.approx(found.per_1000.expected)
     assert cost_per_1000(found, 0.2) == pytest.approx(10 * found.per_1000.expected)
 

@@ -11,6 +11,7 @@ from tunedeck.planner.catalogue import GIB, find_gpu
 from tunedeck.planner.fit import fits, largest_micro_batch
 from tunedeck.planner.memory import (
     MemoryParts,
+    layer_bytes_per_token,
     layers_with_backward,
     linear_parameters,
     logits_bytes,
@@ -79,10 +80,17 @@ def test_eager_attention_grows_with_the_square_of_the_length_and_sdpa_does_not()
     assert growth("eager") > 2.5
 
 
-def test_lora_saves_few_activations() -> None:
-    lora = stored_bytes(setup("llama-3.1-8b", settings=ALL_LINEAR))
-    full = stored_bytes(setup("llama-3.1-8b", "full", stack=TRANSFORMERS))
-    assert 0.8 < lora / full < 1.1
+def test_lora_on_every_linear_keeps_the_activations_of_full_fine_tuning_and_those_of_its_own_rank() -> None:
+    lora = layer_bytes_per_token(setup("llama-3.1-8b", settings=ALL_LINEAR))
+    full = layer_bytes_per_token(setup("llama-3.1-8b", "full", stack=TRANSFORMERS))
+    assert lora - full == 2 * 7 * 16  # bytes, linears of a layer, rank
+
+
+def test_lora_on_queries_and_values_keeps_one_input_of_a_layer_more_than_the_base_does() -> None:
+    some = layer_bytes_per_token(setup("llama-3.1-8b", settings={"r": 16, "target_modules": ["q_proj", "v_proj"]}))
+    full = layer_bytes_per_token(setup("llama-3.1-8b", "full", stack=TRANSFORMERS))
+    # full keeps the inputs of attention and of both feed-forward products; LoRA keeps that of attention and two of rank 16
+    assert full - some == 2 * (2 * 4096 + 14_336) - 2 * (4096 + 2 * 16)
 
 
 def test_only_layers_above_the_lowest_trained_one_keep_activations() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.planner.catalogue import GIB, all_gpus, find_gpu
-from tunedeck.planner.prices import PriceBook, read_prices, with_rates
+from tunedeck.planner.estimate import Estimate
+from tunedeck.planner.prices import Offer, PriceBook, read_prices, with_rates
 
 LISTS = ("market", "market-floor", "source-article")
 
@@ -77,17 +79,17 @@ def test_the_articles_prices_are_one_named_list() -> None:
 
 
 def test_a_price_is_stale_after_ninety_days_or_without_a_date() -> None:
-    a10 = next(offer for offer in read_prices().offers if offer.gpu.name == "a10-24gb")
-    assert not a10.is_stale(datetime.date(2026, 12, 23))
-    assert a10.is_stale(datetime.date(2026, 12, 24))
-    assert read_prices("market-floor").offers[0].is_stale(datetime.date(2026, 11, 24))
+    dated = Offer(find_gpu("a10"), Estimate.exactly(9.74), None, "CNY", "list", "2026-09-24", "a test", "test")
+    assert not dated.is_stale(datetime.date(2026, 12, 23))
+    assert dated.is_stale(datetime.date(2026, 12, 24))
+    assert replace(dated, date="").is_stale(datetime.date(2026, 9, 24))
 
 
 def test_running_all_day_takes_the_monthly_price_where_it_is_lower() -> None:
-    a10 = next(offer for offer in read_prices().offers if offer.gpu.name == "a10-24gb")
-    assert a10.per_month().expected == pytest.approx(4675.66)
-    h100 = next(offer for offer in read_prices().offers if offer.gpu.name == "h100-80gb")
-    assert h100.per_month().expected == pytest.approx(3.99 * 730)
+    hourly = Offer(find_gpu("a10"), Estimate.exactly(6.0), None, "CNY", "list", "", "a test", "test")
+    assert hourly.per_month().expected == 6 * 730
+    assert replace(hourly, price_per_month=Estimate.exactly(4000.0)).per_month().expected == 4000
+    assert replace(hourly, price_per_month=Estimate.exactly(5000.0)).per_month().expected == 6 * 730
 
 
 def test_a_card_that_the_list_does_not_price_is_looked_up_in_the_others() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from tiny import deck_of
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
 from tunedeck.training import trackers
-from tunedeck.training.figure import _running_mean, draw
+from tunedeck.training.figure import WINDOWS, draw
 from tunedeck.training.progress import Progress
 
 SETTINGS = td.TrainingSettings(batch_size=8, max_steps=6, eval_steps=3, learning_rate=1e-2)
@@ -63,6 +65,7 @@ def test_a_tracker_without_its_package_says_what_to_install(tmp_path: Path, monk
         trained(tmp_path, trackers=("mlflow",))
 
 
+@pytest.mark.figures
 def test_the_end_of_a_run_is_drawn(tmp_path: Path) -> None:
     trained(tmp_path)
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -79,18 +82,36 @@ def test_nothing_is_drawn_of_a_run_without_a_step(tmp_path: Path) -> None:
     assert not (tmp_path / "loss.png").exists()
 
 
-def test_the_smoothed_loss_is_the_mean_of_the_last_steps() -> None:
-    assert _running_mean([4.0, 2.0, 0.0, 1.0], 2) == [4.0, 3.0, 1.0, 0.5]
+def heights(drawing: Path) -> list[list[float]]:
+    """Of every line in the axes of an SVG drawing, how far down each of its points lies."""
+    paths = ElementTree.parse(drawing).iter("{http://www.w3.org/2000/svg}path")
+    lines = [path.get("d", "") for path in paths if path.get("clip-path")]
+    return [[float(y) for y in re.findall(r"[ML] \S+ (\S+)", line)] for line in lines]
 
 
-def test_the_bar_counts_the_tokens_of_the_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.figures
+def test_the_smoothed_loss_is_the_mean_of_the_last_steps(tmp_path: Path) -> None:
+    losses = [4.0, 2.0, 0.0, 1.0] * 8
+    assert len(losses) // WINDOWS == 2  # a mean of two
+    steps = [{"event": "step", "step": number, "loss": loss} for number, loss in enumerate(losses, start=1)]
+    (tmp_path / "events.jsonl").write_text("".join(f"{json.dumps(step)}\n" for step in steps), encoding="utf-8")
+    draw(tmp_path, "a", ())
+    every, smoothed = (line for line in heights(tmp_path / "loss.svg") if len(line) == len(losses))
+    unit = (every[1] - every[0]) / (2.0 - 4.0)
+    assert [(y - every[2]) / unit for y in smoothed[:5]] == pytest.approx([4.0, 3.0, 1.0, 0.5, 2.5], abs=1e-3)
+
+
+def test_the_bar_shows_the_step_and_the_rate_of_the_last_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     clock = iter([10.0, 12.0, 13.0])
-    monkeypatch.setattr("tunedeck.training.progress.time.perf_counter", lambda: next(clock))
-    bar = Progress(torch.device("cpu"))
-    progress = bar.lane("a", ())
-    progress.start(9, done=4)
-    for step, tokens in ((5, 900), (6, 300), (7, 600)):
-        progress.step(step, 0.5, tokens)
-    (task,) = bar._bar.tasks
-    assert task.completed == 7
-    assert task.fields["now"].startswith("loss 0.500  300 tokens/s  ")
+    monkeypatch.setattr("tunedeck.training.progress.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setenv("COLUMNS", "120")
+    with Progress(torch.device("cpu")) as bar:
+        progress = bar.lane("a", ())
+        progress.start(9, done=4)
+        for step, tokens in ((5, 900), (6, 300), (7, 600)):
+            progress.step(step, 0.5, tokens)
+    shown = capsys.readouterr().err
+    assert "7/9" in shown
+    assert "loss 0.500  300 tokens/s  " in shown  # 300 and 600 in the three seconds since the first of them
