@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tunedeck.core.errors import ConfigError, UnsupportedKindError
 from tunedeck.methods.bottleneck.config import BottleneckConfig
@@ -26,7 +27,7 @@ PLAIN = {"model": "m", "data": {"train": "t.csv"}}
 def test_a_run_file_with_two_keys_is_a_run() -> None:
     config = run_config(PLAIN)
     assert config.training.batch_size == 32
-    assert config.method_config() == LoraConfig()
+    assert config.method == LoraConfig()
 
 
 @pytest.mark.parametrize(
@@ -38,14 +39,22 @@ def test_a_run_file_with_two_keys_is_a_run() -> None:
         ({"kind": "bottleneck", "name": "par_bn"}, BottleneckConfig("par_bn")),
         ("head", FullConfig(layers="head")),
         ({"kind": "full", "layers": 2}, FullConfig(layers=2)),
+        ({"r": 4}, LoraConfig(r=4)),
+        (LoraConfig(r=4), LoraConfig(r=4)),
     ],
 )
 def test_a_method_is_named_or_spelled_out(method: object, expected: object) -> None:
-    assert run_config({**PLAIN, "method": method}).method_config() == expected
+    assert run_config({**PLAIN, "method": method}).method == expected
+
+
+@pytest.mark.parametrize("method", ["lora", "double_seq_bn", {"kind": "full", "layers": 2}, {"rank_pattern": {"q": 4}}])
+def test_a_run_is_the_same_after_it_was_written_and_read(method: object) -> None:
+    config = run_config({**PLAIN, "method": method})
+    assert run_config(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))) == config
 
 
 def test_prompt_tuning_may_be_written_with_a_hyphen() -> None:
-    assert run_config({**PLAIN, "method": "prompt-tuning"}).method_config().kind == "prompt_tuning"
+    assert run_config({**PLAIN, "method": "prompt-tuning"}).method.kind == "prompt_tuning"
 
 
 @pytest.mark.parametrize(
@@ -59,6 +68,7 @@ def test_prompt_tuning_may_be_written_with_a_hyphen() -> None:
         ({**PLAIN, "training": {"epochs": -1}}, "training.epochs: Input should be greater than 0, got -1"),
         ({**PLAIN, "training": {"batch_size": "many"}}, "training.batch_size"),
         ({**PLAIN, "method": {"kind": "lora", "r": 0}}, "r must be 1 or more, got 0"),
+        ({**PLAIN, "method": 3}, "method: must be a name or a group of keys with kind, got 3"),
     ],
 )
 def test_a_mistake_is_named(values: dict[str, object], text: str) -> None:

@@ -231,7 +231,7 @@ def test_the_jobs_of_a_run_file_take_what_they_have_in_common() -> None:
     first, second = run_configs({**COMMON, "jobs": jobs})
     assert (first.name, first.data.train, first.training.seed, first.training.epochs) == ("a", "a.csv", 1, 3)
     assert (second.data.train, second.data.text, second.training.seed, second.training.epochs) == ("b.csv", "t", 2, 3)
-    assert second.method == {"kind": "lora", "r": 2}
+    assert second.method == td.LoraConfig(r=2)
     assert run_configs(COMMON)[0].name is None
 
 

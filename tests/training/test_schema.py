@@ -69,7 +69,7 @@ def test_the_run_files_of_examples_and_documents_are_valid() -> None:
     for name, values in files:
         for config in run_configs(values):
             assert task_of(config.task), name
-            assert config.method_config(), name
+            assert config.method, name
 
 
 @pytest.mark.skipif(find_spec("jsonschema") is None, reason="needs jsonschema")

@@ -41,8 +41,7 @@ def train(
     values = run_options.run_values(run_file, flags, settings or [], stored=resume is not None)
     configs = run_configs({**values, "out": str(out)} if out else values)
     config = configs[0]
-    kind = str(config.method["kind"])
-    folder = Path(config.out or Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = Path(config.out or Path("runs") / f"{config.method.kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     from tunedeck.training.run import run_together
 
     first = process_rank() == 0

@@ -26,7 +26,7 @@ def predicted_and_actual(
     listed = offer.price_per_hour.expected if offer else None
     return compare_with_plan(
         measurement,
-        config.method_config(),
+        config.method,
         shape=view_of_values(config.task).plan_shape(config.task),
         accumulation=config.training.gradient_accumulation_steps,
         price_per_hour=price_per_hour or listed,

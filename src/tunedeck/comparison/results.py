@@ -164,10 +164,10 @@ def _measurement(run: Run) -> Measurement:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    training, method = run.config.training, run.config.method_config()
+    training, method = run.config.training, run.config.method
     rate = training.learning_rate or method.learning_rate
     named = {key: value for key, value in run.candidate.training.items() if value is not None}
-    return {**run.config.method, **named, "learning_rate": rate}
+    return {**run.candidate.method, **named, "learning_rate": rate}
 
 
 def _planned(run: Run, price: Price | None) -> tuple[Forecast, ...]:

@@ -87,7 +87,7 @@ def planned_runs(spec: ComparisonSpec, candidates: Sequence[Candidate]) -> list[
             named = {"method": candidate.method, "training": training, "name": candidate.folder, "out": None}
             try:
                 config = run_config({**spec.values, **named})
-                check_trains(config.method_config(), task_of(config.task))
+                check_trains(config.method, task_of(config.task))
             except ConfigError as error:
                 raise ConfigError(say("{name}: {reason}", name=candidate.name, reason=error)) from error
             found.append(Run(candidate, seed, config, spec.folder / "runs" / candidate.folder / f"seed-{seed}"))
@@ -102,10 +102,11 @@ def is_finished(run: Run, data_sha256: str) -> bool:
     stored = run.folder / CONFIG
     if not stored.exists():
         return False
-    before = stored_values(
-        {**yaml.safe_load(stored.read_text(encoding="utf-8")), "out": None}
-    )  # the folder may have moved
-    differing = _differences(before, run.config.model_dump(mode="json"))
+    kept = {
+        **stored_values(yaml.safe_load(stored.read_text(encoding="utf-8"))),
+        "out": None,
+    }  # the folder may have moved
+    differing = _differences(run_config(kept).model_dump(mode="json"), run.config.model_dump(mode="json"))
     if differing:
         raise ConfigError(
             say(

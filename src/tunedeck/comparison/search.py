@@ -18,7 +18,7 @@ from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.core.i18n import say
 from tunedeck.core.values import to_values
 from tunedeck.methods.registry import METHODS
-from tunedeck.training.config import RunConfig, TrainingSettings
+from tunedeck.training.config import RunConfig, TrainingSettings, run_config, stored_values
 
 if TYPE_CHECKING:
     import optuna
@@ -122,7 +122,7 @@ def _trial(trial: optuna.Trial, spec: ComparisonSpec, run: Run, deck: Deck, part
         trial.report(metrics[metric], len(seen))
         return trial.should_prune()
 
-    deck.add("trial", config.method_config(), labels=parts.labels, seed=settings.seed)
+    deck.add("trial", config.method, labels=parts.labels, seed=settings.seed)
     try:
         done = train(deck, "trial", parts, settings=settings, progress=False, give_up=give_up)
     except TrainingError as error:
@@ -163,12 +163,12 @@ def _trial_settings(candidate: Candidate, run: Run, examples: int) -> tuple[RunC
 
 
 def _rate(run: Run) -> float:
-    return run.config.training.learning_rate or run.config.method_config().learning_rate
+    return run.config.training.learning_rate or run.config.method.learning_rate
 
 
 def _rates(run: Run) -> tuple[float, float]:
     """The method's range of learning rates, moved where the run has a rate of its own."""
-    method = run.config.method_config()
+    method = run.config.method
     low, high = method.learning_rates
     shift = _rate(run) / method.learning_rate
     return low * shift, high * shift
@@ -176,7 +176,7 @@ def _rates(run: Run) -> tuple[float, float]:
 
 def _size(run: Run) -> tuple[list[Any], dict[str, Any]]:
     """The sizes to try, and {its key: what it is}; nothing where the method has none or the entry names it."""
-    method = run.config.method_config()
+    method = run.config.method
     space = method.search_space
     now = to_values(method)[space.setting] if space is not None else None
     if space is None or not isinstance(now, int | float) or space.setting in run.candidate.given:
@@ -193,6 +193,8 @@ def _divided(dataset: Dataset[Any]) -> Dataset[Any]:
 
 def _check_same(study: optuna.Study, what: Mapping[str, Any]) -> None:
     before = study.user_attrs.get("what")
+    if before is not None:
+        before = {**before, "config": run_config(stored_values(before["config"])).model_dump(mode="json")}
     if before is not None and before != what:
         raise ConfigError(
             say(

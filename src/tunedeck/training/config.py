@@ -5,17 +5,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, renamed, say
 from tunedeck.core.settings import Help
+from tunedeck.core.values import to_values
 from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
-from tunedeck.methods.registry import DEFAULT_METHOD, SHORT_NAMES, config_of
+from tunedeck.methods.registry import DEFAULT_METHOD, METHODS, SHORT_NAMES, config_of
 
 RENAMED = {
     "accumulation": "gradient_accumulation_steps",
@@ -128,6 +138,22 @@ class TrainingSettings(_Settings):
         return with_current_names(values) if isinstance(values, Mapping) else values
 
 
+def _method(value: Any) -> MethodConfig:
+    """A method's config from its name, from `kind` and its settings, or as it is; raises what `config_of` raises."""
+    if isinstance(value, tuple(METHODS.values())):
+        return cast(MethodConfig, value)
+    if not isinstance(value, str | Mapping):
+        raise ConfigError(say("method: must be a name or a group of keys with kind, got {value!r}", value=value))
+    values = {"kind": value} if isinstance(value, str) else dict(value)
+    name = str(values.pop("kind", DEFAULT_METHOD)).replace("-", "_")
+    fixed = dict(SHORT_NAMES.get(name, {"kind": name}))
+    return config_of(str(fixed.pop("kind")), {**values, **fixed})
+
+
+def _method_values(method: MethodConfig) -> dict[str, Any]:
+    return {"kind": method.kind, **to_values(method)}
+
+
 class RunConfig(_Settings):
     """One run: the content of a run file."""
 
@@ -136,9 +162,12 @@ class RunConfig(_Settings):
     task: Annotated[dict[str, Any], Help(say("what is trained: a task's name, or its kind and settings"))] = Field(
         default_factory=lambda: {"kind": "classify"}
     )
-    method: Annotated[dict[str, Any], Help(say("how: a method's name, or its kind and settings"))] = Field(
-        default_factory=lambda: {"kind": DEFAULT_METHOD}
-    )
+    method: Annotated[
+        MethodConfig,
+        PlainValidator(_method),
+        PlainSerializer(_method_values),
+        Help(say("how: a method's name, or its kind and settings")),
+    ] = Field(default_factory=lambda: _method(DEFAULT_METHOD))
     training: Annotated[TrainingSettings, Help(say("the training loop"))] = TrainingSettings()
     name: Annotated[str | None, Help(say("the adapter's name; that of the run folder by default"))] = None
     out: Annotated[str | None, Help(say("run folder"))] = None
@@ -153,25 +182,10 @@ class RunConfig(_Settings):
     device: Annotated[str, Help(say("auto, cpu, cuda or cuda:1"))] = "auto"
     trust_remote_code: Annotated[bool, Help(say("run code that comes with a model; off by default"))] = False
 
-    @field_validator("method", "task", mode="before")
+    @field_validator("task", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
-
-    @field_validator("method")
-    @classmethod
-    def _known_method(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return {
-            **value,
-            **SHORT_NAMES.get(
-                str(value.get("kind")), {"kind": str(value.get("kind", DEFAULT_METHOD)).replace("-", "_")}
-            ),
-        }
-
-    def method_config(self) -> MethodConfig:
-        """The method's typed config; raises ConfigError or UnsupportedKindError."""
-        values = dict(self.method)
-        return config_of(str(values.pop("kind", DEFAULT_METHOD)), values)
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
@@ -229,11 +243,9 @@ def parsed_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 def run_config(values: Mapping[str, Any]) -> RunConfig:
     """Validate a run's plain values; ConfigError names the key, the value seen and the nearest valid key."""
     try:
-        config = RunConfig.model_validate(values)
+        return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
-    config.method_config()
-    return config
 
 
 def _explain(error: ValidationError) -> str:

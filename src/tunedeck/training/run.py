@@ -112,7 +112,7 @@ def run_together(
         check_unfinished(out)
     task = task_of(first.task)
     for config in configs:
-        check_trains(config.method_config(), task)
+        check_trains(config.method, task)
     datasets = [task.read(config.data) for config in configs]
     labels = None if several else datasets[0].labels
     deck = Deck.load(
@@ -126,7 +126,7 @@ def run_together(
     jobs: dict[str, Job] = {}
     for config, dataset in zip(configs, datasets, strict=True):
         name = config.name or out.resolve().name
-        deck.add(name, config.method_config(), labels=dataset.labels, seed=config.training.seed)
+        deck.add(name, config.method, labels=dataset.labels, seed=config.training.seed)
         jobs[name] = Job(dataset, config.training)
         tell(dataset.description)
         tell(_described(deck, name))

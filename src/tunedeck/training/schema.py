@@ -32,14 +32,12 @@ def run_schema() -> dict[str, Any]:
     for group, kinds in groups.items():
         names = {f"{group}_{kind}": one for kind, one in kinds.items()}
         definitions |= names
-        default = properties[group].pop("default", None) or RunConfig.model_fields[group].get_default(
-            call_default_factory=True
-        )
-        names[f"{group}_{default['kind']}"]["required"] = []  # a group without a kind is of the default one
+        default = next(iter(kinds))
+        names[f"{group}_{default}"]["required"] = []  # a group without a kind is of the default one
         properties[group] = {
             "title": properties[group]["title"],
             "description": properties[group]["description"],
-            "default": default["kind"],
+            "default": default,
             "oneOf": [
                 {"type": "string", "enum": _spellings(names.values())},
                 *({"$ref": f"#/$defs/{name}"} for name in names),
