@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from tunedeck.core.errors import ArchitectureError, ConfigError, TargetError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.model_spec import BlockSites, ModelSpec
+from tunedeck.core.settings import Help
 from tunedeck.core.values import check_finite
 from tunedeck.methods.base import SearchSpace, Trains
 
@@ -71,17 +72,23 @@ class BottleneckConfig:
     trains: ClassVar[Trains] = "adapter"
     virtual_tokens: ClassVar[int] = 0
 
-    name: str = "seq_bn"
-    reduction_factor: float | Mapping[str, float] | None = None
-    non_linearity: str | None = None
-    scaling: float | str | None = None
-    leave_out: tuple[int, ...] = ()
-    dropout: float = 0.0
-    mh_adapter: bool | None = None
-    output_adapter: bool | None = None
-    original_ln_before: bool | None = None
-    is_parallel: bool | None = None
-    init_weights: str | None = None
+    name: Annotated[
+        str, Help(say("seq_bn, double_seq_bn or par_bn: which places, and the defaults of what follows"))
+    ] = "seq_bn"
+    reduction_factor: Annotated[
+        float | Mapping[str, float] | None, Help(say("bottleneck width: hidden size / this"))
+    ] = None
+    non_linearity: Annotated[str | None, Help(say("activation function: relu, gelu, swish, ..."))] = None
+    scaling: Annotated[float | str | None, Help(say("factor on the output: a number, learned or channel"))] = None
+    leave_out: Annotated[tuple[int, ...], Help(say("layers without an adapter, from 0"))] = ()
+    dropout: Annotated[float, Help(say("dropout of the adapter's output"))] = 0.0
+    mh_adapter: Annotated[bool | None, Help(say("an adapter after the attention block"))] = None
+    output_adapter: Annotated[bool | None, Help(say("an adapter after the feed-forward block"))] = None
+    original_ln_before: Annotated[bool | None, Help(say("apply the layer's own normalisation before the adapter"))] = (
+        None
+    )
+    is_parallel: Annotated[bool | None, Help(say("the adapter reads the block's input, in parallel to it"))] = None
+    init_weights: Annotated[str | None, Help(say("initial weights: bert or mam_adapter"))] = None
 
     def __post_init__(self) -> None:
         name = OLD_NAMES.get(self.name, self.name)

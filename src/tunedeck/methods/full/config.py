@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tunedeck.core.errors import ConfigError, TargetError
 from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.core.settings import Help
 from tunedeck.methods.base import SearchSpace, Trains
 
 
@@ -28,7 +29,10 @@ class FullConfig:
     search_space: ClassVar[SearchSpace | None] = None
     virtual_tokens: ClassVar[int] = 0
 
-    layers: Literal["all", "head"] | int = "all"
+    layers: Annotated[
+        Literal["all", "head"] | int,
+        Help(say("what trains: all of the base, a number of its top layers, or the head only")),
+    ] = "all"
 
     def __post_init__(self) -> None:
         if self.layers not in ("all", "head") and (not isinstance(self.layers, int) or self.layers < 1):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import Linear, ModelSpec
 from tunedeck.core.patterns import fullmatch
+from tunedeck.core.settings import Help
 from tunedeck.core.values import check_finite
 from tunedeck.methods.base import SearchSpace, Trains
 from tunedeck.methods.targets import select_targets
@@ -40,14 +41,20 @@ class LoraConfig:
     trains: ClassVar[Trains] = "adapter"
     virtual_tokens: ClassVar[int] = 0
 
-    r: int = 8
-    lora_alpha: float = 16.0
-    lora_dropout: float = 0.0
-    target_modules: tuple[str, ...] | str | None = None
-    layers_to_transform: tuple[int, ...] | None = None
-    use_rslora: bool = False
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    r: Annotated[int, Help(say("LoRA rank"))] = 8
+    lora_alpha: Annotated[float, Help(say("LoRA alpha: the update is scaled by alpha / r"))] = 16.0
+    lora_dropout: Annotated[float, Help(say("dropout of the input of LoRA"))] = 0.0
+    target_modules: Annotated[
+        tuple[str, ...] | str | None, Help(say("names with commas, a regular expression, or all-linear"))
+    ] = None
+    layers_to_transform: Annotated[tuple[int, ...] | None, Help(say("layers with LoRA, from 0; all by default"))] = None
+    use_rslora: Annotated[bool, Help(say("scale by alpha / sqrt(r) instead (arXiv 2312.03732)"))] = False
+    rank_pattern: Annotated[Mapping[str, int], Help(say("ranks of single modules, by name or regular expression"))] = (
+        field(default_factory=dict)
+    )
+    alpha_pattern: Annotated[
+        Mapping[str, float], Help(say("alphas of single modules, by name or regular expression"))
+    ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_finite(self)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.core.settings import Help
 from tunedeck.methods.base import SearchSpace, Trains
 
 
@@ -31,9 +32,12 @@ class PromptTuningConfig:
     learning_rates: ClassVar[tuple[float, float]] = (5e-3, 5e-1)
     trains: ClassVar[Trains] = "adapter"
 
-    num_virtual_tokens: int = 8
-    prompt_tuning_init: Literal["SAMPLE_VOCAB", "TEXT", "RANDOM"] = "SAMPLE_VOCAB"
-    prompt_tuning_init_text: str | None = None
+    num_virtual_tokens: Annotated[int, Help(say("prompt tuning length"))] = 8
+    prompt_tuning_init: Annotated[
+        Literal["SAMPLE_VOCAB", "TEXT", "RANDOM"],
+        Help(say("start from words of the vocabulary, from a text, or at random")),
+    ] = "SAMPLE_VOCAB"
+    prompt_tuning_init_text: Annotated[str | None, Help(say("the text to start from, with TEXT"))] = None
 
     def __post_init__(self) -> None:
         if self.num_virtual_tokens < 1:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast, final
+from typing import Annotated, Any, ClassVar, cast, final
 
 import torch
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.settings import Help
 from tunedeck.core.values import to_values
 from tunedeck.data.batches import batches_by_length
 from tunedeck.data.labelled import Example
@@ -53,9 +54,9 @@ class Classify:
     best_by: ClassVar[str] = "accuracy"
     progress_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "loss")
 
-    labels: tuple[str, ...] | None = None
-    multi_label: bool = False
-    max_length: int = 256
+    labels: Annotated[tuple[str, ...] | None, Help(say("the labels; those of the training data by default"))] = None
+    multi_label: Annotated[bool, Help(say("any number of labels per text"))] = False
+    max_length: Annotated[int, Help(say("cut texts to this number of tokens"))] = 256
 
     def __post_init__(self) -> None:
         if self.labels is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, cast, final, get_args
+from typing import Annotated, Any, ClassVar, cast, final, get_args
 
 import torch
 
 from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError, ModelError
 from tunedeck.core.i18n import listing, say
+from tunedeck.core.settings import Help
 from tunedeck.core.values import from_values, to_values
 from tunedeck.data.pairs import Pair
 from tunedeck.data.settings import DataSettings
@@ -45,14 +46,18 @@ class Embed:
     best_by: ClassVar[str] = "ndcg@10"
     progress_metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr", "loss", "spearman")
 
-    pooling: Pooling | None = None
-    normalize: bool | None = None
-    query_instruction: str | None = None
-    document_instruction: str | None = None
-    max_length: int | None = None
-    temperature: float = 0.05
-    symmetric: bool = False
-    chunk_size: int | None = None
+    pooling: Annotated[
+        Pooling | None, Help(say("how a vector is made of the positions; the base's own way by default"))
+    ] = None
+    normalize: Annotated[bool | None, Help(say("vectors of length 1; as the base says by default"))] = None
+    query_instruction: Annotated[str | None, Help(say("text before queries and anchors"))] = None
+    document_instruction: Annotated[str | None, Help(say("text before all other texts"))] = None
+    max_length: Annotated[int | None, Help(say("cut texts to this number of tokens"))] = None
+    temperature: Annotated[float, Help(say("divides the cosines in training"))] = 0.05
+    symmetric: Annotated[bool, Help(say("also learn to find the anchor by its positive"))] = False
+    chunk_size: Annotated[
+        int | None, Help(say("texts in memory at a time while a larger batch is contrasted whole"))
+    ] = None
 
     def __post_init__(self) -> None:
         if self.pooling is not None:

@@ -6,13 +6,14 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, final
+from typing import Annotated, Any, ClassVar, TypeAlias, final
 
 import torch
 from torch.nn import functional as F
 
 from tunedeck.core.errors import ConfigError, DataError, ModelError
 from tunedeck.core.i18n import say
+from tunedeck.core.settings import Help
 from tunedeck.core.values import to_values
 from tunedeck.data.batches import batches_by_length
 from tunedeck.data.chat import ROLES, Conversation, Message, read_conversations
@@ -59,10 +60,11 @@ class Generate:
     best_by: ClassVar[str] = "loss"
     progress_metrics: ClassVar[tuple[str, ...]] = ("loss", "perplexity")
 
-    max_length: int = 512
-    packing: bool = False
-    system: str = ""
-    """A system turn for prompts that bring none."""
+    max_length: Annotated[int, Help(say("longest conversation in tokens; prompts are cut at their start"))] = 512
+    packing: Annotated[bool, Help(say("put several short conversations into one sequence, hidden from each other"))] = (
+        False
+    )
+    system: Annotated[str, Help(say("a system turn for prompts that have none"))] = ""
 
     def __post_init__(self) -> None:
         if self.max_length < 8:
