@@ -1,0 +1,178 @@
+"""A task that another package brings works everywhere with no other edit; its code is that of docs/plug-ins.md."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import tiny
+import tomllib
+import yaml
+
+from tunedeck.core.errors import ConfigError
+from tunedeck.tasks import registry
+from tunedeck.tasks.base import TaskView
+from tunedeck.tasks.classify.view import VIEW as CLASSIFY
+
+PAGE = Path(__file__).parents[2] / "docs" / "plug-ins.md"
+SECTION = "# A task from another package\n"
+BLOCK = re.compile(r"^```(?:toml|python)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+USE = """
+import asyncio, json, sys
+from pathlib import Path
+
+import httpx
+
+import tunedeck as td
+from tunedeck.core.errors import UnsupportedKindError
+from tunedeck.export.card import save_card
+from tunedeck.export.standalone import open_adapter
+from tunedeck.export.vllm import save_vllm
+from tunedeck.server.app import create_app
+from tunedeck.server.auth import Keys
+from tunedeck.server.run import ServerSettings, open_service
+
+adapter, out = Path(sys.argv[1]), Path(sys.argv[2])
+deck = td.Deck.open(adapter, dtype="float32")
+(name,) = deck.adapters
+found = {"predicted": deck.predict(["w5 w6", "w90"], adapter=name)}
+found["card"] = save_card(adapter, out, licence="mit").read_text()
+refusals = {
+    "onnx": lambda: td.save_onnx(deck, name, out / "onnx"),
+    "vllm": lambda: save_vllm({name: open_adapter(adapter)}, out / "vllm"),
+}
+for key, refused in refusals.items():
+    try:
+        refused()
+    except UnsupportedKindError as error:
+        found[key] = str(error)
+service = open_service(deck, adapter.parent, ServerSettings())
+
+async def ask():
+    transport = httpx.ASGITransport(create_app(service, Keys(None)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        answer = await client.post("/v1/answers", json={"model": "adapter", "input": ["w5 w6", "w90"]})
+        return answer.json()
+
+found["served"] = asyncio.run(ask())
+service.engine.close()
+print(json.dumps(found))
+"""
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run Python with the packages of a folder; returns what it printed."""
+    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TUNEDECK_LANG": "en"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package of the page, laid out as pip would: its modules, and the metadata with its entry point."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    files = dict(BLOCK.findall(PAGE.read_text(encoding="utf-8").partition(SECTION)[2]))
+    project = tomllib.loads(files.pop("score/pyproject.toml"))["project"]
+    for path, text in files.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    metadata = folder / "tunedeck_score-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 1.0\n")
+    points = [f"{kind} = {place}" for kind, place in project["entry-points"]["tunedeck.tasks"].items()]
+    (metadata / "entry_points.txt").write_text("\n".join(["[tunedeck.tasks]", *points, ""]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Texts whose number is 1 where a word of the upper half is in them, and a run that learns it."""
+    folder = tmp_path_factory.mktemp("run")
+    with (folder / "data.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([("text", "stars"), *((f"w{number} w{number + 1}", number // 60) for number in range(5, 115))])
+    values = {
+        "model": tiny.folder_of("bert", "classifier"),
+        "data": {"train": str(folder / "data.csv"), "score": "stars"},
+        "task": {"kind": "score", "max_length": 32},
+        "method": {"kind": "lora", "r": 4},
+        "training": {"max_steps": 8, "learning_rate": 0.01},
+        "dtype": "float32",
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(values))
+    return folder / "run.yaml"
+
+
+def test_a_task_is_trained_from_a_run_file_used_put_on_a_card_refused_and_served(
+    installed: Path, run_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs" / "stars"
+    done = json.loads(run(installed, "-m", "tunedeck", "train", str(run_file), "--out", str(out), "--json"))
+    assert set(done["metrics"]) >= {"mse", "loss"}
+    assert json.loads((out / "adapter" / "tunedeck.json").read_text())["task"] == {"kind": "score", "max_length": 32}
+    found = json.loads(run(installed, "-c", USE, str(out / "adapter"), str(tmp_path)))
+    assert [round(one["answer"], 4) for one in found["served"]["data"]] == pytest.approx(found["predicted"], abs=1e-3)
+    assert "from tunedeck_score.task import Score" in found["card"]
+    assert "deck.predict" in found["card"]
+    assert found["onnx"].startswith("the task score has no ONNX form")
+    assert "is for the task score, which vLLM does not serve" in found["vllm"]
+
+
+def test_a_task_is_compared_by_its_own_metric(installed: Path, run_file: Path, tmp_path: Path) -> None:
+    run(
+        installed,
+        "-m",
+        "tunedeck",
+        "compare",
+        str(run_file),
+        "--methods",
+        "lora:r=2,head",
+        "--out",
+        str(tmp_path / "c"),
+    )
+    result = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert (result["metric"], result["higher_is_better"]) == ("mse", False)
+    assert all(row["interval"] is not None for row in result["rows"])
+    assert "squared error" in (tmp_path / "c" / "report.html").read_text()
+
+
+def point(monkeypatch: pytest.MonkeyPatch, name: str, view: object) -> EntryPoint:
+    module = ModuleType(f"plug_in_{name}")
+    module.VIEW = view  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return EntryPoint(name, f"{module.__name__}:VIEW", registry.ENTRY_POINTS)
+
+
+def test_a_broken_task_names_its_package_and_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = SimpleNamespace(kind="half", capabilities=frozenset({"text"}), __qualname__="Half")
+    points = [
+        EntryPoint("gone", "no_such_package:VIEW", registry.ENTRY_POINTS),
+        point(monkeypatch, "number", 3),
+        point(monkeypatch, "half", TaskView(task=lacking)),  # type: ignore[arg-type]
+        point(monkeypatch, "classify", CLASSIFY),
+        point(monkeypatch, "labels", CLASSIFY),
+    ]
+    found, broken = registry.load_plug_ins(points, registry.TASKS)
+    assert not found
+    assert "ModuleNotFoundError: No module named 'no_such_package'" in broken["gone"]
+    assert "the package no_such_package:VIEW cannot be used" in broken["gone"]
+    assert "its entry point is a int, not a TaskView" in broken["number"]
+    assert re.search(r"the task 'half' lacks auto_class, .*objective.*, generate, stream", broken["half"])
+    assert "the name classify is taken by another task" in broken["classify"]
+    assert "its kind is 'classify', not the entry point's name" in broken["labels"]
+
+
+def test_asking_for_a_broken_task_is_an_error_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BROKEN", {"gone": "the task 'gone' of the package p cannot be used: it is gone"})
+    with pytest.raises(ConfigError, match="the package p cannot be used"):
+        registry.task_of({"kind": "gone"})
