@@ -46,11 +46,11 @@ def asked(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     seen: list[Any] = []
     submit = service.engine.submit
 
-    def noting(*requests: Any, **more: Any) -> None:
+    def record(*requests: Any, **more: Any) -> None:
         seen.extend(request.content.sampling for request in requests)
         submit(*requests, **more)
 
-    monkeypatch.setattr(service.engine, "submit", noting)
+    monkeypatch.setattr(service.engine, "submit", record)
     return seen
 
 

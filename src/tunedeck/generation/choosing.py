@@ -13,8 +13,8 @@ from tunedeck.generation.sequence import Sequence, TokenLogprob, not_numbers
 def choose_tokens(logits: torch.Tensor, sequences: list[Sequence], tokenizer: Any) -> list[int | TunedeckError]:
     """Return the next token of each sequence from logits (sequences, vocab), or an error where they are not finite.
 
-    Each sequence uses its own sampling and records logprobs where it asks for them. From a GPU only the logits of sequences that
-    are not plainly greedy are copied.
+    Each sequence uses its own sampling and records logprobs where it asks for them. From a GPU only the logits of
+    sequences that are not plainly greedy are copied.
     """
     likeliest = logits.max(-1)
     finite, best = likeliest.values.isfinite().tolist(), likeliest.indices.tolist()

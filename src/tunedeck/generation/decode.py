@@ -24,8 +24,8 @@ def decode(
 ) -> Iterator[Chunk]:
     """Answer prompts given as token ids, all of them together, and yield pieces of text as they come.
 
-    Sequences of full adapters, which replace base tensors, decode in batches of their own. Raises ConfigError when a prompt leaves
-    no room for an answer, AdapterError or ModelError when logits are not finite.
+    Sequences of full adapters, which replace base tensors, decode in batches of their own. Raises ConfigError when a
+    prompt leaves no room for an answer, AdapterError or ModelError when logits are not finite.
     """
     sequences = [
         Sequence(ids, replace(sampling, seed=sampling.seed + index), index=index).prepare(deck, name, ids)
@@ -101,7 +101,7 @@ class DecodingBatch:
         return news
 
     def drop(self, leaves: Callable[[Sequence], bool]) -> None:
-        """Remove sequences; the others close up in the deck's order, without columns that are padding for all of them."""
+        """Remove sequences; the others close up in the deck's order, without columns that are padding for all."""
         staying = [place for place, one in enumerate(self.sequences) if not leaves(one)]
         staying = [staying[n] for n in self._deck.order([self.sequences[place].adapter for place in staying])]
         if not staying:

@@ -1,4 +1,4 @@
-"""Tokens to text, one by one: each token decodes only the end of the answer, and text that may still change is held back."""
+"""Tokens to text, one by one: each token decodes only the end of the answer; text that may change is held back."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ UNFINISHED = "\ufffd"
 class Detokenizer:
     """The text of one answer. A character that is cut in its bytes and the beginning of a stop string are held back.
 
-    The window begins where a text was complete, so its text goes on from what was decoded before it: the scheme of vLLM's
-    `detokenize_incrementally` (vllm/transformers_utils/detokenizer_utils.py).
+    The window begins where a text was complete, so its text goes on from what was decoded before it: the scheme of
+    vLLM's `detokenize_incrementally` (vllm/transformers_utils/detokenizer_utils.py).
     """
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:

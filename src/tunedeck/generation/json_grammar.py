@@ -18,7 +18,7 @@ from tunedeck.deck.deck import Deck
 from tunedeck.generation.sequence import end_tokens
 
 _STACK_BYTES = 64 << 20
-"""A chain of references goes as deep as it is long, and an ordinary thread's stack would end the process: 8 MB are too few for 1500."""
+"""Stack of the compiling thread: a chain of 1500 references recurses too deep for the usual 8 MB and ends the process."""
 _MOST_MULTIPLE = 10_000
 """Of all `multipleOf` together: llguidance takes 0.1 s for this one, and for three million nearly three minutes."""
 _MOST_PATTERNS = 32
@@ -36,7 +36,7 @@ class SchemaCompiler:
         self._lock = threading.Lock()
 
     def compile(self, schema: str) -> JsonGrammar:
-        """Compile a schema given as JSON text. Raises ConfigError for one that cannot be used, or without llguidance."""
+        """Compile a schema given as JSON text; ConfigError for one that cannot be used, or without llguidance."""
         done: Future[JsonGrammar] = Future()
 
         def work() -> None:

@@ -1,7 +1,7 @@
 """The key-value cache of a batch: rows join, leave and share a prefix. Padding is on the left.
 
-Prefill fills transformers' own cache; a decoding batch keeps its rows in preallocated layers (`PreallocatedLayer`), where a step
-writes one position and copies nothing.
+Prefill fills transformers' own cache; a decoding batch keeps its rows in preallocated layers (`PreallocatedLayer`),
+where a step writes one position and copies nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 
 BLOCK = 64
-"""Positions by which full tensors grow. Between two growths shapes stay the same, so the CPU's kernel library builds no new kernels."""
+"""Positions by which full tensors grow; between two growths the CPU's kernel library needs no new kernels."""
 
 Tensors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, (rows, heads, positions, size)."""
@@ -32,7 +32,7 @@ Tensors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 @final
 class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values (rows, heads, capacity, size), filled up to `length`; the model's mask hides the rest, which is zero.
+    """Keys and values (rows, heads, capacity, size), filled up to `length`; the rest is zero and masked by the model.
 
     The capacity never exceeds `max_length` positions.
     """
@@ -75,13 +75,13 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 def preallocate(cache: Cache, max_length: int) -> Cache:
-    """Return the rows of a prefill, ready to decode up to `max_length` positions; sliding-window layers stay as they are."""
+    """Return the rows of a prefill, ready to decode up to `max_length` positions; sliding windows stay as they are."""
     layers = [PreallocatedLayer(_filled(one), max_length) if type(one) is DynamicLayer else one for one in cache.layers]
     return cache_of_layers(layers)
 
 
 def side_by_side(caches: Sequence[DynamicCache | None], config: Any) -> DynamicCache:
-    """Return a new cache that begins with the given ones, one row each, padded on the left to the longest; None is an empty row."""
+    """Return a new cache that begins with the given ones, one row each, padded on the left; None is an empty row."""
     known = [cache for cache in caches if cache is not None]
     started = DynamicCache(config=config)
     if not known:

@@ -18,8 +18,8 @@ from tunedeck.generation.sequence import Sequence
 class Prefill:
     """Prompts that are being computed, one row each, grouped by adapter.
 
-    A row is [cached virtual tokens][padding][other virtual tokens][prompt]. `prefixes` are the caches of each row's virtual tokens,
-    where they have been computed before (`prefix_of`).
+    A row is [cached virtual tokens][padding][other virtual tokens][prompt]. `prefixes` are the caches of each row's
+    virtual tokens, where they have been computed before (`prefix_of`).
     """
 
     def __init__(

@@ -24,9 +24,9 @@ from tunedeck.core.i18n import say
 class Sampling:
     """Decoding settings; a temperature below 1e-5 is greedy. Raises ConfigError out of range.
 
-    `seed` repeats a sampled answer, and is 0 unless given: ask with seeds of your own for answers that differ. The presence and the
-    frequency penalty are OpenAI's and count the answer's tokens; `logprobs` is how many of the likeliest tokens to tell
-    with each token's logprob.
+    `seed` repeats a sampled answer, and is 0 unless given: ask with seeds of your own for answers that differ. The
+    presence and the frequency penalty are OpenAI's and count the answer's tokens; `logprobs` is how many of the
+    likeliest tokens to tell with each token's logprob.
     """
 
     max_tokens: int = 128

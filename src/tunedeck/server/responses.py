@@ -15,7 +15,7 @@ class Status(TypedDict):
 
 
 class ErrorDetail(TypedDict):
-    """An error as OpenAI's clients read it; `code` is the status, `request_id` the header X-Request-ID and the log's field."""
+    """An error as OpenAI's clients read it; `code` is the status, `request_id` the response's X-Request-ID."""
 
     message: str
     type: str

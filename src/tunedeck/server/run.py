@@ -88,7 +88,7 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
 def open_onnx_service(
     exports: Path, precision: str, settings: ServerSettings, name: str | None = None, task: str | None = None
 ) -> Service:
-    """An engine over the ONNX exports in a folder, of the task and the base that they agree on; ConfigError when there is none."""
+    """Open an engine over the ONNX exports in a folder, of the task and the base that they agree on; ConfigError if none."""
     first = first_settings(exports, precision, task)
     base = name or public_name(first["base"])
     threads = torch.get_num_threads()

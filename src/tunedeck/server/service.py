@@ -133,8 +133,8 @@ class Service:
     ) -> tuple[list[GenerateRequest], AsyncGenerator[Piece, None]]:
         """Submit, wait for the first piece or the error, and return the pieces of all sequences as they come.
 
-        (index, None) means that a sequence is complete or has failed. Closing the generator cancels what is under way, and so does
-        a client that leaves before the first piece.
+        (index, None) means that a sequence is complete or has failed. Closing the generator cancels what is under
+        way, and so does a client that leaves before the first piece.
         """
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
 

@@ -34,7 +34,7 @@ class CachedAdapter:
 
 @final
 class Lease:
-    """The right to use an adapter; as long as one is open the adapter stays in memory. Closing twice is closing once."""
+    """The right to use an adapter, which stays in memory while a lease is open. Closing twice is closing once."""
 
     def __init__(self, adapter: CachedAdapter, closed: Callable[[CachedAdapter], None]) -> None:
         self.adapter = adapter

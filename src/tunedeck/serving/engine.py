@@ -62,14 +62,14 @@ class Engine:
         queue: FairQueue,
         worker: Worker,
         limits: Limits,
-        finished: Callable[[Request], None] = lambda _: None,
+        on_done: Callable[[Request], None] = lambda _: None,
         bounds: Bounds | None = None,
     ) -> None:
         self.store = store
         self.queue = queue
         self.limits = limits
         self.bounds = bounds or Bounds()
-        self._backend, self._worker, self._finished = backend, worker, finished
+        self._backend, self._worker, self._on_done = backend, worker, on_done
         self._untokenized = FairQueue()
         self._inside: set[Request] = set()
         self._callers: Counter[str] = Counter()
@@ -237,7 +237,7 @@ class Engine:
         if request.lease is not None:
             request.lease.close()
         self._recent_s = 0.9 * self._recent_s + 0.1 * (time.monotonic() - request.arrived_s)
-        self._finished(request)
+        self._on_done(request)
         self._leave(request)
 
     def _leave(self, *requests: Request) -> None:

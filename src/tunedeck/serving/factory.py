@@ -69,9 +69,10 @@ def open_engine(
 ) -> Engine:
     """Open an engine that answers requests by a deck and the adapters in the folder `root`, mixed in one batch.
 
-    Requests name adapters by their folders' names below `root`; each is loaded at its first use, and at most `adapter_bytes` of them
-    stay in memory. `limits` says how much runs together, `generation` the same for text generation, `bounds` what one request may
-    take. The engine is a context manager; closing it ends its threads and leaves the deck as it is.
+    Requests name adapters by their folders' names below `root`; each is loaded at its first use, and at most
+    `adapter_bytes` of them stay in memory. `limits` says how much runs together, `generation` the same for text
+    generation, `bounds` what one request may take. The engine is a context manager; closing it ends its threads and
+    leaves the deck as it is.
 
     Raises ConfigError when the folder does not exist or the base model cannot be served.
     """
@@ -94,7 +95,7 @@ def open_batch_engine(
     bounds: Bounds | None = None,
     listener: Listener = _SILENT,
 ) -> Engine:
-    """Open an engine over any backend that answers whole batches, such as ONNX Runtime; `layout` is that of its adapters on disk."""
+    """Open an engine over any backend that answers whole batches, such as ONNX Runtime; `layout` is its adapters'."""
     queue, limits = FairQueue(), limits or Limits()
     worker = BatchWorker(backend, queue, limits)
     return _engine(backend, worker, queue, root, layout, adapter_bytes, limits, bounds or Bounds(), listener)

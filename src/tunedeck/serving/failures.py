@@ -1,4 +1,4 @@
-"""Adapters that could not be loaded: the errors that clients get, and which are not tried again until their files change."""
+"""Adapters that could not be loaded: the errors that clients get, and which wait until their files change."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Failures:
         self._failed.pop(name, None)
 
     def translate(self, name: str, raised: Exception) -> TunedeckError:
-        """Return the error that clients get for an exception: without paths on this machine, and UnavailableError if the machine is to blame."""
+        """Return the error that clients get: without paths on this machine; UnavailableError if the machine failed."""
         passing = _passing_cause(raised)
         if isinstance(raised, TunedeckError):
             text = str(raised)

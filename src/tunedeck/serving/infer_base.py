@@ -31,7 +31,8 @@ class _AdapterInfo:
 def task_and_base(adapters: Path, kind: str | None, reference: str | None) -> tuple[Task, str, str | None]:
     """Return (task, base, how it was quantized): what is given, else what the adapters agree on.
 
-    Raises ConfigError where they disagree, so that one stray folder never decides what is loaded, and where none of them says.
+    Raises ConfigError where they disagree, so that one stray folder never decides what is loaded, and where none of
+    them says.
     """
     repository = AdapterRepository(adapters)
     if not repository.folder.is_dir():

@@ -112,7 +112,7 @@ class AdapterRepository:
         return place
 
     def signature(self, place: Path) -> tuple[tuple[str | int, ...], ...]:
-        """Return name, times, size and inode of every file and folder of an adapter: it changes whenever the adapter does."""
+        """Return name, times, size and inode of every file and folder: it changes whenever the adapter does."""
         found = [(file.name, file.stat()) for file in self.layout.files(place)]
         return tuple(sorted((name, s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino) for name, s in found))
 
@@ -159,7 +159,7 @@ class AdapterRepository:
 
 
 def _is_plain_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether a folder may be or hold adapters: hidden ones may not, nor links, under which an adapter would have a second name."""
+    """Return whether a folder may be or hold adapters: not if hidden or a link, which would be a second name."""
     return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
 
 

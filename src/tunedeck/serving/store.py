@@ -44,8 +44,9 @@ _LOADER_NICE = 10
 class AdapterStore:
     """Adapters by name, from `root` only, at most `max_bytes` of them in memory.
 
-    A name is loaded on its first use, off the thread that serves, and evicted when it is the least recently used, unless it is in
-    use or pinned. Every load makes a new version; the one before it stays until its last lease is closed.
+    A name is loaded on its first use, off the thread that serves, and evicted when it is the least recently used,
+    unless it is in use or pinned. Every load makes a new version; the one before it stays until its last lease is
+    closed.
     """
 
     def __init__(
@@ -90,13 +91,13 @@ class AdapterStore:
             return self._cache.bytes()
 
     def note(self, adapter: CachedAdapter) -> str | None:
-        """What there is to know of an adapter in memory: what its load could not check, and whether its files are others by now."""
+        """Return what the load of a cached adapter could not check, and whether its files have changed since."""
         changed = adapter.signature != self._signature(adapter.name)
         notes = [adapter.note, say("its files have changed since it was loaded; load it again") if changed else None]
         return "; ".join(note for note in notes if note) or None
 
     def alarm(self, stall_s: float) -> str | None:
-        """Why nothing more can be loaded: the loader has ended, or is busy with one adapter for longer than `stall_s`; None when it is well."""
+        """Return why nothing can be loaded: the loader has ended, or is busy with one for over `stall_s`; else None."""
         if not self._loader.is_alive() and not self._closing:
             return say("the thread that loads adapters has ended")
         since = self._busy_since
@@ -127,7 +128,8 @@ class AdapterStore:
         """Load an adapter ahead, or again as a new version; close the lease that comes. `pin` keeps it from eviction, False
         lets it go, None leaves that as it was.
 
-        Raises UnknownAdapterError; the future raises the reason why it cannot be loaded, and then the old version serves on.
+        Raises UnknownAdapterError; the future raises the reason why it cannot be loaded, and then the old version
+        serves on.
         """
         self.repository.find(name)
         with self._changed:

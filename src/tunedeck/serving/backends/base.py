@@ -29,7 +29,7 @@ class Backend(Protocol[Taken]):
         ...
 
     def encode(self, contents: Sequence[Taken], key: str | None) -> list[list[int]]:
-        """Return contents as token ids for an adapter, None for the base model; TunedeckError when one of them is invalid."""
+        """Return contents as token ids for an adapter, None for the base model; TunedeckError for an invalid one."""
         ...
 
     def width(self, ids: Sequence[int], key: str | None) -> int:

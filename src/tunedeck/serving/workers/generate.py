@@ -33,8 +33,9 @@ GenerateRequest: TypeAlias = Request[Sequence, Sequence]
 class GenerationLimits:
     """`kv_bytes` bounds the keys and values of all sequences, `prefill_positions` what one step spends on a new prompt.
 
-    One caller has no more than `key_share` of the sequences while another waits. A request that has waited `patience_s` gets
-    its keys and values reserved as they become free, so that a long one is admitted beside a steady flow of short ones.
+    One caller has no more than `key_share` of the sequences while another waits. A request that has waited
+    `patience_s` gets its keys and values reserved as they become free, so that a long one is admitted beside a steady
+    flow of short ones.
     """
 
     kv_bytes: int = 1 << 30
@@ -46,7 +47,7 @@ class GenerationLimits:
 
 @final
 class GenerateWorker:
-    """At every step: drop sequences that are not wanted, take new ones, compute a chunk of their prompts, one token for the others."""
+    """At every step: drop unwanted sequences, take new ones, a chunk of their prompts, one token for the others."""
 
     def __init__(
         self,
@@ -250,7 +251,7 @@ class _Admission:
 
 
 def _cache_of_a_token(deck: Deck) -> DynamicCache:
-    """Compute one token to see how the base keeps keys and values; raises ConfigError for an architecture that cannot be batched."""
+    """Compute one token to see how the base keeps keys and values; ConfigError for one that cannot be batched."""
     prefill = Prefill(deck, [Sequence([0], Sampling()).prepare(deck, None, [0])])
     prefill.advance()
     check_joinable(prefill.cache, deck.base.reference)

@@ -1,4 +1,4 @@
-"""Memory for keys and values: which sequences share a batch, so that short answers do not reserve as much of it as long ones."""
+"""Memory for keys and values: which sequences share a batch, so that short answers reserve less than long ones."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class Group:
 def place(groups: list[Group], key: str | None, length: int, free: int) -> Group | None:
     """Return the group, an existing or a new one, for a sequence of `length` positions; None while it has to wait.
 
-    One batch is faster than two, so sequences join while half of the `free` positions is left. After that a sequence joins where it
-    adds no more than twice its length. All groups together reserve no more than `free`, except for a sequence that is alone.
+    One batch is faster than two, so sequences join while half of the `free` positions is left. After that a sequence
+    joins where it adds no more than twice its length. All groups together reserve no more than `free`, except for a
+    sequence that is alone.
     """
     taken = sum(group.reserved for group in groups)
     if not taken:
