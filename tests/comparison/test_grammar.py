@@ -97,3 +97,9 @@ def test_a_config_goes_by_its_short_name_and_leaves_the_rest_to_a_search() -> No
 def test_what_is_neither_text_nor_config_is_refused(methods: Any) -> None:
     with pytest.raises(ConfigError, match=r"configs such as LoraConfig\(r=8\), got"):
         parse_methods(methods, {})
+
+
+def test_an_earlier_name_of_a_training_setting_counts_with_a_note() -> None:
+    with pytest.warns(UserWarning, match="training.warmup is called training.warmup_ratio now"):
+        (entry,) = parse_methods("lora:warmup=0.1", {})
+    assert entry.training["warmup_ratio"] == 0.1

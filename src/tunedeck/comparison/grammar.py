@@ -15,7 +15,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import BROKEN, DEFAULT_METHOD, METHODS, SHORT_NAMES
-from tunedeck.training.config import TrainingSettings
+from tunedeck.training.config import TrainingSettings, with_current_names
 
 Methods: TypeAlias = str | Sequence[str | MethodConfig]
 
@@ -123,6 +123,7 @@ def _read(text: str) -> list[_Term]:
             key, equals, value = (part.strip() for part in setting.partition("="))
             if not equals or not key:
                 raise ConfigError(say("methods: {piece!r} must be key=value, as in lora:r=16", piece=setting))
+            (key,) = with_current_names({key: value})
             if key in found[-1].values:
                 raise ConfigError(say("methods: {key!r} is given twice for {name}", key=key, name=found[-1].name))
             found[-1].values[key] = [_value(value, piece)]

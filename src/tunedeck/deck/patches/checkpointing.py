@@ -43,7 +43,7 @@ class Checkpointing:
         layers = base.layers
         if layers is None:
             raise ConfigError(
-                say("training.checkpointing: the layers of this architecture are not known; leave it out")
+                say("training.gradient_checkpointing: the layers of this architecture are not known; leave it out")
             )
         full = bool(self.adapter.built.weights)
         with ExitStack() as stack:
