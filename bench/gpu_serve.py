@@ -111,7 +111,7 @@ def classify(size: str, rows: int, length: int, adapters: int, rounds: int) -> R
     own = copy.deepcopy(plain)  # peft changes the model that it is given
     lora, mixed = add(deck, "bert", adapters)
     for name in deck.adapters:
-        deck.adapter(name).slim()
+        deck.adapter(name).freeze_for_inference()
     tuned = by_peft(own, "bert", lora, "SEQ_CLS")
     ids = torch.randint(100, 30000, (rows, length))
     tokens, there, mask = ids.tolist(), ids.to(DEVICE), torch.ones_like(ids).to(DEVICE)
@@ -203,7 +203,7 @@ def launches_of_steps(deck: td.Deck, folder: Path, rows: list[list[int]], sides:
         for name in names:
             if name is not None and name not in deck.adapters:
                 deck.load_adapter(folder / name)
-                deck.adapter(name).slim()
+                deck.adapter(name).freeze_for_inference()
     prompts = [" ".join(f"w{number}" for number in ids) for ids in rows]
 
     def ask(names: list[Any], tokens: int) -> object:

@@ -1,4 +1,8 @@
-"""The C libraries below torch on a CPU: glibc's heap, where tensors lie, and GNU OpenMP's threads. Others are left alone."""
+"""The C libraries below torch on a CPU: glibc's heap, where tensors are, and GNU OpenMP's threads. Others are left alone.
+
+These settings hold for the whole process, so only `tunedeck serve` applies them (server/run.py, server/process.py); the engine, which other
+programs embed, does not.
+"""
 
 from __future__ import annotations
 

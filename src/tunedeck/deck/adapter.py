@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import nn
@@ -67,36 +66,20 @@ class Adapter(nn.Module):
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
 
-    def slim(self) -> None:
-        """For serving, which neither trains nor saves it: keep what its answers need, small tensors in one piece, and have its
-        modules share their empty tables. That is a sixth of a small adapter's memory.
-        """
+    def freeze_for_inference(self) -> None:
+        """Let the adapter answer only, no longer train: no gradients, and its small tensors side by side in memory."""
         self.requires_grad_(False)
-        self.manifest = self.manifest.model_copy(update=_UNASKED)
-        _put_together([*self._layers.modules(), *self._head.modules()])
-        for module in self.modules():
-            for name, value in list(vars(module).items()):
-                if not value and type(value) in _EMPTY:
-                    vars(module)[name] = _EMPTY[type(value)]
+        _pack_small_parameters([*self._layers.modules(), *self._head.modules()])
 
 
-@final
-class _Nothing(OrderedDict[Any, Any]):
-    """Stays empty."""
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        raise TypeError("an adapter that is served stays as it is; hooks belong on the base's modules")
-
-
-_UNASKED: dict[str, Any] = {
-    "probe": None, "method": {}, "metrics": {}, "data": None, "measurement": None, "versions": {}
-}  # fmt: skip
-_EMPTY: dict[type, object] = {OrderedDict: _Nothing(), dict: _Nothing(), set: frozenset()}
 _SMALL_BYTES, _ALIGNED = 1 << 16, 16
 
 
-def _put_together(modules: list[nn.Module]) -> None:
-    """Have small tensors lie side by side in one, each kind for itself and where vector instructions like to begin."""
+def _pack_small_parameters(modules: list[nn.Module]) -> None:
+    """Copy small parameters into one tensor for each dtype and device, each to where vector instructions like to begin.
+
+    A tensor by itself takes a block of the heap with a header and a gap behind it.
+    """
     kinds: dict[tuple[torch.dtype, torch.device], list[tuple[nn.Module, str, nn.Parameter]]] = {}
     for module in modules:
         for name, parameter in module.named_parameters(recurse=False):
@@ -106,8 +89,8 @@ def _put_together(modules: list[nn.Module]) -> None:
         sizes = [-(-parameter.numel() // _ALIGNED) * _ALIGNED for _, _, parameter in alike]
         pieces = torch.split(torch.empty(sum(sizes), dtype=dtype, device=device), sizes)
         for (module, name, parameter), piece in zip(alike, pieces, strict=True):
-            together = piece[: parameter.numel()].view_as(parameter).copy_(parameter)
-            module._parameters[name] = nn.Parameter(together, requires_grad=False)
+            packed = piece[: parameter.numel()].view_as(parameter).copy_(parameter)
+            setattr(module, name, nn.Parameter(packed, requires_grad=False))
 
 
 @dataclass(frozen=True, slots=True)

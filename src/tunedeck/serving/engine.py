@@ -13,7 +13,6 @@ from typing import Any, Protocol, final
 
 from tunedeck.core.errors import ConfigError, DrainingError, OverloadedError, ServingError, StoppedError
 from tunedeck.core.i18n import say
-from tunedeck.core.native import end_helper_threads
 from tunedeck.serving.adapter_cache import Lease
 from tunedeck.serving.backends.base import Backend
 from tunedeck.serving.bounds import Bounds, exceeded
@@ -77,7 +76,6 @@ class Engine:
         self._draining = False
         self._recent_s = 1.0
         self._idle_s = min(0.5, self.bounds.stall_time / 4)
-        end_helper_threads()  # of whoever loaded the base
         self._threads = [WatchedThread("engine", self._step, self._engine_ended)]
         for number in range(self.bounds.tokenizers):
             self._threads.append(WatchedThread(f"tokenizer-{number}", self._tokenize, self._ended))

@@ -9,7 +9,6 @@ from typing import Any, final
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
-from tunedeck.core.native import end_helper_threads
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.pauses import Pauses
 from tunedeck.tasks.base import BatchServing
@@ -31,9 +30,7 @@ class Adapters:
         except BaseException:  # whatever a stored probe may raise
             self._deck.remove(key)
             raise
-        finally:
-            end_helper_threads()
-        self._deck.adapter(key).slim()
+        self._deck.adapter(key).freeze_for_inference()
         return None if probed else say("no stored probe: not tested on load")
 
     def remove(self, key: str) -> None:
