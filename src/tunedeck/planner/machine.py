@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy
+
 from tunedeck.core.bundle import cache_folder
 from tunedeck.core.measurement import Machine
 from tunedeck.core.storage import write_json
@@ -197,23 +199,14 @@ def fit_law(points: Sequence[tuple[int, int, float]]) -> Law:
 
 
 def _solve(rows: list[list[float]]) -> list[float] | None:
-    """Least squares of rows · x = 1 by the normal equations and Gauss-Jordan; None where they are singular."""
-    n = len(rows[0])
-    matrix = [
-        [sum(row[i] * row[j] for row in rows) for j in range(n)] + [sum(row[i] for row in rows)] for i in range(n)
-    ]
-    scale = [matrix[i][i] ** 0.5 or 1.0 for i in range(n)]
-    matrix = [[value / (scale[i] * (scale[j] if j < n else 1)) for j, value in enumerate(matrix[i])] for i in range(n)]
-    for i in range(n):
-        pivot = max(range(i, n), key=lambda k: abs(matrix[k][i]))
-        if abs(matrix[pivot][i]) < 1e-9:
-            return None
-        matrix[i], matrix[pivot] = matrix[pivot], matrix[i]
-        matrix[i] = [value / matrix[i][i] for value in matrix[i]]
-        for k in range(n):
-            if k != i:
-                matrix[k] = [a - matrix[k][i] * b for a, b in zip(matrix[k], matrix[i], strict=True)]
-    return [matrix[i][n] / scale[i] for i in range(n)]
+    """Solve rows · x = 1 by least squares; None where the columns depend on each other."""
+    matrix = numpy.array(rows)
+    if len(matrix) < matrix.shape[1]:
+        return None
+    scale = numpy.linalg.norm(matrix, axis=0)
+    scale[scale == 0] = 1.0
+    solution, _, _, singular = numpy.linalg.lstsq(matrix / scale, numpy.ones(len(matrix)))
+    return None if singular[-1] ** 2 < 1e-9 else [float(value) for value in solution / scale]
 
 
 def _calibration(row: Mapping[str, Any]) -> Calibration:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tunedeck.comparison.report.interval import over_examples, over_seeds
+from tunedeck.comparison.report.interval import T_95, over_examples, over_seeds, t_95
 
 
 def test_over_seeds_it_is_the_mean_and_students_t_times_the_standard_error() -> None:
@@ -15,6 +15,14 @@ def test_over_seeds_it_is_the_mean_and_students_t_times_the_standard_error() -> 
     half = 4.303 * 0.02 / math.sqrt(3)
     assert (interval.low, interval.high) == (pytest.approx(0.74 - half), pytest.approx(0.74 + half))
     assert (interval.source, interval.count) == ("seeds", 3)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"), [(31, 2.040), (40, 2.021), (60, 2.000), (99, 1.984), (120, 1.980), (10**6, 1.960)]
+)
+def test_beyond_thirty_degrees_of_freedom_students_t_is_that_of_the_tables(freedom: int, expected: float) -> None:
+    assert round(t_95(freedom), 3) == expected
+    assert t_95(freedom) < T_95[-1]
 
 
 def test_seeds_that_agree_leave_no_width() -> None:
