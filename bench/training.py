@@ -70,7 +70,13 @@ def options_of(description: str, train_size: int, eval_size: int, rounds: int) -
 def settings_of(batch_size: int, rate: float, seed: int) -> td.TrainingSettings:
     """This engine's settings, as the Trainer's are by default."""
     return td.TrainingSettings(
-        epochs=1, batch_size=batch_size, learning_rate=rate, seed=seed, schedule="linear", warmup_ratio=0.0, weight_decay=0.0
+        epochs=1,
+        batch_size=batch_size,
+        learning_rate=rate,
+        seed=seed,
+        schedule="linear",
+        warmup_ratio=0.0,
+        weight_decay=0.0,
     )
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import labelled_words
 import pytest
 from matplotlib.figure import Figure
+from support import labelled_words
 from support.blank_figures import blank_savefig
 
 from tunedeck.core.i18n import set_language

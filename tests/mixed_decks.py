@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from tiny import add_stirred, deck_of
+from support.tiny_models import add_stirred, deck_of
 
 import tunedeck as td
 from tunedeck.methods.base import MethodConfig

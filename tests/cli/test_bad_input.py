@@ -10,10 +10,9 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import labelled_words
 import pytest
-import tiny
 from safetensors.torch import load_file, save_file
+from support import labelled_words, tiny_models
 
 import tunedeck as td
 from tunedeck.core import hub
@@ -21,7 +20,7 @@ from tunedeck.core import hub
 
 @pytest.fixture
 def model() -> str:
-    return tiny.folder_of("bert", "classifier")
+    return tiny_models.folder_of("bert", "classifier")
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def refused(tunedeck: Callable[..., object], tmp_path: Path) -> Callable[..., st
     """Run a command that must be refused; gives the one line it says, after checking that nothing was written."""
 
     def run(*arguments: object) -> str:
-        before = tiny.files_of(tmp_path)
+        before = tiny_models.files_of(tmp_path)
         said = tunedeck(*arguments)
         assert said.code == 2
         lines = said.err.strip().splitlines()
@@ -37,7 +36,7 @@ def refused(tunedeck: Callable[..., object], tmp_path: Path) -> Callable[..., st
         assert lines[0].startswith("error: ")
         assert said.out == ""
         assert "Traceback" not in said.err
-        assert tiny.files_of(tmp_path) == before
+        assert tiny_models.files_of(tmp_path) == before
         return lines[0]
 
     return run
@@ -46,8 +45,8 @@ def refused(tunedeck: Callable[..., object], tmp_path: Path) -> Callable[..., st
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
     """A saved LoRA adapter for the tiny classifier."""
-    deck = tiny.deck_of("bert")
-    tiny.add_stirred(deck, "a", td.LoraConfig())
+    deck = tiny_models.deck_of("bert")
+    tiny_models.add_stirred(deck, "a", td.LoraConfig())
     deck.save("a", tmp_path / "a")
     return tmp_path / "a"
 
@@ -229,9 +228,9 @@ def test_a_pickle_is_never_opened(refused: Callable[..., str], adapter: Path, tm
 def test_an_adapter_for_another_base_is_refused_unless_asked_for(
     refused: Callable[..., str], tunedeck: Callable[..., object], adapter: Path
 ) -> None:
-    other = tiny.folder_of("bert", "classifier", seed=5)
+    other = tiny_models.folder_of("bert", "classifier", seed=5)
     said = refused("predict", "--adapter", adapter, "--model", other, "a text")
-    assert f"{adapter} was trained on {tiny.folder_of('bert', 'classifier')}" in said
+    assert f"{adapter} was trained on {tiny_models.folder_of('bert', 'classifier')}" in said
     assert f"this deck holds {other}" in said
     assert "--allow-base-mismatch" in said
     assert tunedeck("predict", "--adapter", adapter, "--model", other, "--allow-base-mismatch", "a text").code == 0
@@ -249,9 +248,9 @@ def test_an_earlier_run_is_neither_overwritten_unasked_nor_lost_when_the_disk_is
     run = tmp_path / "run"
     command = ("train", "--model", model, "--data", words, "--max-steps", 1, "--out", run)
     assert tunedeck(*command).code == 0
-    before, adapter = tiny.files_of(run), tiny.files_of(run / "adapter")
+    before, adapter = tiny_models.files_of(run), tiny_models.files_of(run / "adapter")
     said = tunedeck(*command)
-    assert (said.code, tiny.files_of(run)) == (2, before)
+    assert (said.code, tiny_models.files_of(run)) == (2, before)
     assert f"{run} holds an earlier run" in said.err
     assert "--overwrite" in said.err
 
@@ -263,7 +262,7 @@ def test_an_earlier_run_is_neither_overwritten_unasked_nor_lost_when_the_disk_is
         said = tunedeck(*command, "--overwrite")
     assert said.code == 2
     assert "No space left on device" in said.err
-    assert tiny.files_of(run / "adapter") == adapter
+    assert tiny_models.files_of(run / "adapter") == adapter
     assert not [path for path in run.iterdir() if path.name.endswith(".part")]
     assert tunedeck(*command, "--overwrite").code == 0
 

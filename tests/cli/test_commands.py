@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import labelled_words
 import pytest
-import tiny
+from support import labelled_words, tiny_models
 
 from tunedeck.core.i18n import set_language
 
@@ -23,7 +22,7 @@ MODEL = "bert"
 def run_folder(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "reds"
     said = tunedeck(
-        "train", "--model", tiny.folder_of(MODEL, "classifier"), "--data", words, "--method", "lora", "--epochs", 1,
+        "train", "--model", tiny_models.folder_of(MODEL, "classifier"), "--data", words, "--method", "lora", "--epochs", 1,
         "--learning-rate", "0.01", "--dtype", "float32", "--out", folder,
     )  # fmt: skip
     assert said.code == 0, said.err
@@ -33,7 +32,7 @@ def run_folder(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> 
 def test_training_prints_class_balance_parameters_and_what_to_do_next(
     tunedeck: Callable[..., object], words: Path, tmp_path: Path
 ) -> None:
-    model = tiny.folder_of(MODEL, "classifier")
+    model = tiny_models.folder_of(MODEL, "classifier")
     said = tunedeck("train", "--model", model, "--data", words, "--max-steps", 2, "--out", tmp_path / "r")
     assert "108 examples to train on, 12 held out" in said.err
     assert "parameters train" in said.err
@@ -43,7 +42,7 @@ def test_training_prints_class_balance_parameters_and_what_to_do_next(
 
 def test_json_holds_metrics_times_and_paths(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> None:
     said = tunedeck(
-        "train", "--model", tiny.folder_of(MODEL, "classifier"), "--data", words, "--method", "seq_bn", "--max-steps", 2,
+        "train", "--model", tiny_models.folder_of(MODEL, "classifier"), "--data", words, "--method", "seq_bn", "--max-steps", 2,
         "--out", tmp_path / "r", "--json",
     )  # fmt: skip
     result = json.loads(said.out)
@@ -53,7 +52,7 @@ def test_json_holds_metrics_times_and_paths(tunedeck: Callable[..., object], wor
 
 def test_a_run_file_runs_and_its_copy_repeats_it(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(
-        f"model: {tiny.folder_of(MODEL, 'classifier')}\ndata: {{train: {words}}}\nmethod: {{kind: lora, r: 4}}\n"
+        f"model: {tiny_models.folder_of(MODEL, 'classifier')}\ndata: {{train: {words}}}\nmethod: {{kind: lora, r: 4}}\n"
         "training: {max_steps: 3}\ndtype: float32\n",
         encoding="utf-8",
     )
@@ -67,7 +66,7 @@ def test_evaluation_repeats_the_metrics_of_training(
     tunedeck: Callable[..., object], words: Path, tmp_path: Path
 ) -> None:
     held_out = labelled_words.write_csv(tmp_path / "held.csv", labelled_words.rows(40, seed=9))
-    model = tiny.folder_of(MODEL, "classifier")
+    model = tiny_models.folder_of(MODEL, "classifier")
     trained = json.loads(
         tunedeck("train", "--model", model, "--data", words, "--eval-data", held_out, "--max-steps", 4, "--dtype", "float32",
                  "--out", tmp_path / "r", "--json").out
@@ -85,7 +84,7 @@ def test_evaluation_repeats_the_metrics_of_training(
 def test_one_call_answers_by_several_adapters(
     tunedeck: Callable[..., object], run_folder: Path, words: Path, tmp_path: Path
 ) -> None:
-    model = tiny.folder_of(MODEL, "classifier")
+    model = tiny_models.folder_of(MODEL, "classifier")
     tunedeck(
         "train",
         "--model",
@@ -179,7 +178,7 @@ def test_a_signal_leaves_a_whole_adapter_and_a_run_to_go_on_with(
     sent: signal.Signals, code: int, called: str, tunedeck: Callable[..., object], words: Path, tmp_path: Path
 ) -> None:
     command = [
-        sys.executable, "-m", "tunedeck", "--lang", "en", "train", "--model", tiny.folder_of(MODEL, "classifier"),
+        sys.executable, "-m", "tunedeck", "--lang", "en", "train", "--model", tiny_models.folder_of(MODEL, "classifier"),
         "--data", str(words), "--max-steps", "600", "--out", str(tmp_path / "r"),
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -193,7 +192,7 @@ def test_a_signal_leaves_a_whole_adapter_and_a_run_to_go_on_with(
     assert f"stopped by {called}" in err
     assert f"tunedeck train --resume {tmp_path / 'r'}" in err.replace("\n", " ")
     assert "Traceback" not in err
-    tiny.deck_of(MODEL).load_adapter(tmp_path / "r" / "adapter", "kept")
+    tiny_models.deck_of(MODEL).load_adapter(tmp_path / "r" / "adapter", "kept")
     said = tunedeck("train", "--resume", tmp_path / "r", "--learning-rate", 1)
     assert said.code == 2
     assert "training.learning_rate was null, is 1.0" in said.err
@@ -216,7 +215,7 @@ def test_a_run_file_with_jobs_trains_them_together(
     tunedeck: Callable[..., object], words: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "jobs.yaml").write_text(
-        f"model: {tiny.folder_of(MODEL, 'classifier')}\ndata: {{train: {words}}}\ndtype: float32\ntraining: {{max_steps: 3}}\n"
+        f"model: {tiny_models.folder_of(MODEL, 'classifier')}\ndata: {{train: {words}}}\ndtype: float32\ntraining: {{max_steps: 3}}\n"
         "jobs:\n  - {name: low, method: {kind: lora, r: 2}}\n  - {name: soft, method: prompt_tuning, training: {max_steps: 2}}\n",
         encoding="utf-8",
     )
@@ -225,7 +224,7 @@ def test_a_run_file_with_jobs_trains_them_together(
         ("low", 3, "finished"),
         ("soft", 2, "finished"),
     ]
-    deck = tiny.deck_of(MODEL)
+    deck = tiny_models.deck_of(MODEL)
     for job in found:
         deck.load_adapter(job["adapter_folder"], job["adapter"])
     said = tunedeck("train", tmp_path / "jobs.yaml", "--out", tmp_path / "r")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+from support import tiny_models
 
 import tunedeck as td
 
@@ -27,7 +27,7 @@ def without_timing(result: dict[str, Any]) -> dict[str, Any]:
 def test_the_command_and_the_function_give_the_same(
     tunedeck: Command, words: Path, tmp_path: Path, in_process: list[str]
 ) -> None:
-    model = tiny.folder_of("bert", "classifier")
+    model = tiny_models.folder_of("bert", "classifier")
     found = td.compare(
         model=model, data=str(words), methods="lora:r=2,head", training={"max_steps": 4}, out=tmp_path / "c"
     )

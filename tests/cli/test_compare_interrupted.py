@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+from support import tiny_models
 
 Command = Callable[..., Any]
 
@@ -63,7 +63,7 @@ def test_a_run_that_was_broken_off_goes_on_to_the_end_it_would_have_had(
     asked = [
         "compare",
         "--model",
-        tiny.folder_of("bert", "classifier"),
+        tiny_models.folder_of("bert", "classifier"),
         "--data",
         str(words),
         "--methods",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
+from support import tiny_models
 
 from tunedeck.cli import demo
 
@@ -15,7 +15,7 @@ from tunedeck.cli import demo
 def test_the_demo_trains_four_methods_mixes_them_in_one_batch_and_reports(
     tunedeck: Callable[..., object], words: Path, tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "MODEL", tiny.folder_of("bert", "classifier"))
+    monkeypatch.setattr(demo, "MODEL", tiny_models.folder_of("bert", "classifier"))
     monkeypatch.setattr(demo, "DATA", str(words))
     said = tunedeck("demo", "--train-size", 60, "--eval-size", 10, "--epochs", 1, "--out", tmp_path / "demo")
     assert said.code == 0, said.err

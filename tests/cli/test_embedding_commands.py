@@ -8,23 +8,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import embeddings
 import numpy
 import pytest
-import tiny
+from support import embedding_decks, tiny_models
 
 Command = Callable[..., Any]
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return embeddings.write_jsonl(tmp_path / "pairs.jsonl", [asdict(pair) for pair in embeddings.pairs(60)])
+    return embedding_decks.write_jsonl(tmp_path / "pairs.jsonl", [asdict(pair) for pair in embedding_decks.pairs(60)])
 
 
 @pytest.fixture
 def run_folder(tunedeck: Command, data: Path, tmp_path: Path) -> Path:
     said = tunedeck(
-        "train", "--model", tiny.folder_of("bert", "plain"), "--task", "embed", "--data", data, "--max-steps", 4,
+        "train", "--model", tiny_models.folder_of("bert", "plain"), "--task", "embed", "--data", data, "--max-steps", 4,
         "--learning-rate", 0.01, "--set", "task.chunk_size=8", "--dtype", "float32", "--out", tmp_path / "found",
     )  # fmt: skip
     assert said.code == 0, said.err
@@ -43,8 +42,10 @@ def test_evaluation_takes_pairs_scored_pairs_and_the_bare_base(
     assert found["description"] == "60 pairs"
     assert found["adapters"].keys() == {"found", "base"}
     assert found["adapters"]["found"]["mrr"] != found["adapters"]["base"]["mrr"]
-    rows = [{"left": pair.anchor, "right": pair.positive, "grade": n % 5} for n, pair in enumerate(embeddings.pairs(9))]
-    scored = embeddings.write_jsonl(tmp_path / "sts.jsonl", rows)
+    rows = [
+        {"left": pair.anchor, "right": pair.positive, "grade": n % 5} for n, pair in enumerate(embedding_decks.pairs(9))
+    ]
+    scored = embedding_decks.write_jsonl(tmp_path / "sts.jsonl", rows)
     columns = ("--anchor", "left", "--positive", "right", "--score", "grade")
     said = tunedeck("eval", "--adapter", run_folder, "--data", scored, *columns, "--json")
     assert json.loads(said.out)["adapters"]["found"].keys() == {"spearman", "pearson"}
@@ -55,19 +56,21 @@ def test_vectors_are_printed_or_written(tunedeck: Command, run_folder: Path, tmp
     rows = [json.loads(line) for line in said.out.splitlines()]
     assert [row["text"] for row in rows] == ["w10 w11", "w12"]
     assert numpy.linalg.norm(rows[0]["vector"]) == pytest.approx(1.0, abs=1e-5)
-    deck = embeddings.embed_deck()
+    deck = embedding_decks.embed_deck()
     deck.load_adapter(run_folder, "a")
     assert rows[0]["vector"] == pytest.approx(deck.embed(["w10 w11"], "a")[0].tolist(), abs=1e-6)
     for name in ("v.npy", "v.jsonl"):
         said = tunedeck("embed", "w10 w11", "w12", "--adapter", run_folder, "--out", tmp_path / name)
-        assert f"2 vectors of {tiny.HIDDEN}" in said.err
-    assert numpy.load(tmp_path / "v.npy").shape == (2, tiny.HIDDEN)
+        assert f"2 vectors of {tiny_models.HIDDEN}" in said.err
+    assert numpy.load(tmp_path / "v.npy").shape == (2, tiny_models.HIDDEN)
     assert len((tmp_path / "v.jsonl").read_text().splitlines()) == 2
 
 
 def test_the_bare_base_makes_vectors_too(tunedeck: Command) -> None:
-    said = tunedeck("embed", "w10", "--model", tiny.folder_of("bert", "plain"), "--query", "--dtype", "float32")
-    assert json.loads(said.out)["vector"] == pytest.approx(embeddings.embed_deck().embed(["w10"])[0].tolist(), abs=1e-6)
+    said = tunedeck("embed", "w10", "--model", tiny_models.folder_of("bert", "plain"), "--query", "--dtype", "float32")
+    assert json.loads(said.out)["vector"] == pytest.approx(
+        embedding_decks.embed_deck().embed(["w10"])[0].tolist(), abs=1e-6
+    )
 
 
 def test_an_adapter_is_exported_for_sentence_transformers(tunedeck: Command, run_folder: Path, tmp_path: Path) -> None:

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
+from support import tiny_models
 
 import tunedeck as td
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    deck = tiny.deck_of("llama", "causal")
-    tiny.add_stirred(deck, "law", td.LoraConfig(r=4))
+    deck = tiny_models.deck_of("llama", "causal")
+    tiny_models.add_stirred(deck, "law", td.LoraConfig(r=4))
     deck.save("law", tmp_path / "law")
     return tmp_path / "law"
 

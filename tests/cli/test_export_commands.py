@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+from support import tiny_models
 
 Command = Callable[..., Any]
 
@@ -16,7 +16,7 @@ Command = Callable[..., Any]
 @pytest.fixture
 def adapter(tunedeck: Command, words: Path, tmp_path: Path) -> Path:
     said = tunedeck(
-        "train", "--model", tiny.folder_of("bert", "classifier"), "--data", words, "--max-steps", 3, "--dtype", "float32",
+        "train", "--model", tiny_models.folder_of("bert", "classifier"), "--data", words, "--max-steps", 3, "--dtype", "float32",
         "--out", tmp_path / "found",
     )  # fmt: skip
     assert said.code == 0, said.err

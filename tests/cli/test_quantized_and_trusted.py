@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import packed
 import pytest
-import remote_code
 from conftest import Command
+from support import quantized_models, remote_code
 
 
-@pytest.mark.parametrize("scheme", packed.SCHEMES)
+@pytest.mark.parametrize("scheme", quantized_models.SCHEMES)
 def test_a_run_on_a_packed_base_says_what_it_takes_and_is_used_packed(
     tunedeck: Command, words: Path, tmp_path: Path, scheme: str
 ) -> None:
-    base, out = packed.wide_folder("bert", "classifier"), tmp_path / "run"
+    base, out = quantized_models.wide_folder("bert", "classifier"), tmp_path / "run"
     steps = ("--max-steps", 2, "--set", "training.optimizer=adamw_8bit")
     said = tunedeck("train", "--model", base, "--data", words, "--quantize", scheme, "--out", out, *steps)
     assert said.code == 0, said.err
@@ -32,7 +31,7 @@ def test_a_run_on_a_packed_base_says_what_it_takes_and_is_used_packed(
 
 
 def test_a_scheme_that_is_not_there_is_named(tunedeck: Command, words: Path, tmp_path: Path) -> None:
-    base = packed.wide_folder("bert", "classifier")
+    base = quantized_models.wide_folder("bert", "classifier")
     said = tunedeck("train", "--model", base, "--data", words, "--quantize", "int4", "--out", tmp_path / "run")
     assert said.code == 2
     assert "quantize: Input should be 'nf4' or 'int8', got 'int4'" in said.err

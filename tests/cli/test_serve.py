@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-import served
+from support import served_adapters
 
 from tunedeck.cli.serve import size
 from tunedeck.core.errors import ConfigError
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def test_after_sigterm_what_is_under_way_finishes_and_new_requests_get_503() -> None:
-    port, root = free_port(), served.saved_adapters("causal")
+    port, root = free_port(), served_adapters.saved_adapters("causal")
     process = run("--adapters", str(root), "--port", str(port), "--dtype", "float32", "--name", "tiny")
     url, statuses, late = f"http://127.0.0.1:{port}", [], []
     until = time.monotonic() + SOON
@@ -86,7 +86,7 @@ def _in_flight(url: str) -> int:
 
 
 def test_another_address_without_keys_ends_with_one_line(tmp_path: Path) -> None:
-    process = run("--adapters", str(served.saved_adapters("causal")), "--host", "0.0.0.0")
+    process = run("--adapters", str(served_adapters.saved_adapters("causal")), "--host", "0.0.0.0")
     _, told = process.communicate(timeout=SOON)
     assert process.returncode == 2
     assert told.count("\n") == 1

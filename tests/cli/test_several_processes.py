@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+from support import tiny_models
 
 from tunedeck.formats.tensors import read_safetensors
 
@@ -79,7 +79,7 @@ def test_two_processes_follow_the_curve_of_one(
     launcher: str, method: str, more: str, tunedeck: Callable[..., Any], words: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run.yaml"
-    model = tiny.folder_of("bert", "classifier")
+    model = tiny_models.folder_of("bert", "classifier")
     run.write_text(RUN.format(words=words, model=model, method=method, more=more), encoding="utf-8")
     assert tunedeck("train", run, "--out", tmp_path / "one").code == 0
     arguments = [str(run), "--out", str(tmp_path / "two")]
@@ -96,4 +96,4 @@ def test_two_processes_follow_the_curve_of_one(
         whole, parts = (
             read_safetensors(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")
         )
-        assert max(tiny.difference(whole[name], parts[name]) for name in whole) < 1e-4
+        assert max(tiny_models.difference(whole[name], parts[name]) for name in whole) < 1e-4

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import embeddings
 import pytest
-import tiny
+from support import embedding_decks, tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DataError, TrainingError
@@ -22,7 +21,7 @@ def result_of(folder: Path) -> dict[str, Any]:
 def compare(words: Path, folder: Path, **more: Any) -> td.Comparison:
     """A comparison of classifiers in a few steps."""
     training = {"max_steps": 8, **more.pop("training", {})}
-    run = {"model": tiny.folder_of("bert", "classifier"), "data": {"train": str(words)}, "dtype": "float32"}
+    run = {"model": tiny_models.folder_of("bert", "classifier"), "data": {"train": str(words)}, "dtype": "float32"}
     return td.compare(run, training=training, out=folder, **more)
 
 
@@ -113,11 +112,11 @@ def test_a_search_without_optuna_says_what_to_install(
 
 def test_generation_is_compared_by_its_loss(tmp_path: Path, in_process: list[str]) -> None:
     rows = [{"prompt": f"w{10 + n % 7} w{40 + n}", "completion": f"w{10 + n % 7}"} for n in range(60)]
-    chats = embeddings.write_jsonl(tmp_path / "chats.jsonl", rows)
-    tokenizer = tiny.tiny_tokenizer("llama")
+    chats = embedding_decks.write_jsonl(tmp_path / "chats.jsonl", rows)
+    tokenizer = tiny_models.tiny_tokenizer("llama")
     tokenizer.eos_token = "[SEP]"
     tokenizer.save_pretrained(tmp_path / "model")
-    tiny.tiny_model("llama", "causal").save_pretrained(tmp_path / "model")
+    tiny_models.tiny_model("llama", "causal").save_pretrained(tmp_path / "model")
     found = td.compare(
         {"dtype": "float32"},
         model=str(tmp_path / "model"),
@@ -141,11 +140,11 @@ def test_a_head_alone_is_refused_where_there_is_none(words: Path, tmp_path: Path
 
 
 def test_embeddings_are_compared_and_one_seed_has_no_interval(tmp_path: Path, in_process: list[str]) -> None:
-    rows = [{"anchor": pair.anchor, "positive": pair.positive} for pair in embeddings.pairs(60)]
+    rows = [{"anchor": pair.anchor, "positive": pair.positive} for pair in embedding_decks.pairs(60)]
     found = td.compare(
         {"dtype": "float32"},
-        model=tiny.folder_of("bert", "plain"),
-        data=str(embeddings.write_jsonl(tmp_path / "pairs.jsonl", rows)),
+        model=tiny_models.folder_of("bert", "plain"),
+        data=str(embedding_decks.write_jsonl(tmp_path / "pairs.jsonl", rows)),
         task="embed",
         methods="lora,seq_bn",
         training={"max_steps": 4},
@@ -162,7 +161,7 @@ def test_a_run_file_names_the_folder_and_arguments_override_its_keys(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run_file = tmp_path / "colours.yaml"
-    model = tiny.folder_of("bert", "classifier")
+    model = tiny_models.folder_of("bert", "classifier")
     text = f"model: {model}\ndata: {{train: {words}}}\ntraining: {{max_steps: 9, batch_size: 8}}\n"
     run_file.write_text(text, encoding="utf-8")
     found = td.compare(run_file, methods=["head"], examples=20, training={"max_steps": 2}, progress=False)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import embeddings
-import tiny
+from support import embedding_decks, tiny_models
 
 import tunedeck as td
 from tunedeck.export.card import save_card
@@ -82,7 +81,7 @@ def refusal(kind: str, target: Target) -> str | None:
     form = "classifier" if kind == "head" else target.form  # the other tasks have no head to train
     with tempfile.TemporaryDirectory() as home:
         deck, folder, out = _deck(form), Path(home) / "a", Path(home) / "out"
-        tiny.add_stirred(deck, "a", KINDS[kind])
+        tiny_models.add_stirred(deck, "a", KINDS[kind])
         deck.save("a", folder)
         try:
             target.export(deck, folder, out)
@@ -96,7 +95,9 @@ def refusal(kind: str, target: Target) -> str | None:
 
 def _deck(form: str) -> td.Deck:
     return (
-        embeddings.embed_deck() if form == "embed" else tiny.deck_of("bert" if form == "classifier" else "llama", form)
+        embedding_decks.embed_deck()
+        if form == "embed"
+        else tiny_models.deck_of("bert" if form == "classifier" else "llama", form)
     )
 
 

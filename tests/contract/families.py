@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import labelled_words
 import torch
-from tiny import CLS, LABELS, PAD, SEP, VOCAB, difference, logits_of, stir, tiny_model, tiny_tokenizer
+from support import labelled_words
+from support.tiny_models import CLS, LABELS, PAD, SEP, VOCAB, difference, logits_of, stir, tiny_model, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 
 import tunedeck as td

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from method_examples import FAMILIES, examples
-from tiny import (
+from support.method_examples import FAMILIES, examples
+from support.tiny_models import (
     LABELS,
     add_stirred,
     deck_of,
@@ -76,7 +76,7 @@ def gradients(deck: td.Deck, name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("kind", METHODS)
 @pytest.mark.parametrize(("model_type", "form"), FAMILIES)
 def test_every_method_has_examples(kind: str, model_type: str, form: str) -> None:
-    assert examples(kind, model_type, form), f"give the method {kind!r} settings in tests/method_examples.py"
+    assert examples(kind, model_type, form), f"give the method {kind!r} settings in tests/support/method_examples.py"
 
 
 @pytest.mark.parametrize("kind", METHODS)

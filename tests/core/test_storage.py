@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
+from support import tiny_models
 
 from tunedeck.core import storage
 from tunedeck.core.errors import StorageError
@@ -21,14 +21,14 @@ def test_a_folder_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path)
     fill(tmp_path / "x", "one")
     (tmp_path / "x" / "b").write_text("old")
     fill(tmp_path / "x", "two")
-    assert tiny.files_of(tmp_path) == {"x/a": b"two"}
+    assert tiny_models.files_of(tmp_path) == {"x/a": b"two"}
 
 
 def test_an_error_in_the_block_keeps_the_old_folder(tmp_path: Path) -> None:
     fill(tmp_path / "x", "one")
     with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "x") as staging:
         (staging / "a").write_text(str(1 / 0))
-    assert tiny.files_of(tmp_path) == {"x/a": b"one"}
+    assert tiny_models.files_of(tmp_path) == {"x/a": b"one"}
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
@@ -48,7 +48,7 @@ def test_a_rename_that_fails_keeps_the_old_folder(
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(StorageError, match="broken"):
         fill(tmp_path / "x", "two")
-    assert tiny.files_of(tmp_path) == {"x/a": b"one"}
+    assert tiny_models.files_of(tmp_path) == {"x/a": b"one"}
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
@@ -71,7 +71,7 @@ def test_a_text_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(5, "broken")))
     with pytest.raises(StorageError):
         write_text(tmp_path / "t", "two")
-    assert tiny.files_of(tmp_path) == {"t": b"one"}
+    assert tiny_models.files_of(tmp_path) == {"t": b"one"}
 
 
 def test_files_of_a_new_folder_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:

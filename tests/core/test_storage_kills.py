@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
+from support import tiny_models
 
 from tunedeck.core import storage
 from tunedeck.core.errors import StorageError
@@ -68,7 +68,7 @@ def test_an_exchange_that_the_disk_refuses_keeps_the_old_folder(
     monkeypatch.setattr(storage, "_exchange", refused)
     with pytest.raises(StorageError, match="broken"):
         fill(tmp_path / "x", "new")
-    assert tiny.files_of(tmp_path) == {"x/a": b"old"}
+    assert tiny_models.files_of(tmp_path) == {"x/a": b"old"}
 
 
 def test_what_killed_writes_left_goes_at_the_next_write_to_the_same_place_a_day_later(tmp_path: Path) -> None:

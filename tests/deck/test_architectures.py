@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import LABELS, add_stirred, deck_of, difference, folder_of, logits_of, rows_of, token_batch
+from support.tiny_models import LABELS, add_stirred, deck_of, difference, folder_of, logits_of, rows_of, token_batch
 
 import tunedeck as td
 from tunedeck.core.model_spec import ModelSpec

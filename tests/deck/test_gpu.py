@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import labelled_words
 import pytest
 import torch
-from packed import wide_folder
-from tiny import LABELS, add_stirred, deck_of, difference, folder_of, logits_of, token_batch
+from support import labelled_words
+from support.quantized_models import wide_folder
+from support.tiny_models import LABELS, add_stirred, deck_of, difference, folder_of, logits_of, token_batch
 
 import tunedeck as td
 from tunedeck.deck.patches.lower_layers import free_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
+from support import tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterFileError, BaseMismatchError, ConfigError, DataError, UnknownAdapterError
@@ -16,9 +16,9 @@ TEXTS = ("w1 w2 w3", "w4 w5")
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
     """Two adapters of one base: `a`, and one in the `adapter` folder of a run called `b`."""
-    deck = tiny.deck_of("bert")
-    tiny.add_stirred(deck, "a", td.LoraConfig())
-    tiny.add_stirred(deck, "b", td.BottleneckConfig())
+    deck = tiny_models.deck_of("bert")
+    tiny_models.add_stirred(deck, "a", td.LoraConfig())
+    tiny_models.add_stirred(deck, "b", td.BottleneckConfig())
     places = [tmp_path / "a", tmp_path / "b" / "adapter"]
     for name, place in zip("ab", places, strict=True):
         deck.save(name, place)
@@ -28,8 +28,8 @@ def folders(tmp_path: Path) -> list[Path]:
 def test_adapters_are_opened_on_the_base_they_name_and_called_after_their_folders(folders: list[Path]) -> None:
     deck = td.Deck.open(*folders, dtype="float32")
     assert deck.adapters == ("a", "b")
-    assert deck.base.reference == tiny.folder_of("bert", "classifier")
-    before = tiny.deck_of("bert")
+    assert deck.base.reference == tiny_models.folder_of("bert", "classifier")
+    before = tiny_models.deck_of("bert")
     for name, place in zip("ab", folders, strict=True):
         before.load_adapter(place, name)
         assert deck.predict(TEXTS, adapter=name) == before.predict(TEXTS, adapter=name)
@@ -40,14 +40,14 @@ def test_a_second_adapter_of_the_same_name_gets_a_number(folders: list[Path]) ->
 
 
 def test_an_adapter_of_another_base_is_opened_where_that_is_allowed(folders: list[Path]) -> None:
-    other = tiny.folder_of("bert", "classifier", seed=1)
+    other = tiny_models.folder_of("bert", "classifier", seed=1)
     with pytest.raises(BaseMismatchError, match="allow_base_mismatch=True"):
         td.Deck.open(folders[0], model=other)
     assert td.Deck.open(folders[0], model=other, allow_base_mismatch=True).adapters == ("a",)
 
 
 def test_the_earlier_name_of_allow_base_mismatch_still_works_with_a_note(folders: list[Path]) -> None:
-    deck = td.Deck.load(tiny.folder_of("bert", "classifier", seed=1), td.Classify(labels=("no", "yes")))
+    deck = td.Deck.load(tiny_models.folder_of("bert", "classifier", seed=1), td.Classify(labels=("no", "yes")))
     with pytest.warns(UserWarning, match="any_base is called allow_base_mismatch now"):
         assert deck.load_adapter(folders[0], any_base=True) == "a"
 

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import labelled_words
 import peft
 import pytest
 import torch
-from packed import FAMILIES, KINDS, SCHEMES, WIDE, deck_in, task_of, transformers_in_nf4, wide_folder
-from tiny import add_stirred, difference, hook_count, logits_of, rows_of, tiny_model, token_batch
+from support import labelled_words
+from support.quantized_models import FAMILIES, KINDS, SCHEMES, WIDE, deck_in, task_of, transformers_in_nf4, wide_folder
+from support.tiny_models import add_stirred, difference, hook_count, logits_of, rows_of, tiny_model, token_batch
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, BaseMismatchError, TargetError

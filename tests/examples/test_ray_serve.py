@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-import served
+from support import served_adapters
 
 import tunedeck as td
 from tunedeck.serving.infer_base import task_and_base
@@ -29,7 +29,7 @@ from ray import serve
 
 SOON = 60
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NAMES = [f"{kind}-{number}" for kind in served.KINDS for number in (1, 2)]
+NAMES = [f"{kind}-{number}" for kind in served_adapters.KINDS for number in (1, 2)]
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     import ray_serve
 
     form, port = request.param, free_port()
-    root = served.saved_adapters(form)
+    root = served_adapters.saved_adapters(form)
     task, base, _ = task_and_base(root, None, None)
     alone = td.Deck.load(base, task)
     for name in NAMES:
         alone.load_adapter(root / name)
-    expected = {(name, text): answer_alone(alone, form, name, text) for name in NAMES for text in served.TEXTS}
+    expected = {(name, text): answer_alone(alone, form, name, text) for name in NAMES for text in served_adapters.TEXTS}
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"port": port})
     serve.run(ray_serve.application(root, 2, num_cpus=0.1))
@@ -123,7 +123,7 @@ def test_replies_are_solo_runs_and_each_adapter_stays_with_its_replica(server: S
     for name in NAMES:
         assert_as_alone(server, name, "w4 w5", ask(server, name, "w4 w5"))
     time.sleep(2.5)  # replicas tell the router once a second what they have
-    asked = [(name, text) for text in served.TEXTS for name in NAMES] * 3
+    asked = [(name, text) for text in served_adapters.TEXTS for name in NAMES] * 3
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda one: ask(server, *one), asked))
     for (name, text), got in zip(asked, answers, strict=True):
@@ -188,7 +188,7 @@ def test_a_replica_that_is_taken_away_first_finishes(server: Server) -> None:
     assert len(replicas()) == 2
     with ThreadPoolExecutor(16) as pool:
         asking = [pool.submit(ask, server, NAMES[number % 8], "w4 w5", 40) for number in range(64)]
-        serve.run(ray_serve.application(served.saved_adapters(server.form), 1, num_cpus=0.1))
+        serve.run(ray_serve.application(served_adapters.saved_adapters(server.form), 1, num_cpus=0.1))
         eventually(lambda: len(replicas()) == 1)
         answers = [one.result(SOON) for one in asking]
     assert {one.status_code for one in answers} == {200}

@@ -8,9 +8,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import labelled_words
 import pytest
-import tiny
+from support import labelled_words, tiny_models
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "ray_train.py"
 
@@ -26,7 +25,7 @@ def test_two_workers_of_ray_follow_the_curve_of_one_process(tmp_path: Path) -> N
     words = labelled_words.write_csv(tmp_path / "words.csv", labelled_words.rows(120))
     run = tmp_path / "run.yaml"
     run.write_text(
-        f"model: {tiny.folder_of('bert', 'classifier')}\ndata: {{train: {words}}}\ndtype: float32\n"
+        f"model: {tiny_models.folder_of('bert', 'classifier')}\ndata: {{train: {words}}}\ndtype: float32\n"
         "training: {max_steps: 8, batch_size: 8, eval_steps: 3, learning_rate: 0.01}\n",
         encoding="utf-8",
     )

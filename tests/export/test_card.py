@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from labelled_words import rows
+from support import tiny_models
+from support.labelled_words import rows
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterFileError, ConfigError, StorageError
@@ -21,12 +21,12 @@ from tunedeck.formats.manifest import read_manifest
 from tunedeck.tasks.base import Dataset
 
 SHA = "ab" * 32
-LABELS = tiny.LABELS
+LABELS = tiny_models.LABELS
 
 
 def trained(tmp_path: Path, config: Any = None) -> Path:
     """A run folder of a few steps on words; its adapter folder."""
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     deck.add("reds", config or td.LoraConfig(r=4))
     examples = [Example(text, (label,)) for text, label in rows(12)]
     data = Dataset("words.csv", examples[:8], examples[8:], SHA, "words", LABELS)
@@ -161,7 +161,7 @@ def test_the_code_to_load_it_is_python(form: str, tmp_path: Path) -> None:
 
 def test_the_code_for_tunedeck_runs(tmp_path: Path) -> None:
     folder = trained(tmp_path)
-    manifest = read_manifest(rewritten(folder, base={"reference": tiny.folder_of("bert", "classifier")}))
+    manifest = read_manifest(rewritten(folder, base={"reference": tiny_models.folder_of("bert", "classifier")}))
     assert manifest is not None
     text = loading("reds", "peft", manifest).split("```python\n")[1].split("\n```")[0]
     text = text.replace("PATH/TO/THIS/FOLDER", str(folder))

@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from tiny import add_stirred, deck_of, difference
+from support.tiny_models import add_stirred, deck_of, difference
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, StorageError, UnsupportedKindError

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import embeddings
 import pytest
-import tiny
 import torch
 import transformers
+from support import embedding_decks, tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, ModelError, StorageError, UnsupportedKindError
@@ -22,13 +21,13 @@ KINDS = {"lora": td.LoraConfig(target_modules="all-linear"), "full": td.FullConf
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model_type", ["bert", "llama"])
 def test_transformers_alone_gives_the_adapters_logits_and_labels(model_type: str, kind: str, tmp_path: Path) -> None:
-    deck = tiny.deck_of(model_type)
-    tiny.add_stirred(deck, "a", KINDS[kind], labels=("yes", "no"))
+    deck = tiny_models.deck_of(model_type)
+    tiny_models.add_stirred(deck, "a", KINDS[kind], labels=("yes", "no"))
     found = save_merged(deck, "a", tmp_path / "merged")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
-    batch = tiny.token_batch()
+    batch = tiny_models.token_batch()
     with torch.no_grad():
-        assert tiny.difference(model(**batch).logits, tiny.logits_of(deck, batch, "a")) < 1e-5
+        assert tiny_models.difference(model(**batch).logits, tiny_models.logits_of(deck, batch, "a")) < 1e-5
     assert model.config.id2label == {0: "yes", 1: "no"}
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")("w10 w11").input_ids[1:3] == [10, 11]
     assert found.max_abs < 1e-5
@@ -36,42 +35,42 @@ def test_transformers_alone_gives_the_adapters_logits_and_labels(model_type: str
 
 
 def test_a_chat_model_keeps_how_it_generates(tmp_path: Path) -> None:
-    deck = tiny.deck_of("llama", "causal")
-    tiny.add_stirred(deck, "a", td.LoraConfig())
+    deck = tiny_models.deck_of("llama", "causal")
+    tiny_models.add_stirred(deck, "a", td.LoraConfig())
     deck.model.generation_config.eos_token_id = [2, 77]
     save_merged(deck, "a", tmp_path / "merged")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert model.generation_config.eos_token_id == [2, 77]
-    batch = tiny.token_batch(pad=None)
+    batch = tiny_models.token_batch(pad=None)
     with torch.no_grad():
-        assert tiny.difference(model(**batch).logits, tiny.logits_of(deck, batch, "a")) < 1e-4
+        assert tiny_models.difference(model(**batch).logits, tiny_models.logits_of(deck, batch, "a")) < 1e-4
 
 
 def test_an_embedding_base_is_merged_too(tmp_path: Path) -> None:
-    deck = embeddings.embed_deck()
-    tiny.add_stirred(deck, "a", embeddings.CONFIGS["lora"])
+    deck = embedding_decks.embed_deck()
+    tiny_models.add_stirred(deck, "a", embedding_decks.CONFIGS["lora"])
     save_merged(deck, "a", tmp_path / "merged")
     again = td.Deck.load(str(tmp_path / "merged"), td.Embed(), dtype="float32")
-    assert tiny.difference(again.embed(embeddings.TEXTS), deck.embed(embeddings.TEXTS, "a")) < 1e-5
+    assert tiny_models.difference(again.embed(embedding_decks.TEXTS), deck.embed(embedding_decks.TEXTS, "a")) < 1e-5
 
 
 def test_the_decks_precision_is_kept(tmp_path: Path) -> None:
-    deck = tiny.deck_of("bert", dtype="bfloat16")
-    tiny.add_stirred(deck, "a", td.LoraConfig())
+    deck = tiny_models.deck_of("bert", dtype="bfloat16")
+    tiny_models.add_stirred(deck, "a", td.LoraConfig())
     assert save_merged(deck, "a", tmp_path / "merged").max_abs > 0
     again = td.Deck.load(str(tmp_path / "merged"), td.Classify(), dtype="checkpoint")
     assert again.base.dtype == torch.bfloat16
     assert (
-        td.Deck.load(tiny.folder_of("bert", "classifier"), td.Classify(), dtype="checkpoint").base.dtype
+        td.Deck.load(tiny_models.folder_of("bert", "classifier"), td.Classify(), dtype="checkpoint").base.dtype
         == torch.float32
     )
 
 
 def test_a_packed_base_is_unpacked_on_request_alone(tmp_path: Path) -> None:
     deck = td.Deck.load(
-        tiny.folder_of("bert", "classifier"), td.Classify(tiny.LABELS), dtype="float32", quantize="int8"
+        tiny_models.folder_of("bert", "classifier"), td.Classify(tiny_models.LABELS), dtype="float32", quantize="int8"
     )
-    tiny.add_stirred(deck, "a", td.LoraConfig())
+    tiny_models.add_stirred(deck, "a", td.LoraConfig())
     with pytest.raises(AdapterError, match="--dequantize"):
         save_merged(deck, "a", tmp_path / "merged")
     with pytest.warns(UserWarning, match="they keep the rounding of int8"):
@@ -81,7 +80,7 @@ def test_a_packed_base_is_unpacked_on_request_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [td.BottleneckConfig("seq_bn"), td.PromptTuningConfig(3)])
 def test_kinds_that_cannot_merge_are_refused_with_what_to_use(kind: object, tmp_path: Path) -> None:
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     deck.add("a", kind)  # type: ignore[arg-type]
     with pytest.raises(UnsupportedKindError, match=r"cannot be merged.*train lora or full.*tunedeck export onnx"):
         save_merged(deck, "a", tmp_path / "merged")
@@ -89,8 +88,8 @@ def test_kinds_that_cannot_merge_are_refused_with_what_to_use(kind: object, tmp_
 
 
 def test_a_folder_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deck = tiny.deck_of("bert")
-    tiny.add_stirred(deck, "a", td.LoraConfig())
+    deck = tiny_models.deck_of("bert")
+    tiny_models.add_stirred(deck, "a", td.LoraConfig())
     monkeypatch.setattr(merge, "merged", lambda *_, **__: deck.model)
     with pytest.raises(AdapterError, match=r"does not answer as the adapter .* nothing was written"):
         save_merged(deck, "a", tmp_path / "merged")
@@ -98,24 +97,27 @@ def test_a_folder_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch
 
 
 def test_a_place_that_holds_something_and_a_base_without_a_tokenizer_are_refused(tmp_path: Path) -> None:
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     deck.add("a", td.LoraConfig())
     (tmp_path / "kept").write_text("kept")
     with pytest.raises(StorageError, match="is not empty"):
         save_merged(deck, "a", tmp_path)
-    deck = td.Deck(tiny.replace(deck.base, tokenizer=None), deck.task)
+    deck = td.Deck(tiny_models.replace(deck.base, tokenizer=None), deck.task)
     deck.add("a", td.LoraConfig())
     with pytest.raises(ModelError, match="has no tokenizer"):
         save_merged(deck, "a", tmp_path / "merged")
 
 
 def test_probes_vary_in_size_and_stay_inside_the_models_positions() -> None:
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     deck.add("p", td.PromptTuningConfig(7))
     batches = probe_batches(deck, "p")
     assert len({len(ids) for ids, _ in batches}) > 2
-    assert max(ids.shape[1] for ids, _ in batches) == tiny.POSITIONS - 7
-    assert all((ids[mask.bool()] != tiny.PAD).all() and (ids[~mask.bool()] == tiny.PAD).all() for ids, mask in batches)
+    assert max(ids.shape[1] for ids, _ in batches) == tiny_models.POSITIONS - 7
+    assert all(
+        (ids[mask.bool()] != tiny_models.PAD).all() and (ids[~mask.bool()] == tiny_models.PAD).all()
+        for ids, mask in batches
+    )
     assert all(mask.any(dim=1).all() for _, mask in batches)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import peft
 import pytest
 import transformers
-from tiny import LABELS, add_stirred, deck_of, folder_of, tiny_model
+from support.tiny_models import LABELS, add_stirred, deck_of, folder_of, tiny_model
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, UnsupportedKindError

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.tiny_models import LABELS, add_stirred, deck_of, logits_of, token_batch
 from test_golden import CASES, GOLDEN, golden_deck
-from tiny import LABELS, add_stirred, deck_of, logits_of, token_batch
 
 import tunedeck as td
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.tiny_models import add_stirred, deck_of, folder_of, logits_of, token_batch
 from test_golden import CASES, GOLDEN
-from tiny import add_stirred, deck_of, folder_of, logits_of, token_batch
 
 import tunedeck as td
 from tunedeck.core.errors import UnsupportedKindError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import HIDDEN, add_stirred, deck_of, hook_count, tiny_model
+from support.tiny_models import HIDDEN, add_stirred, deck_of, hook_count, tiny_model
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterFileError, UnsupportedKindError

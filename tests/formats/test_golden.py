@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import difference, logits_of
+from support.tiny_models import difference, logits_of
 
 import tunedeck as td
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import LABELS, add_stirred, deck_of, folder_of, logits_of, token_batch
+from support.tiny_models import LABELS, add_stirred, deck_of, folder_of, logits_of, token_batch
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError

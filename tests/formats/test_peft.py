@@ -11,7 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
-from tiny import (
+from support.tiny_models import (
     HIDDEN,
     LABELS,
     LAYERS,

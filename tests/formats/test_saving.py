@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import add_stirred, deck_of, files_of, logits_of, token_batch
+from support.tiny_models import add_stirred, deck_of, files_of, logits_of, token_batch
 
 import tunedeck as td
 from tunedeck.core import storage

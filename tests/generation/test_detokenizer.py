@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers_of_all_kinds import tokenizer_of
+from support.tokenizers_of_all_kinds import tokenizer_of
 
 from tunedeck.generation.detokenizer import UNFINISHED, WINDOW, Detokenizer
 

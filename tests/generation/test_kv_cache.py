@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import served
 import torch
+from support import served_adapters
 from transformers import DynamicCache
 
 import tunedeck as td
@@ -19,9 +19,9 @@ PROMPTS = ["w10 w11", "w20 w30 w40 w50 w60", "w7", "w9 w8 w7 w6 w5", "w44 w45 w4
 
 
 def loaded_deck() -> td.Deck:
-    deck = served.base_deck("causal")
+    deck = served_adapters.base_deck("causal")
     for name in NAMES[1:]:
-        deck.load_adapter(served.saved_adapters("causal") / name)
+        deck.load_adapter(served_adapters.saved_adapters("causal") / name)
     return deck
 
 

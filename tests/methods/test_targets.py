@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny import deck_of
+from support.tiny_models import deck_of
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, TargetError

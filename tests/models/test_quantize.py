@@ -8,8 +8,8 @@ from pathlib import Path
 import gguf
 import pytest
 import torch
-from packed import FAMILIES, KINDS, SCHEMES, WIDE, deck_in, task_of, transformers_in_nf4, wide_folder
-from tiny import VOCAB, add_stirred, difference, folder_of, logits_of, tiny_model, token_batch
+from support.quantized_models import FAMILIES, KINDS, SCHEMES, WIDE, deck_in, task_of, transformers_in_nf4, wide_folder
+from support.tiny_models import VOCAB, add_stirred, difference, folder_of, logits_of, tiny_model, token_batch
 
 import tunedeck as td
 from tunedeck.core.errors import ModelError

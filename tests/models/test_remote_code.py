@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import remote_code
 import torch
-from tiny import LABELS, add_stirred, difference, logits_of, rows_of, token_batch
+from support import remote_code
+from support.tiny_models import LABELS, add_stirred, difference, logits_of, rows_of, token_batch
 
 import tunedeck as td
 from tunedeck.core.errors import ModelError, TargetError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+from support import tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import ModelError
@@ -21,7 +21,7 @@ def folder(
     path: Path, pooling: dict[str, Any], modules: list[str] = MODULES, told: dict[str, Any] | None = None
 ) -> str:
     """A model folder with the settings files beside its weights."""
-    shutil.copytree(tiny.folder_of("bert", "plain"), path)
+    shutil.copytree(tiny_models.folder_of("bert", "plain"), path)
     names = {"Transformer": "", "Pooling": "1_Pooling"}
     listed = [
         {
@@ -73,8 +73,8 @@ def test_the_default_prompt_stands_before_what_has_none_of_its_own(tmp_path: Pat
 
 
 def test_a_model_that_is_not_of_this_kind_gets_the_plain_defaults() -> None:
-    assert sentence_settings(tiny.folder_of("bert", "plain")) is None
-    task = td.Deck.load(tiny.folder_of("bert", "plain"), td.Embed(), dtype="float32").task
+    assert sentence_settings(tiny_models.folder_of("bert", "plain")) is None
+    task = td.Deck.load(tiny_models.folder_of("bert", "plain"), td.Embed(), dtype="float32").task
     assert task == td.Embed("mean", True, "", "", 512)
 
 

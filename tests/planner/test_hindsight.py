@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plans import setup
+from support.planner_setups import setup
 
 from tunedeck.comparison import hindsight
 from tunedeck.core.measurement import Machine, Measurement, this_machine

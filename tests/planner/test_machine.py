@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from plans import setup
+from support.planner_setups import setup
 
 from tunedeck.core.measurement import Machine
 from tunedeck.planner.machine import (

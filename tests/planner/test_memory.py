@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from plans import TRANSFORMERS, setup
+from support.planner_setups import TRANSFORMERS, setup
 
 from tunedeck.planner.catalogue import GIB, find_gpu
 from tunedeck.planner.fit import fits, largest_micro_batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from plans import WORK, wish
+from support.planner_setups import WORK, wish
 
 from tunedeck.core.errors import ConfigError, DataError, TargetError
 from tunedeck.methods.registry import config_of

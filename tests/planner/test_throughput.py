@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from plans import setup
+from support.planner_setups import setup
 
 from tunedeck.planner.catalogue import find_gpu
 from tunedeck.planner.memory import linear_parameters

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-import served
 from fastapi.testclient import TestClient
+from support import served_adapters
 from test_server import SOON, listening
 from typer.main import get_command
 
@@ -28,7 +28,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
 def refused(form: str, path: str, body: dict[str, Any], **bounds: Any) -> str:
     """The message of the 400 that a body is answered with."""
     settings = ServerSettings(bounds=Bounds(**bounds))
-    service = open_service(served.base_deck(form), served.saved_adapters(form), settings, "tiny")
+    service = open_service(served_adapters.base_deck(form), served_adapters.saved_adapters(form), settings, "tiny")
     with TestClient(create_app(service, Keys(None), settings.bounds), base_url="http://localhost") as client:
         got = client.post(path, json=body)
     service.engine.close()
@@ -82,7 +82,7 @@ def test_token_ids_are_embedded_as_their_text_is_and_vectors_are_cut_to_dimensio
             assert got.status_code == 200, got.text
             return [one["embedding"] for one in got.json()["data"]]
 
-        ids = served.base_deck("unpooled").tokenizer("w4 w5")["input_ids"]
+        ids = served_adapters.base_deck("unpooled").tokenizer("w4 w5")["input_ids"]
         (text,) = vectors(input="w4 w5")
         assert vectors(input=ids) == [pytest.approx(text, abs=1e-5)]
         assert vectors(input=[ids, ids]) == [pytest.approx(text, abs=1e-5)] * 2

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-import served
+from support import served_adapters
 from test_server import SOON, bearer, record
 
 from tunedeck.core.errors import ConfigError
@@ -59,7 +59,7 @@ class Held:
 
 def served_while(form: str, settings: ServerSettings, client: Callable[[str, Any], Any], steps: int = -1) -> Any:
     """Serve until SIGTERM in this thread while a client runs in another; what the client returns."""
-    service = open_service(served.base_deck(form), served.saved_adapters(form), settings, "tiny")
+    service = open_service(served_adapters.base_deck(form), served_adapters.saved_adapters(form), settings, "tiny")
     held = Held(service.engine._worker, steps)
     service.engine._worker = held
     sockets = bind(settings)

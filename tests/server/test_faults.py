@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-import served
+from support import served_adapters
 from test_server import CHAT, SOON, bearer, listening, record
 
 from tunedeck.core.errors import ConfigError
@@ -39,7 +39,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 def test_files_that_vanish_or_are_cut_while_serving_harm_only_their_own_adapter(tmp_path: Path) -> None:
     for name in ("loaded", "gone", "cut", "good"):
-        shutil.copytree(served.saved_adapters("classifier") / "lora-1", tmp_path / name)
+        shutil.copytree(served_adapters.saved_adapters("classifier") / "lora-1", tmp_path / name)
     with listening("classifier", root=tmp_path) as (url, _):
         expected = asked(url, "loaded").json()["data"]
         shutil.rmtree(tmp_path / "loaded")
@@ -151,8 +151,8 @@ def test_a_key_file_keeps_no_keys_and_an_error_does_not_repeat_one(tmp_path: Pat
 
 
 def test_errors_are_told_in_the_servers_language(tmp_path: Path) -> None:
-    shutil.copytree(served.saved_adapters("classifier") / "lora-1", tmp_path / "law")
-    shutil.copytree(served.saved_adapters("classifier") / "lora-1", tmp_path / "late")
+    shutil.copytree(served_adapters.saved_adapters("classifier") / "lora-1", tmp_path / "law")
+    shutil.copytree(served_adapters.saved_adapters("classifier") / "lora-1", tmp_path / "late")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "adapter_config.json").write_text("{}")
     set_language("zh")

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import served
 import torch
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
+from support import served_adapters
 
 import tunedeck as td
 from tunedeck.generation.sampling import AnswerPenalties
@@ -29,7 +29,9 @@ BODIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    opened = open_service(served.base_deck("causal"), served.saved_adapters("causal"), ServerSettings(), "tiny")
+    opened = open_service(
+        served_adapters.base_deck("causal"), served_adapters.saved_adapters("causal"), ServerSettings(), "tiny"
+    )
     yield opened
     opened.engine.close()
 
@@ -110,8 +112,8 @@ def test_a_seed_repeats_an_answer_and_the_next_choice_has_the_next_seed(client: 
     assert client.post(CHAT, json=body).json()["choices"] == first[:1]
     assert [one.seed for one in asked] == [2**63 - 1, 2**63, 2**63 + 1, 2**63 - 1]
     assert len({one["message"]["content"] for one in first}) > 1
-    deck = served.base_deck("causal")
-    deck.load_adapter(served.saved_adapters("causal") / "lora-1")
+    deck = served_adapters.base_deck("causal")
+    deck.load_adapter(served_adapters.saved_adapters("causal") / "lora-1")
     for choice, one in enumerate(first):
         sampling = td.Sampling(max_tokens=6, temperature=1.5, seed=2**63 - 1 + choice)
         assert deck.generate([body["messages"]], "lora-1", sampling) == [one["message"]["content"]]
@@ -141,8 +143,8 @@ def test_several_answers_streamed_are_those_sent_whole_and_the_prompt_counts_onc
 
 def expected_logprobs(texts: str) -> list[torch.Tensor]:
     """Log-probabilities of the whole vocabulary before each word of an answer to "w4 w5 w6"."""
-    deck = served.base_deck("causal")
-    deck.load_adapter(served.saved_adapters("causal") / "lora-1")
+    deck = served_adapters.base_deck("causal")
+    deck.load_adapter(served_adapters.saved_adapters("causal") / "lora-1")
     prompt = deck.tokenizer("w4 w5 w6")["input_ids"]
     ids = torch.tensor([[*prompt, *(int(word[1:]) for word in texts.split())]])
     with torch.no_grad():
@@ -162,7 +164,7 @@ def test_logprobs_are_the_models_own_before_temperature_and_penalties(client: Te
         assert logprob == pytest.approx(expected[int(token[1:])].item(), abs=1e-4)
         values, ids = expected.topk(3)
         assert list(top.values()) == pytest.approx(values.tolist(), abs=1e-4)
-        assert list(top) == [served.tiny.tiny_tokenizer("llama").decode([one]) for one in ids.tolist()]
+        assert list(top) == [served_adapters.tiny.tiny_tokenizer("llama").decode([one]) for one in ids.tolist()]
         assert got["text"][offset:].split()[0] == token
 
 

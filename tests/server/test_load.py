@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
-import served
+from support import served_adapters
 from test_server import SOON, listening
 
 import tunedeck as td
 
-NAMES = [f"{kind}-{number}" for kind in served.KINDS for number in (1, 2)]
+NAMES = [f"{kind}-{number}" for kind in served_adapters.KINDS for number in (1, 2)]
 SECONDS = float(os.environ.get("TUNEDECK_LOAD_SECONDS", "0"))
 CLIENTS, ACTIONS = (100, 0) if SECONDS else (40, 12)
 PATIENCE = 120
@@ -27,9 +27,9 @@ PROMPTS = [f"w{number} w{number + 1} w{2 * number}" for number in range(5, 13)]
 
 
 def expected_answers(form: str) -> dict[tuple[str, str], Any]:
-    deck = served.base_deck(form)
+    deck = served_adapters.base_deck(form)
     for name in NAMES:
-        deck.load_adapter(served.saved_adapters(form) / name)
+        deck.load_adapter(served_adapters.saved_adapters(form) / name)
     if form == "classifier":
         return {(name, text): deck.predict([text], name)[0] for name in NAMES for text in PROMPTS}
     chats = {text: [{"role": "user", "content": text}] for text in PROMPTS}

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-import served
 from fastapi.testclient import TestClient
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
+from support import served_adapters
 from test_server import bearer, record
 
 from tunedeck.server.app import create_app
@@ -54,7 +54,9 @@ def with_known_models(schema: Any) -> Any:
 
 @pytest.mark.parametrize("form", ["classifier", "unpooled", "causal"])
 def test_every_answer_to_a_generated_request_is_documented(form: str) -> None:
-    service = open_service(served.base_deck(form), served.saved_adapters(form), ServerSettings(), "tiny")
+    service = open_service(
+        served_adapters.base_deck(form), served_adapters.saved_adapters(form), ServerSettings(), "tiny"
+    )
     app = create_app(service, Keys(KEYS))
     config = SchemathesisConfig.from_dict(CONFIG)
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config, headers=bearer("root"))
@@ -122,10 +124,10 @@ def _provoking(status: int, method: str, path: str) -> dict[str, Any]:
 def test_every_refusal_that_is_documented_is_answered_and_as_documented(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(served.saved_adapters(form) / "lora-1", tmp_path / "lora-2")
+    shutil.copytree(served_adapters.saved_adapters(form) / "lora-1", tmp_path / "lora-2")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "adapter_config.json").write_text("{}")
-    service = open_service(served.base_deck(form), tmp_path, ServerSettings(), "tiny")
+    service = open_service(served_adapters.base_deck(form), tmp_path, ServerSettings(), "tiny")
     app = create_app(service, Keys(KEYS), Bounds(max_body=10_000, max_admin_body=10_000, body_time=0.1))
     schema = schemathesis.openapi.from_dict(app.openapi())
     found = [
@@ -187,7 +189,9 @@ HALF = "\\ud800"
     ],
 )
 def test_what_json_can_say_and_no_model_can_read_is_refused(form: str, path: str, body: str, says: str) -> None:
-    service = open_service(served.base_deck(form), served.saved_adapters(form), ServerSettings(), "tiny")
+    service = open_service(
+        served_adapters.base_deck(form), served_adapters.saved_adapters(form), ServerSettings(), "tiny"
+    )
     headers = {"Content-Type": "application/json"}
     with TestClient(create_app(service, Keys(None))) as client:
         got = client.post(path, content=body.replace("HALF", HALF), headers=headers)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import served
-import tiny
 from fastapi.testclient import TestClient
-from tokenizers_of_all_kinds import tokenizer_of
+from support import served_adapters, tiny_models
+from support.tokenizers_of_all_kinds import tokenizer_of
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
@@ -42,7 +41,7 @@ def deck() -> Iterator[td.Deck]:
     tokenizer = tokenizer_of("bytes")
     with tempfile.TemporaryDirectory() as folder:
         sizes = {"vocab_size": len(tokenizer) + 6, "eos_token_id": 1, "max_position_embeddings": 1024}
-        tiny.tiny_model("llama", "causal", **sizes).save_pretrained(folder)
+        tiny_models.tiny_model("llama", "causal", **sizes).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         yield td.Deck.load(folder, td.Generate(), dtype="float32")
 
@@ -139,7 +138,7 @@ def test_without_the_package_it_is_refused_and_says_what_to_install(
 
 def test_a_tokenizer_of_whole_words_is_refused() -> None:
     with pytest.raises(ConfigError, match="this base's tokenizer cannot be held to a JSON schema"):
-        SchemaCompiler(served.base_deck("causal")).compile("{}")
+        SchemaCompiler(served_adapters.base_deck("causal")).compile("{}")
 
 
 def test_other_threads_run_while_a_large_schema_is_compiled(deck: td.Deck) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import served
 import uvicorn
+from support import served_adapters
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
@@ -35,7 +35,9 @@ CHAT = [{"role": "user", "content": "w4 w5 w6"}]
 def listening(
     form: str, keys: Keys | None = None, root: Path | None = None, **limits: Any
 ) -> Iterator[tuple[str, Service]]:
-    service = open_service(served.base_deck(form), root or served.saved_adapters(form), ServerSettings(), "tiny")
+    service = open_service(
+        served_adapters.base_deck(form), root or served_adapters.saved_adapters(form), ServerSettings(), "tiny"
+    )
     app = create_app(service, keys or Keys(None), **limits)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
     context = copy_context()  # `serve` listens in the thread that chose the language
@@ -77,8 +79,8 @@ def bearer(name: str) -> dict[str, str]:
 
 
 def solo(form: str, name: str) -> td.Deck:
-    deck = served.base_deck(form)
-    deck.load_adapter(served.saved_adapters(form) / name)
+    deck = served_adapters.base_deck(form)
+    deck.load_adapter(served_adapters.saved_adapters(form) / name)
     return deck
 
 
@@ -100,7 +102,7 @@ def test_openais_client_chats_whole_and_streamed(chat_server: tuple[str, Service
 
 
 def test_openais_client_completes_texts_and_token_ids(chat_server: tuple[str, Service]) -> None:
-    deck = served.base_deck("causal")
+    deck = served_adapters.base_deck("causal")
     ids = deck.tokenizer("w4 w5")["input_ids"]
     got = client(chat_server[0]).completions.create(model="tiny", prompt=["w4 w5", "w9"], max_tokens=6)
     again = client(chat_server[0]).completions.create(model="tiny", prompt=ids, max_tokens=6)
@@ -112,16 +114,16 @@ def test_openais_client_completes_texts_and_token_ids(chat_server: tuple[str, Se
 
 def test_openais_client_lists_models_with_their_parent(chat_server: tuple[str, Service]) -> None:
     found = {one.id: one for one in client(chat_server[0]).models.list()}
-    assert set(found) == {"tiny", *(f"{kind}-{number}" for kind in served.KINDS for number in (1, 2))}
+    assert set(found) == {"tiny", *(f"{kind}-{number}" for kind in served_adapters.KINDS for number in (1, 2))}
     assert found["lora-1"].parent == "tiny"  # type: ignore[attr-defined]
     assert client(chat_server[0]).models.retrieve("lora-1").id == "lora-1"
     everything = httpx.get(f"{chat_server[0]}/v1/models").text
-    assert str(served.saved_adapters("causal").parent) not in everything
+    assert str(served_adapters.saved_adapters("causal").parent) not in everything
 
 
 def test_openais_client_embeds_in_both_encodings() -> None:
     with listening("unpooled") as (url, _):
-        texts = list(served.TEXTS)
+        texts = list(served_adapters.TEXTS)
         expected = solo("unpooled", "lora-1").embed(texts, "lora-1")
         for encoding in ("float", "base64"):
             got = client(url).embeddings.create(model="lora-1", input=texts, encoding_format=encoding)  # type: ignore[arg-type]
@@ -142,20 +144,22 @@ def test_an_unknown_model_is_404_in_openais_body_and_never_the_base(chat_server:
 def test_classify_and_predict_answer_as_solo_runs(classify_server: tuple[str, Service]) -> None:
     url, _ = classify_server
     for name in ("lora-1", "bottleneck-2", "prompt-1", "full-2"):
-        expected = solo("classifier", name).predict(list(served.TEXTS), name)
-        got = httpx.post(f"{url}/classify", json={"model": name, "input": list(served.TEXTS)}).json()["data"]
+        expected = solo("classifier", name).predict(list(served_adapters.TEXTS), name)
+        got = httpx.post(f"{url}/classify", json={"model": name, "input": list(served_adapters.TEXTS)}).json()["data"]
         assert [one["label"] for one in got] == [one.label for one in expected]
         assert got[0]["probs"] == pytest.approx(list(expected[0].probabilities.values()), abs=1e-5)
-        single = httpx.post(f"{url}/predict", json={"model": name, "inputs": served.TEXTS[0]}).json()
+        single = httpx.post(f"{url}/predict", json={"model": name, "inputs": served_adapters.TEXTS[0]}).json()
         assert single[0]["label"] == expected[0].label
         assert single[0]["score"] == pytest.approx(expected[0].score, abs=1e-5)
-        several = httpx.post(f"{url}/predict", json={"model": name, "inputs": [[text] for text in served.TEXTS]}).json()
+        several = httpx.post(
+            f"{url}/predict", json={"model": name, "inputs": [[text] for text in served_adapters.TEXTS]}
+        ).json()
         assert [one[0]["label"] for one in several] == [one.label for one in expected]
 
 
 def test_a_base_without_a_trained_head_does_not_answer_at_random() -> None:
-    deck = td.Deck.load(served.tiny.folder_of("bert", "plain"), td.Classify(), dtype="float32")
-    service = open_service(deck, served.saved_adapters("classifier"), ServerSettings(), "tiny")
+    deck = td.Deck.load(served_adapters.tiny.folder_of("bert", "plain"), td.Classify(), dtype="float32")
+    service = open_service(deck, served_adapters.saved_adapters("classifier"), ServerSettings(), "tiny")
     assert not service.base_answers
     service.engine.close()
 

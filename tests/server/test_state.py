@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-import served
 from fastapi.testclient import TestClient
+from support import served_adapters
 from test_server import bearer, record
 
 from tunedeck.server import app as app_module
@@ -26,7 +26,9 @@ BODY = {"model": "lora-1", "input": "w4"}
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    opened = open_service(served.base_deck("classifier"), served.saved_adapters("classifier"), ServerSettings(), "tiny")
+    opened = open_service(
+        served_adapters.base_deck("classifier"), served_adapters.saved_adapters("classifier"), ServerSettings(), "tiny"
+    )
     yield opened
     opened.engine.close()
 
@@ -104,7 +106,9 @@ def test_every_answer_over_http_is_counted_by_route_and_status(service: Service,
 
 @pytest.mark.parametrize("form", ["classifier", "unpooled", "causal"])
 def test_the_routes_that_take_a_body_are_those_that_the_gate_reads_one_for(form: str) -> None:
-    opened = open_service(served.base_deck(form), served.saved_adapters(form), ServerSettings(), "tiny")
+    opened = open_service(
+        served_adapters.base_deck(form), served_adapters.saved_adapters(form), ServerSettings(), "tiny"
+    )
     paths = create_app(opened, Keys(None)).openapi()["paths"]
     opened.engine.close()
     bodied = {

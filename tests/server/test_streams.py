@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-import served
+from support import served_adapters
 from test_server import CHAT, SOON, listening
 
 import tunedeck as td
@@ -30,7 +30,9 @@ BODY = {"model": "lora-1", "messages": CHAT, "max_tokens": 30, "stream": True}
 @pytest.fixture
 def service() -> Iterator[Service]:
     settings = ServerSettings(bounds=Bounds(timeout=5.0))
-    opened = open_service(served.base_deck("causal"), served.saved_adapters("causal"), settings, "tiny")
+    opened = open_service(
+        served_adapters.base_deck("causal"), served_adapters.saved_adapters("causal"), settings, "tiny"
+    )
     yield opened
     opened.engine.close()
 

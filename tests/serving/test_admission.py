@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import served
+from support import served_adapters
 from test_dynamic_batches import SOON, Echo, engine_on, eventually, held_up
 
 from tunedeck.core.errors import (
@@ -29,7 +29,7 @@ from tunedeck.serving.workers.batch import BatchWorker
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[tuple[Engine, Echo]]:
     """An engine that lets eight inputs in and answers four of them at a time."""
-    served.write_fake_adapter(tmp_path, "a")
+    served_adapters.write_fake_adapter(tmp_path, "a")
     backend = Echo()
     made = engine_on(tmp_path, backend, Limits(batch_rows=4, wait_s=0), Bounds(max_requests=8, stall_time=0.05))
     yield made, backend

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import served
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import served_adapters
 
 import tunedeck as td
 from tunedeck.core.errors import DeadlineError, DrainingError, OverloadedError, UnknownAdapterError
@@ -26,11 +26,11 @@ from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.workers.batch import BatchWorker
 
-NAMES = [None, *(f"{kind}-{number}" for kind in served.KINDS for number in (1, 2))]
+NAMES = [None, *(f"{kind}-{number}" for kind in served_adapters.KINDS for number in (1, 2))]
 SOON = 20
 
 
-class Echo(served.FakeBackend):
+class Echo(served_adapters.FakeBackend):
     """Answers a row with its ids and its key; refuses rows that hold a 13; keeps the batches it has seen."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ def engine_on(root: Path, backend: Any, limits: Limits, bounds: Bounds | None = 
 @pytest.fixture
 def echo(tmp_path: Path) -> Iterator[tuple[Engine, Echo]]:
     for name in "abc":
-        served.write_fake_adapter(tmp_path, name)
+        served_adapters.write_fake_adapter(tmp_path, name)
     backend = Echo()
     made = engine_on(tmp_path, backend, Limits(batch_rows=4, wait_s=0), Bounds(max_requests=40))
     yield made, backend
@@ -138,13 +138,13 @@ def test_nobody_goes_before_a_caller_who_has_had_less() -> None:
 
 @pytest.mark.parametrize("form", ["classifier", "unpooled"])
 def test_answers_to_many_threads_are_those_of_solo_runs(form: str) -> None:
-    deck, alone = served.base_deck(form), served.base_deck(form)
-    root = served.saved_adapters(form)
+    deck, alone = served_adapters.base_deck(form), served_adapters.base_deck(form)
+    root = served_adapters.saved_adapters(form)
     for name in NAMES[1:]:
         alone.load_adapter(root / name)
     engine = engine_on(root, batch_backend(deck), Limits(batch_positions=200))
     chooser = random.Random(1)
-    asked = [(chooser.choice(NAMES), chooser.choice(served.TEXTS)) for _ in range(120)]
+    asked = [(chooser.choice(NAMES), chooser.choice(served_adapters.TEXTS)) for _ in range(120)]
     with ThreadPoolExecutor(8) as pool:
         futures = list(pool.map(lambda one: submit(engine, *one).done, asked))
     for (name, text), future in zip(asked, futures, strict=True):
@@ -195,7 +195,7 @@ def test_a_cold_adapter_does_not_wait_for_a_hot_one(echo: tuple[Engine, Echo]) -
 )
 def test_no_lane_waits_longer_than_the_number_of_lanes(waiting: list[tuple[str, int]], rows: int) -> None:
     queue, limits = FairQueue(), Limits(batch_rows=rows, batch_positions=100, wait_s=0)
-    worker = BatchWorker(served.FakeBackend(), queue, limits)  # type: ignore[arg-type]
+    worker = BatchWorker(served_adapters.FakeBackend(), queue, limits)  # type: ignore[arg-type]
     for name, width in waiting:
         request = Request(name, None)
         request.width = width
@@ -279,13 +279,13 @@ def test_draining_answers_what_is_inside_and_refuses_what_is_new(echo: tuple[Eng
 def test_an_adapter_whose_answer_is_not_the_stored_one_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    deck = served.base_deck("classifier")
-    deck.load_adapter(served.saved_adapters("classifier") / "lora-1")
+    deck = served_adapters.base_deck("classifier")
+    deck.load_adapter(served_adapters.saved_adapters("classifier") / "lora-1")
     deck.save("lora-1", tmp_path / "good")
     deck.save("lora-1", tmp_path / "changed")
     file = tmp_path / "changed" / "adapter_model.safetensors"
     save_file({name: tensor * 1.5 for name, tensor in load_file(file).items()}, file)
-    engine = engine_on(tmp_path, batch_backend(served.base_deck("classifier")), Limits())
+    engine = engine_on(tmp_path, batch_backend(served_adapters.base_deck("classifier")), Limits())
     with pytest.raises(td.TunedeckError, match="does not answer its stored probe"):
         submit(engine, "changed", "w4").done.result(SOON)
     assert submit(engine, "good", "w4").done.result(SOON).label

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 
 import pytest
-import served
-import tiny
+from support import served_adapters, tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DeadlineError
@@ -22,26 +21,26 @@ from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
 from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
 
-NAMES = [None, *(f"{kind}-{number}" for kind in served.KINDS for number in (1, 2))]
+NAMES = [None, *(f"{kind}-{number}" for kind in served_adapters.KINDS for number in (1, 2))]
 SOON = 30
 
 
 def solo_deck() -> td.Deck:
-    deck = served.base_deck("causal")
+    deck = served_adapters.base_deck("causal")
     for name in NAMES[1:]:
-        deck.load_adapter(served.saved_adapters("causal") / name)
+        deck.load_adapter(served_adapters.saved_adapters("causal") / name)
     return deck
 
 
 def engine_on(deck: td.Deck, limits: GenerationLimits | None = None) -> tuple[Engine, GenerateWorker, GenerateBackend]:
     limits = limits or GenerationLimits(prefill_positions=6)
-    engine = open_engine(deck, served.saved_adapters("causal"), adapter_bytes=10_000_000, generation=limits)
+    engine = open_engine(deck, served_adapters.saved_adapters("causal"), adapter_bytes=10_000_000, generation=limits)
     return engine, engine._worker, engine._backend  # type: ignore[return-value]
 
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    made, _, _ = engine_on(served.base_deck("causal"))
+    made, _, _ = engine_on(served_adapters.base_deck("causal"))
     yield made
     made.close()
 
@@ -92,11 +91,11 @@ def test_a_sampled_answer_repeats_by_its_seed_whatever_runs_beside_it(engine: En
 
 
 def test_virtual_tokens_are_computed_once_for_each_adapter() -> None:
-    engine, _, backend = engine_on(served.base_deck("causal"))
+    engine, _, backend = engine_on(served_adapters.base_deck("causal"))
     seen: list[int] = []
     embedding = backend.deck.model.get_input_embeddings()
     handle = embedding.register_forward_pre_hook(
-        lambda _, args: seen.append(int((args[0] >= tiny.VOCAB).sum())), prepend=True
+        lambda _, args: seen.append(int((args[0] >= tiny_models.VOCAB).sum())), prepend=True
     )
     requests = [Request("prompt-1", asked(f"w{number}")) for number in range(5, 11)]
     for request in requests:
@@ -118,7 +117,7 @@ def tokens_of(name: str | None) -> int:
 
 
 def queued(names: list[str | None], texts: list[str], backend: GenerateBackend, queue: FairQueue) -> list[Request]:
-    store = AdapterStore(served.saved_adapters("causal"), backend, max_bytes=10_000_000)
+    store = AdapterStore(served_adapters.saved_adapters("causal"), backend, max_bytes=10_000_000)
     requests = [Request(name, asked(text, tokens_of(name))) for name, text in zip(names, texts, strict=True)]
     for request in requests:
         request.lease = None if request.adapter is None else store.acquire(request.adapter).result(SOON)
@@ -130,7 +129,7 @@ def queued(names: list[str | None], texts: list[str], backend: GenerateBackend, 
 
 
 def test_one_step_computes_short_prompts_until_most_of_its_positions_are_spent() -> None:
-    backend, queue = GenerateBackend(served.base_deck("causal")), FairQueue()
+    backend, queue = GenerateBackend(served_adapters.base_deck("causal")), FairQueue()
     requests = queued(["full-1"] * 4, [f"w{number}" for number in range(5, 9)], backend, queue)
     worker = GenerateWorker(backend, queue, GenerationLimits(prefill_positions=4 * len(requests[0].ids)))
     begun = []
@@ -142,7 +141,7 @@ def test_one_step_computes_short_prompts_until_most_of_its_positions_are_spent()
 
 
 def test_prompts_of_unlike_lengths_share_a_pass_with_and_without_virtual_tokens() -> None:
-    backend, queue = GenerateBackend(served.base_deck("causal")), FairQueue()
+    backend, queue = GenerateBackend(served_adapters.base_deck("causal")), FairQueue()
     names = ["prompt-1", None, "lora-1", "prompt-2", "prompt-1"]
     texts = ["w5", "w6 w7 w8 w9 w10", "w11 w12", "w13 w14 w15 w16", "w17 w18"]
     requests = queued(names, texts, backend, queue)
@@ -164,7 +163,7 @@ def test_prompts_of_unlike_lengths_share_a_pass_with_and_without_virtual_tokens(
 
 
 def test_the_key_value_cache_stays_within_its_bytes() -> None:
-    deck = served.base_deck("causal")
+    deck = served_adapters.base_deck("causal")
     _, measuring, _ = engine_on(deck)
     a_position = (1 << 30) // measuring.kv_positions
     engine, worker, _ = engine_on(deck, GenerationLimits(kv_bytes=a_position * 60, prefill_positions=6))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import served
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import served_adapters
 from test_generation import queued, solo_deck
 
 import tunedeck as td
@@ -20,7 +20,7 @@ LONG = 1000  # more than the 64 positions of the tiny model, which is what it ge
 
 def worker_on(count: int, positions: int, **limits: int) -> tuple[GenerateWorker, list[Request]]:
     """A worker with room for `positions`, and prompts of two tokens that wait for 3 tokens each."""
-    backend, queue = GenerateBackend(served.base_deck("causal")), FairQueue()
+    backend, queue = GenerateBackend(served_adapters.base_deck("causal")), FairQueue()
     requests = queued([None] * count, [f"w{number}" for number in range(5, 5 + count)], backend, queue)
     for request in requests:
         ask(backend, request, 3)
@@ -112,7 +112,7 @@ def test_a_worker_keeps_its_reservations_and_answers_everybody(positions: int, t
 
 
 def test_virtual_tokens_that_an_adapter_will_keep_are_counted_before_it_is_taken() -> None:
-    backend, queue = GenerateBackend(served.base_deck("causal")), FairQueue()
+    backend, queue = GenerateBackend(served_adapters.base_deck("causal")), FairQueue()
     requests = queued(["prompt-1", "prompt-1", "prompt-2"], ["w5", "w6", "w7"], backend, queue)
     assert backend.prefix_to_come(requests[0].key) == 5
     backend.prefix(requests[0].key)

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import served
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
+from support import served_adapters, tiny_models
 
 LIMIT_S = 300
 SPARE_BYTES = 400 << 20
@@ -29,12 +28,12 @@ SLOW = r"(\w|\w\w|\.|\.\w)+[XY]"
 PROGRAM = """
 import json, resource, sys, threading
 from pathlib import Path
-import served
+from support import served_adapters
 from tunedeck.serving.backends.deck import ClassifyBackend
 from tunedeck.serving.store import AdapterStore
 
 root, spare, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-store = AdapterStore(root, ClassifyBackend(served.base_deck("classifier")), max_bytes=1 << 30)
+store = AdapterStore(root, ClassifyBackend(served_adapters.base_deck("classifier")), max_bytes=1 << 30)
 store.acquire("good").result(60).close()
 used = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (used + spare, used + spare))
@@ -139,14 +138,14 @@ def edit_probe(folder: Path, ids: list[int]) -> None:
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
     """What the store says of every hostile folder, in a process of its own that may not take much memory."""
-    root, saved = tmp_path_factory.mktemp("root"), served.saved_adapters("classifier")
+    root, saved = tmp_path_factory.mktemp("root"), served_adapters.saved_adapters("classifier")
     shutil.copytree(saved / "lora-1", root / "good")
     for name, (kind, spoil, _) in HOSTILE.items():
         shutil.copytree(saved / kind, root / name)
         spoil(root / name)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(root), str(SPARE_BYTES), *HOSTILE],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(tiny.__file__).parent), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(tiny_models.__file__).parents[1]), *sys.path])},
         capture_output=True,
         text=True,
         timeout=LIMIT_S,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from support import tiny_models
 
 from tunedeck.models.load import keep_in_memory
 
@@ -17,7 +17,7 @@ def mapped_files() -> str:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_a_base_that_is_served_is_not_mapped_from_its_file_and_keeps_its_values(tmp_path: Path) -> None:
-    deck = tiny.deck_of("llama", "causal")
+    deck = tiny_models.deck_of("llama", "causal")
     deck.model.save_pretrained(tmp_path)
     own = type(deck.model).from_pretrained(tmp_path, dtype=torch.float32)
     assert str(tmp_path) in mapped_files()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import served
+from support import served_adapters
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DrainingError
@@ -34,7 +34,7 @@ def test_the_documented_example_answers(form: str, capsys: pytest.CaptureFixture
     code = code.replace(opened, "").replace('"adapters/"', "folder")
     for name, ours in (("sentiment", "lora-1"), ("topic", "prompt-1"), ("law", "lora-1"), ("medicine", "bottleneck-1")):
         code = code.replace(f'"{name}"', f'"{ours}"')
-    exec(code, {"deck": served.base_deck(form), "folder": served.saved_adapters(form)})
+    exec(code, {"deck": served_adapters.base_deck(form), "folder": served_adapters.saved_adapters(form)})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["lora-1", "prompt-1" if form == "classifier" else "bottleneck-1"]
     assert form == "causal" or all(line.split()[1].startswith(line.split("-")[0]) for line in lines)
@@ -44,7 +44,7 @@ def test_the_documented_example_answers(form: str, capsys: pytest.CaptureFixture
 def test_a_long_batch_is_tokenized_by_the_tokenizers_a_few_texts_at_a_time(form: str) -> None:
     requests = [Request("lora-1", CONTENTS[form](f"w{number} w7")) for number in range(10, 26)]
     seen: list[tuple[str, int]] = []
-    with open_engine(served.base_deck(form), served.saved_adapters(form)) as engine:
+    with open_engine(served_adapters.base_deck(form), served_adapters.saved_adapters(form)) as engine:
         encode = engine._backend.encode
 
         def spy(contents: Any, key: str | None) -> list[list[int]]:
@@ -63,7 +63,7 @@ def test_a_long_batch_is_tokenized_by_the_tokenizers_a_few_texts_at_a_time(form:
 
 
 def test_prompts_to_generate_go_through_the_tokenizer_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    backend, calls = GenerateBackend(served.base_deck("causal")), []
+    backend, calls = GenerateBackend(served_adapters.base_deck("causal")), []
     kind = type(backend.deck.tokenizer)
     tokenize = kind.__call__
 
@@ -81,8 +81,8 @@ def test_prompts_to_generate_go_through_the_tokenizer_together(monkeypatch: pyte
 
 
 def test_leaving_the_engine_ends_it_and_keeps_the_deck() -> None:
-    deck = served.base_deck("classifier")
-    with open_engine(deck, served.saved_adapters("classifier")) as engine:
+    deck = served_adapters.base_deck("classifier")
+    with open_engine(deck, served_adapters.saved_adapters("classifier")) as engine:
         request = Request("lora-1", "w4 w5")
         engine.submit(request)
         assert request.done.result(SOON).label.startswith("lora-")
@@ -93,4 +93,4 @@ def test_leaving_the_engine_ends_it_and_keeps_the_deck() -> None:
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no folder"):
-        open_engine(served.base_deck("classifier"), tmp_path / "nothing")
+        open_engine(served_adapters.base_deck("classifier"), tmp_path / "nothing")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served import write_fake_adapter
+from support.served_adapters import write_fake_adapter
 
 from tunedeck.core.errors import UnknownAdapterError
 from tunedeck.serving.repository import AdapterRepository, bytes_in_memory

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from served import FakeBackend, write_fake_adapter
+from support.served_adapters import FakeBackend, write_fake_adapter
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, DrainingError, UnknownAdapterError
 from tunedeck.serving.adapter_cache import Lease

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import served
-from served import FakeBackend, write_fake_adapter
+from support import served_adapters
+from support.served_adapters import FakeBackend, write_fake_adapter
 
 from tunedeck.core.errors import AdapterFileError, OverloadedError, UnavailableError, UnknownAdapterError
 from tunedeck.serving import repository as names
@@ -264,7 +264,7 @@ def test_a_stored_probe_that_raises_anything_leaves_no_adapter_behind(monkeypatc
         raise IndexError("out of range")
 
     monkeypatch.setattr("tunedeck.deck.deck.check_probe", broken)
-    deck = served.base_deck("classifier")
+    deck = served_adapters.base_deck("classifier")
     with pytest.raises(IndexError):
-        ClassifyBackend(deck).load(served.saved_adapters("classifier") / "lora-1", "a@1")
+        ClassifyBackend(deck).load(served_adapters.saved_adapters("classifier") / "lora-1", "a@1")
     assert deck.adapters == ()

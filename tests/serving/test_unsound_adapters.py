@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import served
 import torch
+from support import served_adapters
 from test_generation import queued, solo_deck
 
 import tunedeck as td
@@ -44,7 +44,7 @@ def spoil_cache(worker: GenerateWorker, key: str | None, value: float) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("late", [False, True])
 def test_rows_beside_one_that_is_not_finite_answer_as_alone(value: float, temperature: float, late: bool) -> None:
-    backend, queue = GenerateBackend(served.base_deck("causal")), FairQueue()
+    backend, queue = GenerateBackend(served_adapters.base_deck("causal")), FairQueue()
     requests = queued(["lora-1", *HEALTHY], [TEXT] * 7, backend, queue)
     for number, request in enumerate(requests):
         request.content = Sequence(TEXT, td.Sampling(max_tokens=8, temperature=temperature, seed=number))
@@ -69,7 +69,7 @@ def test_rows_beside_one_that_is_not_finite_answer_as_alone(value: float, temper
 
 
 def test_logits_that_are_not_finite_fail_their_row_alone() -> None:
-    deck = served.base_deck("causal")
+    deck = served_adapters.base_deck("causal")
     samplings = [td.Sampling(), td.Sampling(temperature=1.0), td.Sampling(repetition_penalty=1.1), td.Sampling()]
     rows = [prepared(deck, one) for one in samplings]
     logits = torch.zeros(4, 120)
@@ -80,7 +80,7 @@ def test_logits_that_are_not_finite_fail_their_row_alone() -> None:
 
 
 def test_a_quotient_by_a_small_temperature_that_leaves_float32_fails_its_row_alone() -> None:
-    deck = served.base_deck("causal")
+    deck = served_adapters.base_deck("causal")
     rows = [prepared(deck, td.Sampling(temperature=one)) for one in (1e-5, 1.0)]
     logits = torch.zeros(2, 120)
     logits[0, 7], logits[1, 8] = 3e37, 100.0
@@ -90,7 +90,7 @@ def test_a_quotient_by_a_small_temperature_that_leaves_float32_fails_its_row_alo
 
 
 def test_some_tokens_that_a_model_rules_out_are_no_failure() -> None:
-    deck = served.base_deck("causal")
+    deck = served_adapters.base_deck("causal")
     logits = torch.full((1, 120), -float("inf"))
     logits[0, 9] = 0.5
     for sampling in (td.Sampling(), td.Sampling(temperature=1.0)):
@@ -98,7 +98,7 @@ def test_some_tokens_that_a_model_rules_out_are_no_failure() -> None:
 
 
 def test_an_unsound_adapter_is_422_and_an_unsound_base_is_500() -> None:
-    deck = served.base_deck("causal")
+    deck = served_adapters.base_deck("causal")
     found = []
     for name in ("lora-9", None):
         row = prepared(deck, td.Sampling())

@@ -6,9 +6,9 @@ from functools import cache
 from typing import Any
 
 import pytest
-import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import tiny_models
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -89,7 +89,7 @@ def test_a_text_of_blanks_is_read_to_its_first_words() -> None:
 
 
 def test_cutting_leaves_nothing_on_the_tokenizer_that_another_thread_would_be_cut_by() -> None:
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     deck.tokenizer.backend_tokenizer.enable_truncation(4)
     deck.tokenizer.backend_tokenizer.enable_padding(length=9)
     long = " ".join(["w5"] * 30)

@@ -23,9 +23,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import labelled_words
-import tiny
 from matplotlib.figure import Figure
+from support import labelled_words, tiny_models
 from support.blank_figures import blank_savefig
 
 import tunedeck as td
@@ -82,7 +81,7 @@ def life(work: Callable[[], object]) -> int:
 def train(case: str, folder: Path) -> None:
     """The run, from its newest checkpoint on."""
     config, settings = CASES[case]
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     deck.add("a", config, labels=("blue", "green", "red"))
     td.train(deck, "a", dataset(), settings=settings, out=folder, resume=folder.exists(), progress=False)
 
@@ -140,7 +139,7 @@ def main() -> None:
     chooser, began = random.Random(options.seed), time.monotonic()
     warnings.simplefilter("ignore")  # many a life is killed before its first checkpoint
     Figure.savefig = blank_savefig  # type: ignore[method-assign, assignment]  # rendering takes longer than a run
-    tiny.deck_of("bert")
+    tiny_models.deck_of("bert")
     kills = in_save = most = 0
     with tempfile.TemporaryDirectory() as place:
         expected = {}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from kill_many import dataset
+from support import tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, TrainingError
@@ -48,7 +48,7 @@ def settings(name: str) -> td.TrainingSettings:
 
 
 def deck_with(names: list[str]) -> td.Deck:
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     for name in names:
         deck.add(name, METHODS[name][0], labels=JOBS[name].labels)
     return deck
@@ -72,7 +72,7 @@ def test_jobs_of_every_kind_end_as_each_alone(tmp_path: Path) -> None:
         run = td.train(alone, name, JOBS[name], settings=settings(name), out=tmp_path / name, progress=False)
         assert curve(tmp_path / "together" / name) == pytest.approx(curve(tmp_path / name), abs=1e-5)
         mine, theirs = tensors(together, name), tensors(alone, name)
-        assert max(tiny.difference(mine[key], theirs[key]) for key in theirs) < 1e-4
+        assert max(tiny_models.difference(mine[key], theirs[key]) for key in theirs) < 1e-4
         assert (runs[name].best_step, runs[name].measurement.steps) == (run.best_step, run.measurement.steps)
         assert runs[name].adapter_folder == tmp_path / "together" / name / "adapter"
 
@@ -105,7 +105,9 @@ def test_conversations_share_the_base_too(tmp_path: Path) -> None:
         return Dataset("chats", all_of_them[:16], all_of_them[16:], str(start), "chats")
 
     def deck_of(names: list[str]) -> td.Deck:
-        deck = td.Deck.load(tiny.folder_of("llama", "causal"), td.Generate(), dtype="float32")  # a tokenizer of its own
+        deck = td.Deck.load(
+            tiny_models.folder_of("llama", "causal"), td.Generate(), dtype="float32"
+        )  # a tokenizer of its own
         deck.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}"
         configs = {
             "a": td.LoraConfig(r=4),
@@ -126,7 +128,7 @@ def test_conversations_share_the_base_too(tmp_path: Path) -> None:
 
 def test_embeddings_share_the_base_too(tmp_path: Path) -> None:
     def deck_of(names: list[str]) -> td.Deck:
-        deck = td.Deck.load(tiny.folder_of("bert", "plain"), td.Embed(), dtype="float32")
+        deck = td.Deck.load(tiny_models.folder_of("bert", "plain"), td.Embed(), dtype="float32")
         configs = {"a": td.LoraConfig(r=4), "b": td.BottleneckConfig("seq_bn", reduction_factor=2)}
         for name in names:
             deck.add(name, configs[name])

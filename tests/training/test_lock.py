@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import tiny
+from support import tiny_models
 
 from tunedeck.core.errors import TrainingError
 from tunedeck.training.config import RunConfig, run_config
@@ -34,7 +34,7 @@ def held_by_another_process(folder: Path) -> Iterator[None]:
 def config_of(data: Path, seed: int) -> RunConfig:
     return run_config(
         {
-            "model": str(tiny.folder_of("bert", "classifier")),
+            "model": str(tiny_models.folder_of("bert", "classifier")),
             "data": {"train": str(data)},
             "device": "cpu",
             "dtype": "float32",
@@ -51,9 +51,9 @@ def test_a_run_that_is_under_way_keeps_all_its_files(tmp_path: Path) -> None:
     data, out = tmp_path / "data.csv", tmp_path / "run"
     data.write_text("text,label\n" + "".join(f"w{n} w5,{'ab'[n % 2]}\n" for n in range(4, 24)))
     begin(config_of(data, seed=1), out)
-    before = tiny.files_of(out)
+    before = tiny_models.files_of(out)
     with held_by_another_process(out), pytest.raises(TrainingError, match="is under way in another process"):
         begin(config_of(data, seed=2), out)
-    assert tiny.files_of(out) == before
+    assert tiny_models.files_of(out) == before
     begin(config_of(data, seed=2), out)
-    assert b"seed: 2" in tiny.files_of(out)["config.yaml"]
+    assert b"seed: 2" in tiny_models.files_of(out)["config.yaml"]

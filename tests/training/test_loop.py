@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import labelled_words
 import pytest
-import tiny
 import torch
 from accelerate import Accelerator
+from support import labelled_words, tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import DataError, TrainingError
@@ -42,7 +41,7 @@ def words_dataset(examples: list[Example], train: int, labels: tuple[str, ...]) 
 
 
 def words_deck() -> td.Deck:
-    return td.Deck.load(tiny.folder_of("bert", "classifier"), td.Classify(), dtype="float32")
+    return td.Deck.load(tiny_models.folder_of("bert", "classifier"), td.Classify(), dtype="float32")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -93,7 +92,7 @@ def test_accumulated_small_batches_move_as_one_large_batch() -> None:
 
     rows = list(range(32))
     whole, parts = after([rows]), after([rows[:5], rows[5:20], rows[20:]])
-    assert max(tiny.difference(whole[name], parts[name]) for name in whole) < 1e-6
+    assert max(tiny_models.difference(whole[name], parts[name]) for name in whole) < 1e-6
 
 
 def test_the_best_evaluation_is_what_remains_and_what_is_saved(tmp_path: Path) -> None:
@@ -191,7 +190,7 @@ def test_ctrl_c_ends_the_run_with_its_adapter_saved_whole(tmp_path: Path, monkey
 
 
 def test_labels_that_differ_from_the_adapters_are_refused() -> None:
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     deck.add("a", td.LoraConfig(), labels=("x", "y"))
     with pytest.raises(DataError, match="the data has the labels"):
         td.train(deck, "a", dataset(), epochs=1, progress=False)
@@ -201,7 +200,7 @@ def test_multi_label_training_learns_two_labels_at_once() -> None:
     pairs = labelled_words.rows(300)
     examples = [Example(text, (label, "long") if len(text.split()) > 6 else (label,)) for text, label in pairs]
     data = words_dataset(examples, 240, ("blue", "green", "long", "red"))
-    deck = td.Deck.load(tiny.folder_of("bert", "classifier"), td.Classify(multi_label=True), dtype="float32")
+    deck = td.Deck.load(tiny_models.folder_of("bert", "classifier"), td.Classify(multi_label=True), dtype="float32")
     deck.add("a", td.LoraConfig(r=4, target_modules="all-linear"))
     settings = td.TrainingSettings(epochs=8, learning_rate=2e-2, batch_size=16, metric_for_best_model="micro_f1")
     run = td.train(deck, "a", data, settings=settings, progress=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import add_stirred, deck_of, logits_of, token_batch
+from support.tiny_models import add_stirred, deck_of, logits_of, token_batch
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError

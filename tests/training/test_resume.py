@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from kill_many import dataset, left_behind
-from tiny import deck_of
+from support.tiny_models import deck_of
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, StorageError, TrainingError

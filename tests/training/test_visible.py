@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from kill_many import dataset
-from tiny import deck_of
+from support.tiny_models import deck_of
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError

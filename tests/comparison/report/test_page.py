@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from results import comparison, demo_like, entry
+from support.comparison_results import comparison, demo_like, entry
 
 from tunedeck.comparison.report import fonts
 from tunedeck.comparison.report.confusion import condensed, counted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from results import comparison, entry
+from support.comparison_results import comparison, entry
 
 from tunedeck.comparison.report.recommend import recommend
 from tunedeck.comparison.report.result import Comparison, Data

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 import transformers
+from support import tiny_models
 from transformers import DynamicCache
 
 from tunedeck.core.compat.transformers import (
@@ -24,11 +24,11 @@ from tunedeck.core.compat.transformers import (
     set_attention,
 )
 
-IDS = torch.randint(4, tiny.VOCAB, (2, 6), generator=torch.Generator().manual_seed(0))
+IDS = torch.randint(4, tiny_models.VOCAB, (2, 6), generator=torch.Generator().manual_seed(0))
 
 
 def test_transformers_attention_can_be_switched_and_is_read_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny.tiny_model("llama", "causal", attn_implementation="eager")
+    model = tiny_models.tiny_model("llama", "causal", attn_implementation="eager")
     calls: list[int] = []
     kernel = torch.nn.functional.scaled_dot_product_attention
 
@@ -45,7 +45,7 @@ def test_transformers_attention_can_be_switched_and_is_read_at_every_call(monkey
         set_attention(model, "sdpa")
         assert attention_of(model) == "sdpa"
         assert torch.allclose(model(IDS).logits, plain, atol=1e-5)
-    assert len(calls) == tiny.LAYERS
+    assert len(calls) == tiny_models.LAYERS
 
 
 def test_transformers_kept_in_float32_names_t5s_output_linear() -> None:
@@ -55,7 +55,7 @@ def test_transformers_kept_in_float32_names_t5s_output_linear() -> None:
 
 
 def test_transformers_model_from_config_makes_the_same_class_in_the_precision_asked_for() -> None:
-    model = tiny.tiny_model("bert", "classifier")
+    model = tiny_models.tiny_model("bert", "classifier")
     made = model_from_config(type(model), model.config, torch.bfloat16)
     assert type(made) is type(model)
     assert {parameter.dtype for parameter in made.parameters()} == {torch.bfloat16}
@@ -68,8 +68,10 @@ def test_transformers_hub_file_is_none_for_what_is_not_in_the_cache(tmp_path: Pa
 
 @pytest.mark.parametrize("window", [None, 4])
 def test_transformers_a_cache_layer_filled_by_hand_goes_on_as_one_filled_by_the_model(window: int | None) -> None:
-    kind = {} if window is None else {"sliding_window": window, "layer_types": ["sliding_attention"] * tiny.LAYERS}
-    model = tiny.tiny_model("qwen2", "causal", use_sliding_window=window is not None, **kind)
+    kind = (
+        {} if window is None else {"sliding_window": window, "layer_types": ["sliding_attention"] * tiny_models.LAYERS}
+    )
+    model = tiny_models.tiny_model("qwen2", "causal", use_sliding_window=window is not None, **kind)
     first, second = DynamicCache(config=model.config), DynamicCache(config=model.config)
     assert {type(layer) for layer in first.layers} == {DynamicSlidingWindowLayer if window else DynamicLayer}
     with torch.no_grad():
@@ -84,8 +86,8 @@ def test_transformers_a_cache_layer_filled_by_hand_goes_on_as_one_filled_by_the_
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 def test_transformers_last_position_asks_for_the_last_logits_alone(model_type: str) -> None:
-    model = tiny.tiny_model(model_type, "causal")
+    model = tiny_models.tiny_model(model_type, "causal")
     with torch.no_grad():
         whole, last = model(IDS).logits, model(IDS, **last_position(IDS.device)).logits
-    assert last.shape == (2, 1, tiny.VOCAB)
+    assert last.shape == (2, 1, tiny_models.VOCAB)
     assert torch.allclose(last[:, 0], whole[:, -1], atol=1e-5)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import embeddings
 import pytest
-import tiny
 import torch
+from support import embedding_decks, tiny_models
 from torch import nn
 
 import tunedeck as td
@@ -28,11 +27,11 @@ def loss_of(deck: td.Deck, ids: torch.Tensor, names: list[str]) -> torch.Tensor:
 
 @pytest.mark.parametrize(("model_type", "form"), [("bert", "classifier"), ("llama", "causal"), ("gpt2", "causal")])
 def test_the_gradients_of_a_mixed_batch_stay_the_same_and_less_is_kept(model_type: str, form: str) -> None:
-    deck = tiny.deck_of(model_type, form)
+    deck = tiny_models.deck_of(model_type, form)
     for seed, (name, config) in enumerate(KINDS.items()):
-        tiny.add_stirred(deck, name, config, seed=seed)
+        tiny_models.add_stirred(deck, name, config, seed=seed)
         deck.adapter(name).train()
-    ids = torch.randint(4, tiny.VOCAB, (3, 7), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(4, tiny_models.VOCAB, (3, 7), generator=torch.Generator().manual_seed(0))
     names = list(KINDS)
     parameters = [p for name in names for p in deck.adapter(name).parameters()]
     kept: list[int] = []
@@ -61,10 +60,10 @@ def test_the_gradients_of_a_mixed_batch_stay_the_same_and_less_is_kept(model_typ
 def test_full_fine_tunings_gradients_stay_the_same_and_less_is_kept(
     model_type: str, form: str, dtype: str, layers: bool | int
 ) -> None:
-    deck = tiny.deck_of(model_type, form, dtype=dtype)
+    deck = tiny_models.deck_of(model_type, form, dtype=dtype)
     deck.add("a", td.FullConfig())
-    tiny.stir(deck, "a", amount=0.3)  # far from the base's own weights, which the second pass must not take
-    ids = torch.randint(4, tiny.VOCAB, (3, 7), generator=torch.Generator().manual_seed(0))
+    tiny_models.stir(deck, "a", amount=0.3)  # far from the base's own weights, which the second pass must not take
+    ids = torch.randint(4, tiny_models.VOCAB, (3, 7), generator=torch.Generator().manual_seed(0))
     parameters = list(deck.adapter("a").parameters())
     own = [id(parameter) for parameter in deck.model.parameters()]
     kept: list[int] = []
@@ -88,7 +87,7 @@ def test_full_fine_tunings_gradients_stay_the_same_and_less_is_kept(
 
 
 def test_an_unknown_architecture_is_refused() -> None:
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     deck.add("a", td.LoraConfig())
     with (
         pytest.raises(ConfigError, match="not known"),
@@ -99,9 +98,9 @@ def test_an_unknown_architecture_is_refused() -> None:
 
 
 def test_an_embedding_base_without_a_head_is_recomputed_too() -> None:
-    deck = embeddings.embed_deck()
-    tiny.add_stirred(deck, "a", KINDS["lora"])
-    ids = torch.randint(4, tiny.VOCAB, (3, 7), generator=torch.Generator().manual_seed(0))
+    deck = embedding_decks.embed_deck()
+    tiny_models.add_stirred(deck, "a", KINDS["lora"])
+    ids = torch.randint(4, tiny_models.VOCAB, (3, 7), generator=torch.Generator().manual_seed(0))
     parameters = list(deck.adapter("a").parameters())
 
     def gradients() -> tuple[torch.Tensor, ...]:

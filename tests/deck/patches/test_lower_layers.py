@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
+from support import tiny_models
 
 import tunedeck as td
 from tunedeck.data.labelled import Example
@@ -15,7 +15,7 @@ from tunedeck.tasks.base import Dataset
 TOP = {
     "lora": (td.LoraConfig(target_modules="all-linear", layers_to_transform=(1,)), 1),
     "full": (td.FullConfig(layers=1), 1),
-    "head": (td.FullConfig(layers="head"), tiny.LAYERS),
+    "head": (td.FullConfig(layers="head"), tiny_models.LAYERS),
 }
 WHOLE = {
     "lora": td.LoraConfig(target_modules="all-linear"),
@@ -27,8 +27,8 @@ TEXTS = ["w5 w6", "w7 w8 w9 w10 w11", "w12", "w13 w14 w15 w16 w17 w18 w19 w20 w2
 
 
 def objective_of(deck: td.Deck, name: str):
-    examples = [Example(text, (tiny.LABELS[row % 3],)) for row, text in enumerate(TEXTS)]
-    return deck.adapter(name).task.objective(deck, name, Dataset("", examples, examples, "", "", tiny.LABELS))
+    examples = [Example(text, (tiny_models.LABELS[row % 3],)) for row, text in enumerate(TEXTS)]
+    return deck.adapter(name).task.objective(deck, name, Dataset("", examples, examples, "", "", tiny_models.LABELS))
 
 
 def gradients(deck: td.Deck, name: str) -> list[torch.Tensor]:
@@ -38,9 +38,9 @@ def gradients(deck: td.Deck, name: str) -> list[torch.Tensor]:
 @pytest.mark.parametrize("model_type", ["bert", "distilbert", "llama", "gpt2"])
 @pytest.mark.parametrize("kind", TOP)
 def test_a_second_pass_skips_the_lower_layers_and_gives_the_same_loss_and_gradient(kind: str, model_type: str) -> None:
-    deck = tiny.deck_of(model_type)
+    deck = tiny_models.deck_of(model_type)
     config, skipped = TOP[kind]
-    tiny.add_stirred(deck, "a", config)
+    tiny_models.add_stirred(deck, "a", config)
     layers = deck.base.layers
     assert layers is not None
     ran: list[int] = []
@@ -61,21 +61,21 @@ def test_a_second_pass_skips_the_lower_layers_and_gives_the_same_loss_and_gradie
     assert len(ran) == runs
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
     assert wanted
-    assert all(tiny.difference(a, b) < 1e-6 for a, b in zip(gradients(deck, "a"), wanted, strict=True))
+    assert all(tiny_models.difference(a, b) < 1e-6 for a, b in zip(gradients(deck, "a"), wanted, strict=True))
     objective.evaluate()
     assert len(ran) > runs
 
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_nothing_is_skipped_where_the_first_layer_is_trained(kind: str) -> None:
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     deck.add("a", WHOLE[kind])
     assert first_trained_layer(deck.base, deck.adapter("a")) == 0
 
 
 def test_nothing_is_kept_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lower_layers, "free_bytes", lambda device: 0)
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     deck.add("a", td.FullConfig(layers="head"))
     ran: list[int] = []
     query = deck.model.bert.encoder.layer[0].attention.self.query  # the layer's own hooks run even where it is skipped

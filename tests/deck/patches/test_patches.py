@@ -8,8 +8,8 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-import tiny
 import torch
+from support import tiny_models
 
 import tunedeck as td
 from tunedeck.deck.patches.base import Patch, Unchanged, patched, replaced_forward
@@ -18,7 +18,7 @@ from tunedeck.deck.patches.first_position import FirstPositionOnly
 from tunedeck.deck.patches.lower_layers import LowerLayers
 from tunedeck.deck.patches.output_positions import OutputPositions
 
-IDS = torch.randint(4, tiny.VOCAB, (2, 7), generator=torch.Generator().manual_seed(0))
+IDS = torch.randint(4, tiny_models.VOCAB, (2, 7), generator=torch.Generator().manual_seed(0))
 
 
 def loss_and_gradients(deck: td.Deck, patches: tuple[Patch, ...]) -> list[torch.Tensor]:
@@ -30,8 +30,8 @@ def loss_and_gradients(deck: td.Deck, patches: tuple[Patch, ...]) -> list[torch.
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_the_loss_and_its_gradients_are_the_same_in_every_order_of_the_patches(order: tuple[int, ...]) -> None:
-    deck = tiny.deck_of("bert")
-    tiny.add_stirred(deck, "a", td.LoraConfig(target_modules="all-linear", layers_to_transform=(1,)))
+    deck = tiny_models.deck_of("bert")
+    tiny_models.add_stirred(deck, "a", td.LoraConfig(target_modules="all-linear", layers_to_transform=(1,)))
     lower = LowerLayers(deck.base, deck.adapter("a"), [7, 7])
     with lower.patch([0, 1]).on(deck.base), torch.no_grad():
         deck(IDS, adapter="a")
@@ -59,18 +59,18 @@ def test_a_forward_that_was_there_before_is_there_again_after_nested_blocks() ->
 
 
 def test_a_patch_is_undone_when_its_block_fails() -> None:
-    deck = tiny.deck_of("bert")
+    deck = tiny_models.deck_of("bert")
     deck.add("a", td.LoraConfig())
-    hooks = tiny.hook_count(deck.model)
+    hooks = tiny_models.hook_count(deck.model)
     patches = (Checkpointing(deck.router, deck.adapter("a"), True), FirstPositionOnly(), Unchanged())
     with pytest.raises(ZeroDivisionError), patched(deck.base, *patches):
         _ = 1 // 0
-    assert tiny.hook_count(deck.model) == hooks
+    assert tiny_models.hook_count(deck.model) == hooks
     assert not any("forward" in vars(module) for module in deck.model.modules())
 
 
 def test_the_output_layer_sees_the_chosen_positions_alone() -> None:
-    deck = tiny.deck_of("llama", "causal")
+    deck = tiny_models.deck_of("llama", "causal")
     chosen = torch.zeros_like(IDS, dtype=torch.bool)
     chosen[0, 2] = chosen[1, 5] = True
     with torch.no_grad():
@@ -78,19 +78,19 @@ def test_the_output_layer_sees_the_chosen_positions_alone() -> None:
         positions = OutputPositions(chosen)
         with positions.on(deck.base):
             some = deck.call([None, None], {"input_ids": IDS}).logits
-    assert some.shape == (1, 2, tiny.VOCAB)
+    assert some.shape == (1, 2, tiny_models.VOCAB)
     assert torch.allclose(some[0], whole[chosen], atol=1e-6)
     assert positions.states is not None
-    assert positions.states.shape == (2, tiny.HIDDEN)
+    assert positions.states.shape == (2, tiny_models.HIDDEN)
 
 
 @pytest.mark.parametrize(("model_type", "form"), [("bert", "classifier"), ("bert", "plain"), ("gpt2", "causal")])
 def test_the_layers_of_a_base_are_found_with_a_head_and_without(model_type: str, form: str) -> None:
-    model = tiny.tiny_model(model_type, form)
-    base = tiny.deck_of(model_type).base
+    model = tiny_models.tiny_model(model_type, form)
+    base = tiny_models.deck_of(model_type).base
     prefix = "" if form == "plain" else model.base_model_prefix
     base = replace(base, model=model, prefix=prefix)
     assert base.layers is not None
-    assert len(base.layers) == tiny.LAYERS
+    assert len(base.layers) == tiny_models.LAYERS
     assert replace(base, spec=None).layers is None
     assert replace(base, prefix="elsewhere").layers is None

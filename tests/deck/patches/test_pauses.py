@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from mixed_decks import KINDS, full_deck
-from tiny import token_batch
+from support.tiny_models import token_batch
 
 import tunedeck as td
 from tunedeck.deck.patches.pauses import Pauses

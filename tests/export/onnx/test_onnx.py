@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import embeddings
 import pytest
-import tiny
 import torch
+from support import embedding_decks, tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, ConfigError, ModelError, StorageError, UnsupportedKindError
@@ -35,20 +34,20 @@ INT8 = 0.35
 
 def deck_with(kind: str, task: str, model_type: str = "bert") -> td.Deck:
     if task == "classify":
-        deck = tiny.deck_of(model_type)
-        tiny.add_stirred(deck, "a", KINDS[kind], labels=("no", "yes"))
+        deck = tiny_models.deck_of(model_type)
+        tiny_models.add_stirred(deck, "a", KINDS[kind], labels=("no", "yes"))
         return deck
-    deck = embeddings.embed_deck(model_type, pooling="last" if model_type == "llama" else "mean")
-    tiny.add_stirred(deck, "a", KINDS[kind])
+    deck = embedding_decks.embed_deck(model_type, pooling="last" if model_type == "llama" else "mean")
+    tiny_models.add_stirred(deck, "a", KINDS[kind])
     return deck
 
 
 def assert_equal(deck: td.Deck, name: str, runner: Runner, bound: float = BOUND) -> None:
     for rows, length in SHAPES:
-        batch = tiny.token_batch(rows, length, pad="right" if length > 4 else None)
+        batch = tiny_models.token_batch(rows, length, pad="right" if length > 4 else None)
         told = torch.from_numpy(runner.run(batch["input_ids"].numpy(), batch["attention_mask"].numpy(), [name]))
         assert (
-            tiny.difference(
+            tiny_models.difference(
                 told, onnx_graph.onnx_view(deck).expected(deck, name, batch["input_ids"], batch["attention_mask"])
             )
             < bound
@@ -89,7 +88,7 @@ def test_lora_inside_the_graph_keeps_its_own_products(tmp_path: Path) -> None:
         assert_equal(deck, "a", Runner(tmp_path / place))
         nodes = onnx.load(tmp_path / place / "model.onnx").graph.node
         counts[place] = sum(node.op_type in ("MatMul", "Gemm") for node in nodes)
-    assert counts["inside"] == counts["merged"] + 2 * 6 * tiny.LAYERS
+    assert counts["inside"] == counts["merged"] + 2 * 6 * tiny_models.LAYERS
     with pytest.raises(ConfigError, match="merged or inside, got 'outside'"):
         save_onnx(deck, "a", tmp_path / "other", lora="outside")  # type: ignore[arg-type]
 
@@ -108,9 +107,9 @@ def test_the_runner_reads_texts_as_the_deck_does(tmp_path: Path) -> None:
 
 def test_several_labels_for_one_text(tmp_path: Path) -> None:
     deck = td.Deck.load(
-        tiny.folder_of("bert", "classifier"), td.Classify(tiny.LABELS, multi_label=True), dtype="float32"
+        tiny_models.folder_of("bert", "classifier"), td.Classify(tiny_models.LABELS, multi_label=True), dtype="float32"
     )
-    tiny.add_stirred(deck, "a", td.LoraConfig())
+    tiny_models.add_stirred(deck, "a", td.LoraConfig())
     save_onnx(deck, "a", tmp_path / "onnx")
     (told,) = Runner(tmp_path / "onnx").answer(["w10 w20"])
     (prediction,) = deck.predict(["w10 w20"], "a")
@@ -119,13 +118,15 @@ def test_several_labels_for_one_text(tmp_path: Path) -> None:
 
 
 def test_instructions_and_the_longest_text_go_with_vectors(tmp_path: Path) -> None:
-    deck = embeddings.embed_deck(query_instruction="w40 w41 ", document_instruction="w42 ", max_length=7, pooling="cls")
-    tiny.add_stirred(deck, "a", td.PromptTuningConfig(2))
+    deck = embedding_decks.embed_deck(
+        query_instruction="w40 w41 ", document_instruction="w42 ", max_length=7, pooling="cls"
+    )
+    tiny_models.add_stirred(deck, "a", td.PromptTuningConfig(2))
     save_onnx(deck, "a", tmp_path / "onnx")
     runner = Runner(tmp_path / "onnx")
     for query in (True, False):
-        told = torch.tensor([row["vector"] for row in runner.answer(embeddings.TEXTS, query=query)])
-        assert tiny.difference(told, deck.embed(embeddings.TEXTS, "a", as_query=query)) < 1e-5
+        told = torch.tensor([row["vector"] for row in runner.answer(embedding_decks.TEXTS, query=query)])
+        assert tiny_models.difference(told, deck.embed(embedding_decks.TEXTS, "a", as_query=query)) < 1e-5
 
 
 def test_int8_scales_each_output_by_itself(tmp_path: Path) -> None:
@@ -136,11 +137,13 @@ def test_int8_scales_each_output_by_itself(tmp_path: Path) -> None:
         for t in onnx.load(tmp_path / "onnx" / "model.int8.onnx").graph.initializer
     }
     weights = [
-        t for name, t in tensors.items() if name.endswith("_quantized") and t.shape == (tiny.HIDDEN, tiny.HIDDEN)
+        t
+        for name, t in tensors.items()
+        if name.endswith("_quantized") and t.shape == (tiny_models.HIDDEN, tiny_models.HIDDEN)
     ]
     assert weights
     assert all(t.dtype == "int8" for t in weights)
-    assert any(t.shape == (tiny.HIDDEN,) for name, t in tensors.items() if name.endswith("_scale"))
+    assert any(t.shape == (tiny_models.HIDDEN,) for name, t in tensors.items() if name.endswith("_scale"))
 
 
 def test_a_graph_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,11 +158,11 @@ def test_a_graph_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch:
 
 
 def test_what_cannot_be_exported_is_refused_with_what_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chat = tiny.deck_of("llama", "causal")
+    chat = tiny_models.deck_of("llama", "causal")
     chat.add("a", td.LoraConfig())
     with pytest.raises(UnsupportedKindError, match=r"a generates text; use tunedeck export merge, gguf-lora or vllm"):
         save_onnx(chat, "a", tmp_path / "onnx")
-    half = tiny.deck_of("bert", dtype="bfloat16")
+    half = tiny_models.deck_of("bert", dtype="bfloat16")
     half.add("a", td.LoraConfig())
     with pytest.raises(AdapterError, match="this deck is in bfloat16; load it with dtype='float32'"):
         save_onnx(half, "a", tmp_path / "onnx")
@@ -170,7 +173,7 @@ def test_what_cannot_be_exported_is_refused_with_what_can(tmp_path: Path, monkey
     (tmp_path / "full" / "kept").write_text("kept")
     with pytest.raises(StorageError, match="is not empty"):
         save_onnx(deck, "a", tmp_path / "full")
-    bare = td.Deck(tiny.replace(deck.base, tokenizer=None), deck.task)
+    bare = td.Deck(tiny_models.replace(deck.base, tokenizer=None), deck.task)
     bare.add("a", td.FullConfig("head"))
     with pytest.raises(ModelError, match="no tokenizer"):
         save_onnx(bare, "a", tmp_path / "onnx")

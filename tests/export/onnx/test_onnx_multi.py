@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import embeddings
 import pytest
-import tiny
 import torch
+from support import embedding_decks, tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, ConfigError, UnsupportedKindError
@@ -26,12 +25,12 @@ def logits(runner: Runner, name: str, batch: dict[str, torch.Tensor]) -> torch.T
 
 @pytest.fixture(scope="module")
 def deck() -> td.Deck:
-    deck = tiny.deck_of("bert")
-    tiny.add_stirred(deck, "two", td.LoraConfig(r=2, target_modules=("query", "value")))
-    tiny.add_stirred(
+    deck = tiny_models.deck_of("bert")
+    tiny_models.add_stirred(deck, "two", td.LoraConfig(r=2, target_modules=("query", "value")))
+    tiny_models.add_stirred(
         deck, "eight", td.LoraConfig(r=8, target_modules="all-linear", use_rslora=True), labels=tuple("abcde"), seed=3
     )
-    tiny.add_stirred(deck, "head", td.FullConfig("head"), labels=("no", "yes"), seed=4)
+    tiny_models.add_stirred(deck, "head", td.FullConfig("head"), labels=("no", "yes"), seed=4)
     return deck
 
 
@@ -48,21 +47,21 @@ def folder(deck: td.Deck, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ranks_targets_and_labels_differ_and_each_equals_the_deck(deck: td.Deck, folder: Path, precision: str) -> None:
     runner = Runner(folder, precision)
     for rows, length in SHAPES:
-        batch = tiny.token_batch(rows, length, pad="right" if length > 4 else None)
+        batch = tiny_models.token_batch(rows, length, pad="right" if length > 4 else None)
         for name in ("eight", "two", "head", "eight"):
             bound = 1e-4 if precision == "float32" else 0.35  # as in test_onnx
-            assert tiny.difference(logits(runner, name, batch), tiny.logits_of(deck, batch, name)) < bound
+            assert tiny_models.difference(logits(runner, name, batch), tiny_models.logits_of(deck, batch, name)) < bound
 
 
 def test_adapters_of_an_embedding_base_are_told_apart(tmp_path: Path) -> None:
-    deck = embeddings.embed_deck()
-    tiny.add_stirred(deck, "q", td.LoraConfig(r=2, target_modules=("query",)))
-    tiny.add_stirred(deck, "v", td.LoraConfig(r=8, target_modules=("value",)), seed=5)
+    deck = embedding_decks.embed_deck()
+    tiny_models.add_stirred(deck, "q", td.LoraConfig(r=2, target_modules=("query",)))
+    tiny_models.add_stirred(deck, "v", td.LoraConfig(r=8, target_modules=("value",)), seed=5)
     save_onnx_multi(deck, ["q", "v"], tmp_path / "onnx")
     runner = Runner(tmp_path / "onnx")
     for name in ("q", "v"):
-        told = torch.tensor([row["vector"] for row in runner.answer(embeddings.TEXTS, [name])])
-        assert tiny.difference(told, deck.embed(embeddings.TEXTS, name)) < 1e-5
+        told = torch.tensor([row["vector"] for row in runner.answer(embedding_decks.TEXTS, [name])])
+        assert tiny_models.difference(told, deck.embed(embedding_decks.TEXTS, name)) < 1e-5
 
 
 def test_the_runner_refuses_what_onnx_runtime_would_take_in_silence(folder: Path) -> None:
@@ -88,19 +87,19 @@ def test_a_file_of_another_graph_is_refused(folder: Path, tmp_path: Path) -> Non
 
 
 def test_what_cannot_share_a_graph_is_refused_and_the_deck_is_left_as_it_was(deck: td.Deck, tmp_path: Path) -> None:
-    tiny.add_stirred(deck, "b", td.BottleneckConfig("seq_bn"))
+    tiny_models.add_stirred(deck, "b", td.BottleneckConfig("seq_bn"))
     try:
         with pytest.raises(UnsupportedKindError, match=r"'b' is a bottleneck adapter; .* without --multi-adapter"):
             save_onnx_multi(deck, ["two", "b"], tmp_path / "onnx")
     finally:
         deck.remove("b")
-    tiny.add_stirred(deck, "a/b", td.LoraConfig())
+    tiny_models.add_stirred(deck, "a/b", td.LoraConfig())
     try:
         with pytest.raises(AdapterError, match="'a/b' cannot be a file's name"):
             save_onnx_multi(deck, ["a/b"], tmp_path / "onnx")
     finally:
         deck.remove("a/b")
-    mixed = embeddings.embed_deck()
+    mixed = embedding_decks.embed_deck()
     mixed.add("mean", td.LoraConfig())
     mixed.add("cls", td.LoraConfig())
     mixed.adapter("cls").task = td.Embed(pooling="cls")

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import tiny
+from support import tiny_models
 
 import tunedeck as td
 
@@ -38,8 +38,8 @@ def said(python: Path, folder: Path, *arguments: str, typed: str = "") -> subpro
 
 @pytest.mark.network
 def test_labels_without_torch(bare_python: Path, tmp_path: Path) -> None:
-    deck = tiny.deck_of("bert")
-    tiny.add_stirred(deck, "a", td.PromptTuningConfig(3))
+    deck = tiny_models.deck_of("bert")
+    tiny_models.add_stirred(deck, "a", td.PromptTuningConfig(3))
     save_onnx(deck, "a", tmp_path / "onnx", int8=True)
     texts = ["w10 w20", "w5 w6 w7"]
     for typed, arguments in (("", texts), ("\n".join([*texts, ""]), [])):
@@ -55,9 +55,9 @@ def test_labels_without_torch(bare_python: Path, tmp_path: Path) -> None:
 
 @pytest.mark.network
 def test_adapters_are_switched_without_torch(bare_python: Path, tmp_path: Path) -> None:
-    deck = tiny.deck_of("bert")
-    tiny.add_stirred(deck, "one", td.LoraConfig(r=2))
-    tiny.add_stirred(deck, "two", td.LoraConfig(r=8), labels=("no", "yes"), seed=5)
+    deck = tiny_models.deck_of("bert")
+    tiny_models.add_stirred(deck, "one", td.LoraConfig(r=2))
+    tiny_models.add_stirred(deck, "two", td.LoraConfig(r=8), labels=("no", "yes"), seed=5)
     save_onnx_multi(deck, ["one", "two"], tmp_path / "onnx")
     for name in ("one", "two"):
         told = said(bare_python, tmp_path / "onnx", "--adapter", name, "w10 w20")

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import numpy
 import pytest
-import tiny
 import torch
+from support import tiny_models
 
 import tunedeck as td
 from tunedeck.cli.serve import serve
@@ -39,10 +39,10 @@ NAMES = {"both/eight": "eight", "both/two": "two", "prompt": "prompt", "team/pro
 
 @pytest.fixture(scope="module")
 def deck() -> td.Deck:
-    deck = tiny.deck_of("bert")
-    tiny.add_stirred(deck, "prompt", td.PromptTuningConfig(3), labels=("no", "yes"), seed=2)
-    tiny.add_stirred(deck, "two", td.LoraConfig(r=2, target_modules=("query", "value")), seed=3)
-    tiny.add_stirred(deck, "eight", td.LoraConfig(r=8), labels=tuple("abcde"), seed=4)
+    deck = tiny_models.deck_of("bert")
+    tiny_models.add_stirred(deck, "prompt", td.PromptTuningConfig(3), labels=("no", "yes"), seed=2)
+    tiny_models.add_stirred(deck, "two", td.LoraConfig(r=2, target_modules=("query", "value")), seed=3)
+    tiny_models.add_stirred(deck, "eight", td.LoraConfig(r=8), labels=tuple("abcde"), seed=4)
     return deck
 
 
@@ -135,7 +135,7 @@ def test_models_are_the_exports_and_the_adapters_of_a_graph_but_not_the_base(exp
         (models,) = ask(service, ("GET", "/v1/models", None))
         assert refused(service, "tiny")[0] == 422
     found = {one["id"]: (one["parent"], one["max_model_len"]) for one in models.json()["data"]}
-    assert found == dict.fromkeys(NAMES, ("tiny", tiny.POSITIONS))
+    assert found == dict.fromkeys(NAMES, ("tiny", tiny_models.POSITIONS))
     with served(exports / "both") as service:
         assert service.engine.store.names() == ["eight", "two"]
         classify(service, "two", TEXTS[0])
@@ -251,8 +251,10 @@ def test_an_export_of_before_there_were_probes_loads_with_a_note(own_exports: Pa
 
 
 def test_embeddings_are_those_of_the_deck(tmp_path: Path) -> None:
-    deck = td.Deck.load(tiny.folder_of("bert", "unpooled"), td.Embed(document_instruction="w50 "), dtype="float32")
-    tiny.add_stirred(deck, "lora", td.LoraConfig(r=4, target_modules="all-linear"))
+    deck = td.Deck.load(
+        tiny_models.folder_of("bert", "unpooled"), td.Embed(document_instruction="w50 "), dtype="float32"
+    )
+    tiny_models.add_stirred(deck, "lora", td.LoraConfig(r=4, target_modules="all-linear"))
     save_onnx(deck, "lora", tmp_path / "lora")
     expected = deck.embed(list(TEXTS), "lora")
     ids = [deck.tokenizer("w50 " + text)["input_ids"] for text in TEXTS]
@@ -263,7 +265,7 @@ def test_embeddings_are_those_of_the_deck(tmp_path: Path) -> None:
     with served(tmp_path) as service:
         plain, of_ids, coded = (response.json()["data"] for response in ask(service, *bodies))
     for answer in (plain, of_ids):
-        assert tiny.difference(torch.tensor([one["embedding"] for one in answer]), expected) < 1e-5
+        assert tiny_models.difference(torch.tensor([one["embedding"] for one in answer]), expected) < 1e-5
     again = [numpy.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in coded]
     assert numpy.abs(numpy.stack(again) - expected.numpy()).max() < 1e-5
 

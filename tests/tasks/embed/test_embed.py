@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import embeddings
 import pytest
-import tiny
 import torch
-from embeddings import CONFIGS, TEXTS, embed_deck, gradients
+from support import embedding_decks, tiny_models
+from support.embedding_decks import CONFIGS, TEXTS, embed_deck, gradients
 from torch.nn import functional as F
 
 import tunedeck as td
@@ -42,65 +41,67 @@ def test_the_bare_base_gives_the_models_own_pooled_states(model_type: str) -> No
         ids = torch.tensor([deck.tokenizer(text)["input_ids"]])
         with torch.no_grad():
             states = deck.model(ids).last_hidden_state
-        assert tiny.difference(deck.embed(TEXTS)[[row]], states.mean(dim=1)) < 1e-5
+        assert tiny_models.difference(deck.embed(TEXTS)[[row]], states.mean(dim=1)) < 1e-5
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 def test_a_mixed_batch_of_every_kind_equals_its_parts(pooling: str) -> None:
     deck = embed_deck(pooling=pooling)
     for name, config in CONFIGS.items():
-        tiny.add_stirred(deck, name, config)
+        tiny_models.add_stirred(deck, name, config)
     names = [*CONFIGS, None, *reversed(CONFIGS)]
     texts = [TEXTS[row % len(TEXTS)] for row in range(len(names))]
     mixed = deck.embed(texts, names)
     assert mixed.dtype == torch.float32
     for row, name in enumerate(names):
-        assert tiny.difference(mixed[[row]], deck.embed([texts[row]], name)) < 1e-5
+        assert tiny_models.difference(mixed[[row]], deck.embed([texts[row]], name)) < 1e-5
     assert torch.allclose(mixed.norm(dim=1), torch.ones(len(names)))
     assert all((mixed[row] - mixed[len(CONFIGS)]).abs().max() > 1e-4 for row in range(len(CONFIGS)))
 
 
 def test_hidden_states_are_the_callers_positions_without_virtual_ones() -> None:
     deck = embed_deck()
-    tiny.add_stirred(deck, "soft", CONFIGS["prompt"])
-    batch = tiny.token_batch(3, 9)
+    tiny_models.add_stirred(deck, "soft", CONFIGS["prompt"])
+    batch = tiny_models.token_batch(3, 9)
     with torch.no_grad():
         states = deck(**batch, adapter=["soft", None, "soft"]).last_hidden_state
-        virtual = torch.arange(tiny.VOCAB, tiny.VOCAB + 3).expand(3, 3)
+        virtual = torch.arange(tiny_models.VOCAB, tiny_models.VOCAB + 3).expand(3, 3)
         wide = Inputs(
             torch.cat([virtual, batch["input_ids"]], 1),
             torch.cat([torch.ones(3, 3).long(), batch["attention_mask"]], 1),
             None,
         )
         whole = deck.call(["soft"] * 3, wide.named()).last_hidden_state
-    assert states.shape == (3, 9, tiny.HIDDEN)
-    assert tiny.difference(states[[0]], whole[[0], 3:]) < 1e-6
+    assert states.shape == (3, 9, tiny_models.HIDDEN)
+    assert tiny_models.difference(states[[0]], whole[[0], 3:]) < 1e-6
     kept = batch["attention_mask"][2].bool()
-    assert tiny.difference(states[2][kept], whole[2, 3:][kept]) < 1e-5
+    assert tiny_models.difference(states[2][kept], whole[2, 3:][kept]) < 1e-5
 
 
 def test_an_instruction_stands_before_queries_alone() -> None:
     deck = embed_deck(query_instruction="w40 w41 ")
     assert torch.equal(deck.embed(["w10"], as_query=True), deck.embed(["w40 w41 w10"]))
-    assert tiny.difference(deck.embed(["w10"], as_query=True), deck.embed(["w10"])) > 1e-3
+    assert tiny_models.difference(deck.embed(["w10"], as_query=True), deck.embed(["w10"])) > 1e-3
 
 
 def test_each_row_is_made_as_its_own_adapter_was_trained(tmp_path: Path) -> None:
     trained = embed_deck(pooling="cls", normalize=False, query_instruction="w40 ", max_length=6)
-    tiny.add_stirred(trained, "a", CONFIGS["lora"])
+    tiny_models.add_stirred(trained, "a", CONFIGS["lora"])
     trained.save("a", tmp_path / "a")
     deck = embed_deck()
     deck.load_adapter(tmp_path / "a")
-    assert tiny.difference(deck.embed(TEXTS, "a", as_query=True), trained.embed(TEXTS, "a", as_query=True)) < 1e-6
+    assert (
+        tiny_models.difference(deck.embed(TEXTS, "a", as_query=True), trained.embed(TEXTS, "a", as_query=True)) < 1e-6
+    )
     mixed = deck.embed([TEXTS[2]] * 2, ["a", None])
-    assert tiny.difference(mixed[[0]], trained.embed([TEXTS[2]], "a")) < 1e-5
+    assert tiny_models.difference(mixed[[0]], trained.embed([TEXTS[2]], "a")) < 1e-5
     assert mixed[1].norm().item() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("form", ["pairs", "triplets", "labels"])
 def test_cached_chunks_give_the_gradients_of_one_large_batch(config: Any, form: str) -> None:
-    found = embeddings.pairs(24)
+    found = embedding_decks.pairs(24)
     examples: list[Any] = {
         "pairs": found,
         "triplets": [replace(pair, negative=found[n - 3].positive) for n, pair in enumerate(found)],
@@ -109,7 +110,7 @@ def test_cached_chunks_give_the_gradients_of_one_large_batch(config: Any, form: 
     measured = {}
     for chunk_size in (None, 5):
         deck = embed_deck(chunk_size=chunk_size, symmetric=True)
-        tiny.add_stirred(deck, "a", config)
+        tiny_models.add_stirred(deck, "a", config)
         task = deck.task
         assert isinstance(task, td.Embed)
         loss, positions = task.objective(deck, "a", dataset(examples, examples)).loss(range(24))
@@ -120,16 +121,16 @@ def test_cached_chunks_give_the_gradients_of_one_large_batch(config: Any, form: 
     assert got.keys() == expected.keys()
     assert max(g.abs().max() for g in expected.values()) > 1e-3
     for key, gradient in expected.items():
-        assert tiny.difference(got[key], gradient) <= 1e-5 * max(1.0, gradient.abs().max().item())
+        assert tiny_models.difference(got[key], gradient) <= 1e-5 * max(1.0, gradient.abs().max().item())
     assert positions <= measured[None][2]
 
 
 def test_cached_chunks_repeat_their_dropout() -> None:
-    found = embeddings.pairs(8)
+    found = embedding_decks.pairs(8)
 
     def gradient(chunk_size: int) -> dict[str, torch.Tensor]:
         deck = embed_deck(chunk_size=chunk_size)
-        tiny.add_stirred(deck, "a", td.LoraConfig(lora_dropout=0.5))
+        tiny_models.add_stirred(deck, "a", td.LoraConfig(lora_dropout=0.5))
         deck.adapter("a").train()
         objective = deck.task.objective(deck, "a", dataset(found, found))  # type: ignore[attr-defined]
         torch.manual_seed(3)
@@ -156,7 +157,7 @@ def test_cached_chunks_repeat_their_dropout() -> None:
 def test_every_method_learns_to_find_what_belongs_together(config: Any, rate: float) -> None:
     deck = embed_deck(temperature=0.1)
     deck.add("a", config)
-    data = dataset(embeddings.pairs(160), embeddings.pairs(40, seed=9))
+    data = dataset(embedding_decks.pairs(160), embedding_decks.pairs(40, seed=9))
     before = evaluate_embedding(deck, None, data.evaluation)
     settings = td.TrainingSettings(epochs=6, learning_rate=rate, batch_size=20)
     run = td.train(deck, "a", data, settings=settings, progress=False)
@@ -167,7 +168,7 @@ def test_every_method_learns_to_find_what_belongs_together(config: Any, rate: fl
 
 
 def test_labelled_texts_learn_and_scored_pairs_tell_the_best_state() -> None:
-    texts = [Example(pair.anchor, (pair.anchor.split()[0],)) for pair in embeddings.pairs(120)]
+    texts = [Example(pair.anchor, (pair.anchor.split()[0],)) for pair in embedding_decks.pairs(120)]
     scored = [Scored("w10 w70", "w10 w80", 5), Scored("w11 w70", "w12 w70", 1), Scored("w13 w99", "w13 w61", 4)]
     deck = embed_deck()
     deck.add("a", CONFIGS["lora"])
@@ -218,6 +219,6 @@ def test_a_setting_out_of_range_is_named(settings: dict[str, Any], text: str) ->
 
 def test_other_tasks_make_no_vectors_and_this_one_no_predictions() -> None:
     with pytest.raises(ConfigError, match=r"load it with td\.Embed\(\)"):
-        tiny.deck_of("bert").embed(["w10"])
+        tiny_models.deck_of("bert").embed(["w10"])
     with pytest.raises(ConfigError, match=r"vectors come from deck\.embed"):
         embed_deck().predict(["w10"])

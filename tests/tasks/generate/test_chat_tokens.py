@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny_models
 
 from tunedeck.data.chat import Conversation, Message
 from tunedeck.tasks.generate.chat_tokens import Encoded, encode_conversation, encode_prompt, fit
@@ -17,7 +17,7 @@ TEMPLATE = (
 
 
 def tokenizer(template: str | None = TEMPLATE):  # type: ignore[no-untyped-def]
-    made = tiny.tiny_tokenizer("llama")
+    made = tiny_models.tiny_tokenizer("llama")
     made.eos_token, made.chat_template = "[SEP]", template
     return made
 
@@ -33,7 +33,7 @@ def learnt_words(found: Encoded) -> list[int]:
 
 def test_every_answer_is_learnt_up_to_its_end_token_and_nothing_else() -> None:
     found = encode_conversation(tokenizer(), chat("w10", "w20 w21", "w11", "w22"))
-    assert learnt_words(found) == [20, 21, tiny.SEP, 22, tiny.SEP]
+    assert learnt_words(found) == [20, 21, tiny_models.SEP, 22, tiny_models.SEP]
     assert len(found.ids) == len(found.loss_mask)
     assert found.ids == tokenizer().apply_chat_template(
         chat("w10", "w20 w21", "w11", "w22").as_dicts(), return_dict=False
@@ -50,14 +50,14 @@ def test_the_prompt_of_an_answer_is_what_decoding_begins_with() -> None:
 
 def test_without_a_template_the_answer_and_its_end_are_learnt() -> None:
     found = encode_conversation(tokenizer(None), chat("w10 w11", "w20"))
-    assert learnt_words(found) == [20, tiny.SEP]
-    assert found.ids[-4:] == [10, 11, 20, tiny.SEP]
+    assert learnt_words(found) == [20, tiny_models.SEP]
+    assert found.ids[-4:] == [10, 11, 20, tiny_models.SEP]
 
 
 def test_a_template_that_rewrites_finished_answers_still_teaches_the_answer() -> None:
     rewriting = TEMPLATE.replace("'w91' if m.role == 'assistant'", "'w95' if m.role == 'assistant'")
     found = encode_conversation(tokenizer(rewriting), chat("w10", "w20 w21"))
-    assert learnt_words(found) == [20, 21, tiny.SEP]
+    assert learnt_words(found) == [20, 21, tiny_models.SEP]
 
 
 @given(st.integers(4, 40))
@@ -68,7 +68,7 @@ def test_cutting_keeps_the_last_answer_whole_or_leaves_the_conversation_out(limi
         assert limit < 6  # one prompt token, three words, the end, and what the template writes behind it
     else:
         assert len(fitted.ids) <= limit
-        assert learnt_words(fitted) == [20, 21, 22, tiny.SEP]
+        assert learnt_words(fitted) == [20, 21, 22, tiny_models.SEP]
         assert fitted.ids == found.ids[-len(fitted.ids) :]
 
 

@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from support import tiny_models
 from torch.nn import functional as F
 
 import tunedeck as td
@@ -31,10 +31,10 @@ KINDS = {
 
 @pytest.fixture
 def deck() -> td.Deck:
-    made = tiny.deck_of("llama", "causal")
+    made = tiny_models.deck_of("llama", "causal")
     made.tokenizer.eos_token = "[SEP]"
     for seed, (name, config) in enumerate(KINDS.items()):
-        tiny.add_stirred(made, name, config, seed=seed + 1)
+        tiny_models.add_stirred(made, name, config, seed=seed + 1)
     return made
 
 
@@ -53,7 +53,7 @@ def dataset(train: list[Conversation], held_out: list[Conversation]) -> Dataset[
 def test_the_loss_is_the_cross_entropy_of_the_answers_tokens_alone(deck: td.Deck, name: str) -> None:
     one = chats(1)[0]
     encoded = encode_conversation(deck.tokenizer, one)
-    logits = tiny.logits_of(deck, {"input_ids": torch.tensor([encoded.ids])}, name)[0]
+    logits = tiny_models.logits_of(deck, {"input_ids": torch.tensor([encoded.ids])}, name)[0]
     after = [place for place, counted in enumerate(encoded.loss_mask) if counted]
     expected = F.cross_entropy(logits[[place - 1 for place in after]], torch.tensor([encoded.ids[p] for p in after]))
     objective = GenerateObjective(deck, name, td.Generate(), dataset([one], [one]))
@@ -73,11 +73,11 @@ def test_packed_conversations_do_not_see_each_other(deck: td.Deck, name: str | N
     with torch.no_grad():
         together = target_logits(deck, name, packed)
         alone = torch.cat([target_logits(deck, name, pack(deck, name, [[one]])) for row in rows for one in row])
-    assert tiny.difference(together, alone) < 1e-5
+    assert tiny_models.difference(together, alone) < 1e-5
 
 
 def test_packing_fills_rows_within_the_limit_and_loses_nothing() -> None:
-    tokenizer = tiny.deck_of("llama", "causal").tokenizer
+    tokenizer = tiny_models.deck_of("llama", "causal").tokenizer
     tokenizer.eos_token = "[SEP]"
     encoded = [encode_conversation(tokenizer, one) for one in chats(40)]
     rows = pack_rows(encoded, limit=24)
@@ -94,11 +94,11 @@ def test_gradients_are_the_same_packed_and_unpacked(deck: td.Deck) -> None:
         objective.loss(range(len(objective.lengths)))[0].backward()
         return [parameter.grad.clone() for parameter in deck.adapter("lora").parameters()]
 
-    assert max(map(tiny.difference, gradients(True), gradients(False))) < 1e-5
+    assert max(map(tiny_models.difference, gradients(True), gradients(False))) < 1e-5
 
 
 def test_training_teaches_an_answer_and_it_is_decoded() -> None:
-    fresh = tiny.deck_of("llama", "causal")
+    fresh = tiny_models.deck_of("llama", "causal")
     fresh.tokenizer.eos_token = "[SEP]"
     fresh.add("a", td.FullConfig())
     task = fresh.adapter("a").task
@@ -176,7 +176,7 @@ def test_mistakes_are_told(deck: td.Deck) -> None:
     with pytest.raises(ConfigError, match="more than the model's 64 positions"):
         deck.generate(["w10 " * 70], None)
     with pytest.raises(ConfigError, match="to generate, load it with"):
-        tiny.deck_of("bert").generate(["w10"], None)
+        tiny_models.deck_of("bert").generate(["w10"], None)
     long = [Conversation((Message("user", "w10"), Message("assistant", "w20 " * 40)))]
     with pytest.raises(DataError, match="no answer fits"):
         GenerateObjective(deck, "lora", td.Generate(max_length=16), dataset(long, long))
@@ -218,7 +218,7 @@ def test_the_loss_without_whole_logits_equals_the_cross_entropy_with_its_gradien
     (3 * loss).backward()
     (3 * expected).backward()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
-    assert tiny.difference(ours.grad, theirs.grad) < 1e-7
+    assert tiny_models.difference(ours.grad, theirs.grad) < 1e-7
     with torch.no_grad():
         assert answer_loss.frozen_output_loss(hidden, output_layer, targets).item() == pytest.approx(
             expected.item(), abs=1e-6
@@ -232,7 +232,7 @@ def test_logits_that_a_model_caps_or_an_adapter_changes_are_not_taken_for_a_prod
     assert not output_is_a_product(deck, "full", pack(deck, "full", encoded))
     deck.add("on-the-head", td.LoraConfig(target_modules=("lm_head",)))
     assert not output_is_a_product(deck, "on-the-head", pack(deck, "on-the-head", encoded))
-    capped = tiny.deck_of("gemma2", "causal")
+    capped = tiny_models.deck_of("gemma2", "causal")
     capped.tokenizer.eos_token = "[SEP]"
     encoded = [[encode_conversation(capped.tokenizer, one)] for one in chats(2)]
     assert not output_is_a_product(capped, None, pack(capped, None, encoded))
@@ -240,13 +240,13 @@ def test_logits_that_a_model_caps_or_an_adapter_changes_are_not_taken_for_a_prod
 
 def test_a_deck_without_a_head_has_no_head_to_train() -> None:
     with pytest.raises(ConfigError, match="only classification has a head to train alone"):
-        tiny.deck_of("llama", "causal").add("h", td.FullConfig("head"))
+        tiny_models.deck_of("llama", "causal").add("h", td.FullConfig("head"))
 
 
 @pytest.mark.parametrize("packing", [False, True])
 def test_a_tokenizer_without_an_end_token_teaches_answers_without_one(packing: bool) -> None:
-    deck = tiny.deck_of("llama", "causal")
-    deck.tokenizer = tiny.tiny_tokenizer("llama")
+    deck = tiny_models.deck_of("llama", "causal")
+    deck.tokenizer = tiny_models.tiny_tokenizer("llama")
     assert deck.tokenizer.eos_token_id is None
     deck.add("a", td.LoraConfig())
     data = dataset(chats(8), chats(4, seed=1))
@@ -260,10 +260,10 @@ def test_a_tokenizer_without_an_end_token_teaches_answers_without_one(packing: b
 
 
 def test_a_model_that_names_neither_padding_nor_an_end_is_padded_by_token_0(tmp_path: Path) -> None:
-    tokenizer = tiny.tiny_tokenizer("llama")
+    tokenizer = tiny_models.tiny_tokenizer("llama")
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path)
-    tiny.tiny_model("llama", "causal", pad_token_id=None).save_pretrained(tmp_path)
+    tiny_models.tiny_model("llama", "causal", pad_token_id=None).save_pretrained(tmp_path)
     deck = td.Deck.load(str(tmp_path), td.Generate(), dtype="float32")
     assert (deck.tokenizer.pad_token_id, deck.tokenizer.eos_token_id, deck.model.config.pad_token_id) == (None, None, 0)
     alone = deck.generate(["w10 w11 w12"], sampling=td.Sampling(max_tokens=3))

@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import tiny
 from safetensors.torch import save_file
 
 import tunedeck as td
+from support import tiny_models
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.methods.base import MethodConfig
 
@@ -31,8 +31,8 @@ _HOME = tempfile.TemporaryDirectory(prefix="tunedeck-served-")
 def base_deck(form: str) -> td.Deck:
     """A fresh deck without adapters: "classifier", "causal" or "unpooled" for vectors."""
     if form == "unpooled":
-        return td.Deck.load(tiny.folder_of("bert", form), td.Embed(), dtype="float32")
-    deck = tiny.deck_of("llama" if form == "causal" else "bert", form)
+        return td.Deck.load(tiny_models.folder_of("bert", form), td.Embed(), dtype="float32")
+    deck = tiny_models.deck_of("llama" if form == "causal" else "bert", form)
     deck.tokenizer.eos_token = "[SEP]"
     return deck
 
@@ -43,7 +43,7 @@ def saved_adapters(form: str) -> Path:
     root, deck = Path(_HOME.name) / form, base_deck(form)
     for seed, (kind, number) in enumerate((kind, number) for kind in KINDS for number in (1, 2)):
         labels = [f"{kind}-{index}" for index in range(LABELS[kind])] if form == "classifier" else None
-        tiny.add_stirred(deck, f"{kind}-{number}", KINDS[kind], labels=labels, seed=seed)
+        tiny_models.add_stirred(deck, f"{kind}-{number}", KINDS[kind], labels=labels, seed=seed)
         deck.save(f"{kind}-{number}", root / f"{kind}-{number}")
     return root
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import transformers
 from safetensors.torch import save_file
-from tiny import LABELS, VOCAB, tiny_tokenizer
+
+from support.tiny_models import LABELS, VOCAB, tiny_tokenizer
 
 _SHARED = '''
 import torch

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 import transformers
-from tiny import LABELS, tiny_model, tiny_tokenizer
 
 import tunedeck as td
+from support.tiny_models import LABELS, tiny_model, tiny_tokenizer
 from tunedeck.core.compat.bitsandbytes import keep_backward_pass
 from tunedeck.methods.base import MethodConfig
 

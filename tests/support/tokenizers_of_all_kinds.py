@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import tiny
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from support import tiny_models
 
 SENTENCES = ["hello world, this is text", 'he said: {"a": 1}', "你好，世界", "naïve café 🙂🙃", "ab ab ab"]
 
@@ -49,6 +50,6 @@ def sentence_piece() -> Tokenizer:
 @cache
 def tokenizer_of(kind: str) -> Any:
     if kind == "words":
-        return tiny.tiny_tokenizer("llama")
+        return tiny_models.tiny_tokenizer("llama")
     made = {"bytes": byte_level, "word pieces": word_piece, "sentence pieces": sentence_piece}[kind]()
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<eos>")

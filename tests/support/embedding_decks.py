@@ -7,10 +7,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-import tiny
 import torch
 
 import tunedeck as td
+from support import tiny_models
 from tunedeck.data.pairs import Pair
 
 TEXTS = ["w10 w20 w30", "w44", "w5 w6 w7 w8 w9 w10 w11 w12", "w90 w91"]
@@ -24,7 +24,7 @@ CONFIGS = {
 
 def embed_deck(model_type: str = "bert", seed: int = 0, **settings: Any) -> td.Deck:
     """A deck for embeddings on a tiny base without a head."""
-    return td.Deck.load(tiny.folder_of(model_type, "plain", seed), td.Embed(**settings), dtype="float32")
+    return td.Deck.load(tiny_models.folder_of(model_type, "plain", seed), td.Embed(**settings), dtype="float32")
 
 
 def pairs(count: int, seed: int = 0) -> list[Pair]:
