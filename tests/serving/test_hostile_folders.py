@@ -29,11 +29,11 @@ PROGRAM = """
 import json, resource, sys, threading
 from pathlib import Path
 from support import served_adapters
-from tunedeck.serving.backends.deck import ClassifyBackend
+from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.serving.store import AdapterStore
 
 root, spare, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-store = AdapterStore(root, ClassifyBackend(served_adapters.base_deck("classifier")), max_bytes=1 << 30)
+store = AdapterStore(root, batch_backend(served_adapters.base_deck("classifier")), max_bytes=1 << 30)
 store.acquire("good").result(60).close()
 used = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (used + spare, used + spare))

@@ -15,7 +15,7 @@ from support.served_adapters import FakeBackend, write_fake_adapter
 
 from tunedeck.core.errors import AdapterFileError, OverloadedError, UnavailableError, UnknownAdapterError
 from tunedeck.serving import repository as names
-from tunedeck.serving.backends.deck import ClassifyBackend
+from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.repository import AdapterRepository
 from tunedeck.serving.store import AdapterStore
@@ -266,5 +266,5 @@ def test_a_stored_probe_that_raises_anything_leaves_no_adapter_behind(monkeypatc
     monkeypatch.setattr("tunedeck.deck.deck.check_probe", broken)
     deck = served_adapters.base_deck("classifier")
     with pytest.raises(IndexError):
-        ClassifyBackend(deck).load(served_adapters.saved_adapters("classifier") / "lora-1", "a@1")
+        batch_backend(deck).load(served_adapters.saved_adapters("classifier") / "lora-1", "a@1")
     assert deck.adapters == ()

@@ -16,10 +16,12 @@ import tunedeck as td
 from support.tiny_models import LABELS, tiny_model, tiny_tokenizer
 from tunedeck.core.compat.bitsandbytes import keep_backward_pass
 from tunedeck.methods.base import MethodConfig
+from tunedeck.models.load import Dtype
+from tunedeck.models.quantize import Quantize
 
 _HOME = tempfile.TemporaryDirectory(prefix="tunedeck-tests-")
 WIDE = {"hidden_size": 64, "head_dim": 16}
-SCHEMES = ("nf4", "int8")
+SCHEMES: tuple[Quantize, ...] = ("nf4", "int8")
 FAMILIES = (("bert", "classifier"), ("llama", "causal"), ("gpt2", "causal"), ("modernbert", "classifier"))
 KINDS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(r=4, target_modules="all-linear"),
@@ -43,11 +45,13 @@ def wide_folder(model_type: str, form: str) -> str:
 
 
 @cache
-def _loaded(model_type: str, form: str, scheme: str | None, dtype: str) -> td.Deck:
+def _loaded(model_type: str, form: str, scheme: Quantize | None, dtype: Dtype) -> td.Deck:
     return td.Deck.load(wide_folder(model_type, form), task_of(form), dtype=dtype, quantize=scheme)
 
 
-def deck_in(scheme: str | None, model_type: str = "bert", form: str = "classifier", dtype: str = "float32") -> td.Deck:
+def deck_in(
+    scheme: Quantize | None, model_type: str = "bert", form: str = "classifier", dtype: Dtype = "float32"
+) -> td.Deck:
     """A deck on a base of its own."""
     first = _loaded(model_type, form, scheme, dtype)
     return td.Deck(replace(first.base, model=copy.deepcopy(first.model)), first.task)

@@ -21,6 +21,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 import tunedeck as td
 from tunedeck.core.compat.torch import forward_hook_count
 from tunedeck.methods.base import MethodConfig
+from tunedeck.models.load import Dtype
 
 torch.set_num_threads(1)  # tiny matrices gain nothing from more, and lose much on a busy machine
 transformers.utils.logging.set_verbosity_error()
@@ -113,12 +114,12 @@ def folder_of(model_type: str, form: str, seed: int = 0) -> str:
 
 
 @cache
-def _loaded(model_type: str, form: str, seed: int, dtype: str) -> td.Deck:
+def _loaded(model_type: str, form: str, seed: int, dtype: Dtype) -> td.Deck:
     task = td.Generate() if form == "causal" else td.Classify(labels=LABELS)
     return td.Deck.load(folder_of(model_type, form, seed), task=task, dtype=dtype, device="cpu")
 
 
-def deck_of(model_type: str, form: str = "classifier", *, seed: int = 0, dtype: str = "float32") -> td.Deck:
+def deck_of(model_type: str, form: str = "classifier", *, seed: int = 0, dtype: Dtype = "float32") -> td.Deck:
     """A deck on a tiny model: a classifier of LABELS, or a causal language model.
 
     Each test gets a copy of a base that was loaded once, which is several times faster than loading it.
@@ -157,7 +158,8 @@ def token_batch(rows: int = 4, length: int = 9, seed: int = 7, pad: str | None =
 def logits_of(deck: td.Deck, batch: dict[str, torch.Tensor], adapter: Any = None) -> torch.Tensor:
     """Logits without gradients."""
     with torch.no_grad():
-        return deck(**batch, adapter=adapter).logits
+        logits: torch.Tensor = deck(**batch, adapter=adapter).logits
+    return logits
 
 
 def rows_of(batch: dict[str, torch.Tensor], rows: Any) -> dict[str, torch.Tensor]:
