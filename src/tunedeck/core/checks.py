@@ -14,10 +14,10 @@ HUB_ID_OR_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 """OWNER/NAME of a model or a data set on a hub; some old ones have a name only."""
 
 
-def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
+def one_of(name: str, value: str | None, allowed: Iterable[str]) -> str:
     """The value, if it is one of those allowed; else ConfigError that names the option or setting and the nearest one."""
     known = tuple(allowed)
-    if value not in known:
+    if value is None or value not in known:
         raise ConfigError(
             say("{name} must be one of {allowed}, got {value!r}", name=name, allowed=listing(known), value=value)
             + nearest(str(value), known)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ArchitectureError, ConfigError, TargetError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.model_spec import BlockSites, ModelSpec
@@ -107,10 +108,10 @@ class BottleneckConfig:
 
     def _check(self) -> None:
         check_finite(self)
-        _choice("non_linearity", self.non_linearity, NON_LINEARITIES)
-        _choice("init_weights", self.init_weights, ("bert", "mam_adapter"))
+        one_of("non_linearity", self.non_linearity, NON_LINEARITIES)
+        one_of("init_weights", self.init_weights, ("bert", "mam_adapter"))
         if isinstance(self.scaling, str):
-            _choice("scaling", self.scaling, ("learned", "channel"))
+            one_of("scaling", self.scaling, ("learned", "channel"))
         if not 0 <= self.dropout < 1:
             raise ConfigError(
                 say("{name} must be at least 0 and below 1, got {value}", name="dropout", value=self.dropout)
@@ -181,11 +182,3 @@ class BottleneckConfig:
     def forward_overhead(self, spec: ModelSpec) -> float:
         """Not measured; its two products are thin."""
         return 0.0
-
-
-def _choice(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(
-            say("{name} must be one of {allowed}, got {value!r}", name=name, allowed=listing(allowed), value=value)
-            + nearest(str(value), allowed)
-        )
