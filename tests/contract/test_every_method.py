@@ -38,7 +38,6 @@ CASES = [
     for name, config in examples(kind, model_type, form).items()
 ]
 every_case = pytest.mark.parametrize(("model_type", "form", "config"), CASES)
-MERGING = ("lora", "full")
 NATIVE = (
     *("bert", "roberta", "xlm-roberta", "distilbert", "modernbert", "llama", "mistral", "qwen2", "qwen3"),
     *("gemma", "gemma2", "gemma3_text", "gpt2", "glm", "glm4"),
@@ -149,7 +148,7 @@ def test_reading_a_written_adapter_gives_the_same_tensors_labels_and_logits(
 def test_merging_keeps_the_output_or_is_refused(model_type: str, form: str, config: MethodConfig) -> None:
     deck, batch = deck_of(model_type, form), token_batch()
     add_stirred(deck, "done", config, labels=other_labels(form))
-    if config.kind not in MERGING:
+    if not config.mergeable:
         with pytest.raises(UnsupportedKindError, match="cannot be merged into the base's weights"):
             deck.merge("done")
         return
