@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import tomllib
-from labelled_words import rows, write_csv
+from support import tiny_models
+from support.labelled_words import rows, write_csv
 
 PAGE = Path(__file__).parents[2] / "docs" / "plug-ins.md"
 NEXT_PART = "# A task from another package\n"
