@@ -29,6 +29,7 @@ def joined(device: torch.device) -> Accelerator:
     """The other processes, if there are any, as accelerate sees them; left again when this process ends."""
     accelerator = Accelerator(cpu=device.type == "cpu")
     if accelerator.num_processes > 1:
+        atexit.unregister(_leave)  # several runs of one process leave once
         atexit.register(_leave)
     return accelerator
 

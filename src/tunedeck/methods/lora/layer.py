@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any, cast, final
 
 import torch
@@ -55,7 +55,7 @@ class LinearOutput:
         return [model.get_submodule(self.path).register_forward_hook(hook)]
 
 
-_linear_output = cache(LinearOutput)
+_linear_output = lru_cache(maxsize=8192)(LinearOutput)
 """Adapters share their places: of a thousand small ones they are two megabytes."""
 
 
