@@ -23,7 +23,7 @@ from turns import take_turns
 
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
-from tunedeck.serving.backends.deck import ClassifyBackend
+from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.serving.engine import Engine
 from tunedeck.serving.factory import open_batch_engine
 from tunedeck.serving.request import Request
@@ -144,7 +144,7 @@ def engine_of(deck: td.Deck, root: Path, many: int) -> Engine:
         deck.remove("one")
         for number in range(1, many):
             shutil.copytree(root / "a0", root / f"a{number}")
-    backend = ClassifyBackend(deck)
+    backend = batch_backend(deck)
     backend.encode = lambda content, key: content  # type: ignore[method-assign] - token ids, for there is no tokenizer
     return open_batch_engine(backend, root, adapter_bytes=1 << 40)
 

@@ -23,7 +23,7 @@ from peft import PeftModel
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
 from tunedeck.core.native import give_back_freed_memory, keep_freed_memory
-from tunedeck.serving.backends.deck import ClassifyBackend
+from tunedeck.serving.backends.deck import DeckBackend, batch_backend
 from tunedeck.serving.store import AdapterStore
 
 RESULTS = Path(__file__).parent / "results" / "serve_store.json"
@@ -48,7 +48,7 @@ def main() -> None:
         for number in range(1, most):
             shutil.copytree(root / "a0", root / f"a{number}")
         row: dict[str, object] = {}
-        backend = ClassifyBackend(deck)
+        backend = batch_backend(deck)
         store = AdapterStore(root, backend, 1 << 40)
         for count in arguments.loaded:
             for number in range(len(store.cached()), count):
@@ -84,7 +84,7 @@ def milliseconds(call: object, times: int) -> float:
     return round(median(taken), 3)
 
 
-def held_up(deck: td.Deck, backend: ClassifyBackend, store: AdapterStore) -> dict[str, float]:
+def held_up(deck: td.Deck, backend: DeckBackend, store: AdapterStore) -> dict[str, float]:
     """Median milliseconds of a batch of 8 texts, alone and while another thread loads adapters without a pause."""
     rows, keys = [backend.encode(["a text of some words " * 8], None)[0]] * 8, [None] * 8
     backend.answer(rows, keys)
@@ -122,7 +122,7 @@ def memory(model: str, root: Path, count: int) -> dict[str, object]:
     tensors = [*deck.model.parameters(), *deck.model.buffers()]
     base = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     with_base = process.memory_info().rss
-    store = AdapterStore(root, ClassifyBackend(deck), 1 << 40)
+    store = AdapterStore(root, batch_backend(deck), 1 << 40)
     for number in range(count):
         store.acquire(f"a{number}").result().close()
     with_all, adapters = process.memory_info().rss, store.bytes
