@@ -73,7 +73,7 @@ def test_every_kind_is_in_the_graph_and_int8_is_near(task: str, kind: str, tmp_p
 
 @pytest.mark.parametrize("task", ["classify", "embed"])
 @pytest.mark.parametrize("kind", ["bottleneck", "prompt"])
-def test_a_decoder_too(kind: str, task: str, tmp_path: Path) -> None:
+def test_an_exported_decoder_answers_as_the_deck_does(kind: str, task: str, tmp_path: Path) -> None:
     deck = deck_with(kind, task, "llama")
     save_onnx(deck, "a", tmp_path / "onnx")
     assert_equal(deck, "a", Runner(tmp_path / "onnx"))

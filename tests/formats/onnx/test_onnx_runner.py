@@ -37,7 +37,7 @@ def said(python: Path, folder: Path, *arguments: str, typed: str = "") -> subpro
 
 
 @pytest.mark.network
-def test_labels_without_torch(bare_python: Path, tmp_path: Path) -> None:
+def test_the_runner_answers_with_labels_without_torch(bare_python: Path, tmp_path: Path) -> None:
     deck = tiny_models.deck_of("bert")
     tiny_models.add_stirred(deck, "a", td.PromptTuningConfig(3))
     save_onnx(deck, "a", tmp_path / "onnx", int8=True)

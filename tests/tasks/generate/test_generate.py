@@ -170,7 +170,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
         td.Sampling(**settings)
 
 
-def test_mistakes_are_told(deck: td.Deck) -> None:
+def test_what_cannot_be_generated_is_refused_with_the_reason(deck: td.Deck) -> None:
     with pytest.raises(ConfigError, match="a prompt is a text"):
         deck.generate([""], None)
     with pytest.raises(ConfigError, match="more than the model's 64 positions"):
