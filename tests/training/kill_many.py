@@ -29,7 +29,7 @@ from support.blank_figures import blank_savefig
 
 import tunedeck as td
 from tunedeck.data.labelled import Example
-from tunedeck.data.statistics import digest
+from tunedeck.data.prepare import digest
 from tunedeck.tasks.base import Dataset
 
 COMMON = {"batch_size": 8, "max_steps": 24, "eval_steps": 6, "checkpoint_every": 2, "early_stopping_patience": 3}

@@ -13,7 +13,7 @@ from support import labelled_words, tiny_models
 import tunedeck as td
 from tunedeck.core.errors import DataError, TrainingError
 from tunedeck.data.labelled import Example
-from tunedeck.data.statistics import digest
+from tunedeck.data.prepare import digest
 from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks.base import Dataset
 from tunedeck.training.events import EventLog

@@ -10,7 +10,7 @@ from pathlib import Path
 from tunedeck.core.bundle import cache_folder
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.i18n import say
-from tunedeck.data.split import normalised
+from tunedeck.data.prepare import normalised
 from tunedeck.data.table import read_table
 from tunedeck.planner.models import PlannedModel
 

@@ -7,35 +7,40 @@ import textwrap
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.data.labelled import Example, check_classes, label_names, labelled_examples
+from tunedeck.data.prepare import (
+    Steps,
+    deduplicated,
+    describe,
+    digest,
+    prepare,
+    split,
+    subset,
+    without_overlap,
+)
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.split import deduplicated, split, subset, without_overlap
-from tunedeck.data.statistics import describe, digest
 from tunedeck.data.table import read_table
 from tunedeck.tasks.base import Dataset
 
 
 def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None) -> Dataset[Example]:
     """Read and split a run's data; DataError for files, columns, labels or classes that are not usable."""
-    train = read_examples(settings, settings.train, multi_label)
-    total = len(train)
-    if settings.deduplicate:
-        train, _ = deduplicated(train)
-    if settings.eval is None:
-        train, evaluation = split(train, settings.eval_fraction, settings.split_seed)
-    else:
-        evaluation = read_examples(settings, settings.eval, multi_label)
-        train, _ = without_overlap(train, evaluation)
-    removed = total - len(train) - (len(evaluation) if settings.eval is None else 0)
-    if settings.train_size is not None:
-        train = subset(train, settings.train_size, settings.split_seed)
-    if settings.eval_size is not None:
-        evaluation = subset(evaluation, settings.eval_size, settings.split_seed)
+    examples = read_examples(settings, settings.train, multi_label)
+    held_out = None if settings.eval is None else read_examples(settings, settings.eval, multi_label)
+    steps: Steps[Example] = Steps(
+        deduplicate=deduplicated,
+        hold_out=lambda found: split(found, settings.eval_fraction, settings.split_seed),
+        remove_overlap=without_overlap,
+        subset=lambda found, size: subset(found, size, settings.split_seed),
+        digest=digest,
+    )
+    prepared = prepare(examples, held_out, settings, steps)
+    train, evaluation = prepared.train, prepared.evaluation
     found = label_names(train) if multi_label else check_classes(train)
     known = found if labels is None else labels
     check_labels(train, known)
     check_labels(evaluation, known)
-    description = _described(settings.train, train, len(evaluation), removed)
-    return Dataset(settings.train, train, evaluation, digest(train), description, known)
+    description = _described(settings.train, train, len(evaluation), prepared.left_out)
+    return Dataset(settings.train, train, evaluation, prepared.sha256, description, known)
 
 
 def check_labels(examples: list[Example], known: tuple[str, ...]) -> None:

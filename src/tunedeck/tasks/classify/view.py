@@ -11,8 +11,8 @@ import torch
 from tunedeck.core.i18n import say
 from tunedeck.core.plan_shape import PlanShape
 from tunedeck.data.labelled import Example
+from tunedeck.data.prepare import subset
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.split import subset
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task
 from tunedeck.tasks.base import VLLM_DECODERS, Calibration, Comparing, Dataset, HeldOut, Mistake, TaskView, VllmView

@@ -8,20 +8,19 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
 from tunedeck.data.labelled import Example, labelled_examples
 from tunedeck.data.pairs import Pair, Scored, has_pairs, read_pairs
+from tunedeck.data.prepare import Steps, deduplicated, normalised, prepare, split, subset, without_overlap
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.split import deduplicated, normalised, split, subset, without_overlap
 from tunedeck.data.table import read_table
 from tunedeck.tasks.base import Dataset
 
 Examples: TypeAlias = list[Pair] | list[Scored] | list[Example]
 """One of the three; a list never mixes them."""
-T = TypeVar("T")
 
 
 def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
@@ -39,16 +38,9 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
                 source=settings.train,
             )
         )
-    train, evaluation = (
-        _divided_pairs(_of(Pair, found), held_out, settings)
-        if isinstance(first, Pair)
-        else _divided_texts(_of(Example, found), held_out, settings)
-    )
-    kept = len(train) + (len(evaluation) if held_out is None else 0)
-    if not train or not evaluation:
-        raise DataError(say("{source} leaves nothing to train on or nothing to evaluate on", source=settings.train))
-    train = fewer(train, settings.train_size, settings.split_seed)
-    evaluation = fewer(evaluation, settings.eval_size, settings.split_seed)
+    steps = _steps_of_pairs(settings) if isinstance(first, Pair) else _steps_of_texts(settings)
+    prepared = prepare(list(found), None if held_out is None else list(held_out), settings, steps)
+    train, evaluation = prepared.train, prepared.evaluation
     description = say(
         "{source}: {train} {form} to train on, {held_out} {held_out_form} held out, {left_out} repeats or texts alone "
         "with their label left out",
@@ -57,10 +49,10 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
         form=form_of(train[0]),
         held_out=len(evaluation),
         held_out_form=form_of(evaluation[0]),
-        left_out=len(found) - kept,
+        left_out=prepared.left_out,
     )
     best_by = "spearman" if isinstance(evaluation[0], Scored) else None
-    return Dataset(settings.train, train, evaluation, _digest(train), description, best_by=best_by)
+    return Dataset(settings.train, train, evaluation, prepared.sha256, description, best_by=best_by)
 
 
 def read_examples(reference: str, settings: DataSettings) -> Examples:
@@ -71,41 +63,60 @@ def read_examples(reference: str, settings: DataSettings) -> Examples:
     return labelled_examples(table, settings.text, settings.label, drop_empty=settings.drop_empty)
 
 
-def _divided_pairs(found: list[Pair], held_out: Examples | None, settings: DataSettings) -> tuple[list[Any], list[Any]]:
-    """No anchor of the held-out pairs is an anchor in training, and no pair stands there the other way round."""
-    train = list({_key(pair): pair for pair in reversed(found)}.values())[::-1] if settings.deduplicate else found
-    if held_out is None:
+def _steps_of_pairs(settings: DataSettings) -> Steps[Any]:
+    """No anchor of the held-out pairs is an anchor in training, and no pair is there the other way round."""
+
+    def hold_out(train: list[Pair]) -> tuple[list[Pair], list[Any]]:
         anchors = sorted({normalised(pair.anchor) for pair in train})
         random.Random(settings.split_seed).shuffle(anchors)
         chosen = set(anchors[: min(len(anchors) - 1, max(1, round(len(anchors) * settings.eval_fraction)))])
-        evaluation: list[Any] = [pair for pair in train if normalised(pair.anchor) in chosen]
-    else:
-        evaluation = list(held_out)
+        evaluation = [pair for pair in train if normalised(pair.anchor) in chosen]
+        return _without_pairs(train, evaluation), evaluation
+
+    return Steps(
+        deduplicate=lambda found: list({_key(pair): pair for pair in reversed(found)}.values())[::-1],
+        hold_out=hold_out,
+        remove_overlap=_without_pairs,
+        subset=lambda found, size: fewer(found, size, settings.split_seed),
+        digest=_digest,
+    )
+
+
+def _without_pairs(train: list[Pair], evaluation: list[Any]) -> list[Pair]:
     pairs = [pair for pair in evaluation if isinstance(pair, Pair)]
     taken = {normalised(pair.anchor) for pair in pairs}
     turned = {(normalised(pair.positive), normalised(pair.anchor)) for pair in pairs}
-    train = [p for p in train if normalised(p.anchor) not in taken and _key(p)[:2] not in turned]
-    return train, evaluation
+    return [p for p in train if normalised(p.anchor) not in taken and _key(p)[:2] not in turned]
 
 
-def _divided_texts(
-    found: list[Example], held_out: Examples | None, settings: DataSettings
-) -> tuple[list[Any], list[Any]]:
+def _steps_of_texts(settings: DataSettings) -> Steps[Any]:
     """Labelled texts with two or more of their label; the held-out ones in proportion."""
-    train = deduplicated(found)[0] if settings.deduplicate else found
-    evaluation: list[Any]
-    if held_out is None:
-        train, evaluation = split(train, settings.eval_fraction, settings.split_seed)
-    else:
-        evaluation = list(held_out)
-        train, _ = without_overlap(train, [one for one in evaluation if isinstance(one, Example)])
+
+    def hold_out(found: list[Example]) -> tuple[list[Example], list[Any]]:
+        train, evaluation = split(found, settings.eval_fraction, settings.split_seed)
+        return _with_partners(train, settings.train), evaluation
+
+    def remove_overlap(train: list[Example], evaluation: list[Any]) -> list[Example]:
+        texts = [one for one in evaluation if isinstance(one, Example)]
+        return _with_partners(without_overlap(train, texts), settings.train)
+
+    return Steps(
+        deduplicate=deduplicated,
+        hold_out=hold_out,
+        remove_overlap=remove_overlap,
+        subset=lambda found, size: fewer(found, size, settings.split_seed),
+        digest=_digest,
+    )
+
+
+def _with_partners(train: list[Example], source: str) -> list[Example]:
     counts = Counter(example.labels for example in train)
     train = [example for example in train if counts[example.labels] > 1]
     if len({example.labels for example in train}) < 2:
         raise DataError(
-            say("{source}: learning from labels needs two labels with two texts or more each", source=settings.train)
+            say("{source}: learning from labels needs two labels with two texts or more each", source=source)
         )
-    return train, evaluation
+    return train
 
 
 def fewer(examples: list[Any], size: int | None, seed: int) -> list[Any]:
@@ -116,11 +127,6 @@ def fewer(examples: list[Any], size: int | None, seed: int) -> list[Any]:
         return subset(examples, size, seed)
     chosen = set(random.Random(seed).sample(range(len(examples)), size))
     return [example for number, example in enumerate(examples) if number in chosen]
-
-
-def _of(cls: type[T], examples: Sequence[Any]) -> list[T]:
-    assert all(isinstance(example, cls) for example in examples)
-    return list(examples)
 
 
 def _key(pair: Pair) -> tuple[str, str, str]:

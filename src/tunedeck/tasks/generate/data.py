@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
 from tunedeck.data.chat import Conversation, read_conversations
+from tunedeck.data.prepare import Steps, normalised, prepare
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.split import normalised
 from tunedeck.data.table import read_table
 from tunedeck.tasks.base import Dataset
 
@@ -18,30 +18,25 @@ from tunedeck.tasks.base import Dataset
 def read_chats(settings: DataSettings) -> Dataset[Conversation]:
     """Read and split a run's conversations; DataError for files or rows that are not usable."""
     found, shape = read_conversations(read_table(settings.train, settings.encoding))
-    train = list(dict.fromkeys(found)) if settings.deduplicate else found
-    if settings.eval is None:
-        train, evaluation = split_by_prompt(train, settings.eval_fraction, settings.split_seed)
-    else:
-        evaluation, _ = read_conversations(read_table(settings.eval, settings.encoding))
-        held_out = {_key(conversation) for conversation in evaluation}
-        train = [conversation for conversation in train if _key(conversation) not in held_out]
-    kept = len(train) + (len(evaluation) if settings.eval is None else 0)
+    held_out = None if settings.eval is None else read_conversations(read_table(settings.eval, settings.encoding))[0]
     chooser = random.Random(settings.split_seed)
-    if settings.train_size is not None and settings.train_size < len(train):
-        train = chooser.sample(train, settings.train_size)
-    if settings.eval_size is not None and settings.eval_size < len(evaluation):
-        evaluation = chooser.sample(evaluation, settings.eval_size)
-    if not train or not evaluation:
-        raise DataError(say("{source} leaves nothing to train on or nothing to evaluate on", source=settings.train))
+    steps: Steps[Conversation] = Steps(
+        deduplicate=lambda examples: list(dict.fromkeys(examples)),
+        hold_out=lambda examples: split_by_prompt(examples, settings.eval_fraction, settings.split_seed),
+        remove_overlap=_without_prompts,
+        subset=chooser.sample,
+        digest=_digest,
+    )
+    prepared = prepare(found, held_out, settings, steps)
     description = say(
         "{source} ({shape}): {train} conversations to train on, {held_out} held out, {removed} repeats left out",
         source=settings.train,
         shape=shape,
-        train=len(train),
-        held_out=len(evaluation),
-        removed=len(found) - kept,
+        train=len(prepared.train),
+        held_out=len(prepared.evaluation),
+        removed=prepared.left_out,
     )
-    return Dataset(settings.train, train, evaluation, _digest(train), description)
+    return Dataset(settings.train, prepared.train, prepared.evaluation, prepared.sha256, description)
 
 
 def split_by_prompt(
@@ -57,6 +52,11 @@ def split_by_prompt(
     held_out = set(keys[: min(len(keys) - 1, max(1, round(len(keys) * eval_fraction)))])
     train = [conversation for conversation in conversations if _key(conversation) not in held_out]
     return train, [conversation for conversation in conversations if _key(conversation) in held_out]
+
+
+def _without_prompts(train: list[Conversation], evaluation: list[Conversation]) -> list[Conversation]:
+    held_out = {_key(conversation) for conversation in evaluation}
+    return [conversation for conversation in train if _key(conversation) not in held_out]
 
 
 def _key(conversation: Conversation) -> str:

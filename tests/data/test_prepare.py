@@ -4,7 +4,19 @@ from hypothesis import strategies as st
 
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.data.labelled import Example, label_names
-from tunedeck.data.split import deduplicated, normalised, split, subset, without_overlap
+from tunedeck.data.prepare import (
+    Statistics,
+    Steps,
+    deduplicated,
+    describe,
+    digest,
+    normalised,
+    prepare,
+    split,
+    subset,
+    without_overlap,
+)
+from tunedeck.data.settings import DataSettings
 
 examples_lists = st.lists(st.builds(Example, st.text(), st.sampled_from([("a",), ("b",), ("c",), (), ("a", "b")])))
 
@@ -34,23 +46,23 @@ def test_texts_that_differ_in_a_word_or_have_no_words_stay_apart():
 
 
 def test_the_first_of_equal_texts_stands_with_its_label():
-    kept, removed = deduplicated([Example("a b", ("x",)), Example("c", ("y",)), Example("RT @u: A, b!", ("z",))])
-    assert (kept, removed) == ([Example("a b", ("x",)), Example("c", ("y",))], 1)
+    kept = deduplicated([Example("a b", ("x",)), Example("c", ("y",)), Example("RT @u: A, b!", ("z",))])
+    assert kept == [Example("a b", ("x",)), Example("c", ("y",))]
 
 
 @settings(deadline=None)
 @given(examples_lists)
 def test_removing_repeats_twice_removes_nothing_more(examples):
-    kept, removed = deduplicated(examples)
-    assert len(kept) + removed == len(examples)
-    assert deduplicated(kept) == (kept, 0)
+    kept = deduplicated(examples)
+    assert len({normalised(e.text) for e in examples}) == len(kept)
+    assert deduplicated(kept) == kept
 
 
 @settings(deadline=None)
 @given(examples_lists, examples_lists)
 def test_without_overlap_no_text_is_on_both_sides(train, evaluation):
-    kept, removed = without_overlap(train, evaluation)
-    assert len(kept) + removed == len(train)
+    kept = without_overlap(train, evaluation)
+    assert all(e in kept for e in train if normalised(e.text) not in {normalised(o.text) for o in evaluation})
     assert not {normalised(e.text) for e in kept} & {normalised(e.text) for e in evaluation}
 
 
@@ -109,3 +121,52 @@ def test_a_subset_is_in_proportion():
 def test_a_subset_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="1 or more, got 0"):
         subset(made(a=4), 0, 0)
+
+
+def test_statistics_of_a_hand_counted_set():
+    examples = [Example("x" * length, ("10" if length > 2 else "9",)) for length in range(1, 21)]
+    assert describe(examples) == Statistics(20, {"9": 2, "10": 18}, 10.5, 10.5, 19, 20)
+    assert list(describe(examples).label_counts) == ["9", "10"]
+
+
+def test_every_label_of_an_example_counts():
+    assert describe([Example("a", ("x", "y")), Example("b", ())]).label_counts == {"x": 1, "y": 1}
+
+
+def test_nothing_cannot_be_described():
+    with pytest.raises(DataError, match="no examples"):
+        describe([])
+
+
+def test_the_digest_sees_texts_labels_and_their_order():
+    a, b = Example("很好", ("x",)), Example("b", ("x", "y"))
+    variants = [[a, b], [b, a], [a], [], [a, Example("b", ("y", "x"))], [a, Example("b", ("x",))]]
+    assert len({digest(variant) for variant in variants}) == len(variants)
+    assert digest([a, b]) == digest(iter([a, b]))
+    assert digest([]) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def letters(**changes) -> list[list[str]]:
+    """What is left of some letters, with the last ones held out, and how many were left out."""
+    steps: Steps[str] = Steps(
+        deduplicate=lambda found: list(dict.fromkeys(found)),
+        hold_out=lambda found: (found[:-2], found[-2:]),
+        remove_overlap=lambda train, evaluation: [one for one in train if one not in evaluation],
+        subset=lambda found, size: found[:size],
+        digest="".join,
+    )
+    held_out = changes.pop("held_out", None)
+    found = prepare(list("abacad"), held_out, DataSettings(train="letters", **changes), steps)
+    return [found.sha256, "".join(found.evaluation), found.left_out]
+
+
+def test_preparing_counts_what_repeats_and_overlap_left_out_but_not_what_a_size_did():
+    assert letters() == ["ab", "cd", 2]
+    assert letters(deduplicate=False) == ["abac", "ad", 0]
+    assert letters(held_out=["a", "x"]) == ["bcd", "ax", 3]
+    assert letters(held_out=["a", "x"], train_size=1, eval_size=1) == ["b", "a", 3]
+
+
+def test_preparing_that_leaves_nothing_is_an_error():
+    with pytest.raises(DataError, match="letters leaves nothing to train on"):
+        letters(held_out=list("abcd"))

@@ -1,0 +1,203 @@
+"""Preparing examples for a run: repeats removed, a held-out part, a smaller part, a digest; the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import math
+import random
+import re
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from tunedeck.core.errors import ConfigError, DataError
+from tunedeck.core.i18n import say
+from tunedeck.data.labelled import Example, label_names
+from tunedeck.data.settings import DataSettings
+
+E = TypeVar("E")
+_RETWEET_LINK_OR_MENTION = re.compile(r"\brt\s+@\w+|https?://\S+|www\.\S+|@\w+")
+_WORD = re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Steps(Generic[E]):
+    """How one form of examples is prepared."""
+
+    deduplicate: Callable[[list[E]], list[E]]
+    """The first of each group of repeats."""
+    hold_out: Callable[[list[E]], tuple[list[E], list[Any]]]
+    """Training and evaluation examples, without overlap."""
+    remove_overlap: Callable[[list[E], list[Any]], list[E]]
+    """The training examples that are not among those to evaluate on."""
+    subset: Callable[[list[Any], int], list[Any]]
+    """At most that many examples."""
+    digest: Callable[[list[E]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared(Generic[E]):
+    """Examples to train on and to evaluate on, how many were left out between reading and splitting, and a digest."""
+
+    train: list[E]
+    evaluation: list[Any]
+    left_out: int
+    sha256: str
+    """Of the training examples."""
+
+
+def prepare(examples: list[E], held_out: list[Any] | None, settings: DataSettings, steps: Steps[E]) -> Prepared[E]:
+    """Remove repeats, hold examples out or keep the training ones apart from `held_out`, and take the sizes asked for.
+
+    Raises DataError when nothing is left to train on or to evaluate on.
+    """
+    train = steps.deduplicate(examples) if settings.deduplicate else examples
+    if held_out is None:
+        train, evaluation = steps.hold_out(train)
+    else:
+        train, evaluation = steps.remove_overlap(train, held_out), held_out
+    left_out = len(examples) - len(train) - (len(evaluation) if held_out is None else 0)
+    if not train or not evaluation:
+        raise DataError(say("{source} leaves nothing to train on or nothing to evaluate on", source=settings.train))
+    if settings.train_size is not None and settings.train_size < len(train):
+        train = steps.subset(train, settings.train_size)
+    if settings.eval_size is not None and settings.eval_size < len(evaluation):
+        evaluation = steps.subset(evaluation, settings.eval_size)
+    return Prepared(train, evaluation, left_out, steps.digest(train))
+
+
+def normalised(text: str) -> str:
+    """The text as it counts for equality: two texts that differ only in what is dropped here are repeats.
+
+    Lower case, without `RT @user:`, links, @mentions and whatever is neither letter nor digit; a text that has nothing
+    else stays as it is.
+    """
+    words = text.lower()
+    if "@" in words or "http" in words or "www." in words:  # most texts have none, and the search is slow
+        words = _RETWEET_LINK_OR_MENTION.sub(" ", words)
+    return " ".join(_WORD.findall(words)) or text.strip()
+
+
+def deduplicated(examples: Sequence[Example]) -> list[Example]:
+    """The first of each group of equal normalised texts.
+
+    The first one's labels stand, also where a later repeat is labelled otherwise.
+    """
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(normalised(example.text), example)
+    return list(first.values())
+
+
+def without_overlap(train: Sequence[Example], evaluation: Sequence[Example]) -> list[Example]:
+    """Training examples whose normalised text is not in the evaluation set."""
+    held_out = {normalised(example.text) for example in evaluation}
+    return [example for example in train if normalised(example.text) not in held_out]
+
+
+def split(examples: Sequence[Example], eval_fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Training and evaluation examples, each set of labels divided in proportion, both in their original order.
+
+    Every set of labels keeps at least one example in training. Raises ConfigError for a fraction outside 0 to 1 and
+    DataError when nothing can be held out.
+    """
+    if not 0 < eval_fraction < 1:
+        raise ConfigError(say("eval_fraction must lie between 0 and 1, got {value}", value=eval_fraction))
+    groups = _by_labels(examples)
+    wanted = max(1, round(len(examples) * eval_fraction))
+    sizes = _shares([len(group) - 1 for group in groups], wanted, least=0)
+    if not any(sizes):
+        raise DataError(
+            say(
+                "{count} examples are too few to hold some out for evaluation; every label needs two or more",
+                count=len(examples),
+            )
+        )
+    held_out = _drawn(groups, sizes, seed)
+    train = [example for number, example in enumerate(examples) if number not in held_out]
+    return train, [example for number, example in enumerate(examples) if number in held_out]
+
+
+def subset(examples: Sequence[Example], size: int, seed: int) -> list[Example]:
+    """At most `size` examples in their original order, each set of labels in proportion and, if there is room, present.
+
+    Raises ConfigError for a size below 1.
+    """
+    if size < 1:
+        raise ConfigError(say("the number of examples must be 1 or more, got {size}", size=size))
+    groups = _by_labels(examples)
+    sizes = _shares([len(group) for group in groups], size, least=1 if size >= len(groups) else 0)
+    chosen = _drawn(groups, sizes, seed)
+    return [example for number, example in enumerate(examples) if number in chosen]
+
+
+def _by_labels(examples: Sequence[Example]) -> list[list[int]]:
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, example in enumerate(examples):
+        groups.setdefault(tuple(sorted(example.labels)), []).append(number)
+    return [groups[labels] for labels in sorted(groups)]
+
+
+def _shares(available: list[int], total: int, least: int) -> list[int]:
+    """Divide `total` in proportion to what is available.
+
+    Sainte-Laguë's method: the next one goes where available / (2 given + 1) is largest.
+    """
+    given = [min(least, count) for count in available]
+    left = total - sum(given)
+    queue = [
+        (-count / (2 * taken + 1), place) for place, (count, taken) in enumerate(zip(available, given, strict=True))
+    ]
+    heapq.heapify(queue)
+    while queue and left > 0:
+        _, place = heapq.heappop(queue)
+        if given[place] < available[place]:
+            given[place] += 1
+            left -= 1
+            heapq.heappush(queue, (-available[place] / (2 * given[place] + 1), place))
+    return given
+
+
+def _drawn(groups: list[list[int]], sizes: list[int], seed: int) -> set[int]:
+    source = random.Random(seed)
+    return {number for group, size in zip(groups, sizes, strict=True) for number in source.sample(group, size)}
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Size, examples per label in the order of `label_names`, and text lengths in characters."""
+
+    size: int
+    label_counts: dict[str, int]
+    mean_characters: float
+    median_characters: float
+    p95_characters: int
+    max_characters: int
+
+
+def describe(examples: Sequence[Example]) -> Statistics:
+    """Count and measure the examples; the 95th percentile is the nearest rank. DataError when there are none."""
+    if not examples:
+        raise DataError(say("there are no examples to describe"))
+    lengths = sorted(len(example.text) for example in examples)
+    counts = Counter(label for example in examples for label in example.labels)
+    return Statistics(
+        size=len(examples),
+        label_counts={name: counts[name] for name in label_names(examples)},
+        mean_characters=statistics.fmean(lengths),
+        median_characters=statistics.median(lengths),
+        p95_characters=lengths[math.ceil(0.95 * len(lengths)) - 1],
+        max_characters=lengths[-1],
+    )
+
+
+def digest(examples: Iterable[Example]) -> str:
+    """SHA-256 over texts and labels in their order, as 64 hexadecimal digits."""
+    hashed = hashlib.sha256()
+    for example in examples:
+        hashed.update(json.dumps([example.text, example.labels]).encode("ascii") + b"\n")
+    return hashed.hexdigest()
