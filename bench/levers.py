@@ -109,7 +109,7 @@ def trained(
         deck.base = replace(deck.base, spec=replace(deck.base.spec, first_position_from=None))
     deck.add("a", config)
     patches = {
-        "batches": ("tunedeck.training.loop.length_batches", shuffled),
+        "batches": ("tunedeck.training.trainer.length_batches", shuffled),
         "padding": ("tunedeck.tasks.text.PAD_TO", 1),
         "lower": ("tunedeck.deck.patches.lower_layers.MEMORY_SHARE", 0.0),
         "logits": ("tunedeck.tasks.generate.task.output_is_a_product", lambda *_: False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunedeck.training.best import is_better
+from tunedeck.training.state import is_better
 
 LOSSES = frozenset({"loss", "perplexity"})
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from tunedeck.training.distributed import pieces
+from tunedeck.training.distributed import micro_batches
 
 
 def shares(batches: list[list[int]], divisible: bool, splits: int, processes: int) -> list[list[tuple[Any, float]]]:
     """What each process gets of batches whose rows all weigh the same."""
     objective: Any = SimpleNamespace(divisible=divisible, weight=len)
     worlds: Any = [SimpleNamespace(num_processes=processes, process_index=index) for index in range(processes)]
-    return [pieces(objective, batches, splits, world) for world in worlds]
+    return [micro_batches(objective, batches, splits, world) for world in worlds]
 
 
 def test_batches_are_dealt_out_evenly_and_every_row_counts_once() -> None:

@@ -13,20 +13,21 @@ from support import tiny_models
 
 from tunedeck.core.errors import TrainingError
 from tunedeck.training.config import RunConfig, run_config
+from tunedeck.training.resume import LOCK, locked
 from tunedeck.training.run import run_together
 
 
 @contextmanager
-def held_by_another_process(folder: Path) -> Iterator[None]:
+def held_by_another_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom tunedeck.training.lock import locked\n"
-        f"with locked(Path({str(folder)!r})):\n    print(flush=True)\n    sys.stdin.read()"
+        "import filelock, sys\n"
+        f"with filelock.FileLock({str(folder / LOCK)!r}):\n    print(flush=True)\n    sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
         try:
-            yield
+            yield other
         finally:
             other.communicate()
 
@@ -57,3 +58,14 @@ def test_a_run_that_is_under_way_keeps_all_its_files(tmp_path: Path) -> None:
     assert tiny_models.files_of(out) == before
     begin(config_of(data, seed=2), out)
     assert b"seed: 2" in tiny_models.files_of(out)["config.yaml"]
+
+
+def test_the_lock_of_a_killed_process_blocks_nobody(tmp_path: Path) -> None:
+    with held_by_another_process(tmp_path) as other:
+        with pytest.raises(TrainingError, match="is under way in another process"), locked(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+        assert (tmp_path / LOCK).exists()
+        with locked(tmp_path):
+            pass

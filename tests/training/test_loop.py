@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from support import labelled_words, tiny_models
 
 import tunedeck as td
@@ -16,11 +15,7 @@ from tunedeck.data.labelled import Example
 from tunedeck.data.prepare import digest
 from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks.base import Dataset
-from tunedeck.training.events import EventLog
-from tunedeck.training.loop import Loop
 from tunedeck.training.optimizer import schedule
-from tunedeck.training.progress import Progress
-from tunedeck.training.step import _gradients
 
 METHODS = {
     "lora": (td.LoraConfig(r=4, target_modules="all-linear"), 2e-2),
@@ -74,25 +69,20 @@ def test_the_same_seed_gives_the_same_losses(tmp_path: Path) -> None:
     assert losses("c", 1) != first
 
 
-def test_accumulated_small_batches_move_as_one_large_batch() -> None:
-    def after(batches: list[list[int]]) -> dict[str, torch.Tensor]:
+def test_accumulated_small_batches_move_as_one_large_batch(tmp_path: Path) -> None:
+    def losses(batch_size: int, accumulated: int) -> list[float]:
         deck = words_deck()
-        deck.add("a", td.LoraConfig(), labels=tuple(sorted(labelled_words.WORD_OF)))
-        task = deck.adapter("a").task
-        assert isinstance(task, td.Classify)
-        settings = td.TrainingSettings(gradient_accumulation_steps=len(batches))
-        objective = task.objective(deck, "a", dataset(train=32))
-        loop = Loop(deck.adapter("a"), objective, settings, "loss", EventLog(None), Accelerator(cpu=True))
-        loop.optimizer = torch.optim.SGD(loop.adapter.parameters(), lr=0.1)
-        (seen,) = _gradients([loop], [batches])
-        lane = Progress(torch.device("cpu"), show=False).lane("a", ())
-        loop.begin(lane, None)
-        loop.finish_step(seen, 0.0, lane)
-        return {**deck.adapter("a").tensors(), **deck.adapter("a").head_tensors()}
+        deck.add("a", td.LoraConfig())
+        settings = td.TrainingSettings(
+            batch_size=batch_size, gradient_accumulation_steps=accumulated, max_steps=4, learning_rate=1e-2
+        )
+        td.train(deck, "a", dataset(train=32), settings=settings, out=tmp_path / str(accumulated), progress=False)
+        lines = (tmp_path / str(accumulated) / "events.jsonl").read_text().splitlines()
+        return [event["loss"] for event in map(json.loads, lines) if event["event"] == "step"]
 
-    rows = list(range(32))
-    whole, parts = after([rows]), after([rows[:5], rows[5:20], rows[20:]])
-    assert max(tiny_models.difference(whole[name], parts[name]) for name in whole) < 1e-6
+    whole, parts = losses(32, 1), losses(10, 4)  # ten, ten, ten and two of the same 32 examples
+    assert parts == pytest.approx(whole, abs=2e-6)
+    assert whole[3] < whole[0]
 
 
 def test_the_best_evaluation_is_what_remains_and_what_is_saved(tmp_path: Path) -> None:
@@ -121,16 +111,31 @@ def test_patience_stops_a_run_that_no_longer_improves() -> None:
     assert run.measurement.steps == 3
 
 
-def test_a_run_ends_when_its_minutes_are_over_with_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_ends_when_its_minutes_are_over_with_an_evaluation() -> None:
     deck = words_deck()
     deck.add("a", td.LoraConfig())
-    ticks = iter(range(10**6))
-    monkeypatch.setattr("tunedeck.training.loop.time.perf_counter", lambda: float(next(ticks)))  # two seconds a step
-    settings = td.TrainingSettings(epochs=50, max_minutes=0.4)
+    settings = td.TrainingSettings(epochs=10**6, eval_steps=10**6, max_minutes=0.005)
     run = td.train(deck, "a", dataset(), settings=settings, progress=False)
     assert run.stopped == "time"
-    assert run.measurement.steps == 12
+    assert run.measurement.train_s >= 0.3
+    assert run.measurement.train_s * (1 - 1 / run.measurement.steps) < 0.6  # not many steps later
+    assert run.best_step == run.measurement.steps
     assert run.metrics["accuracy"] > 0
+
+
+def test_the_caller_may_end_a_run_after_an_evaluation() -> None:
+    deck = words_deck()
+    deck.add("a", td.LoraConfig())
+    seen: list[dict[str, float]] = []
+
+    def should_stop(metrics: dict[str, float]) -> bool:
+        seen.append(metrics)
+        return len(seen) == 3
+
+    settings = td.TrainingSettings(eval_steps=2)
+    run = td.train(deck, "a", dataset(), settings=settings, progress=False, should_stop=should_stop)
+    assert (run.stopped, run.measurement.steps) == ("stopped", 6)
+    assert run.metrics in seen
 
 
 def test_the_rate_follows_the_time_where_that_is_further_than_the_steps() -> None:
@@ -170,19 +175,22 @@ def test_a_loss_that_is_no_number_ends_with_advice() -> None:
         td.train(deck, "a", dataset(), epochs=1, progress=False)
 
 
-def test_ctrl_c_ends_the_run_with_its_adapter_saved_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_the_run_with_its_adapter_saved_whole(tmp_path: Path) -> None:
     deck = words_deck()
     deck.add("a", td.LoraConfig())
-    steps, original = [], Loop.next_batches
+    seen: list[dict[str, float]] = []
 
-    def interrupted(self: Loop) -> list[list[int]]:
-        steps.append(1)
-        if len(steps) == 4:
+    def interrupted(metrics: dict[str, float]) -> bool:
+        seen.append(metrics)
+        if len(seen) == 3:
             raise KeyboardInterrupt
-        return original(self)
+        return False
 
-    monkeypatch.setattr(Loop, "next_batches", interrupted)
-    run = td.train(deck, "a", dataset(), epochs=5, out=tmp_path / "r", progress=False)
+    settings = td.TrainingSettings(eval_steps=1)
+    with pytest.warns(UserWarning, match="training was stopped by Ctrl-C after step 3; resume with td.train"):
+        run = td.train(
+            deck, "a", dataset(), settings=settings, out=tmp_path / "r", progress=False, should_stop=interrupted
+        )
     assert run.stopped == "interrupted"
     assert run.measurement.steps == 3
     assert json.loads((tmp_path / "r" / "metrics.json").read_text())["stopped"] == "interrupted"

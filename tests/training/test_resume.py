@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,8 @@ from tunedeck.core.errors import ConfigError, StorageError, TrainingError
 from tunedeck.tasks.classify.task import ClassifyObjective
 from tunedeck.tasks.embed.objective import EmbedObjective
 from tunedeck.training import checkpoint as checkpoint_file
-from tunedeck.training import loop as loop_file
+from tunedeck.training import trainer as trainer_file
+from tunedeck.training.events import EventLog
 
 LABELS = ("blue", "green", "red")
 LORA = td.LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.1)
@@ -58,6 +60,19 @@ def at_loss(
         return plain(self, rows)
 
     monkeypatch.setattr(objective, "loss", loss)
+
+
+def at_evaluation(number: int, happens: Callable[[], object]) -> Callable[[dict[str, float]], bool]:
+    """A `should_stop` that stops nothing; something happens after the n-th evaluation."""
+    seen: list[dict[str, float]] = []
+
+    def should_stop(metrics: dict[str, float]) -> bool:
+        seen.append(metrics)
+        if len(seen) == number:
+            happens()
+        return False
+
+    return should_stop
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -155,19 +170,6 @@ def test_a_second_sigterm_lets_the_step_be_finished_and_a_second_ctrl_c_does_not
         assert (tmp_path / stop.name / "checkpoints" / "step-00000005").exists() is saved
 
 
-def test_a_run_under_way_is_left_to_its_process(stopped: Path) -> None:
-    script = f"import sys\nfrom pathlib import Path\nfrom tunedeck.training.lock import locked\nwith locked(Path({str(stopped)!r})):\n    print()\n    sys.stdout.flush(); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        before = (stopped / "events.jsonl").read_bytes()
-        with pytest.raises(TrainingError, match="is under way in another process"):
-            go(stopped)
-        assert (stopped / "events.jsonl").read_bytes() == before
-        other.communicate()
-    assert go(stopped).stopped == "finished"
-
-
 def test_killed_runs_end_as_one_left_alone() -> None:
     script = Path(__file__).with_name("kill_many.py")
     said = subprocess.run([sys.executable, script, "--times", "4"], capture_output=True, text=True, check=False)
@@ -186,9 +188,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stopped_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "stopped"
-    with pytest.MonkeyPatch.context() as patch:
-        at_loss(patch, 16, lambda: signal.raise_signal(signal.SIGTERM))
-        go(folder)
+    go(folder, should_stop=at_evaluation(2, lambda: signal.raise_signal(signal.SIGTERM)))
     return folder
 
 
@@ -288,7 +288,7 @@ def test_by_default_a_checkpoint_follows_each_evaluation_and_ten_minutes(
     go(tmp_path / "a", settings=settings)
     assert [event["step"] for event in events(tmp_path / "a", "checkpoint")] == [4, 8]
     clock = iter(range(0, 100_000, 100))  # every look at the clock is 100 seconds later: once in a step, once in a save
-    monkeypatch.setattr(loop_file.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(trainer_file.time, "monotonic", lambda: float(next(clock)))
     go(tmp_path / "b", settings=settings.model_copy(update={"eval_steps": 100}))
     assert [event["step"] for event in events(tmp_path / "b", "checkpoint")] == [7]
 
@@ -314,19 +314,13 @@ def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(
     assert left_behind(tmp_path / "r") == left_behind(alone)
 
 
-def test_a_loss_that_is_no_number_names_the_checkpoint_and_leaves_the_best_adapter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain, asked = ClassifyObjective.loss, []
-
-    def loss(self: ClassifyObjective, rows: Any) -> tuple[torch.Tensor, int]:
-        asked.append(rows)
-        mean, positions = plain(self, rows)
-        return mean * (float("nan") if len(asked) > 10 else 1), positions
-
-    monkeypatch.setattr(ClassifyObjective, "loss", loss)
-    with pytest.raises(TrainingError, match=r"the loss is nan at step 6.*The last good checkpoint is .*step-00000003"):
-        go(tmp_path)
+def test_a_loss_that_is_no_number_names_the_checkpoint_and_leaves_the_best_adapter(tmp_path: Path) -> None:
+    deck = deck_of("bert")
+    deck.add("a", LORA, labels=LABELS)
+    parameters = list(deck.adapter("a").parameters())
+    poisoned = at_evaluation(1, lambda: parameters[0].data.fill_(float("nan")))
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 5.*The last good checkpoint is .*step-00000003"):
+        td.train(deck, "a", dataset(), settings=SETTINGS, out=tmp_path, progress=False, should_stop=poisoned)
     assert json.loads((tmp_path / "metrics.json").read_text())["stopped"] == "failed"
     assert events(tmp_path, "failed")
     deck_of("bert").load_adapter(tmp_path / "adapter", "best")
@@ -408,10 +402,49 @@ def test_other_errors_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
         go(None)
 
 
-def test_memory_that_runs_out_in_an_evaluation_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def evaluate(self: ClassifyObjective) -> dict[str, float]:
+def test_memory_that_runs_out_in_an_evaluation_is_told(tmp_path: Path) -> None:
+    def no_memory(metrics: dict[str, float]) -> bool:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(ClassifyObjective, "evaluate", evaluate)
     with pytest.raises(TrainingError, match=r"out of memory where smaller pieces.*step-00000003"):
-        go(tmp_path)
+        go(tmp_path, should_stop=no_memory)
+
+
+def test_sigterm_again_and_again_until_all_is_written_is_one_sigterm(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush, escaped = os.fsync, []
+
+    def signal_and_flush(descriptor: int) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        flush(descriptor)
+
+    before = signal.signal(signal.SIGTERM, lambda number, frame: escaped.append(number))
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", signal_and_flush)  # the checkpoint, the adapter, the metrics
+            with pytest.warns(UserWarning, match="was stopped by SIGTERM after step 3; resume with td.train"):
+                go(tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not escaped
+    assert json.loads((tmp_path / "metrics.json").read_text())["stopped"] == "terminated"
+    deck_of("bert").load_adapter(tmp_path / "adapter", "best")
+    go(tmp_path, resume=True)
+    assert left_behind(tmp_path) == left_behind(alone)
+
+
+def test_a_signal_before_the_first_step_ends_the_run_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = EventLog.write
+
+    def at_start(self: EventLog, kind: str, **values: Any) -> None:
+        write(self, kind, **values)
+        if kind == "start":
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EventLog, "write", at_start)
+        run = go(tmp_path)
+    assert (run.stopped, run.measurement.steps) == ("terminated", 0)
+    with pytest.warns(UserWarning, match="holds no checkpoint yet"):
+        assert go(tmp_path, resume=True).stopped == "finished"

@@ -16,9 +16,9 @@ from support.tiny_models import deck_of
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
-from tunedeck.training import trackers
-from tunedeck.training.figure import WINDOWS, draw
+from tunedeck.training.events import PROJECT
 from tunedeck.training.progress import Progress
+from tunedeck.training.record import WINDOWS, draw
 
 SETTINGS = td.TrainingSettings(batch_size=8, max_steps=6, eval_steps=3, learning_rate=1e-2)
 
@@ -47,7 +47,7 @@ def scalars(file: Path) -> list[tuple[str, int, float]]:
 
 def test_a_tracker_is_told_what_the_events_say(tmp_path: Path) -> None:
     events = trained(tmp_path, trackers=("tensorboard",))
-    files = [file for file in (tmp_path / trackers.PROJECT).iterdir() if "tfevents" in file.name]
+    files = [file for file in (tmp_path / PROJECT).iterdir() if "tfevents" in file.name]
     told = {(name, step): value for file in files for name, step, value in scalars(file)}
     losses = {step: value for (name, step), value in told.items() if name == "train/loss"}
     assert losses == pytest.approx({event["step"]: event["loss"] for event in events if event["event"] == "step"})
@@ -108,7 +108,7 @@ def test_the_bar_shows_the_step_and_the_rate_of_the_last_steps(
     monkeypatch.setattr("tunedeck.training.progress.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setenv("COLUMNS", "120")
     with Progress(torch.device("cpu")) as bar:
-        progress = bar.lane("a", ())
+        progress = bar.row("a", ())
         progress.start(9, done=4)
         for step, tokens in ((5, 900), (6, 300), (7, 600)):
             progress.step(step, 0.5, tokens)

@@ -22,7 +22,7 @@ from tunedeck.core.i18n import language, say
 from tunedeck.core.process import INTERRUPTED, TERMINATED
 from tunedeck.core.storage import write_text
 from tunedeck.training.config import RunConfig, run_config, stored_values
-from tunedeck.training.outcome import ENDED
+from tunedeck.training.state import COMPLETE
 
 CONFIG = "config.yaml"
 STOPPED_BY = {
@@ -116,7 +116,7 @@ def is_finished(run: Run, data_sha256: str) -> bool:
                 differences="; ".join(differing),
             )
         )
-    if not (run.folder / "metrics.json").exists() or run.read("metrics.json")["stopped"] not in ENDED:
+    if not (run.folder / "metrics.json").exists() or run.read("metrics.json")["stopped"] not in COMPLETE:
         return False
     record = run.manifest().data
     if record is None or record.sha256 != data_sha256:

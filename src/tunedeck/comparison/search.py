@@ -111,20 +111,21 @@ def _trial(trial: optuna.Trial, spec: ComparisonSpec, run: Run, deck: Deck, part
     """Train once on one part of the training examples; the metric on the other."""
     import optuna
 
-    from tunedeck.training.run import train
+    from tunedeck.training.jobs import Job, run_jobs
 
     found = _suggested(trial, run)
     config, settings = _trial_settings(with_settings(run.candidate, found), run, len(parts.train))
     seen: list[float] = []
 
-    def give_up(metrics: dict[str, float]) -> bool:
+    def should_stop(metrics: dict[str, float]) -> bool:
         seen.append(metrics[metric])
         trial.report(metrics[metric], len(seen))
         return trial.should_prune()
 
     deck.add("trial", config.method, labels=parts.labels, seed=settings.seed)
     try:
-        done = train(deck, "trial", parts, settings=settings, progress=False, give_up=give_up)
+        jobs, folders = {"trial": Job(parts)}, {"trial": None}
+        done = run_jobs(deck, jobs, settings, folders, resume=False, progress=False, should_stop=should_stop)["trial"]
     except TrainingError as error:
         raise optuna.TrialPruned from error  # a rate so high that the loss is no number has lost
     finally:
@@ -137,10 +138,10 @@ def _trial(trial: optuna.Trial, spec: ComparisonSpec, run: Run, deck: Deck, part
             number=trial.number,
             name=run.candidate.name,
             settings=found,
-            result=say("stopped early") if done.stopped == "given up" else f"{done.metrics[metric]:.3f}",
+            result=say("stopped early") if done.stopped == "stopped" else f"{done.metrics[metric]:.3f}",
         )
     )
-    if done.stopped == "given up":
+    if done.stopped == "stopped":
         raise optuna.TrialPruned
     return done.metrics[metric]
 

@@ -70,7 +70,10 @@ def _point(deck: Deck, calibration: Calibration, rows: int, tokens: int, steps: 
     give_back_freed_memory()  # what the point before has left behind must not count as this one's
     settings = TrainingSettings(max_steps=steps, batch_size=rows, schedule="constant")
     dataset = calibration.examples(rows * steps, tokens)
-    return train(deck, "calibration", dataset, settings=settings, progress=False).measurement
+    run = train(deck, "calibration", dataset, settings=settings, progress=False)
+    if run.stopped != "finished":  # by a signal, which ends the rest as well
+        raise KeyboardInterrupt
+    return run.measurement
 
 
 def products_flops_per_s(dtype: torch.dtype, size: int = 1024) -> float:

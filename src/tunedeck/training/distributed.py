@@ -22,14 +22,14 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Objective
-from tunedeck.training.outcome import Seen
+from tunedeck.training.state import StepStats
 
 
 def joined(device: torch.device) -> Accelerator:
     """The other processes, if there are any, as accelerate sees them; left again when this process ends."""
     accelerator = Accelerator(cpu=device.type == "cpu")
     if accelerator.num_processes > 1:
-        atexit.unregister(_leave)  # several runs of one process leave once
+        atexit.unregister(_leave)  # of an earlier run in this process
         atexit.register(_leave)
     return accelerator
 
@@ -39,13 +39,13 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def pieces(
+def micro_batches(
     objective: Objective, batches: Sequence[Sequence[int]], splits: int, accelerator: Accelerator
 ) -> list[tuple[Sequence[int], float]]:
-    """This process's share of some batches: rows, and their part in the mean loss.
+    """This process's part of some batches: row numbers, and their share of the mean loss.
 
-    Each batch is cut into `splits` pieces for each process; one whose loss is not the mean of its parts stays whole. All
-    processes have the same number of pieces, as a sharded base needs it; one that is there to fill up has no part in the loss.
+    Each batch is cut into `splits` micro-batches for each process; one whose loss is not the mean of its parts stays whole. All
+    processes have the same number of micro-batches, as a sharded base needs it; one that only fills up has no share in the loss.
     """
     count = splits * accelerator.num_processes
     cut = [rows[part::count] for rows in batches for part in range(count)] if objective.divisible else batches
@@ -57,20 +57,20 @@ def pieces(
     return filled[accelerator.process_index :: accelerator.num_processes]
 
 
-def summed(parameters: Sequence[nn.Parameter], seen: Seen, accelerator: Accelerator) -> Seen:
-    """Add up gradients in place, and what was seen, over all processes; a parameter without a gradient anywhere keeps none."""
+def summed(parameters: Sequence[nn.Parameter], stats: StepStats, accelerator: Accelerator) -> StepStats:
+    """Add up gradients in place, and what the step counts, over all processes; a parameter without a gradient anywhere keeps none."""
     if accelerator.num_processes == 1:
-        return seen
+        return stats
     has_gradient = [float(parameter.grad is not None) for parameter in parameters]
-    own = torch.tensor([*astuple(seen), *has_gradient], dtype=torch.float64, device=accelerator.device)
+    own = torch.tensor([*astuple(stats), *has_gradient], dtype=torch.float64, device=accelerator.device)
     numbers = accelerator.reduce(own, "sum").tolist()
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")
     parts = flat.split([parameter.numel() for parameter in parameters])
-    values = astuple(seen)
+    values = astuple(stats)
     for parameter, part, anywhere in zip(parameters, parts, numbers[len(values) :], strict=True):
         parameter.grad = part.view_as(parameter) if anywhere else None
-    return Seen(*(type(value)(number) for value, number in zip(values, numbers, strict=False)))
+    return StepStats(*(type(value)(number) for value, number in zip(values, numbers, strict=False)))
 
 
 def is_sharded(accelerator: Accelerator) -> bool:

@@ -17,19 +17,17 @@ from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.checkpointing import Checkpointing
 from tunedeck.deck.task import Task, has_labels, labels_of
 from tunedeck.tasks.base import Dataset, TrainableTask
-from tunedeck.training.checkpoint import Checkpoint, Checkpoints
+from tunedeck.training.checkpoint import Checkpoints
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.distributed import is_sharded, joined, shard_base
-from tunedeck.training.events import EventLog
-from tunedeck.training.figure import draw
-from tunedeck.training.lock import locked
-from tunedeck.training.loop import GiveUp, Loop
-from tunedeck.training.outcome import ENDED
-from tunedeck.training.progress import Lane, Progress
-from tunedeck.training.record import TrainingRun, measured, read_run, record
-from tunedeck.training.resume import EVENTS, identity, is_finished, opened
-from tunedeck.training.step import run_loops
-from tunedeck.training.trackers import tracked
+from tunedeck.training.events import EventLog, tracked
+from tunedeck.training.loop import train_to_end
+from tunedeck.training.progress import Progress, ProgressRow
+from tunedeck.training.record import TrainingRun, draw, measured, read_run, record
+from tunedeck.training.resume import EVENTS, identity, is_finished, locked, resume_point
+from tunedeck.training.signals import StopSignals
+from tunedeck.training.state import COMPLETE
+from tunedeck.training.trainer import AdapterTrainer, ShouldStop
 
 Data: TypeAlias = str | DataSettings | Dataset[Any]
 """A file, a hub id, a `bundled:` name, settings that say more, or a Dataset read by the task."""
@@ -52,7 +50,7 @@ def run_jobs(
     *,
     resume: bool,
     progress: bool,
-    give_up: GiveUp = lambda metrics: False,
+    should_stop: ShouldStop = lambda metrics: False,
     begin: Callable[[], None] = lambda: None,
 ) -> dict[str, TrainingRun]:
     """Train the adapters of these names together; each as it would have been alone. See `train`.
@@ -60,9 +58,7 @@ def run_jobs(
     `begin` is called when the run folders are this process's, before anything in them changes.
     """
     runs: dict[str, TrainingRun] = {}
-    loops: dict[str, Loop] = {}
-    saved: dict[str, Checkpoint | None] = {}
-    lanes: dict[str, Lane] = {}
+    trainers: list[AdapterTrainer] = []
     datasets: dict[str, Dataset[Any]] = {}
     with ExitStack() as stack:
         memory = stack.enter_context(PeakMemory())
@@ -82,34 +78,31 @@ def run_jobs(
                 continue
             own = job.settings or settings
             datasets[name], task = _prepared(deck, name, job.data, own.seed)
-            loops[name], saved[name] = _loop(deck, name, datasets[name], own, folder, resume, stack)
-            loops[name].give_up = give_up
-            lanes[name] = bar.lane(name, task.progress_metrics)
-
-        if loops:
-            stack.enter_context(_checkpointed(deck, list(loops.values())))
-
-        def finished(loop: Loop) -> None:
-            name = loop.adapter.name
-            runs[name] = _finish(deck, datasets[name], loop, folders[name], memory.peak_bytes)
-
-        only = next(iter(loops.values())).checkpoints if len(loops) == 1 else None
-        if only is not None:
-            stack.enter_context(only.named_in_errors())
-        run_loops(loops, saved, lanes, finished)
+            row = bar.row(name, task.progress_metrics)
+            trainers.append(_trainer(deck, name, datasets[name], own, folder, resume, row, should_stop, stack))
+        if trainers:
+            stack.enter_context(_checkpointed(deck, trainers))
+        if len(trainers) == 1 and trainers[0].checkpoints is not None:
+            stack.enter_context(trainers[0].checkpoints.named_in_errors())
+        signals = stack.enter_context(StopSignals())  # until everything is written
+        for trainer in train_to_end(trainers, signals):
+            name = trainer.adapter.name
+            runs[name] = _finish(deck, datasets[name], trainer, folders[name], memory.peak_bytes)
     return {name: runs[name] for name in jobs}
 
 
-def _loop(
+def _trainer(
     deck: Deck,
     name: str,
     dataset: Dataset[Any],
     settings: TrainingSettings,
     folder: Path | None,
     resume: bool,
+    row: ProgressRow,
+    should_stop: ShouldStop,
     stack: ExitStack,
-) -> tuple[Loop, Checkpoint | None]:
-    """A loop, ready to begin, and the checkpoint to go on from; its log and trackers are closed with the stack."""
+) -> AdapterTrainer:
+    """A trainer, ready to begin or to resume; its log and trackers are closed with the stack."""
     accelerator = joined(deck.model.device)
     if is_sharded(accelerator):
         shard_base(deck, name, accelerator)
@@ -118,7 +111,7 @@ def _loop(
         events = folder / EVENTS if accelerator.is_main_process else None
         run = identity(deck, name, dataset, settings, accelerator.num_processes)
         checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints, run)
-        saved = opened(folder, checkpoints, resume, accelerator)
+        saved = resume_point(folder, checkpoints, resume, accelerator)
     trackers = settings.trackers if accelerator.is_main_process else ()
     listener = stack.enter_context(tracked(trackers, folder, settings.model_dump()))
     log = stack.enter_context(EventLog(events, saved.state["events"] if saved else None, listener))
@@ -126,31 +119,33 @@ def _loop(
     task = _trainable(adapter.task)
     objective = task.objective(deck, name, dataset)
     best_by = settings.metric_for_best_model or dataset.best_by or task.best_by
-    return Loop(adapter, objective, settings, best_by, log, accelerator, checkpoints), saved
+    return AdapterTrainer(adapter, objective, settings, best_by, log, accelerator, row, checkpoints, saved, should_stop)
 
 
-def _checkpointed(deck: Deck, loops: Sequence[Loop]) -> AbstractContextManager[None]:
+def _checkpointed(deck: Deck, trainers: Sequence[AdapterTrainer]) -> AbstractContextManager[None]:
     """The inside of layers computed again where the settings ask for it; ConfigError where the jobs differ in that."""
-    wanted = loops[0].settings.gradient_checkpointing
-    if any(loop.settings.gradient_checkpointing is not wanted for loop in loops):
+    wanted = trainers[0].settings.gradient_checkpointing
+    if any(trainer.settings.gradient_checkpointing is not wanted for trainer in trainers):
         raise ConfigError(
             say("the jobs of a run share {key}; set it once, outside jobs", key="training.gradient_checkpointing")
         )
-    adapter = next((loop.adapter for loop in loops if loop.adapter.built.weights), loops[0].adapter)
+    adapter = next((trainer.adapter for trainer in trainers if trainer.adapter.built.weights), trainers[0].adapter)
     return Checkpointing(deck.router, adapter, wanted).on(deck.base)
 
 
-def _finish(deck: Deck, dataset: Dataset[Any], loop: Loop, folder: Path | None, peak_bytes: int) -> TrainingRun:
+def _finish(
+    deck: Deck, dataset: Dataset[Any], trainer: AdapterTrainer, folder: Path | None, peak_bytes: int
+) -> TrainingRun:
     """Write what the run folder ends with; the checkpoints of a run that came to its end go."""
-    outcome, name = loop.outcome, loop.adapter.name
-    measurement = measured(deck, name, loop.settings, outcome, peak_bytes, loop.objective.texts_per_example)
-    run = TrainingRun(name, outcome.metrics, measurement, outcome.stopped, outcome.best_step, folder)
-    if loop.accelerator.is_main_process:
+    state, name = trainer.state, trainer.adapter.name
+    measurement = measured(deck, name, trainer.settings, state, peak_bytes, trainer.objective.texts_per_example)
+    run = TrainingRun(name, state.metrics, measurement, state.stopped, state.best_step, folder)
+    if trainer.accelerator.is_main_process:
         record(deck, dataset, run)
         if folder is not None:
-            draw(folder, name, _trainable(loop.adapter.task).progress_metrics)
-        if loop.checkpoints and run.stopped in ENDED:
-            loop.checkpoints.clear()
+            draw(folder, name, _trainable(trainer.adapter.task).progress_metrics)
+        if trainer.checkpoints and run.stopped in COMPLETE:
+            trainer.checkpoints.clear()
     return run
 
 

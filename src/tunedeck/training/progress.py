@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import final
 
+import psutil
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from tunedeck.core.i18n import say
-from tunedeck.training.memory import used_bytes
 
 _RECENT = 20
 """The rate is that of so many steps."""
@@ -22,7 +22,7 @@ _RECENT = 20
 
 @final
 class Progress:
-    """Shows runs as they go, each in a lane of its own; `show=False` says nothing."""
+    """Shows runs as they go, each in a row of its own; `show=False` says nothing."""
 
     def __init__(self, device: torch.device, show: bool = True) -> None:
         self._device = device
@@ -38,9 +38,9 @@ class Progress:
             disable=not show,
         )
 
-    def lane(self, title: str, progress_metrics: Sequence[str]) -> Lane:
-        """A line for one run; `progress_metrics` are the metrics to show."""
-        return Lane(self._bar, title, progress_metrics, self._device)
+    def row(self, title: str, progress_metrics: Sequence[str]) -> ProgressRow:
+        """A row for one run; `progress_metrics` are the metrics to show."""
+        return ProgressRow(self._bar, title, progress_metrics, self._device)
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -53,8 +53,8 @@ class Progress:
 
 
 @final
-class Lane:
-    """One run's line in the progress bar."""
+class ProgressRow:
+    """One run's row in the progress bar."""
 
     def __init__(self, bar: Bar, title: str, progress_metrics: Sequence[str], device: torch.device) -> None:
         self._bar = bar
@@ -89,3 +89,8 @@ class Lane:
             return
         values = ", ".join(f"{name} {metrics[name]:.3f}" for name in self._progress_metrics if name in metrics)
         self._bar.console.print(say("  {run}, step {step}: {values}", run=self._title, step=step, values=values))
+
+
+def used_bytes(device: torch.device) -> int:
+    """What training holds now: of the GPU's memory, or of this process's."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss

@@ -1,9 +1,12 @@
-"""What a run leaves behind: its measurement, its metrics and its adapter."""
+"""What a run leaves behind: its measurement, its metrics, its adapter and a figure of its losses."""
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,19 @@ import torch
 from tunedeck.core.errors import StorageError
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Machine, Measurement, this_machine
-from tunedeck.core.storage import write_json
+from tunedeck.core.storage import write_bytes, write_json
 from tunedeck.deck.deck import Deck
 from tunedeck.formats.folder import adapter_bytes
 from tunedeck.formats.manifest import DataRecord
 from tunedeck.tasks.base import Dataset
 from tunedeck.training.config import TrainingSettings
-from tunedeck.training.outcome import Outcome
-from tunedeck.training.resume import METRICS
+from tunedeck.training.resume import EVENTS, METRICS
+from tunedeck.training.state import Ended, RunState
 
 MEASUREMENT = "measurement.json"
+WINDOWS = 15
+"""The smoothed loss is a mean over this part of the run."""
+TRAIN, HELD_OUT, THIRD = "#1f5fa8", "#d1495b", "#2a9d6f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +37,7 @@ class TrainingRun:
     adapter: str
     metrics: dict[str, float]
     measurement: Measurement
-    stopped: str
-    """"finished", "early" when patience ran out, "time" when max_minutes were over, "given up" by `give_up`,
-    "interrupted" by Ctrl-C, "terminated" by SIGTERM or "failed"."""
+    stopped: Ended
     best_step: int
     folder: Path | None
     """The run folder; None when `out` was not given."""
@@ -62,7 +66,7 @@ class TrainingRun:
 
 
 def measured(
-    deck: Deck, adapter: str, settings: TrainingSettings, outcome: Outcome, peak_bytes: int, texts_per_example: float
+    deck: Deck, adapter: str, settings: TrainingSettings, state: RunState, peak_bytes: int, texts_per_example: float
 ) -> Measurement:
     """The run in numbers; `peak_bytes` is the process's."""
     machine = this_machine()
@@ -78,15 +82,15 @@ def measured(
         model=deck.base.reference,
         method=deck.adapter(adapter).config.kind,
         batch_size=settings.batch_size * settings.gradient_accumulation_steps,
-        steps=outcome.steps,
-        train_s=outcome.train_s,
-        eval_s=outcome.eval_s,
-        step_s=outcome.step_s,
-        examples_per_s=outcome.examples / outcome.train_s if outcome.steps else 0.0,
-        tokens_per_s=outcome.tokens / outcome.train_s if outcome.steps else 0.0,
-        padded_share=1 - outcome.tokens / outcome.positions if outcome.positions else 0.0,
+        steps=state.steps,
+        train_s=state.train_s,
+        eval_s=state.eval_s,
+        step_s=state.step_s,
+        examples_per_s=state.examples / state.train_s if state.steps else 0.0,
+        tokens_per_s=state.tokens / state.train_s if state.steps else 0.0,
+        padded_share=1 - state.tokens / state.positions if state.positions else 0.0,
         peak_memory_bytes=peak_bytes,
-        largest_batch_positions=outcome.largest_batch_positions,
+        largest_batch_positions=state.largest_batch_positions,
         texts_per_example=texts_per_example,
         quantize=deck.base.quantize,
     )
@@ -117,3 +121,67 @@ def read_run(adapter: str, folder: Path) -> TrainingRun:
         return TrainingRun(adapter, metrics, measurement, metrics.pop("stopped"), metrics.pop("best_step"), folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(say("{path} is damaged: {reason}", path=folder, reason=error)) from error
+
+
+def draw(folder: Path, title: str, metrics: Sequence[str]) -> None:
+    """Write loss.png and loss.svg from a run folder's events.jsonl; `metrics` are the ones to show beside the loss.
+
+    Labels are English, which every font has. Nothing is written for a run without a step.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    events = [json.loads(line) for line in (folder / EVENTS).read_text(encoding="utf-8").splitlines()]
+    steps = [event for event in events if event["event"] == "step"]
+    evaluations = [event for event in events if event["event"] == "eval"]
+    if not steps:
+        return
+    shown = [name for name in metrics if name != "loss" and any(name in event for event in evaluations)]
+    figure = Figure(figsize=(10 if shown else 6, 3.8), layout="constrained")
+    axes = figure.subplots(1, 2 if shown else 1, squeeze=False)[0]
+    _losses(axes[0], steps, evaluations)
+    if shown:
+        for name, colour in zip(shown, (HELD_OUT, THIRD, TRAIN), strict=False):
+            axes[1].plot(*_curve(evaluations, name), marker="o", markersize=4, color=colour, label=name)
+        axes[1].set(xlabel="step", title="held-out metrics")
+    for one in axes:
+        one.set_xlim(left=0)
+        one.grid(True, alpha=0.25)
+        one.spines[["top", "right"]].set_visible(False)
+        one.legend(frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    for kind in ("png", "svg"):
+        image = io.BytesIO()
+        with rc_context({"svg.hashsalt": "tunedeck"}):
+            figure.savefig(image, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+        write_bytes(folder / f"loss.{kind}", image.getvalue())
+
+
+def _losses(axes: Any, steps: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> None:
+    numbers, losses = _curve(steps, "loss")
+    window = max(1, len(losses) // WINDOWS)
+    axes.plot(
+        numbers,
+        losses,
+        color=TRAIN,
+        alpha=0.25 if window > 1 else 1,
+        linewidth=1,
+        label=None if window > 1 else "training",
+    )
+    if window > 1:
+        label = f"training, mean of {window} steps"
+        axes.plot(numbers, _running_mean(losses, window), color=TRAIN, linewidth=1.6, label=label)
+    if any("loss" in event for event in evaluations):
+        axes.plot(*_curve(evaluations, "loss"), marker="o", markersize=4, color=HELD_OUT, label="held out")
+    axes.set(xlabel="step", title="loss")
+
+
+def _curve(events: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    known = [event for event in events if name in event]
+    return [event["step"] for event in known], [event[name] for event in known]
+
+
+def _running_mean(values: Sequence[float], window: int) -> list[float]:
+    """The mean of the last `window` values at each place, of fewer at the beginning."""
+    sums = [0.0, *accumulate(values)]
+    return [(sums[end] - sums[max(0, end - window)]) / min(end, window) for end in range(1, len(values) + 1)]

@@ -1,16 +1,18 @@
-"""Whether a run may go on where it was interrupted: only with all that its steps depend on as it was."""
+"""The rules of a run folder: one process writes it, and a run resumes only with all that its steps depend on unchanged."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 
 from tunedeck.core.errors import TrainingError
 from tunedeck.core.i18n import listing, say
@@ -19,13 +21,35 @@ from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Dataset
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import RENAMED, TrainingSettings
-from tunedeck.training.outcome import ENDED
+from tunedeck.training.state import COMPLETE
 
 FORMAT = 1
 """Counts up when a checkpoint's content changes."""
-CONFIG, EVENTS, METRICS = "config.yaml", "events.jsonl", "metrics.json"
+CONFIG, EVENTS, METRICS, LOCK = "config.yaml", "events.jsonl", "metrics.json", ".lock"
 _FREE = {"checkpoint_every", "keep_checkpoints", "trackers", "gradient_checkpointing"}
 """Settings that change no step."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder, which is made, while the block runs; the lock is freed when its process dies.
+
+    Raises TrainingError where another process holds it. Nothing is locked where the file system knows no locks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise TrainingError(
+            say("the run in {path} is under way in another process; wait for its end, or stop it", path=folder)
+        ) from error
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def identity(
@@ -46,7 +70,7 @@ def identity(
     return plain
 
 
-def opened(folder: Path, checkpoints: Checkpoints, resume: bool, accelerator: Accelerator) -> Checkpoint | None:
+def resume_point(folder: Path, checkpoints: Checkpoints, resume: bool, accelerator: Accelerator) -> Checkpoint | None:
     """The checkpoint to go on from; the folder of a run that begins is cleared of an earlier one's.
 
     Read by the first process and sent to all others. Raises TrainingError when the run in the folder is another one or finished.
@@ -89,7 +113,7 @@ def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> 
 def is_finished(folder: Path) -> bool:
     """Whether the run in a folder has come to its end."""
     try:
-        return json.loads((folder / METRICS).read_text(encoding="utf-8"))["stopped"] in ENDED
+        return json.loads((folder / METRICS).read_text(encoding="utf-8"))["stopped"] in COMPLETE
     except (OSError, ValueError, KeyError):
         return False
 

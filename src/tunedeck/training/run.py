@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import overload
@@ -10,17 +11,18 @@ import yaml
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.process import process_rank
 from tunedeck.core.storage import write_text
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.reading import check_trains
 from tunedeck.deck.task import with_labels
 from tunedeck.tasks.registry import task_of
 from tunedeck.training.config import RunConfig, TrainingSettings
+from tunedeck.training.events import check_trackers
 from tunedeck.training.jobs import Data, Job, run_jobs
-from tunedeck.training.loop import GiveUp
 from tunedeck.training.record import TrainingRun
 from tunedeck.training.resume import CONFIG, check_unfinished
-from tunedeck.training.trackers import check_trackers
+from tunedeck.training.trainer import ShouldStop
 
 
 @overload
@@ -34,7 +36,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
-    give_up: GiveUp = ...,
+    should_stop: ShouldStop = ...,
 ) -> TrainingRun: ...
 
 
@@ -48,7 +50,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
-    give_up: GiveUp = ...,
+    should_stop: ShouldStop = ...,
 ) -> dict[str, TrainingRun]: ...
 
 
@@ -62,15 +64,15 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
-    give_up: GiveUp = lambda metrics: False,
+    should_stop: ShouldStop = lambda metrics: False,
 ) -> TrainingRun | dict[str, TrainingRun]:
     """Train a deck's adapter on data and leave it in the deck at its best state.
 
     `data` is a file, a hub id, a `bundled:` name, settings that say more, or a Dataset read by the task. With `out`, a run folder is
     written: events.jsonl and checkpoints/ as it goes, then metrics.json, measurement.json, loss.png, loss.svg and adapter/. Ctrl-C and
-    SIGTERM write a checkpoint, end the run early and keep the best state; `resume` goes on from the newest checkpoint in `out`, from the
-    start where there is none, to the very end that the run would have had. `give_up` sees the metrics of every evaluation and may end the
-    run there.
+    SIGTERM write a checkpoint, end the run early, keep the best state and warn; `stopped` of what is returned says so. `resume` goes on from the newest checkpoint in `out`, from the
+    start where there is none, to the very end that the run would have had. `should_stop` sees the metrics of every evaluation and may end
+    the run there.
 
     Several adapters, `{name: data}` or `{name: Job(data, settings)}`, are trained together: their batches share each pass through the
     base, and each ends as it would have alone. Their run folders are `out`/name.
@@ -84,17 +86,36 @@ def train(
     folder = None if out is None else Path(out)
     if resume and folder is None:
         raise ConfigError(say("resume needs out, the folder of the run to go on with"))
+    jobs: dict[str, Job]
     if isinstance(adapter, str):
         if data is None:
             raise ConfigError(say("adapter {name!r} has no data to train on", name=adapter))
-        return run_jobs(
-            deck, {adapter: Job(data)}, settings, {adapter: folder}, resume=resume, progress=progress, give_up=give_up
-        )[adapter]
-    if not adapter:
-        raise ConfigError(say("there is no adapter to train"))
-    jobs = {name: job if isinstance(job, Job) else Job(job) for name, job in adapter.items()}
-    folders = {name: None if folder is None else folder / name for name in jobs}
-    return run_jobs(deck, jobs, settings, folders, resume=resume, progress=progress, give_up=give_up)
+        jobs, folders = {adapter: Job(data)}, {adapter: folder}
+    else:
+        if not adapter:
+            raise ConfigError(say("there is no adapter to train"))
+        jobs = {name: job if isinstance(job, Job) else Job(job) for name, job in adapter.items()}
+        folders = {name: None if folder is None else folder / name for name in jobs}
+    runs = run_jobs(deck, jobs, settings, folders, resume=resume, progress=progress, should_stop=should_stop)
+    text = _stopped_by_signal(list(runs.values()), folder)
+    if text is not None and process_rank() == 0:
+        warnings.warn(text, stacklevel=2)
+    return runs[adapter] if isinstance(adapter, str) else runs
+
+
+def _stopped_by_signal(runs: Sequence[TrainingRun], out: Path | None) -> str | None:
+    """What to tell a program that a signal has ended its training, which returns as if nothing had happened; None if none has."""
+    stopped = next((run for run in runs if run.stopped in ("interrupted", "terminated")), None)
+    if stopped is None:
+        return None
+    text = say(
+        "training was stopped by {signal} after step {step}",
+        signal="Ctrl-C" if stopped.stopped == "interrupted" else "SIGTERM",
+        step=stopped.measurement.steps,
+    )
+    if out is None:
+        return text + say("; without out there is no checkpoint to resume from")
+    return text + say("; resume with td.train(..., out={out!r}, resume=True)", out=str(out))
 
 
 def run_together(

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop, which the loop heeds where its state is whole: between two steps."""
+"""Ctrl-C and SIGTERM as a request to stop, which the loop heeds where its state is complete: between two steps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, final
+
+from tunedeck.training.state import Ended
 
 
 @final
@@ -26,8 +28,10 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     @property
-    def stopped(self) -> str:
-        """How a run calls its end by the signal seen."""
+    def ended(self) -> Ended | None:
+        """What a run that the signal ends calls its end; None before one has come."""
+        if self.seen is None:
+            return None
         return "terminated" if self.seen is signal.SIGTERM else "interrupted"
 
     @contextmanager

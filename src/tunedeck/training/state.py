@@ -1,116 +1,125 @@
-"""Everything a run's next step depends on, taken from the live objects and given back to them, to the last bit."""
+"""What a step and a run count, how a run can end, and which of two evaluations is better."""
 
 from __future__ import annotations
 
-import random
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, cast
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal, TypeAlias, final
 
-import numpy as np
-import torch
+from tunedeck.core.errors import ConfigError, TrainingError
+from tunedeck.core.i18n import listing, say
 
-from tunedeck.core.errors import TrainingError
-from tunedeck.core.i18n import say
-from tunedeck.deck.adapter import Adapter
-from tunedeck.training.checkpoint import Checkpoint
-from tunedeck.training.outcome import Outcome
+Ended: TypeAlias = Literal["finished", "early", "time", "stopped", "interrupted", "terminated", "failed"]
+"""What ended a run: all its steps, `early_stopping_patience`, `max_minutes`, `should_stop`, Ctrl-C, SIGTERM or an error."""
 
-
-def adapter_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
-    """The adapter's parameters, head included, detached and shared with it."""
-    return {name: parameter.detach() for name, parameter in adapter.named_parameters()}
+COMPLETE = ("finished", "early", "time", "stopped", "given up")
+"""The values of `Ended` that leave nothing to resume; "given up" is how earlier versions wrote "stopped"."""
 
 
-def fill_adapter(adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give the adapter the values of `adapter_tensors`."""
-    with torch.no_grad():
-        for name, parameter in adapter.named_parameters():
-            parameter.copy_(tensors[name])
+@final
+@dataclass
+class StepStats:
+    """What one step counts; with several processes, the sum over all of them. Flags count the processes that raise them."""
+
+    loss: float = 0.0
+    examples: int = 0
+    tokens: int = 0
+    positions: int = 0
+    largest_batch_positions: int = 0
+    out_of_memory: int = 0
+    interrupted: int = 0
+    terminated: int = 0
+    save: int = 0
+
+    @property
+    def signal(self) -> Ended | None:
+        """What ends the run after this step, if any process has received a signal; SIGTERM before Ctrl-C."""
+        return "terminated" if self.terminated else "interrupted" if self.interrupted else None
+
+    def add(self, loss: float, examples: int, tokens: int, positions: int, share: float) -> None:
+        """Count one more micro-batch; one without a share in the loss only fills up a process's turn."""
+        if share == 0:
+            return
+        self.loss += loss
+        self.examples += examples
+        self.tokens += tokens
+        self.positions += positions
+        self.largest_batch_positions = max(self.largest_batch_positions, positions)
+
+    def check_finite(self, step: int, rate: float) -> None:
+        """Raise TrainingError when the step's loss is not a finite number."""
+        if not math.isfinite(self.loss):
+            raise TrainingError(
+                say(
+                    "the loss is {value} at step {step}; lower the learning rate (now {rate:g})",
+                    value=self.loss,
+                    step=step,
+                    rate=rate,
+                )
+            )
 
 
-def captured(
-    adapter: Adapter,
-    best: Mapping[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    outcome: Outcome,
-    values: Mapping[str, Any],
-) -> Checkpoint:
-    """The state at the end of a step, `values` included; its tensors are shared with the live objects, not copied.
+@final
+@dataclass
+class RunState:
+    """The progress of a run: the best metrics so far, and the time and tokens it took. Checkpoints hold it."""
 
-    Raises TrainingError when a weight is no longer a number.
+    metrics: dict[str, float] = field(default_factory=dict)
+    best_step: int = 0
+    evaluations: int = 0
+    evaluated_step: int = 0
+    """The step of the last evaluation."""
+    stale: int = 0
+    """Evaluations since the best one."""
+    steps: int = 0
+    examples: int = 0
+    tokens: int = 0
+    positions: int = 0
+    largest_batch_positions: int = 0
+    splits: int = 1
+    """The number of micro-batches that each batch is cut into, because it did not fit into memory whole."""
+    step_seconds: list[float] = field(default_factory=list)
+    train_s: float = 0.0
+    """Seconds in training steps."""
+    eval_s: float = 0.0
+    stopped: Ended = "finished"
+
+    @property
+    def step_s(self) -> float:
+        """Median seconds of a step."""
+        return median(self.step_seconds) if self.step_seconds else 0.0
+
+    def count(self, stats: StepStats, seconds: float) -> None:
+        """Count one more step."""
+        self.steps += 1
+        self.examples += stats.examples
+        self.tokens += stats.tokens
+        self.positions += stats.positions
+        self.largest_batch_positions = max(self.largest_batch_positions, stats.largest_batch_positions)
+        self.step_seconds.append(seconds)
+        self.train_s += seconds
+
+
+def is_better(
+    metrics: Mapping[str, float], before: Mapping[str, float], best_by: str, lower_is_better: frozenset[str]
+) -> bool:
+    """Whether `metrics` beat those `before`, if there are any; where they are equal by `best_by`, a lower loss decides.
+
+    Raises ConfigError when there is no metric of that name.
     """
-    if not all(bool(parameter.isfinite().all()) for parameter in adapter.parameters()):
-        raise TrainingError(
-            say("the weights are no longer numbers after step {step}; lower the learning rate", step=outcome.steps)
+    if best_by not in metrics:
+        raise ConfigError(
+            say(
+                "training.metric_for_best_model must be one of {allowed}, got {value!r}",
+                allowed=listing(metrics),
+                value=best_by,
+            )
         )
-    tensors, numbers = optimizer_state(optimizer)
-    groups = {"adapter": adapter_tensors(adapter), "best": best, "optimizer": tensors}
-    return Checkpoint(outcome.steps, groups, {"outcome": asdict(outcome), "optimizer": numbers, **values})
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Per parameter in order, `<number>.<name>`: tensors, and plain numbers.
-
-    Tensors that parameters share, as the code books of 8-bit states, are kept for the first of them; the others' entries
-    among the numbers name it.
-    """
-    tensors: dict[str, torch.Tensor] = {}
-    numbers: dict[str, Any] = {}
-    first: dict[int, str] = {}
-    for index, parameter in enumerate(_parameters(optimizer)):
-        for name, value in optimizer.state.get(parameter, {}).items():
-            key = f"{index}.{name}"
-            if not isinstance(value, torch.Tensor):
-                numbers[key] = value
-            elif id(value) in first:
-                numbers[key] = first[id(value)]
-            else:
-                tensors[key] = value
-                first[id(value)] = key
-    return tensors, numbers
-
-
-def fill_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]
-) -> None:
-    """Give a fresh optimizer over the same parameters the state of `optimizer_state`."""
-    parameters = _parameters(optimizer)
-    own = {key: tensor.to(parameters[int(key.partition(".")[0])].device) for key, tensor in tensors.items()}
-    shared = {key: own[value] for key, value in numbers.items() if isinstance(value, str)}
-    for key, value in {**numbers, **own, **shared}.items():
-        index, _, name = key.partition(".")
-        optimizer.state[parameters[int(index)]][name] = value
-
-
-def random_state() -> dict[str, Any]:
-    """The states of all random numbers that a step may draw, as JSON values: torch's on the CPU and the GPU, Python's, numpy's."""
-    name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state())
-    return {
-        "torch": _hex(torch.get_rng_state()),
-        "cuda": _hex(torch.cuda.get_rng_state()) if torch.cuda.is_available() else None,
-        "python": random.getstate(),
-        "numpy": [name, keys.tolist(), *rest],
-    }
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Draw on from a state of `random_state`."""
-    torch.set_rng_state(_tensor(state["torch"]))
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(_tensor(state["cuda"]))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    np.random.set_state(tuple(state["numpy"]))
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _hex(state: torch.Tensor) -> str:
-    return bytes(state.tolist()).hex()
-
-
-def _tensor(digits: str) -> torch.Tensor:
-    return torch.tensor(list(bytes.fromhex(digits)), dtype=torch.uint8)
+    if not before:
+        return True
+    now, then = metrics[best_by], before[best_by]
+    if now == then:
+        return metrics.get("loss", math.inf) < before.get("loss", math.inf)
+    return now < then if best_by in lower_is_better else now > then

@@ -1,0 +1,281 @@
+"""One adapter in training: its batches, optimizer steps, evaluations and checkpoints. The loop is in loop.py."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import islice
+from typing import TypeAlias, final
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
+from torch import nn
+
+from tunedeck.core.errors import TrainingError
+from tunedeck.core.i18n import say
+from tunedeck.data.batches import length_batches
+from tunedeck.deck.adapter import Adapter
+from tunedeck.tasks.base import Objective
+from tunedeck.tasks.registry import view_of
+from tunedeck.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    adapter_tensors,
+    captured,
+    fill_adapter,
+    fill_optimizer,
+    random_state,
+    set_random_state,
+)
+from tunedeck.training.config import TrainingSettings
+from tunedeck.training.distributed import micro_batches
+from tunedeck.training.events import EventLog
+from tunedeck.training.optimizer import adamw, schedule
+from tunedeck.training.progress import ProgressRow
+from tunedeck.training.signals import StopSignals
+from tunedeck.training.state import Ended, RunState, StepStats, is_better
+
+CHECKPOINT_S = 600.0
+"""Longest time without a checkpoint where `checkpoint_every` is not set."""
+
+ShouldStop: TypeAlias = Callable[[dict[str, float]], bool]
+"""Given the metrics of each evaluation, says whether the run ends there."""
+
+
+@final
+class AdapterTrainer:
+    """Trains one adapter on an objective; the base stays frozen and in eval mode.
+
+    `best_by` names the metric of the best state; `saved` is the checkpoint to resume from. `state` is what a run counts, `stats` what
+    its last step counted.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        objective: Objective,
+        settings: TrainingSettings,
+        best_by: str,
+        log: EventLog,
+        accelerator: Accelerator,
+        progress: ProgressRow,
+        checkpoints: Checkpoints | None = None,
+        saved: Checkpoint | None = None,
+        should_stop: ShouldStop = lambda metrics: False,
+    ) -> None:
+        self.adapter = adapter
+        self.objective = objective
+        self.settings = settings
+        self.accelerator = accelerator
+        self.checkpoints = checkpoints
+        self.state = RunState()
+        self.stats = StepStats()
+        self.parameters = list(adapter.parameters())
+        self.optimizer = adamw(adapter, settings)
+        self._best_by = best_by
+        self._lower_is_better = view_of(adapter.task).lower_is_better
+        self._log = log
+        self._progress = progress
+        self._saved = saved
+        self._should_stop = should_stop
+        self._told_to_stop = False
+        per_epoch = max(
+            1, math.ceil(len(objective.lengths) / settings.batch_size) // settings.gradient_accumulation_steps
+        )
+        self._total = settings.max_steps or max(1, round(settings.epochs * per_epoch))
+        self._evaluate_every = settings.eval_steps or per_epoch
+        self._best: dict[str, torch.Tensor] = {}
+        self._saved_step = 0
+        self._saved_at = time.monotonic()
+
+    def begin(self) -> None:
+        """Begin, or continue from the end of a checkpoint's step."""
+        set_seed(self.settings.seed + self.accelerator.process_index)
+        if self._saved is not None:
+            self._restore(self._saved)
+        steps = self.state.steps
+        self._rates = schedule(self.optimizer, self.settings, self._total, self._time_share, steps)
+        self._batches = islice(self._all_batches(), steps * self.settings.gradient_accumulation_steps, None)
+        self._log.write(
+            "start" if self._saved is None else "resume",
+            steps=self._total,
+            examples=len(self.objective.lengths),
+            step=steps,
+        )
+        self._progress.start(self._total, steps)
+        self.adapter.train()
+
+    def next_batches(self) -> list[list[int]]:
+        """The batches of the next step, as row numbers."""
+        return [next(self._batches) for _ in range(self.settings.gradient_accumulation_steps)]
+
+    def optimizer_step(self, seconds: float) -> None:
+        """Apply the gradients, whose computation took `seconds`; TrainingError for a loss that is not a finite number."""
+        began = time.perf_counter()
+        self.stats.check_finite(self.state.steps + 1, self.optimizer.param_groups[0]["lr"])
+        if self.settings.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state.count(self.stats, seconds + time.perf_counter() - began)
+        if self.settings.max_minutes is not None:  # all processes end at the same step
+            self.state.train_s = broadcast_object_list([self.state.train_s])[0]
+        step, loss = self.state.steps, self.stats.loss
+        self._log.write("step", step=step, loss=round(loss, 6), learning_rate=self._rates.get_last_lr()[0])
+        self._rates.step()
+        self._progress.step(step, loss, self.stats.tokens)
+
+    def evaluation_due(self) -> bool:
+        """Whether the last step ends with an evaluation that has not been made."""
+        step = self.state.steps
+        due = step == self._total or step % self._evaluate_every == 0 or self._time_share() >= 1
+        return due and self.state.evaluated_step < step
+
+    def evaluate(self, signals: StopSignals) -> None:
+        """Evaluate, and keep the state if it is the best.
+
+        In one process a signal breaks the evaluation off; it stays due, and a resumed run makes it from the same random numbers.
+        """
+        alone = self.accelerator.num_processes == 1
+        step, began, randomness = self.state.steps, time.perf_counter(), random_state()
+        self.adapter.eval()
+        try:
+            with signals.at_once() if alone else nullcontext():
+                metrics = broadcast_object_list([self.objective.evaluate()])[0]
+        except KeyboardInterrupt:
+            if not alone or signals.ended is None:
+                raise
+            set_random_state(randomness)
+            return
+        self.adapter.train()
+        self.state.eval_s += time.perf_counter() - began
+        self.state.evaluations += 1
+        self.state.evaluated_step = step
+        self._log.write("eval", step=step, **metrics)
+        self._progress.evaluated(step, metrics)
+        if is_better(metrics, self.state.metrics, self._best_by, self._lower_is_better):
+            self.state.stale, self.state.metrics, self.state.best_step = 0, metrics, step
+            self._best = {name: tensor.clone() for name, tensor in adapter_tensors(self.adapter).items()}
+        else:
+            self.state.stale += 1
+        self._told_to_stop = self._should_stop(metrics)
+
+    def ended(self) -> Ended | None:
+        """What ends the run after its last step; None where it goes on."""
+        if self.evaluation_due():
+            return None
+        if self._told_to_stop:
+            return "stopped"
+        if (
+            self.settings.early_stopping_patience is not None
+            and self.state.stale >= self.settings.early_stopping_patience
+        ):
+            return "early"
+        if self.state.steps == self._total:
+            return "finished"
+        return "time" if self._time_share() >= 1 else None
+
+    def checkpoint_due(self) -> bool:
+        """Whether the last step ends with a checkpoint."""
+        if self.settings.checkpoint_every is not None:
+            return self.state.steps % self.settings.checkpoint_every == 0
+        return self.state.evaluated_step == self.state.steps or self.stats.save > 0
+
+    def checkpoint_overdue(self) -> bool:
+        """Whether the last checkpoint is longer ago than it should be."""
+        return time.monotonic() - self._saved_at > CHECKPOINT_S
+
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of the end of the last step, unless there is one."""
+        step = self.state.steps
+        if self.checkpoints is None or not self.settings.keep_checkpoints or self._saved_step == step:
+            return
+        self._saved_step, self._saved_at = step, time.monotonic()
+        randomness = gather_object([random_state()])
+        if self.accelerator.is_main_process:
+            values = {"random": randomness, "events": self._log.mark()}
+            self.checkpoints.write(captured(self.adapter, self._best, self.optimizer, self.state, values))
+            self._log.write("checkpoint", step=step, seconds=round(time.monotonic() - self._saved_at, 3))
+
+    def end(self, ended: Ended) -> None:
+        """End the run; leave the adapter in eval mode, in its best state."""
+        self._leave(ended)
+        self._log.write("end", stopped=ended, step=self.state.steps)
+
+    def fail(self, error: Exception) -> None:
+        """End the run, which an error has broken off, in the same way; a TrainingError is logged."""
+        self._leave("failed")
+        if isinstance(error, TrainingError):
+            self._log.write("failed", step=self.state.steps, reason=str(error))
+
+    def can_split(self, batches: list[list[int]]) -> bool:
+        """Whether batches like these can be cut into smaller micro-batches."""
+        return self.objective.divisible and self._micro_batches_of_a_batch() < max(map(len, batches))
+
+    def split(self, batches: list[list[int]]) -> None:
+        """Halve the micro-batches from here on; TrainingError when batches like these cannot be cut further."""
+        largest, count = max(map(len, batches)), self._micro_batches_of_a_batch()
+        if not self.objective.divisible:
+            raise TrainingError(
+                say(
+                    "out of memory, and this loss needs its batch whole; set task.chunk_size, or lower training.batch_size"
+                )
+            )
+        if count >= largest:
+            raise TrainingError(say("out of memory with a single example; lower task.max_length, or quantize the base"))
+        self.state.splits *= 2
+        step, rows = self.state.steps + 1, -(-largest // (2 * count))
+        self._log.write("out_of_memory", step=step, rows=rows, splits=self.state.splits)
+        text = say(
+            "out of memory at step {step}: batches are worked through in pieces of {rows} from here on, {splits} to a batch; the steps stay the same",
+            step=step,
+            rows=rows,
+            splits=self.state.splits,
+        )
+        warnings.warn(text, stacklevel=2)
+
+    def _micro_batches_of_a_batch(self) -> int:
+        return self.state.splits * int(self.accelerator.num_processes)
+
+    def _time_share(self) -> float:
+        """The part of `max_minutes` that the steps so far have taken; 0 without that limit."""
+        limit = self.settings.max_minutes
+        return 0.0 if limit is None else min(1.0, self.state.train_s / (60 * limit))
+
+    def _leave(self, ended: Ended) -> None:
+        self.state.stopped = ended
+        self.adapter.eval()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._best:
+            fill_adapter(self.adapter, self._best)
+
+    def _restore(self, saved: Checkpoint) -> None:
+        self.state = RunState(**saved.state["outcome"])
+        self._saved_step = self.state.steps
+        self._best = {name: tensor.to(self.accelerator.device) for name, tensor in saved.tensors["best"].items()}
+        fill_adapter(self.adapter, saved.tensors["adapter"])
+        fill_optimizer(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
+        if self.objective.remembers:
+            self._recall()
+        set_random_state(saved.state["random"][self.accelerator.process_index])
+
+    def _recall(self) -> None:
+        """Bring back what the objective remembers of the first epoch, from the same batches: other shapes round otherwise."""
+        batches, accumulation = self._all_batches(), self.settings.gradient_accumulation_steps
+        first_epoch = math.ceil(math.ceil(len(self.objective.lengths) / self.settings.batch_size) / accumulation)
+        with torch.no_grad():
+            for _ in range(min(self.state.steps, first_epoch)):
+                chosen = list(islice(batches, accumulation))
+                for rows, _ in micro_batches(self.objective, chosen, self.state.splits, self.accelerator):
+                    self.objective.loss(rows)
+
+    def _all_batches(self) -> Iterator[list[int]]:
+        """Row numbers, epoch after epoch, without end."""
+        epoch = 0
+        while True:
+            yield from length_batches(self.objective.lengths, self.settings.batch_size, self.settings.seed + epoch)
+            epoch += 1
