@@ -11,12 +11,11 @@ from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.forward import answer_name
-from tunedeck.formats.manifest import Probe
+from tunedeck.formats.manifest import PROBE_TEXT, Probe, rounded_values
 from tunedeck.models.load import LoadedBase
 
 Run: TypeAlias = Callable[[torch.Tensor], Any]
 """Token ids (1, seq) to the model's output by the adapter."""
-_TEXT = "Tunedeck, 1 2 3"
 _VALUES = 16
 _TOLERANCE = {"float32": 2e-3, "bfloat16": 0.1, "float16": 0.02}
 """Of the largest value; the rounding of each precision through some thirty layers."""
@@ -29,7 +28,7 @@ def take_probe(base: LoadedBase, adapter: Adapter, run: Run, positions: int | No
     """
     if base.tokenizer is None or any(type(parameter).__name__ == "DTensor" for parameter in base.model.parameters()):
         return None
-    ids = base.tokenizer(_TEXT)["input_ids"]
+    ids = base.tokenizer(PROBE_TEXT)["input_ids"]
     if positions is not None and len(ids) + adapter.built.virtual_tokens > positions:
         return None
     return Probe(input_ids=ids, output=_answer(base, adapter, run, ids), precision=_precision(base))
@@ -80,7 +79,7 @@ def _answer(base: LoadedBase, adapter: Adapter, run: Run, ids: list[int]) -> lis
     values = output[answer_name(output)][0].float()
     last = values[-1] if values.dim() == 2 else values
     chosen = torch.linspace(0, len(last) - 1, min(_VALUES, len(last))).long()
-    return [float(f"{value:.5g}") for value in last[chosen].tolist()]
+    return rounded_values(last[chosen].tolist())
 
 
 def _precision(base: LoadedBase) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tunedeck.core.i18n import say
 from tunedeck.formats.files import read_text
 
 FILE = "tunedeck.json"
+PROBE_TEXT = "Tunedeck, 1 2 3"
+"""The input of every stored probe, of an adapter's and of an ONNX graph's."""
 _RECORDED = ("tunedeck", "torch", "transformers")
 
 
@@ -43,6 +46,11 @@ class Probe(BaseModel):
     input_ids: list[int] = Field(min_length=1, max_length=256)
     output: list[float] = Field(min_length=1, max_length=256)
     precision: str
+
+
+def rounded_values(values: Iterable[float]) -> list[float]:
+    """Return a probe's output as it is stored: five significant digits."""
+    return [float(f"{value:.5g}") for value in values]
 
 
 class Manifest(BaseModel):

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tunedeck.core.i18n import say
-from tunedeck.core.storage import write_json
 from tunedeck.deck.deck import Deck
 from tunedeck.export.onnx.graph import onnx_view
 from tunedeck.export.probe import Difference, compare, probe_batches
 from tunedeck.export.transformers_folder import tokenizer_of
+from tunedeck.formats.manifest import PROBE_TEXT, rounded_values
+from tunedeck.formats.onnx.settings import RUNNER, TOKENIZER, adapter_file, write_settings
 
 if TYPE_CHECKING:
     from tunedeck.formats.onnx.runner import Runner
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
-PROBE = "Tunedeck, 1 2 3"
 BOUND = 1e-4
 """Of the largest answer, at least 1."""
 TEXTS = (
@@ -39,9 +39,8 @@ def write_beside(
     `model_version` is what the adapter files must name, None for a graph that holds its adapter.
     """
     tokenizer = tokenizer_of(deck)
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
     settings: dict[str, Any] = {
-        "format": 1,
         "task": deck.task.kind,
         "base": deck.base.reference,
         "files": dict(files),
@@ -54,8 +53,8 @@ def write_beside(
         settings["model_version"] = model_version
         for name in names:
             settings["adapters"][name]["file"] = adapter_file(name)
-    write_json(folder / "settings.json", settings)
-    (folder / "run.py").write_bytes(package_files("tunedeck.formats.onnx").joinpath("runner.py").read_bytes())
+    write_settings(folder, settings)
+    (folder / RUNNER).write_bytes(package_files("tunedeck.formats.onnx").joinpath("runner.py").read_bytes())
 
 
 def write_probes(folder: Path, names: Sequence[str], runners: Mapping[str, Runner]) -> None:
@@ -63,16 +62,11 @@ def write_probes(folder: Path, names: Sequence[str], runners: Mapping[str, Runne
     first = next(iter(runners.values()))
     settings = first.settings
     for name in names:
-        ids = first.token_ids([PROBE], name)[0]
+        ids = first.token_ids([PROBE_TEXT], name)[0]
         outputs = {precision: runner.probed(ids, runner.active([name])) for precision, runner in runners.items()}
-        rounded = {precision: [float(f"{value:.5g}") for value in output] for precision, output in outputs.items()}
+        rounded = {precision: rounded_values(output) for precision, output in outputs.items()}
         settings["adapters"][name]["probe"] = {"input_ids": ids, "outputs": rounded}
-    write_json(folder / "settings.json", settings)
-
-
-def adapter_file(name: str) -> str:
-    """Where an adapter's own tensors lie, for a graph that takes several."""
-    return f"adapters/{name}.onnx_adapter"
+    write_settings(folder, settings)
 
 
 def _adapter_settings(deck: Deck, name: str) -> dict[str, Any]:

@@ -24,12 +24,13 @@ from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.heads import last_linear
 from tunedeck.deck.task import has_labels
-from tunedeck.export.onnx.folder import FLOAT32, INT8, adapter_file, distance, verify, write_beside, write_probes
+from tunedeck.export.onnx.folder import FLOAT32, INT8, distance, verify, write_beside, write_probes
 from tunedeck.export.onnx.graph import INPUTS, check_exportable, example_inputs, graph_of, onnx_view, trace
 from tunedeck.export.onnx.int8 import write_int8
 from tunedeck.export.probe import Difference
 from tunedeck.export.transformers_folder import empty_place
 from tunedeck.formats.low_rank import low_rank
+from tunedeck.formats.onnx.settings import ADAPTERS, adapter_file
 from tunedeck.methods.registry import config_of
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def save_onnx_multi(
         for file in files.values():
             _add_defaults(slot, staging / file)
         version = int.from_bytes(hashlib.sha256((staging / FLOAT32).read_bytes()).digest()[:4], "big") >> 1
-        (staging / "adapters").mkdir()
+        (staging / ADAPTERS).mkdir()
         for name in names:
             _write_adapter(_tensors_of(deck, name, slot), staging / adapter_file(name), version)
         write_beside(staging, deck, names, files, version)

@@ -7,14 +7,12 @@ from typing import Any, final
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError, UnsupportedKindError
 from tunedeck.core.i18n import listing, say
+from tunedeck.formats.onnx.settings import ADAPTERS, FORMAT, SETTINGS, SUFFIX, TOKENIZER, adapter_file
 from tunedeck.formats.tensors import read_json
 from tunedeck.serving.infer_base import counted
 from tunedeck.serving.repository import AdapterMemory, AdapterRepository
 from tunedeck.tasks.base import OnnxView
 from tunedeck.tasks.registry import TASKS, view_of
-
-SETTINGS, TOKENIZER = "settings.json", "tokenizer.json"
-_ADAPTERS, _SUFFIX = "adapters", ".onnx_adapter"
 
 
 @final
@@ -30,12 +28,12 @@ class OnnxFolders:
             return []
         if not _takes_several(folder):
             return [folder]
-        return [folder / file.name.removesuffix(_SUFFIX) for file in (folder / _ADAPTERS).glob(f"*{_SUFFIX}")]
+        return [folder / file.name.removesuffix(SUFFIX) for file in (folder / ADAPTERS).glob(f"*{SUFFIX}")]
 
     def files(self, place: Path) -> list[Path]:
         """The export, what lies in it, and the adapter's own file."""
         folder, name = split(place)
-        own = [] if name is None else [folder / _ADAPTERS / f"{name}{_SUFFIX}"]
+        own = [] if name is None else [folder / adapter_file(name)]
         if not _is_export(folder) or _takes_several(folder) != bool(own) or not all(file.is_file() for file in own):
             return []
         return [folder, *folder.iterdir(), *own]
@@ -47,7 +45,7 @@ class OnnxFolders:
         graph = sum(part.stat().st_size for part in folder.glob(f"{file.name}*"))
         if name is None:
             return AdapterMemory(graph)
-        own = (folder / _ADAPTERS / f"{name}{_SUFFIX}").stat().st_size
+        own = (folder / adapter_file(name)).stat().st_size
         return AdapterMemory(own, {graph_version(folder): graph})
 
 
@@ -60,7 +58,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """settings.json; AdapterFileError where it is damaged, or names a file that is not the folder's own."""
     settings = read_json(folder / SETTINGS)
     adapters, files = settings.get("adapters"), settings.get("files")
-    known = settings.get("format") == 1 and _servable(settings.get("task")) and isinstance(settings.get("base"), str)
+    known = (
+        settings.get("format") == FORMAT and _servable(settings.get("task")) and isinstance(settings.get("base"), str)
+    )
     if not known or not adapters or not isinstance(adapters, dict) or not isinstance(files, dict):
         raise AdapterFileError(
             say("{path} is not what tunedeck export onnx writes; export the adapter again", path=folder / SETTINGS)
@@ -68,7 +68,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     wrong = _wrong(settings)
     if wrong is not None:
         raise AdapterFileError(say("{path} is damaged: {reason}", path=folder / SETTINGS, reason=wrong))
-    own = {name: f"{_ADAPTERS}/{name}{_SUFFIX}" for name in adapters}
+    own = {name: adapter_file(name) for name in adapters}
     strange = [told["file"] for name, told in adapters.items() if told.get("file", own[name]) != own[name]]
     strange += [file for file in files.values() if Path(file).name != file]
     if strange:
@@ -208,4 +208,4 @@ def _is_export(folder: Path) -> bool:
 
 
 def _takes_several(folder: Path) -> bool:
-    return (folder / _ADAPTERS).is_dir()
+    return (folder / ADAPTERS).is_dir()
