@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tomllib
 from support import tiny_models
 from support.labelled_words import rows, write_csv
+
+from tunedeck.core.toml import parse_toml
 
 PAGE = Path(__file__).parents[2] / "docs" / "plug-ins.md"
 NEXT_PART = "# A task from another package\n"
@@ -57,7 +58,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The package of the page."""
     folder = tmp_path_factory.mktemp("site-packages")
     files = dict(BLOCK.findall(PAGE.read_text(encoding="utf-8").split(NEXT_PART)[0]))
-    project = tomllib.loads(files.pop("pyproject.toml"))["project"]
+    project = parse_toml(files.pop("pyproject.toml"))["project"]
     install(folder, project["name"], project["entry-points"]["tunedeck.methods"], files)
     return Installed(folder)
 
