@@ -69,7 +69,8 @@ def main() -> None:
             cells += [span(row.cost, 0) if row.fits else "-", training.cost]
             print("| " + " | ".join(cells) + " |")
     print(
-        "\n| card | model | at once | requests/s | CNY/hour | article | CNY/month | article | CNY per 1000 requests, full and at a tenth |"
+        "\n| card | model | at once | requests/s | CNY/hour | article | CNY/month | article | CNY per 1000 "
+        "requests, full and at a tenth |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     book = read_prices("source-article")

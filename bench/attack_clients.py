@@ -1,6 +1,8 @@
-"""Honest clients, each in a closed loop with a pause between its requests, who compare every answer; and an operator who loads and unloads.
+"""Honest clients, each in a closed loop with a pause between its requests, who compare every answer; and an operator
+who loads and unloads.
 
-Started by `serve_attack.py` as a process of its own, without torch: a plan comes as JSON through standard input, what was seen goes out as JSON.
+Started by `serve_attack.py` as a process of its own, without torch: a plan comes as JSON through standard input, what
+was seen goes out as JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The server under attack: `tunedeck serve` as a process, watched for its memory and for how fast it answers /health."""
+"""The server under attack: `tunedeck serve` as a process, watched for its memory and for how fast it answers
+/health.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ KEYS = ("admin", "honest", "attacker-1", "attacker-2")
 
 
 class Server:
-    """A running `tunedeck serve` with a key for each of KEYS. Everything that it logs goes into a file, so that it never waits for a reader."""
+    """A running `tunedeck serve` with a key for each of KEYS. Everything that it logs goes into a file, so that it
+    never waits for a reader.
+    """
 
     def __init__(self, target: Target, task: str, folder: Path) -> None:
         with socket.socket() as listener:
@@ -37,7 +41,8 @@ class Server:
             self.port = int(listener.getsockname()[1])
         self.keys = {name: secrets.token_hex(16) for name in KEYS}
         tables = (
-            f'[[key]]\nname = "{name}"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\nadmin = {str(name == "admin").lower()}\n'
+            f'[[key]]\nname = "{name}"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\nadmin = '
+            f"{str(name == 'admin').lower()}\n"
             for name, key in self.keys.items()
         )
         (folder / "keys.toml").write_text("\n".join(tables))
@@ -69,7 +74,9 @@ class Server:
         raise RuntimeError(self._log.read_text(errors="replace")[-2000:])
 
     def ask(self, path: str, body: dict[str, Any] | None = None, key: str = "admin") -> tuple[int, str]:
-        """Status and body; GET without a body, POST with one. Raises OSError and HTTPException when there is no answer."""
+        """Status and body; GET without a body, POST with one. Raises OSError and HTTPException when there is no
+        answer.
+        """
         connection = http.client.HTTPConnection(HOST, self.port, timeout=3 * PATIENCE_S)
         headers = {"Authorization": f"Bearer {self.keys[key]}", "Content-Type": "application/json"}
         with closing(connection):

@@ -45,7 +45,9 @@ class Run:
         return [one for sent in self.attackers for one in sent["not sent"]]
 
     def server_errors(self) -> int:
-        """Responses of 500 and above but for the documented 503, as seen by anybody or in the log, whichever saw more."""
+        """Responses of 500 and above but for the documented 503, as seen by anybody or in the log, whichever saw
+        more.
+        """
         seen = counted([*self.honest, *self.attackers]).items()
         return max(
             sum(many for (_, status), many in seen if is_server_error(status)),
@@ -108,7 +110,9 @@ def print_table(found: Sequence[Verdict]) -> None:
 
 
 def percentile(seen: dict[str, Any], share: float) -> float:
-    """Seconds within which that share of an honest phase's requests was answered; a refused request was never answered."""
+    """Seconds within which that share of an honest phase's requests was answered; a refused request was never
+    answered.
+    """
     latencies = sorted(seen["latencies_s"]) + [math.inf] * seen["refused"]
     return latencies[min(len(latencies) - 1, int(share * len(latencies)))] if latencies else math.inf
 

@@ -1,8 +1,9 @@
-"""Two attackers with keys and two without, who send what a probe of the server found to be its worst requests, in rotation.
+"""Two attackers with keys and two without, who send what a probe of the server found to be its worst requests, in
+rotation.
 
-Started by `serve_attack.py` as a process of its own: a plan comes as JSON through standard input, "ready" goes out once all bodies are built, then
-what came back, counted. Bodies are built once and go out as bytes; every socket has a time limit. The process yields to all others
-(nice 5), for the attackers' processor would be another machine's.
+Started by `serve_attack.py` as a process of its own: a plan comes as JSON through standard input, "ready" goes out once
+all bodies are built, then what came back, counted. Bodies are built once and go out as bytes; every socket has a time
+limit. The process yields to all others (nice 5), for the attackers' processor would be another machine's.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ CHARACTER = "中"
 class Attack:
     """A request that goes out on `parallel` connections at once; whoever sends it leaves after `patience_s` seconds.
 
-    `name` begins with the finding's number in the report. With `holds` the connections stay open all that time, answered or not.
+    `name` begins with the finding's number in the report. With `holds` the connections stay open all that time,
+    answered or not.
     """
 
     name: str

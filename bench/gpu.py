@@ -3,10 +3,11 @@
     python bench/gpu.py                     # Mistral-7B and Qwen2.5-7B shapes, random weights, on the GPU at hand
     python bench/gpu.py --shapes tiny       # a minute on a CPU, to see that it runs
 
-Conversations of random words have a realistic mix of lengths (log-normal, median 300 tokens, at most 2048). Both sides: bfloat16, LoRA r 16 on
-all linears, AdamW, with and without activation checkpointing. peft has SDPA, batches of 4 of like length, accumulated to 16; this engine
-packs conversations into rows of up to 2048 tokens, 4 in a batch and a step. The first 16 conversations warm up each side. Tokens/s count real tokens; MFU counts the products of the base alone
-(4 per parameter and token).
+Conversations of random words have a realistic mix of lengths (log-normal, median 300 tokens, at most 2048). Both sides:
+bfloat16, LoRA r 16 on all linears, AdamW, with and without activation checkpointing. peft has SDPA, batches of 4 of
+like length, accumulated to 16; this engine packs conversations into rows of up to 2048 tokens, 4 in a batch and a step.
+The first 16 conversations warm up each side. Tokens/s count real tokens; MFU counts the products of the base alone (4
+per parameter and token).
 """
 
 from __future__ import annotations
@@ -47,13 +48,39 @@ from tunedeck.planner.catalogue import find_gpu
 from tunedeck.tasks.base import Dataset
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "mistral-7b": {"model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-                   "intermediate_size": 14336, "vocab_size": 32000, "max_position_embeddings": 4096, "tie_word_embeddings": False},
-    "qwen2.5-7b": {"model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
-                   "intermediate_size": 18944, "vocab_size": 152064, "max_position_embeddings": 4096, "tie_word_embeddings": False},
-    "tiny": {"model_type": "llama", "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-             "intermediate_size": 256, "vocab_size": 512, "max_position_embeddings": 4096},
-}  # fmt: skip
+    "mistral-7b": {
+        "model_type": "mistral",
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "vocab_size": 32000,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
+    },
+    "qwen2.5-7b": {
+        "model_type": "qwen2",
+        "hidden_size": 3584,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18944,
+        "vocab_size": 152064,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
+    },
+    "tiny": {
+        "model_type": "llama",
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 256,
+        "vocab_size": 512,
+        "max_position_embeddings": 4096,
+    },
+}
 BATCH, ACCUMULATION, RANK, LONGEST = 4, 4, 16, 2048
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -68,9 +95,15 @@ def main() -> None:
     options = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result = {"gpu": torch.cuda.get_device_name() if device.type == "cuda" else None, "torch": torch.__version__,
-              "transformers": transformers.__version__, "peft": peft.__version__,
-              "conversations": options.conversations, "rounds": options.rounds, "rows": []}  # fmt: skip
+    result = {
+        "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "conversations": options.conversations,
+        "rounds": options.rounds,
+        "rows": [],
+    }
     for shape in options.shapes:
         for quantize in options.quantize:
             for row in measure(shape, quantize == "nf4", device, options.conversations, options.rounds):
@@ -117,12 +150,17 @@ def measure(shape: str, four_bit: bool, device: torch.device, count: int, rounds
         found = {name: median(values) for name, values in seconds.items() if name not in failed}
         best = {side: min(s for name, s in found.items() if name.startswith(side)) for side in ("tunedeck", "peft")}
         yield {
-            "shape": shape, "quantize": "nf4" if four_bit else None, "parameters": parameters, "tokens": tokens,
-            "faster": round(best["peft"] / best["tunedeck"], 2), "out_of_memory": failed, "seconds": seconds,
+            "shape": shape,
+            "quantize": "nf4" if four_bit else None,
+            "parameters": parameters,
+            "tokens": tokens,
+            "faster": round(best["peft"] / best["tunedeck"], 2),
+            "out_of_memory": failed,
+            "seconds": seconds,
             "tokens_per_s": {name: round(tokens / s, 1) for name, s in found.items()},
             "mfu": {name: round(4 * parameters * tokens / s / peak_rate(device), 3) for name, s in found.items()},
             "peak_memory_bytes": peaks,
-        }  # fmt: skip
+        }
 
 
 def peak_rate(device: torch.device) -> float:
@@ -185,11 +223,22 @@ def by_peft(base: LoadedBase, data: list[Conversation], *, checkpointing: bool) 
     model = get_peft_model(base.model, config)
     with tempfile.TemporaryDirectory() as out:
         arguments = Arguments(
-            out, num_train_epochs=1, per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATION, learning_rate=1e-4,
-            bf16=True, gradient_checkpointing=checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False}, optim="adamw_torch_fused",
-            train_sampling_strategy="group_by_length", report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
+            out,
+            num_train_epochs=1,
+            per_device_train_batch_size=BATCH,
+            gradient_accumulation_steps=ACCUMULATION,
+            learning_rate=1e-4,
+            bf16=True,
+            gradient_checkpointing=checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+            optim="adamw_torch_fused",
+            train_sampling_strategy="group_by_length",
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
             use_cpu=base.model.device.type == "cpu",
-        )  # fmt: skip
+        )
         collator = DataCollatorForSeq2Seq(base.tokenizer, pad_to_multiple_of=8)
         Trainer(model, arguments, train_dataset=chat_rows(base.tokenizer, data), data_collator=collator).train()
     model.unload()

@@ -1,11 +1,12 @@
-"""Serving on a GPU: 32 adapters of three kinds in one batch beside the base model and beside peft's `adapter_names`. Random weights.
+"""Serving on a GPU: 32 adapters of three kinds in one batch beside the base model and beside peft's `adapter_names`.
+Random weights.
 
     python bench/gpu_serve.py                      # BERT-base and a Llama of 1.2 billion parameters, bfloat16
     python bench/gpu_serve.py --sizes tiny --rounds 1 --rows 8 --adapters 4
 
-Classification: one batch of token ids, from Python lists to logits on the CPU. Generation: as many prompts as adapters through the serving
-engine, all arriving at once, greedy, beside `generate` of transformers and of peft. The sides take turns in one process; `launches` are the
-kernels that one batch, or one step of decoding, asks of the GPU.
+Classification: one batch of token ids, from Python lists to logits on the CPU. Generation: as many prompts as adapters
+through the serving engine, all arriving at once, greedy, beside `generate` of transformers and of peft. The sides take
+turns in one process; `launches` are the kernels that one batch, or one step of decoding, asks of the GPU.
 """
 
 from __future__ import annotations
@@ -37,12 +38,24 @@ from tunedeck.tasks.classify.task import logits_of_ids
 
 RESULTS = Path(__file__).parent / "results" / "gpu_serve.json"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-BERT: dict[str, Any] = {"bert-base": {}, "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}}  # fmt: skip
+BERT: dict[str, Any] = {
+    "bert-base": {},
+    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
+}
 LLAMA: dict[str, Any] = {
-    "llama-1b": {"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
-                 "intermediate_size": 8192, "vocab_size": 128256, "max_position_embeddings": 4096, "tie_word_embeddings": True},
+    "llama-1b": {
+        "model_type": "llama",
+        "hidden_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 8192,
+        "vocab_size": 128256,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+    },
     "tiny": SHAPES["tiny"],
-}  # fmt: skip
+}
 TARGETS = {"bert": ("query", "value"), "llama": ("q_proj", "v_proj")}
 Row = dict[str, Any]
 
@@ -59,8 +72,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
-    result: Row = {"gpu": torch.cuda.get_device_name() if DEVICE.type == "cuda" else None, "torch": torch.__version__,
-                   "transformers": transformers.__version__, "peft": peft.__version__, "dtype": "bfloat16", "classify": [], "generate": []}  # fmt: skip
+    result: Row = {
+        "gpu": torch.cuda.get_device_name() if DEVICE.type == "cuda" else None,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "dtype": "bfloat16",
+        "classify": [],
+        "generate": [],
+    }
 
     def keep(part: str, row: Row) -> None:
         print(json.dumps(row, indent=1), flush=True)
@@ -121,16 +141,22 @@ def classify(size: str, rows: int, length: int, adapters: int, rounds: int) -> R
         "32 LoRA": lambda: logits_of_ids(deck, tokens, lora * many),
         "three kinds mixed": lambda: logits_of_ids(deck, tokens, mixed * many),
         "transformers": lambda: plain(input_ids=there, attention_mask=mask).logits.float().cpu(),
-        "peft adapter_names, 32 LoRA": lambda: tuned(input_ids=there, attention_mask=mask, adapter_names=lora * many).logits.float().cpu(),
-    }  # fmt: skip
+        "peft adapter_names, 32 LoRA": lambda: (
+            tuned(input_ids=there, attention_mask=mask, adapter_names=lora * many).logits.float().cpu()
+        ),
+    }
     with torch.inference_mode():
         seconds, again = turns(sides, rounds), turns(sides, rounds, twice=True)
         launched = {name: (launches(side), launches(side))[1] for name, side in sides.items()}
     return {
-        "size": size, "rows": rows, "length": length, "adapters": adapters,
-        "ms, another mix than before": medians(seconds), "ms, the same mix again": medians(again),
+        "size": size,
+        "rows": rows,
+        "length": length,
+        "adapters": adapters,
+        "ms, another mix than before": medians(seconds),
+        "ms, the same mix again": medians(again),
         "launches, the same mix again": launched,
-    }  # fmt: skip
+    }
 
 
 def by_peft(model: Any, family: str, names: list[str], task: str) -> Any:
@@ -187,14 +213,21 @@ def generate(size: str, streams: int, tokens: int, rounds: int) -> Row:
             print(f"first {name}: {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
         seconds = turns(sides, rounds)
         engine.close()
-        steps = launches_of_steps(deck, Path(folder), rows, {"base model": [None] * streams, "32 LoRA": lora, "three kinds mixed": mixed})  # fmt: skip
+        steps = launches_of_steps(
+            deck, Path(folder), rows, {"base model": [None] * streams, "32 LoRA": lora, "three kinds mixed": mixed}
+        )
     rates = {name: round(counted[name] / median(taken), 1) for name, taken in seconds.items()}
     return {
-        "size": size, "streams": streams, "prompt": 64, "tokens": tokens, "tokens_per_s": rates,
+        "size": size,
+        "streams": streams,
+        "prompt": 64,
+        "tokens": tokens,
+        "tokens_per_s": rates,
         "mixed / base model": round(rates["streams, three kinds mixed"] / rates["streams, base model"], 2),
         "streams / one": round(rates["streams, base model"] / rates["one stream, base model"], 2),
-        "launches_per_step": steps["launches"], "step_ms": steps["ms"],
-    }  # fmt: skip
+        "launches_per_step": steps["launches"],
+        "step_ms": steps["ms"],
+    }
 
 
 def launches_of_steps(deck: td.Deck, folder: Path, rows: list[list[int]], sides: dict[str, list[Any]]) -> Row:
@@ -224,7 +257,9 @@ def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
 
 
 def turns(sides: dict[str, Callable[[], object]], rounds: int, *, twice: bool = False) -> dict[str, list[float]]:
-    """Seconds of each side, all of them in every round, after one that does not count; with `twice` of its second call in a row."""
+    """Seconds of each side, all of them in every round, after one that does not count; with `twice` of its second call
+    in a row.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, side in sides.items():
@@ -243,7 +278,9 @@ def launches(side: Callable[[], object]) -> int:
     """Kernels that a call asks of the GPU; 0 on a CPU."""
     if DEVICE.type != "cuda":
         return 0
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]) as profile:  # fmt: skip
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    ) as profile:
         side()
         synchronize()
     return sum(event.count for event in profile.key_averages() if "LaunchKernel" in event.key)

@@ -1,6 +1,8 @@
-"""What makes the training step fast, one piece at a time: the engine as it is beside itself with that piece switched off.
+"""What makes the training step fast, one piece at a time: the engine as it is beside itself with that piece switched
+off.
 
-MiniLM on bundled tweets, SmolLM2 on medical terms; the sides take turns; medians, and the time without the piece over the time with it.
+MiniLM on bundled tweets, SmolLM2 on medical terms; the sides take turns; medians, and the time without the piece over
+the time with it.
 """
 
 from __future__ import annotations
@@ -64,10 +66,20 @@ def main() -> None:
             "the base's dropout on": tweet("dropout"),
             "all positions in the last layer instead of the first": tweet("first"),
         },
-        "head alone, 3 epochs": {"as it is": tweet(config=HEAD, epochs=3), "lower layers run every time": tweet("lower", HEAD, 3)},
-        "LoRA in the top 2 of 6 layers, 3 epochs": {"as it is": tweet(config=TOP, epochs=3), "lower layers run every time": tweet("lower", TOP, 3)},
-        "generate": {"as it is": term(), "all logits held at once": term("logits"), "activation checkpointing on": term("", True)},
-    }  # fmt: skip
+        "head alone, 3 epochs": {
+            "as it is": tweet(config=HEAD, epochs=3),
+            "lower layers run every time": tweet("lower", HEAD, 3),
+        },
+        "LoRA in the top 2 of 6 layers, 3 epochs": {
+            "as it is": tweet(config=TOP, epochs=3),
+            "lower layers run every time": tweet("lower", TOP, 3),
+        },
+        "generate": {
+            "as it is": term(),
+            "all logits held at once": term("logits"),
+            "activation checkpointing on": term("", True),
+        },
+    }
     results = {name: turns(sides, options.rounds) for name, sides in groups.items()}
     machine = this_machine()
     text = json.dumps({"cpu": machine.cpu, "cores": torch.get_num_threads(), "seconds": results}, indent=1)

@@ -2,8 +2,8 @@
 
     python bench/many_jobs.py            MiniLM, tweets, 2, 4 and 8 jobs that differ in learning rate, seed and examples
 
-Every measurement is a process of its own. The separate runs are taken one after another; their memory is given for that and, as
-the sum, for all of them at once. Results are printed and written to bench/results/many_jobs.json.
+Every measurement is a process of its own. The separate runs are taken one after another; their memory is given for that
+and, as the sum, for all of them at once. Results are printed and written to bench/results/many_jobs.json.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""One batch, many adapters: the deck beside the bare base, beside peft's mixed batches, and beside one call per adapter.
+"""One batch, many adapters: the deck beside the bare base, beside peft's mixed batches, and beside one call per
+adapter.
 
 The sides take turns in one process; medians and ratios are printed and written to bench/results/mixed_batch.json.
 """

@@ -1,7 +1,9 @@
-"""MiniLM with LoRA, bottleneck and prompt adapters: accuracy, latency and throughput of torch and of ONNX Runtime, float32 and int8.
+"""MiniLM with LoRA, bottleneck and prompt adapters: accuracy, latency and throughput of torch and of ONNX Runtime,
+float32 and int8.
 
 The sides take turns in one process with the same number of threads; medians and ratios are printed and written to
-bench/results/onnx.json. Adapters are trained on bundled:tweets when `--runs` does not hold them yet; the held-out tweets are the examples.
+bench/results/onnx.json. Adapters are trained on bundled:tweets when `--runs` does not hold them yet; the held-out
+tweets are the examples.
 """
 
 from __future__ import annotations

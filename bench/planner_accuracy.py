@@ -31,15 +31,44 @@ STACKS = {
     "kbit": Stack("kbit", full_copies=False, lora_inputs_in_float32=True, float32_hidden=True),
 }
 OTHER_MODELS: dict[str, dict[str, Any]] = {
-    "llama-2-70b": {"model_type": "llama", "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64,
-                    "num_key_value_heads": 8, "intermediate_size": 28672, "vocab_size": 32000},
-    "powerlm-3b": {"model_type": "llama", "hidden_size": 2304, "num_hidden_layers": 40, "num_attention_heads": 36,
-                   "num_key_value_heads": 36, "intermediate_size": 9216, "vocab_size": 49152, "tie_word_embeddings": True},
-    "llama-2-7b": {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-                   "num_key_value_heads": 32, "intermediate_size": 11008, "vocab_size": 32000},
-    "qwen-1.8b": {"model_type": "qwen", "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16,
-                  "intermediate_size": 11008, "kv_channels": 128, "vocab_size": 151936},
-}  # fmt: skip
+    "llama-2-70b": {
+        "model_type": "llama",
+        "hidden_size": 8192,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "intermediate_size": 28672,
+        "vocab_size": 32000,
+    },
+    "powerlm-3b": {
+        "model_type": "llama",
+        "hidden_size": 2304,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 36,
+        "num_key_value_heads": 36,
+        "intermediate_size": 9216,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    },
+    "llama-2-7b": {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "intermediate_size": 11008,
+        "vocab_size": 32000,
+    },
+    "qwen-1.8b": {
+        "model_type": "qwen",
+        "hidden_size": 2048,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 11008,
+        "kv_channels": 128,
+        "vocab_size": 151936,
+    },
+}
 
 
 SERVING: tuple[tuple[str, str, Precision, int, int, int, float, str], ...] = (
@@ -84,10 +113,19 @@ def setup_of(row: dict[str, str], tokens: str) -> Setup:
         values = {"num_virtual_tokens": int(row["virtual_tokens"])}
     method = config_of({"qlora": "lora"}.get(row["method"], row["method"]), values)
     return Setup(
-        spec=spec, method=method, facts=method_facts(spec, method), micro_batch=int(row["micro_batch"]), tokens=int(row[tokens] or row["tokens"]),
-        generate=True, four_bit=row["method"] == "qlora", checkpointing=row["checkpointing"] == "1",
-        loss=row["loss"], attention=row["attention"], accumulation=int(row["accumulation"]), stack=STACKS[row["stack"]],
-    )  # type: ignore[arg-type]  # fmt: skip
+        spec=spec,
+        method=method,
+        facts=method_facts(spec, method),
+        micro_batch=int(row["micro_batch"]),
+        tokens=int(row[tokens] or row["tokens"]),
+        generate=True,
+        four_bit=row["method"] == "qlora",
+        checkpointing=row["checkpointing"] == "1",
+        loss=row["loss"],
+        attention=row["attention"],
+        accumulation=int(row["accumulation"]),
+        stack=STACKS[row["stack"]],
+    )  # type: ignore[arg-type]
 
 
 def examine(row: dict[str, str], number: int) -> dict[str, Any]:
@@ -95,10 +133,19 @@ def examine(row: dict[str, str], number: int) -> dict[str, Any]:
     setup, gpu = setup_of(row, "tokens"), find_gpu(row["gpu"])
     parts = memory_parts(setup)
     found: dict[str, Any] = {
-        "row": number, "held_out": number % 2 == 1, "set": row["set"], "model": row["model"], "method": row["method"],
-        "gpu": row["gpu"], "micro_batch": setup.micro_batch, "tokens": setup.tokens, "loss": row["loss"], "stack": row["stack"],
-        "fits": fits(parts, gpu), "ran": row["ran"] == "1",
-    }  # fmt: skip
+        "row": number,
+        "held_out": number % 2 == 1,
+        "set": row["set"],
+        "model": row["model"],
+        "method": row["method"],
+        "gpu": row["gpu"],
+        "micro_batch": setup.micro_batch,
+        "tokens": setup.tokens,
+        "loss": row["loss"],
+        "stack": row["stack"],
+        "fits": fits(parts, gpu),
+        "ran": row["ran"] == "1",
+    }
     for reading, predicted in (
         ("peak_allocated_bytes", parts.allocated),
         ("peak_reserved_bytes", parts.allocated + parts.fragmentation),

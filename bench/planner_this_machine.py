@@ -2,9 +2,10 @@
 
     python bench/planner_this_machine.py [--out PATH] [--models NAME ...] [--methods NAME ...]
 
-For each model and method: the points of a calibration as `--calibrate` takes it and other points take turns in one process, for a shared
-machine's speed changes within minutes; the law is fitted to the first and compared with the others. On a machine that others use too, set
-OMP_NUM_THREADS=1: two threads of which one waits for its core measure the others.
+For each model and method: the points of a calibration as `--calibrate` takes it and other points take turns in one
+process, for a shared machine's speed changes within minutes; the law is fitted to the first and compared with the
+others. On a machine that others use too, set OMP_NUM_THREADS=1: two threads of which one waits for its core measure the
+others.
 """
 
 from __future__ import annotations
@@ -60,11 +61,20 @@ def examine(model: str, name: str) -> list[dict[str, Any]]:
         p, width = rows * (tokens + extra), tokens + extra
         foretold_s = time_s.constant + time_s.per_token * p + time_s.per_score * p * width
         foretold_b = memory.constant + memory.per_token * p + memory.per_score * p * width
-        row = {"model": model, "method": name, "rows": rows, "tokens": tokens, "step_s": [foretold_s, seconds],
-               "memory_bytes": [foretold_b, peak], "time_error": foretold_s / seconds - 1, "memory_error": foretold_b / peak - 1}  # fmt: skip
+        row = {
+            "model": model,
+            "method": name,
+            "rows": rows,
+            "tokens": tokens,
+            "step_s": [foretold_s, seconds],
+            "memory_bytes": [foretold_b, peak],
+            "time_error": foretold_s / seconds - 1,
+            "memory_error": foretold_b / peak - 1,
+        }
         found.append(row)
         print(
-            f"{model:32} {name:14} {rows:>3} x {tokens:<4} time {row['time_error']:+7.1%}  memory {row['memory_error']:+7.1%}",
+            f"{model:32} {name:14} {rows:>3} x {tokens:<4} time {row['time_error']:+7.1%}  memory "
+            f"{row['memory_error']:+7.1%}",
             flush=True,
         )
     return found

@@ -1,6 +1,7 @@
 """A base in 16 bits, in int8 and in NF4: bytes of each part, a LoRA step, a batch without gradients and one token.
 
-The bases take turns in one process (OMP_NUM_THREADS=1 on a busy machine); medians and ratios are printed and written to bench/results/quantized.json.
+The bases take turns in one process (OMP_NUM_THREADS=1 on a busy machine); medians and ratios are printed and written to
+bench/results/quantized.json.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def main() -> None:
 
 
 def measure(reference: str, rows: int, tokens: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Bytes of the linears and of the whole base, and median milliseconds of each piece of work, by scheme; bfloat16."""
+    """Bytes of the linears and of the whole base, and median milliseconds of each piece of work, by scheme;
+    bfloat16.
+    """
     task = td.Classify(labels=("a", "b")) if "minilm" in reference else td.Generate()
     decks = {
         str(scheme): td.Deck.load(reference, task, dtype="bfloat16", quantize=scheme)  # type: ignore[arg-type]

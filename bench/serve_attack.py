@@ -1,11 +1,13 @@
-"""An attack on a running `tunedeck serve`: honest clients alone, then the same clients beside two attackers with keys and two without.
+"""An attack on a running `tunedeck serve`: honest clients alone, then the same clients beside two attackers with keys
+and two without.
 
     python bench/serve_attack.py [--seconds 300] [--clients 50] [--base bundled:all-minilm-l6-v2] [--task classify]
     python bench/serve_attack.py --task generate --base bundled:smollm2-135m-instruct
     python bench/serve_attack.py --base tiny --seconds 15       # to see that it runs
 
-Everything stays on 127.0.0.1 and ends by itself. Each verdict is printed and written to bench/results/serve_attack.json, or
-serve_attack_generate.json; the exit code is 1 when one of them is FAIL. What the verdicts mean stands in bench/README.md.
+Everything stays on 127.0.0.1 and ends by itself. Each verdict is printed and written to
+bench/results/serve_attack.json, or serve_attack_generate.json; the exit code is 1 when one of them is FAIL. What the
+verdicts mean stands in bench/README.md.
 """
 
 from __future__ import annotations
@@ -164,7 +166,9 @@ def attack(server: Server, questions: list[dict[str, Any]], arguments: argparse.
 
 
 def warm_up(clients: Clients, server: Server, task: str) -> None:
-    """Every question once, then the largest requests that are allowed: the heap keeps what those need, attack or not."""
+    """Every question once, then the largest requests that are allowed: the heap keeps what those need, attack or
+    not.
+    """
     clients.honest(0)
     words, name = " ".join(WORDS * 4), next(iter(KINDS))  # 200 and more of them, as the attackers send
     if task == "classify":

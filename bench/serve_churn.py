@@ -1,9 +1,10 @@
-"""An hour of churn: thousands of adapters registered, few of them in memory, requests, unloads and reloads all the while.
+"""An hour of churn: thousands of adapters registered, few of them in memory, requests, unloads and reloads all the
+while.
 
     python bench/serve_churn.py [--seconds 3600] [--registered 10000]
 
-Every answer is compared with that of its adapter alone. Printed and written to bench/results/serve_churn.json: the memory of the
-process at ten points in time. Seconds are processor time, so that a pause does not count.
+Every answer is compared with that of its adapter alone. Printed and written to bench/results/serve_churn.json: the
+memory of the process at ten points in time. Seconds are processor time, so that a pause does not count.
 """
 
 from __future__ import annotations
@@ -72,7 +73,10 @@ def churn(deck: td.Deck, root: Path, expected: list[list[float]], arguments: arg
     memory: list[float] = []
     most, began = 0, time.process_time()
     while len(memory) < POINTS:
-        asked = [(chance.choice(names[:20] if chance.random() < 0.5 else names), chance.randrange(len(TEXTS))) for _ in range(32)]  # fmt: skip
+        asked = [
+            (chance.choice(names[:20] if chance.random() < 0.5 else names), chance.randrange(len(TEXTS)))
+            for _ in range(32)
+        ]
         requests = [Request(name, TEXTS[text], timeout_s=86_400) for name, text in asked]  # the process may be paused
         for request in requests:
             engine.submit(request)

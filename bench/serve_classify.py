@@ -1,7 +1,8 @@
-"""Classification: one row for each of 32 adapters of three kinds beside the bare base and beside peft; few registered beside many.
+"""Classification: one row for each of 32 adapters of three kinds beside the bare base and beside peft; few registered
+beside many.
 
-The sides take turns in one process; medians and ratios are printed and written to bench/results/serve_classify.json. Opponents answer
-32 LoRA rows, for peft has no bottleneck adapters and no virtual tokens in such a batch.
+The sides take turns in one process; medians and ratios are printed and written to bench/results/serve_classify.json.
+Opponents answer 32 LoRA rows, for peft has no bottleneck adapters and no virtual tokens in such a batch.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def mixed(size: str, length: int, adapters: int, rounds: int) -> dict[str, objec
 def registered(many: int, rounds: int) -> dict[str, object]:
     """The engine's requests a second to one adapter, alone in memory and among `many`.
 
-    Two engines, each with a base of its own, take turns; then they change places, so that neither base is always the one.
+    Two engines, each with a base of its own, take turns; then they change places, so that neither base is always the
+    one.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "adapters"

@@ -1,4 +1,5 @@
-"""Continuous batching: 16 streams beside one, mixed adapters beside the bare base, transformers' own `generate` and `generate_batch`.
+"""Continuous batching: 16 streams beside one, mixed adapters beside the bare base, transformers' own `generate` and
+`generate_batch`.
 
 The sides take turns in one process; medians and ratios are printed and written to bench/results/serve_generate.json, or
 serve_generate_DTYPE.json with --dtype.

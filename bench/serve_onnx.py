@@ -1,7 +1,8 @@
 """Serving classifiers: a deck beside what `tunedeck export onnx` wrote of the same adapters, through the same engine.
 
-MiniLM with LoRA adapters, tweets as requests, no HTTP. A round sends every side the same requests: one after the other, all at once to one
-adapter, all at once to eight in turn. The sides take turns; medians go to bench/results/serve_onnx.json.
+MiniLM with LoRA adapters, tweets as requests, no HTTP. A round sends every side the same requests: one after the other,
+all at once to one adapter, all at once to eight in turn. The sides take turns; medians go to
+bench/results/serve_onnx.json.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The adapter store: selecting and loading beside many loaded, their memory, and whether a batch is held up.
 
-Printed and written to bench/results/serve_store.json. peft's load_adapter and set_adapter on the same base stand beside it.
+Printed and written to bench/results/serve_store.json. peft's load_adapter and set_adapter on the same base stand beside
+it.
 """
 
 from __future__ import annotations

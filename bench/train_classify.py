@@ -1,8 +1,9 @@
 """Training a classifier: this engine beside peft + transformers.Trainer, by its defaults and tuned, taking turns.
 
-MiniLM-L6, LoRA r 8 on query and value, bundled tweets, batches of 32, AdamW with a linear schedule, learning rate and seeds the same.
-`default` is what the documentation shows. `best` is its best on a CPU with bfloat16, found by trying: weights in bfloat16, eager
-attention, batches of like length padded to 8, the base's dropout off, fused AdamW; `best, autocast` leaves the weights in float32.
+MiniLM-L6, LoRA r 8 on query and value, bundled tweets, batches of 32, AdamW with a linear schedule, learning rate and
+seeds the same. `default` is what the documentation shows. `best` is its best on a CPU with bfloat16, found by trying:
+weights in bfloat16, eager attention, batches of like length padded to 8, the base's dropout off, fused AdamW; `best,
+autocast` leaves the weights in float32.
 """
 
 from __future__ import annotations
@@ -40,8 +41,16 @@ def main() -> None:
     )
     sides: dict[str, Side] = {"tunedeck": tunedeck(data)}
     sides |= {name: peft(data, opponent) for name, opponent in OPPONENTS.items()}
-    compete("train_classify", "examples", options.train_size, sides, options, OPPONENTS,
-            lambda: one_step(new_deck(data, 0), data, BATCH, RATE), __file__)  # fmt: skip
+    compete(
+        "train_classify",
+        "examples",
+        options.train_size,
+        sides,
+        options,
+        OPPONENTS,
+        lambda: one_step(new_deck(data, 0), data, BATCH, RATE),
+        __file__,
+    )
 
 
 def tunedeck(data: Dataset[Example]) -> Side:

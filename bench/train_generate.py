@@ -1,8 +1,9 @@
 """Training a chat model: this engine beside peft + transformers.Trainer, by its defaults and tuned, taking turns.
 
-SmolLM2-135M, LoRA r 8 on all linears, questions and answers about medical terms (20 to 160 tokens), batches of 8, AdamW with a linear
-schedule, loss on the answers alone, learning rate and seeds the same. `default` is what the documentation shows. `best` is its best on a
-CPU with bfloat16, found by trying: weights in bfloat16, eager attention, batches of like length padded to 8, fused AdamW.
+SmolLM2-135M, LoRA r 8 on all linears, questions and answers about medical terms (20 to 160 tokens), batches of 8, AdamW
+with a linear schedule, loss on the answers alone, learning rate and seeds the same. `default` is what the documentation
+shows. `best` is its best on a CPU with bfloat16, found by trying: weights in bfloat16, eager attention, batches of like
+length padded to 8, fused AdamW.
 """
 
 from __future__ import annotations
@@ -39,13 +40,26 @@ OPPONENTS = {
 def main() -> None:
     options = options_of(__doc__, train_size=320, eval_size=200, rounds=2)
     data = td.Generate(max_length=MAX_LENGTH).read(
-        DataSettings(train="bundled:medical-terms:train", eval="bundled:medical-terms:test", train_size=options.train_size, eval_size=options.eval_size)
-    )  # fmt: skip
+        DataSettings(
+            train="bundled:medical-terms:train",
+            eval="bundled:medical-terms:test",
+            train_size=options.train_size,
+            eval_size=options.eval_size,
+        )
+    )
     sides: dict[str, Side] = {"tunedeck": tunedeck(data)}
     sides |= {name: peft(data, opponent) for name, opponent in OPPONENTS.items()}
     tokens = sum(len(row["input_ids"]) for row in chat_rows(AutoTokenizer.from_pretrained(plain_folder()), data.train))
-    compete("train_generate", "tokens", tokens, sides, options, OPPONENTS,
-            lambda: one_step(new_deck(0), data, BATCH, RATE), __file__)  # fmt: skip
+    compete(
+        "train_generate",
+        "tokens",
+        tokens,
+        sides,
+        options,
+        OPPONENTS,
+        lambda: one_step(new_deck(0), data, BATCH, RATE),
+        __file__,
+    )
 
 
 def tunedeck(data: Dataset[Conversation]) -> Side:

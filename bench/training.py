@@ -1,4 +1,6 @@
-"""What the training benchmarks share: sides that take turns in one process, and each side's peak memory in a process of its own."""
+"""What the training benchmarks share: sides that take turns in one process, and each side's peak memory in a process of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -92,9 +94,19 @@ def trained_by_trainer(
     """One epoch of a peft model by the Trainer, tokenising included, and the seconds it took."""
     with tempfile.TemporaryDirectory() as out:
         arguments = TrainingArguments(
-            out, num_train_epochs=1, per_device_train_batch_size=batch_size, per_device_eval_batch_size=batch_size, learning_rate=rate,
-            seed=seed, use_cpu=True, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, **opponent.trainer,
-        )  # fmt: skip
+            out,
+            num_train_epochs=1,
+            per_device_train_batch_size=batch_size,
+            per_device_eval_batch_size=batch_size,
+            learning_rate=rate,
+            seed=seed,
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            **opponent.trainer,
+        )
         began = time.perf_counter()
         trainer = Trainer(model, arguments, train_dataset=rows(), data_collator=collator)
         trainer.train()
@@ -117,8 +129,16 @@ def one_step(deck: td.Deck, data: Dataset[Any], batch_size: int, rate: float) ->
     return step
 
 
-def compete(name: str, unit: str, amount: float, sides: Mapping[str, Side], options: argparse.Namespace,
-            opponents: Mapping[str, Opponent], step: Callable[[], Callable[[], object]], script: str) -> None:  # fmt: skip
+def compete(
+    name: str,
+    unit: str,
+    amount: float,
+    sides: Mapping[str, Side],
+    options: argparse.Namespace,
+    opponents: Mapping[str, Opponent],
+    step: Callable[[], Callable[[], object]],
+    script: str,
+) -> None:
     """Peaks, turns and the share of products, reported; or one side's peak, where `--peak-of` asks for it."""
     if options.peak_of:
         print_peak(sides[options.peak_of])
@@ -127,8 +147,13 @@ def compete(name: str, unit: str, amount: float, sides: Mapping[str, Side], opti
     peaks = {side: peak_of(script, side, sizes) for side in sides}
     found = take_turns(sides, options.rounds)
     told = {side: {key: str(value) for key, value in asdict(one).items()} for side, one in opponents.items()}
-    facts = {"train_size": options.train_size, "eval_size": options.eval_size, "rounds": options.rounds,
-             "product_share": round(product_share(step()), 3), "opponents": told}  # fmt: skip
+    facts = {
+        "train_size": options.train_size,
+        "eval_size": options.eval_size,
+        "rounds": options.rounds,
+        "product_share": round(product_share(step()), 3),
+        "opponents": told,
+    }
     report(name, unit, amount, found, peaks, facts)
 
 
@@ -169,7 +194,14 @@ def product_share(step: Callable[[], object], steps: int = 5) -> float:
     return sum(times.get(name, 0.0) for name in PRODUCTS) / sum(times.values())
 
 
-def report(name: str, unit: str, amount: float, found: Mapping[str, list[Trained]], peaks: Mapping[str, int], facts: dict[str, Any]) -> None:  # fmt: skip
+def report(
+    name: str,
+    unit: str,
+    amount: float,
+    found: Mapping[str, list[Trained]],
+    peaks: Mapping[str, int],
+    facts: dict[str, Any],
+) -> None:
     """Print medians and ratios, and write them to results/NAME.json; `amount` of `unit`s is trained on each time."""
     seconds = {side: median(one.seconds for one in trained) for side, trained in found.items()}
     own = seconds["tunedeck"]

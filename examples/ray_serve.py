@@ -1,4 +1,5 @@
-"""Tunedeck on several machines with Ray Serve: copies of one server, each request where its adapter is in memory already.
+"""Tunedeck on several machines with Ray Serve: copies of one server, each request where its adapter is in memory
+already.
 
     pip install 'tunedeck[serve]' 'ray[serve]'
     python examples/ray_serve.py --adapters /shared/adapters --replicas 4 [--api-key-file keys.toml]

@@ -3,8 +3,9 @@
     pip install tunedeck 'ray[train]'
     python examples/ray_train.py run.yaml --out runs/ray --workers 2        # --gpu: a card for each worker
 
-The same command goes on after an interruption, and Ray does so by itself after a failure. On several machines `--out`, the run
-file, the data and the base must be found on each; `--out` must be the same folder wherever the first worker starts again.
+The same command goes on after an interruption, and Ray does so by itself after a failure. On several machines `--out`,
+the run file, the data and the base must be found on each; `--out` must be the same folder wherever the first worker
+starts again.
 """
 
 from __future__ import annotations

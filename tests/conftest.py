@@ -1,4 +1,6 @@
-"""What every test starts from: English messages, Ctrl-C as a terminal has it, one thread, no figures but where they are tested."""
+"""What every test starts from: English messages, Ctrl-C as a terminal has it, one thread, no figures but where they are
+tested.
+"""
 
 from __future__ import annotations
 

@@ -138,7 +138,8 @@ def table(found: list[Specialist]) -> str:
     for one in found:
         kept = f"{one.size_bytes / 1e6:.2f} MB" if one.size_bytes >= 1e6 else f"{one.size_bytes / 1e3:.0f} kB"
         rows.append(
-            f"| {one.name} | {one.method} | {kept} | {one.train_s:.0f} s | {one.held_out} | the bare base {cells(one.base)}"
+            f"| {one.name} | {one.method} | {kept} | {one.train_s:.0f} s | {one.held_out} | the bare base "
+            f"{cells(one.base)}"
         )
         rows.append(f"| | | | | | **the specialist** {cells(one.adapter)}")
     notes = [

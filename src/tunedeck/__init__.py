@@ -1,4 +1,6 @@
-"""Tunedeck turns one frozen model into many specialists. Public names load on first use, so importing this is instant."""
+"""Tunedeck turns one frozen model into many specialists. Public names load on first use, so importing this is
+instant.
+"""
 
 from __future__ import annotations
 

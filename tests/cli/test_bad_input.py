@@ -167,7 +167,9 @@ def test_layers_that_the_model_lacks_are_named(
 def test_training_only_the_head_is_refused_for_a_task_without_one(
     task: str, refused: Callable[..., str], words: Path, tmp_path: Path
 ) -> None:
-    said = refused("train", "--model", "any", "--data", words, "--task", task, "--method", "head", "--out", tmp_path / "r")  # fmt: skip
+    said = refused(
+        "train", "--model", "any", "--data", words, "--task", task, "--method", "head", "--out", tmp_path / "r"
+    )
     assert f"only classification has a head to train alone; choose another method for {task}" in said
 
 

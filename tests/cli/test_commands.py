@@ -22,9 +22,22 @@ MODEL = "bert"
 def run_folder(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "reds"
     said = tunedeck(
-        "train", "--model", tiny_models.folder_of(MODEL, "classifier"), "--data", words, "--method", "lora", "--epochs", 1,
-        "--learning-rate", "0.01", "--dtype", "float32", "--out", folder,
-    )  # fmt: skip
+        "train",
+        "--model",
+        tiny_models.folder_of(MODEL, "classifier"),
+        "--data",
+        words,
+        "--method",
+        "lora",
+        "--epochs",
+        1,
+        "--learning-rate",
+        "0.01",
+        "--dtype",
+        "float32",
+        "--out",
+        folder,
+    )
     assert said.code == 0, said.err
     return folder
 
@@ -42,9 +55,19 @@ def test_training_prints_class_balance_parameters_and_what_to_do_next(
 
 def test_json_holds_metrics_times_and_paths(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> None:
     said = tunedeck(
-        "train", "--model", tiny_models.folder_of(MODEL, "classifier"), "--data", words, "--method", "seq_bn", "--max-steps", 2,
-        "--out", tmp_path / "r", "--json",
-    )  # fmt: skip
+        "train",
+        "--model",
+        tiny_models.folder_of(MODEL, "classifier"),
+        "--data",
+        words,
+        "--method",
+        "seq_bn",
+        "--max-steps",
+        2,
+        "--out",
+        tmp_path / "r",
+        "--json",
+    )
     result = json.loads(said.out)
     assert {"accuracy", "macro_f1", "loss", "train_s", "eval_s", "run", "adapter_folder"} <= result.keys()
     assert Path(result["adapter_folder"], "tunedeck.json").exists()
@@ -68,9 +91,23 @@ def test_evaluation_repeats_the_metrics_of_training(
     held_out = labelled_words.write_csv(tmp_path / "held.csv", labelled_words.rows(40, seed=9))
     model = tiny_models.folder_of(MODEL, "classifier")
     trained = json.loads(
-        tunedeck("train", "--model", model, "--data", words, "--eval-data", held_out, "--max-steps", 4, "--dtype", "float32",
-                 "--out", tmp_path / "r", "--json").out
-    )  # fmt: skip
+        tunedeck(
+            "train",
+            "--model",
+            model,
+            "--data",
+            words,
+            "--eval-data",
+            held_out,
+            "--max-steps",
+            4,
+            "--dtype",
+            "float32",
+            "--out",
+            tmp_path / "r",
+            "--json",
+        ).out
+    )
     found = json.loads(
         tunedeck(
             "eval", "--adapter", tmp_path / "r" / "adapter", "--data", held_out, "--dtype", "float32", "--json"
@@ -110,8 +147,11 @@ def test_one_call_answers_by_several_adapters(
     )
     rows = json.loads(said.out)["predictions"]
     assert [(row["text"], row["adapter"]) for row in rows] == [
-        ("w10 w44", "reds"), ("w20 w9", "reds"), ("w10 w44", "soft"), ("w20 w9", "soft"),
-    ]  # fmt: skip
+        ("w10 w44", "reds"),
+        ("w20 w9", "reds"),
+        ("w10 w44", "soft"),
+        ("w20 w9", "soft"),
+    ]
     assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in rows)
 
 
@@ -178,9 +218,21 @@ def test_a_signal_leaves_a_whole_adapter_and_a_run_to_go_on_with(
     sent: signal.Signals, code: int, called: str, tunedeck: Callable[..., object], words: Path, tmp_path: Path
 ) -> None:
     command = [
-        sys.executable, "-m", "tunedeck", "--lang", "en", "train", "--model", tiny_models.folder_of(MODEL, "classifier"),
-        "--data", str(words), "--max-steps", "600", "--out", str(tmp_path / "r"),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "tunedeck",
+        "--lang",
+        "en",
+        "train",
+        "--model",
+        tiny_models.folder_of(MODEL, "classifier"),
+        "--data",
+        str(words),
+        "--max-steps",
+        "600",
+        "--out",
+        str(tmp_path / "r"),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     events = tmp_path / "r" / "events.jsonl"
     deadline = time.monotonic() + 60
@@ -215,8 +267,10 @@ def test_a_run_file_with_jobs_trains_them_together(
     tunedeck: Callable[..., object], words: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "jobs.yaml").write_text(
-        f"model: {tiny_models.folder_of(MODEL, 'classifier')}\ndata: {{train: {words}}}\ndtype: float32\ntraining: {{max_steps: 3}}\n"
-        "jobs:\n  - {name: low, method: {kind: lora, r: 2}}\n  - {name: soft, method: prompt_tuning, training: {max_steps: 2}}\n",
+        f"model: {tiny_models.folder_of(MODEL, 'classifier')}\ndata: {{train: {words}}}\ndtype: "
+        f"float32\ntraining: {{max_steps: 3}}\n"
+        "jobs:\n  - {name: low, method: {kind: lora, r: 2}}\n"
+        "  - {name: soft, method: prompt_tuning, training: {max_steps: 2}}\n",
         encoding="utf-8",
     )
     found = json.loads(tunedeck("train", tmp_path / "jobs.yaml", "--out", tmp_path / "r", "--json").out)["jobs"]

@@ -23,9 +23,24 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def run_folder(tunedeck: Command, data: Path, tmp_path: Path) -> Path:
     said = tunedeck(
-        "train", "--model", tiny_models.folder_of("bert", "plain"), "--task", "embed", "--data", data, "--max-steps", 4,
-        "--learning-rate", 0.01, "--set", "task.chunk_size=8", "--dtype", "float32", "--out", tmp_path / "found",
-    )  # fmt: skip
+        "train",
+        "--model",
+        tiny_models.folder_of("bert", "plain"),
+        "--task",
+        "embed",
+        "--data",
+        data,
+        "--max-steps",
+        4,
+        "--learning-rate",
+        0.01,
+        "--set",
+        "task.chunk_size=8",
+        "--dtype",
+        "float32",
+        "--out",
+        tmp_path / "found",
+    )
     assert said.code == 0, said.err
     assert "54 pairs to train on, 6 pairs held out" in said.err
     assert "use it: tunedeck embed --adapter" in said.err

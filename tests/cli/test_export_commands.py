@@ -16,9 +16,18 @@ Command = Callable[..., Any]
 @pytest.fixture
 def adapter(tunedeck: Command, words: Path, tmp_path: Path) -> Path:
     said = tunedeck(
-        "train", "--model", tiny_models.folder_of("bert", "classifier"), "--data", words, "--max-steps", 3, "--dtype", "float32",
-        "--out", tmp_path / "found",
-    )  # fmt: skip
+        "train",
+        "--model",
+        tiny_models.folder_of("bert", "classifier"),
+        "--data",
+        words,
+        "--max-steps",
+        3,
+        "--dtype",
+        "float32",
+        "--out",
+        tmp_path / "found",
+    )
     assert said.code == 0, said.err
     return tmp_path / "found" / "adapter"
 

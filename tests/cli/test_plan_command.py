@@ -51,9 +51,14 @@ def prices(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(*PLAN, "--json"), (*PLAN, "--gpu", "a10,t4"), ("deploy-cost", "--model", "qwen2.5-7b", "--rate", "1", "--json"), ("--help",)],
+    [
+        (*PLAN, "--json"),
+        (*PLAN, "--gpu", "a10,t4"),
+        ("deploy-cost", "--model", "qwen2.5-7b", "--rate", "1", "--json"),
+        ("--help",),
+    ],
     ids=["plan --json", "plan", "deploy-cost", "--help"],
-)  # fmt: skip
+)
 def test_the_planner_answers_without_torch(arguments: tuple[str, ...]) -> None:
     answer = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False
@@ -82,9 +87,35 @@ def test_json_has_every_method_on_every_offer(tunedeck: Command, prices: Path) -
 
 
 def test_everything_that_moves_the_answer_can_be_said(tunedeck: Command) -> None:
-    said = tunedeck("plan", "--model", "mistral-7b", "--samples", "1000", "--tokens", "4096", "--method", "lora", "--r", "16",
-                    "--target-modules", "q_proj,k_proj,v_proj,o_proj", "--gpu", "a100-80gb", "--micro-batch", "4", "--gradient-accumulation-steps", "8",
-                    "--gradient-checkpointing", "--loss", "eager", "--attention", "flash", "--dtype", "bf16", "--json")  # fmt: skip
+    said = tunedeck(
+        "plan",
+        "--model",
+        "mistral-7b",
+        "--samples",
+        "1000",
+        "--tokens",
+        "4096",
+        "--method",
+        "lora",
+        "--r",
+        "16",
+        "--target-modules",
+        "q_proj,k_proj,v_proj,o_proj",
+        "--gpu",
+        "a100-80gb",
+        "--micro-batch",
+        "4",
+        "--gradient-accumulation-steps",
+        "8",
+        "--gradient-checkpointing",
+        "--loss",
+        "eager",
+        "--attention",
+        "flash",
+        "--dtype",
+        "bf16",
+        "--json",
+    )
     row = json.loads(said.out)["rows"][0]
     assert (row["micro_batch"], row["accumulation"], row["checkpointing"]) == (4, 8, True)
     assert (row["loss"], row["attention"], row["dtype"]) == ("eager", "flash", "bfloat16")
@@ -173,8 +204,25 @@ def test_bad_input_is_one_line_and_exit_code_two(tunedeck: Command, arguments: t
 
 
 def test_a_deployment_is_costed_by_load_and_compared(tunedeck: Command, prices: Path) -> None:
-    said = tunedeck("deploy-cost", "--model", "qwen2.5-7b", "--adapters", "20", "--rate", "2", "--gpu", "a10", "--training-cost", "30",
-                    "--api-price", "2", "--endpoint-price", "12", "--prices", prices)  # fmt: skip
+    said = tunedeck(
+        "deploy-cost",
+        "--model",
+        "qwen2.5-7b",
+        "--adapters",
+        "20",
+        "--rate",
+        "2",
+        "--gpu",
+        "a10",
+        "--training-cost",
+        "30",
+        "--api-price",
+        "2",
+        "--endpoint-price",
+        "12",
+        "--prices",
+        prices,
+    )
     assert said.code == 0
     assert "1 x a10-24gb, 4,000 CNY a month" in said.err
     assert "20 adapters on one base: 4,000 CNY a month; as 20 deployments: 80,000 on 20 cards" in said.err
@@ -194,8 +242,10 @@ def test_a_deployment_in_json_has_its_break_even_points(tunedeck: Command) -> No
 
 
 def test_a_latency_that_nothing_meets_is_said(tunedeck: Command) -> None:
-    assert "nothing holds this model within the latency target" in tunedeck(
-        "deploy-cost", "--model", "qwen2.5-7b", "--latency", "0.01").err  # fmt: skip
+    assert (
+        "nothing holds this model within the latency target"
+        in tunedeck("deploy-cost", "--model", "qwen2.5-7b", "--latency", "0.01").err
+    )
 
 
 @pytest.mark.parametrize(

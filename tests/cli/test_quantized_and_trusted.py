@@ -1,4 +1,6 @@
-"""`--quantize` and `--trust-remote-code`: training, predicting and evaluating on packed bases and on models with code of their own."""
+"""`--quantize` and `--trust-remote-code`: training, predicting and evaluating on packed bases and on models with code
+of their own.
+"""
 
 from __future__ import annotations
 

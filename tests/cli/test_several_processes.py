@@ -18,15 +18,25 @@ from tunedeck.formats.tensors import read_safetensors
 
 RUN = (
     "data: {{train: {words}}}\nmodel: {model}\nmethod: {method}\ndtype: float32\n"
-    "training: {{max_steps: 14, batch_size: 7, gradient_accumulation_steps: 2, eval_steps: 5, learning_rate: 0.01, checkpoint_every: 4, {more}}}\n"
+    "training: {{max_steps: 14, batch_size: 7, gradient_accumulation_steps: 2, eval_steps: 5, "
+    "learning_rate: 0.01, checkpoint_every: 4, {more}}}\n"
 )
 
 
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
     "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"],
-    "fsdp": ["accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2", "--main_process_port", "0"],
-}  # fmt: skip
+    "fsdp": [
+        "accelerate.commands.launch",
+        "--use_fsdp",
+        "--fsdp_version",
+        "2",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+    ],
+}
 TWO_MACHINES = ["torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
 
 

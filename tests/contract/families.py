@@ -140,7 +140,9 @@ def dataset_of(form: str) -> Dataset[Any]:
 
 @cache
 def outcome(family: Family, form: str, method: str) -> Outcome:
-    """Attach, train two steps, save, load into a fresh deck, compare, merge; AssertionError where one of these fails."""
+    """Attach, train two steps, save, load into a fresh deck, compare, merge; AssertionError where one of these
+    fails.
+    """
     scheme, config = METHODS[method]
     deck, batch = deck_of(family, form, scheme), batch_of(family)
     before = {key: value.clone() for key, value in deck.model.state_dict().items()}

@@ -46,7 +46,9 @@ FOUR_LABELS = ("n", "e", "s", "w")
 
 
 def starts_as_the_base(config: MethodConfig) -> bool:
-    """LoRA and full always; a bottleneck whose up-projection starts at zero. Neither AdapterHub's other start nor a prompt."""
+    """LoRA and full always; a bottleneck whose up-projection starts at zero. Neither AdapterHub's other start nor a
+    prompt.
+    """
     return config.kind in ("lora", "full") or getattr(config, "init_weights", None) == "mam_adapter"
 
 

@@ -16,7 +16,7 @@ PARTS = (
     *(r"\.", r".*\.", r"\d+", r"\d", "layer", "layers", r"layers\.(0|1|2)", "self_attn", "mlp", "model"),
     *("(?:q|k|v)_proj", "(q_proj|v_proj)", "[qkv]_proj", "query", "down_proj$", "^model", ".*", ".+?", "(.*)"),
     *("(?!lm_head)", "(?=model)", r"(?<=\.)", r"(?<!\.)", "(?:.*)?", r"\w+", "[^.]+", "(?i:QUERY)", "x{1,3}", "a&&b"),
-)  # fmt: skip
+)
 PATHS = st.lists(
     st.sampled_from(
         ["model", "layers", "layer", "0", "11", "self_attn", "q_proj", "query", "QUERY", "mlp", "x", "lm_head"]

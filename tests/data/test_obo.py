@@ -39,9 +39,13 @@ def test_a_term_gives_its_first_sentence_first_other_name_and_first_parent(tmp_p
 
 @pytest.mark.parametrize(
     "missing",
-    ["name: Nocturia\n", 'def: "Passing urine at night. It has \\"many\\" causes." [x]\n', "is_a: HP:1 ! Abnormal urination\nis_a: HP:9 ! Another parent\n",
-     'synonym: "Getting up \\"often\\" at night" EXACT layperson [x]\n'],
-)  # fmt: skip
+    [
+        "name: Nocturia\n",
+        'def: "Passing urine at night. It has \\"many\\" causes." [x]\n',
+        "is_a: HP:1 ! Abnormal urination\nis_a: HP:9 ! Another parent\n",
+        'synonym: "Getting up \\"often\\" at night" EXACT layperson [x]\n',
+    ],
+)
 def test_a_term_without_one_of_them_is_passed_over(tmp_path, missing):
     assert missing in GOOD
     assert read(tmp_path, GOOD.replace(missing, ""))[1] == []

@@ -239,7 +239,9 @@ def test_a_side_that_a_bundled_set_does_not_have_is_an_error(reference, allowed)
 
 def test_the_licences_have_two_sides_without_a_common_family():
     documents = {
-        f"{name}-{number}.LICENSE": f"---\nshort_name: {name}\ncategory: Permissive\n---\n{name} grants {number}".encode()
+        f"{name}-{number}.LICENSE": (
+            f"---\nshort_name: {name}\ncategory: Permissive\n---\n{name} grants {number}"
+        ).encode()
         for name in "abcdefghijklmnopqrstuvwxyz"
         for number in range(3)
     }

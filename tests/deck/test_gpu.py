@@ -1,4 +1,6 @@
-"""What a deck gives on a GPU is what it gives on the CPU, in float32. Run with `pytest -m gpu`; skipped without CUDA."""
+"""What a deck gives on a GPU is what it gives on the CPU, in float32. Run with `pytest -m gpu`; skipped without
+CUDA.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,10 @@ from tunedeck.methods.base import MethodConfig
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; run pytest -m gpu where there is one"),
-]  # fmt: skip
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="needs a CUDA device; run pytest -m gpu where there is one"
+    ),
+]
 KINDS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(r=4, target_modules="all-linear"),
     "lora-2": td.LoraConfig(r=2),
@@ -45,7 +49,9 @@ def both_decks(model_type: str, form: str) -> tuple[td.Deck, td.Deck]:
     return decks
 
 
-@pytest.mark.parametrize(("model_type", "form", "pad"), [(*one, "right") for one in FAMILIES] + [(*one, "left") for one in FAMILIES[1:]])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model_type", "form", "pad"), [(*one, "right") for one in FAMILIES] + [(*one, "left") for one in FAMILIES[1:]]
+)
 def test_a_mixed_batch_gives_the_same_logits_on_a_gpu(model_type: str, form: str, pad: str) -> None:
     on_cpu, on_gpu = both_decks(model_type, form)
     batch = token_batch(len(MIXED), pad=pad)
@@ -69,7 +75,9 @@ def test_a_mixed_batch_generates_the_same_text_on_a_gpu(model_type: str) -> None
 
 def test_sampling_with_a_seed_draws_the_same_text_on_a_gpu() -> None:
     sampling = td.Sampling(max_tokens=16, temperature=1.0, top_k=5, seed=3)
-    texts = [deck.generate(["w10 w20"] * 3, [None, "lora", "prompt"], sampling) for deck in both_decks("llama", "causal")]  # fmt: skip
+    texts = [
+        deck.generate(["w10 w20"] * 3, [None, "lora", "prompt"], sampling) for deck in both_decks("llama", "causal")
+    ]
     assert texts[0] == texts[1]
 
 
@@ -82,7 +90,9 @@ def test_training_takes_the_same_losses_on_a_gpu(kind: str, tmp_path: Path) -> N
         deck = td.Deck.load(folder_of("bert", "classifier"), td.Classify(labels=LABELS), dtype="float32", device=device)
         deck.add("new", KINDS[kind], labels=labels)
         settings = td.TrainingSettings(max_steps=8, learning_rate=1e-2, batch_size=16, eval_steps=4)
-        run = td.train(deck, "new", td.DataSettings(train=str(data)), settings=settings, out=tmp_path / device, progress=False)  # fmt: skip
+        run = td.train(
+            deck, "new", td.DataSettings(train=str(data)), settings=settings, out=tmp_path / device, progress=False
+        )
         assert run.measurement.device.startswith(device)
         losses[device] = losses_of(tmp_path / device)
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
@@ -91,7 +101,15 @@ def test_training_takes_the_same_losses_on_a_gpu(kind: str, tmp_path: Path) -> N
 @pytest.mark.filterwarnings("ignore:the tokenizer has no end token")
 def test_packed_conversations_take_the_same_losses_on_a_gpu(tmp_path: Path) -> None:
     file = tmp_path / "chats.jsonl"
-    rows = [{"messages": [{"role": "user", "content": f"w{n} w{n + 1}"}, {"role": "assistant", "content": f"w{n + 2} w{n + 3}"}]} for n in range(10, 40)]  # fmt: skip
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"w{n} w{n + 1}"},
+                {"role": "assistant", "content": f"w{n + 2} w{n + 3}"},
+            ]
+        }
+        for n in range(10, 40)
+    ]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     losses: dict[str, list[float]] = {}
     for device in ("cpu", "cuda"):

@@ -72,7 +72,9 @@ def test_every_kind_learns_and_the_base_keeps_every_bit(kind: str, scheme: str, 
 @every_scheme
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_is_trained_after_a_prediction_has_the_same_gradients(dtype: str, scheme: str) -> None:
-    """bitsandbytes repacks a 4-bit weight in the first batch without gradients, for a kernel that has no backward pass."""
+    """bitsandbytes repacks a 4-bit weight in the first batch without gradients, for a kernel that has no backward
+    pass.
+    """
     deck = deck_in(scheme, "llama", "causal", dtype)
     for name, config in KINDS.items():
         add_stirred(deck, name, config)

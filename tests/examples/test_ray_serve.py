@@ -106,7 +106,9 @@ def assert_as_alone(server: Server, name: str, text: str, got: httpx.Response) -
 
 
 def loads(server: Server) -> Counter[str]:
-    """How many loads of each adapter all replicas have made: the front asks either of them, so ask until both have told."""
+    """How many loads of each adapter all replicas have made: the front asks either of them, so ask until both have
+    told.
+    """
     seen: dict[str, dict[str, float]] = {}
     for _ in range(40):
         text = httpx.get(f"{server.url}/metrics", timeout=SOON).text

@@ -29,7 +29,10 @@ def test_two_workers_of_ray_follow_the_curve_of_one_process(tmp_path: Path) -> N
         "training: {max_steps: 8, batch_size: 8, eval_steps: 3, learning_rate: 0.01}\n",
         encoding="utf-8",
     )
-    for command in (["-m", "tunedeck", "train", run, "--out", tmp_path / "one"], [SCRIPT, run, "--out", tmp_path / "ray"]):  # fmt: skip
+    for command in (
+        ["-m", "tunedeck", "train", run, "--out", tmp_path / "one"],
+        [SCRIPT, run, "--out", tmp_path / "ray"],
+    ):
         done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert curve(tmp_path / "ray") == pytest.approx(curve(tmp_path / "one"), abs=1e-4)

@@ -1,4 +1,6 @@
-"""LoRA in AdapterHub's form: what its library wrote is written again the same, and what it has no place for is refused."""
+"""LoRA in AdapterHub's form: what its library wrote is written again the same, and what it has no place for is
+refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Adapters of a base without a head: names as PEFT and AdapterHub have them there, parity with peft, one fingerprint."""
+"""Adapters of a base without a head: names as PEFT and AdapterHub have them there, parity with peft, one
+fingerprint.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A config that lacks something is refused by name, whoever brings it, and a broken plug-in does not stop the others."""
+"""A config that lacks something is refused by name, whoever brings it, and a broken plug-in does not stop the
+others.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,23 @@ from tunedeck.core.errors import ConfigError, UnsupportedKindError
 from tunedeck.methods import registry
 from tunedeck.methods.registry import METHODS, check_config, config_of, load_plug_ins, method_of
 
-MEMBERS = ("kind", "layer_module", "stored_as", "mergeable", "short_names", "quantized_name", "search_space", "learning_rate",
-           "learning_rates", "trains", "virtual_tokens", "count_parameters", "lowest_layer", "kept_bytes", "forward_overhead")  # fmt: skip
+MEMBERS = (
+    "kind",
+    "layer_module",
+    "stored_as",
+    "mergeable",
+    "short_names",
+    "quantized_name",
+    "search_space",
+    "learning_rate",
+    "learning_rates",
+    "trains",
+    "virtual_tokens",
+    "count_parameters",
+    "lowest_layer",
+    "kept_bytes",
+    "forward_overhead",
+)
 
 
 def config_class(**changes: Any) -> type:

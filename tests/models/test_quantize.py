@@ -65,7 +65,8 @@ def test_the_bytes_of_each_part_are_counted_with_their_scales() -> None:
     assert counts["linears"] == weights + biases
     assert sizes["int8"]["linears"].bytes == weights + 4 * outputs + 4 * biases
     blocks, linears, table = weights // 64, 12, 4 * 16
-    # half a byte a weight, a byte for each 64, for each linear an offset and one scale of scales; tables are shared or small
+    # half a byte a weight, a byte for each 64, for each linear an offset and one scale of scales; tables are shared or
+    # small
     least = weights // 2 + blocks + linears * 8 + 4 * biases
     assert least <= sizes["nf4"]["linears"].bytes <= least + linears * (table + 4 * 256)
 

@@ -98,9 +98,13 @@ def test_break_even_points_are_where_both_sides_cost_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("gpu", "model", "precision", "measured"),
-    [("a100", "qwen2.5-7b", "16-bit", 84.3), ("a100", "qwen2.5-7b", "4-bit", 154.1), ("a100-40", "llama-3.1-8b", "16-bit", 75),
-     ("t4", "mistral-7b", "4-bit", 34)],
-)  # fmt: skip
+    [
+        ("a100", "qwen2.5-7b", "16-bit", 84.3),
+        ("a100", "qwen2.5-7b", "4-bit", 154.1),
+        ("a100-40", "llama-3.1-8b", "16-bit", 75),
+        ("t4", "mistral-7b", "4-bit", 34),
+    ],
+)
 def test_single_request_rates_lie_within_the_band_of_published_ones(
     gpu: str, model: str, precision: str, measured: float
 ) -> None:

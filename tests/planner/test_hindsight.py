@@ -21,10 +21,22 @@ from tunedeck.training.config import run_config
 
 MACHINE = Machine("Linux x86_64", "a processor", 2, 16 * 10**9)
 RUN = Measurement(
-    machine=MACHINE, device="cpu", dtype="bfloat16", model="bundled:all-minilm-l6-v2", method="lora", batch_size=32, steps=100,
-    train_s=10.0, eval_s=1.0, step_s=0.1, examples_per_s=320.0, tokens_per_s=8960.0, padded_share=0.125, peak_memory_bytes=600_000_000,
+    machine=MACHINE,
+    device="cpu",
+    dtype="bfloat16",
+    model="bundled:all-minilm-l6-v2",
+    method="lora",
+    batch_size=32,
+    steps=100,
+    train_s=10.0,
+    eval_s=1.0,
+    step_s=0.1,
+    examples_per_s=320.0,
+    tokens_per_s=8960.0,
+    padded_share=0.125,
+    peak_memory_bytes=600_000_000,
     largest_batch_positions=32 * 64,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +44,17 @@ def _calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured here: a step of 0.1 s at the run's mean of 32 tokens a row, and 600 MB at its largest batch."""
     monkeypatch.setenv("TUNEDECK_CACHE", str(tmp_path))
     run = setup("all-minilm-l6-v2")
-    law = Calibration("all-minilm-l6-v2", "lora", plain_settings(run), "bfloat16", False, Law(0.0, 0.1 / 1024, 0.0),
-                      Law(500e6, 100e6 / 2048, 0.0), 2e10, ())  # fmt: skip
+    law = Calibration(
+        "all-minilm-l6-v2",
+        "lora",
+        plain_settings(run),
+        "bfloat16",
+        False,
+        Law(0.0, 0.1 / 1024, 0.0),
+        Law(500e6, 100e6 / 2048, 0.0),
+        2e10,
+        (),
+    )
     write_profile(Profile(MACHINE, "2026-11-24T04:00:00", 9e10, 1e10, (law,)))
 
 
@@ -90,7 +111,13 @@ def test_what_the_planner_cannot_know_is_not_compared(changed: dict[str, Any]) -
 
 
 def test_embeddings_are_planned_as_texts_without_a_head() -> None:
-    pairs = replace(RUN, device="cuda:0", machine=replace(MACHINE, gpu="NVIDIA L40S"), texts_per_example=2.0, largest_batch_positions=64 * 40)  # fmt: skip
+    pairs = replace(
+        RUN,
+        device="cuda:0",
+        machine=replace(MACHINE, gpu="NVIDIA L40S"),
+        texts_per_example=2.0,
+        largest_batch_positions=64 * 40,
+    )
     found = compare(pairs, shape=PlanShape(labels=0))
     as_texts = setup("all-minilm-l6-v2", rows=64, tokens=40, labels=0)
     assert found["memory"].predicted.expected == pytest.approx(memory_parts(as_texts).allocated)

@@ -1,4 +1,6 @@
-"""The planner against the measured rows of bench/planner_rows.csv that none of its constants was set on: the odd ones."""
+"""The planner against the measured rows of bench/planner_rows.csv that none of its constants was set on: the odd
+ones.
+"""
 
 from __future__ import annotations
 

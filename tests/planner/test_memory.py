@@ -32,9 +32,15 @@ def test_lora_of_mistral_trains_13_631_488_parameters() -> None:  # fms-accelera
 
 @pytest.mark.parametrize(
     ("model", "weights", "lora", "qlora", "full"),
-    [("qwen-7b", 14.38, 14.83, 5.88, 71.9), ("qwen2.5-7b", 14.19, 14.64, 5.62, 70.9), ("mistral-7b", 13.49, 13.96, 4.31, 67.4),
-     ("minicpm-2b", 5.08, 5.38, 2.01, 25.4), ("llama-3.1-8b", 14.96, 15.43, 5.78, 74.8), ("chatglm3-6b", 11.63, 12.02, 4.13, 58.2)],
-)  # fmt: skip
+    [
+        ("qwen-7b", 14.38, 14.83, 5.88, 71.9),
+        ("qwen2.5-7b", 14.19, 14.64, 5.62, 70.9),
+        ("mistral-7b", 13.49, 13.96, 4.31, 67.4),
+        ("minicpm-2b", 5.08, 5.38, 2.01, 25.4),
+        ("llama-3.1-8b", 14.96, 15.43, 5.78, 74.8),
+        ("chatglm3-6b", 11.63, 12.02, 4.13, 58.2),
+    ],
+)
 def test_static_sizes_are_those_of_the_reference_table(
     model: str, weights: float, lora: float, qlora: float, full: float
 ) -> None:
@@ -89,7 +95,8 @@ def test_lora_on_every_linear_keeps_the_activations_of_full_fine_tuning_and_thos
 def test_lora_on_queries_and_values_keeps_one_input_of_a_layer_more_than_the_base_does() -> None:
     some = layer_bytes_per_token(setup("llama-3.1-8b", settings={"r": 16, "target_modules": ["q_proj", "v_proj"]}))
     full = layer_bytes_per_token(setup("llama-3.1-8b", "full", stack=TRANSFORMERS))
-    # full keeps the inputs of attention and of both feed-forward products; LoRA keeps that of attention and two of rank 16
+    # full keeps the inputs of attention and of both feed-forward products; LoRA keeps that of attention and two of rank
+    # 16
     assert full - some == 2 * (2 * 4096 + 14_336) - 2 * (4096 + 2 * 16)
 
 

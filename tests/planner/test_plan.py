@@ -47,8 +47,20 @@ def test_every_estimate_has_low_expected_and_high_in_order() -> None:
 
 def test_a_row_in_json_holds_the_setup_the_estimates_and_the_source_of_the_price() -> None:
     values = make_plan(wish("qwen-7b", "qlora"), [OFFER])[0].to_json()
-    assert {"model", "method", "gpu", "fits", "micro_batch", "peak_allocated_bytes", "peak_device_bytes", "memory_parts_bytes",
-            "tokens_per_s", "step_s", "hours", "cost"} <= set(values)  # fmt: skip
+    assert {
+        "model",
+        "method",
+        "gpu",
+        "fits",
+        "micro_batch",
+        "peak_allocated_bytes",
+        "peak_device_bytes",
+        "memory_parts_bytes",
+        "tokens_per_s",
+        "step_s",
+        "hours",
+        "cost",
+    } <= set(values)
     assert values["price"] == {"list": "test", "billing": "spot", "source": "a letter", "date": "2026-01-01"}
     assert sum(values["memory_parts_bytes"].values()) == pytest.approx(values["peak_device_bytes"]["expected"])
 

@@ -64,9 +64,16 @@ def test_the_odd_keys_of_chatglm3_and_qwen_v1_are_read_right() -> None:
 
 @pytest.mark.parametrize(
     ("name", "kv_bytes_per_token"),
-    [("chatglm3-6b", 28_672), ("qwen-7b", 524_288), ("qwen2.5-7b", 57_344), ("qwen3-8b", 147_456),
-     ("mistral-7b", 131_072), ("minicpm-2b", 368_640), ("smollm2-135m", 23_040)],
-)  # fmt: skip
+    [
+        ("chatglm3-6b", 28_672),
+        ("qwen-7b", 524_288),
+        ("qwen2.5-7b", 57_344),
+        ("qwen3-8b", 147_456),
+        ("mistral-7b", 131_072),
+        ("minicpm-2b", 368_640),
+        ("smollm2-135m", 23_040),
+    ],
+)
 def test_the_cache_of_a_token_is_as_large_as_published_configs_make_it(name: str, kv_bytes_per_token: int) -> None:
     from tunedeck.planner.serving import cache_bytes_per_token
 
@@ -74,8 +81,15 @@ def test_the_cache_of_a_token_is_as_large_as_published_configs_make_it(name: str
 
 
 def test_a_folder_or_a_file_with_a_config_is_a_model(tmp_path: Path) -> None:
-    config = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
-              "intermediate_size": 3072, "vocab_size": 21128, "max_position_embeddings": 512}  # fmt: skip
+    config = {
+        "model_type": "bert",
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "vocab_size": 21128,
+        "max_position_embeddings": 512,
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     for reference in (tmp_path, tmp_path / "config.json"):
         model = find_planned_model(str(reference))
@@ -127,8 +141,14 @@ def test_a_model_downloaded_from_the_hub_is_known_by_its_id(tmp_path: Path, monk
     folder.mkdir(parents=True)
     (tmp_path / "models--someone--else" / "refs").mkdir()
     (tmp_path / "models--someone--else" / "refs" / "main").write_text("1234")
-    config = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
-              "intermediate_size": 3072, "vocab_size": 30522}  # fmt: skip
+    config = {
+        "model_type": "bert",
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "vocab_size": 30522,
+    }
     (folder / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model = find_planned_model("someone/else")

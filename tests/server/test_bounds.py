@@ -1,4 +1,6 @@
-"""Every bound of a server: refused before anything is computed, in words that name the limit and the flag; documented as it is."""
+"""Every bound of a server: refused before anything is computed, in words that name the limit and the flag; documented
+as it is.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +46,16 @@ def refused(form: str, path: str, body: dict[str, Any], **bounds: Any) -> str:
         ("classifier", "/predict", {"model": "lora-1", "inputs": ["w4"] * 4}, {"max_inputs": 3}, "--max-inputs"),
         ("classifier", "/classify", {"model": "lora-1", "input": "w" * 9}, {"max_input_chars": 8}, "--max-input-chars"),
         ("classifier", "/classify", {"model": "lora-1", "input": ["w4"] * 4}, {"max_requests": 3}, "--max-requests"),
-        ("unpooled", "/v1/embeddings", {"model": "lora-1", "input": [4] * 4}, {"max_input_tokens": 3}, "--max-input-tokens"),
+        (
+            "unpooled",
+            "/v1/embeddings",
+            {"model": "lora-1", "input": [4] * 4},
+            {"max_input_tokens": 3},
+            "--max-input-tokens",
+        ),
         ("unpooled", "/v1/embeddings", {"model": "lora-1", "input": [[4]] * 4}, {"max_inputs": 3}, "--max-inputs"),
     ],
-)  # fmt: skip
+)
 def test_what_is_over_a_bound_is_told_the_bound_and_its_flag(
     form: str, path: str, body: dict[str, Any], bounds: dict[str, Any], flag: str
 ) -> None:

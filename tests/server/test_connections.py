@@ -1,4 +1,6 @@
-"""Connections: how many there are, and how long one may take to say what it wants. A bare app behind the server's own protocol."""
+"""Connections: how many there are, and how long one may take to say what it wants. A bare app behind the server's own
+protocol.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ ASK = b"GET / HTTP/1.1\r\nHost: tiny\r\n\r\n"
 
 @contextmanager
 def listening(bounds: Bounds, inside: threading.Semaphore | None = None) -> Iterator[int]:
-    """A server that answers at once; or, given a semaphore, says there that a request is inside and waits for its body."""
+    """A server that answers at once; or, given a semaphore, says there that a request is inside and waits for its
+    body.
+    """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if inside is not None:

@@ -1,4 +1,6 @@
-"""Signals: the end of a drain, a second signal, keys read again; and the address. `serve` runs in the test's own main thread."""
+"""Signals: the end of a drain, a second signal, keys read again; and the address. `serve` runs in the test's own main
+thread.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What goes wrong in service: files that vanish or are cut, a full disk, an engine's error, guessed keys, strange paths."""
+"""What goes wrong in service: files that vanish or are cut, a full disk, an engine's error, guessed keys, strange
+paths.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The settings of a generation request over HTTP: bounds, seeds, several answers, logprobs, penalties, fields without effect."""
+"""The settings of a generation request over HTTP: bounds, seeds, several answers, logprobs, penalties, fields without
+effect.
+"""
 
 from __future__ import annotations
 

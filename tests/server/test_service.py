@@ -1,4 +1,6 @@
-"""What a request's way through the service ends with: its time is up for some of its inputs; memory goes back to the system."""
+"""What a request's way through the service ends with: its time is up for some of its inputs; memory goes back to the
+system.
+"""
 
 from __future__ import annotations
 

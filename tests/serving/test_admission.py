@@ -1,4 +1,6 @@
-"""Who is let in: a request's inputs together or none, each caller within its share, everybody in turn; and what a stuck engine says."""
+"""Who is let in: a request's inputs together or none, each caller within its share, everybody in turn; and what a stuck
+engine says.
+"""
 
 from __future__ import annotations
 

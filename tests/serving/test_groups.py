@@ -1,4 +1,6 @@
-"""Who decodes with whom: long answers leave room for short ones, reservations stay within bounds, callers share the rows."""
+"""Who decodes with whom: long answers leave room for short ones, reservations stay within bounds, callers share the
+rows.
+"""
 
 from __future__ import annotations
 

@@ -116,8 +116,12 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "scaling": ("bottleneck-1", lambda f: edit_bottleneck(f, scaling=math.nan), "scaling must be a finite number"),
     "probe": ("lora-1", lambda f: edit_probe(f, [999_999]), "token id 999999"),
     "deep": ("lora-1", lambda f: (f / "tunedeck.json").write_text("[" * 100_000), "damaged"),
-    "huge": ("lora-1", lambda f: save_file({"x": torch.zeros(140 << 20)}, f / "more.safetensors"), "--max-folder-memory"),
-}  # fmt: skip
+    "huge": (
+        "lora-1",
+        lambda f: save_file({"x": torch.zeros(140 << 20)}, f / "more.safetensors"),
+        "--max-folder-memory",
+    ),
+}
 
 
 def edit_bottleneck(folder: Path, **values: Any) -> None:

@@ -1,4 +1,6 @@
-"""The store: bounded, never evicting what is in use, two-phase unloading, versions, and bad folders that harm nobody else."""
+"""The store: bounded, never evicting what is in use, two-phase unloading, versions, and bad folders that harm nobody
+else.
+"""
 
 from __future__ import annotations
 

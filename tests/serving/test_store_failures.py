@@ -1,4 +1,6 @@
-"""What goes wrong with folders, disks and threads: who is told, what is remembered, and when the loader counts as stuck."""
+"""What goes wrong with folders, disks and threads: who is told, what is remembered, and when the loader counts as
+stuck.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Model folders that bring their own code: stand-ins for ChatGLM3, Qwen v1 and MiniCPM, with their modules' names and shapes."""
+"""Model folders that bring their own code: stand-ins for ChatGLM3, Qwen v1 and MiniCPM, with their modules' names and
+shapes.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,9 @@ def base_deck(form: str) -> td.Deck:
 
 @cache
 def saved_adapters(form: str) -> Path:
-    """A folder with two adapters of each kind, such as `lora-1`; the same for every test of a run, so write nothing there."""
+    """A folder with two adapters of each kind, such as `lora-1`; the same for every test of a run, so write nothing
+    there.
+    """
     root, deck = Path(_HOME.name) / form, base_deck(form)
     for seed, (kind, number) in enumerate((kind, number) for kind in KINDS for number in (1, 2)):
         labels = [f"{kind}-{index}" for index in range(LABELS[kind])] if form == "classifier" else None
@@ -60,7 +62,9 @@ def write_fake_adapter(root: Path, name: str, floats: int = 10) -> Path:
 
 
 class FakeBackend:
-    """Holds folders by key, refuses a folder with a file `bad`, and keeps count; `gate` holds loads back while it is cleared."""
+    """Holds folders by key, refuses a folder with a file `bad`, and keeps count; `gate` holds loads back while it is
+    cleared.
+    """
 
     def __init__(self) -> None:
         self.held: dict[str, Path] = {}

@@ -91,7 +91,9 @@ def tiny_model(model_type: str, form: str, seed: int = 0, **changes: Any) -> Any
 
 
 def tiny_tokenizer(model_type: str) -> PreTrainedTokenizerFast:
-    """Words `w4` to `w119` have their number for an id; encoders get [CLS] and [SEP] around a text, decoders [CLS] before."""
+    """Words `w4` to `w119` have their number for an id; encoders get [CLS] and [SEP] around a text, decoders [CLS]
+    before.
+    """
     vocabulary = {"[PAD]": PAD, "[CLS]": CLS, "[SEP]": SEP, "[UNK]": UNKNOWN} | {word: int(word[1:]) for word in WORDS}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()

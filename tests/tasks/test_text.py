@@ -1,4 +1,6 @@
-"""Texts to token ids: the cut is right for every kind of tokenizer, shared by nobody, and reads no more than it needs."""
+"""Texts to token ids: the cut is right for every kind of tokenizer, shared by nobody, and reads no more than it
+needs.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Kill a training run again and again with SIGKILL, resume it until it ends, and compare it with one that was left alone.
+"""Kill a training run again and again with SIGKILL, resume it until it ends, and compare it with one that was left
+alone.
 
     python tests/training/kill_many.py --times 100
 
-Every life is a real process, forked from one that has loaded torch and the model but has computed nothing. Half of them are
-killed after a random time; the other half in the middle of writing a checkpoint, at the n-th file that reaches the disk.
+Every life is a real process, forked from one that has loaded torch and the model but has computed nothing. Half of them
+are killed after a random time; the other half in the middle of writing a checkpoint, at the n-th file that reaches the
+disk.
 """
 
 from __future__ import annotations
@@ -101,7 +103,9 @@ def killed_at_write(number: int, work: Callable[[], object]) -> None:
 
 
 def left_behind(folder: Path) -> tuple[list[dict[str, object]], str]:
-    """The loss curve with its evaluations and end, times left out, and a digest of all the adapter's files but its measurement."""
+    """The loss curve with its evaluations and end, times left out, and a digest of all the adapter's files but its
+    measurement.
+    """
     lines = [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
     kept = [line for line in lines if line["event"] in ("step", "eval", "end")]
     for line in kept:
@@ -112,7 +116,9 @@ def left_behind(folder: Path) -> tuple[list[dict[str, object]], str]:
 
 
 def kill_until_it_ends(case: str, folder: Path, chooser: random.Random) -> tuple[int, int]:
-    """Lives until one comes to the end; returns how many were killed, and how many of those while writing a checkpoint."""
+    """Lives until one comes to the end; returns how many were killed, and how many of those while writing a
+    checkpoint.
+    """
     kills = in_save = 0
     while not (folder / "metrics.json").exists():  # a life may be killed when all is done but its own end
         if chooser.random() < 0.5:
@@ -154,7 +160,8 @@ def main() -> None:
             if left_behind(folder) != expected[case]:
                 sys.exit(f"run {number} ({case}), killed {killed} times, differs from the run left alone: {folder}")
     print(
-        f"{options.times} runs in {time.monotonic() - began:.0f} s, killed {kills} times ({in_save} while writing a checkpoint, "
+        f"{options.times} runs in {time.monotonic() - began:.0f} s, killed {kills} times ({in_save} while "
+        f"writing a checkpoint, "
         f"up to {most} in one run): every loss, metric and adapter equal to the last bit"
     )
 

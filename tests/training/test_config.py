@@ -105,9 +105,14 @@ def test_earlier_names_of_settings_work_with_a_note_that_names_the_present_one()
     with pytest.warns(UserWarning, match=r"training.accumulation is called training.gradient_accumulation_steps now"):
         settings = TrainingSettings(**OLD)
     assert settings == TrainingSettings(
-        gradient_accumulation_steps=4, warmup_ratio=0.1, max_grad_norm=None, eval_steps=5, early_stopping_patience=2,
-        gradient_checkpointing=3, metric_for_best_model="loss",
-    )  # fmt: skip
+        gradient_accumulation_steps=4,
+        warmup_ratio=0.1,
+        max_grad_norm=None,
+        eval_steps=5,
+        early_stopping_patience=2,
+        gradient_checkpointing=3,
+        metric_for_best_model="loss",
+    )
     with pytest.warns(UserWarning, match=r"training.warmup is called training.warmup_ratio now"):
         assert override({**PLAIN, "training": {"warmup": 0.1}}, {"training.warmup": 0.2})["training"] == {
             "warmup_ratio": 0.2

@@ -22,10 +22,16 @@ from tunedeck.training.job_file import run_configs
 
 METHODS = {
     "lora": (td.LoraConfig(r=4, target_modules="all-linear"), {"learning_rate": 1e-2, "batch_size": 8}),
-    "bottleneck": (td.BottleneckConfig("double_seq_bn", reduction_factor=2), {"learning_rate": 5e-3, "batch_size": 6, "seed": 2}),
-    "prompt": (td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1, "gradient_accumulation_steps": 2, "batch_size": 5}),
+    "bottleneck": (
+        td.BottleneckConfig("double_seq_bn", reduction_factor=2),
+        {"learning_rate": 5e-3, "batch_size": 6, "seed": 2},
+    ),
+    "prompt": (
+        td.PromptTuningConfig(num_virtual_tokens=4),
+        {"learning_rate": 0.1, "gradient_accumulation_steps": 2, "batch_size": 5},
+    ),
     "full": (td.FullConfig(1), {"learning_rate": 1e-3, "max_steps": 5}),
-}  # fmt: skip
+}
 
 
 def some(first: int, last: int, labels: tuple[str, ...] = ("blue", "green", "red")) -> Dataset[Example]:

@@ -234,7 +234,7 @@ def test_any_damage_is_noticed(harm: str, stopped: Path) -> None:
         ({"config": td.LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.1)}, "method.r was 4, is 2"),
         ({"config": td.FullConfig("head")}, "method.kind was lora, is full"),
     ],
-)  # fmt: skip
+)
 def test_another_run_is_refused_and_the_difference_named(changes: dict[str, Any], text: str, stopped: Path) -> None:
     before = (stopped / "events.jsonl").read_bytes()
     with pytest.raises(TrainingError) as error:

@@ -24,22 +24,37 @@ def deploy_cost(
     model: options.PlannedModel,
     adapters: Annotated[int, typer.Option(help=say("adapters, one for each task, on one base"))] = 1,
     r: Annotated[int, typer.Option("--r", help=say("LoRA rank of the adapters"))] = 16,
-    rate: Annotated[float | None, typer.Option(help=say("requests per second; without it, a card that runs all day"), rich_help_panel=LOAD)] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help=say("requests per second; without it, a card that runs all day"), rich_help_panel=LOAD),
+    ] = None,
     input_tokens: Annotated[int, typer.Option(help=say("tokens a request brings"), rich_help_panel=LOAD)] = 256,
-    output_tokens: Annotated[int | None, typer.Option(help=say("tokens an answer has; 0 for an encoder"), rich_help_panel=LOAD)] = None,
-    latency: Annotated[float | None, typer.Option(help=say("seconds within which a request must be answered"), rich_help_panel=LOAD)] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option(help=say("tokens an answer has; 0 for an encoder"), rich_help_panel=LOAD)
+    ] = None,
+    latency: Annotated[
+        float | None, typer.Option(help=say("seconds within which a request must be answered"), rich_help_panel=LOAD)
+    ] = None,
     gpu: Annotated[str | None, typer.Option(help=say("cards, with commas; cpu too"), rich_help_panel=WHERE)] = None,
     currency: options.Currency = "CNY",
     price_list: options.PriceList = "market",
     prices: options.PriceFile = None,
     exchange_rate: options.ExchangeRates = None,
-    training_cost: Annotated[float | None, typer.Option(help=say("what the training cost"), rich_help_panel=AGAINST)] = None,
-    api_price: Annotated[float | None, typer.Option(help=say("what another service takes per million tokens"), rich_help_panel=AGAINST)] = None,
-    endpoint_price: Annotated[float | None, typer.Option(help=say("what a rented endpoint takes per hour"), rich_help_panel=AGAINST)] = None,
-    figure: Annotated[Path | None, typer.Option(help=say("draw cost against load into this file, .png or .svg"))] = None,
+    training_cost: Annotated[
+        float | None, typer.Option(help=say("what the training cost"), rich_help_panel=AGAINST)
+    ] = None,
+    api_price: Annotated[
+        float | None, typer.Option(help=say("what another service takes per million tokens"), rich_help_panel=AGAINST)
+    ] = None,
+    endpoint_price: Annotated[
+        float | None, typer.Option(help=say("what a rented endpoint takes per hour"), rich_help_panel=AGAINST)
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help=say("draw cost against load into this file, .png or .svg"))
+    ] = None,
     everything: options.AllRows = False,
     as_json: options.AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Which cards hold a model with its adapters, how much they answer, and what that costs a month."""
     import tunedeck as td
     from tunedeck.planner.prices import check_sizes
@@ -75,9 +90,12 @@ def _show(found: Deployment, against: dict[str, float | None], everything: bool)
 
     title = say(
         "{model} with {adapters} adapters, {inputs} tokens in, {outputs} out, {load}",
-        model=model.name, adapters=service.adapters, inputs=service.input_tokens, outputs=service.output_tokens,
+        model=model.name,
+        adapters=service.adapters,
+        inputs=service.input_tokens,
+        outputs=service.output_tokens,
         load=say("all day") if rate is None else say("{rate:g} requests per second", rate=rate),
-    )  # fmt: skip
+    )
     wide = is_wide()
     cheapest = {(row.offer.gpu.name, row.precision): row for row in reversed(rows)}
     fitting = [row for row in rows if row.fits and cheapest[row.offer.gpu.name, row.precision] is row]
@@ -118,16 +136,41 @@ def _tell_money(service: Service, rate: float | None, best: DeployRow, against: 
 
     name, currency = best.offer.gpu.name, best.offer.currency
     if best.per_million_tokens is not None:
-        tell(say("cheapest: {cards} x {gpu}, {month:,.0f} {currency} a month, {tokens:.2f} per million tokens", cards=best.cards,
-                 gpu=name, month=best.month.expected, currency=currency, tokens=best.per_million_tokens.expected))  # fmt: skip
+        tell(
+            say(
+                "cheapest: {cards} x {gpu}, {month:,.0f} {currency} a month, {tokens:.2f} per million tokens",
+                cards=best.cards,
+                gpu=name,
+                month=best.month.expected,
+                currency=currency,
+                tokens=best.per_million_tokens.expected,
+            )
+        )
     else:
         tenth, full = (cost_per_1000(best, share * best.capacity_per_s.expected) for share in (0.1, 0.7))
-        tell(say("cheapest: {gpu}, {month:,.0f} {currency} a month; 1000 requests cost {full:.3g} at full load and {tenth:.3g} at a tenth",
-                 gpu=name, month=best.month.expected, currency=currency, full=full, tenth=tenth))  # fmt: skip
+        tell(
+            say(
+                "cheapest: {gpu}, {month:,.0f} {currency} a month; 1000 requests cost {full:.3g} at full load "
+                "and {tenth:.3g} at a tenth",
+                gpu=name,
+                month=best.month.expected,
+                currency=currency,
+                full=full,
+                tenth=tenth,
+            )
+        )
     if service.adapters > 1:
-        tell(say("{count} adapters on one base: {one:,.0f} {currency} a month; as {count} deployments: {many:,.0f} on {cards} cards",
-                 count=service.adapters, one=best.month.expected, currency=currency, many=best.separate_month.expected,
-                 cards=best.separate_cards))  # fmt: skip
+        tell(
+            say(
+                "{count} adapters on one base: {one:,.0f} {currency} a month; as {count} deployments: "
+                "{many:,.0f} on {cards} cards",
+                count=service.adapters,
+                one=best.month.expected,
+                currency=currency,
+                many=best.separate_month.expected,
+                cards=best.separate_cards,
+            )
+        )
     _tell_comparisons(service, best, against)
 
 

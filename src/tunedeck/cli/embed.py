@@ -23,8 +23,13 @@ ENDINGS = (".npy", ".jsonl")
 def embed(
     texts: Annotated[list[str] | None, typer.Argument(help=say("texts; none reads lines from standard input"))] = None,
     adapter: Annotated[Path | None, typer.Option(help=say("adapter folder; without one the bare base answers"))] = None,
-    out: Annotated[Path | None, typer.Option(help=say("where the vectors go: a .npy or .jsonl file; else they are printed as JSON lines"))] = None,
-    as_query: Annotated[bool, typer.Option("--query", help=say("the texts are queries: the query instruction stands before each"))] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help=say("where the vectors go: a .npy or .jsonl file; else they are printed as JSON lines")),
+    ] = None,
+    as_query: Annotated[
+        bool, typer.Option("--query", help=say("the texts are queries: the query instruction stands before each"))
+    ] = False,
     file: options.DataFile = None,
     text: options.TextColumn = None,
     encoding: options.Encoding = "utf-8",
@@ -33,7 +38,7 @@ def embed(
     allow_base_mismatch: options.AllowBaseMismatch = False,
     quantize: options.Quantize = None,
     trust_remote_code: options.TrustRemoteCode = False,
-) -> None:  # fmt: skip
+) -> None:
     """Make vectors of texts."""
     from tunedeck.tasks.registry import task_of
 

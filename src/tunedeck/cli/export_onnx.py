@@ -23,11 +23,18 @@ if TYPE_CHECKING:
 def onnx(
     adapter: Annotated[list[Path], typer.Option(help=say("adapter folder; several with --multi-adapter"))],
     out: options.NewFolder,
-    multi_adapter: Annotated[bool, typer.Option("--multi-adapter", help=say("one graph for several LoRA adapters, a small file for each"))] = False,
+    multi_adapter: Annotated[
+        bool, typer.Option("--multi-adapter", help=say("one graph for several LoRA adapters, a small file for each"))
+    ] = False,
     int8: Annotated[bool, typer.Option("--int8", help=say("a graph in int8 as well: smaller and faster"))] = False,
-    no_merge: Annotated[bool, typer.Option("--no-merge", help=say("keep LoRA as layers of the graph instead of merging it into the weights"))] = False,
+    no_merge: Annotated[
+        bool,
+        typer.Option("--no-merge", help=say("keep LoRA as layers of the graph instead of merging it into the weights")),
+    ] = False,
     opset: Annotated[int | None, typer.Option(help=say("ONNX opset; the exporter's own by default"))] = None,
-    data: Annotated[str | None, typer.Option(help=say("held-out data to compare quality and speed with torch on"))] = None,
+    data: Annotated[
+        str | None, typer.Option(help=say("held-out data to compare quality and speed with torch on"))
+    ] = None,
     max_examples: options.MaxExamples = None,
     text: options.TextColumn = None,
     label: options.LabelColumn = None,
@@ -37,7 +44,7 @@ def onnx(
     allow_base_mismatch: options.AllowBaseMismatch = False,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Write one adapter, or several on one base, as ONNX files with a small runner."""
     from tunedeck.data.settings import DataSettings
     from tunedeck.export.onnx.graph import needs_packages
@@ -96,7 +103,8 @@ def _check(adapter: list[Path], multi: bool, no_merge: bool, data: str | None) -
 def _tell_alone(found: OnnxExport, out: Path) -> None:
     tell(
         say(
-            "wrote {path}: {file} ({size}) answers as the deck does within {difference:.2g}, on {answers} probe inputs of several "
+            "wrote {path}: {file} ({size}) answers as the deck does within {difference:.2g}, on {answers} "
+            "probe inputs of several "
             "sizes and lengths",
             path=out,
             file="model.onnx",
@@ -110,7 +118,8 @@ def _tell_alone(found: OnnxExport, out: Path) -> None:
         if found.int8_cosine is None:
             tell(
                 say(
-                    "{file} ({size}): logits within {difference:.2g} of float32, the same label for {same:.1%}; measure it on your own "
+                    "{file} ({size}): logits within {difference:.2g} of float32, the same label for "
+                    "{same:.1%}; measure it on your own "
                     "texts with --data",
                     file="model.int8.onnx",
                     size=size,
@@ -132,13 +141,35 @@ def _tell_alone(found: OnnxExport, out: Path) -> None:
 
 def _tell_multi(found: MultiExport, out: Path) -> None:
     size = megabytes(found.float32_bytes)
-    tell(say("wrote {path}: {file} ({size}) for {count} adapters", path=out, file="model.onnx", size=size, count=len(found.differences)))  # fmt: skip
+    tell(
+        say(
+            "wrote {path}: {file} ({size}) for {count} adapters",
+            path=out,
+            file="model.onnx",
+            size=size,
+            count=len(found.differences),
+        )
+    )
     for name, difference in found.differences.items():
         size = megabytes(found.adapter_bytes[name])
-        tell(say("{name}: {size}, within {difference:.2g} of the deck", name=name, size=size, difference=difference.max_abs))  # fmt: skip
+        tell(
+            say(
+                "{name}: {size}, within {difference:.2g} of the deck",
+                name=name,
+                size=size,
+                difference=difference.max_abs,
+            )
+        )
         if found.int8 is not None:
             own = found.int8[name]
-            tell(say("{name} in int8: within {difference:.2g} of float32, the same choice for {same:.1%}", name=name, difference=own.max_abs, same=own.same))  # fmt: skip
+            tell(
+                say(
+                    "{name} in int8: within {difference:.2g} of float32, the same choice for {same:.1%}",
+                    name=name,
+                    difference=own.max_abs,
+                    same=own.same,
+                )
+            )
     _tell_runner(out, f" --adapter {next(iter(found.differences))}")
 
 

@@ -20,34 +20,78 @@ WORK, HOW, WHERE = say("What is trained"), say("How"), options.WHERE
 
 def plan(
     model: options.PlannedModel,
-    data: Annotated[str | None, typer.Option(help=say("training data: file, hub id or bundled: name"), rich_help_panel=WORK)] = None,
-    samples: Annotated[int | None, typer.Option(help=say("instead of --data: so many examples"), rich_help_panel=WORK)] = None,
-    tokens: Annotated[int | None, typer.Option(help=say("tokens of every example; with --data, where texts are cut"), rich_help_panel=WORK)] = None,
+    data: Annotated[
+        str | None, typer.Option(help=say("training data: file, hub id or bundled: name"), rich_help_panel=WORK)
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help=say("instead of --data: so many examples"), rich_help_panel=WORK)
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(help=say("tokens of every example; with --data, where texts are cut"), rich_help_panel=WORK),
+    ] = None,
     epochs: Annotated[float, typer.Option(help=say("passes over the data"), rich_help_panel=WORK)] = 3,
-    task: Annotated[str | None, typer.Option(help=say("classify or generate; by default what the model is for"), rich_help_panel=WORK)] = None,
-    method: Annotated[str | None, typer.Option(help=say("methods with commas, such as lora,qlora; all by default"), rich_help_panel=HOW)] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help=say("classify or generate; by default what the model is for"), rich_help_panel=WORK),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help=say("methods with commas, such as lora,qlora; all by default"), rich_help_panel=HOW),
+    ] = None,
     r: Annotated[int | None, typer.Option("--r", help=say("LoRA rank"), rich_help_panel=HOW)] = None,
-    target_modules: Annotated[str | None, typer.Option(help=say("names with commas, a regular expression, or all-linear"), rich_help_panel=HOW)] = None,
-    num_virtual_tokens: Annotated[int | None, typer.Option(help=say("prompt tuning length"), rich_help_panel=HOW)] = None,
-    reduction_factor: Annotated[float | None, typer.Option(help=say("bottleneck width: hidden size / this"), rich_help_panel=HOW)] = None,
-    micro_batch: Annotated[int | None, typer.Option(help=say("examples at once; by default what fits"), rich_help_panel=HOW)] = None,
-    gradient_accumulation_steps: Annotated[int | None, typer.Option(help=say("micro-batches per update; by default up to 32 examples"), rich_help_panel=HOW)] = None,
-    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing/--no-gradient-checkpointing", help=say("recompute activations: less memory, more time"), rich_help_panel=HOW)] = False,
-    loss: Annotated[str | None, typer.Option(help=say("eager, fused, chunked; by default as this engine computes it"), rich_help_panel=HOW)] = None,
+    target_modules: Annotated[
+        str | None,
+        typer.Option(help=say("names with commas, a regular expression, or all-linear"), rich_help_panel=HOW),
+    ] = None,
+    num_virtual_tokens: Annotated[
+        int | None, typer.Option(help=say("prompt tuning length"), rich_help_panel=HOW)
+    ] = None,
+    reduction_factor: Annotated[
+        float | None, typer.Option(help=say("bottleneck width: hidden size / this"), rich_help_panel=HOW)
+    ] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(help=say("examples at once; by default what fits"), rich_help_panel=HOW)
+    ] = None,
+    gradient_accumulation_steps: Annotated[
+        int | None,
+        typer.Option(help=say("micro-batches per update; by default up to 32 examples"), rich_help_panel=HOW),
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            help=say("recompute activations: less memory, more time"),
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    loss: Annotated[
+        str | None,
+        typer.Option(help=say("eager, fused, chunked; by default as this engine computes it"), rich_help_panel=HOW),
+    ] = None,
     attention: Annotated[str | None, typer.Option(help="flash, sdpa, eager", rich_help_panel=HOW)] = None,
     dtype: Annotated[str | None, typer.Option(help="bf16, fp16, fp32", rich_help_panel=HOW)] = None,
-    gpu: Annotated[str | None, typer.Option(help=say("cards, with commas, or this-machine"), rich_help_panel=WHERE)] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help=say("cards, with commas, or this-machine"), rich_help_panel=WHERE)
+    ] = None,
     budget: Annotated[float | None, typer.Option(help=say("at most so much money"), rich_help_panel=WHERE)] = None,
-    deadline: Annotated[str | None, typer.Option(help=say("at most so long: 90m, 6h, 2d"), rich_help_panel=WHERE)] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help=say("at most so long: 90m, 6h, 2d"), rich_help_panel=WHERE)
+    ] = None,
     currency: options.Currency = "CNY",
     price_list: options.PriceList = "market",
     prices: options.PriceFile = None,
     exchange_rate: options.ExchangeRates = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help=say("measure this machine with real steps, keep the result, plan with it"))] = False,
-    write: Annotated[Path | None, typer.Option(help=say("write the run file that carries out the recommendation"))] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help=say("measure this machine with real steps, keep the result, plan with it")),
+    ] = False,
+    write: Annotated[
+        Path | None, typer.Option(help=say("write the run file that carries out the recommendation"))
+    ] = None,
     everything: options.AllRows = False,
     as_json: options.AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Predict memory, time and money of every method on every card, before anything is rented."""
     import tunedeck as td
     from tunedeck.cli.plan_output import show

@@ -68,10 +68,15 @@ def note_text(note: str) -> str:
 def parts_text(parts: MemoryParts) -> str:
     """The parts of a peak that count, the largest first."""
     names = {
-        "weights": say("weights"), "trainable": say("trained weights"), "gradients": say("gradients"),
-        "optimizer": say("optimizer"), "activations": say("activations"), "logits": say("logits"),
-        "context": say("libraries and context"), "fragmentation": say("fragmentation"),
-    }  # fmt: skip
+        "weights": say("weights"),
+        "trainable": say("trained weights"),
+        "gradients": say("gradients"),
+        "optimizer": say("optimizer"),
+        "activations": say("activations"),
+        "logits": say("logits"),
+        "context": say("libraries and context"),
+        "fragmentation": say("fragmentation"),
+    }
     found = sorted(parts.to_json().items(), key=lambda item: -item[1])
     return ", ".join(f"{names[name]} {gib(value)}" for name, value in found if value >= 0.01 * parts.device)
 
@@ -97,10 +102,15 @@ def _number(value: float) -> str:
 def _title(wish: Wish) -> str:
     work = wish.workload
     return say(
-        "{model}, {parameters:.2f} B parameters: {samples:,} examples, {mean:.0f} tokens each ({longest} the longest), {epochs:g} epochs",
-        model=wish.model.name, parameters=wish.model.parameters / 1e9, samples=work.samples, mean=work.mean_tokens,
-        longest=work.longest_tokens, epochs=work.epochs,
-    )  # fmt: skip
+        "{model}, {parameters:.2f} B parameters: {samples:,} examples, {mean:.0f} tokens each ({longest} the "
+        "longest), {epochs:g} epochs",
+        model=wish.model.name,
+        parameters=wish.model.parameters / 1e9,
+        samples=work.samples,
+        mean=work.mean_tokens,
+        longest=work.longest_tokens,
+        epochs=work.epochs,
+    )
 
 
 def _columns(currency: str, wide: bool) -> list[str]:
@@ -123,8 +133,14 @@ def _cells(row: PlanRow, wide: bool) -> list[str]:
 
 
 def _price(offer: Offer) -> str:
-    kinds = {"on-demand": say("on demand"), "spot": say("spot"), "community": say("community"), "floor": say("cheapest listing"),
-             "list": say("list price"), "own": say("your own price")}  # fmt: skip
+    kinds = {
+        "on-demand": say("on demand"),
+        "spot": say("spot"),
+        "community": say("community"),
+        "floor": say("cheapest listing"),
+        "list": say("list price"),
+        "own": say("your own price"),
+    }
     return f"{spread(offer.price_per_hour)} {kinds[offer.billing]}"
 
 
@@ -180,13 +196,18 @@ def _tell_recommendation(plan: Plan) -> None:
         fastest = min((row for row in rows if row.fits), key=lambda row: row.hours.total_h.expected)
         tell(
             say(
-                "nothing that fits stays within what you set; the cheapest is {method} on {gpu} for {cost} {currency}, the "
+                "nothing that fits stays within what you set; the cheapest is {method} on {gpu} for {cost} "
+                "{currency}, the "
                 "fastest {fast} on {fast_gpu} in {hours} h",
-                method=cheapest.method, gpu=cheapest.offer.gpu.name, cost=_number(cheapest.cost.expected),
-                currency=cheapest.offer.currency, fast=fastest.method, fast_gpu=fastest.offer.gpu.name,
+                method=cheapest.method,
+                gpu=cheapest.offer.gpu.name,
+                cost=_number(cheapest.cost.expected),
+                currency=cheapest.offer.currency,
+                fast=fastest.method,
+                fast_gpu=fastest.offer.gpu.name,
                 hours=_number(fastest.hours.total_h.expected),
             )
-        )  # fmt: skip
+        )
         return
     tell(say("nothing fits. What would:"))
     found = plan.changes()

@@ -1,4 +1,6 @@
-"""An option for every key of a run file, made from the settings, and the run's values that options and a run file make."""
+"""An option for every key of a run file, made from the settings, and the run's values that options and a run file
+make.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ def with_run_options(command: Callable[..., None], without: Collection[str] = ()
 def run_values(
     run_file: Path | None, flags: Mapping[str, Any], assignments: Sequence[str], stored: bool = False
 ) -> dict[str, Any]:
-    """The plain values of a run: the run file's, over them the flags by dotted key, over them --set. Raises ConfigError.
+    """The plain values of a run: the run file's, over them the flags by dotted key, over them --set. Raises
+    ConfigError.
 
     `stored` is whether the file is that of a run folder, where earlier names of settings are no mistake of the user's.
     """

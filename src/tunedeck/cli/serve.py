@@ -92,8 +92,9 @@ def serve(
     bounds: Bounds,
 ) -> None:
     """Answer requests over HTTP, each by the adapter that its `model` names, mixed in batches on one base."""
-    # GNU OpenMP reads this once, as torch is loaded. Its threads wait for each other by computing nothing; where another process
-    # wants one of the cores, the default (milliseconds) takes that core from the very thread that is waited for.
+    # GNU OpenMP reads this once, as torch is loaded. Its threads wait for each other by computing nothing; where
+    # another process wants one of the cores, the default (milliseconds) takes that core from the very thread that is
+    # waited for.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         from tunedeck.server.run import ServerSettings, bind, open_onnx_service, open_service
@@ -117,7 +118,8 @@ def serve(
         service = open_service(deck, adapters, settings, name)
     tell(
         say(
-            "serving {model} with {count} adapters on http://{host}:{port} (docs: /docs; {bytes} for adapters in memory)",
+            "serving {model} with {count} adapters on http://{host}:{port} (docs: /docs; {bytes} for adapters "
+            "in memory)",
             model=service.base,
             count=len(service.engine.store.names()),
             host=host,

@@ -83,7 +83,8 @@ def _show(runs: dict[str, TrainingRun], config: RunConfig, as_json: bool) -> Non
 def _say_how_to_go_on(stopped: str, folder: Path, runs: list[TrainingRun]) -> None:
     tell(
         say(
-            "stopped by {signal}: the run ended early, and its adapter is saved whole in {path}; go on with: tunedeck train --resume {run}",
+            "stopped by {signal}: the run ended early, and its adapter is saved whole in {path}; go on with: "
+            "tunedeck train --resume {run}",
             signal="Ctrl-C" if stopped == "interrupted" else "SIGTERM",
             path=listing(run.adapter_folder for run in runs),
             run=folder,
@@ -136,7 +137,8 @@ def _show_predicted(comparisons: list[Comparison]) -> None:
     rows = [
         [
             names[c.quantity],
-            f"{_value(c.predicted.expected, c.unit)} ({_value(c.predicted.low, c.unit)} - {_value(c.predicted.high, c.unit)})",
+            f"{_value(c.predicted.expected, c.unit)} ({_value(c.predicted.low, c.unit)} - "
+            f"{_value(c.predicted.high, c.unit)})",
             _value(c.actual, c.unit),
             f"{c.actual / c.predicted.expected - 1:+.0%}" if c.predicted.expected else "-",
         ]

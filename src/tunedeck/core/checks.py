@@ -15,7 +15,9 @@ HUB_ID_OR_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def one_of(name: str, value: str | None, allowed: Iterable[str]) -> str:
-    """The value, if it is one of those allowed; else ConfigError that names the option or setting and the nearest one."""
+    """The value, if it is one of those allowed; else ConfigError that names the option or setting and the nearest
+    one.
+    """
     known = tuple(allowed)
     if value is None or value not in known:
         raise ConfigError(
@@ -38,7 +40,9 @@ def require(
     otherwise: str = "",
     error: type[TunedeckError] = ConfigError,
 ) -> None:
-    """Raise `error` if a package that a feature needs is missing; `install` is what pip is given, `otherwise` another way out."""
+    """Raise `error` if a package that a feature needs is missing; `install` is what pip is given, `otherwise` another
+    way out.
+    """
     missing = [package for package in packages if not is_installed(package)]
     if missing:
         text = say(

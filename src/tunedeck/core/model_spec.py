@@ -87,7 +87,9 @@ class ModelSpec:
         return self.head_fixed_parameters + num_labels * self.head_parameters_per_label
 
     def layers_path(self, prefix: str) -> str:
-        """Return the path of the list of layers in a model whose base stands at `prefix`, "" for a base without a head."""
+        """Return the path of the list of layers in a model whose base stands at `prefix`, "" for a base without a
+        head.
+        """
         return f"{prefix}.{self.layers}" if prefix else self.layers
 
     @classmethod

@@ -1,7 +1,8 @@
-"""The C libraries below torch on a CPU: glibc's heap, where tensors are, and GNU OpenMP's threads. Others are left alone.
+"""The C libraries below torch on a CPU: glibc's heap, where tensors are, and GNU OpenMP's threads. Others are left
+alone.
 
-These settings hold for the whole process, so only `tunedeck serve` applies them (server/run.py, server/process.py); the engine, which other
-programs embed, does not.
+These settings hold for the whole process, so only `tunedeck serve` applies them (server/run.py, server/process.py); the
+engine, which other programs embed, does not.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _PAUSE_HARD = 2  # of omp.h
 def keep_freed_memory() -> None:
     """From now on what a batch frees stays for the next one: up to 512 MB, in pieces of up to 32 MB.
 
-    By default glibc gives much of it back and asks for it again, how much depends on what else lies in the heap, and the page
-    faults take up to an eighth of a batch's time.
+    By default glibc gives much of it back and asks for it again, how much depends on what else lies in the heap, and
+    the page faults take up to an eighth of a batch's time.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
@@ -38,8 +39,8 @@ def give_back_freed_memory() -> None:
 def end_helper_threads() -> None:
     """End the threads that have helped the calling one with its products; its next product starts them again.
 
-    Every thread that computes has helpers of its own. While a process has more of them than processors, GNU OpenMP lets all of
-    them sleep between two products, and waking them takes a third of a step of decoding.
+    Every thread that computes has helpers of its own. While a process has more of them than processors, GNU OpenMP lets
+    all of them sleep between two products, and waking them takes a third of a step of decoding.
     """
     for library in _gnu_openmp():
         with contextlib.suppress(AttributeError):  # older than OpenMP 5
@@ -48,7 +49,9 @@ def end_helper_threads() -> None:
 
 @cache
 def _gnu_openmp() -> list[ctypes.CDLL]:
-    """The libraries of that kind in this process; LLVM's would end everybody's threads. Torch is loaded by now, and with it its own."""
+    """The libraries of that kind in this process; LLVM's would end everybody's threads. Torch is loaded by now, and
+    with it its own.
+    """
     with contextlib.suppress(OSError):
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
         return [ctypes.CDLL(path) for path in {line.split(maxsplit=5)[-1] for line in mapped if "/libgomp" in line}]

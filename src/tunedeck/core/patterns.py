@@ -1,7 +1,7 @@
 """Regular expressions that come with settings and adapter folders, matched in a bounded time.
 
-A few characters can keep Python's `re` busy for ever, and no other thread of the process runs meanwhile. `regex` lets others run,
-stops in time, and understands the same expressions.
+A few characters can keep Python's `re` busy for ever, and no other thread of the process runs meanwhile. `regex` lets
+others run, stops in time, and understands the same expressions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _budget: ContextVar[_Budget | None] = ContextVar("pattern_budget", default=None)
 
 @contextmanager
 def time_limit(seconds: float = _SECONDS) -> Iterator[None]:
-    """Allow all matching inside the block so many seconds of computing together; a block around this one decides for both."""
+    """Allow all matching inside the block so many seconds of computing together; a block around this one decides for
+    both.
+    """
     if _budget.get() is not None:
         yield
         return
@@ -67,7 +69,8 @@ def fullmatch(pattern: str, text: str) -> bool:
     except TimeoutError:
         raise ConfigError(
             say(
-                "the pattern {pattern!r} takes more than {seconds} s to match; write a simpler one (the server's flag is --pattern-time)",
+                "the pattern {pattern!r} takes more than {seconds} s to match; write a simpler one (the "
+                "server's flag is --pattern-time)",
                 pattern=_short(pattern),
                 seconds=budget.allowed_s,
             )

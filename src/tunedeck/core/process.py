@@ -11,5 +11,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def process_rank() -> int:
-    """This process's number among all that `torchrun` or `accelerate launch` started; 0, the only one that prints and writes, else."""
+    """This process's number among all that `torchrun` or `accelerate launch` started; 0, the only one that prints and
+    writes, else.
+    """
     return int(os.environ.get("RANK", "0"))

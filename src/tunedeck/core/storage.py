@@ -125,7 +125,9 @@ def _swap(staging: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step, so that none of the names is ever without one; False where that is not to be had."""
+    """Let two folders change places in one step, so that none of the names is ever without one; False where that is not
+    to be had.
+    """
     if sys.platform != "linux":
         return False
     try:
@@ -172,7 +174,9 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _sweep_target(target: Path) -> None:
-    """Remove what writes to the same place that were killed left a day ago or longer; an old folder only where there is a new one."""
+    """Remove what writes to the same place that were killed left a day ago or longer; an old folder only where there is
+    a new one.
+    """
     with suppress(OSError), os.scandir(target.parent) as entries:
         for entry in entries:
             ours = entry.name.startswith(f".{target.name}.") and entry.name.endswith((".part", ".old"))
@@ -186,7 +190,9 @@ def _sweep_target(target: Path) -> None:
 
 
 def _umask() -> int:
-    """The process's umask. Asking os.umask for it sets it, for a moment and for all threads, so that is the last resort."""
+    """The process's umask. Asking os.umask for it sets it, for a moment and for all threads, so that is the last
+    resort.
+    """
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)

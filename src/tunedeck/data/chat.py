@@ -62,8 +62,9 @@ class Conversation:
 def read_conversations(table: Table) -> tuple[list[Conversation], str]:
     """Every row as a conversation, and the name of the shape the columns have.
 
-    Shapes: `messages` (openai), `conversations` (sharegpt), instruction/input/output (alpaca), or a pair of columns such
-    as prompt and completion. Raises DataError that lists the columns when none fits, or names the row that is wrong.
+    Shapes: `messages` (openai), `conversations` (sharegpt), instruction/input/output (alpaca), or a pair of columns
+    such as prompt and completion. Raises DataError that lists the columns when none fits, or names the row that is
+    wrong.
     """
     columns = {column.lower(): column for column in table.columns}
     if "messages" in columns:
@@ -79,7 +80,8 @@ def read_conversations(table: Table) -> tuple[list[Conversation], str]:
             return pairs, f"{asked} / {answered}"
     raise DataError(
         say(
-            "{source} has no conversations: give a column messages or conversations, the columns instruction and output, "
+            "{source} has no conversations: give a column messages or conversations, the columns instruction "
+            "and output, "
             "or a pair such as prompt and completion; it has: {columns}",
             source=table.source,
             columns=listing(table.columns),

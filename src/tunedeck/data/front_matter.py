@@ -23,9 +23,9 @@ def read_documents(
 ) -> tuple[Columns, Rows]:
     """Documents whose label has a meaning, one row each.
 
-    `columns` names the header key of each column, `skip` the header values that leave a document out: a value, or `!value`
-    for any other. Besides them: `text` with single spaces, `meaning` of the label, and `family`, the file name up to its first separator.
-    Raises DataError for a file without a header.
+    `columns` names the header key of each column, `skip` the header values that leave a document out: a value, or
+    `!value` for any other. Besides them: `text` with single spaces, `meaning` of the label, and `family`, the file name
+    up to its first separator. Raises DataError for a file without a header.
     """
     rows: Rows = []
     for path in paths:

@@ -17,8 +17,8 @@ COPIED_SHARE = 0.5
 def divided(rows: Rows, by: str, unlike: str | None = None) -> tuple[Rows, Rows]:
     """Training and test rows, the same on every machine.
 
-    All rows with the same value in column `by` stand on one side, about TEST_SHARE of these values in the test side. With
-    `unlike`, test rows whose text in that column is a near copy of a training text are left out.
+    All rows with the same value in column `by` stand on one side, about TEST_SHARE of these values in the test side.
+    With `unlike`, test rows whose text in that column is a near copy of a training text are left out.
     """
     train = [row for row in rows if not _is_test(str(row[by]))]
     test = [row for row in rows if _is_test(str(row[by]))]

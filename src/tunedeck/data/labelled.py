@@ -13,13 +13,37 @@ from tunedeck.data.columns import column_texts, named_column, row_numbers, usual
 from tunedeck.data.table import Table
 
 TEXT_COLUMNS = (
-    "text", "sentence", "content", "review", "comment", "tweet", "question", "input",
-    "文本", "内容", "正文", "句子", "评论", "评价", "问题",
-)  # fmt: skip
+    "text",
+    "sentence",
+    "content",
+    "review",
+    "comment",
+    "tweet",
+    "question",
+    "input",
+    "文本",
+    "内容",
+    "正文",
+    "句子",
+    "评论",
+    "评价",
+    "问题",
+)
 LABEL_COLUMNS = (
-    "label", "labels", "class", "category", "sentiment", "target", "intent", "topic",
-    "标签", "类别", "分类", "情感", "意图",
-)  # fmt: skip
+    "label",
+    "labels",
+    "class",
+    "category",
+    "sentiment",
+    "target",
+    "intent",
+    "topic",
+    "标签",
+    "类别",
+    "分类",
+    "情感",
+    "意图",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,33 @@ from tunedeck.data.settings import DataSettings
 from tunedeck.data.table import Table
 
 ANCHOR_COLUMNS = (
-    "anchor", "query", "question", "sentence1", "text1", "sentence_1", "text_1",
-    "查询", "问题", "句子1", "文本1",
-)  # fmt: skip
+    "anchor",
+    "query",
+    "question",
+    "sentence1",
+    "text1",
+    "sentence_1",
+    "text_1",
+    "查询",
+    "问题",
+    "句子1",
+    "文本1",
+)
 POSITIVE_COLUMNS = (
-    "positive", "answer", "document", "passage", "sentence2", "text2", "sentence_2", "text_2",
-    "答案", "回答", "文档", "句子2", "文本2",
-)  # fmt: skip
+    "positive",
+    "answer",
+    "document",
+    "passage",
+    "sentence2",
+    "text2",
+    "sentence_2",
+    "text_2",
+    "答案",
+    "回答",
+    "文档",
+    "句子2",
+    "文本2",
+)
 NEGATIVE_COLUMNS = ("negative", "hard_negative", "负例")
 SCORE_COLUMNS = ("score", "similarity", "similarity_score", "分数", "相似度")
 
@@ -94,7 +114,8 @@ def _refuse_labels(table: Table, anchor: str, positive: str) -> None:
     if labels:
         raise DataError(
             say(
-                "{source} has pairs and a column {label!r}: keep only the rows whose texts belong together, then say so "
+                "{source} has pairs and a column {label!r}: keep only the rows whose texts belong together, "
+                "then say so "
                 "with --anchor {anchor} --positive {positive}",
                 source=table.source,
                 label=labels[0],

@@ -1,4 +1,6 @@
-"""Preparing examples for a run: repeats removed, a held-out part, a smaller part, a digest; the same on every machine."""
+"""Preparing examples for a run: repeats removed, a held-out part, a smaller part, a digest; the same on every
+machine.
+"""
 
 from __future__ import annotations
 

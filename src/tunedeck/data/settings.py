@@ -30,7 +30,8 @@ class DataSettings(BaseModel):
         bool,
         Help(
             say(
-                "keep one of each group of texts that differ only in case, retweet marks, mentions, links and punctuation"
+                "keep one of each group of texts that differ only in case, retweet marks, mentions, links and "
+                "punctuation"
             )
         ),
     ] = True

@@ -71,7 +71,8 @@ class Deck:
     ) -> Deck:
         """Load a base: a hub id, a folder, a .gguf file, `ms:` or `bundled:` reference.
 
-        `dtype` "auto" takes bfloat16 where the hardware has it; `quantize` packs the layers' linears as "nf4" or "int8".
+        `dtype` "auto" takes bfloat16 where the hardware has it; `quantize` packs the layers' linears as "nf4" or
+        "int8".
         Raises ModelError when it cannot be found or loaded.
         """
         labels = labels_of(task)
@@ -150,11 +151,14 @@ class Deck:
     ) -> Deck:
         """Open saved adapters on the base that they name: `Deck.open("adapters/law", "adapters/mail")`.
 
-        Each adapter is called after its folder, or after the run folder it lies in; a second one of the same name gets a
-        number. The base is `model`, else the one that the first folder names; `quantize` None quantizes it as it was for
+        Each adapter is called after its folder, or after the run folder it lies in; a second one of the same name gets
+        a
+        number. The base is `model`, else the one that the first folder names; `quantize` None quantizes it as it was
+        for
         the first adapter's training, "none" never. `task` is what a folder that names no task is for, by default
         classification. Raises AdapterFileError for a folder that holds no adapter, ConfigError where no base is named,
-        BaseMismatchError where an adapter was trained on another base (unless `allow_base_mismatch`), and what `load` raises.
+        BaseMismatchError where an adapter was trained on another base (unless `allow_base_mismatch`), and what `load`
+        raises.
         """
         from tunedeck.tasks.open_deck import open_deck  # the task's name in a folder is looked up by the room above
 
@@ -192,7 +196,9 @@ class Deck:
         return name
 
     def save(self, name: str, folder: str | Path) -> None:
-        """Save an adapter in its kind's own format with tunedeck.json beside it; the folder appears whole or not at all."""
+        """Save an adapter in its kind's own format with tunedeck.json beside it; the folder appears whole or not at
+        all.
+        """
         adapter = self.adapter(name)
         probe = take_probe(self.base, adapter, lambda ids: self(ids, adapter=name), self.positions)
         stored = StoredAdapter(
@@ -261,7 +267,8 @@ class Deck:
     def call(self, adapters: Sequence[str | None], inputs: Mapping[str, Any]) -> Any:
         """The model's output for inputs as they stand: virtual token ids and positions are the caller's.
 
-        The rows stand in `order`, and a full adapter with tensors of its own stands alone. One name alone stands for all
+        The rows stand in `order`, and a full adapter with tensors of its own stands alone. One name alone stands for
+        all
         rows, however many.
         """
         with self.router.lock:
@@ -294,7 +301,9 @@ class Deck:
         return limit - self.virtual_tokens(adapter)
 
     def generate(self, prompts: Sequence[Any], adapter: Rows = None, sampling: Any = None) -> list[str]:
-        """An answer to each prompt, a text or a list of {"role", "content"}; `sampling` is a td.Sampling, greedy by default."""
+        """An answer to each prompt, a text or a list of {"role", "content"}; `sampling` is a td.Sampling, greedy by
+        default.
+        """
         return generating(self.task).generate(self, prompts, self.adapters_of_rows(adapter, len(prompts)), sampling)
 
     def stream(self, prompts: Sequence[Any], adapter: Rows = None, sampling: Any = None) -> Iterator[Any]:
@@ -341,7 +350,8 @@ class Deck:
             if labels is None and has_labels(self.task):
                 raise AdapterError(
                     say(
-                        "adapter {name!r} has no labels yet; train it, or give it some with deck.set_labels({name!r}, labels)",
+                        "adapter {name!r} has no labels yet; train it, or give it some with "
+                        "deck.set_labels({name!r}, labels)",
                         name=adapter,
                     )
                 )

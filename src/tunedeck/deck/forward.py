@@ -1,4 +1,6 @@
-"""One batch through the base: virtual tokens put in front, rows routed to their adapters, results in the caller's order."""
+"""One batch through the base: virtual tokens put in front, rows routed to their adapters, results in the caller's
+order.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from tunedeck.deck.heads import concatenate_padded
 from tunedeck.methods.routing import Router, Segment
 
 WORTH_A_PASS = 64
-"""Positions of padding for which a CPU had better run a batch in two passes: about what reading the weights again takes."""
+"""Positions of padding for which a CPU had better run a batch in two passes: about what reading the weights again
+takes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,9 @@ def run_segments(
 ) -> Any:
     """Run a batch whose rows stand in segments; `virtual_tokens` and `weights` belong to each segment.
 
-    `positions` is the model's limit. Segments with weights of their own (full fine-tuning) run by themselves, all others
-    together or in two passes. Returns the output of the model with `logits`, or a bare model's `last_hidden_state`, for the
-    caller's positions; labels that a row does not have are -inf.
+    `positions` is the model's limit. Segments with weights of their own (full fine-tuning) run by themselves, all
+    others together or in two passes. Returns the output of the model with `logits`, or a bare model's
+    `last_hidden_state`, for the caller's positions; labels that a row does not have are -inf.
     """
     passes = [[index] for index, own in enumerate(weights) if own]
     passes = [*_shared_passes(inputs, segments, virtual_tokens, weights), *passes]
@@ -81,7 +85,9 @@ def _shared_passes(
     virtual_tokens: Sequence[int],
     weights: Sequence[Mapping[str, nn.Parameter]],
 ) -> list[list[int]]:
-    """Segments without weights of their own: in one pass, or those with virtual tokens apart where the others' padding costs more."""
+    """Segments without weights of their own: in one pass, or those with virtual tokens apart where the others' padding
+    costs more.
+    """
     shared = [index for index, own in enumerate(weights) if not own]
     wide = [index for index in shared if virtual_tokens[index]]
     narrow = [index for index in shared if not virtual_tokens[index]]
@@ -109,7 +115,9 @@ def call_model(model: nn.Module, inputs: Mapping[str, Any], weights: Mapping[str
 
 
 def _of_callers_positions(answer: torch.Tensor, virtual_tokens: int, seq: int) -> torch.Tensor:
-    """(batch, seq, vocab or hidden) without the virtual positions; zeros where `_with_virtual_tokens` has cut padding off."""
+    """(batch, seq, vocab or hidden) without the virtual positions; zeros where `_with_virtual_tokens` has cut padding
+    off.
+    """
     own = answer[:, virtual_tokens : virtual_tokens + seq]
     return F.pad(own, (0, 0, 0, seq - own.shape[1])) if own.shape[1] < seq else own
 
@@ -127,7 +135,8 @@ def _renumbered(segments: Sequence[Segment]) -> tuple[Segment, ...]:
 def _with_virtual_tokens(
     model: Any, inputs: Inputs, segments: Sequence[Segment], counts: Sequence[int], positions: int | None
 ) -> Inputs:
-    """Each row as [virtual tokens][the caller's row][filler up to the longest], so that positions are as in a single run.
+    """Each row as [virtual tokens][the caller's row][filler up to the longest], so that positions are as in a single
+    run.
 
     What is padding in every row is cut off where the model has no positions for it.
     """
@@ -173,7 +182,8 @@ def check_length(limit: int | None, length: int) -> None:
     if limit is not None and length > limit:
         raise ConfigError(
             say(
-                "{length} tokens, virtual ones included, are more than the model's {limit} positions; shorten the input",
+                "{length} tokens, virtual ones included, are more than the model's {limit} positions; shorten "
+                "the input",
                 length=length,
                 limit=limit,
             )

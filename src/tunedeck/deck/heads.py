@@ -78,7 +78,9 @@ def new_head(base: LoadedBase, num_labels: int) -> dict[str, nn.Module]:
 
 
 def stored_head(base: LoadedBase, tensors: dict[str, torch.Tensor]) -> dict[str, nn.Module]:
-    """A head from the tensors an adapter brings, `<module path>.<parameter>`; AdapterFileError where they do not fit."""
+    """A head from the tensors an adapter brings, `<module path>.<parameter>`; AdapterFileError where they do not
+    fit.
+    """
     order = [path for path, _ in base.model.named_modules()]
     paths = sorted(_owners(base.model, tensors), key=order.index)
     head: dict[str, nn.Module] = {}
@@ -136,7 +138,8 @@ def _owners(model: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
         except AttributeError:
             raise AdapterFileError(
                 say(
-                    "the adapter brings a head tensor {name!r}, but this model has no module {path!r} (it has: {known})",
+                    "the adapter brings a head tensor {name!r}, but this model has no module {path!r} (it has: "
+                    "{known})",
                     name=name,
                     path=path,
                     known=listing(child for child, _ in model.named_children()),

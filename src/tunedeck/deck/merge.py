@@ -22,8 +22,8 @@ from tunedeck.models.quantize import base_parts, dense_weight
 def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -> nn.Module:
     """A new model of the base's class and precision; the base itself is untouched.
 
-    Raises UnsupportedKindError for kinds that have no equivalent in the base's weights; AdapterError for a quantised base
-    unless `dequantize`, which unpacks its weights first and warns of what that loses.
+    Raises UnsupportedKindError for kinds that have no equivalent in the base's weights; AdapterError for a quantised
+    base unless `dequantize`, which unpacks its weights first and warns of what that loses.
     """
     original: Any = base.model
     if not adapter.config.mergeable:
@@ -70,8 +70,10 @@ def _agree_to_unpack(base: LoadedBase, name: str, dequantize: bool) -> None:
     parts = base_parts(base.model, base.prefix)
     warnings.warn(
         say(
-            "merged into weights unpacked from {scheme} to {dtype}: they keep the rounding of {scheme}, so this is not the "
-            "original base with {name!r} in it, and they take {after:.0f} MB instead of {before:.0f}; quantise the result again "
+            "merged into weights unpacked from {scheme} to {dtype}: they keep the rounding of {scheme}, so "
+            "this is not the "
+            "original base with {name!r} in it, and they take {after:.0f} MB instead of {before:.0f}; quantise "
+            "the result again "
             "and its answers change, for the adapter is rounded with the weights",
             scheme=base.quantize,
             dtype=dtype,
@@ -84,7 +86,9 @@ def _agree_to_unpack(base: LoadedBase, name: str, dequantize: bool) -> None:
 
 
 def _unpacked(original: nn.Module, merged: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of a quantised model as `merged`, which is of the same class, keeps it: a Conv1D's weight is (in, out)."""
+    """The state of a quantised model as `merged`, which is of the same class, keeps it: a Conv1D's weight is (in,
+    out).
+    """
     state = dict(original.state_dict())
     for path, module in original.named_modules():
         if is_linear(module):

@@ -24,7 +24,8 @@ _TOLERANCE = {"float32": 2e-3, "bfloat16": 0.1, "float16": 0.02}
 def take_probe(base: LoadedBase, adapter: Adapter, run: Run, positions: int | None) -> Probe | None:
     """Return the adapter's answer to a short text.
 
-    None for a base without a tokenizer or without room for any text, and for one sharded over processes, which only all of them can run.
+    None for a base without a tokenizer or without room for any text, and for one sharded over processes, which only all
+    of them can run.
     """
     if base.tokenizer is None or any(type(parameter).__name__ == "DTensor" for parameter in base.model.parameters()):
         return None
@@ -48,7 +49,8 @@ def check_probe(base: LoadedBase, adapter: Adapter, run: Run) -> bool:
     if strange:
         raise AdapterFileError(
             say(
-                "the stored probe of adapter {name!r} has the token id {token}, this base has 0 to {last}; save it again",
+                "the stored probe of adapter {name!r} has the token id {token}, this base has 0 to {last}; "
+                "save it again",
                 name=adapter.name,
                 token=strange[0],
                 last=vocabulary - 1,
@@ -70,7 +72,9 @@ def check_probe(base: LoadedBase, adapter: Adapter, run: Run) -> bool:
 
 
 def _answer(base: LoadedBase, adapter: Adapter, run: Run, ids: list[int]) -> list[float]:
-    """Return evenly spaced values of the last position's logits, of all logits of a classifier, or of a hidden state."""
+    """Return evenly spaced values of the last position's logits, of all logits of a classifier, or of a hidden
+    state.
+    """
     trains = adapter.training
     with torch.inference_mode():
         adapter.eval()

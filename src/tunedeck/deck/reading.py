@@ -1,4 +1,6 @@
-"""Reading an adapter folder for a base: what formats and methods need to know of the base, and whether the folder fits it."""
+"""Reading an adapter folder for a base: what formats and methods need to know of the base, and whether the folder fits
+it.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def _adapter(base: LoadedBase, task: Task, folder: Path, name: str, *, allow_bas
 def check_trains(config: MethodConfig, task: Task) -> None:
     """Raise ConfigError for a head alone where the task has none: nothing would train."""
     if config.trains == "head" and not has_labels(task):
-        raise ConfigError(say("only classification has a head to train alone; choose another method for {task}", task=task.kind))  # fmt: skip
+        raise ConfigError(
+            say("only classification has a head to train alone; choose another method for {task}", task=task.kind)
+        )
 
 
 def check_manifest(

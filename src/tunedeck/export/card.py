@@ -1,4 +1,6 @@
-"""A model card in the hub's form, from what tunedeck.json and the run folder know; what they do not know is left out."""
+"""A model card in the hub's form, from what tunedeck.json and the run folder know; what they do not know is left
+out.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +25,33 @@ from tunedeck.tasks.registry import view_of_values
 LIBRARIES = {"peft": "peft", "adapterhub": "adapter-transformers", "tunedeck": "tunedeck"}
 """The hub's name of the library that loads a folder of each format."""
 KNOWN_LICENCES = (
-    "apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "gpl-3.0", "openrail",
-    "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gemma", "unlicense", "other",
-)  # fmt: skip
+    "apache-2.0",
+    "mit",
+    "bsd-3-clause",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc0-1.0",
+    "gpl-3.0",
+    "openrail",
+    "llama2",
+    "llama3",
+    "llama3.1",
+    "llama3.2",
+    "llama3.3",
+    "gemma",
+    "unlicense",
+    "other",
+)
 """Licences by the hub's identifiers; any other is written as `other` with its name."""
 
 
 def save_card(folder: Path, out: Path, *, licence: str | None = None, cost: str | None = None) -> Path:
     """Write the card of an adapter folder to `out`, a .md file or a folder to hold README.md; returns the file.
 
-    `licence` is the card's; the base's where it is bundled. `cost` is what the run cost in money. Raises AdapterFileError
-    for a folder without tunedeck.json, ConfigError where no licence is known, StorageError when the file exists.
+    `licence` is the card's; the base's where it is bundled. `cost` is what the run cost in money. Raises
+    AdapterFileError for a folder without tunedeck.json, ConfigError where no licence is known, StorageError when the
+    file exists.
     """
     file = out if out.suffix == ".md" else out / "README.md"
     form = detect_format(folder)
@@ -41,7 +59,8 @@ def save_card(folder: Path, out: Path, *, licence: str | None = None, cost: str 
     if manifest is None:
         raise AdapterFileError(
             say(
-                "{path} has no tunedeck.json, so its data, metrics and cost are not known; write its card by hand, or train "
+                "{path} has no tunedeck.json, so its data, metrics and cost are not known; write its card by "
+                "hand, or train "
                 "it with tunedeck",
                 path=folder,
             )
@@ -73,7 +92,8 @@ def _licence_of_base(reference: str) -> str:
     if bundle is None or not reference.startswith("bundled:"):
         raise ConfigError(
             say(
-                "no licence is known for {base}: name the adapter's with --licence, for example apache-2.0 (the base's may "
+                "no licence is known for {base}: name the adapter's with --licence, for example apache-2.0 "
+                "(the base's may "
                 "bind you)",
                 base=reference,
             )

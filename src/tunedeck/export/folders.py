@@ -20,10 +20,11 @@ from tunedeck.formats.tensors import StoredAdapter
 def convert_adapter(
     folder: Path, target: Path, to: str | None = None, *, model: str | None = None, trust_remote_code: bool = False
 ) -> str:
-    """Write the adapter in `folder` as `to` ("peft", "adapterhub", "tunedeck"; its kind's own by default) into `target`.
+    """Write the adapter in `folder` as `to` ("peft", "adapterhub", "tunedeck"; its kind's own by default) into
+    `target`.
 
-    Of the base only the config is read. What was written is read back: every tensor the same to the last bit. Returns the
-    format. Raises UnsupportedKindError where `to` cannot hold it, AdapterFileError when `target` exists.
+    Of the base only the config is read. What was written is read back: every tensor the same to the last bit. Returns
+    the format. Raises UnsupportedKindError where `to` cannot hold it, AdapterFileError when `target` exists.
     """
     if target.exists():
         raise AdapterFileError(say("{path} exists; choose another place", path=target))

@@ -1,8 +1,9 @@
 """A LoRA as a GGUF file for llama.cpp's `--lora`, by the names of the gguf library's tensor map.
 
 Facts from llama.cpp (convert_lora_to_gguf.py, conversion/llama.py, src/llama-adapter.cpp): A (r, in) and B (out, r) are
-`<tensor>.weight.lora_a` and `.lora_b`; the patch is alpha / r · B A with r from each tensor and one alpha for the file, where
-an alpha of 0 means a scale of 1; on Llama and Mistral the rows of q and k are reordered, halves of a head interleaved.
+`<tensor>.weight.lora_a` and `.lora_b`; the patch is alpha / r · B A with r from each tensor and one alpha for the file,
+where an alpha of 0 means a scale of 1; on Llama and Mistral the rows of q and k are reordered, halves of a head
+interleaved.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ ARCHITECTURES = {
     "gemma2": gguf.MODEL_ARCH.GEMMA2,
     "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
 }
-"""llama.cpp's architecture for a transformers model type; each was compared with what llama.cpp's own converter writes."""
+"""llama.cpp's architecture for a transformers model type; each was compared with what llama.cpp's own converter
+writes.
+"""
 _REORDERED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 """On Llama: the linears whose rows are reordered, and the config key with their number of heads."""
 _TYPES = {
@@ -53,10 +56,11 @@ class Patch:
 
 
 def save_gguf_lora(opened: OpenedAdapter, file: Path, dtype: str = "f32") -> float:
-    """Write a LoRA for llama.cpp and read it back; returns the largest difference of its products, relative to the largest value.
+    """Write a LoRA for llama.cpp and read it back; returns the largest difference of its products, relative to the
+    largest value.
 
-    Raises UnsupportedKindError for what llama.cpp cannot apply, ConfigError for another `dtype` or a name without .gguf,
-    StorageError when the file exists or reads back as something else.
+    Raises UnsupportedKindError for what llama.cpp cannot apply, ConfigError for another `dtype` or a name without
+    .gguf, StorageError when the file exists or reads back as something else.
     """
     if dtype not in _TYPES:
         raise ConfigError(
@@ -106,7 +110,8 @@ def _check(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
     if low_rank(stored.config) is None:
         raise UnsupportedKindError(
             say(
-                "llama.cpp applies LoRA alone, and this is a {kind} adapter: serve it with tunedeck or train lora; full "
+                "llama.cpp applies LoRA alone, and this is a {kind} adapter: serve it with tunedeck or train "
+                "lora; full "
                 "fine-tuning goes by tunedeck export merge",
                 kind=stored.config.kind,
             )
@@ -122,7 +127,8 @@ def _check(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
     if model_type not in ARCHITECTURES or base.spec is None:
         raise UnsupportedKindError(
             say(
-                "LoRA on {model_type} models is not written for llama.cpp (written for: {known}); tunedeck export merge and "
+                "LoRA on {model_type} models is not written for llama.cpp (written for: {known}); tunedeck "
+                "export merge and "
                 "llama.cpp's convert_hf_to_gguf.py may do",
                 model_type=model_type,
                 known=listing(ARCHITECTURES),
@@ -136,7 +142,9 @@ def _config(opened: OpenedAdapter) -> Any:
 
 
 def _reordered(b: torch.Tensor, heads: int) -> torch.Tensor:
-    """B (out, r) with its rows as llama.cpp keeps them: of each head, row i of the first half before row i of the second."""
+    """B (out, r) with its rows as llama.cpp keeps them: of each head, row i of the first half before row i of the
+    second.
+    """
     return b.reshape(heads, 2, -1, b.shape[1]).transpose(1, 2).flatten(0, 2)
 
 

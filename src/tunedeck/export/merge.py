@@ -16,7 +16,9 @@ from tunedeck.export.transformers_folder import empty_place, merged, no_bar, tok
 from tunedeck.models.load import DTYPES, load_base
 
 BOUNDS = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.2}
-"""Of the largest logit: what rounding W + B·A to the weights' precision may change, the most seen on random adapters being half of it."""
+"""Of the largest logit: what rounding W + B·A to the weights' precision may change, the most seen on random adapters
+being half of it.
+"""
 
 
 def save_merged(
@@ -25,8 +27,8 @@ def save_merged(
     """Write the base with an adapter in its weights, in the deck's precision, and its tokenizer; any task.
 
     The folder is read back by transformers and must answer probe inputs as the deck does; returns how far they differ.
-    Raises UnsupportedKindError for kinds that cannot merge, AdapterError for a packed base unless `dequantize` or when the
-    answers differ by more than the precision explains, StorageError when the folder is not empty.
+    Raises UnsupportedKindError for kinds that cannot merge, AdapterError for a packed base unless `dequantize` or when
+    the answers differ by more than the precision explains, StorageError when the folder is not empty.
     """
     target = empty_place(folder)
     instead = say("to run it elsewhere, train lora or full; for labels and vectors there is tunedeck export onnx")

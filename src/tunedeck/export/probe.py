@@ -33,7 +33,8 @@ class Difference:
         if not self.max_abs <= bound * self.scale:
             raise AdapterError(
                 say(
-                    "{what} does not answer as the adapter in the deck does: they differ by {seen:.2g} where {allowed:.2g} is "
+                    "{what} does not answer as the adapter in the deck does: they differ by {seen:.2g} where "
+                    "{allowed:.2g} is "
                     "allowed (largest answer {scale:.3g}); nothing was written",
                     what=what,
                     seen=self.max_abs,
@@ -44,7 +45,9 @@ class Difference:
 
 
 def probe_batches(deck: Deck, name: str, seed: int = 0) -> list[Batch]:
-    """Batches of several sizes and lengths of random tokens, every row but the first shorter, within the model's positions."""
+    """Batches of several sizes and lengths of random tokens, every row but the first shorter, within the model's
+    positions.
+    """
     generator = torch.Generator().manual_seed(seed)
     vocabulary, padding = deck.model.get_input_embeddings().weight.shape[0], deck.model.config.pad_token_id
     room = deck.text_limit(name)
@@ -62,7 +65,9 @@ def probe_batches(deck: Deck, name: str, seed: int = 0) -> list[Batch]:
 
 
 def compare(left: list[torch.Tensor], right: list[torch.Tensor], masks: list[torch.Tensor]) -> Difference:
-    """The difference of two sides' answers, batch by batch, (batch, labels) or (batch, seq, vocab); padding is left out."""
+    """The difference of two sides' answers, batch by batch, (batch, labels) or (batch, seq, vocab); padding is left
+    out.
+    """
     kept = [
         (a[mask.bool()], b[mask.bool()]) if a.dim() == 3 else (a, b)
         for a, b, mask in zip(left, right, masks, strict=True)

@@ -1,4 +1,5 @@
-"""A folder that sentence-transformers loads with the same vectors: the base with an adapter in its weights, and how it pools.
+"""A folder that sentence-transformers loads with the same vectors: the base with an adapter in its weights, and how it
+pools.
 
 The files are those of sentence-transformers 6.2 and, in 1_Pooling/config.json and sentence_bert_config.json, of its
 versions before 5 too: both read the older keys.
@@ -32,8 +33,8 @@ _MODULES = (
 def save_sentence_transformers(deck: Deck, name: str, folder: str | Path) -> None:
     """Write an adapter merged into its base, with pooling, normalisation and instructions, as a model of its own.
 
-    The weights have the deck's precision: load the deck in float32 for the closest vectors. Raises UnsupportedKindError for
-    kinds that cannot be merged, AdapterError for a deck of another task, StorageError when the folder is not empty.
+    The weights have the deck's precision: load the deck in float32 for the closest vectors. Raises UnsupportedKindError
+    for kinds that cannot be merged, AdapterError for a deck of another task, StorageError when the folder is not empty.
     """
     task = deck.adapter(name).task
     if not isinstance(task, Embed):

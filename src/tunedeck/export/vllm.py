@@ -1,7 +1,7 @@
 """LoRA adapters in a folder that vLLM serves over one base, and the command that does it.
 
-What vLLM takes was read from vllm 0.33: lora/peft_helper.py, lora/lora_model.py, lora/model_manager.py, config/lora.py and the
-classes in model_executor/models that carry SupportsLoRA.
+What vLLM takes was read from vllm 0.33: lora/peft_helper.py, lora/lora_model.py, lora/model_manager.py, config/lora.py
+and the classes in model_executor/models that carry SupportsLoRA.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def _without_lora(name: str, task: Task) -> str:
     """Say why vLLM serves no adapter of a task."""
     if "vectors" in task.capabilities:
         return say(
-            "{name!r} is for embeddings: write the merged model with tunedeck export sentence-transformers, which vLLM serves",
+            "{name!r} is for embeddings: write the merged model with tunedeck export sentence-transformers, "
+            "which vLLM serves",
             name=name,
         )
     return say(
@@ -133,7 +134,8 @@ def _check_head(name: str, opened: OpenedAdapter, form: VllmView) -> None:
     if modules and not (len(modules) == 1 and modules <= set(_HEADS)):
         raise UnsupportedKindError(
             say(
-                "vLLM takes one linear called {known} for an adapter's head, and {name!r} brings {modules}; serve it with "
+                "vLLM takes one linear called {known} for an adapter's head, and {name!r} brings {modules}; "
+                "serve it with "
                 "tunedeck, or tunedeck export merge",
                 known=listing(_HEADS),
                 name=name,
@@ -144,7 +146,8 @@ def _check_head(name: str, opened: OpenedAdapter, form: VllmView) -> None:
     if form.head and not any("ForSequenceClassification" in one for one in classes):
         raise UnsupportedKindError(
             say(
-                "vLLM serves an adapter's classification head over a base that has one itself, and {base} has none; serve "
+                "vLLM serves an adapter's classification head over a base that has one itself, and {base} has "
+                "none; serve "
                 "{name!r} with tunedeck, or tunedeck export merge",
                 base=opened.base.reference,
                 name=name,
@@ -179,7 +182,8 @@ def _base(reference: str) -> str:
     if source.gguf_file is not None:
         raise ConfigError(
             say(
-                "vLLM takes LoRA over a base in transformers' form, and {base} is a GGUF file; name the same model on the hub "
+                "vLLM takes LoRA over a base in transformers' form, and {base} is a GGUF file; name the same "
+                "model on the hub "
                 "or in a folder with --model",
                 base=reference,
             )

@@ -72,7 +72,8 @@ def read_adapter(folder: Path, names: ModelNames) -> StoredAdapter:
 def write_adapter(
     folder: Path, adapter: StoredAdapter, names: ModelNames, name: str, peft_task: str, to: str | None = None
 ) -> None:
-    """Write an adapter in its kind's format, or in `to`, with tunedeck.json beside it; the folder appears whole or not at all.
+    """Write an adapter in its kind's format, or in `to`, with tunedeck.json beside it; the folder appears whole or not
+    at all.
 
     Raises UnsupportedKindError where `to` cannot hold it, AdapterFileError for a folder that holds something else.
     """
@@ -101,7 +102,8 @@ def check_format(config: MethodConfig, to: str) -> None:
     if config.trains != "adapter":
         raise UnsupportedKindError(
             say(
-                "{to} has no form for trained weights of the base or a head alone: make a model of its own with tunedeck "
+                "{to} has no form for trained weights of the base or a head alone: make a model of its own "
+                "with tunedeck "
                 "export merge, or train lora",
                 to=to,
             )

@@ -28,16 +28,50 @@ KINDS = {"LORA": "lora", "PROMPT_TUNING": "prompt_tuning"}
 
 # Settings that do not change what a trained adapter computes.
 _HARMLESS = {
-    "auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision", "task_type",
-    "modules_to_save", "fan_in_fan_out", "megatron_core", "qalora_group_size", "ensure_weight_tying", "runtime_config",
-    "num_attention_heads", "num_layers", "token_dim", "tokenizer_kwargs", "tokenizer_name_or_path", "exclude_modules",
-    "layers_pattern", "eva_config", "lora_ga_config", "velora_config",
-}  # fmt: skip
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_type",
+    "peft_version",
+    "revision",
+    "task_type",
+    "modules_to_save",
+    "fan_in_fan_out",
+    "megatron_core",
+    "qalora_group_size",
+    "ensure_weight_tying",
+    "runtime_config",
+    "num_attention_heads",
+    "num_layers",
+    "token_dim",
+    "tokenizer_kwargs",
+    "tokenizer_name_or_path",
+    "exclude_modules",
+    "layers_pattern",
+    "eva_config",
+    "lora_ga_config",
+    "velora_config",
+}
 _READ = {
-    "LORA": {"r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform", "use_rslora", "rank_pattern",
-             "alpha_pattern", "bias", "init_lora_weights"},
-    "PROMPT_TUNING": {"num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text", "num_transformer_submodules"},
-}  # fmt: skip
+    "LORA": {
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "layers_to_transform",
+        "use_rslora",
+        "rank_pattern",
+        "alpha_pattern",
+        "bias",
+        "init_lora_weights",
+    },
+    "PROMPT_TUNING": {
+        "num_virtual_tokens",
+        "prompt_tuning_init",
+        "prompt_tuning_init_text",
+        "num_transformer_submodules",
+    },
+}
 _NUMBERED = re.compile(r"^.*?\.\d+\.")
 """What stands before a module's path within its layer."""
 # These initialisations change the base's weights as well, so the adapter alone is not the model that was trained.
@@ -182,7 +216,9 @@ def _lora_config(config: Mapping[str, Any], body: Mapping[str, torch.Tensor]) ->
 
 
 def _may_mean(targets: str | list[str], path: str) -> bool:
-    """Whether target_modules can name a path by PEFT's rules; the file's paths may have lacked the base's first parts."""
+    """Whether target_modules can name a path by PEFT's rules; the file's paths may have lacked the base's first
+    parts.
+    """
     parts = path.split(".")
     shorter = [".".join(parts[start:]) for start in range(len(parts))]
     if isinstance(targets, str):
@@ -201,7 +237,9 @@ def _selects(targets: str | list[str], layers: list[int] | int | None, paths: se
 
 
 def _targets(config: LoraConfig, tensors: Mapping[str, torch.Tensor], names: ModelNames) -> str | list[str]:
-    """`target_modules` by PEFT's rules, which search the whole model: a short name there might reach a pooler or a head."""
+    """`target_modules` by PEFT's rules, which search the whole model: a short name there might reach a pooler or a
+    head.
+    """
     targets = config.target_modules
     in_layer = {name.rpartition(".")[0]: _NUMBERED.sub("", name.rpartition(".")[0]) for name in tensors}
     if targets is None or targets == "all-linear":

@@ -41,14 +41,18 @@ class ModelNames:
     """Paths of the linear layers that short target names must not reach: pooler, head, output layer."""
 
     def in_model(self, path: str) -> str:
-        """A path with the base's prefix, whether the file has it or not; without it where the model is the base alone."""
+        """A path with the base's prefix, whether the file has it or not; without it where the model is the base
+        alone.
+        """
         if not self.prefix and self.spec is not None:
             return path.removeprefix(f"{self.spec.prefix}.")
         whole = not self.prefix or path.startswith(f"{self.prefix}.") or path in self.linears_outside_layers
         return path if whole else f"{self.prefix}.{path}"
 
     def head_module(self, tensor: str) -> str:
-        """The module of a head that owns a tensor: a child of the model, or the owner itself where it lies in the base."""
+        """The module of a head that owns a tensor: a child of the model, or the owner itself where it lies in the
+        base.
+        """
         inside = bool(self.prefix) and tensor.startswith(f"{self.prefix}.")
         return tensor.rpartition(".")[0] if inside else tensor.split(".")[0]
 
@@ -84,8 +88,8 @@ def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
 def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of a safetensors file's tensors, from its header; AdapterFileError when it is damaged.
 
-    The header is 8 bytes of length, then JSON (huggingface.co/docs/safetensors); 16 MiB of it are read at most. Read here and not by `safe_open`,
-    which lets no other thread run while it waits for the file.
+    The header is 8 bytes of length, then JSON (huggingface.co/docs/safetensors); 16 MiB of it are read at most. Read
+    here and not by `safe_open`, which lets no other thread run while it waits for the file.
     """
     with open_regular(file) as opened:
         try:
@@ -100,9 +104,11 @@ def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def torch_bytes(file: Path) -> int:
-    """Bytes that a file of `torch.save` takes once read, from its zip directory; AdapterFileError where they are more than the file's.
+    """Bytes that a file of `torch.save` takes once read, from its zip directory; AdapterFileError where they are more
+    than the file's.
 
-    torch compresses nothing, so that such a file was made to fill the memory. An older file, which is no zip, counts by its size.
+    torch compresses nothing, so that such a file was made to fill the memory. An older file, which is no zip, counts by
+    its size.
     """
     with open_regular(file) as opened:
         size = os.fstat(opened.fileno()).st_size

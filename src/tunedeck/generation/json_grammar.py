@@ -18,7 +18,9 @@ from tunedeck.deck.deck import Deck
 from tunedeck.generation.sequence import end_tokens
 
 _STACK_BYTES = 64 << 20
-"""Stack of the compiling thread: a chain of 1500 references recurses too deep for the usual 8 MB and ends the process."""
+"""Stack of the compiling thread: a chain of 1500 references recurses too deep for the usual 8 MB and ends the
+process.
+"""
 _MOST_MULTIPLE = 10_000
 """Of all `multipleOf` together: llguidance takes 0.1 s for this one, and for three million nearly three minutes."""
 _MOST_PATTERNS = 32

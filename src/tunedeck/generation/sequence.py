@@ -114,7 +114,8 @@ class Sequence:
             if self.prompt_tokens >= deck.positions:
                 raise ConfigError(
                     say(
-                        "{length} tokens, virtual ones included, are more than the model's {limit} positions; shorten the input",
+                        "{length} tokens, virtual ones included, are more than the model's {limit} positions; "
+                        "shorten the input",
                         length=self.prompt_tokens,
                         limit=deck.positions,
                     )

@@ -62,7 +62,9 @@ class MethodConfig(Protocol):
 
     @property
     def trains(self) -> Trains:
-        """What trains: layers beside the frozen model ("adapter"), or its own tensors: the "head" alone, a "part", "all"."""
+        """What trains: layers beside the frozen model ("adapter"), or its own tensors: the "head" alone, a "part",
+        "all".
+        """
         ...
 
     @property

@@ -1,8 +1,9 @@
-"""A linear layer with its weight in 8 bits, one scale for each output: y = s · (q x) + b, q = round(W / s), s = max|W| / 127.
+"""A linear layer with its weight in 8 bits, one scale for each output: y = s · (q x) + b, q = round(W / s), s = max|W|
+/ 127.
 
-The weight is that of LLM.int8() (arXiv 2208.07339) and of bitsandbytes' Linear8bitLt; the product is plainer. There x is
-rounded to 8 bits too, all but the columns in which any row of the batch has an outlier, so a row's answer depends on its
-neighbours; here each row stands alone. The backward pass unpacks the weight again instead of keeping it.
+The weight is that of LLM.int8() (arXiv 2208.07339) and of bitsandbytes' Linear8bitLt; the product is plainer. There x
+is rounded to 8 bits too, all but the columns in which any row of the batch has an outlier, so a row's answer depends on
+its neighbours; here each row stands alone. The backward pass unpacks the weight again instead of keeping it.
 """
 
 from __future__ import annotations

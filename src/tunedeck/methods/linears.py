@@ -59,7 +59,8 @@ def targeted_linears(
     if targets is None:
         raise TargetError(
             say(
-                "no default target_modules are known for this architecture; name some, or use target_modules: all-linear"
+                "no default target_modules are known for this architecture; name some, or use target_modules: "
+                "all-linear"
             )
         )
     linears = linears_in_layers(base.model, base.prefix)

@@ -77,7 +77,8 @@ def load_plug_ins(
         except Exception as error:  # whatever another package's module raises
             reason = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
             broken[point.name] = say(
-                "the method {name!r} of the package {package} cannot be used: {reason}; update or uninstall that package",
+                "the method {name!r} of the package {package} cannot be used: {reason}; update or uninstall "
+                "that package",
                 name=point.name,
                 package=package,
                 reason=reason,

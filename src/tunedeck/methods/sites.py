@@ -29,8 +29,8 @@ class RowDispatch:
     """Which layer the rows of the running batch go through at one site.
 
     `parts` are slices of rows and the layer for each, None where the rows are left to the base. `active` are the parts
-    from the first to the last that have a layer, `layers` their layers and `rows` their rows. A single part is the slice
-    of all rows, so that it fits a batch of any size.
+    from the first to the last that have a layer, `layers` their layers and `rows` their rows. A single part is the
+    slice of all rows, so that it fits a batch of any size.
     """
 
     def __init__(self, parts: Sequence[tuple[slice, nn.Module | None]]) -> None:
@@ -164,7 +164,8 @@ def map_active_rows(
     dim: int,
     change: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor],
 ) -> torch.Tensor:
-    """`output` with `change(its, out)` in place of the active rows: `its` is (rows, positions, size), or (all, size) for `dim` 2.
+    """`output` with `change(its, out)` in place of the active rows: `its` is (rows, positions, size), or (all, size)
+    for `dim` 2.
 
     Where no gradient is wanted, `out` is `its` and the change is written into `output` itself.
     """
@@ -182,7 +183,8 @@ def map_active_rows(
 def dtype_of_products(output: torch.Tensor) -> torch.dtype:
     """What a batch of small products for `output` (batch, ..., size) is best computed in.
 
-    A step of decoding on a CPU has one position a row: there a product in bfloat16 takes four times as long to start as in float32.
+    A step of decoding on a CPU has one position a row: there a product in bfloat16 takes four times as long to start as
+    in float32.
     """
     few = output.device.type == "cpu" and output[0].numel() == output.shape[-1] and not torch.is_grad_enabled()
     return torch.float32 if few else output.dtype
@@ -194,7 +196,8 @@ def check_rows(tensor: torch.Tensor, dispatch: RowDispatch) -> None:
     if rows is not None and tensor.shape[0] != rows:
         raise TargetError(
             say(
-                "a module here works on tensors of shape {shape}, not on {rows} rows; it cannot be used in a mixed batch",
+                "a module here works on tensors of shape {shape}, not on {rows} rows; it cannot be used in a "
+                "mixed batch",
                 shape=tuple(tensor.shape),
                 rows=rows,
             )

@@ -73,10 +73,11 @@ def load_base(
 ) -> LoadedBase:
     """Load `reference` with a transformers auto class such as "AutoModelForCausalLM".
 
-    `quantize` packs the linears inside the layers, from the checkpoint's own precision and after the fingerprint was taken,
-    one after another: a safetensors file is mapped, not read, so that no more memory is needed than in the end.
-    `dtype` "checkpoint" is the precision its config names. `num_labels` sizes the base's own head when the checkpoint brings none. The same seedless start every time: tensors
-    that the checkpoint lacks are drawn with seed 0. Raises ModelError when the model cannot be found or loaded.
+    `quantize` packs the linears inside the layers, from the checkpoint's own precision and after the fingerprint was
+    taken, one after another: a safetensors file is mapped, not read, so that no more memory is needed than in the end.
+    `dtype` "checkpoint" is the precision its config names. `num_labels` sizes the base's own head when the checkpoint
+    brings none. The same seedless start every time: tensors that the checkpoint lacks are drawn with seed 0. Raises
+    ModelError when the model cannot be found or loaded.
     """
     check_scheme(quantize)
     source = find_model(reference)
@@ -113,7 +114,8 @@ def load_base(
 
 
 def load_skeleton(reference: str, auto_class: str, *, trust_remote_code: bool = False) -> LoadedBase:
-    """A base without its weights, from its config alone: the modules stand on torch's meta device, the fingerprint is empty.
+    """A base without its weights, from its config alone: the modules stand on torch's meta device, the fingerprint is
+    empty.
 
     Raises ModelError when the config cannot be found or read.
     """
@@ -129,8 +131,9 @@ def load_skeleton(reference: str, auto_class: str, *, trust_remote_code: bool = 
 def keep_in_memory(model: nn.Module) -> None:
     """Copy weights on the CPU, one after another, into memory of their own.
 
-    safetensors maps a file whose precision is the model's: whoever shortens that file ends the process (SIGBUS). What is mapped counts as
-    the process's memory as well, so that a copy takes no more of it; only other processes do not share it.
+    safetensors maps a file whose precision is the model's: whoever shortens that file ends the process (SIGBUS). What
+    is mapped counts as the process's memory as well, so that a copy takes no more of it; only other processes do not
+    share it.
     """
     copied: dict[tuple[object, ...], torch.Tensor] = {}
     with torch.no_grad():
@@ -142,7 +145,9 @@ def keep_in_memory(model: nn.Module) -> None:
 
 
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it natively, else float32. Raises ModelError for an unknown name."""
+    """`auto` is bfloat16 where the hardware multiplies it natively, else float32. Raises ModelError for an unknown
+    name.
+    """
     if dtype in DTYPES:
         return DTYPES[dtype]
     if dtype != "auto":
@@ -236,7 +241,9 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _settle_padding(model: Any, tokenizer: Any) -> None:
-    """A padding token for tokenizers without one: the end token, as is usual for decoders; token 0 where there is none."""
+    """A padding token for tokenizers without one: the end token, as is usual for decoders; token 0 where there is
+    none.
+    """
     if tokenizer is not None and tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.pad_token_id is None:

@@ -68,7 +68,8 @@ def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: tor
     if left:
         warnings.warn(
             say(
-                "{count} of {total} linear layers are not packed, such as {path}: {scheme} cannot take their shape, or the "
+                "{count} of {total} linear layers are not packed, such as {path}: {scheme} cannot take their "
+                "shape, or the "
                 "model computes them in a way of its own",
                 count=len(left),
                 total=len(paths),
@@ -120,7 +121,9 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def base_parts(model: nn.Module, prefix: str) -> tuple[BasePart, ...]:
-    """What each part of a base takes in memory; a tied output layer is its embedding. Small tables of positions are left out."""
+    """What each part of a base takes in memory; a tied output layer is its embedding. Small tables of positions are
+    left out.
+    """
     in_layers = _starts(linears_in_layers(model, prefix))
     embeddings = _starts([path for path, module in model.named_modules() if isinstance(module, nn.Embedding)])
     counts: dict[str, int] = {"linears": 0, "embeddings": 0, "head": 0, "other": 0}

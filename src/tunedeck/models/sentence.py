@@ -1,7 +1,7 @@
 """What a sentence-transformers model says of itself: how it pools, whether it normalises, its prompts and longest text.
 
-Files: modules.json, <n>_Pooling/config.json, config_sentence_transformers.json and sentence_bert_config.json, in the older
-form (`pooling_mode_mean_tokens`) and that of sentence-transformers 6.2 (`pooling_mode`).
+Files: modules.json, <n>_Pooling/config.json, config_sentence_transformers.json and sentence_bert_config.json, in the
+older form (`pooling_mode_mean_tokens`) and that of sentence-transformers 6.2 (`pooling_mode`).
 """
 
 from __future__ import annotations

@@ -35,7 +35,9 @@ class Change:
 
 
 def recommend(rows: Sequence[PlanRow]) -> Recommendation | None:
-    """The cheapest row of the most dependable method that fits and is within budget and deadline; None where none is."""
+    """The cheapest row of the most dependable method that fits and is within budget and deadline; None where none
+    is.
+    """
     wanted = [row for row in rows if row.fits and row.within and "four-bit-unsupported" not in row.notes]
     best = {row.method: row for row in reversed(wanted)}
     ranked = sorted(best.values(), key=_rank)
@@ -83,7 +85,9 @@ def reason_text(chosen: Recommendation) -> str:
 
 
 def changes(row: PlanRow, others: Sequence[Gpu]) -> list[Change]:
-    """What would make a row that does not fit fit: the gentlest first, and the smallest card on which it fits as it is."""
+    """What would make a row that does not fit fit: the gentlest first, and the smallest card on which it fits as it
+    is.
+    """
     found = [
         Change(flags, row.offer.gpu) for flags, setup in _variants(row) if fits(memory_parts(setup), row.offer.gpu)
     ]

@@ -41,9 +41,15 @@ def calibrate(machine: Machine, model: PlannedModel, setup: Setup) -> Profile:
         raise ConfigError(say("plan --calibrate does not measure 4-bit bases; leave out qlora"))
     tell(say("measuring {method} on {model}: a few real steps ...", method=setup.method.kind, model=model.name))
     began = time.perf_counter()
-    found = _measured(json.dumps(
-        {"model": model.reference, "method": {"kind": setup.method.kind, **plain_settings(setup)}, "generate": setup.generate}
-    ))  # fmt: skip
+    found = _measured(
+        json.dumps(
+            {
+                "model": model.reference,
+                "method": {"kind": setup.method.kind, **plain_settings(setup)},
+                "generate": setup.generate,
+            }
+        )
+    )
     calibration = _calibration(model, setup, found)
     old = read_profile(machine)
     profile = Profile(
@@ -56,7 +62,8 @@ def calibrate(machine: Machine, model: PlannedModel, setup: Setup) -> Profile:
     write_profile(profile)
     tell(
         say(
-            "measured in {seconds:.0f} s: matrix products {gflops:.0f} GFLOP/s in {dtype}, memory {gbs:.0f} GB/s; kept in {path}",
+            "measured in {seconds:.0f} s: matrix products {gflops:.0f} GFLOP/s in {dtype}, memory {gbs:.0f} "
+            "GB/s; kept in {path}",
             seconds=time.perf_counter() - began,
             gflops=profile.products_flops_per_s / 1e9,
             dtype=calibration.dtype,

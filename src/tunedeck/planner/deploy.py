@@ -78,15 +78,26 @@ class DeployRow:
             return estimate.to_json() if estimate else None
 
         return {
-            "gpu": self.offer.gpu.name, "precision": self.precision, "fits": self.fits, "weights_bytes": self.weights_bytes,
-            "slots": self.slots, "at_once": self.at_once, "latency_s": values(self.latency_s),
-            "requests_per_s": values(self.capacity_per_s), "tokens_per_s": values(self.tokens_per_s),
-            "single_tokens_per_s": self.single_tokens_per_s, "cards": self.cards, "cost_per_month": values(self.month),
-            "cost_per_1000_requests": values(self.per_1000), "cost_per_million_tokens": values(self.per_million_tokens),
-            "separate_cost_per_month": values(self.separate_month), "separate_cards": self.separate_cards,
-            "currency": self.offer.currency, "price_per_hour": self.offer.price_per_hour.to_json(),
+            "gpu": self.offer.gpu.name,
+            "precision": self.precision,
+            "fits": self.fits,
+            "weights_bytes": self.weights_bytes,
+            "slots": self.slots,
+            "at_once": self.at_once,
+            "latency_s": values(self.latency_s),
+            "requests_per_s": values(self.capacity_per_s),
+            "tokens_per_s": values(self.tokens_per_s),
+            "single_tokens_per_s": self.single_tokens_per_s,
+            "cards": self.cards,
+            "cost_per_month": values(self.month),
+            "cost_per_1000_requests": values(self.per_1000),
+            "cost_per_million_tokens": values(self.per_million_tokens),
+            "separate_cost_per_month": values(self.separate_month),
+            "separate_cards": self.separate_cards,
+            "currency": self.offer.currency,
+            "price_per_hour": self.offer.price_per_hour.to_json(),
             "price": self.offer.source_json(),
-        }  # fmt: skip
+        }
 
 
 @final
@@ -145,10 +156,10 @@ def deploy_cost(
 ) -> Deployment:
     """Which GPUs hold a model with its adapters, how much they answer, and what that costs a month.
 
-    `model` is a name such as qwen-7b, a hub id, a `bundled:` name or the folder of a config.json; `adapters` LoRAs of rank
-    `r` on all linear layers share it. The load is `rate` requests per second (None: a GPU that runs all day) of
-    `input_tokens` in and `output_tokens` out (128 for a decoder, 0 for an encoder), each answered within `latency` seconds.
-    `gpus` are names of the catalogue, "cpu" too; prices are those of `td.plan`.
+    `model` is a name such as qwen-7b, a hub id, a `bundled:` name or the folder of a config.json; `adapters` LoRAs of
+    rank `r` on all linear layers share it. The load is `rate` requests per second (None: a GPU that runs all day) of
+    `input_tokens` in and `output_tokens` out (128 for a decoder, 0 for an encoder), each answered within `latency`
+    seconds. `gpus` are names of the catalogue, "cpu" too; prices are those of `td.plan`.
 
     Raises ModelError for an unknown model, ConfigError for a number or a name that does not fit.
     """
@@ -191,7 +202,9 @@ def deploy_rows(service: Service, rate_per_s: float | None, offers: Sequence[Off
 
 
 def precisions(service: Service, offer: Offer) -> tuple[Precision, ...]:
-    """A CPU runs int8 (ONNX); a card 16 bits, decoders in 4 bits too where the kernels support it (compute capability 7.0)."""
+    """A CPU runs int8 (ONNX); a card 16 bits, decoders in 4 bits too where the kernels support it (compute capability
+    7.0).
+    """
     if not offer.gpu.capability:
         return ("int8",)
     return ("16-bit", "4-bit") if service.output_tokens and offer.gpu.capability >= 7.0 else ("16-bit",)
@@ -216,7 +229,9 @@ def training_days(row: DeployRow, training_cost: float) -> float:
 
 
 def even_requests_per_day(row: DeployRow, service: Service, price_per_million_tokens: float) -> float:
-    """Requests a day from which one's own cards are cheaper than paying per token; inf where the cards cannot carry them."""
+    """Requests a day from which one's own cards are cheaper than paying per token; inf where the cards cannot carry
+    them.
+    """
     requests = row.month.expected / DAYS_PER_MONTH / (price_per_million_tokens * service.tokens / 1e6)
     possible = row.cards * row.capacity_per_s.expected * 86400
     return requests if requests <= possible else math.inf
@@ -242,11 +257,19 @@ def _row(service: Service, rate: float | None, offer: Offer, precision: Precisio
     single = 1 / step_s(service, gpu, precision, 1) if service.output_tokens else 0.0
     load = None if rate is None or not cards else rate * SECONDS_PER_MONTH
     return DeployRow(
-        offer=offer, precision=precision, weights_bytes=served_bytes(service, precision), slots=slots(service, gpu, precision),
-        at_once=at_once, latency_s=Estimate(latency / BAND[1], latency, latency / BAND[0]) if at_once else None,
+        offer=offer,
+        precision=precision,
+        weights_bytes=served_bytes(service, precision),
+        slots=slots(service, gpu, precision),
+        at_once=at_once,
+        latency_s=Estimate(latency / BAND[1], latency, latency / BAND[0]) if at_once else None,
         capacity_per_s=Estimate.around(capacity, *BAND),
         tokens_per_s=Estimate.around(capacity * (service.output_tokens or service.input_tokens), *BAND),
-        single_tokens_per_s=single, cards=cards, month=month, per_1000=(load and month.scaled(1000 / load)) or None,
+        single_tokens_per_s=single,
+        cards=cards,
+        month=month,
+        per_1000=(load and month.scaled(1000 / load)) or None,
         per_million_tokens=(load and month.scaled(1e6 / (load * service.tokens))) or None,
-        separate_month=offer.per_month().scaled(alone_cards), separate_cards=alone_cards,
-    )  # fmt: skip
+        separate_month=offer.per_month().scaled(alone_cards),
+        separate_cards=alone_cards,
+    )

@@ -9,8 +9,10 @@ from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.memory import MemoryParts, Setup, memory_parts
 
 COMPRESSED = 1.05
-"""Device use over allocated near the limit, where the allocator gives back its cache: 1.04 to 1.12 in fms-acceleration's
-rows, of which the fullest that still ran stood at 1.04. So allocated memory decides, not what nvidia-smi shows."""
+"""Device use over allocated near the limit, where the allocator gives back its cache: 1.04 to 1.12 in
+fms-acceleration's rows, of which the fullest that still ran stood at 1.04. So allocated memory decides, not what
+nvidia-smi shows.
+"""
 LARGEST_MICRO_BATCH = 1024
 
 

@@ -57,10 +57,12 @@ def compare_with_plan(
     currency: str = "",
     products_flops_per_s: float | None = None,
 ) -> list[Comparison]:
-    """Memory, time and, with a price, money of a run: predicted from the lengths of its own batches beside what happened.
+    """Memory, time and, with a price, money of a run: predicted from the lengths of its own batches beside what
+    happened.
 
     `shape` is how the run's task uses the base.
-    `products_flops_per_s` is this machine's rate of matrix products in the run's precision, for a CPU without calibrations. Empty for a model that the planner cannot know or a run without steps.
+    `products_flops_per_s` is this machine's rate of matrix products in the run's precision, for a CPU without
+    calibrations. Empty for a model that the planner cannot know or a run without steps.
     """
     if not measurement.steps or not measurement.largest_batch_positions:
         return []
@@ -71,11 +73,19 @@ def compare_with_plan(
         return []
     rows = max(1, round(measurement.batch_size / accumulation * measurement.texts_per_example))
     longest = Setup(
-        spec.spec, method, facts, rows, max(1, measurement.largest_batch_positions // rows), shape.generate,
-        dtype=measurement.dtype, accumulation=accumulation, loss=engine_loss(method),
+        spec.spec,
+        method,
+        facts,
+        rows,
+        max(1, measurement.largest_batch_positions // rows),
+        shape.generate,
+        dtype=measurement.dtype,
+        accumulation=accumulation,
+        loss=engine_loss(method),
         attention="eager" if measurement.device == "cpu" and measurement.dtype == "bfloat16" else "sdpa",
-        labels=shape.labels, chunk=shape.chunk,
-    )  # fmt: skip
+        labels=shape.labels,
+        chunk=shape.chunk,
+    )
     mean = _at_mean(longest, measurement, accumulation)
     step, memory, exact, basis = _predicted(measurement, spec.name, longest, mean, products_flops_per_s)
     train_s = step.scaled(measurement.steps)
@@ -99,7 +109,9 @@ def _at_mean(longest: Setup, measurement: Measurement, accumulation: int) -> Set
 def _predicted(
     measurement: Measurement, model: str, longest: Setup, mean: Setup, products_flops_per_s: float | None
 ) -> tuple[Estimate, Estimate, bool, str]:
-    """Seconds of an update, bytes at the peak, whether this very model and method were calibrated here, and what time stands on."""
+    """Seconds of an update, bytes at the peak, whether this very model and method were calibrated here, and what time
+    stands on.
+    """
     if measurement.device.startswith("cuda"):
         try:
             gpu = find_gpu(measurement.machine.gpu or "")
@@ -117,11 +129,21 @@ def _basis(card: Gpu, dtype: str) -> str:
     """What an uncalibrated CPU's time is predicted from, in a line."""
     low, high = UNMEASURED_BAND[card.measured]
     rate = (
-        say("a matrix product timed just now: {rate:.0f} GFLOP/s in {dtype}", rate=card.fp32_flops_per_s / 1e9, dtype=dtype)
+        say(
+            "a matrix product timed just now: {rate:.0f} GFLOP/s in {dtype}",
+            rate=card.fp32_flops_per_s / 1e9,
+            dtype=dtype,
+        )
         if card.measured
         else say("a guess of {rate:.0f} GFLOP/s for this processor", rate=card.fp32_flops_per_s / 1e9)
-    )  # fmt: skip
-    return say("nothing was calibrated here, so this stands on {rate}; {low:g} to {high:g} times as long would be no surprise; tighter after: tunedeck plan --calibrate", rate=rate, low=low, high=high)  # fmt: skip
+    )
+    return say(
+        "nothing was calibrated here, so this stands on {rate}; {low:g} to {high:g} times as long would be no "
+        "surprise; tighter after: tunedeck plan --calibrate",
+        rate=rate,
+        low=low,
+        high=high,
+    )
 
 
 def _allocated(longest: Setup) -> Estimate:

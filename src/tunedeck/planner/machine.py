@@ -74,7 +74,9 @@ class Profile:
     calibrations: tuple[Calibration, ...]
 
     def find(self, model: str, setup: Setup) -> tuple[Calibration | None, bool]:
-        """The calibration of this model and method, and whether it is of these very settings; else the nearest or None."""
+        """The calibration of this model and method, and whether it is of these very settings; else the nearest or
+        None.
+        """
         same = [c for c in self.calibrations if c.model == model and c.method == setup.method.kind]
         same = [c for c in same if c.generate == setup.generate] or same
         exact = next((c for c in same if dict(c.settings) == plain_settings(setup)), None)
@@ -138,11 +140,22 @@ def machine_card(machine: Machine, profile: Profile | None, products_flops_per_s
     measured = profile.products_flops_per_s if profile else products_flops_per_s
     rate = measured or UNMEASURED_FLOPS_PER_CORE * machine.cpu_cores
     return Gpu(
-        name=THIS_MACHINE, names=(), memory_gb=machine.memory_bytes / 1e9, visible_bytes=FREE_SHARE * machine.memory_bytes,
-        tensor_flops_per_s=rate, fp32_flops_per_s=rate, bytes_per_s=profile.copy_bytes_per_s if profile else 10e9,
-        capability=0.0, utilisation=UNMEASURED_UTILISATION, measured=measured is not None, tensor_cores=False, cpu_cores=machine.cpu_cores,
-        source=machine.cpu, note="", doubtful="",
-    )  # fmt: skip
+        name=THIS_MACHINE,
+        names=(),
+        memory_gb=machine.memory_bytes / 1e9,
+        visible_bytes=FREE_SHARE * machine.memory_bytes,
+        tensor_flops_per_s=rate,
+        fp32_flops_per_s=rate,
+        bytes_per_s=profile.copy_bytes_per_s if profile else 10e9,
+        capability=0.0,
+        utilisation=UNMEASURED_UTILISATION,
+        measured=measured is not None,
+        tensor_cores=False,
+        cpu_cores=machine.cpu_cores,
+        source=machine.cpu,
+        note="",
+        doubtful="",
+    )
 
 
 def profile_path(machine: Machine) -> Path:

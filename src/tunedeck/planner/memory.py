@@ -1,6 +1,7 @@
 """Memory of a fine-tuning run, one formula a function. Bytes everywhere; b is the bytes of one number of the base.
 
-Constants were set on half of the measured rows of bench/planner_rows.csv; bench/planner_accuracy.py reports the other half.
+Constants were set on half of the measured rows of bench/planner_rows.csv; bench/planner_accuracy.py reports the other
+half.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Stack:
     speed: float = 1.0
     """Rate of its kernels against plain transformers."""
     float32_hidden: bool = False
-    """PEFT's prepare_model_for_kbit_training: embeddings, norms and output layer float32, and with them the residual stream."""
+    """PEFT's prepare_model_for_kbit_training: embeddings, norms and output layer float32, and with them the residual
+    stream.
+    """
 
 
 TUNEDECK = Stack("tunedeck", full_copies=True, lora_inputs_in_float32=False)
@@ -171,7 +174,8 @@ def memory_parts(setup: Setup) -> MemoryParts:
 
 
 def weights_bytes(setup: Setup) -> float:
-    """b per parameter; with 4 bits the linears in the layers take NF4_BYTES, embeddings, norms and output layer stay at b.
+    """b per parameter; with 4 bits the linears in the layers take NF4_BYTES, embeddings, norms and output layer stay at
+    b.
 
     The stack that makes the residual stream float32 makes these float32 too.
     """
@@ -195,8 +199,9 @@ def trainable_parameters(setup: Setup) -> int:
 def trainable_bytes(setup: Setup) -> tuple[float, float, float, float]:
     """Weights, gradients, AdamW's moments, and what the step adds for a moment.
 
-    Adapters: float32, 4 + 4 + 8. Full fine-tuning in the base's own precision (transformers): the weights are the base's,
-    gradients b, moments 2 b, and b more during the step (fms-acceleration: 6 bytes resident, 10 at the peak, b = 2).
+    Adapters: float32, 4 + 4 + 8. Full fine-tuning in the base's own precision (transformers): the weights are the
+    base's, gradients b, moments 2 b, and b more during the step (fms-acceleration: 6 bytes resident, 10 at the peak, b
+    = 2).
     """
     count, b = trainable_parameters(setup), setup.number_bytes
     if setup.method.trains != "adapter" and not setup.stack.full_copies:
@@ -217,7 +222,9 @@ def stored_bytes(setup: Setup) -> float:
 
 
 def working_bytes(setup: Setup) -> float:
-    """What one layer's backward needs beside the stored: two gradients of feed-forward width, and its own activations again."""
+    """What one layer's backward needs beside the stored: two gradients of feed-forward width, and its own activations
+    again.
+    """
     spec = setup.spec
     gradients = 2 * setup.number_bytes * spec.ffn_size
     again = layer_bytes_per_token(setup) if setup.checkpointing else 0
@@ -225,7 +232,9 @@ def working_bytes(setup: Setup) -> float:
 
 
 def logits_bytes(setup: Setup) -> float:
-    """Peak of the loss: T·(k·V + 20·h) for a language model; n vectors, their gradients and n² scores in float32 for embeddings."""
+    """Peak of the loss: T·(k·V + 20·h) for a language model; n vectors, their gradients and n² scores in float32 for
+    embeddings.
+    """
     spec, rows = setup.spec, setup.micro_batch
     if setup.generate:
         return float(
@@ -237,9 +246,10 @@ def logits_bytes(setup: Setup) -> float:
 def layer_bytes_per_token(setup: Setup) -> float:
     """Activations of one layer per token, from what each operation keeps for its backward.
 
-    Norms: RMSNorm a float32 copy of its input (4 h each), LayerNorm its input (b h). Attention: queries, keys, values and the
-    output; eager attention its probabilities too, a·s of them, twice where softmax runs in float32. Feed-forward: both
-    branches and the activation (gated), or the pre-activation. Then the inputs of whatever linear is trained.
+    Norms: RMSNorm a float32 copy of its input (4 h each), LayerNorm its input (b h). Attention: queries, keys, values
+    and the output; eager attention its probabilities too, a·s of them, twice where softmax runs in float32.
+    Feed-forward: both branches and the activation (gated), or the pre-activation. Then the inputs of whatever linear is
+    trained.
     """
     spec, b = setup.spec, setup.number_bytes
     h, q, kv, ffn = spec.hidden_size, spec.query_size, spec.key_value_size, spec.ffn_size
@@ -258,7 +268,9 @@ def _kept_by_method(setup: Setup) -> float:
 
 
 def layers_with_backward(setup: Setup) -> int:
-    """Layers that gradients pass through: those from the lowest trained one up (peft#1469: below it nothing is kept)."""
+    """Layers that gradients pass through: those from the lowest trained one up (peft#1469: below it nothing is
+    kept).
+    """
     return setup.spec.num_layers - setup.facts.lowest_layer
 
 

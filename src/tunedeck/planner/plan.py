@@ -139,14 +139,25 @@ def setup_for(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, g
     if attention == "flash" and not gpu.has_flash_attention:
         attention = "sdpa"
     return Setup(
-        spec=wish.model.spec, method=method, facts=facts, micro_batch=1, tokens=wish.workload.longest_tokens, generate=wish.generate,
-        dtype=dtype, four_bit=name == method.quantized_name, checkpointing=wish.checkpointing, attention=attention,
-        loss=wish.loss or engine_loss(method), labels=wish.labels,
-    )  # fmt: skip
+        spec=wish.model.spec,
+        method=method,
+        facts=facts,
+        micro_batch=1,
+        tokens=wish.workload.longest_tokens,
+        generate=wish.generate,
+        dtype=dtype,
+        four_bit=name == method.quantized_name,
+        checkpointing=wish.checkpointing,
+        attention=attention,
+        loss=wish.loss or engine_loss(method),
+        labels=wish.labels,
+    )
 
 
 def engine_loss(method: MethodConfig) -> Loss:
-    """How tasks/generate/loss.py computes a language model's loss: without whole logits where the output layer is frozen."""
+    """How tasks/generate/loss.py computes a language model's loss: without whole logits where the output layer is
+    frozen.
+    """
     return "chunked" if method.trains == "adapter" else "eager"
 
 
@@ -183,12 +194,24 @@ def _row(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, offer:
     )
     device = found.memory_bytes if own else Estimate.around(parts.device, *MEMORY_BAND)
     return PlanRow(
-        model=wish.model.name, method=name, offer=offer, setup=setup, parts=parts, peak_allocated_bytes=found.memory_bytes,
-        peak_device_bytes=device, fits=fits(parts, gpu), margin_bytes=gpu.visible_bytes - needed_bytes(parts),
-        largest_micro_batch=largest, step_s=step,
-        tokens_per_s=Estimate(tokens / step.high, tokens / step.expected, tokens / step.low), steps=steps, hours=hours,
-        cost=cost, notes=card_notes(gpu, setup.four_bit, wish, exact=found.exact), within=within,
-    )  # fmt: skip
+        model=wish.model.name,
+        method=name,
+        offer=offer,
+        setup=setup,
+        parts=parts,
+        peak_allocated_bytes=found.memory_bytes,
+        peak_device_bytes=device,
+        fits=fits(parts, gpu),
+        margin_bytes=gpu.visible_bytes - needed_bytes(parts),
+        largest_micro_batch=largest,
+        step_s=step,
+        tokens_per_s=Estimate(tokens / step.high, tokens / step.expected, tokens / step.low),
+        steps=steps,
+        hours=hours,
+        cost=cost,
+        notes=card_notes(gpu, setup.four_bit, wish, exact=found.exact),
+        within=within,
+    )
 
 
 def at_mean(setup: Setup, work: Workload) -> Setup:
@@ -205,7 +228,9 @@ def time_band(gpu: Gpu, work: Workload) -> tuple[float, float]:
 
 
 def card_notes(gpu: Gpu, four_bit: bool, wish: Wish, exact: bool) -> tuple[str, ...]:
-    """What a plan must say about a card: what it lacks and what was counted instead, by short name (see cli/plan.py)."""
+    """What a plan must say about a card: what it lacks and what was counted instead, by short name (see
+    cli/plan.py).
+    """
     notes = []
     if not gpu.has_bfloat16 and wish.dtype in (None, "bfloat16") and gpu.capability:
         notes.append("float16-instead-of-bfloat16")

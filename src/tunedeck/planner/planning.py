@@ -115,20 +115,22 @@ def plan(
     exchange_rates: Sequence[str] = (),
     calibrate: bool = False,
 ) -> Plan:
-    """Predict memory, time and cost of every method on every GPU before anything is rented; loads no torch and no weights.
+    """Predict memory, time and cost of every method on every GPU before anything is rented; loads no torch and no
+    weights.
 
     `model` is a name such as qwen-7b, a hub id, a `bundled:` name or the folder of a config.json. The work is `data` (a
     file, a hub id or a `bundled:` name) or `samples` examples of `tokens` tokens; with `data`, longer texts are cut at
-    `tokens`. `task` is by default what the model is for. `methods` are some of lora, qlora, bottleneck, ... (names or text
-    with commas); `settings` of methods, as {"r": 16}, count for those that have them. Left at None, the batch, `loss`
-    (eager, fused, chunked), `attention` (flash, sdpa, eager) and `dtype` are chosen for each GPU.
+    `tokens`. `task` is by default what the model is for. `methods` are some of lora, qlora, bottleneck, ... (names or
+    text with commas); `settings` of methods, as {"r": 16}, count for those that have them. Left at None, the batch,
+    `loss` (eager, fused, chunked), `attention` (flash, sdpa, eager) and `dtype` are chosen for each GPU.
 
-    `gpus` are names of the catalogue or "this-machine", by default all that the price list offers. `budget` is an amount
-    of `currency`, `deadline` hours or text such as "90m", "6h", "2d". `prices` is a price file over `price_list`,
-    `exchange_rates` such as "USD=7.1". `calibrate` first measures real steps on this machine and keeps the result.
+    `gpus` are names of the catalogue or "this-machine", by default all that the price list offers. `budget` is an
+    amount of `currency`, `deadline` hours or text such as "90m", "6h", "2d". `prices` is a price file over
+    `price_list`, `exchange_rates` such as "USD=7.1". `calibrate` first measures real steps on this machine and keeps
+    the result.
 
-    Raises ModelError for an unknown model, DataError for data that is not usable, TargetError for target modules that the
-    model lacks, and ConfigError for anything else that does not fit.
+    Raises ModelError for an unknown model, DataError for data that is not usable, TargetError for target modules that
+    the model lacks, and ConfigError for anything else that does not fit.
     """
     planned = find_planned_model(model)
     generate = _is_generation(task, planned)

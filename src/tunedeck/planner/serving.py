@@ -73,7 +73,9 @@ class Service:
 
 
 def served_bytes(service: Service, precision: Precision) -> float:
-    """Weights: 2 bytes each, 1 in int8; in 4 bits the linears in the layers, the rest at 2. Adapters: 2 bytes a parameter."""
+    """Weights: 2 bytes each, 1 in int8; in 4 bits the linears in the layers, the rest at 2. Adapters: 2 bytes a
+    parameter.
+    """
     spec = service.spec
     total = spec.base_parameters + spec.lm_head_parameters
     linears = linear_parameters(spec)
@@ -115,7 +117,9 @@ def input_s(service: Service, gpu: Gpu, precision: Precision) -> float:
 
 
 def flops_per_s(gpu: Gpu, precision: Precision) -> float:
-    """What inference reaches: a card's share of its 16-bit peak, as in training; int8 on the physical cores of a CPU."""
+    """What inference reaches: a card's share of its 16-bit peak, as in training; int8 on the physical cores of a
+    CPU.
+    """
     if gpu.capability:
         slow = precision == "4-bit" and gpu.capability < 8.0
         return gpu.utilisation * gpu.tensor_flops_per_s * (FOUR_BIT_BEFORE_AMPERE if slow else 1.0)

@@ -1,6 +1,7 @@
 """Time of a training step on a card, in three terms; each formula one function.
 
-Constants were set on half of the measured rows of bench/planner_rows.csv; bench/planner_accuracy.py reports the other half.
+Constants were set on half of the measured rows of bench/planner_rows.csv; bench/planner_accuracy.py reports the other
+half.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ def forward_flops_per_token(setup: Setup) -> float:
 
 
 def training_flops_per_token(setup: Setup) -> float:
-    """Forward once; the gradient of the activations once more in layers above the lowest trained one; the gradient of the
-    weights once more where they train; checkpointing of layers or chunks repeats the forward: 6 N full, 4 N with a frozen base, plus 2 N.
+    """Forward once; the gradient of the activations once more in layers above the lowest trained one; the gradient of
+    the weights once more where they train; checkpointing of layers or chunks repeats the forward: 6 N full, 4 N with a
+    frozen base, plus 2 N.
     """
     forward = forward_flops_per_token(setup)
     depth = layers_with_backward(setup) / setup.spec.num_layers
@@ -71,7 +73,9 @@ def floor_s(setup: Setup) -> float:
 
 
 def micro_batch_s(setup: Setup, gpu: Gpu) -> float:
-    """One micro-batch: floor and arithmetic joined, so that small batches cost the floor and large ones the arithmetic."""
+    """One micro-batch: floor and arithmetic joined, so that small batches cost the floor and large ones the
+    arithmetic.
+    """
     return float((floor_s(setup) ** JOIN + compute_s(setup, gpu) ** JOIN) ** (1 / JOIN))
 
 

@@ -80,8 +80,9 @@ def workload_of_texts(
 
 
 def workload_of_data(reference: str, model: PlannedModel, epochs: float, limit: int | None) -> Workload:
-    """The workload of a data set: its text column, the messages of its chats, or every text of a row, as in instruction,
-    input and output. Repeats are left out as training leaves them out. Raises DataError where it cannot be read.
+    """The workload of a data set: its text column, the messages of its chats, or every text of a row, as in
+    instruction, input and output. Repeats are left out as training leaves them out. Raises DataError where it cannot be
+    read.
     """
     table = read_table(reference)
     column = next((name for name in TEXT_COLUMNS if name in table.columns), None)

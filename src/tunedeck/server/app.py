@@ -56,8 +56,8 @@ def create_app(
     hosts: Collection[str] | None = None,
     tracer: Tracer | None = None,
 ) -> FastAPI:
-    """An ASGI app over a running service; closing the service is the caller's. `bounds` take the place of the service's, `hosts`
-    and `tracer` are the gate's.
+    """An ASGI app over a running service; closing the service is the caller's. `bounds` take the place of the
+    service's, `hosts` and `tracer` are the gate's.
     """
     app = FastAPIOffline(title="Tunedeck", version=__version__)
     app.state.service = service

@@ -1,4 +1,6 @@
-"""API keys: hashed, compared in constant time, each with its own adapters and rates; read again when their file changes."""
+"""API keys: hashed, compared in constant time, each with its own adapters and rates; read again when their file
+changes.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class KeyRecord(BaseModel):
 
 @final
 class Bucket:
-    """A token bucket that holds one minute's rate; it may go below zero, and then nothing is let through until it is filled again."""
+    """A token bucket that holds one minute's rate; it may go below zero, and then nothing is let through until it is
+    filled again.
+    """
 
     def __init__(self, a_minute: int) -> None:
         self.a_minute = a_minute
@@ -88,7 +92,9 @@ class Caller:
         return any(fnmatchcase(model, pattern) for pattern in self.models)
 
     def most(self, bounds: Bounds) -> int:
-        """Inputs of this key that may wait or run at once: its own limit, else its share where there are several keys."""
+        """Inputs of this key that may wait or run at once: its own limit, else its share where there are several
+        keys.
+        """
         if self.max_requests is not None:
             return self.max_requests
         return bounds.max_requests if self.alone else max(1, int(bounds.key_share * bounds.max_requests))
@@ -127,7 +133,9 @@ class Keys:
         self._callers, self._named = callers, {caller.name: caller for _, caller in callers}
 
     def caller(self, authorization: str | None) -> Caller | None:
-        """Who sends this Authorization header; None for nobody we know. Takes as long for a near miss as for a far one."""
+        """Who sends this Authorization header; None for nobody we know. Takes as long for a near miss as for a far
+        one.
+        """
         if not self.needed:
             return ANYBODY
         scheme, _, key = (authorization or "").partition(" ")
@@ -147,7 +155,9 @@ class Keys:
 
 @final
 class KeyFile:
-    """A key file and the keys in it. Raises ConfigError when it cannot be read at first; later the keys of before stay."""
+    """A key file and the keys in it. Raises ConfigError when it cannot be read at first; later the keys of before
+    stay.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -175,7 +185,9 @@ class KeyFile:
 @final
 @dataclass
 class Guesses:
-    """Counts wrong keys by client address. A key that is right passes whatever was guessed from its address, which may be a proxy's."""
+    """Counts wrong keys by client address. A key that is right passes whatever was guessed from its address, which may
+    be a proxy's.
+    """
 
     a_minute: int = 20
     _most: int = 4096

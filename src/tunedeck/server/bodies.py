@@ -1,4 +1,6 @@
-"""Bodies of requests: read whole within bounds of bytes and time, counted together, and handed on one big one at a time."""
+"""Bodies of requests: read whole within bounds of bytes and time, counted together, and handed on one big one at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Left(Exception):  # noqa: N818 - no error of anybody's
 
 @final
 class Bodies:
-    """Reads bodies for the gate. All of them together stay below `body_memory`, those of one key below its share of that."""
+    """Reads bodies for the gate. All of them together stay below `body_memory`, those of one key below its share of
+    that.
+    """
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -109,7 +113,9 @@ class Bodies:
         return Failure(408, "TimeoutError", "Validation", say("the body did not arrive in time"))
 
     def _too_many_parts(self, data: bytearray) -> Failure | None:
-        """Refuse what Python takes a hundred times as long to make as its few bytes take to send: lists, objects, names."""
+        """Refuse what Python takes a hundred times as long to make as its few bytes take to send: lists, objects,
+        names.
+        """
         count, limit = data.count(b"[") + data.count(b"{"), self._bounds.max_json_parts
         if count + data.count(b":") > limit:
             count += sum(1 for _ in _NAME.finditer(data))
@@ -140,7 +146,8 @@ class Bodies:
     def replaying(self, body: Body, receive: Receive) -> Receive:
         """What the app receives: the body, then what the client does later.
 
-        FastAPI parses and validates a body without a pause as soon as it has it. So that other requests, such as health checks,
+        FastAPI parses and validates a body without a pause as soon as it has it. So that other requests, such as health
+        checks,
         come between two big ones, each is handed over in another round of the event loop.
         """
         given = False

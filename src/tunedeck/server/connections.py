@@ -1,7 +1,7 @@
 """Connections within bounds: how many, and how long one may take to say what it wants.
 
-uvicorn has neither a time limit for the head of a request nor a bound of connections that makes room for new ones, and its only seam
-for them is the protocol class, so this one inherits.
+uvicorn has neither a time limit for the head of a request nor a bound of connections that makes room for new ones, and
+its only seam for them is the protocol class, so this one inherits.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _OTHER_DESCRIPTORS = 64
 def bounded_protocol(bounds: Bounds) -> type[asyncio.Protocol]:
     """The class for `uvicorn.Config(http=...)` of one server.
 
-    When `max_connections` are open, the one that has been without a request for longest is closed for the new one; when all have a
-    request under way, the new one is. A connection whose next request's head is not there `header_time` seconds after its first byte,
-    or after the connection was opened, is closed.
+    When `max_connections` are open, the one that has been without a request for longest is closed for the new one; when
+    all have a request under way, the new one is. A connection whose next request's head is not there `header_time`
+    seconds after its first byte, or after the connection was opened, is closed.
     """
     idle: dict[H11Protocol, None] = {}
 

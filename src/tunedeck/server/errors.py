@@ -33,7 +33,8 @@ _MEANINGS = {
     415: "the body is not declared as application/json",
     422: "the adapter cannot be loaded or used, and why",
     429: "too much is waiting or in memory, the key's rate is used up, or too many wrong keys came from this address",
-    503: "the server is shutting down, its engine has stopped, or its disk, memory or file descriptors failed it for now",
+    503: "the server is shutting down, its engine has stopped, or its disk, memory or file descriptors failed "
+    "it for now",
 }
 _HEADERS = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},

@@ -52,8 +52,9 @@ class _Lines(logging.Formatter):
 
 @final
 class DroppingHandler(logging.Handler):
-    """Puts lines into a queue for another thread, at most so many. What finds no room is dropped and counted; the count is logged when
-    there is room again. The standard library's QueueHandler copies each record and has nothing to say of what it drops.
+    """Puts lines into a queue for another thread, at most so many. What finds no room is dropped and counted; the count
+    is logged when there is room again. The standard library's QueueHandler copies each record and has nothing to say of
+    what it drops.
     """
 
     def __init__(self, lines: queue.SimpleQueue[str | None], most: int) -> None:
@@ -111,7 +112,9 @@ class Log:
 
 
 def to_stderr() -> Callable[[bytes], object]:
-    """Write to the file below sys.stderr, past Python's buffer: its lock would hold up the end of the process while a write waits."""
+    """Write to the file below sys.stderr, past Python's buffer: its lock would hold up the end of the process while a
+    write waits.
+    """
     sys.stderr.flush()
     return io.FileIO(sys.stderr.fileno(), "w", closefd=False).write
 

@@ -1,4 +1,6 @@
-"""Prometheus metrics. Counters carry the adapter's name, histograms do not: thousands of adapters times buckets would be too many."""
+"""Prometheus metrics. Counters carry the adapter's name, histograms do not: thousands of adapters times buckets would
+be too many.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ class Metrics:
         self._count_tokens(request, outcome)
 
     def _count_tokens(self, request: Request, outcome: str) -> None:
-        """Count a request's tokens for its key, also of one that its client has left; one that never ran has used none."""
+        """Count a request's tokens for its key, also of one that its client has left; one that never ran has used
+        none.
+        """
         if request.started_s is None:
             return
         generated = 0

@@ -1,4 +1,6 @@
-"""What every request passes before a route sees it: host, key, rate, body; its id, its line in the log, its count in the metrics."""
+"""What every request passes before a route sees it: host, key, rate, body; its id, its line in the log, its count in
+the metrics.
+"""
 
 from __future__ import annotations
 
@@ -98,10 +100,11 @@ class _Passage:
 
 @final
 class RequestMiddleware:
-    """ASGI middleware. Whatever a route could be held up or filled up with is bounded here, before anything of it is computed.
+    """ASGI middleware. Whatever a route could be held up or filled up with is bounded here, before anything of it is
+    computed.
 
-    `hosts` are the names under which the server may be asked, None for all: without keys a page in a browser, whose name
-    somebody has pointed at this machine, must get nothing.
+    `hosts` are the names under which the server may be asked, None for all: without keys a page in a browser, whose
+    name somebody has pointed at this machine, must get nothing.
     """
 
     def __init__(

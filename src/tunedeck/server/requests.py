@@ -135,8 +135,8 @@ Stop = Annotated[String, Most("max_stop_chars")]
 class GenerationRequest(ModelRequest):
     """How to sample; `temperature` and `top_p` as in OpenAI's API, `top_k` and `repetition_penalty` as in vLLM's.
 
-    A field that is null has its default. Fields from `logit_bias` on have no effect here: they may have no value but those that
-    change nothing.
+    A field that is null has its default. Fields from `logit_bias` on have no effect here: they may have no value but
+    those that change nothing.
     """
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None

@@ -172,7 +172,9 @@ class AssistantMessage(TypedDict):
 
 
 class LikelyToken(TypedDict):
-    """A token as text and as UTF-8, and the logarithm of its probability; `bytes` is null for a piece of a character."""
+    """A token as text and as UTF-8, and the logarithm of its probability; `bytes` is null for a piece of a
+    character.
+    """
 
     token: str
     logprob: float

@@ -45,7 +45,9 @@ from tunedeck.serving.factory import open_batch_engine, open_engine
 from tunedeck.serving.workers.generate import GenerationLimits
 
 _GIVE_BACK_S, _BUSY_S, _WORTH_IT = 5.0, 60.0, 16 << 20
-"""How often to look whether there is freed memory, how often when requests are under way, and how many bytes are worth it."""
+"""How often to look whether there is freed memory, how often when requests are under way, and how many bytes are worth
+it.
+"""
 _KEYS_AGAIN_S = 2.0
 """How often the key file is looked at."""
 _WAITING, _ACCEPTED_TOGETHER = 2048, 8
@@ -88,7 +90,9 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
 def open_onnx_service(
     exports: Path, precision: str, settings: ServerSettings, name: str | None = None, task: str | None = None
 ) -> Service:
-    """Open an engine over the ONNX exports in a folder, of the task and the base that they agree on; ConfigError if none."""
+    """Open an engine over the ONNX exports in a folder, of the task and the base that they agree on; ConfigError if
+    none.
+    """
     first = first_settings(exports, precision, task)
     base = name or public_name(first["base"])
     threads = torch.get_num_threads()
@@ -201,7 +205,9 @@ def serve(service: Service, settings: ServerSettings, sockets: list[socket.socke
 
 @final
 class _Server(uvicorn.Server):
-    """Accepts a few connections in each round of the event loop, so that requests of others come between those of a burst."""
+    """Accepts a few connections in each round of the event loop, so that requests of others come between those of a
+    burst.
+    """
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; asyncio takes one number both for what waits to be accepted and for what is accepted in a round."""
@@ -218,7 +224,8 @@ def _living(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        app.openapi()  # FastAPI builds its routes, and anyio its backend, when first used: not while others wait for an answer
+        # FastAPI builds its routes, and anyio its backend, when first used: not while others wait for an answer
+        app.openapi()
         await anyio.sleep(0)
         tasks: list[asyncio.Task[None]] = []
 
@@ -248,7 +255,9 @@ def _living(
 
 
 async def _give_back(engine: Engine) -> None:
-    """Hand freed memory back to the system: soon when nothing is under way, else once a minute, for the next batch wants it back."""
+    """Hand freed memory back to the system: soon when nothing is under way, else once a minute, for the next batch
+    wants it back.
+    """
     process, given_back_s = psutil.Process(), time.monotonic()
     least = process.memory_info().rss
     while True:

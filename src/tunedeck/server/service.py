@@ -34,7 +34,9 @@ Piece: TypeAlias = tuple[int, Chunk | None]
 @final
 @dataclass
 class Service:
-    """One base and its adapters behind HTTP. `base` is the base's name, to which it answers bare where `base_answers`."""
+    """One base and its adapters behind HTTP. `base` is the base's name, to which it answers bare where
+    `base_answers`.
+    """
 
     task: str
     engine: Engine

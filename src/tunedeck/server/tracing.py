@@ -1,4 +1,6 @@
-"""OpenTelemetry spans: one of the server for each request, with its times in the queue and in computing as children. No texts."""
+"""OpenTelemetry spans: one of the server for each request, with its times in the queue and in computing as children. No
+texts.
+"""
 
 from __future__ import annotations
 

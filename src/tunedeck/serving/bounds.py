@@ -1,6 +1,7 @@
 """Every bound of a server in one place: its default, its flag, and the sentence that says it has been exceeded.
 
-The defaults fit a container of 4 GiB. The command line, the table in docs/serving.md and the OpenAPI document are made from this class.
+The defaults fit a container of 4 GiB. The command line, the table in docs/serving.md and the OpenAPI document are made
+from this class.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def _bound(default: float, unit: str, text: Callable[[], str]) -> Any:
 @final
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one request, one key, one connection and one adapter folder may take. Raises ConfigError for a value below its least.
+    """What one request, one key, one connection and one adapter folder may take. Raises ConfigError for a value below
+    its least.
 
     The flag of a field is its name with dashes: `max_inputs` is `--max-inputs`.
     """

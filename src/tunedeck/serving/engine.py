@@ -1,4 +1,6 @@
-"""The engine: takes requests from any thread, waits for their adapters, has threads that tokenize and one that runs the model."""
+"""The engine: takes requests from any thread, waits for their adapters, has threads that tokenize and one that runs the
+model.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Worker(Protocol):
 @final
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much runs together; `batch_s` is how long a batch may take while several callers ask, so that none waits long."""
+    """How much runs together; `batch_s` is how long a batch may take while several callers ask, so that none waits
+    long.
+    """
 
     queued_positions: int = 262_144
     batch_positions: int = 4096
@@ -52,7 +56,9 @@ class Limits:
 
 @final
 class Engine:
-    """Submit requests; `done` of each brings its answer. Every request that came in is answered, also while draining."""
+    """Submit requests; `done` of each brings its answer. Every request that came in is answered, also while
+    draining.
+    """
 
     def __init__(
         self,

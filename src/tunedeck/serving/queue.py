@@ -23,8 +23,8 @@ _EACH = 8
 class FairQueue:
     """However much one caller has waiting, and however hot one adapter is, others wait for one batch of each at most.
 
-    Of the callers the one that has had the fewest positions comes first, so that long inputs give nobody more of the engine; a
-    caller's adapters take turns. The first request of whoever comes first is always taken.
+    Of the callers the one that has had the fewest positions comes first, so that long inputs give nobody more of the
+    engine; a caller's adapters take turns. The first request of whoever comes first is always taken.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,8 @@ class FairQueue:
     def take(self, fits: Callable[[Request], bool], most: int, ahead_of: Collection[str] = ()) -> list[Request]:
         """Up to `most` requests, one of each caller in turn, as long as the next of a lane `fits`.
 
-        With `ahead_of` only of other callers who have lately had at most half of what each of these has. Requests that have been cancelled are dropped, those
+        With `ahead_of` only of other callers who have lately had at most half of what each of these has. Requests that
+        have been cancelled are dropped, those
         that ran out of time fail.
         """
         taken: list[Request] = []
@@ -108,7 +109,9 @@ class FairQueue:
                 self._changed.wait(timeout_s)
 
     def gather(self, wait_s: float, positions: int) -> None:
-        """Give others the time to join the first of a batch: until `positions` wait, or the oldest has waited `wait_s`."""
+        """Give others the time to join the first of a batch: until `positions` wait, or the oldest has waited
+        `wait_s`.
+        """
         with self._changed:
             lanes = (lane for lanes in self._callers.values() for lane in lanes.values())
             oldest = min((lane[0].arrived_s for lane in lanes), default=None)
@@ -132,7 +135,9 @@ class FairQueue:
         return used * math.pow(0.5, (time.monotonic() - when_s) / _HALF_LIFE_S)
 
     def _next(self, caller: str, lanes: deque[str | None], fits: Callable[[Request], bool]) -> Request | None:
-        """The first request of the first lane whose first request fits; the lane goes to the end, those before it are closed."""
+        """The first request of the first lane whose first request fits; the lane goes to the end, those before it are
+        closed.
+        """
         while lanes:
             adapter = lanes.popleft()
             head = self._head(caller, adapter)

@@ -125,7 +125,8 @@ class AdapterStore:
         return self._queue(name, pin=None, explicit=False)
 
     def load(self, name: str, *, pin: bool | None = None) -> Future[Lease]:
-        """Load an adapter ahead, or again as a new version; close the lease that comes. `pin` keeps it from eviction, False
+        """Load an adapter ahead, or again as a new version; close the lease that comes. `pin` keeps it from eviction,
+        False
         lets it go, None leaves that as it was.
 
         Raises UnknownAdapterError; the future raises the reason why it cannot be loaded, and then the old version
@@ -264,7 +265,8 @@ class AdapterStore:
                 if self._cache.pinned_bytes(needed) > self.max_bytes:
                     raise AdapterError(
                         say(
-                            "adapter {name!r} takes {needed} bytes; {limit} are allowed for adapters, {pinned} of them pinned",
+                            "adapter {name!r} takes {needed} bytes; {limit} are allowed for adapters, {pinned} "
+                            "of them pinned",
                             name=job.name,
                             needed=needed.own + sum(needed.shared.values()),
                             limit=self.max_bytes,

@@ -44,7 +44,9 @@ class WatchedThread:
         self._thread.join(timeout_s)
 
     def alarm(self, stall_s: float) -> str | None:
-        """What is wrong: it has ended by a fault, or its step has lasted longer than `stall_s`; None when all is well."""
+        """What is wrong: it has ended by a fault, or its step has lasted longer than `stall_s`; None when all is
+        well.
+        """
         if self.fault is not None:
             return say("the {name} thread has ended: {reason}", name=self.name, reason=type(self.fault).__name__)
         lasted = time.monotonic() - self._began_s

@@ -1,7 +1,7 @@
 """What training, serving, comparison, export and planning ask of a task.
 
-A task is a dataclass of settings that reads data and turns it into a loss (`TrainableTask`). One `TaskView` per task says
-the rest; a part that is None is refused by name where it is needed.
+A task is a dataclass of settings that reads data and turns it into a loss (`TrainableTask`). One `TaskView` per task
+says the rest; a part that is None is refused by name where it is needed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class Objective(Protocol):
     """A dataset encoded for one adapter, as the training loop works through it."""
 
     divisible: ClassVar[bool]
-    """Whether a batch's loss is the mean of its parts' losses by their `weight`, so that it may be worked through in pieces."""
+    """Whether a batch's loss is the mean of its parts' losses by their `weight`, so that it may be worked through in
+    pieces.
+    """
     remembers: bool
     """Whether the first pass over an example leaves something in memory that later passes take up."""
     lengths: Sequence[int]
@@ -74,7 +76,8 @@ class Objective(Protocol):
 
     @staticmethod
     def losses(parts: Sequence[tuple[Any, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """Return the `loss` of several objectives of one kind and deck, each with rows of its own, from one pass through the base.
+        """Return the `loss` of several objectives of one kind and deck, each with rows of its own, from one pass
+        through the base.
 
         None of the adapters has tensors in the base's place.
         """
@@ -107,7 +110,9 @@ class TrainableTask(Task, Protocol):
 
 
 Route: TypeAlias = Literal["labels", "vectors", "text", "answers"]
-"""Which of the server's routes answer: /classify and /predict, /v1/embeddings, the completions, or the generic /v1/answers."""
+"""Which of the server's routes answer: /classify and /predict, /v1/embeddings, the completions, or the generic
+/v1/answers.
+"""
 
 
 class BatchServing(Protocol):

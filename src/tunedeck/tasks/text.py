@@ -14,9 +14,13 @@ from tunedeck.deck.deck import Deck
 PAD_TO = 8
 """Lengths are rounded up to this: few distinct shapes spare the CPU's kernel library from building new kernels."""
 _CHARS_A_TOKEN = 8
-"""More characters than most tokens have: that much of a long text is read first, and four times as much where it was too little."""
+"""More characters than most tokens have: that much of a long text is read first, and four times as much where it was
+too little.
+"""
 _MARGIN = 64
-"""The last tokens before the place where a text was broken off may be others than in the whole text; so many are not used."""
+"""The last tokens before the place where a text was broken off may be others than in the whole text; so many are not
+used.
+"""
 
 
 def tokenize(deck: Deck, texts: Sequence[str], max_length: int) -> list[list[int]]:
@@ -55,7 +59,8 @@ def tokenize_rows(deck: Deck, texts: Sequence[str], limits: Sequence[int]) -> li
 def cut_ids(backend: Any, texts: Sequence[str], room: int, side: str = "right") -> list[list[int]]:
     """Token ids of each text, cut to `room` tokens beside the special ones, by a tokenizer of the tokenizers library.
 
-    The cut is not set on the tokenizer, which other threads use as well. Of a long text only as much is read as the cut leaves.
+    The cut is not set on the tokenizer, which other threads use as well. Of a long text only as much is read as the cut
+    leaves.
     """
     if backend.truncation is not None or backend.padding is not None:  # as its file has it, before the first use
         backend.no_truncation()
@@ -83,7 +88,9 @@ def check_ids(ids: Sequence[int], vocabulary: int) -> None:
 
 
 def fitting_ids(ids: Sequence[int], vocabulary: int, room: int) -> list[int]:
-    """Token ids that come from outside in place of a text; ConfigError for those of another vocabulary and for too many."""
+    """Token ids that come from outside in place of a text; ConfigError for those of another vocabulary and for too
+    many.
+    """
     check_ids(ids, vocabulary)
     if len(ids) > room:
         raise ConfigError(say("{count} tokens are more than the {limit} that fit here", count=len(ids), limit=room))

@@ -56,7 +56,9 @@ class Checkpoints:
         return next(iter(self._folders()), None)
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint whole or not at all, then remove those that are too many; StorageError when the disk refuses."""
+        """Write a checkpoint whole or not at all, then remove those that are too many; StorageError when the disk
+        refuses.
+        """
         with replacing_folder(self._folder / f"step-{checkpoint.step:08}") as staging:
             for group, tensors in checkpoint.tensors.items():
                 write_safetensors(staging / f"{group}.safetensors", tensors)
@@ -66,7 +68,8 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def read(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, None when there is none at all; a damaged one is passed over with a warning.
+        """The newest checkpoint that is whole, None when there is none at all; a damaged one is passed over with a
+        warning.
 
         Raises TrainingError when every checkpoint is damaged.
         """
@@ -165,8 +168,8 @@ def captured(
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Per parameter in order, `<number>.<name>`: tensors, and plain numbers.
 
-    Tensors that parameters share, as the code books of 8-bit states, are kept for the first of them; the others' entries
-    among the numbers name it.
+    Tensors that parameters share, as the code books of 8-bit states, are kept for the first of them; the others'
+    entries among the numbers name it.
     """
     tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, Any] = {}
@@ -197,7 +200,9 @@ def fill_optimizer(
 
 
 def random_state() -> dict[str, Any]:
-    """The states of all random numbers that a step may draw, as JSON values: torch's on the CPU and the GPU, Python's, numpy's."""
+    """The states of all random numbers that a step may draw, as JSON values: torch's on the CPU and the GPU, Python's,
+    numpy's.
+    """
     name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state())
     return {
         "torch": _hex(torch.get_rng_state()),

@@ -56,7 +56,9 @@ def with_current_names(training: Mapping[str, Any], note: bool = True) -> dict[s
 
 
 def stored_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a run that a run folder keeps, under present names: earlier versions wrote their own, without a note."""
+    """The values of a run that a run folder keeps, under present names: earlier versions wrote their own, without a
+    note.
+    """
     found = dict(values)
     if isinstance(found.get("training"), Mapping):
         found["training"] = with_current_names(found["training"], note=False)

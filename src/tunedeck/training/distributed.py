@@ -1,8 +1,8 @@
 """One step by several processes: each works on its part of the batches, and the gradients are added up.
 
-The adapter's parameters are few and live outside the model, whose hooks call them: there is no module whose forward pass DDP
-could wrap. One sum of all gradients when a step's backward passes are done is what DDP with `no_sync` comes to, and it is the
-very step that one process would take.
+The adapter's parameters are few and live outside the model, whose hooks call them: there is no module whose forward
+pass DDP could wrap. One sum of all gradients when a step's backward passes are done is what DDP with `no_sync` comes
+to, and it is the very step that one process would take.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def micro_batches(
 ) -> list[tuple[Sequence[int], float]]:
     """This process's part of some batches: row numbers, and their share of the mean loss.
 
-    Each batch is cut into `splits` micro-batches for each process; one whose loss is not the mean of its parts stays whole. All
-    processes have the same number of micro-batches, as a sharded base needs it; one that only fills up has no share in the loss.
+    Each batch is cut into `splits` micro-batches for each process; one whose loss is not the mean of its parts stays
+    whole. All processes have the same number of micro-batches, as a sharded base needs it; one that only fills up has
+    no share in the loss.
     """
     count = splits * accelerator.num_processes
     cut = [rows[part::count] for rows in batches for part in range(count)] if objective.divisible else batches
@@ -58,7 +59,9 @@ def micro_batches(
 
 
 def summed(parameters: Sequence[nn.Parameter], stats: StepStats, accelerator: Accelerator) -> StepStats:
-    """Add up gradients in place, and what the step counts, over all processes; a parameter without a gradient anywhere keeps none."""
+    """Add up gradients in place, and what the step counts, over all processes; a parameter without a gradient anywhere
+    keeps none.
+    """
     if accelerator.num_processes == 1:
         return stats
     has_gradient = [float(parameter.grad is not None) for parameter in parameters]
@@ -79,16 +82,18 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def shard_base(deck: Deck, adapter: str, accelerator: Accelerator) -> None:
-    """Cut the base's layers among the processes by FSDP2; each is put together for its own forward and backward pass only.
+    """Cut the base's layers among the processes by FSDP2; each is put together for its own forward and backward pass
+    only.
 
-    The adapter stays whole in every process. Raises ConfigError for full fine-tuning, which puts whole tensors in the base's
-    place, for packed weights, and for an architecture whose layers are not known.
+    The adapter stays whole in every process. Raises ConfigError for full fine-tuning, which puts whole tensors in the
+    base's place, for packed weights, and for an architecture whose layers are not known.
     """
     base, layers = deck.base, deck.base.layers
     if layers is None or base.quantize is not None or deck.adapter(adapter).built.weights:
         raise ConfigError(
             say(
-                "a sharded base takes lora, bottleneck adapters, prompt tuning and heads, on a known architecture and without "
+                "a sharded base takes lora, bottleneck adapters, prompt tuning and heads, on a known "
+                "architecture and without "
                 "quantize; leave --use_fsdp out"
             )
         )

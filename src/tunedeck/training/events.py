@@ -34,8 +34,8 @@ Listener = Callable[[Mapping[str, Any]], None]
 class EventLog:
     """Appends one JSON object per event, written at once, with its kind and the seconds since the run began.
 
-    `place`, as `mark` gave it, goes on with an earlier log and cuts off what was written after that; `listener` is told each
-    event, too. Raises StorageError when the disk refuses.
+    `place`, as `mark` gave it, goes on with an earlier log and cuts off what was written after that; `listener` is told
+    each event, too. Raises StorageError when the disk refuses.
     """
 
     def __init__(
@@ -101,8 +101,8 @@ def check_trackers(names: Sequence[str]) -> None:
 def tracked(names: Sequence[str], folder: Path | None, settings: Mapping[str, Any]) -> Iterator[Listener]:
     """Trackers that run while the block does; call what this yields with each event.
 
-    TensorBoard writes below `folder`, or runs/; the others where they are told to by their own settings. Raises ConfigError
-    for a missing package, TrainingError when a tracker does not start.
+    TensorBoard writes below `folder`, or runs/; the others where they are told to by their own settings. Raises
+    ConfigError for a missing package, TrainingError when a tracker does not start.
     """
     if not names:
         yield lambda event: None

@@ -150,7 +150,9 @@ def _finish(
 
 
 def _prepared(deck: Deck, adapter: str, data: Data, seed: int) -> tuple[Dataset[Any], TrainableTask]:
-    """The data, read, and the adapter's task, with the data's labels where it had none; DataError when the labels differ."""
+    """The data, read, and the adapter's task, with the data's labels where it had none; DataError when the labels
+    differ.
+    """
     task = _trainable(deck.adapter(adapter).task)
     if isinstance(data, str):
         data = DataSettings(train=data)

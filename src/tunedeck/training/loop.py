@@ -24,8 +24,8 @@ _TEXTS = ("DefaultCPUAllocator: can't allocate", "DefaultCPUAllocator: not enoug
 def training_loop(running: list[AdapterTrainer], signals: StopSignals) -> Iterator[tuple[AdapterTrainer, Ended]]:
     """Train adapters of one deck, step by step together, each to its own end.
 
-    Yields each trainer with what ended its run, and takes it out of `running`. A resumed run begins where it was interrupted, at
-    the end of a step.
+    Yields each trainer with what ended its run, and takes it out of `running`. A resumed run begins where it was
+    interrupted, at the end of a step.
     """
     accelerator, several = running[0].accelerator, len(running) > 1
     while True:
@@ -85,9 +85,9 @@ def training_loop(running: list[AdapterTrainer], signals: StopSignals) -> Iterat
 def train_to_end(trainers: Sequence[AdapterTrainer], signals: StopSignals) -> Iterator[AdapterTrainer]:
     """Begin or resume the runs of adapters of one deck; yield each when it has ended, its adapter in its best state.
 
-    `state.stopped` says what ended a run. The first Ctrl-C or SIGTERM ends all after this step, with checkpoints; a second Ctrl-C
-    ends them at once, without. Raises TrainingError when a loss is not a finite number or memory does not suffice, StorageError when
-    the disk refuses; runs that have been evaluated before are yielded first, as "failed".
+    `state.stopped` says what ended a run. The first Ctrl-C or SIGTERM ends all after this step, with checkpoints; a
+    second Ctrl-C ends them at once, without. Raises TrainingError when a loss is not a finite number or memory does not
+    suffice, StorageError when the disk refuses; runs that have been evaluated before are yielded first, as "failed".
     """
     with as_training_error():
         for trainer in trainers:
@@ -153,7 +153,9 @@ def shared_losses(parts: Sequence[MicroBatch]) -> list[tuple[torch.Tensor, int]]
 
 
 def split_further(running: Sequence[AdapterTrainer], batches: Sequence[list[list[int]]]) -> None:
-    """Cut the batches of every run into smaller micro-batches where that is possible; TrainingError where it is not for any."""
+    """Cut the batches of every run into smaller micro-batches where that is possible; TrainingError where it is not for
+    any.
+    """
     for trainer in running:
         trainer.optimizer.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
@@ -164,7 +166,9 @@ def split_further(running: Sequence[AdapterTrainer], batches: Sequence[list[list
 
 
 def agreed_stop(running: Sequence[AdapterTrainer]) -> Ended | None:
-    """What ends the runs after this step in all processes: a signal that one of them saw before the gradients were added up."""
+    """What ends the runs after this step in all processes: a signal that one of them saw before the gradients were
+    added up.
+    """
     return next((trainer.stats.signal for trainer in running if trainer.stats.signal), None)
 
 
@@ -185,7 +189,8 @@ def as_training_error() -> Iterator[None]:
             raise
         raise TrainingError(
             say(
-                "out of memory where smaller pieces of a batch do not help; shorten what is evaluated, choose an adapter with fewer parameters, or quantize the base"
+                "out of memory where smaller pieces of a batch do not help; shorten what is evaluated, choose "
+                "an adapter with fewer parameters, or quantize the base"
             )
         ) from error
 

@@ -1,4 +1,6 @@
-"""The rules of a run folder: one process writes it, and a run resumes only with all that its steps depend on unchanged."""
+"""The rules of a run folder: one process writes it, and a run resumes only with all that its steps depend on
+unchanged.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ _FREE = {"checkpoint_every", "keep_checkpoints", "trackers", "gradient_checkpoin
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder, which is made, while the block runs; the lock is freed when its process dies.
+    """Keep other processes out of a run folder, which is made, while the block runs; the lock is freed when its process
+    dies.
 
     Raises TrainingError where another process holds it. Nothing is locked where the file system knows no locks.
     """
@@ -73,7 +76,8 @@ def identity(
 def resume_point(folder: Path, checkpoints: Checkpoints, resume: bool, accelerator: Accelerator) -> Checkpoint | None:
     """The checkpoint to go on from; the folder of a run that begins is cleared of an earlier one's.
 
-    Read by the first process and sent to all others. Raises TrainingError when the run in the folder is another one or finished.
+    Read by the first process and sent to all others. Raises TrainingError when the run in the folder is another one or
+    finished.
     """
     saved = None
     if accelerator.is_main_process:
@@ -103,7 +107,8 @@ def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> 
     if different:
         raise TrainingError(
             say(
-                "the run in {path} cannot go on, it would not be the same run: {differences}; set these back, or begin another run",
+                "the run in {path} cannot go on, it would not be the same run: {differences}; set these back, "
+                "or begin another run",
                 path=folder,
                 differences="; ".join(different),
             )

@@ -68,17 +68,18 @@ def train(
 ) -> TrainingRun | dict[str, TrainingRun]:
     """Train a deck's adapter on data and leave it in the deck at its best state.
 
-    `data` is a file, a hub id, a `bundled:` name, settings that say more, or a Dataset read by the task. With `out`, a run folder is
-    written: events.jsonl and checkpoints/ as it goes, then metrics.json, measurement.json, loss.png, loss.svg and adapter/. Ctrl-C and
-    SIGTERM write a checkpoint, end the run early, keep the best state and warn; `stopped` of what is returned says so. `resume` goes on from the newest checkpoint in `out`, from the
-    start where there is none, to the very end that the run would have had. `should_stop` sees the metrics of every evaluation and may end
-    the run there.
+    `data` is a file, a hub id, a `bundled:` name, settings that say more, or a Dataset read by the task. With `out`, a
+    run folder is written: events.jsonl and checkpoints/ as it goes, then metrics.json, measurement.json, loss.png,
+    loss.svg and adapter/. Ctrl-C and SIGTERM write a checkpoint, end the run early, keep the best state and warn;
+    `stopped` of what is returned says so. `resume` goes on from the newest checkpoint in `out`, from the start where
+    there is none, to the very end that the run would have had. `should_stop` sees the metrics of every evaluation and
+    may end the run there.
 
-    Several adapters, `{name: data}` or `{name: Job(data, settings)}`, are trained together: their batches share each pass through the
-    base, and each ends as it would have alone. Their run folders are `out`/name.
+    Several adapters, `{name: data}` or `{name: Job(data, settings)}`, are trained together: their batches share each
+    pass through the base, and each ends as it would have alone. Their run folders are `out`/name.
 
-    Raises DataError for data that is not usable, TrainingError when the loss is no longer a number, memory does not suffice or the run
-    in `out` is another one or finished, StorageError when the disk refuses.
+    Raises DataError for data that is not usable, TrainingError when the loss is no longer a number, memory does not
+    suffice or the run in `out` is another one or finished, StorageError when the disk refuses.
     """
     settings = settings or TrainingSettings()
     if epochs is not None:
@@ -104,7 +105,9 @@ def train(
 
 
 def _stopped_by_signal(runs: Sequence[TrainingRun], out: Path | None) -> str | None:
-    """What to tell a program that a signal has ended its training, which returns as if nothing had happened; None if none has."""
+    """What to tell a program that a signal has ended its training, which returns as if nothing had happened; None if
+    none has.
+    """
     stopped = next((run for run in runs if run.stopped in ("interrupted", "terminated")), None)
     if stopped is None:
         return None
@@ -123,8 +126,8 @@ def run_together(
 ) -> dict[str, TrainingRun]:
     """Carry out a run file: read the data, load the base, add the adapters, train them, write the run folder.
 
-    Several `configs` share model and task; their adapters are trained together. `resume` goes on with the run in `out`. `tell` is given what a
-    person wants to know before training starts. Returns the runs by adapter.
+    Several `configs` share model and task; their adapters are trained together. `resume` goes on with the run in `out`.
+    `tell` is given what a person wants to know before training starts. Returns the runs by adapter.
     """
     first, several = configs[0], len(configs) > 1
     for config in configs:
@@ -169,7 +172,8 @@ def _described(deck: Deck, name: str) -> str:
     """What trains, in numbers."""
     summary = deck.summary(name)
     return say(
-        "{kind} on {model} in {dtype}: {trainable:,} parameters train, the head's {head:,} included; {share:.2%} of the base's {total:,}",
+        "{kind} on {model} in {dtype}: {trainable:,} parameters train, the head's {head:,} included; "
+        "{share:.2%} of the base's {total:,}",
         kind=summary.kind,
         model=deck.base.reference,
         dtype=str(deck.base.dtype).removeprefix("torch."),
@@ -184,7 +188,8 @@ def _packed(deck: Deck) -> str:
     """What a quantised base takes, part by part."""
     parts = {part.name: part for part in deck.base_parts()}
     return say(
-        "the base in {scheme} takes {total:.1f} MB ({whole:.1f} in 16 bits): linears {linears:.1f} MB ({plain:.1f} in 16 bits), "
+        "the base in {scheme} takes {total:.1f} MB ({whole:.1f} in 16 bits): linears {linears:.1f} MB "
+        "({plain:.1f} in 16 bits), "
         "embeddings {embeddings:.1f} MB, head {head:.1f} MB, other {other:.1f} MB",
         scheme=deck.base.quantize,
         total=sum(part.bytes for part in parts.values()) / 1e6,

@@ -12,7 +12,9 @@ from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.core.i18n import listing, say
 
 Ended: TypeAlias = Literal["finished", "early", "time", "stopped", "interrupted", "terminated", "failed"]
-"""What ended a run: all its steps, `early_stopping_patience`, `max_minutes`, `should_stop`, Ctrl-C, SIGTERM or an error."""
+"""What ended a run: all its steps, `early_stopping_patience`, `max_minutes`, `should_stop`, Ctrl-C, SIGTERM or an
+error.
+"""
 
 COMPLETE = ("finished", "early", "time", "stopped", "given up")
 """The values of `Ended` that leave nothing to resume; "given up" is how earlier versions wrote "stopped"."""
@@ -21,7 +23,9 @@ COMPLETE = ("finished", "early", "time", "stopped", "given up")
 @final
 @dataclass
 class StepStats:
-    """What one step counts; with several processes, the sum over all of them. Flags count the processes that raise them."""
+    """What one step counts; with several processes, the sum over all of them. Flags count the processes that raise
+    them.
+    """
 
     loss: float = 0.0
     examples: int = 0

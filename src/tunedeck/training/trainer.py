@@ -50,8 +50,8 @@ ShouldStop: TypeAlias = Callable[[dict[str, float]], bool]
 class AdapterTrainer:
     """Trains one adapter on an objective; the base stays frozen and in eval mode.
 
-    `best_by` names the metric of the best state; `saved` is the checkpoint to resume from. `state` is what a run counts, `stats` what
-    its last step counted.
+    `best_by` names the metric of the best state; `saved` is the checkpoint to resume from. `state` is what a run
+    counts, `stats` what its last step counted.
     """
 
     def __init__(
@@ -114,7 +114,9 @@ class AdapterTrainer:
         return [next(self._batches) for _ in range(self.settings.gradient_accumulation_steps)]
 
     def optimizer_step(self, seconds: float) -> None:
-        """Apply the gradients, whose computation took `seconds`; TrainingError for a loss that is not a finite number."""
+        """Apply the gradients, whose computation took `seconds`; TrainingError for a loss that is not a finite
+        number.
+        """
         began = time.perf_counter()
         self.stats.check_finite(self.state.steps + 1, self.optimizer.param_groups[0]["lr"])
         if self.settings.max_grad_norm is not None:
@@ -138,7 +140,8 @@ class AdapterTrainer:
     def evaluate(self, signals: StopSignals) -> None:
         """Evaluate, and keep the state if it is the best.
 
-        In one process a signal breaks the evaluation off; it stays due, and a resumed run makes it from the same random numbers.
+        In one process a signal breaks the evaluation off; it stays due, and a resumed run makes it from the same random
+        numbers.
         """
         alone = self.accelerator.num_processes == 1
         step, began, randomness = self.state.steps, time.perf_counter(), random_state()
@@ -222,7 +225,8 @@ class AdapterTrainer:
         if not self.objective.divisible:
             raise TrainingError(
                 say(
-                    "out of memory, and this loss needs its batch whole; set task.chunk_size, or lower training.batch_size"
+                    "out of memory, and this loss needs its batch whole; set task.chunk_size, or lower "
+                    "training.batch_size"
                 )
             )
         if count >= largest:
@@ -231,7 +235,8 @@ class AdapterTrainer:
         step, rows = self.state.steps + 1, -(-largest // (2 * count))
         self._log.write("out_of_memory", step=step, rows=rows, splits=self.state.splits)
         text = say(
-            "out of memory at step {step}: batches are worked through in pieces of {rows} from here on, {splits} to a batch; the steps stay the same",
+            "out of memory at step {step}: batches are worked through in pieces of {rows} from here on, "
+            "{splits} to a batch; the steps stay the same",
             step=step,
             rows=rows,
             splits=self.state.splits,
@@ -264,7 +269,9 @@ class AdapterTrainer:
         set_random_state(saved.state["random"][self.accelerator.process_index])
 
     def _recall(self) -> None:
-        """Bring back what the objective remembers of the first epoch, from the same batches: other shapes round otherwise."""
+        """Bring back what the objective remembers of the first epoch, from the same batches: other shapes round
+        otherwise.
+        """
         batches, accumulation = self._all_batches(), self.settings.gradient_accumulation_steps
         first_epoch = math.ceil(math.ceil(len(self.objective.lengths) / self.settings.batch_size) / accumulation)
         with torch.no_grad():

@@ -29,7 +29,9 @@ KINDS: dict[str, MethodConfig] = {
 SHAPES = ((1, 1), (1, 5), (3, 2), (4, 17), (9, 40))
 
 INT8 = 0.35
-"""Of tiny models; processors without VNNI add pairs of products in 16 bits, which saturate, and are twice as far off as others."""
+"""Of tiny models; processors without VNNI add pairs of products in 16 bits, which saturate, and are twice as far off as
+others.
+"""
 
 
 def deck_with(kind: str, task: str, model_type: str = "bert") -> td.Deck:

@@ -1,4 +1,6 @@
-"""Several LoRA adapters in one graph: each answers as it does in the deck, and nothing is taken for granted in silence."""
+"""Several LoRA adapters in one graph: each answers as it does in the deck, and nothing is taken for granted in
+silence.
+"""
 
 from __future__ import annotations
 

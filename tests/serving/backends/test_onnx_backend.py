@@ -1,4 +1,6 @@
-"""What `tunedeck export onnx` wrote, served: the deck's answers under the same routes, and nothing taken for granted in silence."""
+"""What `tunedeck export onnx` wrote, served: the deck's answers under the same routes, and nothing taken for granted in
+silence.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from tunedeck.data.chat import Conversation, Message
 from tunedeck.tasks.generate.chat_tokens import Encoded, encode_conversation, encode_prompt, fit
 
 TEMPLATE = (
-    "{% for m in messages %}{{ 'w90' if m.role == 'user' else 'w91' if m.role == 'assistant' else 'w92' }} {{ m.content }} "
+    "{% for m in messages %}{{ 'w90' if m.role == 'user' else 'w91' if m.role == 'assistant' else 'w92' }} "
+    "{{ m.content }} "
     "[SEP] w99 {% endfor %}{% if add_generation_prompt %}w91 {% endif %}"
 )
 

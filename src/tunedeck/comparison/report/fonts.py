@@ -14,9 +14,22 @@ from tunedeck.core.i18n import language
 
 # The usual ones of Linux, macOS and Windows, by how their files are called, the better ones first.
 CJK_FILES = (
-    "notosanscjk", "notosanssc", "sourcehansans", "pingfang", "hiragino sans gb", "msyh", "wqy-microhei", "wqy-zenhei",
-    "droidsansfallback", "stheiti", "heiti", "simhei", "deng", "arialuni", "simsun",
-)  # fmt: skip
+    "notosanscjk",
+    "notosanssc",
+    "sourcehansans",
+    "pingfang",
+    "hiragino sans gb",
+    "msyh",
+    "wqy-microhei",
+    "wqy-zenhei",
+    "droidsansfallback",
+    "stheiti",
+    "heiti",
+    "simhei",
+    "deng",
+    "arialuni",
+    "simsun",
+)
 _CHINESE = "准确率训练适配器"
 
 

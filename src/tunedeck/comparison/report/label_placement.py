@@ -8,11 +8,21 @@ from typing import Any
 
 # (points to the right, points up, horizontal, vertical alignment), the better places first.
 _PLACES = (
-    (9, 0, "left", "center"), (-9, 0, "right", "center"), (0, 9, "center", "bottom"), (0, -9, "center", "top"),
-    (8, 8, "left", "bottom"), (8, -8, "left", "top"), (-8, 8, "right", "bottom"), (-8, -8, "right", "top"),
-    (12, 20, "left", "bottom"), (12, -20, "left", "top"), (-12, 20, "right", "bottom"), (-12, -20, "right", "top"),
-    (12, 34, "left", "bottom"), (12, -34, "left", "top"),
-)  # fmt: skip
+    (9, 0, "left", "center"),
+    (-9, 0, "right", "center"),
+    (0, 9, "center", "bottom"),
+    (0, -9, "center", "top"),
+    (8, 8, "left", "bottom"),
+    (8, -8, "left", "top"),
+    (-8, 8, "right", "bottom"),
+    (-8, -8, "right", "top"),
+    (12, 20, "left", "bottom"),
+    (12, -20, "left", "top"),
+    (-12, 20, "right", "bottom"),
+    (-12, -20, "right", "top"),
+    (12, 34, "left", "bottom"),
+    (12, -34, "left", "top"),
+)
 _ARROW = {"arrowstyle": "-", "color": "#8a94a0", "linewidth": 0.6, "shrinkB": 4}
 
 

@@ -1,4 +1,6 @@
-"""Undocumented interfaces of bitsandbytes, as of 0.50: its NF4 linear layers on a CPU and what is behind a packed weight."""
+"""Undocumented interfaces of bitsandbytes, as of 0.50: its NF4 linear layers on a CPU and what is behind a packed
+weight.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,8 @@ def nf4_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
 def keep_backward_pass(linear: Any) -> None:
     """Switch off a Linear4bit's kernel for bfloat16 on a CPU, which has no backward pass.
 
-    The first batch without gradients would repack the weight in place for it: what is trained after a prediction would lose
-    its gradients silently.
+    The first batch without gradients would repack the weight in place for it: what is trained after a prediction would
+    lose its gradients silently.
     """
     linear.support_avx512bf16_for_cpu = False
 

@@ -24,10 +24,11 @@ from tunedeck.models.load import LoadedBase
 @final
 @dataclass(frozen=True, slots=True)
 class Checkpointing:
-    """Keep only the inputs of the lowest `layers` for the backward pass (True: of all but the last, which comes first there).
+    """Keep only the inputs of the lowest `layers` for the backward pass (True: of all but the last, which comes first
+    there).
 
-    transformers' own checkpointing needs the train mode, in which the base would drop out, and forgets which adapter a row
-    belongs to.
+    transformers' own checkpointing needs the train mode, in which the base would drop out, and forgets which adapter a
+    row belongs to.
     """
 
     router: Router

@@ -15,8 +15,8 @@ from tunedeck.models.load import LoadedBase
 class FirstPositionOnly:
     """Let the last layer compute the first position only, from where positions no longer mix.
 
-    That is its feed-forward part: two thirds of the layer, a ninth of a model of six layers. The classifier's logits stay
-    the same; hidden states become (batch, 1, hidden). Does nothing for models whose classifier reads more.
+    That is its feed-forward part: two thirds of the layer, a ninth of a model of six layers. The classifier's logits
+    stay the same; hidden states become (batch, 1, hidden). Does nothing for models whose classifier reads more.
     """
 
     @contextmanager

@@ -24,8 +24,8 @@ MEMORY_SHARE = 0.25
 class LowerLayers:
     """Keeps the hidden states that enter the first trained layer, for each training example.
 
-    Exact, for the base is frozen and in eval mode. Useful for adapters in the top layers and for a head only; does nothing
-    where the first layer is trained, virtual tokens come before the texts, or the architecture is not known.
+    Exact, for the base is frozen and in eval mode. Useful for adapters in the top layers and for a head only; does
+    nothing where the first layer is trained, virtual tokens come before the texts, or the architecture is not known.
     """
 
     def __init__(self, base: LoadedBase, adapter: Adapter | None, lengths: Sequence[int]) -> None:

@@ -1,4 +1,6 @@
-"""Run the output layer on the positions that are needed: a vocabulary of logits for each of the others is most of a step."""
+"""Run the output layer on the positions that are needed: a vocabulary of logits for each of the others is most of a
+step.
+"""
 
 from __future__ import annotations
 

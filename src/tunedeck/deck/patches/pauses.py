@@ -15,7 +15,8 @@ from tunedeck.models.load import LoadedBase
 class Pauses:
     """Call `pause` before each part of each layer, such as its attention and its feed-forward part.
 
-    `pause` may run another batch through the same model, but not while parameters of the base are replaced (full adapters).
+    `pause` may run another batch through the same model, but not while parameters of the base are replaced (full
+    adapters).
     """
 
     pause: Callable[[], None]

@@ -58,7 +58,9 @@ def write_beside(
 
 
 def write_probes(folder: Path, names: Sequence[str], runners: Mapping[str, Runner]) -> None:
-    """Put a short input and each graph's answer to it into settings.json; `tunedeck serve` asks again when it loads them."""
+    """Put a short input and each graph's answer to it into settings.json; `tunedeck serve` asks again when it loads
+    them.
+    """
     first = next(iter(runners.values()))
     settings = first.settings
     for name in names:

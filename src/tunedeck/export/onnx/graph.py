@@ -29,7 +29,8 @@ OPSETS = range(18, 24)
 
 @final
 class Graph(nn.Module):
-    """ids and mask (batch, seq) to logits (batch, labels) or vectors (batch, hidden), float32; virtual tokens are put in front.
+    """ids and mask (batch, seq) to logits (batch, labels) or vectors (batch, hidden), float32; virtual tokens are put
+    in front.
 
     `run` is the model's call, `parts` the modules whose tensors it uses, and `output` turns the model's answer without
     virtual positions and the mask into the graph's output.
@@ -61,7 +62,9 @@ class Graph(nn.Module):
 
 
 def graph_of(deck: Deck, name: str, *, merge: bool) -> Graph:
-    """The graph of one adapter; with `merge` its weights are added to the base's first (UnsupportedKindError where they cannot)."""
+    """The graph of one adapter; with `merge` its weights are added to the base's first (UnsupportedKindError where they
+    cannot).
+    """
     adapter = deck.adapter(name)
     output = partial(onnx_view(deck).output, adapter.task)
     vocabulary = deck.model.get_input_embeddings().weight.shape[0]
@@ -82,7 +85,8 @@ def check_exportable(deck: Deck, names: Sequence[str]) -> None:
     if deck.base.quantize is not None or deck.base.dtype != torch.float32:
         raise AdapterError(
             say(
-                "the graph is taken in float32, this deck is in {dtype}; load it with dtype='float32' and without quantize, and ask "
+                "the graph is taken in float32, this deck is in {dtype}; load it with dtype='float32' and "
+                "without quantize, and ask "
                 "for int8=True to make it smaller",
                 dtype=deck.base.quantize or str(deck.base.dtype).removeprefix("torch."),
             )
@@ -121,7 +125,8 @@ def trace(
 ) -> Any:
     """torch's ONNXProgram of a module called with keyword `inputs`; `shapes` names the dimensions that vary.
 
-    `names` are the graph's inputs in order. Raises ConfigError for an opset out of range, ModelError when torch cannot trace the model.
+    `names` are the graph's inputs in order. Raises ConfigError for an opset out of range, ModelError when torch cannot
+    trace the model.
     """
     if opset is not None and opset not in OPSETS:
         raise ConfigError(

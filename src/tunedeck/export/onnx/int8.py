@@ -1,7 +1,8 @@
 """A graph in int8: weights and the inputs of their products in 8 bits, the inputs' scale taken as they come.
 
 Weights are signed and have a scale for each output: on MiniLM half the error of one scale for all, at the same speed;
-unsigned ones took half as long again (docs/export.md). Fusing the graph first changed nothing. bench/onnx_export.py measures.
+unsigned ones took half as long again (docs/export.md). Fusing the graph first changed nothing. bench/onnx_export.py
+measures.
 """
 
 from __future__ import annotations

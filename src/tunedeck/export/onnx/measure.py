@@ -1,7 +1,7 @@
 """What a graph costs and gains: quality on labelled data, latency and throughput, beside torch, the sides taking turns.
 
-torch runs the same graph of modules, with LoRA merged as it is in the file, on batches padded as the deck pads them; ONNX
-Runtime runs batches padded as the runner pads them. Both have the same number of threads.
+torch runs the same graph of modules, with LoRA merged as it is in the file, on batches padded as the deck pads them;
+ONNX Runtime runs batches padded as the runner pads them. Both have the same number of threads.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Measured:
 def measure(
     decks: Mapping[str, Deck], name: str, folders: Mapping[str, Path], examples: Sequence[Any]
 ) -> list[Measured]:
-    """Every deck ("torch float32": deck) and every graph of the exported folders ("ONNX": folder) on the same examples."""
+    """Every deck ("torch float32": deck) and every graph of the exported folders ("ONNX": folder) on the same
+    examples.
+    """
     threads = torch.get_num_threads()
     sides = {label: _torch_side(deck, name) for label, deck in decks.items()}
     runners = {
@@ -103,10 +105,11 @@ def _onnx_side(runner: Runner, name: str) -> Side:
 
 
 def _take_turns(sides: Mapping[str, Side], batches: Sequence[list[list[int]]]) -> dict[str, list[list[float]]]:
-    """Seconds of every batch by side and round; the sides take turns at all batches, and the first round is not counted.
+    """Seconds of every batch by side and round; the sides take turns at all batches, and the first round is not
+    counted.
 
-    Turns are whole rounds with a pause before them: both libraries' idle threads spin for a while, and would slow the other side
-    down were it called next (torch float32 on two threads: 90 ms for a text instead of some 12).
+    Turns are whole rounds with a pause before them: both libraries' idle threads spin for a while, and would slow the
+    other side down were it called next (torch float32 on two threads: 90 ms for a text instead of some 12).
     """
     taken: dict[str, list[list[float]]] = {label: [] for label in sides}
     for _ in range(ROUNDS + 1):

@@ -1,7 +1,8 @@
 """One ONNX graph of the base that takes LoRA matrices and a head as inputs, and a small file of them for each adapter.
 
-ONNX Runtime fills the inputs from the adapter that a run names. Ranks and numbers of labels are dimensions that vary, and
-every input has a default of rank 0, without which Python's session asks for the tensors before it looks at the adapter.
+ONNX Runtime fills the inputs from the adapter that a run names. Ranks and numbers of labels are dimensions that vary,
+and every input has a default of rank 0, without which Python's session asks for the tensors before it looks at the
+adapter.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def save_onnx_multi(
 ) -> MultiExport:
     """Write one graph, adapters/NAME.onnx_adapter for each adapter, tokenizer.json, settings.json and run.py.
 
-    LoRA of any rank and target, and heads alone, each with its own labels. Every adapter must answer probe inputs as the deck
-    does. Raises UnsupportedKindError for other kinds, else what save_onnx raises.
+    LoRA of any rank and target, and heads alone, each with its own labels. Every adapter must answer probe inputs as
+    the deck does. Raises UnsupportedKindError for other kinds, else what save_onnx raises.
     """
     from tunedeck.formats.onnx.runner import Runner
 
@@ -114,7 +115,8 @@ def _check_sharable(deck: Deck, names: Sequence[str]) -> None:
         if low_rank(adapter.config) is None and adapter.config.trains != "head":
             raise UnsupportedKindError(
                 say(
-                    "{name!r} is a {kind} adapter; only LoRA adapters and heads alone share one graph. Export it in a graph of its "
+                    "{name!r} is a {kind} adapter; only LoRA adapters and heads alone share one graph. Export "
+                    "it in a graph of its "
                     "own, without --multi-adapter",
                     name=name,
                     kind=adapter.config.kind,
@@ -141,7 +143,8 @@ def _slot(deck: Deck, names: Sequence[str]) -> Iterator[Adapter]:
             if left:
                 raise UnsupportedKindError(
                     say(
-                        "{name!r} brings a trained {module}, which the other adapters share with the base; export it in a graph of "
+                        "{name!r} brings a trained {module}, which the other adapters share with the base; "
+                        "export it in a graph of "
                         "its own, without --multi-adapter",
                         name=name,
                         module=sorted(left)[0],
@@ -153,7 +156,9 @@ def _slot(deck: Deck, names: Sequence[str]) -> Iterator[Adapter]:
 
 
 def _inputs(slot: Adapter) -> dict[str, tuple[nn.Parameter, dict[int, str]]]:
-    """Each input's example tensor and the dimensions of it that vary, by the name it has in the graph and in the files."""
+    """Each input's example tensor and the dimensions of it that vary, by the name it has in the graph and in the
+    files.
+    """
     found: dict[str, tuple[nn.Parameter, dict[int, str]]] = {}
     for number, (path, placement) in enumerate(slot.built.placements.items()):
         for axis, matrix in enumerate(("lora_A", "lora_B")):  # (rank, in) and (out, rank)
@@ -181,7 +186,9 @@ def _write_graph(deck: Deck, slot: Adapter, file: Path, opset: int | None) -> No
 
 
 def _add_defaults(slot: Adapter, file: Path) -> None:
-    """Give every adapter input a default: rank 0, no labels, the base's own values where the head is not the last layer."""
+    """Give every adapter input a default: rank 0, no labels, the base's own values where the head is not the last
+    layer.
+    """
     import onnx_ir
 
     model = onnx_ir.load(file)

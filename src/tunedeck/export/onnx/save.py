@@ -44,9 +44,9 @@ def save_onnx(
     """Write an adapter for labels or vectors as model.onnx with tokenizer.json, settings.json and run.py.
 
     Batch and length vary; virtual tokens, bottleneck layers, pooling and normalisation are in the graph. `int8` adds
-    model.int8.onnx. The graph must answer probe inputs as the deck does. Raises UnsupportedKindError for generating adapters,
-    AdapterError for a deck that is not in float32 or a graph that answers otherwise, ConfigError for packages missing or a setting
-    out of range, StorageError when the folder is not empty.
+    model.int8.onnx. The graph must answer probe inputs as the deck does. Raises UnsupportedKindError for generating
+    adapters, AdapterError for a deck that is not in float32 or a graph that answers otherwise, ConfigError for packages
+    missing or a setting out of range, StorageError when the folder is not empty.
     """
     from tunedeck.formats.onnx.runner import Runner
 

@@ -38,11 +38,28 @@ _FIXED: dict[str, Any] = {
     "use_gating": False,
 }
 _CHANGES_RESULT = (
-    "adapter_residual_before_ln", "cross_adapter", "inv_adapter", "ln_after", "ln_before", "original_ln_after",
-    "phm_layer", "residual_before_ln", "use_gating",
-)  # fmt: skip
-_VARIED = ("mh_adapter", "output_adapter", "reduction_factor", "non_linearity", "scaling", "leave_out", "dropout",
-           "original_ln_before", "is_parallel", "init_weights")  # fmt: skip
+    "adapter_residual_before_ln",
+    "cross_adapter",
+    "inv_adapter",
+    "ln_after",
+    "ln_before",
+    "original_ln_after",
+    "phm_layer",
+    "residual_before_ln",
+    "use_gating",
+)
+_VARIED = (
+    "mh_adapter",
+    "output_adapter",
+    "reduction_factor",
+    "non_linearity",
+    "scaling",
+    "leave_out",
+    "dropout",
+    "original_ln_before",
+    "is_parallel",
+    "init_weights",
+)
 _PARAMETERS = {"adapter_down.0.": "down.", "adapter_up.": "up.", "scaling": "scaling"}
 _LEGACY = re.compile(r"\b(attention|layer)_text_(task|lang)_adapters\b")
 

@@ -1,6 +1,8 @@
-"""LoRA in AdapterHub's form: `<prefix>.<layers>.<i>.<linear>.loras.<adapter>.lora_A`, one rank and one scale everywhere.
+"""LoRA in AdapterHub's form: `<prefix>.<layers>.<i>.<linear>.loras.<adapter>.lora_A`, one rank and one scale
+everywhere.
 
-It knows the linears of core/architectures.toml's `adapterhub_lora` alone, all or none of them in a layer. Scale: alpha / r.
+It knows the linears of core/architectures.toml's `adapterhub_lora` alone, all or none of them in a layer. Scale: alpha
+/ r.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ _SCALED_BY_ALPHA = (1, 1)
 
 
 def read_config(config: Mapping[str, Any], names: ModelNames) -> LoraConfig:
-    """The settings in an adapter_config.json; UnsupportedKindError where one changes the result or the model has no place."""
+    """The settings in an adapter_config.json; UnsupportedKindError where one changes the result or the model has no
+    place.
+    """
     values = {"r": 8, "alpha": 8, "selfattn_lora": True, "attn_matrices": ["q", "v"], **config["config"]}
     changed = [key for key in _CHANGES_RESULT if values.get(key) not in (_FIXED[key], None)]
     if changed:
@@ -164,7 +168,8 @@ def _version(text: str) -> tuple[int, ...]:
 def _cannot(reason: str, names: ModelNames, sites: Mapping[str, str]) -> UnsupportedKindError:
     return UnsupportedKindError(
         say(
-            "AdapterHub cannot hold this LoRA: {reason}. On {model_type} models it has patches of one rank and one scale at "
+            "AdapterHub cannot hold this LoRA: {reason}. On {model_type} models it has patches of one rank and "
+            "one scale at "
             "{sites}, the same in every layer that has any; keep the adapter as PEFT's folder: --to peft",
             reason=reason,
             model_type=names.model_type,

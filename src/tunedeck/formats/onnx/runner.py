@@ -25,7 +25,9 @@ class RunnerError(Exception):
 
 
 class Runner:
-    """The files of one folder, ready to answer. `threads` 0 takes all cores; without `spin` they sleep as soon as a run ends."""
+    """The files of one folder, ready to answer. `threads` 0 takes all cores; without `spin` they sleep as soon as a run
+    ends.
+    """
 
     def __init__(self, folder: str | Path, precision: str = "float32", threads: int = 0, *, spin: bool = True) -> None:
         self.folder = Path(folder)
@@ -65,7 +67,9 @@ class Runner:
         return numpy.stack(rows)
 
     def token_ids(self, texts: list[str], adapter: str, query: bool = False) -> list[list[int]]:
-        """Token ids of each text behind its instruction, cut to the adapter's length; RunnerError for one without tokens."""
+        """Token ids of each text behind its instruction, cut to the adapter's length; RunnerError for one without
+        tokens.
+        """
         told = self.settings["adapters"][adapter]
         instruction = told.get("query_instruction" if query else "document_instruction", "")
         self.tokenizer.enable_truncation(told["max_length"], direction=self.settings["truncation_side"])
@@ -102,7 +106,9 @@ class Runner:
         return output[numpy.linspace(0, len(output) - 1, min(16, len(output))).astype(int)]
 
     def chosen(self, adapters: list[str] | None) -> list[str]:
-        """The adapters asked for, the only one by default; RunnerError for unknown ones and for those that cannot work together."""
+        """The adapters asked for, the only one by default; RunnerError for unknown ones and for those that cannot work
+        together.
+        """
         known = self.settings["adapters"]
         if not adapters:
             if len(known) > 1:
@@ -117,7 +123,9 @@ class Runner:
         return adapters
 
     def active(self, names: list[str]) -> list[Any]:
-        """The adapters to switch on. ONNX Runtime lets the first of two that set the same parameter win, without a word."""
+        """The adapters to switch on. ONNX Runtime lets the first of two that set the same parameter win, without a
+        word.
+        """
         owners: dict[str, str] = {}
         found = []
         for name in names:

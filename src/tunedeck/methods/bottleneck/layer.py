@@ -1,8 +1,8 @@
 """The bottleneck layer and its site: h becomes h + s·A(z), where A(z) = W_up f(W_down z + b_down) + b_up.
 
 h is a sub-block's output before it joins the residual stream, x the stream that entered the sub-block. The kinds differ
-in z alone (adapters 1.3.0, methods/modeling.py): double_seq_bn reads h, par_bn reads x, seq_bn reads the sum h + x, and on a
-post-LN encoder that sum after the block's own LayerNorm.
+in z alone (adapters 1.3.0, methods/modeling.py): double_seq_bn reads h, par_bn reads x, seq_bn reads the sum h + x, and
+on a post-LN encoder that sum after the block's own LayerNorm.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from tunedeck.methods.sites import (
     map_rows,
 )
 
-# transformers' activations under AdapterHub's names (adapters 1.3.0, methods/modeling.py, class Activation_Function_Class).
+# transformers' activations under AdapterHub's names (adapters 1.3.0, methods/modeling.py, class
+# Activation_Function_Class).
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu,
     "swish": F.silu,
@@ -89,7 +90,9 @@ class BottleneckLayer(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class BlockOutput:
-    """The output h of a sub-block. `tap` is where its residual input x can be read, `norm` the post-LN block's LayerNorm."""
+    """The output h of a sub-block. `tap` is where its residual input x can be read, `norm` the post-LN block's
+    LayerNorm.
+    """
 
     path: str
     reads_h: bool
@@ -131,7 +134,9 @@ class BlockOutput:
 
 
 def can_batch(dispatch: RowDispatch) -> bool:
-    """Whether `batched_forward` can stand for the layers: all of one activation and none in training, in a mixed batch."""
+    """Whether `batched_forward` can stand for the layers: all of one activation and none in training, in a mixed
+    batch.
+    """
     known = [layer for layer in _layers(dispatch) if layer is not None]
     mixed, alike = len(dispatch.parts) > 1, len({id(layer.activation) for layer in known}) == 1
     return mixed and alike and not torch.is_grad_enabled() and not any(layer.training for layer in known)
@@ -147,7 +152,9 @@ def batched_forward(z: torch.Tensor, dispatch: RowDispatch, h: torch.Tensor, out
 
 
 def _stacked(dispatch: RowDispatch, dtype: torch.dtype) -> Stacked:
-    """Wᵀ_down (rows, hidden, d), b_down (rows, 1, d), s·Wᵀ_up (rows, d, hidden), s·b_up (rows, 1, hidden), zeros up to the largest d."""
+    """Wᵀ_down (rows, hidden, d), b_down (rows, 1, d), s·Wᵀ_up (rows, d, hidden), s·b_up (rows, 1, hidden), zeros up to
+    the largest d.
+    """
 
     def of(read: Callable[[BottleneckLayer], torch.Tensor]) -> torch.Tensor:
         return dispatch.stacked(lambda layer: read(cast(BottleneckLayer, layer)))

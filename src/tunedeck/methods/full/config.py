@@ -15,7 +15,8 @@ from tunedeck.methods.base import SearchSpace, Trains
 
 @dataclass(frozen=True, slots=True)
 class FullConfig:
-    """What to train besides the head: "all" of the base, its top k layers (a number) and what follows them, or "head" alone.
+    """What to train besides the head: "all" of the base, its top k layers (a number) and what follows them, or "head"
+    alone.
 
     Raises ConfigError for another value.
     """
@@ -73,7 +74,9 @@ class FullConfig:
         return spec.num_layers if self.layers == "head" else spec.num_layers - self.layers
 
     def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:
-        """The inputs of each layer's linears that nothing else keeps: 2 H of the projections, the feed-forward's width."""
+        """The inputs of each layer's linears that nothing else keeps: 2 H of the projections, the feed-forward's
+        width.
+        """
         if self.layers == "head":
             return 0
         return number_bytes * (2 * spec.hidden_size + spec.ffn_size) * spec.num_layers

@@ -83,7 +83,9 @@ def adapters(http: Request) -> AdapterList:
 
 @admin_router.post("/v1/adapters", responses=_LOADING)
 async def load(http: Request, body: LoadRequest) -> Loaded:
-    """Load an adapter ahead, or again as a new version. `pin` keeps it in memory, false lets it go; without it that stays as it was."""
+    """Load an adapter ahead, or again as a new version. `pin` keeps it in memory, false lets it go; without it that
+    stays as it was.
+    """
     return await _load(http, body.name, body.pin)
 
 

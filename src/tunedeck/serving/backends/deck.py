@@ -42,7 +42,9 @@ class Adapters:
         return len(ids) + self._deck.virtual_tokens(key)
 
     def pausing(self, keys: Sequence[str | None], pause: Callable[[], None] | None) -> AbstractContextManager[None]:
-        """Let `pause` be called between the layers of a batch, unless one of its adapters has weights in the base's place."""
+        """Let `pause` be called between the layers of a batch, unless one of its adapters has weights in the base's
+        place.
+        """
         used = (self._deck.adapter(key) for key in set(keys) if key is not None)
         if pause is None or any(adapter.built.weights for adapter in used):
             return nullcontext()

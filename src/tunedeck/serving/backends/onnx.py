@@ -1,8 +1,8 @@
 """ONNX graphs as a backend: classification and embedding without the base's weights in torch.
 
-Every row has a run of its own, several of them at once. One run has one adapter, and an int8 graph takes the scale of a layer's input
-from the whole batch, padding included; so a row's answer does not depend on its company, and nothing is padded. On two cores
-batches of 32 answered no more texts a second (docs/serving.md).
+Every row has a run of its own, several of them at once. One run has one adapter, and an int8 graph takes the scale of a
+layer's input from the whole batch, padding included; so a row's answer does not depend on its company, and nothing is
+padded. On two cores batches of 32 answered no more texts a second (docs/serving.md).
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from tunedeck.formats.onnx.runner import Runner
 
 _TOLERANCE = {"float32": 2e-3, "int8": 0.25}
-"""Of the stored answer's largest value: what another machine's rounding may change; int8 products overflow on CPUs without VNNI."""
+"""Of the stored answer's largest value: what another machine's rounding may change; int8 products overflow on CPUs
+without VNNI.
+"""
 
 
 @final
@@ -58,7 +60,9 @@ class OnnxBackend:
         self._pool = ThreadPoolExecutor(threads, "onnx")
 
     def load(self, place: Path, key: str) -> str | None:
-        """Open the graph, unless another adapter has, and let the adapter answer its stored probe; a note when there is none."""
+        """Open the graph, unless another adapter has, and let the adapter answer its stored probe; a note when there is
+        none.
+        """
         folder, name = split(place)
         settings = read_settings(folder)
         check_servable(settings, folder, self._precision, self._task, self._base)
@@ -76,7 +80,9 @@ class OnnxBackend:
         del self._held[key]
 
     def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
-        """Token ids of texts behind their adapter's document instruction, cut to its length; a content may be token ids already."""
+        """Token ids of texts behind their adapter's document instruction, cut to its length; a content may be token ids
+        already.
+        """
         runner, told = self._held[key].runner, self._held[key].told
         texts = [told.get("document_instruction", "") + one for one in contents if isinstance(one, str)]
         room = told["max_length"] - runner.tokenizer.num_special_tokens_to_add(False)
@@ -126,7 +132,8 @@ class OnnxBackend:
         if got.shape != stored.shape or not numpy.abs(got - stored).max() <= allowed:
             raise AdapterFileError(
                 say(
-                    "{path} does not answer its stored probe as it did when it was exported (seen {got}, stored {stored}); export it again",
+                    "{path} does not answer its stored probe as it did when it was exported (seen {got}, "
+                    "stored {stored}); export it again",
                     path=place,
                     got=got[:3].round(4).tolist(),
                     stored=stored[:3].tolist(),

@@ -1,4 +1,6 @@
-"""ONNX exports under a root: FOLDER for a graph with its adapter in it, FOLDER/ADAPTER for each adapter of a graph that takes several."""
+"""ONNX exports under a root: FOLDER for a graph with its adapter in it, FOLDER/ADAPTER for each adapter of a graph that
+takes several.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class OnnxFolders:
         return [folder, *folder.iterdir(), *own]
 
     def memory(self, place: Path) -> AdapterMemory:
-        """The graph's bytes; of one that takes several adapters, the adapter's, and the graph's once for all of them."""
+        """The graph's bytes; of one that takes several adapters, the adapter's, and the graph's once for all of
+        them.
+        """
         folder, name = split(place)
         file = graph_file(read_settings(folder), folder, self.precision)
         graph = sum(part.stat().st_size for part in folder.glob(f"{file.name}*"))
@@ -138,7 +142,9 @@ def graph_version(folder: Path) -> tuple[object, ...]:
 
 
 def check_servable(settings: dict[str, Any], folder: Path, precision: str, task: str | None, base: str | None) -> None:
-    """Raise AdapterError for an export of another task or base, None meaning any, or without a graph of the precision."""
+    """Raise AdapterError for an export of another task or base, None meaning any, or without a graph of the
+    precision.
+    """
     graph_file(settings, folder, precision)
     if task not in (None, settings["task"]):
         raise UnsupportedKindError(
@@ -182,7 +188,9 @@ def first_settings(exports: Path, precision: str, task: str | None) -> dict[str,
 
 
 def _check_agree(exports: Path, found: dict[str, dict[str, Any]]) -> None:
-    """Raise ConfigError where exports of several tasks or bases could be served: none of them is to choose for the others."""
+    """Raise ConfigError where exports of several tasks or bases could be served: none of them is to choose for the
+    others.
+    """
     tasks = {name: str(settings["task"]) for name, settings in found.items()}
     if len(set(tasks.values())) > 1:
         raise ConfigError(

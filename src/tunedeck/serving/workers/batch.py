@@ -23,8 +23,8 @@ _SMALL = 512
 class BatchWorker:
     """Dynamic batches by a budget of positions, padding counted, and a small waiting time.
 
-    While several callers ask, a batch is also kept short in time, and callers who have lately had much less are answered between its
-    layers.
+    While several callers ask, a batch is also kept short in time, and callers who have lately had much less are
+    answered between its layers.
     """
 
     def __init__(self, backend: BatchBackend, queue: FairQueue, limits: Limits) -> None:
@@ -85,7 +85,9 @@ class BatchWorker:
         return fits
 
     def _budget(self) -> int:
-        """Positions of the next batch; while several callers ask, no more than `batch_s` is enough for, as the last batches went."""
+        """Positions of the next batch; while several callers ask, no more than `batch_s` is enough for, as the last
+        batches went.
+        """
         most = self._limits.batch_positions
         if not self._queue.several_callers():
             return most

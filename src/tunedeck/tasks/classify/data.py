@@ -60,7 +60,9 @@ def check_labels(examples: list[Example], known: tuple[str, ...]) -> None:
 
 
 def read_examples(settings: DataSettings, reference: str, multi_label: bool) -> list[Example]:
-    """Labelled examples of one file or name, `eval_size` of them at most where it is set and the file is all there is."""
+    """Labelled examples of one file or name, `eval_size` of them at most where it is set and the file is all there
+    is.
+    """
     table = read_table(reference, settings.encoding)
     return labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty)
 

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 
 def classification_loss(logits: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> torch.Tensor:
-    """Mean cross-entropy of logits (batch, labels) against ids (batch,), or against 0/1 (batch, labels) when multi-label."""
+    """Mean cross-entropy of logits (batch, labels) against ids (batch,), or against 0/1 (batch, labels) when
+    multi-label.
+    """
     if multi_label:
         return F.binary_cross_entropy_with_logits(logits.float(), targets)
     return F.cross_entropy(logits.float(), targets)

@@ -30,7 +30,9 @@ from tunedeck.tasks.text import pad, tokenize, tokenize_rows
 @final
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An answer: the likeliest label with its probability, and every label's; `labels` all above 0.5 when multi-label."""
+    """An answer: the likeliest label with its probability, and every label's; `labels` all above 0.5 when
+    multi-label.
+    """
 
     label: str
     score: float

@@ -1,4 +1,6 @@
-"""What an embedding run learns from: pairs, triplets or labelled texts, read, repeats removed, split so that nothing leaks."""
+"""What an embedding run learns from: pairs, triplets or labelled texts, read, repeats removed, split so that nothing
+leaks.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ Examples: TypeAlias = list[Pair] | list[Scored] | list[Example]
 
 
 def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
-    """Read and split a run's data. What is held out may be of another form than what is learnt: scored pairs, for example.
+    """Read and split a run's data. What is held out may be of another form than what is learnt: scored pairs, for
+    example.
 
     Raises DataError for files, columns or rows that are not usable, and for scored pairs to learn from.
     """

@@ -56,7 +56,9 @@ def vectors_of(
 def token_ids(
     deck: Deck, texts: Sequence[str], names: Sequence[str | None], encodings: Sequence[EncodingConfig]
 ) -> list[list[int]]:
-    """Return token ids of each text behind its instruction, cut to what the row's virtual tokens leave of its length."""
+    """Return token ids of each text behind its instruction, cut to what the row's virtual tokens leave of its
+    length.
+    """
     limits = [deck.text_limit(name, one.max_length) for name, one in zip(names, encodings, strict=True)]
     whole = [one.instruction + text for one, text in zip(encodings, texts, strict=True)]
     return tokenize_rows(deck, whole, limits)
@@ -85,8 +87,9 @@ def trained_vectors(
 ) -> tuple[torch.Tensor, int]:
     """Vectors (texts, hidden) with their gradients, and how many positions were computed.
 
-    With `chunk_size` only the vectors of a chunk are kept, and its inner states are computed again when the gradient comes to it: the
-    memory of one chunk, the gradients of the whole batch (gradient caching, arXiv 2101.06983, as checkpoints of chunks).
+    With `chunk_size` only the vectors of a chunk are kept, and its inner states are computed again when the gradient
+    comes to it: the memory of one chunk, the gradients of the whole batch (gradient caching, arXiv 2101.06983, as
+    checkpoints of chunks).
     """
 
     def chunk(input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

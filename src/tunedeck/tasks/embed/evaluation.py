@@ -35,8 +35,8 @@ def evaluate_vectors(vectors: Vectors, examples: Sequence[Any], temperature: flo
     """Metrics of one form of examples.
 
     Pairs: recall@1, @5, @10, mrr, ndcg@10 and loss of every anchor among all positives and negatives. Labelled texts:
-    precision@1, @5, @10, mrr, ndcg@10 and loss of every text among all others, those of its label being relevant. Scored
-    pairs: spearman and pearson correlation of the cosines with the scores.
+    precision@1, @5, @10, mrr, ndcg@10 and loss of every text among all others, those of its label being relevant.
+    Scored pairs: spearman and pearson correlation of the cosines with the scores.
     """
     if isinstance(examples[0], Scored):
         left = vectors([one.first for one in examples], False)

@@ -28,12 +28,13 @@ class Relations:
 
 
 def contrastive_loss(scores: torch.Tensor, relations: Relations, *, symmetric: bool = False) -> torch.Tensor:
-    """Mean of -log exp(s_p) / (exp(s_p) + sum over negatives exp(s_n)) over every anchor's positives, then over anchors.
+    """Mean of -log exp(s_p) / (exp(s_p) + sum over negatives exp(s_n)) over every anchor's positives, then over
+    anchors.
 
-    `scores` (anchors, candidates) are similarities divided by the temperature. With one positive for each anchor and all
-    other candidates its negatives this is sentence-transformers' MultipleNegativesRankingLoss. One positive never
-    competes with another. Anchors without a positive do not count. `symmetric` adds the loss of finding the anchor by its
-    positive and halves the sum.
+    `scores` (anchors, candidates) are similarities divided by the temperature. With one positive for each anchor and
+    all other candidates its negatives this is sentence-transformers' MultipleNegativesRankingLoss. One positive never
+    competes with another. Anchors without a positive do not count. `symmetric` adds the loss of finding the anchor by
+    its positive and halves the sum.
     """
     loss = _one_way(scores, relations)
     if not symmetric:

@@ -16,8 +16,8 @@ def retrieval_metrics(scores: torch.Tensor, relevant: torch.Tensor) -> dict[str,
 
     `relevant` (queries, documents) of bool; a query without a relevant document does not count, a score of -inf is no
     document for that query. recall@k is the share of the relevant documents among the first k, precision@k the share of
-    the first k that are relevant, mrr the mean of 1 / the first relevant rank, and ndcg@10 sums 1 / log2(1 + rank) over the
-    best possible sum (as trec_eval with binary relevance).
+    the first k that are relevant, mrr the mean of 1 / the first relevant rank, and ndcg@10 sums 1 / log2(1 + rank) over
+    the best possible sum (as trec_eval with binary relevance).
     """
     kept = relevant.any(dim=1)
     scores, relevant = scores[kept], relevant[kept]

@@ -76,7 +76,9 @@ class PairBatches:
 
 @final
 class LabelledBatches:
-    """Labelled texts: every text against all others; one alone with its label is joined by another text of that label."""
+    """Labelled texts: every text against all others; one alone with its label is joined by another text of that
+    label.
+    """
 
     def __init__(self, examples: Sequence[Example], documents: Callable[[list[str]], list[list[int]]]) -> None:
         self._texts = [example.text for example in examples]
@@ -146,7 +148,9 @@ class EmbedObjective:
 
     @staticmethod
     def losses(parts: Sequence[tuple[EmbedObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """The same of several objectives, each with rows of its own, from one pass through the base; by themselves where they are in chunks."""
+        """The same of several objectives, each with rows of its own, from one pass through the base; by themselves
+        where they are in chunks.
+        """
         if any(objective._learning.chunk_size is not None for objective, _ in parts):
             return [objective.loss(rows) for objective, rows in parts]
         batches = [objective._batches.contrast(rows) for objective, rows in parts]

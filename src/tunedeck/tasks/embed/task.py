@@ -32,11 +32,11 @@ MAX_LENGTH = 512
 class Embed:
     """Make vectors of texts, and learn from pairs, triplets or labelled texts which of them belong together.
 
-    Left at None, `pooling`, `normalize`, the instructions and `max_length` are what a sentence-transformers base says of
-    itself, else mean, True, none and 512 tokens. `query_instruction` stands before queries and training anchors,
-    `document_instruction` before all other texts. `temperature` divides the cosines in training; `symmetric` also learns to
-    find the anchor by its positive; `chunk_size` texts at a time lie in memory while a larger batch is contrasted whole.
-    Raises ConfigError for values out of range.
+    Left at None, `pooling`, `normalize`, the instructions and `max_length` are what a sentence-transformers base says
+    of itself, else mean, True, none and 512 tokens. `query_instruction` stands before queries and training anchors,
+    `document_instruction` before all other texts. `temperature` divides the cosines in training; `symmetric` also
+    learns to find the anchor by its positive; `chunk_size` texts at a time lie in memory while a larger batch is
+    contrasted whole. Raises ConfigError for values out of range.
     """
 
     kind: ClassVar[str] = "embed"
@@ -80,7 +80,8 @@ class Embed:
         if told is not None and told.lacking and self.pooling is None:
             raise ModelError(
                 say(
-                    "{model} makes its vectors in a way that is not supported: {settings}; to use the base in another way, set pooling",
+                    "{model} makes its vectors in a way that is not supported: {settings}; to use the base in "
+                    "another way, set pooling",
                     model=reference,
                     settings=listing(told.lacking),
                 )

@@ -18,7 +18,9 @@ class Encoded:
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids up to where the answer begins, by the tokenizer's chat template; without one, the turns in plain lines."""
+    """Token ids up to where the answer begins, by the tokenizer's chat template; without one, the turns in plain
+    lines.
+    """
     if tokenizer.chat_template is None:
         text = "\n".join(message.content for message in messages) + "\n"
         return cast("list[int]", tokenizer(text)["input_ids"])

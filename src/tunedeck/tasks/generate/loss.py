@@ -1,7 +1,7 @@
 """Cross-entropy over a large vocabulary without ever holding all logits.
 
-The loss is computed a few positions at a time, and its gradient by the hidden states with it, as Liger and Cut Cross-Entropy do
-(arXiv 2410.10989, 2411.09009). The output layer is frozen, so that nothing else of it is needed.
+The loss is computed a few positions at a time, and its gradient by the hidden states with it, as Liger and Cut
+Cross-Entropy do (arXiv 2410.10989, 2411.09009). The output layer is frozen, so that nothing else of it is needed.
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ def pack_rows(conversations: Sequence[Encoded], limit: int) -> list[list[Encoded
 
 
 def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pack:
-    """Rows of conversations as tensors, padded on the right; each conversation begins with the adapter's virtual tokens."""
+    """Rows of conversations as tensors, padded on the right; each conversation begins with the adapter's virtual
+    tokens.
+    """
     vocab_size = deck.model.get_input_embeddings().weight.shape[0]
     virtual = list(range(vocab_size, vocab_size + deck.virtual_tokens(name)))
     longest = max(sum(len(virtual) + len(one.ids) for one in row) for row in rows)
@@ -109,7 +111,9 @@ def target_logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
 
 
 def target_states(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
-    """What enters the output layer at those positions, (targets, hidden); the output layer itself does next to nothing."""
+    """What enters the output layer at those positions, (targets, hidden); the output layer itself does next to
+    nothing.
+    """
     positions = OutputPositions(packed.loss_mask, most=1)
     with positions.on(deck.base):
         _logits(deck, name, packed)
@@ -118,7 +122,9 @@ def target_states(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
 
 
 def output_is_a_product(deck: Deck, name: str | None, packed: Pack) -> bool:
-    """Whether the logits are the frozen output layer's product and nothing more: no bias, no cap, no scale, no adapter in it."""
+    """Whether the logits are the frozen output layer's product and nothing more: no bias, no cap, no scale, no adapter
+    in it.
+    """
     output_layer = deck.model.get_output_embeddings()
     if type(output_layer) is not nn.Linear or cast(Any, output_layer).bias is not None:
         return False
@@ -143,7 +149,9 @@ def _logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
 
 
 def _block_mask(owner: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What to add to the attention scores: 0 for earlier tokens of the same conversation, the lowest number elsewhere."""
+    """What to add to the attention scores: 0 for earlier tokens of the same conversation, the lowest number
+    elsewhere.
+    """
     seq = owner.shape[1]
     earlier = torch.ones(seq, seq, dtype=torch.bool, device=owner.device).tril()
     same = (owner[:, :, None] == owner[:, None, :]) & earlier

@@ -49,8 +49,9 @@ Prompt: TypeAlias = str | Sequence[Mapping[str, str]]
 class Generate:
     """Generate text. Training learns the assistant's turns only.
 
-    `max_length` in tokens, virtual ones included: longer prompts are cut at their start, answers never. `packing` puts short
-    conversations one behind the other in a row without letting them see each other. Raises ConfigError out of range.
+    `max_length` in tokens, virtual ones included: longer prompts are cut at their start, answers never. `packing` puts
+    short conversations one behind the other in a row without letting them see each other. Raises ConfigError out of
+    range.
     """
 
     kind: ClassVar[str] = "generate"
@@ -142,7 +143,9 @@ class Generate:
         return decode(deck, ids, adapters, sampling or Sampling())
 
     def prompt_ids(self, deck: Deck, prompt: Prompt) -> list[int]:
-        """Token ids of a question or a chat, by the chat template, up to where the answer begins; ConfigError for no prompt."""
+        """Token ids of a question or a chat, by the chat template, up to where the answer begins; ConfigError for no
+        prompt.
+        """
         return encode_prompt(deck.tokenizer, self._turns(prompt))
 
     def _turns(self, prompt: Prompt) -> list[Message]:
@@ -168,7 +171,10 @@ class GenerateObjective:
         if self._limit < 4:
             raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
         if deck.tokenizer.chat_template is None and deck.tokenizer.eos_token_id is None:
-            warnings.warn(say("the tokenizer has no end token: answers are learnt without one, and may not end by themselves"), stacklevel=2)  # fmt: skip
+            warnings.warn(
+                say("the tokenizer has no end token: answers are learnt without one, and may not end by themselves"),
+                stacklevel=2,
+            )
         train = [encoded for _, encoded in self._fitting(task, dataset.train)]
         self._evaluation = self._fitting(task, dataset.evaluation)
         self._rows: list[list[Encoded]] = pack_rows(train, self._limit) if task.packing else [[one] for one in train]
