@@ -166,7 +166,7 @@ def test_labels_that_do_not_fit_the_head_are_an_error(labels: object, message: s
     ("method", "message"),
     [
         ({"kind": "lora"}, "names the method 'lora' but the folder has no adapter_config.json"),
-        ({}, "names the method '' but"),
+        ({}, "the method '' is not supported"),
         ({"kind": "full", "layers": "most"}, "layers"),
         ({"kind": "full", "depth": 1}, r"unknown key 'method.depth'; allowed: layers"),
     ],

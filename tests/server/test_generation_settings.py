@@ -12,7 +12,7 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
-from support import served_adapters
+from support import served_adapters, tiny_models
 
 import tunedeck as td
 from tunedeck.generation.sampling import AnswerPenalties
@@ -166,7 +166,7 @@ def test_logprobs_are_the_models_own_before_temperature_and_penalties(client: Te
         assert logprob == pytest.approx(expected[int(token[1:])].item(), abs=1e-4)
         values, ids = expected.topk(3)
         assert list(top.values()) == pytest.approx(values.tolist(), abs=1e-4)
-        assert list(top) == [served_adapters.tiny.tiny_tokenizer("llama").decode([one]) for one in ids.tolist()]
+        assert list(top) == [tiny_models.tiny_tokenizer("llama").decode([one]) for one in ids.tolist()]
         assert got["text"][offset:].split()[0] == token
 
 

@@ -16,7 +16,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
-from support import served_adapters
+from support import served_adapters, tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
@@ -158,7 +158,7 @@ def test_classify_and_predict_answer_as_solo_runs(classify_server: tuple[str, Se
 
 
 def test_a_base_without_a_trained_head_does_not_answer_at_random() -> None:
-    deck = td.Deck.load(served_adapters.tiny.folder_of("bert", "plain"), td.Classify(), dtype="float32")
+    deck = td.Deck.load(tiny_models.folder_of("bert", "plain"), td.Classify(), dtype="float32")
     service = open_service(deck, served_adapters.saved_adapters("classifier"), ServerSettings(), "tiny")
     assert not service.base_answers
     service.engine.close()
