@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 from collections.abc import Callable
 from dataclasses import Field, fields
@@ -92,10 +91,6 @@ def serve(
     bounds: Bounds,
 ) -> None:
     """Answer requests over HTTP, each by the adapter that its `model` names, mixed in batches on one base."""
-    # GNU OpenMP reads this once, as torch is loaded. Its threads wait for each other by computing nothing; where
-    # another process wants one of the cores, the default (milliseconds) takes that core from the very thread that is
-    # waited for.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         from tunedeck.server.run import ServerSettings, bind, open_onnx_service, open_service
         from tunedeck.server.run import serve as listen
