@@ -72,8 +72,7 @@ class Deck:
         """Load a base: a hub id, a folder, a .gguf file, `ms:` or `bundled:` reference.
 
         `dtype` "auto" takes bfloat16 where the hardware has it; `quantize` packs the layers' linears as "nf4" or
-        "int8".
-        Raises ModelError when it cannot be found or loaded.
+        "int8". Raises ModelError when it cannot be found or loaded.
         """
         labels = labels_of(task)
         base = load_base(
@@ -152,10 +151,8 @@ class Deck:
         """Open saved adapters on the base that they name: `Deck.open("adapters/law", "adapters/mail")`.
 
         Each adapter is called after its folder, or after the run folder it lies in; a second one of the same name gets
-        a
-        number. The base is `model`, else the one that the first folder names; `quantize` None quantizes it as it was
-        for
-        the first adapter's training, "none" never. `task` is what a folder that names no task is for, by default
+        a number. The base is `model`, else the one that the first folder names; `quantize` None quantizes it as it was
+        for the first adapter's training, "none" never. `task` is what a folder that names no task is for, by default
         classification. Raises AdapterFileError for a folder that holds no adapter, ConfigError where no base is named,
         BaseMismatchError where an adapter was trained on another base (unless `allow_base_mismatch`), and what `load`
         raises.
@@ -268,8 +265,7 @@ class Deck:
         """The model's output for inputs as they stand: virtual token ids and positions are the caller's.
 
         The rows stand in `order`, and a full adapter with tensors of its own stands alone. One name alone stands for
-        all
-        rows, however many.
+        all rows, however many.
         """
         with self.router.lock:
             grouping = self._grouping(self.adapters_of_rows(adapters, len(adapters)))

@@ -60,9 +60,9 @@ def compare_with_plan(
     """Memory, time and, with a price, money of a run: predicted from the lengths of its own batches beside what
     happened.
 
-    `shape` is how the run's task uses the base.
-    `products_flops_per_s` is this machine's rate of matrix products in the run's precision, for a CPU without
-    calibrations. Empty for a model that the planner cannot know or a run without steps.
+    `shape` is how the run's task uses the base. `products_flops_per_s` is this machine's rate of matrix products in the
+    run's precision, for a CPU without calibrations. Empty for a model that the planner cannot know or a run without
+    steps.
     """
     if not measurement.steps or not measurement.largest_batch_positions:
         return []

@@ -147,8 +147,7 @@ class Bodies:
         """What the app receives: the body, then what the client does later.
 
         FastAPI parses and validates a body without a pause as soon as it has it. So that other requests, such as health
-        checks,
-        come between two big ones, each is handed over in another round of the event loop.
+        checks, come between two big ones, each is handed over in another round of the event loop.
         """
         given = False
 

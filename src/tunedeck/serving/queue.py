@@ -77,8 +77,7 @@ class FairQueue:
         """Up to `most` requests, one of each caller in turn, as long as the next of a lane `fits`.
 
         With `ahead_of` only of other callers who have lately had at most half of what each of these has. Requests that
-        have been cancelled are dropped, those
-        that ran out of time fail.
+        have been cancelled are dropped, those that ran out of time fail.
         """
         taken: list[Request] = []
         with self._changed:

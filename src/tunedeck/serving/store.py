@@ -126,8 +126,7 @@ class AdapterStore:
 
     def load(self, name: str, *, pin: bool | None = None) -> Future[Lease]:
         """Load an adapter ahead, or again as a new version; close the lease that comes. `pin` keeps it from eviction,
-        False
-        lets it go, None leaves that as it was.
+        False lets it go, None leaves that as it was.
 
         Raises UnknownAdapterError; the future raises the reason why it cannot be loaded, and then the old version
         serves on.

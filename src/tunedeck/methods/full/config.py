@@ -15,7 +15,10 @@ from tunedeck.methods.base import SearchSpace, Trains
 
 @dataclass(frozen=True, slots=True)
 class FullConfig:
-    """What to train besides the head: "all" of the base, its top k layers and what follows them, or "head" alone."""
+    """What to train besides the head: "all" of the base, its top k layers and what follows them, or "head" alone.
+
+    Raises ConfigError for another value.
+    """
 
     kind: ClassVar[str] = "full"
     layer_module: ClassVar[str] = "tunedeck.methods.full.layer"
