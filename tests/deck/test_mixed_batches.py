@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixed_decks import KINDS, full_deck
+from support.mixed_decks import KINDS, full_deck
 from support.tiny_models import LABELS, PAD, add_stirred, deck_of, difference, logits_of, rows_of, token_batch
 
 import tunedeck as td

@@ -33,7 +33,7 @@ _budget: ContextVar[_Budget | None] = ContextVar("pattern_budget", default=None)
 
 @contextmanager
 def time_limit(seconds: float = _SECONDS) -> Iterator[None]:
-    """Allow all matching inside the block so many seconds of computing together; a block around this one decides for
+    """Limit the seconds of computing that all matching inside the block may take together; an outer block decides for
     both.
     """
     if _budget.get() is not None:

@@ -60,9 +60,8 @@ def training_loop(running: list[AdapterTrainer], signals: StopSignals) -> Iterat
                 for micro_batch in side_by_side(running, batches):
                     accumulate_gradients(micro_batch, accelerator)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or is_sharded(
-                    accelerator
-                ):  # all processes wait for a sharded base's parts
+                # All processes wait for the parts of a sharded base, so none may start again alone.
+                if not is_out_of_memory(error) or is_sharded(accelerator):
                     raise
                 running[0].stats.out_of_memory = 1
             for trainer in running:  # flags are part of the sum: all processes decide alike

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from mixed_decks import KINDS, full_deck
+from support.mixed_decks import KINDS, full_deck
 from support.tiny_models import token_batch
 
 import tunedeck as td

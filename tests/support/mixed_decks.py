@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from support.tiny_models import add_stirred, deck_of
-
 import tunedeck as td
+from support.tiny_models import add_stirred, deck_of
 from tunedeck.methods.base import MethodConfig
 
 KINDS: dict[str, MethodConfig] = {
