@@ -41,7 +41,7 @@ def entry(
         "disk_bytes": disk,
         "train_s": train_s,
         "peak_memory_bytes": 885_000_000,
-        "serving": Serving(7.9, 1.21, 412.0, 398.0, 0.1, 21.0),
+        "serving": Serving(7.9, 1.21, 412.0, 398.0, 0.1, Interval(-0.2, 0.3, "rounds", 15), 21.0),
         "cost": None,
         "planned": (
             Forecast("time", train_s * 0.8, train_s * 0.95, train_s * 1.2, train_s, "s", ""),

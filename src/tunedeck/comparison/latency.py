@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
+from tunedeck.comparison.report.interval import of_median
 from tunedeck.comparison.report.result import Serving
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def measure_serving(
     chosen = [by_length[(2 * place + 1) * len(by_length) // (2 * BATCH)] for place in range(BATCH)]
     with torch.inference_mode():
         one = _encoded(deck, [by_length[len(by_length) // 2]], max_length)
-        first, again = _one_text(deck, names, one)
+        first, switched = _one_text(deck, names, one)
         batch = _encoded(deck, chosen, max_length)
         own, shared = _batches(deck, names, batch)
     found = {
@@ -45,7 +46,8 @@ def measure_serving(
             latency_ratio=first[name] / first[None],
             texts_per_s=BATCH / own[name],
             mixed_texts_per_s=BATCH / shared[name],
-            switch_ms=1000 * (first[name] - again[name]),
+            switch_ms=median(switched[name]),
+            switch_interval_ms=of_median(switched[name]),
             load_ms=load_ms[name],
         )
         for name in names
@@ -62,15 +64,20 @@ def _encoded(deck: Deck, texts: Sequence[str], max_length: int) -> tuple[torch.T
 
 def _one_text(
     deck: Deck, names: Sequence[str], inputs: tuple[torch.Tensor, torch.Tensor]
-) -> tuple[dict[str | None, float], dict[str | None, float]]:
-    """Median seconds of one text right after another adapter's, and right after one's own."""
+) -> tuple[dict[str | None, float], dict[str, list[float]]]:
+    """Median seconds of one text right after another adapter's; milliseconds that it takes longer than the next, of the
+    same adapter, in each round.
+    """
     calls: dict[tuple[str | None, bool], Callable[[], object]] = {}
     for name in (None, *names):
         for after_its_own in (False, True):
             calls[name, after_its_own] = lambda name=name: deck(*inputs, adapter=name)  # type: ignore[misc]
-    taken = take_turns(calls)
-    everyone = (None, *names)
-    return {name: taken[name, False] for name in everyone}, {name: taken[name, True] for name in everyone}
+    taken = _take_turns(calls)
+    switched = {
+        name: [1000 * (first - again) for first, again in zip(taken[name, False], taken[name, True], strict=True)]
+        for name in names
+    }
+    return {name: median(taken[name, False]) for name in (None, *names)}, switched
 
 
 def _batches(
@@ -84,12 +91,12 @@ def _batches(
         others = [other for other in names if other != name] or [name]
         rows = [name if row % 2 == 0 else others[row // 2 % len(others)] for row in range(BATCH)]
         calls[name, "shared"] = lambda rows=rows: deck(*inputs, adapter=rows)  # type: ignore[misc]
-    taken = take_turns(calls)
+    taken = {call: median(seconds) for call, seconds in _take_turns(calls).items()}
     return {name: taken[name, "own"] for name in (None, *names)}, {name: taken[name, "shared"] for name in names}
 
 
-def take_turns(calls: Mapping[K, Callable[[], object]]) -> dict[K, float]:
-    """Median seconds of each call, all of them once in every round."""
+def _take_turns(calls: Mapping[K, Callable[[], object]]) -> dict[K, list[float]]:
+    """Seconds of each call in every round after the first few; all of them take a turn in each."""
     seconds: dict[K, list[float]] = {key: [] for key in calls}
     started = time.perf_counter()
     for number in range(WARM_UP + ROUNDS):
@@ -100,4 +107,4 @@ def take_turns(calls: Mapping[K, Callable[[], object]]) -> dict[K, float]:
                 seconds[key].append(time.perf_counter() - began)
         if number >= WARM_UP + LEAST_ROUNDS - 1 and time.perf_counter() - started > TIME_LIMIT_S:
             break
-    return {key: median(taken) for key, taken in seconds.items()}
+    return seconds

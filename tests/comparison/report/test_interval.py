@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tunedeck.comparison.report.interval import T_95, over_examples, over_seeds, t_95
+from tunedeck.comparison.report.interval import T_95, of_median, over_examples, over_seeds, t_95
 
 
 def test_over_seeds_it_is_the_mean_and_students_t_times_the_standard_error() -> None:
@@ -23,6 +23,13 @@ def test_over_seeds_it_is_the_mean_and_students_t_times_the_standard_error() -> 
 def test_beyond_thirty_degrees_of_freedom_students_t_is_that_of_the_tables(freedom: int, expected: float) -> None:
     assert round(t_95(freedom), 3) == expected
     assert t_95(freedom) < T_95[-1]
+
+
+def test_of_a_median_it_lies_between_the_ranks_of_the_sign_test() -> None:
+    # 15 values: P(Binomial(15, 1/2) <= 3) = 0.0176, P(... <= 4) = 0.0592, so the 4th from below and from above
+    interval = of_median([float(value) for value in range(15, 0, -1)])
+    assert (interval.low, interval.high, interval.source, interval.count) == (4.0, 12.0, "rounds", 15)
+    assert (of_median([3.0, 1.0, 2.0]).low, of_median([3.0, 1.0, 2.0]).high) == (1.0, 3.0)
 
 
 def test_seeds_that_agree_leave_no_width() -> None:

@@ -1,4 +1,4 @@
-"""Confidence intervals: over seeds by Student's t, over held-out examples by the bootstrap."""
+"""Confidence intervals: over seeds by Student's t, over held-out examples by the bootstrap, of a median by ranks."""
 
 from __future__ import annotations
 
@@ -64,6 +64,21 @@ def t_95(freedom: int) -> float:
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def of_median(values: Sequence[float]) -> Interval:
+    """Return the k-th smallest and the k-th largest value, between which the median lies 19 times in 20.
+
+    k is the largest with P(Binomial(n, 1/2) < k) of at most 2.5 % (the sign test's interval: Conover, Practical
+    Nonparametric Statistics, section 3.2), 1 where there are fewer than six values.
+    """
+    ordered, count = sorted(values), len(values)
+    rank, below = 0, 1 / 2**count
+    while below <= 0.025:
+        rank += 1
+        below += math.comb(count, rank) / 2**count
+    rank = max(1, rank)
+    return Interval(ordered[rank - 1], ordered[-rank], "rounds", count)
 
 
 def over_examples(scores: Sequence[float], weights: Sequence[float] | None = None) -> Interval:

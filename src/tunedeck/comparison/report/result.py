@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where the quality lies, 19 times in 20; `source` is "seeds" or "examples", and `count` how many of them."""
+    """Where a value lies, 19 times in 20; `source` is "seeds", "examples" or "rounds", and `count` how many of them."""
 
     low: float
     high: float
@@ -70,6 +70,8 @@ class Serving:
     """In batches whose other half belongs to the other entries."""
     switch_ms: float
     """What one text takes longer right after another adapter's than after one's own."""
+    switch_interval_ms: Interval
+    """Over the rounds; where it reaches zero, nothing was measured but noise."""
     load_ms: float
     """From the folder into the deck."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from tunedeck.comparison.report.recommend import metric_name
-from tunedeck.comparison.report.result import Comparison, Entry, Forecast, Interval, Price
+from tunedeck.comparison.report.result import Comparison, Entry, Forecast, Interval, Price, Serving
 from tunedeck.core.i18n import say
 from tunedeck.core.units import duration, duration_range, megabytes, megabytes_range
 
@@ -114,7 +114,7 @@ def _serving_rows(entries: Sequence[Entry]) -> list[Row]:
         _row(entries, say("one text, base = 1"), lambda entry: f"{entry.serving.latency_ratio:.2f}"),
         _row(entries, say("texts/s, own batches"), lambda entry: f"{entry.serving.texts_per_s:,.0f}"),
         _row(entries, say("texts/s, mixed batches"), lambda entry: f"{entry.serving.mixed_texts_per_s:,.0f}"),
-        _row(entries, say("switching to it"), lambda entry: _signed_ms(entry.serving.switch_ms)),
+        _row(entries, say("switching to it"), lambda entry: _switch(entry.serving)),
         _row(entries, say("loading it"), lambda entry: f"{entry.serving.load_ms:.0f} ms"),
     ]
 
@@ -134,9 +134,9 @@ def _span(interval: Interval | None) -> str:
     return f"{low}–{high}" if interval.low >= 0 else f"{low} … {high}".replace("-", "−")
 
 
-def _signed_ms(value: float) -> str:
-    """`+0.1 ms`, `−0.2 ms`; what rounds to zero has no sign."""
-    return f"{value:+.1f} ms".replace("-", "−") if round(value, 1) else "0.0 ms"
+def _switch(serving: Serving) -> str:
+    """`+0.3 ms` where it is surely above zero."""
+    return f"{serving.switch_ms:+.1f} ms" if serving.switch_interval_ms.low > 0 else say("0 (within noise)")
 
 
 def _planned(entry: Entry, quantity: str) -> str:
