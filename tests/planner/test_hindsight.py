@@ -14,9 +14,11 @@ from tunedeck.core.measurement import Machine, Measurement, this_machine
 from tunedeck.core.plan_shape import PlanShape
 from tunedeck.methods.registry import config_of
 from tunedeck.planner.hindsight import Comparison, compare_with_plan
-from tunedeck.planner.machine import UNMEASURED_UTILISATION, Calibration, Law, Profile, plain_settings, write_profile
-from tunedeck.planner.memory import memory_parts, trainable_parameters
+from tunedeck.planner.machine import Calibration, Law, Profile, machine_card, plain_settings, write_profile
+from tunedeck.planner.memory import Setup, memory_parts, trainable_parameters
+from tunedeck.planner.processor import Processor, product_shape
 from tunedeck.planner.throughput import forward_flops_per_token, training_flops_per_token
+from tunedeck.planner.uncalibrated import FIRST_USE_S, update_s
 from tunedeck.training.config import run_config
 
 MACHINE = Machine("Linux x86_64", "a processor", 2, 16 * 10**9)
@@ -146,19 +148,29 @@ def test_a_calibration_is_read_at_what_lies_in_memory_at_once() -> None:
 
 def test_a_processor_that_was_never_measured_is_predicted_by_a_product_taken_now_and_says_so() -> None:
     elsewhere = replace(RUN, machine=replace(MACHINE, cpu="another"), dtype="float32")
-    found = compare(elsewhere, products_flops_per_s=5e10)["time"]
+    shapes = []
+
+    def look(run: Setup) -> Processor:
+        shapes.append(product_shape(run))
+        return Processor(5e10, load=1.0)
+
+    found = compare(elsewhere, processor=look)["time"]
+    assert shapes == [(32 * 32, 384, 1536)]
     run = setup("all-minilm-l6-v2", rows=32, tokens=32, dtype="float32")
-    flops = 100 * run.batch_tokens * training_flops_per_token(run)
-    assert found.predicted.expected == pytest.approx(flops / (UNMEASURED_UTILISATION * 5e10))
-    assert "a matrix product timed just now: 50 GFLOP/s in float32" in found.basis
+    step_s = update_s(run, machine_card(MACHINE, None), Processor(5e10, load=1.0))
+    assert found.predicted.expected == pytest.approx(100 * step_s + FIRST_USE_S.expected)
+    assert "a matrix product timed just now: 50 GFLOP/s in float32, with 1.0 threads of other programs" in found.basis
     guessed = compare(elsewhere)["time"]
-    assert "a guess of 80 GFLOP/s" in guessed.basis
-    assert guessed.predicted.high / guessed.predicted.low > found.predicted.high / found.predicted.low
+    assert "a guess of" in guessed.basis
+    alone = compare(elsewhere, processor=lambda run: Processor(5e10, load=0.0))["time"].predicted
+    assert guessed.predicted.high / guessed.predicted.low > alone.high / alone.low
+    assert found.predicted.high > alone.high
+    assert found.predicted.low < alone.low
     assert compare(RUN)["time"].basis == ""
 
 
 def test_the_product_is_timed_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hindsight, "_measured_rate", lambda dtype: 7e10)
+    monkeypatch.setattr(hindsight, "_products_rate", lambda dtype, shape: 7e10)
     config = run_config({"model": RUN.model, "data": {"train": "x"}})
     here = replace(RUN, machine=this_machine())
     assert "70 GFLOP/s" in hindsight.predicted_and_actual(here, config)[1].basis

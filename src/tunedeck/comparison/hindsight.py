@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from tunedeck.comparison.budget import listed_offer
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Measurement, this_machine
 from tunedeck.planner.hindsight import Comparison, compare_with_plan, cpu_of
-from tunedeck.planner.machine import read_profile
+from tunedeck.planner.memory import Setup
+from tunedeck.planner.processor import Processor, other_load, product_shape
 from tunedeck.training.config import RunConfig
 
 CURRENCY = "CNY"
@@ -31,25 +32,29 @@ def predicted_and_actual(
         accumulation=config.training.gradient_accumulation_steps,
         price_per_hour=price_per_hour or listed,
         currency=currency,
-        products_flops_per_s=_products_rate(measurement),
+        epochs=config.training.epochs,
+        processor=partial(_processor, measurement) if _was_here(measurement) else None,
     )
 
 
-def _products_rate(measurement: Measurement) -> float | None:
-    """This CPU's rate of matrix products in the run's precision, for a run made here if nothing was calibrated."""
-    machine = cpu_of(measurement.machine)
-    if measurement.device != "cpu" or machine != cpu_of(this_machine()) or read_profile(machine) is not None:
-        return None
-    return _measured_rate(measurement.dtype)
+def _was_here(measurement: Measurement) -> bool:
+    """Whether a run was made on this machine's processor."""
+    return measurement.device == "cpu" and cpu_of(measurement.machine) == cpu_of(this_machine())
+
+
+def _processor(measurement: Measurement, setup: Setup) -> Processor:
+    """This processor right after a run: its rate in the run's precision, and what other programs take of it."""
+    took_s = measurement.train_s + measurement.eval_s
+    return Processor(_products_rate(measurement.dtype, product_shape(setup)), other_load(took_s))
 
 
 @cache
-def _measured_rate(dtype: str) -> float:
+def _products_rate(dtype: str, shape: tuple[int, int, int]) -> float:
     import torch
 
     from tunedeck.training.calibrate import products_flops_per_s
 
-    return products_flops_per_s(getattr(torch, dtype))
+    return products_flops_per_s(getattr(torch, dtype), shape)
 
 
 def cost_of(measurement: Mapping[str, Any]) -> str | None:

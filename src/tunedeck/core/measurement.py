@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -69,6 +71,17 @@ def this_machine() -> Machine:
         cpu_cores=os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
     )
+
+
+def fastest_s(work: Callable[[], object], rounds: int = 7) -> float:
+    """Seconds of the fastest of a few rounds after a first one: other programs can only make it slower."""
+    work()
+    taken = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 def _cpu_name() -> str:

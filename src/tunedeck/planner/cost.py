@@ -42,10 +42,12 @@ class Hours:
         return {f"{name}_s": getattr(self, name).to_json() for name in self.__slots__}
 
 
-def run_hours(setup: Setup, gpu: Gpu, train_s: Estimate, evaluated_tokens: float, rented: bool) -> Hours:
+def run_hours(
+    setup: Setup, gpu: Gpu, train_s: Estimate, evaluated_tokens: float, start_s: Estimate | None = None
+) -> Hours:
     """Everything a rented hour meter counts: setup, download, load, training, evaluation, saving, upload and export.
 
-    A machine of one's own (`rented` false) has no setup, and the model is taken to be there.
+    On a machine of one's own a process has only to start, in `start_s`, and the model is taken to be there.
     """
     stored = weights_bytes(setup) if not setup.four_bit else setup.number_bytes * setup.spec.base_parameters
     adapter = 4.0 * trainable_parameters(setup)
@@ -54,9 +56,9 @@ def run_hours(setup: Setup, gpu: Gpu, train_s: Estimate, evaluated_tokens: float
     spread = Estimate(train_s.low, train_s.expected, train_s.high).scaled(
         1 / train_s.expected if train_s.expected else 0
     )
-    nothing = Estimate.exactly(0)
+    nothing, rented = Estimate.exactly(0), start_s is None
     return Hours(
-        setup=SETUP_S if rented else nothing,
+        setup=start_s or SETUP_S,
         download=_at(stored, NETWORK_BYTES_PER_S) if rented else nothing,
         load=_at(stored, DISK_BYTES_PER_S),
         train=train_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +13,13 @@ from tunedeck.core.plan_shape import PlanShape
 from tunedeck.methods.base import MethodConfig
 from tunedeck.planner.catalogue import Gpu, find_gpu
 from tunedeck.planner.estimate import Estimate
-from tunedeck.planner.machine import UNMEASURED_BAND, machine_card, predict, read_profile
+from tunedeck.planner.machine import machine_card, predict, read_profile
 from tunedeck.planner.memory import Setup, memory_parts, method_facts
 from tunedeck.planner.models import find_planned_model
 from tunedeck.planner.plan import MEMORY_BAND, TIME_BAND, engine_loss
+from tunedeck.planner.processor import Processor
 from tunedeck.planner.throughput import step_s
+from tunedeck.planner.uncalibrated import band
 
 SETTLED_STEPS = 10  # shorter runs are mostly first steps, in which kernels are built
 
@@ -55,14 +58,14 @@ def compare_with_plan(
     accumulation: int,
     price_per_hour: float | None = None,
     currency: str = "",
-    products_flops_per_s: float | None = None,
+    epochs: float = 1.0,
+    processor: Callable[[Setup], Processor] | None = None,
 ) -> list[Comparison]:
     """Memory, time and, with a price, money of a run: predicted from the lengths of its own batches beside what
     happened.
 
-    `shape` is how the run's task uses the base. `products_flops_per_s` is this machine's rate of matrix products in the
-    run's precision, for a CPU without calibrations. Empty for a model that the planner cannot know or a run without
-    steps.
+    `shape` is how the run's task uses the base. `processor` looks at this machine's processor, for a CPU without
+    calibrations. Empty for a model that the planner cannot know or a run without steps.
     """
     if not measurement.steps or not measurement.largest_batch_positions:
         return []
@@ -85,10 +88,11 @@ def compare_with_plan(
         attention="eager" if measurement.device == "cpu" and measurement.dtype == "bfloat16" else "sdpa",
         labels=shape.labels,
         chunk=shape.chunk,
+        epochs=epochs,
+        data_tokens=measurement.tokens_per_s * measurement.train_s / epochs,
     )
     mean = _at_mean(longest, measurement, accumulation)
-    step, memory, exact, basis = _predicted(measurement, spec.name, longest, mean, products_flops_per_s)
-    train_s = step.scaled(measurement.steps)
+    train_s, memory, exact, basis = _predicted(measurement, spec.name, longest, mean, processor)
     found = [
         _compared("memory", memory, measurement.peak_memory_bytes, "bytes", measurement, exact),
         replace(_compared("time", train_s, measurement.train_s, "s", measurement, exact), basis=basis),
@@ -107,9 +111,13 @@ def _at_mean(longest: Setup, measurement: Measurement, accumulation: int) -> Set
 
 
 def _predicted(
-    measurement: Measurement, model: str, longest: Setup, mean: Setup, products_flops_per_s: float | None
+    measurement: Measurement,
+    model: str,
+    longest: Setup,
+    mean: Setup,
+    look: Callable[[Setup], Processor] | None,
 ) -> tuple[Estimate, Estimate, bool, str]:
-    """Seconds of an update, bytes at the peak, whether this very model and method were calibrated here, and what time
+    """Seconds of all steps, bytes at the peak, whether this very model and method were calibrated here, and what time
     stands on.
     """
     if measurement.device.startswith("cuda"):
@@ -117,28 +125,33 @@ def _predicted(
             gpu = find_gpu(measurement.machine.gpu or "")
         except ConfigError:
             return Estimate(0.0, 0.0, float("inf")), _allocated(longest), False, ""
-        return Estimate.around(step_s(mean, gpu), *TIME_BAND[gpu.measured]), _allocated(longest), gpu.measured, ""
+        train_s = Estimate.around(measurement.steps * step_s(mean, gpu), *TIME_BAND[gpu.measured])
+        return train_s, _allocated(longest), gpu.measured, ""
     machine = cpu_of(measurement.machine)
     profile = read_profile(machine)
-    card = machine_card(machine, profile, products_flops_per_s)
-    found = predict(profile, model, longest, mean, card)
-    return found.step_s, found.memory_bytes, found.exact, "" if profile else _basis(card, measurement.dtype)
+    processor = look(mean) if look and profile is None else None
+    card = machine_card(machine, profile)
+    found = predict(profile, model, longest, mean, card, processor)
+    train_s = found.step_s.scaled(measurement.steps).plus(found.first_use_s)
+    return train_s, found.memory_bytes, found.exact, "" if profile else _basis(card, processor, measurement.dtype)
 
 
-def _basis(card: Gpu, dtype: str) -> str:
+def _basis(card: Gpu, processor: Processor | None, dtype: str) -> str:
     """What an uncalibrated CPU's time is predicted from, in a line."""
-    low, high = UNMEASURED_BAND[card.measured]
+    low, high = band(processor)
     rate = (
         say(
-            "a matrix product timed just now: {rate:.0f} GFLOP/s in {dtype}",
-            rate=card.fp32_flops_per_s / 1e9,
+            "a matrix product timed just now: {rate:.0f} GFLOP/s in {dtype}, with {load:.1f} threads of other programs "
+            "for each core",
+            rate=processor.flops_per_s / 1e9,
             dtype=dtype,
+            load=processor.load,
         )
-        if card.measured
+        if processor
         else say("a guess of {rate:.0f} GFLOP/s for this processor", rate=card.fp32_flops_per_s / 1e9)
     )
     return say(
-        "nothing was calibrated here, so this stands on {rate}; {low:g} to {high:g} times as long would be no "
+        "nothing was calibrated here, so this stands on {rate}; {low:.2g} to {high:.2g} times as long would be no "
         "surprise; tighter after: tunedeck plan --calibrate",
         rate=rate,
         low=low,

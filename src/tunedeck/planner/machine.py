@@ -19,17 +19,15 @@ from tunedeck.core.values import to_values
 from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.memory import MemoryParts, Setup, memory_parts
+from tunedeck.planner.processor import Processor, usable_cores
 from tunedeck.planner.throughput import training_flops_per_token
+from tunedeck.planner.uncalibrated import FLOPS_PER_CORE, START_S, band, first_use_s, process_bytes, start_s, update_s
 
 THIS_MACHINE = "this-machine"
 MEASURED_BAND = {"time": (0.85, 1.15), "memory": (0.9, 1.1)}
 NEAR_BAND = {"time": (0.6, 1.7), "memory": (0.75, 1.3)}
 """For a model or settings that were not themselves measured here, from the nearest that was."""
 FREE_SHARE = 0.9  # of a CPU machine's memory; the rest is the system's
-UNMEASURED_FLOPS_PER_CORE = 40e9  # float32 matrix products of one core with AVX2, a guess until `plan --calibrate`
-UNMEASURED_UTILISATION = 0.5
-UNMEASURED_BAND = {True: (0.3, 3.0), False: (0.1, 3.0)}
-"""Time on a machine without calibrations: by the rate of a matrix product taken on it, and by the guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +89,9 @@ class Profile:
         return replace(self, calibrations=(*kept, calibration))
 
 
+NOTHING = Estimate.exactly(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a step on this machine is expected to take; `exact` where this very model and method were measured."""
@@ -99,6 +100,10 @@ class Prediction:
     memory_bytes: Estimate
     parts: MemoryParts
     exact: bool
+    first_use_s: Estimate = NOTHING
+    """Of the whole run: what its first steps take longer."""
+    start_s: Estimate = START_S
+    """What a process takes before it reads the model."""
 
 
 def plain_settings(setup: Setup) -> dict[str, Any]:
@@ -107,38 +112,43 @@ def plain_settings(setup: Setup) -> dict[str, Any]:
     return values
 
 
-def predict(profile: Profile | None, model: str, longest: Setup, mean: Setup, gpu: Gpu) -> Prediction:
-    """Memory at the longest batch and the time of an update at the mean one, from the nearest calibration there is."""
+def predict(
+    profile: Profile | None, model: str, longest: Setup, mean: Setup, gpu: Gpu, processor: Processor | None = None
+) -> Prediction:
+    """Memory at the longest batch and the time of an update at the mean one, from the nearest calibration there is.
+
+    Without any it is from the formulae and the `processor` as it is now, where that is known.
+    """
     calibration, exact = profile.find(model, longest) if profile else (None, False)
-    formula = memory_parts(longest)
-    flops_per_s = gpu.fp32_flops_per_s * gpu.utilisation
+    if calibration is not None:
+        return _measured(calibration, longest, mean, exact)
+    least = [c.memory_bytes.constant for c in profile.calibrations] if profile else []
+    context = min([process_bytes(longest), *least])
+    parts = replace(memory_parts(longest), context=context, fragmentation=0.0)
+    memory = Estimate.around(parts.device, *NEAR_BAND["memory"])
     if profile and profile.calibrations:
         flops_per_s = median(c.flops_per_s for c in profile.calibrations)
-    if calibration is None:
         seconds = mean.batch_tokens * training_flops_per_token(mean) / flops_per_s * mean.accumulation
-        step = Estimate.around(seconds, *(NEAR_BAND["time"] if profile else UNMEASURED_BAND[gpu.measured]))
-        total = formula.allocated + libraries_bytes(profile)
-        parts = replace(formula, context=libraries_bytes(profile), fragmentation=0.0)
-    else:
-        band = MEASURED_BAND if exact else NEAR_BAND
-        again = training_flops_per_token(mean) / training_flops_per_token(replace(mean, chunk=None))
-        step = Estimate.around(calibration.time_s.at(mean) * again * mean.accumulation, *band["time"])
-        total = calibration.memory_bytes.at(replace(longest, micro_batch=longest.held_tokens // longest.width))
-        parts = _parts(formula, calibration.memory_bytes, total)
-    memory = Estimate.around(total, *(MEASURED_BAND if exact else NEAR_BAND)["memory"])
-    return Prediction(step, memory, parts, exact)
+        return Prediction(Estimate.around(seconds, *NEAR_BAND["time"]), memory, parts, exact=False)
+    step = Estimate.around(update_s(mean, gpu, processor), *band(processor))
+    first, start = first_use_s(longest, processor), start_s(processor)
+    return Prediction(step, memory, parts, exact=False, first_use_s=first, start_s=start)
 
 
-def libraries_bytes(profile: Profile | None) -> float:
-    """Memory of Python, torch and transformers before any model: a typical 0.45 GB, or the least measured here."""
-    least = [c.memory_bytes.constant for c in profile.calibrations] if profile else []
-    return min([450e6, *least])
+def _measured(calibration: Calibration, longest: Setup, mean: Setup, exact: bool) -> Prediction:
+    """From the laws of this machine's own steps."""
+    around = MEASURED_BAND if exact else NEAR_BAND
+    again = training_flops_per_token(mean) / training_flops_per_token(replace(mean, chunk=None, epochs=1.0))
+    step = Estimate.around(calibration.time_s.at(mean) * again * mean.accumulation, *around["time"])
+    total = calibration.memory_bytes.at(replace(longest, micro_batch=longest.held_tokens // longest.width))
+    parts = _parts(memory_parts(longest), calibration.memory_bytes, total)
+    return Prediction(step, Estimate.around(total, *around["memory"]), parts, exact)
 
 
-def machine_card(machine: Machine, profile: Profile | None, products_flops_per_s: float | None = None) -> Gpu:
-    """This machine's processor as a card of the catalogue; `products_flops_per_s` was measured where no profile was."""
-    measured = profile.products_flops_per_s if profile else products_flops_per_s
-    rate = measured or UNMEASURED_FLOPS_PER_CORE * machine.cpu_cores
+def machine_card(machine: Machine, profile: Profile | None) -> Gpu:
+    """This machine's processor as a card of the catalogue."""
+    cores = min(machine.cpu_cores, usable_cores())
+    rate = profile.products_flops_per_s if profile else FLOPS_PER_CORE * cores
     return Gpu(
         name=THIS_MACHINE,
         names=(),
@@ -148,10 +158,10 @@ def machine_card(machine: Machine, profile: Profile | None, products_flops_per_s
         fp32_flops_per_s=rate,
         bytes_per_s=profile.copy_bytes_per_s if profile else 10e9,
         capability=0.0,
-        utilisation=UNMEASURED_UTILISATION,
-        measured=measured is not None,
+        utilisation=1.0,
+        measured=profile is not None,
         tensor_cores=False,
-        cpu_cores=machine.cpu_cores,
+        cpu_cores=cores,
         source=machine.cpu,
         note="",
         doubtful="",

@@ -99,6 +99,9 @@ class Setup:
     accumulation: int = 1
     labels: int = 2
     """0 for embeddings, which have no head: each row is a text, and the batch's vectors are contrasted."""
+    epochs: float = 1.0
+    data_tokens: float = 0.0
+    """Of all training examples, which lie in the process's memory."""
     chunk: int | None = None
     """Texts of an embedding batch whose inner states lie in memory at once; None all of them."""
     stack: Stack = TUNEDECK

@@ -17,6 +17,7 @@ from tunedeck.planner.machine import THIS_MACHINE, Prediction, Profile, predict
 from tunedeck.planner.memory import Attention, Loss, MemoryParts, MethodFacts, Setup, memory_parts, method_facts
 from tunedeck.planner.models import PlannedModel
 from tunedeck.planner.prices import Offer
+from tunedeck.planner.processor import bfloat16_instructions, processor_now
 from tunedeck.planner.throughput import step_s
 from tunedeck.planner.workload import Workload
 
@@ -133,7 +134,8 @@ def setup_for(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, g
         dtype = "float16"
     if gpu.capability == 0 and wish.dtype is None:
         calibrations = wish.profile.calibrations if wish.profile and gpu.name == THIS_MACHINE else ()
-        dtype = calibrations[0].dtype if calibrations else "float32"
+        native = "bfloat16" if gpu.name == THIS_MACHINE and bfloat16_instructions() else "float32"
+        dtype = calibrations[0].dtype if calibrations else native
     slow_sdpa = gpu.capability == 0 and dtype == "bfloat16"  # models/load.py takes eager attention there
     attention = wish.attention or ("eager" if slow_sdpa else "sdpa")
     if attention == "flash" and not gpu.has_flash_attention:
@@ -151,6 +153,8 @@ def setup_for(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, g
         attention=attention,
         loss=wish.loss or engine_loss(method),
         labels=wish.labels,
+        epochs=wish.workload.epochs,
+        data_tokens=wish.workload.samples * wish.workload.mean_tokens,
     )
 
 
@@ -171,22 +175,25 @@ def with_batch(setup: Setup, wish: Wish, largest: int) -> Setup:
 def _row(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, offer: Offer) -> PlanRow:
     gpu, work = offer.gpu, wish.workload
     own = gpu.name == THIS_MACHINE
+    bare = setup_for(wish, name, method, facts, gpu)
+    timed = replace(bare, micro_batch=wish.micro_batch or EFFECTIVE_BATCH)
+    processor = processor_now(at_mean(timed, work)) if own and wish.profile is None else None
 
     def foretold(setup: Setup) -> Prediction:
         if own:
-            return predict(wish.profile, wish.model.name, setup, at_mean(setup, work), gpu)
+            return predict(wish.profile, wish.model.name, setup, at_mean(setup, work), gpu, processor)
         parts = memory_parts(setup)
         step = Estimate.around(step_s(at_mean(setup, work), gpu), *time_band(gpu, work))
         return Prediction(step, Estimate.around(parts.allocated, *MEMORY_BAND), parts, exact=gpu.measured)
 
-    bare = setup_for(wish, name, method, facts, gpu)
     largest = largest_micro_batch(bare, gpu, lambda setup: foretold(setup).parts)
     setup = with_batch(bare, wish, largest)
     found = foretold(setup)
     step, parts = found.step_s, found.parts
     steps = math.ceil(work.samples * work.epochs / (setup.micro_batch * setup.accumulation))
     evaluated = work.samples * work.evaluation_share * math.ceil(work.epochs) * work.mean_tokens
-    hours = run_hours(setup, gpu, step.scaled(steps), evaluated, rented=not own)
+    train_s = step.scaled(steps).plus(found.first_use_s)
+    hours = run_hours(setup, gpu, train_s, evaluated, found.start_s if own else None)
     cost = run_cost(offer, hours.total_h)
     tokens = setup.micro_batch * setup.accumulation * work.mean_tokens
     within = (wish.budget is None or cost.expected <= wish.budget) and (

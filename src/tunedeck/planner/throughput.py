@@ -41,16 +41,24 @@ def forward_flops_per_token(setup: Setup) -> float:
 
 
 def training_flops_per_token(setup: Setup) -> float:
-    """Forward once; the gradient of the activations once more in layers above the lowest trained one; the gradient of
-    the weights once more where they train; checkpointing of layers or chunks repeats the forward: 6 N full, 4 N with a
-    frozen base, plus 2 N.
+    """Forward once, below the lowest trained layer in the first epoch alone; the gradient of the activations once more
+    above it; the gradient of the weights once more where they train; checkpointing of layers or chunks repeats the
+    forward: 6 N full, 4 N with a frozen base, plus 2 N.
     """
     forward = forward_flops_per_token(setup)
     depth = layers_with_backward(setup) / setup.spec.num_layers
     beside = setup.method.trains == "adapter"  # else the trained weights are those of the forward pass
-    passes = 1 + depth * (1 + (not beside) + setup.checkpointing)
+    passes = forward_share(setup) + depth * (1 + (not beside) + setup.checkpointing)
     passes += setup.held_tokens < setup.batch_tokens
     return forward * passes + 6.0 * trainable_parameters(setup) * beside
+
+
+def forward_share(setup: Setup) -> float:
+    """Layers that an average step runs forward: outputs of those below the lowest trained one are kept after the first
+    epoch (deck/patches/lower_layers.py).
+    """
+    depth = layers_with_backward(setup) / setup.spec.num_layers
+    return depth + (1 - depth) / max(1.0, setup.epochs)
 
 
 def compute_s(setup: Setup, gpu: Gpu) -> float:
@@ -67,7 +75,7 @@ def compute_s(setup: Setup, gpu: Gpu) -> float:
 def floor_s(setup: Setup) -> float:
     """Time below which no micro-batch goes, however short: kernels are launched layer by layer."""
     spec = setup.spec
-    share = (1 + layers_with_backward(setup) / spec.num_layers) / 2
+    share = (forward_share(setup) + layers_with_backward(setup) / spec.num_layers) / 2
     factor = (RECOMPUTED_LAUNCH if setup.checkpointing else 1.0) * (FOUR_BIT_LAUNCH if setup.four_bit else 1.0)
     return LAUNCH_S_PER_LAYER * spec.num_layers * share * factor / setup.stack.speed
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from tunedeck.core.errors import TunedeckError
-from tunedeck.core.measurement import Measurement
+from tunedeck.core.measurement import Measurement, fastest_s
 from tunedeck.core.native import give_back_freed_memory
 from tunedeck.deck.deck import Deck
 from tunedeck.methods.registry import config_of
@@ -76,27 +75,17 @@ def _point(deck: Deck, calibration: Calibration, rows: int, tokens: int, steps: 
     return run.measurement
 
 
-def products_flops_per_s(dtype: torch.dtype, size: int = 1024) -> float:
-    """This machine's rate of a square matrix product in a precision; takes less than a second."""
-    left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-    return 2 * size**3 / _seconds(lambda: left @ right)
+def products_flops_per_s(dtype: torch.dtype, shape: tuple[int, int, int] = (1024, 1024, 1024)) -> float:
+    """This machine's rate of a product (rows, inner) · (inner, columns) in a precision; takes less than a second."""
+    rows, inner, columns = shape
+    left, right = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
+    return 2 * rows * inner * columns / fastest_s(lambda: left @ right)
 
 
 def _copy_bytes_per_s(size: int = 64 * 2**20) -> float:
     """Rate of memory, reading and writing counted, for a block that no cache holds."""
     source, target = torch.zeros(size, dtype=torch.uint8), torch.zeros(size, dtype=torch.uint8)
-    return 2 * size / _seconds(lambda: target.copy_(source))
-
-
-def _seconds(work: Callable[[], object], rounds: int = 7) -> float:
-    """The fastest of a few: other programs can only make it slower."""
-    work()
-    taken = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+    return 2 * size / fastest_s(lambda: target.copy_(source))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""This machine's processor as it is now: what it multiplies and how fast, and how busy other programs keep it.
+
+Loads no torch. numpy's matrix products stand for torch's, which reach the same rate in float32.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy
+
+from tunedeck.core.measurement import fastest_s
+from tunedeck.planner.memory import Setup
+
+BFLOAT16_GAIN = {"amx_bf16": 6.0, "avx512_bf16": 2.0}
+"""Rate of a product in bfloat16 over that in float32. 2 with AVX512-BF16 is what bench/README.md found; 6 with AMX is a
+guess below its peak of 16.
+"""
+LARGEST_SHAPE = (1024, 1024, 2048)  # of a timed product: less than half a second on one core
+LOAD_AVERAGE_S = 60.0  # in which the kernel's first load average forgets all but 1/e of what was (proc(5))
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """What a run can expect of the processor."""
+
+    flops_per_s: float
+    """Rate of a matrix product of the run's own shape."""
+    load: float
+    """Threads of other programs that want to compute, for each core."""
+
+
+def processor_now(setup: Setup) -> Processor:
+    """Time a product in float32 and read the load average."""
+    rows, inner, columns = product_shape(setup)
+    left, right = numpy.ones((rows, inner), "float32"), numpy.ones((inner, columns), "float32")
+    rate = 2 * rows * inner * columns / fastest_s(lambda: left @ right)
+    instructions = bfloat16_instructions()
+    if setup.dtype == "bfloat16" and instructions is not None:
+        rate *= BFLOAT16_GAIN[instructions]
+    return Processor(rate, other_load())
+
+
+def product_shape(setup: Setup) -> tuple[int, int, int]:
+    """Rows, inner size and columns of a feed-forward layer's first product, where most of a step's arithmetic is."""
+    shape = (setup.batch_tokens, setup.spec.hidden_size, setup.spec.ffn_size)
+    rows, inner, columns = map(min, shape, LARGEST_SHAPE)
+    return rows, inner, columns
+
+
+def other_load(computed_s: float = 0.0) -> float:
+    """The load average for each core, without what this process has added in its last `computed_s` seconds; 0 where the
+    system has none.
+    """
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows
+        return 0.0
+    own = usable_cores() * (1 - math.exp(-computed_s / LOAD_AVERAGE_S))
+    return max(0.0, load - own) / (os.cpu_count() or 1)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, at most OMP_NUM_THREADS."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(threads)) if threads.isdigit() and int(threads) else cores
+
+
+@cache
+def bfloat16_instructions() -> str | None:
+    """The fastest instructions for bfloat16 that this processor has, by Linux' name; None where it has none."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return next((name for name in BFLOAT16_GAIN if name in flags), None)

@@ -1,0 +1,113 @@
+"""An uncalibrated CPU: each term by hand, and bands that widen with what is not known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.planner_setups import setup
+
+from tunedeck.core.measurement import Machine
+from tunedeck.planner import processor as processors
+from tunedeck.planner.machine import machine_card, predict
+from tunedeck.planner.memory import layer_bytes_per_token, memory_parts
+from tunedeck.planner.processor import Processor, bfloat16_instructions, other_load, product_shape, usable_cores
+from tunedeck.planner.throughput import floor_s, optimizer_s, training_flops_per_token
+from tunedeck.planner.uncalibrated import (
+    BESIDE_PRODUCTS_S_PER_BYTE,
+    FIRST_USE_S,
+    KERNEL_BYTES,
+    PROCESS_BYTES,
+    band,
+    first_use_s,
+    process_bytes,
+    update_s,
+)
+
+MACHINE = Machine("Linux x86_64", "a processor", 2, 16 * 10**9)
+QUIET, BUSY = Processor(6e10, load=0.0), Processor(3e10, load=3.0)
+
+
+def test_an_update_is_its_products_what_goes_on_beside_them_its_layers_and_adamw() -> None:
+    run = setup("all-minilm-l6-v2", rows=16, tokens=32, dtype="float32", accumulation=2)
+    gpu = replace(machine_card(MACHINE, None), cpu_cores=2)
+    products = 512 * training_flops_per_token(run) / 6e10
+    beside = BESIDE_PRODUCTS_S_PER_BYTE * 512 * 6 * layer_bytes_per_token(run) / 2
+    expected = 2 * (products + beside + floor_s(run)) + optimizer_s(run, gpu)
+    assert update_s(run, gpu, QUIET) == pytest.approx(expected)
+    faster = replace(QUIET, flops_per_s=6e13)  # however fast products are, the rest stays
+    assert update_s(run, gpu, faster) > 2 * (beside + floor_s(run))
+
+
+def test_layers_below_a_head_are_computed_in_the_first_epoch_alone() -> None:
+    gpu = machine_card(MACHINE, None)
+    once, often = (
+        setup("all-minilm-l6-v2", "full", rows=16, tokens=32, settings={"layers": "head"}, epochs=epochs)
+        for epochs in (1.0, 4.0)
+    )
+    assert training_flops_per_token(often) == pytest.approx(training_flops_per_token(once) / 4)
+    assert update_s(often, gpu, QUIET) == pytest.approx(update_s(once, gpu, QUIET) / 4, rel=0.01)
+    every = setup("all-minilm-l6-v2", rows=16, tokens=32, epochs=4.0)
+    assert training_flops_per_token(every) == training_flops_per_token(replace(every, epochs=1.0))
+
+
+def test_memory_counts_the_process_and_in_16_bits_the_kernels() -> None:
+    for dtype, kernels in (("float32", 0.0), ("bfloat16", KERNEL_BYTES)):
+        run = setup("all-minilm-l6-v2", rows=16, tokens=32, dtype=dtype)
+        found = predict(None, "all-minilm-l6-v2", run, run, machine_card(MACHINE, None), QUIET)
+        assert found.parts.context == PROCESS_BYTES + kernels
+        assert process_bytes(replace(run, data_tokens=1e6)) == PROCESS_BYTES + kernels + 48e6
+        assert found.memory_bytes.expected == pytest.approx(memory_parts(run).allocated + PROCESS_BYTES + kernels)
+
+
+def test_the_busier_the_machine_the_wider_the_band() -> None:
+    (low, high), (busy_low, busy_high), (guess_low, guess_high) = map(band, (QUIET, BUSY, None))
+    assert (busy_low, busy_high) == (pytest.approx(low / 2), pytest.approx(high * 2))
+    assert guess_high / guess_low > high / low
+
+
+def test_first_steps_matter_to_short_runs_and_more_where_kernels_are_built_for_each_length() -> None:
+    plain, bfloat = (setup("all-minilm-l6-v2", tokens=64, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert first_use_s(plain, QUIET) == FIRST_USE_S
+    assert first_use_s(bfloat, QUIET).expected > 5 * FIRST_USE_S.expected
+    assert first_use_s(plain, BUSY).high == pytest.approx(2 * FIRST_USE_S.high)
+
+
+def test_the_load_of_others_is_the_average_without_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (3.0, 0.0, 0.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(processors, "usable_cores", lambda: 2)
+    assert other_load() == 1.5
+    assert other_load(60.0) == pytest.approx((3 - 2 * 0.6321) / 2, abs=1e-3)  # 1 - 1/e of two own threads
+    assert other_load(3600.0) == pytest.approx(0.5)
+    monkeypatch.setattr("os.getloadavg", lambda: (1.0, 0.0, 0.0))
+    assert other_load(3600.0) == 0.0
+
+
+def test_threads_are_those_of_openmp_where_they_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert usable_cores() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "1000")
+    assert usable_cores() < 1000
+
+
+def test_a_timed_product_has_the_shape_of_the_run_and_is_never_large() -> None:
+    assert product_shape(setup("all-minilm-l6-v2", rows=4, tokens=32)) == (128, 384, 1536)
+    assert product_shape(setup("qwen-7b", rows=64, tokens=512)) == (1024, 1024, 2048)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : fpu avx2 fma", None),
+        ("flags : fpu avx2 avx512f avx512_bf16", "avx512_bf16"),
+        ("flags : fpu avx512_bf16 amx_bf16 amx_tile", "amx_bf16"),
+    ],
+)
+def test_the_fastest_bfloat16_is_read_from_the_processors_flags(
+    flags: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    monkeypatch.setattr(Path, "read_text", lambda self, **more: f"model name : a processor\n{flags}\n")
+    assert bfloat16_instructions.__wrapped__() == expected
