@@ -34,7 +34,8 @@ def test_it_names_base_task_labels_method_and_versions(tmp_path: Path) -> None:
     assert content["format"] == 1
     assert content["base"]["reference"] == folder_of("bert", "classifier")
     assert len(content["base"]["fingerprint"]) == 64
-    assert content["task"] == {"kind": "classify", "labels": ["yes", "no"], "multi_label": False, "max_length": 256}
+    task = {"labels": ["yes", "no"], "multi_label": False, "max_length": 256, "pooling": "model"}
+    assert content["task"] == {"kind": "classify", **task}
     assert content["method"].items() >= {"kind": "lora", "r": 4, "lora_alpha": 16.0}.items()
     assert set(content["versions"]) == {"tunedeck", "torch", "transformers"}
 
@@ -108,7 +109,8 @@ def test_attaching_and_training_adapters_leaves_the_fingerprint_alone() -> None:
 
 def test_a_pooler_the_base_lacks_travels_with_the_adapter(tmp_path: Path) -> None:
     batch = token_batch()
-    decks = [td.Deck.load(folder_of("bert", "unpooled"), td.Classify(labels=LABELS), dtype="float32") for _ in "12"]
+    task = td.Classify(labels=LABELS, pooling="model")
+    decks = [td.Deck.load(folder_of("bert", "unpooled"), task, dtype="float32") for _ in "12"]
     for kind, config in (("lora", td.LoraConfig()), ("prompt", td.PromptTuningConfig()), ("bn", td.BottleneckConfig())):
         add_stirred(decks[0], kind, config)
         decks[0].save(kind, tmp_path / kind)

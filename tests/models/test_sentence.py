@@ -43,10 +43,10 @@ def folder(
 @pytest.mark.parametrize(
     ("config", "pooling"),
     [
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first"),
         ({"pooling_mode_mean_tokens": True}, "mean"),
         ({"pooling_mode_lasttoken": True}, "last"),
-        ({"pooling_mode": "cls", "embedding_dimension": 32}, "cls"),
+        ({"pooling_mode": "cls", "embedding_dimension": 32}, "first"),
         ({"pooling_mode": ["lasttoken"]}, "last"),
     ],
 )
@@ -59,7 +59,7 @@ def test_prompts_and_normalisation_become_the_tasks_settings_where_none_are_set(
     told = {"prompts": {"query": "w40 ", "passage": "w41 "}}
     model = folder(tmp_path / "m", {"pooling_mode_cls_token": True}, MODULES[:2], told)
     task = td.Deck.load(model, td.Embed(), dtype="float32").task
-    assert task == td.Embed("cls", False, "w40 ", "w41 ", 40)
+    assert task == td.Embed("first", False, "w40 ", "w41 ", 40)
     chosen = td.Embed(pooling="mean", normalize=True, query_instruction="", max_length=30)
     task = td.Deck.load(model, chosen, dtype="float32").task
     assert task == td.Embed("mean", True, "", "w41 ", 30)
@@ -93,7 +93,7 @@ def test_what_cannot_be_done_is_refused_unless_pooling_is_chosen(
     model = folder(tmp_path / "m", config, modules)
     with pytest.raises(ModelError, match=text):
         td.Deck.load(model, td.Embed(), dtype="float32")
-    assert td.Embed(pooling="cls").for_base(model).pooling == "cls"
+    assert td.Deck.load(model, td.Embed(pooling="first"), dtype="float32").task.pooling == "first"
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

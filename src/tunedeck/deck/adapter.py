@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tunedeck.deck.heads import placements_of
-from tunedeck.deck.task import Task, labels_of
+from tunedeck.deck.task import Task, labels_of, pooling_of
 from tunedeck.formats.manifest import Manifest
 from tunedeck.methods.base import Built, MethodConfig
 from tunedeck.methods.sites import Placement
@@ -42,7 +42,10 @@ class Adapter(nn.Module):
 
     def placements(self) -> dict[str, Placement]:
         """Every place where this adapter works, its head included."""
-        return {**self.built.placements, **{f"head:{k}": v for k, v in placements_of(self.head).items()}}
+        return {
+            **self.built.placements,
+            **{f"head:{k}": v for k, v in placements_of(self.head, pooling_of(self.task)).items()},
+        }
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The adapter's tensors without its head, `<layer name>.<parameter>`, detached."""

@@ -26,7 +26,7 @@ from tunedeck.deck.reading import (
     model_names,
     new_manifest,
 )
-from tunedeck.deck.task import Task, embedding, generating, has_labels, labels_of, predicting, with_labels
+from tunedeck.deck.task import Task, embedding, generating, has_labels, labels_of, pooling_of, predicting, with_labels
 from tunedeck.formats.folder import write_adapter
 from tunedeck.formats.tensors import StoredAdapter
 from tunedeck.methods.base import MethodConfig
@@ -50,7 +50,7 @@ class Deck:
 
     def __init__(self, base: LoadedBase, task: Task) -> None:
         self.base = base
-        self.task = task
+        self.task = task.for_base(base)
         self.model: Any = base.model
         self.tokenizer = base.tokenizer
         self.positions = position_limit(base.model)
@@ -84,7 +84,7 @@ class Deck:
             trust_remote_code=trust_remote_code,
             quantize=quantize,
         )
-        return cls(base, task.for_base(reference))
+        return cls(base, task)
 
     @property
     def lock(self) -> AbstractContextManager[object]:
@@ -106,12 +106,21 @@ class Deck:
             )
         return self._adapters[name]
 
-    def add(self, name: str, config: MethodConfig, *, labels: Sequence[str] | None = None, seed: int = 0) -> None:
-        """Add a fresh adapter, drawn with `seed`; `labels` where they differ from the deck's task.
+    def add(
+        self,
+        name: str,
+        config: MethodConfig,
+        *,
+        labels: Sequence[str] | None = None,
+        task: Task | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Add a fresh adapter, drawn with `seed`; `labels` or other settings of the deck's `task` where they differ.
 
         Raises AdapterError for a name in use, TargetError or ConfigError where the config does not fit the base.
         """
-        task = self.task if labels is None else with_labels(self.task, labels)
+        task = self.task if task is None else task.for_base(self.base)
+        task = task if labels is None else with_labels(task, labels)
         known = labels_of(task)
         self._check_name(name)
         check_trains(config, task)
@@ -119,7 +128,7 @@ class Deck:
             torch.manual_seed(seed)
             own = head_paths(self.base) if has_labels(task) else ()
             built = method_of(config).build(method_base(self.base, own), config)
-            head = new_head(self.base, len(known)) if known else {}
+            head = new_head(self.base, len(known), pooling_of(task)) if known else {}
         self._attach(Adapter(name, config, task, built, head, new_manifest(self.base, task, config)))
 
     def set_labels(self, name: str, labels: Sequence[str], *, seed: int = 0) -> None:
@@ -129,10 +138,10 @@ class Deck:
             raise AdapterError(
                 say("adapter {name!r} has its labels already: {labels}", name=name, labels=listing(old.labels))
             )
-        task = with_labels(self.task, labels)
+        task = with_labels(old.task, labels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            head = new_head(self.base, len(labels))
+            head = new_head(self.base, len(labels), pooling_of(task))
         self.remove(name)
         self._attach(Adapter(name, old.config, task, old.built, head, new_manifest(self.base, task, old.config)))
 

@@ -13,10 +13,14 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.compat.torch import forget_forward_hooks
-from tunedeck.core.errors import AdapterFileError
+from tunedeck.core.errors import AdapterFileError, ConfigError
 from tunedeck.core.i18n import listing, say
+from tunedeck.deck.pooling import head_input
+from tunedeck.deck.task import HeadPooling
+from tunedeck.formats.tensors import POOLED_HEAD
 from tunedeck.methods.sites import Placement, RowDispatch, first_tensor
 from tunedeck.models.load import LoadedBase
+from tunedeck.models.sentence import Pooling
 
 UNUSED_LABEL = float("-inf")
 
@@ -43,6 +47,48 @@ class ModuleOutput:
         return [model.get_submodule(self.path).register_forward_hook(hook, with_kwargs=True)]
 
 
+@dataclass(frozen=True, slots=True)
+class PooledOutput:
+    """The model's logits, replaced row by row by a head on the pooled last hidden states of the base inside it.
+
+    A text is pooled over its own tokens, not over virtual ones; narrower outputs are filled up with -inf.
+    """
+
+    pooling: Pooling
+
+    def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
+        mask, hidden = torch.empty(0), torch.empty(0)
+        vocabulary = cast(Any, model).get_input_embeddings().weight.shape[0]
+
+        def keep_mask(_: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+            nonlocal mask
+            mask = inputs["attention_mask"] * (inputs["input_ids"] < vocabulary)
+
+        def keep_hidden(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            nonlocal hidden
+            hidden = output[0]
+
+        def answer(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            nonlocal hidden
+            states, hidden = hidden, mask  # the states are not kept until the next batch
+            now = dispatch()
+            if now is not None:
+                output.logits = concatenate_padded(
+                    [
+                        output.logits[rows].float()
+                        if head is None
+                        else head(head_input(states[rows], mask[rows], self.pooling))
+                        for rows, head in now.parts
+                    ]
+                )
+
+        return [
+            model.register_forward_pre_hook(keep_mask, with_kwargs=True),
+            cast(Any, model).base_model.register_forward_hook(keep_hidden),
+            model.register_forward_hook(answer),
+        ]
+
+
 def concatenate_padded(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Concatenate along the batch, the last dimension filled up with -inf to the widest part."""
     width = max(part.shape[-1] for part in parts)
@@ -64,29 +110,62 @@ def head_paths(base: LoadedBase) -> tuple[str, ...]:
     return (*sorted(path for path in inside if path.split(".")[0] not in outside), *outside)
 
 
-def new_head(base: LoadedBase, num_labels: int) -> dict[str, nn.Module]:
-    """Fresh float32 copies of the base's head modules, by path.
+def reads_trained(base: LoadedBase) -> bool:
+    """Whether the model's own head lacks nothing but its last layer, if that: what it reads is then trained."""
+    linears = [
+        f"{path}.{name}".rstrip(".")
+        for path in head_paths(base)
+        for name, module in base.model.get_submodule(path).named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    return {name.rpartition(".")[0] for name in base.untrained} <= set(linears[-1:])
 
-    The base's own values where the number of labels is the same, else a new last layer (normal, with the config's
-    initializer_range, 0.02 where it has none).
+
+def new_head(base: LoadedBase, num_labels: int, pooling: HeadPooling) -> dict[str, nn.Module]:
+    """A fresh float32 head: one linear on pooled states, or copies of the base's own head modules, by path.
+
+    These copies have the base's values where the number of labels is the same, else a new last layer (normal, with the
+    config's initializer_range, 0.02 where it has none). Raises ConfigError where states cannot be pooled.
     """
+    if pooling != "model":
+        if not base.prefix or cast(Any, base.model).config.is_encoder_decoder:
+            raise ConfigError(
+                say(
+                    "{model} has no hidden states that a head of ours can pool; set task.pooling to model",
+                    model=base.reference,
+                )
+            )
+        return {POOLED_HEAD: _linear(base, num_labels)}
     head = {path: copy_of(base.model.get_submodule(path)) for path in head_paths(base)}
     old = cast(int, cast(Any, base.model).config.num_labels)
     if num_labels != old:
-        _resize(head, old, num_labels, cast(Any, base.model).config.to_dict().get("initializer_range", 0.02))
+        _resize(head, old, num_labels, _initial_std(base))
     return head
 
 
-def stored_head(base: LoadedBase, tensors: dict[str, torch.Tensor]) -> dict[str, nn.Module]:
+def _linear(base: LoadedBase, num_labels: int) -> nn.Linear:
+    linear = nn.Linear(cast(Any, base.model).config.hidden_size, num_labels)
+    nn.init.normal_(linear.weight, std=_initial_std(base))
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _initial_std(base: LoadedBase) -> float:
+    return float(cast(Any, base.model).config.to_dict().get("initializer_range", 0.02))
+
+
+def stored_head(base: LoadedBase, tensors: dict[str, torch.Tensor], pooling: HeadPooling) -> dict[str, nn.Module]:
     """A head from the tensors an adapter brings, `<module path>.<parameter>`; AdapterFileError where they do not
     fit.
     """
-    order = [path for path, _ in base.model.named_modules()]
-    paths = sorted(_owners(base.model, tensors), key=order.index)
+    originals: dict[str, nn.Module] = {POOLED_HEAD: _linear(base, 1)}
+    if pooling == "model":
+        order = [path for path, _ in base.model.named_modules()]
+        owners = sorted(_owners(base.model, tensors), key=order.index)
+        originals = {path: base.model.get_submodule(path) for path in owners}
     head: dict[str, nn.Module] = {}
-    for path in paths:
-        original = base.model.get_submodule(path)
-        own = {name.removeprefix(f"{path}."): value for name, value in tensors.items() if name.startswith(f"{path}.")}
+    for path, original in originals.items():
+        own = {name.removeprefix(f"{path}."): value for name, value in tensors.items() if _belongs(name, path)}
         expected = _expected_shapes(original, own)
         got = {name: tuple(value.shape) for name, value in own.items()}
         if expected != got:
@@ -113,8 +192,10 @@ def last_linear(head: dict[str, nn.Module]) -> nn.Linear:
     return [m for module in head.values() for m in module.modules() if isinstance(m, nn.Linear)][-1]
 
 
-def placements_of(head: dict[str, nn.Module]) -> dict[str, Placement]:
+def placements_of(head: dict[str, nn.Module], pooling: HeadPooling) -> dict[str, Placement]:
     """Where a head's modules work."""
+    if pooling != "model":
+        return {path: Placement(PooledOutput(pooling), module) for path, module in head.items()}
     return {path: Placement(ModuleOutput(path, last=path == list(head)[-1]), module) for path, module in head.items()}
 
 
@@ -148,6 +229,11 @@ def _owners(model: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
         if path not in paths:
             paths.append(path)
     return paths
+
+
+def _belongs(tensor: str, path: str) -> bool:
+    """Whether a stored tensor is one of a module's; all are the pooled head's, so that none is left over."""
+    return path == POOLED_HEAD or tensor.startswith(f"{path}.")
 
 
 def _expected_shapes(module: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

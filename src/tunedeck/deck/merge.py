@@ -13,8 +13,11 @@ from tunedeck.core.compat.transformers import model_from_config
 from tunedeck.core.errors import AdapterError, UnsupportedKindError
 from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
+from tunedeck.deck.heads import PooledOutput
+from tunedeck.deck.task import pooling_of
 from tunedeck.methods.linears import is_conv1d, is_linear
 from tunedeck.methods.registry import method_of
+from tunedeck.methods.sites import RowDispatch
 from tunedeck.models.load import LoadedBase
 from tunedeck.models.quantize import base_parts, dense_weight
 
@@ -22,6 +25,7 @@ from tunedeck.models.quantize import base_parts, dense_weight
 def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -> nn.Module:
     """A new model of the base's class and precision; the base itself is untouched.
 
+    A head on pooled states, which no class of transformers has, works as a hook and is not in the model's state dict.
     Raises UnsupportedKindError for kinds that have no equivalent in the base's weights; AdapterError for a quantised
     base unless `dequantize`, which unpacks its weights first and warns of what that loses.
     """
@@ -37,7 +41,8 @@ def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -
     if base.quantize is not None:
         _agree_to_unpack(base, adapter.name, dequantize)
     config = copy.deepcopy(original.config)
-    if adapter.head and adapter.labels:
+    pooling = pooling_of(adapter.task)
+    if pooling == "model" and adapter.head and adapter.labels:
         config.num_labels = len(adapter.labels)
         config.id2label = dict(enumerate(adapter.labels))
         config.label2id = {label: index for index, label in enumerate(adapter.labels)}
@@ -48,6 +53,11 @@ def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -
     state = {name: t for name, t in state.items() if not heads or not name.startswith(heads)}
     merged.load_state_dict(state, strict=False)
     method_of(adapter.config).merge(merged, adapter.built)
+    if pooling != "model":
+        (head,) = adapter.head.values()
+        everything = RowDispatch([(slice(None), head)])
+        PooledOutput(pooling).install(merged, lambda: everything)
+        return cast(nn.Module, merged)
     with torch.no_grad():
         for name, tensor in adapter.head_tensors().items():
             merged.get_parameter(name).copy_(tensor)

@@ -18,7 +18,7 @@ from tunedeck.core.patterns import time_limit
 from tunedeck.core.values import to_values
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.heads import last_linear, stored_head
-from tunedeck.deck.task import Task, has_labels, labels_of, with_labels
+from tunedeck.deck.task import Task, has_labels, labels_of, pooling_of, with_labels
 from tunedeck.formats.folder import read_adapter
 from tunedeck.formats.manifest import BaseRecord, Manifest, versions
 from tunedeck.formats.tensors import ModelNames, StoredAdapter
@@ -44,18 +44,18 @@ def adapter_from_folder(base: LoadedBase, task: Task, folder: Path, name: str, *
 
 def _adapter(base: LoadedBase, task: Task, folder: Path, name: str, *, allow_base_mismatch: bool) -> Adapter:
     stored = read_adapter(folder, model_names(base))
-    own = task
     if stored.manifest is not None:
         check_manifest(folder, stored.manifest, base, task, allow_base_mismatch=allow_base_mismatch)
-        own = task.as_described(stored.manifest.task)
-    head = stored_head(base, stored.head)
+    own = task.as_described(stored.manifest.task if stored.manifest else {})
+    head = stored_head(base, stored.head, pooling_of(own))
     method, place = method_of(stored.config), method_base(base, tuple(head))
     check_tensors(
         stored.tensors, method.shapes(place, stored.config)
     )  # the config may ask for far more than the file has
     built = method.build(place, stored.config)
     if has_labels(task):
-        check_head(folder, head, base)
+        if pooling_of(own) == "model":
+            check_head(folder, head, base)
         labels = stored_labels(folder, stored, head, labels_of(task), base)
         own = with_labels(own, labels or bare_labels(base, task))
     adapter = Adapter(name, stored.config, own, built, head, stored.manifest or new_manifest(base, own, stored.config))

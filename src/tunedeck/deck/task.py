@@ -9,9 +9,13 @@ from torch import Tensor
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.models.load import LoadedBase
+from tunedeck.models.sentence import Pooling
 
 Capability: TypeAlias = Literal["labels", "predictions", "text", "vectors"]
 """Labels mean `Labelled`, predictions `Predicting`, text `Generating` and vectors `Embedding`."""
+HeadPooling: TypeAlias = Pooling | Literal["model"]
+"""What a head reads of the last hidden states; "model" is what the head that transformers gives the model reads."""
 D_contra = TypeVar("D_contra", contravariant=True)
 """The deck that answers; the deck's own module says which it is."""
 
@@ -28,12 +32,14 @@ class Task(Protocol):
     capabilities: ClassVar[frozenset[Capability]]
     """Which of the protocols below the task fulfils."""
 
-    def for_base(self, reference: str) -> Task:
+    def for_base(self, base: LoadedBase) -> Task:
         """Return the same task with what a base says of itself where nothing is set."""
         ...
 
     def as_described(self, described: Mapping[str, Any]) -> Task:
-        """Return the same task with what an adapter's tunedeck.json says of how its answers read."""
+        """Return the same task with what an adapter's tunedeck.json says of how its answers read; {} where there is
+        none.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -47,6 +53,11 @@ class Labelled(Task, Protocol):
     @property
     def labels(self) -> tuple[str, ...] | None:
         """The label names, None where they are not known yet."""
+        ...
+
+    @property
+    def pooling(self) -> str:
+        """What the head reads: a `HeadPooling`; a task whose head is always the model's own says "model"."""
         ...
 
     def with_labels(self, labels: Sequence[str]) -> Labelled:
@@ -94,6 +105,11 @@ def has_labels(task: Task) -> bool:
 def labels_of(task: Task) -> tuple[str, ...] | None:
     """Return the label names, None for a task without labels or before they are known."""
     return cast(Labelled, task).labels if has_labels(task) else None
+
+
+def pooling_of(task: Task) -> HeadPooling:
+    """Return what the heads of a task's adapters read; "model" for a task without heads."""
+    return cast(HeadPooling, cast(Labelled, task).pooling) if has_labels(task) else "model"
 
 
 def with_labels(task: Task, labels: Sequence[str]) -> Labelled:

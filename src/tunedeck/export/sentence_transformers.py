@@ -19,7 +19,7 @@ from tunedeck.tasks.embed.encoding import EncodingConfig
 from tunedeck.tasks.embed.task import Embed
 
 _POOLING_KEYS = {
-    "cls": "pooling_mode_cls_token",
+    "first": "pooling_mode_cls_token",
     "mean": "pooling_mode_mean_tokens",
     "last": "pooling_mode_lasttoken",
 }

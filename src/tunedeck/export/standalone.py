@@ -65,7 +65,7 @@ def _task(folder: Path, reference: str, trust_remote_code: bool) -> Task:
     """
     manifest = read_manifest(folder)
     if manifest is not None:
-        return task_of(manifest.task)
+        return task_of(manifest.task).as_described(manifest.task)
     config = read_json(folder / CONFIG)
     kind = kind_of_folder(str(config.get("task_type")), str(config.get("model_class")))
     if kind is None and (folder / HEAD_CONFIG).exists():
@@ -73,7 +73,7 @@ def _task(folder: Path, reference: str, trust_remote_code: bool) -> Task:
     if kind is None:
         spec = load_skeleton(reference, "AutoModel", trust_remote_code=trust_remote_code).spec
         kind = first_kind_with("text" if spec is not None and spec.causal else "vectors")
-    return task_of({"kind": kind})
+    return task_of({"kind": kind}).as_described({})
 
 
 def _last_weight(stored: StoredAdapter, base: LoadedBase) -> Any:

@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from tunedeck.core.errors import ModelError, StorageError, UnsupportedKindError
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.task import pooling_of
 
 
 def empty_place(folder: str | Path) -> Path:
@@ -23,11 +24,27 @@ def empty_place(folder: str | Path) -> Path:
 
 
 def merged(deck: Deck, name: str, instead: str, *, dequantize: bool = False) -> Any:
-    """`deck.merge`; a kind that cannot merge is refused with what to do `instead`."""
+    """`deck.merge`; what a folder of transformers cannot hold is refused with what to do `instead`."""
     try:
+        _check_head(deck, name)
         return deck.merge(name, dequantize=dequantize)
     except UnsupportedKindError as error:
         raise UnsupportedKindError(say("{reason}; {instead}", reason=error, instead=instead)) from error
+
+
+def _check_head(deck: Deck, name: str) -> None:
+    """Raise UnsupportedKindError for a head on pooled states."""
+    pooling = pooling_of(deck.adapter(name).task)
+    if pooling != "model":
+        raise UnsupportedKindError(
+            say(
+                "the head of {name!r} reads the text by {pooling} pooling, and transformers' {model_class} does not; "
+                "train with task.pooling: model (--pooling model) for a head of its kind",
+                name=name,
+                pooling=pooling,
+                model_class=type(deck.model).__name__,
+            )
+        )
 
 
 def tokenizer_of(deck: Deck) -> Any:

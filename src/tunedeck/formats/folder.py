@@ -21,6 +21,8 @@ from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 from tunedeck.methods.registry import config_of
 
 _OWN_WEIGHTS, _HEAD = "model.safetensors", "head."
+_POOLED_FILE = "head.safetensors"
+"""The head on pooled states, beside an adapter that PEFT and AdapterHub load onto the model without a head."""
 
 
 def detect_format(folder: Path) -> str:
@@ -66,6 +68,8 @@ def read_adapter(folder: Path, names: ModelNames) -> StoredAdapter:
         raise AdapterFileError(
             say("{path} is damaged: {reason}", path=folder / peft.CONFIG, reason=repr(error))
         ) from error
+    if (folder / _POOLED_FILE).exists():
+        stored = replace(stored, head=read_safetensors(folder / _POOLED_FILE))
     return stored if manifest is None else _with_manifest(stored, manifest)
 
 
@@ -84,10 +88,14 @@ def write_adapter(
     written_by = to or adapter.config.stored_as
     check_format(adapter.config, written_by)
     with replacing_folder(folder) as staging:
+        plain = adapter
+        if adapter.pooled and written_by != "tunedeck":
+            write_safetensors(staging / _POOLED_FILE, adapter.head)
+            plain, peft_task = replace(adapter, head={}), "FEATURE_EXTRACTION"
         if written_by == "peft":
-            peft.write(staging, adapter, names, peft_task)
+            peft.write(staging, plain, names, peft_task)
         elif written_by == "adapterhub":
-            adapterhub.write(staging, adapter, names, name)
+            adapterhub.write(staging, plain, names, name)
         else:
             head = {f"{_HEAD}{key}": tensor for key, tensor in adapter.head.items()}
             write_safetensors(staging / _OWN_WEIGHTS, {**adapter.tensors, **head})

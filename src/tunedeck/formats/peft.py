@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,10 @@ def write(folder: Path, adapter: StoredAdapter, names: ModelNames, peft_task: st
     }
     config = adapter.config
     if isinstance(config, LoraConfig):
-        specific = _lora_settings(config, adapter.tensors, names)
-        tensors = {f"base_model.model.{name}.weight": t for name, t in adapter.tensors.items()}
+        bare = f"{names.prefix}." if peft_task == "FEATURE_EXTRACTION" else ""
+        own = {name.removeprefix(bare): tensor for name, tensor in adapter.tensors.items()}
+        specific = _lora_settings(_without_prefix(config, bare), own, names)
+        tensors = {f"base_model.model.{name}.weight": tensor for name, tensor in own.items()}
         start = "base_model.model."
     else:
         assert isinstance(config, PromptTuningConfig)
@@ -122,6 +125,19 @@ def write(folder: Path, adapter: StoredAdapter, names: ModelNames, peft_task: st
     tensors |= {f"{start}{name}": t for name, t in adapter.head.items()}
     write_json(folder / CONFIG, dict(sorted({**common, **specific}.items())))
     write_safetensors(folder / WEIGHTS, tensors)
+
+
+def _without_prefix(config: LoraConfig, prefix: str) -> LoraConfig:
+    """The config with paths as the model without a head has them."""
+    if not prefix:
+        return config
+    targets = config.target_modules
+    return replace(
+        config,
+        target_modules=tuple(path.removeprefix(prefix) for path in targets) if isinstance(targets, tuple) else targets,
+        rank_pattern={path.removeprefix(prefix): rank for path, rank in config.rank_pattern.items()},
+        alpha_pattern={path.removeprefix(prefix): alpha for path, alpha in config.alpha_pattern.items()},
+    )
 
 
 def _refuse_unsupported(peft_type: str, config: Mapping[str, Any]) -> None:

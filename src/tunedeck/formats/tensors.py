@@ -25,6 +25,8 @@ from tunedeck.formats.manifest import Manifest
 from tunedeck.methods.base import MethodConfig
 
 _LONGEST_HEADER = 16 << 20
+POOLED_HEAD = "linear"
+"""The name of a head that reads pooled states: it is no module of the model, as all other heads are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,11 @@ class StoredAdapter:
     labels: tuple[str, ...] | None
     base_reference: str | None
     manifest: Manifest | None
+
+    @property
+    def pooled(self) -> bool:
+        """Whether its head reads pooled states, which no other library's classifier does."""
+        return f"{POOLED_HEAD}.weight" in self.head
 
 
 def read_safetensors(file: Path) -> dict[str, torch.Tensor]:

@@ -18,8 +18,8 @@ from tunedeck.core.hub import hub_is_reachable
 from tunedeck.core.i18n import say
 from tunedeck.models.source import find_model
 
-Pooling = Literal["mean", "cls", "last"]
-POOLINGS: Mapping[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
+Pooling = Literal["mean", "first", "last"]
+POOLINGS: Mapping[str, Pooling] = {"mean": "mean", "cls": "first", "lasttoken": "last"}
 """Ours by sentence-transformers' names."""
 _OLDER_NAMES = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max", "lasttoken": "lasttoken"}
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")

@@ -230,6 +230,12 @@ class VllmView:
     """Whether vLLM has to serve a classification head."""
 
 
+HeadStart: TypeAlias = Callable[[Deck, str, Dataset[Any]], dict[str, float]]
+"""Puts the solution for the frozen base's vectors into an adapter's fresh head; returns the metrics of that start on
+the held-out examples, as `Objective.evaluate` would.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What the planner's calibration trains on."""
@@ -250,6 +256,7 @@ class TaskView:
     comparing: Comparing | None = None
     onnx: OnnxView | None = None
     vllm: VllmView | None = None
+    head_start: HeadStart | None = None
     calibration: Calibration | None = None
     plan_shape: Callable[[Mapping[str, Any]], PlanShape] = lambda described: PlanShape()
     """From the task's values in a run file."""

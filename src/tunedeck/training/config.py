@@ -88,6 +88,18 @@ class TrainingSettings(_Settings):
     learning_rate: Annotated[float | None, Help(say("peak learning rate; each method has a default")), Field(gt=0)] = (
         None
     )
+    head_learning_rate: Annotated[
+        float | None, Help(say("peak learning rate of the head; by default that of the rest")), Field(gt=0)
+    ] = None
+    head_init: Annotated[
+        Literal["probe", "random"],
+        Help(
+            say(
+                "what a new head begins as: the logistic regression on the frozen base's vectors, which is all that a "
+                "head alone needs, or random numbers"
+            )
+        ),
+    ] = "probe"
     schedule: Annotated[
         Literal["cosine", "linear", "constant"], Help(say("course of the learning rate after the warmup"))
     ] = "cosine"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast, final
+
+from accelerate.utils import broadcast, broadcast_object_list
 
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.i18n import say
@@ -17,6 +20,7 @@ from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.checkpointing import Checkpointing
 from tunedeck.deck.task import Task, has_labels, labels_of
 from tunedeck.tasks.base import Dataset, TrainableTask
+from tunedeck.tasks.registry import view_of
 from tunedeck.training.checkpoint import Checkpoints
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.distributed import is_sharded, joined, shard_base
@@ -27,7 +31,7 @@ from tunedeck.training.record import TrainingRun, draw, measured, read_run, reco
 from tunedeck.training.resume import EVENTS, identity, is_finished, locked, resume_point
 from tunedeck.training.signals import StopSignals
 from tunedeck.training.state import COMPLETE
-from tunedeck.training.trainer import AdapterTrainer, ShouldStop
+from tunedeck.training.trainer import AdapterTrainer, ShouldStop, Start
 
 Data: TypeAlias = str | DataSettings | Dataset[Any]
 """A file, a hub id, a `bundled:` name, settings that say more, or a Dataset read by the task."""
@@ -119,7 +123,23 @@ def _trainer(
     task = _trainable(adapter.task)
     objective = task.objective(deck, name, dataset)
     best_by = settings.metric_for_best_model or dataset.best_by or task.best_by
-    return AdapterTrainer(adapter, objective, settings, best_by, log, accelerator, row, checkpoints, saved, should_stop)
+    start = _start(deck, name, dataset, settings) if saved is None else None
+    return AdapterTrainer(
+        adapter, objective, settings, best_by, log, accelerator, row, checkpoints, saved, should_stop, start
+    )
+
+
+def _start(deck: Deck, name: str, dataset: Dataset[Any], settings: TrainingSettings) -> Start | None:
+    """Fit the head to the frozen base where the task has such a start and the settings want it; alike in all
+    processes.
+    """
+    head_start = view_of(deck.adapter(name).task).head_start
+    if head_start is None or settings.head_init != "probe":
+        return None
+    began = time.perf_counter()
+    metrics = head_start(deck, name, dataset)
+    broadcast(list(deck.adapter(name).head_tensors().values()))
+    return Start(broadcast_object_list([metrics])[0], time.perf_counter() - began)
 
 
 def _checkpointed(deck: Deck, trainers: Sequence[AdapterTrainer]) -> AbstractContextManager[None]:

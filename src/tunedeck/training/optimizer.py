@@ -24,11 +24,17 @@ def adamw(adapter: Adapter, settings: TrainingSettings) -> torch.optim.Optimizer
     prompt = [p for placement in adapter.built.placements.values() for p in placement.layer.parameters()]
     undecayed = {id(p) for p in prompt} if adapter.built.virtual_tokens else set()
     undecayed |= {id(p) for p in parameters if p.dim() < 2}
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if id(p) not in undecayed], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if id(p) in undecayed], "weight_decay": 0.0},
-    ]
+    head = {id(p) for module in adapter.head.values() for p in module.parameters()}
     rate = settings.learning_rate or adapter.config.learning_rate
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for p in parameters if (id(p) in head, id(p) in undecayed) == (of_head, of_undecayed)],
+            "weight_decay": 0.0 if of_undecayed else settings.weight_decay,
+            "lr": (settings.head_learning_rate or rate) if of_head else rate,
+        }
+        for of_head in (False, True)
+        for of_undecayed in (False, True)
+    ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adamw_8bit":
         return _eight_bit(groups, rate)

@@ -68,6 +68,18 @@ class ProgressRow:
         """Begin, with the number of steps in all and of those that are done."""
         self._task = self._bar.add_task(self._title, total=steps, completed=done, now="")
 
+    def began(self, metrics: dict[str, float], seconds: float) -> None:
+        """The head has been fitted to the frozen base."""
+        if not self._bar.disable:
+            values = self._shown(metrics)
+            text = say(
+                "  {run}, start: {values}, a head on the frozen base, {seconds:.1f} s",
+                run=self._title,
+                values=values,
+                seconds=seconds,
+            )
+            self._bar.console.print(text)
+
     def step(self, step: int, loss: float, tokens: int) -> None:
         """One step is done."""
         if self._bar.disable:
@@ -87,8 +99,11 @@ class ProgressRow:
         """An evaluation is done."""
         if self._bar.disable:
             return
-        values = ", ".join(f"{name} {metrics[name]:.3f}" for name in self._progress_metrics if name in metrics)
+        values = self._shown(metrics)
         self._bar.console.print(say("  {run}, step {step}: {values}", run=self._title, step=step, values=values))
+
+    def _shown(self, metrics: dict[str, float]) -> str:
+        return ", ".join(f"{name} {metrics[name]:.3f}" for name in self._progress_metrics if name in metrics)
 
 
 def used_bytes(device: torch.device) -> int:

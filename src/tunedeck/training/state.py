@@ -72,6 +72,11 @@ class RunState:
 
     metrics: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
+    """0 is the start, before the first step."""
+    start: dict[str, float] = field(default_factory=dict)
+    """Metrics of the start, where the head begins as the solution on the frozen base's vectors."""
+    start_s: float = 0.0
+    """Seconds that the start took."""
     evaluations: int = 0
     evaluated_step: int = 0
     """The step of the last evaluation."""

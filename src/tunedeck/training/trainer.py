@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
-from typing import TypeAlias, final
+from typing import NamedTuple, TypeAlias, final
 
 import torch
 from accelerate import Accelerator
@@ -46,6 +46,13 @@ ShouldStop: TypeAlias = Callable[[dict[str, float]], bool]
 """Given the metrics of each evaluation, says whether the run ends there."""
 
 
+class Start(NamedTuple):
+    """Metrics of a head that begins as the solution on the frozen base's vectors, and the seconds it took."""
+
+    metrics: dict[str, float]
+    seconds: float
+
+
 @final
 class AdapterTrainer:
     """Trains one adapter on an objective; the base stays frozen and in eval mode.
@@ -66,6 +73,7 @@ class AdapterTrainer:
         checkpoints: Checkpoints | None = None,
         saved: Checkpoint | None = None,
         should_stop: ShouldStop = lambda metrics: False,
+        start: Start | None = None,
     ) -> None:
         self.adapter = adapter
         self.objective = objective
@@ -86,7 +94,10 @@ class AdapterTrainer:
         per_epoch = max(
             1, math.ceil(len(objective.lengths) / settings.batch_size) // settings.gradient_accumulation_steps
         )
+        self._start = start
         self._total = settings.max_steps or max(1, round(settings.epochs * per_epoch))
+        if adapter.config.trains == "head" and settings.head_init == "probe":
+            self._total = 0  # the start is the solution
         self._evaluate_every = settings.eval_steps or per_epoch
         self._best: dict[str, torch.Tensor] = {}
         self._saved_step = 0
@@ -107,6 +118,8 @@ class AdapterTrainer:
             step=steps,
         )
         self._progress.start(self._total, steps)
+        if self._start is not None:
+            self._begin_with(self._start)
         self.adapter.train()
 
     def next_batches(self) -> list[list[int]]:
@@ -257,6 +270,14 @@ class AdapterTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self._best:
             fill_adapter(self.adapter, self._best)
+
+    def _begin_with(self, start: Start) -> None:
+        """Let the start be the state to surpass."""
+        self.state.metrics = self.state.start = start.metrics
+        self.state.start_s = start.seconds
+        self._best = {name: tensor.clone() for name, tensor in adapter_tensors(self.adapter).items()}
+        self._log.write("eval", step=0, **start.metrics)
+        self._progress.began(start.metrics, start.seconds)
 
     def _restore(self, saved: Checkpoint) -> None:
         self.state = RunState(**saved.state["outcome"])

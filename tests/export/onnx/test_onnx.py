@@ -121,7 +121,7 @@ def test_several_labels_for_one_text(tmp_path: Path) -> None:
 
 def test_instructions_and_the_longest_text_go_with_vectors(tmp_path: Path) -> None:
     deck = embedding_decks.embed_deck(
-        query_instruction="w40 w41 ", document_instruction="w42 ", max_length=7, pooling="cls"
+        query_instruction="w40 w41 ", document_instruction="w42 ", max_length=7, pooling="first"
     )
     tiny_models.add_stirred(deck, "a", td.PromptTuningConfig(2))
     save_onnx(deck, "a", tmp_path / "onnx")

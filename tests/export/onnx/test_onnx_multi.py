@@ -104,7 +104,7 @@ def test_what_cannot_share_a_graph_is_refused_and_the_deck_is_left_as_it_was(dec
     mixed = embedding_decks.embed_deck()
     mixed.add("mean", td.LoraConfig())
     mixed.add("cls", td.LoraConfig())
-    mixed.adapter("cls").task = td.Embed(pooling="cls")
+    mixed.adapter("cls").task = td.Embed(pooling="first")
     with pytest.raises(ConfigError, match="pool or normalise in different ways"):
         save_onnx_multi(mixed, ["mean", "cls"], tmp_path / "onnx")
     assert not list(tmp_path.iterdir())

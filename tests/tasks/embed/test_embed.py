@@ -30,7 +30,7 @@ def test_pooling_gives_the_numbers_worked_out_by_hand_on_both_sides_of_padding()
     hidden = torch.tensor([[[1.0], [2.0], [6.0], [9.0]], [[9.0], [1.0], [2.0], [6.0]]])
     mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1]])
     assert pool(hidden, mask, "mean").flatten().tolist() == [3.0, 3.0]
-    assert pool(hidden, mask, "cls").flatten().tolist() == [1.0, 1.0]
+    assert pool(hidden, mask, "first").flatten().tolist() == [1.0, 1.0]
     assert pool(hidden, mask, "last").flatten().tolist() == [6.0, 6.0]
 
 
@@ -44,7 +44,7 @@ def test_the_bare_base_gives_the_models_own_pooled_states(model_type: str) -> No
         assert tiny_models.difference(deck.embed(TEXTS)[[row]], states.mean(dim=1)) < 1e-5
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
 def test_a_mixed_batch_of_every_kind_equals_its_parts(pooling: str) -> None:
     deck = embed_deck(pooling=pooling)
     for name, config in CONFIGS.items():
@@ -85,7 +85,7 @@ def test_an_instruction_stands_before_queries_alone() -> None:
 
 
 def test_each_row_is_made_as_its_own_adapter_was_trained(tmp_path: Path) -> None:
-    trained = embed_deck(pooling="cls", normalize=False, query_instruction="w40 ", max_length=6)
+    trained = embed_deck(pooling="first", normalize=False, query_instruction="w40 ", max_length=6)
     tiny_models.add_stirred(trained, "a", CONFIGS["lora"])
     trained.save("a", tmp_path / "a")
     deck = embed_deck()
@@ -206,7 +206,7 @@ def test_nothing_to_find_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"pooling": "max"}, "pooling must be one of mean, cls, last, got 'max'"),
+        ({"pooling": "max"}, "pooling must be one of mean, first, last, got 'max'"),
         ({"temperature": 0}, "temperature must be above 0, got 0"),
         ({"chunk_size": 0}, "chunk_size must be 1 or more, got 0"),
         ({"max_length": 2}, "max_length must be 3 or more, got 2"),

@@ -73,7 +73,7 @@ def graph_of(deck: Deck, name: str, *, merge: bool) -> Graph:
     )
     if merge:
         model = deck.merge(name)
-        return Graph(lambda inputs: model(**inputs), [model], virtual, output).eval()
+        return Graph(lambda inputs: model(**inputs), [model, *adapter.head.values()], virtual, output).eval()
     return Graph(lambda inputs: deck.call([name], inputs), [deck.model, adapter], virtual, output).eval()
 
 

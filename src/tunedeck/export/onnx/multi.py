@@ -135,7 +135,8 @@ def _slot(deck: Deck, names: Sequence[str]) -> Iterator[Adapter]:
     rank = float(_EXAMPLE_RANK)
     lora = {"r": _EXAMPLE_RANK, "lora_alpha": rank, "target_modules": paths}
     config = config_of("lora", lora) if paths else config_of("full", {"layers": "head"})
-    deck.add(_SLOT, config, labels=_EXAMPLE_LABELS if has_labels(deck.task) else None)
+    task = deck.adapter(names[0]).task
+    deck.add(_SLOT, config, labels=_EXAMPLE_LABELS if has_labels(task) else None, task=task)
     try:
         slot = deck.adapter(_SLOT)
         for name in names:
@@ -209,6 +210,7 @@ def _tensors_of(deck: Deck, name: str, slot: Adapter) -> dict[str, numpy.ndarray
     found = {
         f"{path}.{key}": deck.model.get_submodule(path).get_parameter(key).detach()
         for path, module in slot.head.items()
+        if path not in adapter.head
         for key, _ in module.named_parameters()
     }
     found |= adapter.head_tensors()

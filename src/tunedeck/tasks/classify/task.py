@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, cast, final
+from typing import Annotated, Any, ClassVar, Literal, cast, final, get_args
 
 import torch
 
+from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.settings import Help
@@ -17,10 +18,13 @@ from tunedeck.data.batches import batches_by_length
 from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
-from tunedeck.deck.patches.base import patched
+from tunedeck.deck.heads import reads_trained
+from tunedeck.deck.patches.base import Patch, Unchanged, patched
 from tunedeck.deck.patches.first_position import FirstPositionOnly
 from tunedeck.deck.patches.lower_layers import LowerLayers
-from tunedeck.deck.task import Capability
+from tunedeck.deck.task import Capability, HeadPooling, pooling_of
+from tunedeck.models.load import LoadedBase
+from tunedeck.models.sentence import Pooling, sentence_settings
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify.metrics import classification_loss, classification_metrics, targets_of
@@ -59,8 +63,18 @@ class Classify:
     labels: Annotated[tuple[str, ...] | None, Help(say("the labels; those of the training data by default"))] = None
     multi_label: Annotated[bool, Help(say("any number of labels per text"))] = False
     max_length: Annotated[int, Help(say("cut texts to this number of tokens"))] = 256
+    pooling: Annotated[
+        Literal["auto"] | HeadPooling,
+        Help(
+            say(
+                "what the head reads of a text: the mean of its positions, the first or the last, or what the model's "
+                "own head reads; auto is the base's own way"
+            )
+        ),
+    ] = "auto"
 
     def __post_init__(self) -> None:
+        one_of("pooling", self.pooling, ("auto", *get_args(Pooling), "model"))
         if self.labels is None:
             return
         object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
@@ -74,12 +88,22 @@ class Classify:
         return replace(self, labels=tuple(labels))
 
     def as_described(self, described: Mapping[str, Any]) -> Classify:
-        """The same task, multi-label where the adapter was trained so."""
-        return replace(self, multi_label=bool(described.get("multi_label", self.multi_label)))
+        """The same task, multi-label and pooled as the adapter was trained; other programs' heads are the model's."""
+        multi_label = bool(described.get("multi_label", self.multi_label))
+        return replace(self, multi_label=multi_label, pooling=described.get("pooling", "model"))
 
-    def for_base(self, reference: str) -> Classify:
-        """Return the same task: nothing of it depends on the base."""
-        return self
+    def for_base(self, base: LoadedBase) -> Classify:
+        """Return the same task with the base's own pooling where it is "auto".
+
+        That is what a sentence-transformers model says of itself, the model's own where all that its head reads is
+        trained or the model is a decoder, which reads the last token, else the mean.
+        """
+        if self.pooling != "auto":
+            return self
+        told = sentence_settings(base.reference)
+        if told is not None and told.pooling is not None:
+            return replace(self, pooling=told.pooling)
+        return replace(self, pooling="model" if reads_trained(base) else "mean")
 
     def describe(self) -> dict[str, Any]:
         """The task as plain JSON values."""
@@ -144,9 +168,15 @@ def classify_logits(
 def logits_of_ids(deck: Deck, ids: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:
     """Logits (rows, labels), float32, on the CPU, of one batch of token ids."""
     input_ids, attention_mask = pad(deck, ids)
-    with torch.inference_mode(), deck.lock, FirstPositionOnly().on(deck.base):
+    with torch.inference_mode(), deck.lock, only_read_positions(deck, adapters).on(deck.base):
         logits: torch.Tensor = deck(input_ids, attention_mask, adapter=adapters).logits
     return logits.float().cpu()
+
+
+def only_read_positions(deck: Deck, adapters: Sequence[str | None]) -> Patch:
+    """Return the patch that spares what none of these rows' heads reads."""
+    own = all(name is None or pooling_of(deck.adapter(name).task) == "model" for name in set(adapters))
+    return FirstPositionOnly() if own else Unchanged()
 
 
 def classify_ids(deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int) -> list[list[int]]:
@@ -187,7 +217,7 @@ class ClassifyObjective:
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
         """Mean loss of some training examples, and how many positions were computed."""
         ids, mask = pad(self._deck, [self._ids[row] for row in rows])
-        with patched(self._deck.base, self._lower.patch(rows), FirstPositionOnly()):
+        with patched(self._deck.base, self._lower.patch(rows), only_read_positions(self._deck, [self._name])):
             logits = self._deck(ids, mask, adapter=self._name).logits
         targets = self._targets[list(rows)].to(logits.device)
         return classification_loss(logits, targets, self._task.multi_label), ids.numel()
@@ -198,7 +228,7 @@ class ClassifyObjective:
         deck = parts[0][0]._deck
         ids, mask = pad(deck, [objective._ids[row] for objective, rows in parts for row in rows])
         names = [objective._name for objective, rows in parts for _ in rows]
-        with FirstPositionOnly().on(deck.base):
+        with only_read_positions(deck, names).on(deck.base):
             logits = deck(ids, mask, adapter=names).logits
         found = []
         for (objective, rows), own in zip(parts, torch.split(logits, [len(rows) for _, rows in parts]), strict=True):

@@ -14,10 +14,11 @@ from tunedeck.data.labelled import Example
 from tunedeck.data.prepare import subset
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
-from tunedeck.deck.task import Task
+from tunedeck.deck.task import Task, pooling_of
 from tunedeck.tasks.base import VLLM_DECODERS, Calibration, Comparing, Dataset, HeldOut, Mistake, TaskView, VllmView
 from tunedeck.tasks.classify.data import check_labels, read_examples
 from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
+from tunedeck.tasks.classify.start import start_head
 from tunedeck.tasks.classify.task import Classify, Prediction, classify_ids, classify_logits, logits_of_ids
 
 MISTAKES = 10
@@ -67,8 +68,8 @@ class ClassifyOnnx:
         return states.float()
 
     def graph_key(self, task: Task) -> object:
-        """Return the same for all: any classifiers share a graph."""
-        return None
+        """Return what their heads read of the text."""
+        return pooling_of(task)
 
     def expected(self, deck: Deck, name: str, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the deck's logits (batch, labels)."""
@@ -165,6 +166,7 @@ VIEW = TaskView(
     ),
     onnx=ClassifyOnnx(),
     vllm=VllmView((*VLLM_DECODERS, "bert"), head=True),
+    head_start=start_head,
     calibration=Calibration(Classify(labels=_LABELS, max_length=512), _made_up),
     plan_shape=lambda described: PlanShape(labels=2),
     pipeline_tag="text-classification",

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tunedeck.data.batches import batches_by_length
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.pooling import pool
 from tunedeck.models.sentence import Pooling
 from tunedeck.tasks.text import pad, tokenize_rows
 
@@ -25,20 +26,6 @@ class EncodingConfig:
     """Stands before each text."""
     max_length: int
     """In tokens; instruction, special and virtual tokens included."""
-
-
-def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """(rows, hidden), float32, from the last hidden states (rows, seq, hidden) and their mask (rows, seq).
-
-    Padding may stand on either side. Virtual tokens are not among the states: a text is pooled over its own tokens,
-    and CLS is the text's own first token (docs/embeddings.md says why).
-    """
-    if pooling == "mean":
-        weights = mask.unsqueeze(-1).float()
-        return (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-    places = torch.arange(mask.shape[1], device=mask.device)
-    place = mask.argmax(dim=1) if pooling == "cls" else (mask * places).argmax(dim=1)
-    return hidden[torch.arange(hidden.shape[0], device=hidden.device), place].float()
 
 
 def vectors_of(

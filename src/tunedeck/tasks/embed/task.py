@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, cast, final, get_args
 
 import torch
+from pydantic import BeforeValidator
 
 from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError, ModelError
@@ -17,6 +18,7 @@ from tunedeck.data.pairs import Pair
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Capability
+from tunedeck.models.load import LoadedBase
 from tunedeck.models.sentence import Pooling, sentence_settings
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.embed.data import form_of, read_embedding_data, read_examples
@@ -25,6 +27,11 @@ from tunedeck.tasks.embed.evaluation import evaluate_vectors
 from tunedeck.tasks.embed.objective import Batches, EmbedObjective, LabelledBatches, Learning, PairBatches, encoder
 
 MAX_LENGTH = 512
+
+
+def _present_name(pooling: Any) -> Any:
+    """Return the name of a pooling; earlier versions called the first position cls."""
+    return "first" if pooling == "cls" else pooling
 
 
 @final
@@ -47,7 +54,9 @@ class Embed:
     progress_metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr", "loss", "spearman")
 
     pooling: Annotated[
-        Pooling | None, Help(say("how a vector is made of the positions; the base's own way by default"))
+        Pooling | None,
+        BeforeValidator(_present_name),
+        Help(say("how a vector is made of the positions; the base's own way by default")),
     ] = None
     normalize: Annotated[bool | None, Help(say("vectors of length 1; as the base says by default"))] = None
     query_instruction: Annotated[str | None, Help(say("text before queries and anchors"))] = None
@@ -60,6 +69,7 @@ class Embed:
     ] = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pooling", _present_name(self.pooling))
         if self.pooling is not None:
             one_of("pooling", self.pooling, get_args(Pooling))
         if self.temperature <= 0:
@@ -71,18 +81,18 @@ class Embed:
                     say("{name} must be {least} or more, got {value}", name=name, least=least, value=value)
                 )
 
-    def for_base(self, reference: str) -> Embed:
+    def for_base(self, base: LoadedBase) -> Embed:
         """The same task with what the base says of itself where nothing is set.
 
         Raises ModelError for a sentence-transformers model that does something we cannot do, unless `pooling` is set.
         """
-        told = sentence_settings(reference)
+        told = sentence_settings(base.reference)
         if told is not None and told.lacking and self.pooling is None:
             raise ModelError(
                 say(
                     "{model} makes its vectors in a way that is not supported: {settings}; to use the base in "
                     "another way, set pooling",
-                    model=reference,
+                    model=base.reference,
                     settings=listing(told.lacking),
                 )
             )

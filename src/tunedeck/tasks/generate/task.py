@@ -25,6 +25,7 @@ from tunedeck.deck.task import Capability
 from tunedeck.generation.decode import decode
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Chunk
+from tunedeck.models.load import LoadedBase
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.generate.chat_tokens import Encoded, encode_conversation, encode_prompt, fit
 from tunedeck.tasks.generate.data import read_chats
@@ -77,7 +78,7 @@ class Generate:
         """Return the same task; an adapter's description changes nothing in how text is generated."""
         return self
 
-    def for_base(self, reference: str) -> Generate:
+    def for_base(self, base: LoadedBase) -> Generate:
         """Return the same task: nothing of it depends on the base."""
         return self
 

@@ -1,0 +1,45 @@
+"""The head that a run of classification begins with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+
+from tunedeck.data.labelled import Example
+from tunedeck.deck.deck import Deck
+from tunedeck.deck.heads import last_linear
+from tunedeck.tasks.base import Dataset
+from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
+from tunedeck.tasks.classify.task import Classify, classify_ids
+from tunedeck.tasks.linear_probe import fit_linear_head
+from tunedeck.tasks.vectors import head_inputs
+
+MOST_ROWS = 50_000
+"""Of a larger data set a random part decides where the head begins."""
+
+
+def start_head(deck: Deck, name: str, dataset: Dataset[Example]) -> dict[str, float]:
+    """Fit an adapter's last layer to what it reads of the training texts; return the metrics on the held-out ones."""
+    adapter = deck.adapter(name)
+    task, labels = cast(Classify, adapter.task), deck.label_names(name)
+
+    def vectors_and_targets(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = classify_ids(deck, [one.text for one in examples], [name] * len(examples), task.max_length)
+        return head_inputs(deck, name, ids), targets_of(labels, [one.labels for one in examples], task.multi_label)
+
+    train = dataset.train
+    if len(train) > MOST_ROWS:
+        train = random.Random(0).sample(train, MOST_ROWS)
+    last = last_linear(adapter.head)
+    head = fit_linear_head(
+        *vectors_and_targets(train), len(labels), multi_label=task.multi_label, bias=last.bias is not None
+    )
+    with torch.no_grad():
+        last.weight.copy_(head.weight)
+        if last.bias is not None:
+            last.bias.copy_(head.bias)
+    vectors, targets = vectors_and_targets(dataset.evaluation)
+    return classification_metrics(head(vectors), targets, task.multi_label)

@@ -1,0 +1,118 @@
+"""A linear head on vectors of a frozen base: regularised logistic regression, its strength chosen by cross-validation.
+
+Where a head starts from it, training keeps what the base knows already (LP-FT, arXiv 2202.10054).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch.nn import functional as F
+
+FOLDS = 5
+STRENGTHS = tuple(10.0 ** (-half / 2) for half in range(-2, 11))
+"""Of the penalty, 10 to 1e-5, the strongest first, for vectors of unit variance."""
+CROSS_VALIDATED = 5_000
+"""As many rows tell a good strength; the solution itself is of all rows."""
+_IN_DOUBLE = 20_000_000
+"""Numbers of a matrix that is worked on in float64; larger ones in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearHead:
+    """Weight (labels, size) and bias (labels,), float32, of logits = weight · vector + bias; and the penalty chosen."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    """Zeros where a head without bias was asked for."""
+    strength: float
+
+    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Logits (rows, labels)."""
+        return vectors.float() @ self.weight.T + self.bias
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """Vectors (rows, size) and their targets, and what is fitted to them."""
+
+    x: torch.Tensor
+    targets: torch.Tensor
+    num_labels: int
+    multi_label: bool
+    bias: bool
+
+    def rows(self, rows: torch.Tensor) -> _Problem:
+        """The same of some rows."""
+        return replace(self, x=self.x[rows], targets=self.targets[rows])
+
+    def loss(self, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """The mean loss, without the penalty."""
+        logits = self.x @ weight.T + bias
+        if self.multi_label:
+            return F.binary_cross_entropy_with_logits(logits, self.targets.to(logits.dtype))
+        return F.cross_entropy(logits, self.targets)
+
+
+def fit_linear_head(
+    vectors: torch.Tensor, targets: torch.Tensor, num_labels: int, *, multi_label: bool, bias: bool = True
+) -> LinearHead:
+    """Fit `num_labels` outputs to vectors (rows, size) and targets as `targets_of` gives them.
+
+    Minimises the mean loss plus strength / 2 · |weight|², on vectors scaled to unit variance as a whole, and centred
+    where there is a bias.
+    """
+    whole = vectors.double() if vectors.numel() <= _IN_DOUBLE else vectors.float()
+    centre = whole.mean(0) if bias else whole.new_zeros(whole.shape[1])
+    scale = (whole - centre).square().mean().sqrt().clamp(min=1e-6)
+    problem = _Problem((whole - centre) / scale, targets, num_labels, multi_label, bias)
+    strength = _best_strength(problem)
+    weight, offset = _solution(problem, strength)
+    weight = weight / scale
+    return LinearHead(weight.float(), (offset - weight @ centre).float(), strength)
+
+
+def _best_strength(problem: _Problem) -> float:
+    """The strength with the lowest loss on rows left out, in folds that share out each label."""
+    chosen = torch.randperm(len(problem.x), generator=torch.Generator().manual_seed(0))[:CROSS_VALIDATED]
+    if not problem.multi_label:
+        chosen = chosen[problem.targets[chosen].argsort(stable=True)]
+    problem = problem.rows(chosen)
+    folds = torch.arange(len(chosen)) % min(FOLDS, len(chosen))
+    parts = [(problem.rows(folds != fold), problem.rows(folds == fold)) for fold in folds.unique()]
+    starts: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(parts)
+    losses: list[float] = []
+    for strength in STRENGTHS:
+        found = [_solution(part, strength, start, steps=30) for (part, _), start in zip(parts, starts, strict=True)]
+        losses.append(sum(one.loss(*own).item() for (_, one), own in zip(parts, found, strict=True)))
+        if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
+            break  # weaker still is worse still, and slower
+        starts = [*found]
+    return STRENGTHS[losses.index(min(losses))]
+
+
+def _solution(
+    problem: _Problem, strength: float, start: tuple[torch.Tensor, torch.Tensor] | None = None, steps: int = 300
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias, by L-BFGS from `start` or zeros."""
+    count, x = problem.num_labels, problem.x
+    weight, bias = start or (x.new_zeros(count, x.shape[1]), x.new_zeros(count))
+    weight, bias = weight.clone().requires_grad_(True), bias.clone().requires_grad_(problem.bias)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias] if problem.bias else [weight],
+        max_iter=steps,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = problem.loss(weight, bias) + strength / 2 * weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return weight.detach(), bias.detach()

@@ -1,0 +1,104 @@
+"""What the last layer of an adapter's head reads, text by text; kept on disk where it is the frozen base's alone."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from tunedeck.core.bundle import cache_folder
+from tunedeck.core.errors import AdapterFileError, StorageError
+from tunedeck.core.storage import replacing_file
+from tunedeck.data.batches import batches_by_length
+from tunedeck.deck.deck import Deck
+from tunedeck.deck.heads import last_linear, reads_trained
+from tunedeck.deck.pooling import pool
+from tunedeck.deck.task import pooling_of
+from tunedeck.formats.tensors import read_safetensors, write_safetensors
+from tunedeck.methods.registry import config_of
+from tunedeck.tasks.text import pad
+
+KEPT_BYTES = 1 << 30
+"""Of the folder of vectors; the oldest go first."""
+_BATCH = 64
+_COMPARED = 4
+_BARE = "(bare)"
+
+
+def head_inputs(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Vectors (rows, size), float32, on the CPU, that an adapter's last layer is given for rows of token ids.
+
+    They come from disk where the adapter changes nothing of the base yet and the same rows were asked for before.
+    """
+    if not (_starts_as_base(deck, name, ids[:_COMPARED]) and _belong_to_base(deck, name)):
+        return _computed(deck, name, ids)
+    file = cache_folder() / "vectors" / f"{_key(deck, name, ids)}.safetensors"
+    try:
+        return read_safetensors(file)["vectors"]
+    except (AdapterFileError, OSError, KeyError):
+        vectors = _computed(deck, name, ids)
+        _keep(file, vectors)
+        return vectors
+
+
+def _computed(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    found: dict[int, torch.Tensor] = {}
+    read: list[torch.Tensor] = []
+    layer = last_linear(deck.adapter(name).head)
+    handle = layer.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    try:
+        with torch.inference_mode():
+            for rows in batches_by_length([len(row) for row in ids], _BATCH):
+                read.clear()
+                input_ids, mask = pad(deck, [ids[row] for row in rows])
+                deck(input_ids, mask, adapter=name)
+                (states,) = read
+                if states.dim() == 3:  # a decoder's head is given all positions, and its last is read
+                    states = states[:, deck.virtual_tokens(name) :]
+                    states = pool(states, mask[:, : states.shape[1]], "last")
+                found.update(zip(rows, states.float().cpu(), strict=True))
+    finally:
+        handle.remove()
+    return torch.stack([found[row] for row in range(len(ids))])
+
+
+def _starts_as_base(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> bool:
+    """Whether the adapter leaves what the head reads as the base gives it, to the last bit, on a few rows."""
+    adapter = deck.adapter(name)
+    deck.add(_BARE, config_of("full", {"layers": "head"}), task=adapter.task)
+    try:
+        for path, module in deck.adapter(_BARE).head.items():
+            module.load_state_dict(adapter.head[path].state_dict())
+        return torch.equal(_computed(deck, name, ids), _computed(deck, _BARE, ids))
+    finally:
+        deck.remove(_BARE)
+
+
+def _belong_to_base(deck: Deck, name: str) -> bool:
+    """Whether no layer of the adapter's own head, drawn at random, stands before the last."""
+    return pooling_of(deck.adapter(name).task) != "model" or reads_trained(deck.base)
+
+
+def _key(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> str:
+    digest = hashlib.sha256()
+    for part in (deck.base.fingerprint, deck.base.quantize, deck.base.dtype, pooling_of(deck.adapter(name).task)):
+        digest.update(f"{part}\n".encode())
+    for row in ids:
+        digest.update(array("q", [len(row), *row]).tobytes())
+    return digest.hexdigest()
+
+
+def _keep(file: Path, vectors: torch.Tensor) -> None:
+    """Write vectors for later runs, and remove the oldest where they are too many; a full disk is no error."""
+    with suppress(OSError, StorageError):
+        with replacing_file(file) as temporary:
+            write_safetensors(temporary, {"vectors": vectors})
+        total = 0
+        for kept in sorted(file.parent.glob("*.safetensors"), key=lambda one: -one.stat().st_mtime):
+            total += kept.stat().st_size
+            if total > KEPT_BYTES:
+                kept.unlink(missing_ok=True)
