@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunedeck.core.errors import TrainingError
+from tunedeck.training.config import stored_values
 from tunedeck.training.resume import check_same
 
 NOW = {"data.train": "ab", "training.gradient_accumulation_steps": 2, "training.warmup_ratio": 0.06, "training.seed": 0}
@@ -15,6 +16,21 @@ BEFORE = {"data.train": "ab", "training.accumulation": 2, "training.warmup": 0.0
 
 def test_a_checkpoint_with_the_earlier_names_of_settings_is_the_same_run() -> None:
     check_same(Path("run"), BEFORE, NOW)
+
+
+def test_a_checkpoint_from_before_heads_had_a_start_is_of_a_random_head_that_the_model_reads() -> None:
+    settings = {"training.head_init": "random", "task.pooling": "model"}
+    check_same(Path("run"), BEFORE, {**NOW, **settings})
+    with pytest.raises(TrainingError, match=r"training.head_init was random, is probe"):
+        check_same(Path("run"), BEFORE, {**NOW, **settings, "training.head_init": "probe"})
+
+
+def test_a_run_folder_from_before_heads_had_a_start_keeps_a_random_head_that_the_model_reads() -> None:
+    kept = stored_values({"model": "m", "task": "classify", "training": {"warmup": 0.1}})
+    assert kept["training"] == {"head_init": "random", "warmup_ratio": 0.1}
+    assert kept["task"] == {"kind": "classify", "pooling": "model"}
+    now = {"model": "m", "task": {"kind": "classify"}, "training": {"head_init": "random"}}
+    assert stored_values(now) == now
 
 
 def test_a_setting_that_differs_is_told_by_its_present_name() -> None:

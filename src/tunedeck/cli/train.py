@@ -108,6 +108,7 @@ def _report(run: Any, task: dict[str, Any]) -> None:
     metrics = [[name, f"{value:.4f}"] for name, value in run.metrics.items()]
     rows = [
         *metrics,
+        *_start(run),
         [
             say("training"),
             f"{run.measurement.train_s:.1f} s, " + say("{rate:.0f} examples/s", rate=run.measurement.examples_per_s),
@@ -123,10 +124,20 @@ def _report(run: Any, task: dict[str, Any]) -> None:
         rows,
         numbers_from=9,
     )
-    if metrics and run.best_step == run.measurement.steps:
+    if run.kept_start:
+        tell(say("no step brought more than the head on the frozen base, which is kept: another learning rate may"))
+    elif metrics and 0 < run.best_step == run.measurement.steps:
         tell(say("the last evaluation was the best: more --epochs may do better"))
     command = "embed" if "vectors" in view_of_values(task).task.capabilities else "predict"
     tell(say('use it: tunedeck {command} --adapter {path} "a text"', command=command, path=run.adapter_folder))
+
+
+def _start(run: Any) -> list[list[str]]:
+    """Rows on the head's start, where there was one."""
+    if not run.start:
+        return []
+    first, *_ = run.start.items()
+    return [[say("start"), f"{first[0]} {first[1]:.4f}, {run.measurement.start_s:.1f} s"]]
 
 
 def _show_predicted(comparisons: list[Comparison]) -> None:

@@ -151,7 +151,7 @@ def _seed_run(run: Run) -> SeedRun:
         seed=run.seed,
         folder=f"runs/{run.candidate.folder}/{run.folder.name}",
         metrics=run.manifest().metrics,
-        train_s=measured.train_s,
+        train_s=measured.start_s + measured.train_s,
         eval_s=measured.eval_s,
         peak_memory_bytes=measured.peak_memory_bytes,
         steps=measured.steps,

@@ -55,6 +55,8 @@ class Measurement:
     """Padded tokens of the largest micro-batch, which sets the peak; 0 in files from before it was kept."""
     texts_per_example: float = 1.0
     """Rows of the base's batches for each example: two or three where pairs or triplets are contrasted."""
+    start_s: float = 0.0
+    """Fitting the head to the frozen base before the first step."""
     quantize: str | None = None
     """How the base's linears were packed; `dtype` is what it computed in."""
 

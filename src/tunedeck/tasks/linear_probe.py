@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 FOLDS = 5
-STRENGTHS = tuple(10.0 ** (-half / 2) for half in range(-2, 11))
+STRENGTHS: tuple[float, ...] = tuple(10.0 ** (-half / 2) for half in range(-2, 11))
 """Of the penalty, 10 to 1e-5, the strongest first, for vectors of unit variance."""
 CROSS_VALIDATED = 5_000
 """As many rows tell a good strength; the solution itself is of all rows."""
@@ -80,7 +80,7 @@ def _best_strength(problem: _Problem) -> float:
         chosen = chosen[problem.targets[chosen].argsort(stable=True)]
     problem = problem.rows(chosen)
     folds = torch.arange(len(chosen)) % min(FOLDS, len(chosen))
-    parts = [(problem.rows(folds != fold), problem.rows(folds == fold)) for fold in folds.unique()]
+    parts = [(problem.rows(folds != fold), problem.rows(folds == fold)) for fold in range(int(folds.max()) + 1)]
     starts: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(parts)
     losses: list[float] = []
     for strength in STRENGTHS:
@@ -89,7 +89,7 @@ def _best_strength(problem: _Problem) -> float:
         if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
             break  # weaker still is worse still, and slower
         starts = [*found]
-    return STRENGTHS[losses.index(min(losses))]
+    return STRENGTHS[min(range(len(losses)), key=losses.__getitem__)]
 
 
 def _solution(

@@ -39,6 +39,10 @@ RENAMED = {
 """The present names of training settings by those of version 0.1.0, which are accepted for one release."""
 
 
+UNSAID = {"training.head_init": "random", "task.pooling": "model"}
+"""What version 0.1.0 did where its run folders and checkpoints, which lack these settings, say nothing."""
+
+
 def with_current_names(training: Mapping[str, Any], note: bool = True) -> dict[str, Any]:
     """Training settings under their present names; with `note`, each earlier name gets a warning.
 
@@ -61,10 +65,18 @@ def stored_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = dict(values)
     if isinstance(found.get("training"), Mapping):
-        found["training"] = with_current_names(found["training"], note=False)
+        training = with_current_names(found["training"], note=False)
+        if "head_init" not in training:
+            found["task"] = _unsaid_of_task(found.get("task"))
+        found["training"] = {"head_init": UNSAID["training.head_init"], **training}
     if isinstance(found.get("jobs"), list):
         found["jobs"] = [stored_values(job) for job in found["jobs"]]
     return found
+
+
+def _unsaid_of_task(values: Any) -> Any:
+    task = {"kind": values} if isinstance(values, str) else {"kind": "classify", **(values or {})}
+    return {"pooling": UNSAID["task.pooling"], **task} if task["kind"] == "classify" else task
 
 
 class _Settings(BaseModel):

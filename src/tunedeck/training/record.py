@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,13 @@ class TrainingRun:
     best_step: int
     folder: Path | None
     """The run folder; None when `out` was not given."""
+    start: dict[str, float] = field(default_factory=dict)
+    """Metrics before the first step, where the head began as the solution on the frozen base's vectors."""
+
+    @property
+    def kept_start(self) -> bool:
+        """Whether no step brought more than the start."""
+        return bool(self.start) and self.best_step == 0 and self.measurement.steps > 0
 
     @property
     def adapter_folder(self) -> Path | None:
@@ -52,6 +59,8 @@ class TrainingRun:
         return {
             "adapter": self.adapter,
             **self.metrics,
+            "start": self.start or None,
+            "start_s": self.measurement.start_s,
             "train_s": self.measurement.train_s,
             "eval_s": self.measurement.eval_s,
             "examples_per_s": self.measurement.examples_per_s,
@@ -93,6 +102,7 @@ def measured(
         largest_batch_positions=state.largest_batch_positions,
         texts_per_example=texts_per_example,
         quantize=deck.base.quantize,
+        start_s=state.start_s,
     )
 
 
@@ -109,7 +119,8 @@ def record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
     if run.folder is not None and run.adapter_folder is not None:
         deck.save(run.adapter, run.adapter_folder)
         write_json(run.folder / MEASUREMENT, run.measurement.to_json())
-        write_json(run.folder / METRICS, {"stopped": run.stopped, "best_step": run.best_step, **run.metrics})
+        kept = {"stopped": run.stopped, "best_step": run.best_step, "start": run.start}
+        write_json(run.folder / METRICS, {**kept, **run.metrics})
 
 
 def read_run(adapter: str, folder: Path) -> TrainingRun:
@@ -118,7 +129,9 @@ def read_run(adapter: str, folder: Path) -> TrainingRun:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         values = json.loads((folder / MEASUREMENT).read_text(encoding="utf-8"))
         measurement = Measurement(**{**values, "machine": Machine(**values["machine"])})
-        return TrainingRun(adapter, metrics, measurement, metrics.pop("stopped"), metrics.pop("best_step"), folder)
+        start = metrics.pop("start", {})
+        stopped, best_step = metrics.pop("stopped"), metrics.pop("best_step")
+        return TrainingRun(adapter, metrics, measurement, stopped, best_step, folder, start)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(say("{path} is damaged: {reason}", path=folder, reason=error)) from error
 

@@ -22,7 +22,7 @@ from tunedeck.core.storage import sweep
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Dataset
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
-from tunedeck.training.config import RENAMED, TrainingSettings
+from tunedeck.training.config import RENAMED, UNSAID, TrainingSettings
 from tunedeck.training.state import COMPLETE
 
 FORMAT = 1
@@ -98,7 +98,8 @@ def resume_point(folder: Path, checkpoints: Checkpoints, resume: bool, accelerat
 
 def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise TrainingError that names what differs."""
-    was = {_current(key): value for key, value in was.items()}
+    unsaid = {key: value for key, value in UNSAID.items() if key in now}
+    was = {**unsaid, **{_current(key): value for key, value in was.items()}}
     different = [
         say("{key} was {old}, is {new}", key=key, old=_short(was.get(key)), new=_short(now.get(key)))
         for key in dict.fromkeys([*was, *now])

@@ -1,0 +1,181 @@
+"""A run of classification starts from the solution on the frozen base's vectors, and never ends below it in silence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support.labelled_words import rows, write_csv
+from support.tiny_models import LABELS, deck_of
+
+import tunedeck as td
+from tunedeck.data.settings import DataSettings
+from tunedeck.tasks import vectors
+from tunedeck.tasks.base import Dataset
+from tunedeck.tasks.classify.task import evaluate_labelled
+from tunedeck.training import jobs
+from tunedeck.training.config import TrainingSettings
+from tunedeck.training.trainer import AdapterTrainer
+
+METHODS = {
+    "lora": td.LoraConfig(r=2),
+    "bottleneck": td.BottleneckConfig("seq_bn"),
+    "prompt": td.PromptTuningConfig(num_virtual_tokens=3),
+    "full": td.FullConfig(1),
+    "head": td.FullConfig("head"),
+}
+STILL = TrainingSettings(max_steps=1, learning_rate=1e-12)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own."""
+    monkeypatch.setenv("TUNEDECK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "vectors"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSettings:
+    return DataSettings(train=str(write_csv(tmp_path / "words.csv", rows(90))), eval_fraction=0.3)
+
+
+def read(data: DataSettings) -> Dataset[object]:
+    return td.Classify(labels=LABELS).read(data)
+
+
+def trained(data: DataSettings, kind: str, settings: TrainingSettings, pooling: str = "mean") -> tuple[td.Deck, object]:
+    deck = deck_of("bert")
+    deck.add(kind, METHODS[kind], task=td.Classify(labels=read(data).labels, pooling=pooling))
+    return deck, td.train(deck, kind, data, settings=settings, progress=False)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+@pytest.mark.parametrize("kind", METHODS)
+def test_the_start_is_told_as_an_evaluation_tells_it(data: DataSettings, kind: str, pooling: str) -> None:
+    deck, run = trained(data, kind, STILL, pooling)
+    task = deck.adapter(kind).task
+    evaluated = evaluate_labelled(deck, kind, task, read(data).evaluation)
+    assert run.start == pytest.approx(evaluated, abs=1e-4)
+    assert run.start["accuracy"] > 0.6  # where a random head has a third
+
+
+def test_a_head_alone_is_the_solution_and_takes_no_step(data: DataSettings, tmp_path: Path) -> None:
+    _, run = trained(data, "head", TrainingSettings(epochs=5))
+    assert (run.measurement.steps, run.best_step, run.stopped) == (0, 0, "finished")
+    assert run.metrics == run.start
+    assert run.measurement.start_s > 0
+
+
+def test_a_random_head_alone_is_trained(data: DataSettings) -> None:
+    _, run = trained(data, "head", TrainingSettings(epochs=1, head_init="random"))
+    assert run.measurement.steps > 0
+    assert run.start == {}
+
+
+def test_a_run_that_ends_below_its_start_keeps_it(data: DataSettings, tmp_path: Path) -> None:
+    deck = deck_of("bert")
+    deck.add("law", METHODS["lora"], task=td.Classify(labels=read(data).labels, pooling="mean"))
+    wild = TrainingSettings(epochs=1, learning_rate=5.0, schedule="constant", max_grad_norm=None)
+    run = td.train(deck, "law", data, settings=wild, out=tmp_path / "run", progress=False)
+    assert run.best_step == 0
+    assert run.kept_start
+    assert run.metrics == run.start == json.loads((tmp_path / "run" / "metrics.json").read_text())["start"]
+    task = deck.adapter("law").task
+    assert evaluate_labelled(deck, "law", task, read(data).evaluation) == pytest.approx(run.start, abs=1e-4)
+
+
+def test_training_surpasses_the_start(data: DataSettings) -> None:
+    _, run = trained(data, "lora", TrainingSettings(epochs=6, learning_rate=5e-3, batch_size=8))
+    assert run.best_step > 0
+    assert not run.kept_start
+    assert run.metrics["loss"] < run.start["loss"]
+
+
+def test_a_run_that_is_resumed_keeps_the_start_of_its_beginning(
+    data: DataSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = read(data).labels
+
+    def begin() -> td.Deck:
+        deck = deck_of("bert")
+        deck.add("law", METHODS["lora"], task=td.Classify(labels=labels, pooling="mean"))
+        return deck
+
+    step = AdapterTrainer.optimizer_step
+
+    def break_off(trainer: AdapterTrainer, seconds: float) -> None:
+        step(trainer, seconds)
+        if trainer.state.steps == 3:
+            raise RuntimeError("broken off")
+
+    settings = TrainingSettings(max_steps=4, eval_steps=1, learning_rate=1e-12)
+    monkeypatch.setattr(AdapterTrainer, "optimizer_step", break_off)
+    with pytest.raises(RuntimeError, match="broken off"):
+        td.train(begin(), "law", data, settings=settings, out=tmp_path / "run", progress=False)
+    monkeypatch.setattr(AdapterTrainer, "optimizer_step", step)
+    whole = td.train(begin(), "law", data, settings=settings, progress=False)
+    monkeypatch.setattr(jobs, "view_of", None)  # the head is not fitted again
+    run = td.train(begin(), "law", data, settings=settings, out=tmp_path / "run", resume=True, progress=False)
+    assert run.start == whole.start
+    assert run.metrics == whole.metrics
+
+
+def test_methods_that_start_as_the_base_share_its_vectors(
+    data: DataSettings, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(data, "lora", STILL)
+    files = sorted(cache.glob("*.safetensors"))
+    assert len(files) == 2  # the training texts and those held out
+
+    def refused(deck: td.Deck, name: str, ids: list[list[int]]) -> torch.Tensor:
+        assert len(ids) <= vectors._COMPARED, "computed again"
+        return computed(deck, name, ids)
+
+    computed = vectors._computed
+    monkeypatch.setattr(vectors, "_computed", refused)
+    trained(data, "head", STILL)
+    trained(data, "full", STILL)
+    assert sorted(cache.glob("*.safetensors")) == files
+
+
+def test_an_adapter_that_changes_the_base_from_the_first_step_has_vectors_of_its_own(
+    data: DataSettings, cache: Path
+) -> None:
+    trained(data, "prompt", STILL)
+    assert not cache.exists()
+
+
+def test_a_damaged_file_of_vectors_is_made_again(data: DataSettings, cache: Path) -> None:
+    _, before = trained(data, "head", STILL)
+    for file in cache.glob("*.safetensors"):
+        file.write_bytes(b"cut short")
+    _, after = trained(data, "head", STILL)
+    assert after.start == before.start
+
+
+def test_the_oldest_vectors_go_where_they_are_too_many(
+    data: DataSettings, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "KEPT_BYTES", 1)
+    trained(data, "head", STILL)
+    assert len(list(cache.glob("*.safetensors"))) == 0
+
+
+def test_a_decoder_without_a_bias_starts_from_a_solution_without_one(data: DataSettings) -> None:
+    deck = deck_of("llama")
+    deck.add("law", METHODS["lora"], labels=read(data).labels)
+    run = td.train(deck, "law", data, settings=STILL, progress=False)
+    evaluated = evaluate_labelled(deck, "law", deck.adapter("law").task, read(data).evaluation)
+    assert run.start == pytest.approx(evaluated, abs=1e-4)
+
+
+def test_several_labels_a_text_have_a_start(tmp_path: Path) -> None:
+    pairs = [(text, f"{label}|long" if len(text.split()) > 6 else label) for text, label in rows(120)]
+    data = DataSettings(train=str(write_csv(tmp_path / "several.csv", pairs)), eval_fraction=0.3)
+    dataset = td.Classify(multi_label=True).read(data)
+    deck = td.Deck(deck_of("bert").base, td.Classify(labels=dataset.labels, multi_label=True, pooling="mean"))
+    deck.add("tags", METHODS["head"])
+    run = td.train(deck, "tags", data, progress=False)
+    assert run.metrics["macro_f1"] > 0.5
