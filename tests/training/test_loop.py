@@ -74,7 +74,11 @@ def test_accumulated_small_batches_move_as_one_large_batch(tmp_path: Path) -> No
         deck = words_deck()
         deck.add("a", td.LoraConfig())
         settings = td.TrainingSettings(
-            batch_size=batch_size, gradient_accumulation_steps=accumulated, max_steps=4, learning_rate=1e-2
+            batch_size=batch_size,
+            gradient_accumulation_steps=accumulated,
+            max_steps=4,
+            learning_rate=1e-2,
+            head_init="random",
         )
         td.train(deck, "a", dataset(train=32), settings=settings, out=tmp_path / str(accumulated), progress=False)
         lines = (tmp_path / str(accumulated) / "events.jsonl").read_text().splitlines()
@@ -105,7 +109,9 @@ def test_the_best_evaluation_is_what_remains_and_what_is_saved(tmp_path: Path) -
 def test_patience_stops_a_run_that_no_longer_improves() -> None:
     deck = words_deck()
     deck.add("a", td.FullConfig(layers="head"))
-    settings = td.TrainingSettings(epochs=50, learning_rate=1e-9, eval_steps=1, early_stopping_patience=2)
+    settings = td.TrainingSettings(
+        epochs=50, learning_rate=1e-9, eval_steps=1, early_stopping_patience=2, head_init="random"
+    )
     run = td.train(deck, "a", dataset(), settings=settings, progress=False)
     assert run.stopped == "early"
     assert run.measurement.steps == 3

@@ -99,7 +99,7 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
         ),
         (signal.SIGINT, td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1}),
         (signal.SIGTERM, td.FullConfig(), {"eval_steps": 1, "early_stopping_patience": None}),
-        (signal.SIGINT, td.FullConfig(layers="head"), {"learning_rate": 1e-9}),
+        (signal.SIGINT, td.FullConfig(layers="head"), {"learning_rate": 1e-9, "head_init": "random"}),
         (signal.SIGTERM, td.LoraConfig(r=4, layers_to_transform=(1,)), {"early_stopping_patience": None}),
     ],
     ids=["Ctrl-C", "SIGTERM", "linear", "8-bit", "prompt", "full", "early", "kept lower layers"],
@@ -370,7 +370,7 @@ def test_out_of_memory_the_same_steps_are_taken_in_smaller_pieces(
         (2, 4),
     ]
     whole, pieces = ([e["loss"] for e in events(tmp_path / name, "step")] for name in ("whole", "pieces"))
-    assert pieces == pytest.approx(whole, abs=2e-6)
+    assert pieces == pytest.approx(whole, rel=1e-5)
     assert [e["examples"] for e in events(tmp_path / "pieces", "start")] == [80]
 
 

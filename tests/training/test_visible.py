@@ -55,7 +55,7 @@ def test_a_tracker_is_told_what_the_events_say(tmp_path: Path) -> None:
     assert accuracies == pytest.approx(
         {event["step"]: event["accuracy"] for event in events if event["event"] == "eval"}
     )
-    assert list(accuracies) == [3, 6]
+    assert list(accuracies) == [0, 3, 6]
     assert ("train/learning_rate", 1) in told
 
 
