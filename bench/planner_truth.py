@@ -3,9 +3,10 @@
     python bench/planner_truth.py [--quick] [--only NUMBER ...] [--label LABEL] [--burners N] [--out PATH]
 
 Each run is planned before and measured after, both in fresh processes with the same threads and processors, with an
-empty calibration: the cache folder has the bundled models and nothing else. `time` is that of the training steps,
-`whole` that of the process, from its first import to the written run folder. `after` is what the table after the run
-says, which knows the lengths of its batches. Rows are printed and put under their label into the file.
+empty calibration: the cache folder has the bundled models and nothing else. `time` is that of training (the head's
+start and the steps), `whole` that of the process, from its first import to the written run folder. `after` is what the
+table after the run says, which knows the lengths of its batches. Rows are printed and put under their label into the
+file.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def examine(case: Case, folder: Path) -> dict[str, Any]:
     run["measured"]["whole"] = run.pop("ended") - began
     measured = run["measured"]
     found = {name: [*plan[name], measured[name]] for name in ("memory", "time", "whole")}
-    found |= {f"{name} after": [*run[name], measured[name]] for name in ("memory", "time")}
+    found |= {f"{name} after": [*run[name], measured[name]] for name in ("memory", "time") if name in run}
     return {**found, "load": load, "details": {**run["details"], **plan["details"]}}
 
 
@@ -238,7 +239,7 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
         c.quantity: [c.predicted.low, c.predicted.expected, c.predicted.high]
         for c in predicted_and_actual(found, run_config(values))
     }
-    actual = {"memory": found.peak_memory_bytes, "time": found.train_s}
+    actual = {"memory": found.peak_memory_bytes, "time": found.start_s + found.train_s}
     return {**after, "measured": actual, "ended": ended, "details": found.to_json()}
 
 
@@ -261,6 +262,8 @@ def show(row: dict[str, Any]) -> None:
     print(f"{row['case']}  (load {row['load']:.1f})", flush=True)
     for name in QUANTITIES:
         scale, unit = (1e6, "MB") if "memory" in name else (1, "s")
+        if name not in row:
+            continue
         low, expected, high, actual = (value / scale for value in row[name])
         mark = "" if inside(row[name]) else "   OUTSIDE"
         print(f"    {name:13} {expected:9.1f} ({low:.1f} - {high:.1f}) {unit}, was {actual:.1f}{mark}", flush=True)
@@ -269,7 +272,8 @@ def show(row: dict[str, Any]) -> None:
 def summary(rows: list[dict[str, Any]]) -> None:
     """The share of the runs inside the band, for each quantity."""
     for name in QUANTITIES:
-        print(f"{name:13} {sum(inside(row[name]) for row in rows)} of {len(rows)} inside")
+        known = [inside(row[name]) for row in rows if name in row]
+        print(f"{name:13} {sum(known)} of {len(known)} inside")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,17 @@ from support.planner_setups import setup
 
 from tunedeck.core.measurement import Machine
 from tunedeck.planner import processor as processors
+from tunedeck.planner.cost import SOLUTION_S, start_s
+from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.machine import machine_card, predict
 from tunedeck.planner.memory import layer_bytes_per_token, memory_parts
 from tunedeck.planner.processor import Processor, bfloat16_instructions, other_load, product_shape, usable_cores
-from tunedeck.planner.throughput import floor_s, optimizer_s, training_flops_per_token
+from tunedeck.planner.throughput import (
+    floor_s,
+    forward_flops_per_token,
+    optimizer_s,
+    training_flops_per_token,
+)
 from tunedeck.planner.uncalibrated import (
     BESIDE_PRODUCTS_S_PER_BYTE,
     FIRST_USE_S,
@@ -52,6 +59,21 @@ def test_layers_below_a_head_are_computed_in_the_first_epoch_alone() -> None:
     assert training_flops_per_token(every) == training_flops_per_token(replace(every, epochs=1.0))
 
 
+def test_a_classifiers_start_is_a_forward_pass_over_all_examples() -> None:
+    lora = setup("all-minilm-l6-v2", rows=16, tokens=32, epochs=4.0)
+    share = forward_flops_per_token(lora) / training_flops_per_token(lora)
+    assert 0.4 < share < 0.5  # of forward, backward through activations, and LoRA's own products
+    step = Estimate.exactly(2.0)
+    found = start_s(lora, step, 40, QUIET)
+    assert found.expected == pytest.approx(10 * share * 2.0 + SOLUTION_S.expected)
+    assert start_s(lora, step, 40, BUSY).expected == pytest.approx(found.expected + 3 * SOLUTION_S.expected)
+    head = setup("all-minilm-l6-v2", "full", rows=16, tokens=32, settings={"layers": "head"}, epochs=4.0)
+    gpu = machine_card(MACHINE, None)
+    one_epoch = 10 * update_s(replace(head, epochs=1.0), gpu, QUIET)
+    started = start_s(head, Estimate.exactly(update_s(head, gpu, QUIET)), 40, QUIET)
+    assert started.expected == pytest.approx(one_epoch + SOLUTION_S.expected, rel=0.01)
+
+
 def test_memory_counts_the_process_and_in_16_bits_the_kernels() -> None:
     for dtype, kernels in (("float32", 0.0), ("bfloat16", KERNEL_BYTES)):
         run = setup("all-minilm-l6-v2", rows=16, tokens=32, dtype=dtype)
@@ -71,7 +93,8 @@ def test_first_steps_matter_to_short_runs_and_more_where_kernels_are_built_for_e
     plain, bfloat = (setup("all-minilm-l6-v2", tokens=64, dtype=dtype) for dtype in ("float32", "bfloat16"))
     assert first_use_s(plain, QUIET) == FIRST_USE_S
     assert first_use_s(bfloat, QUIET).expected > 5 * FIRST_USE_S.expected
-    assert first_use_s(plain, BUSY).high == pytest.approx(2 * FIRST_USE_S.high)
+    assert first_use_s(plain, BUSY).high == pytest.approx(4 * FIRST_USE_S.high)
+    assert first_use_s(plain, BUSY).low == FIRST_USE_S.low
 
 
 def test_the_load_of_others_is_the_average_without_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:

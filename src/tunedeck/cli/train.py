@@ -144,7 +144,7 @@ def _show_predicted(comparisons: list[Comparison]) -> None:
     """The table, and a line for each value outside its prediction or on an uncertain basis."""
     if not comparisons:
         return
-    names = {"memory": say("peak memory"), "time": say("training steps"), "cost": say("cost of the training time")}
+    names = {"memory": say("peak memory"), "time": say("training"), "cost": say("cost of the training time")}
     rows = [
         [
             names[c.quantity],

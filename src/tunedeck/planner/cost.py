@@ -8,13 +8,23 @@ from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.memory import Setup, trainable_parameters, weights_bytes
 from tunedeck.planner.prices import Offer
-from tunedeck.planner.throughput import forward_flops_per_token
+from tunedeck.planner.processor import Processor, slowed
+from tunedeck.planner.throughput import forward_flops_per_token, training_flops_per_token
 
 # Assumptions, low to high; a run's own measurements stand beside them afterwards.
 SETUP_S = Estimate(120, 300, 900)  # the rented machine starts, installs, receives the data
+PROCESS_S = Estimate(3, 10, 30)  # of one's own: Python, torch and transformers are imported, 8 s of one slow core
+SOLUTION_S = Estimate(0.3, 1.5, 8.0)
+"""Of a classifier's head at the start (tasks/linear_probe.py): 0.6 to 2.6 s of a slow core for 29 to 1000 examples."""
 NETWORK_BYTES_PER_S = Estimate(100e6, 30e6, 10e6)  # low time first
 DISK_BYTES_PER_S = Estimate(2e9, 1e9, 0.3e9)
 EVALUATION_SPEED = 0.8  # share of the training's utilisation that forward passes reach
+
+
+def start_s(setup: Setup, step_s: Estimate, steps: int, processor: Processor | None) -> Estimate:
+    """What a classifier's head takes before the first of `steps`: a forward pass over all examples, and a solution."""
+    forward = forward_flops_per_token(setup) / training_flops_per_token(setup)
+    return step_s.scaled(steps / setup.epochs * forward).plus(slowed(SOLUTION_S, processor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +53,11 @@ class Hours:
 
 
 def run_hours(
-    setup: Setup, gpu: Gpu, train_s: Estimate, evaluated_tokens: float, start_s: Estimate | None = None
+    setup: Setup, gpu: Gpu, train_s: Estimate, evaluated_tokens: float, process_s: Estimate | None = None
 ) -> Hours:
     """Everything a rented hour meter counts: setup, download, load, training, evaluation, saving, upload and export.
 
-    On a machine of one's own a process has only to start, in `start_s`, and the model is taken to be there.
+    On a machine of one's own a process has only to start, in `process_s`, and the model is taken to be there.
     """
     stored = weights_bytes(setup) if not setup.four_bit else setup.number_bytes * setup.spec.base_parameters
     adapter = 4.0 * trainable_parameters(setup)
@@ -56,9 +66,9 @@ def run_hours(
     spread = Estimate(train_s.low, train_s.expected, train_s.high).scaled(
         1 / train_s.expected if train_s.expected else 0
     )
-    nothing, rented = Estimate.exactly(0), start_s is None
+    nothing, rented = Estimate.exactly(0), process_s is None
     return Hours(
-        setup=start_s or SETUP_S,
+        setup=process_s or SETUP_S,
         download=_at(stored, NETWORK_BYTES_PER_S) if rented else nothing,
         load=_at(stored, DISK_BYTES_PER_S),
         train=train_s,

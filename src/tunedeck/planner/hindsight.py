@@ -12,6 +12,7 @@ from tunedeck.core.measurement import Machine, Measurement
 from tunedeck.core.plan_shape import PlanShape
 from tunedeck.methods.base import MethodConfig
 from tunedeck.planner.catalogue import Gpu, find_gpu
+from tunedeck.planner.cost import start_s
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.machine import machine_card, predict, read_profile
 from tunedeck.planner.memory import Setup, memory_parts, method_facts
@@ -93,12 +94,13 @@ def compare_with_plan(
     )
     mean = _at_mean(longest, measurement, accumulation)
     train_s, memory, exact, basis = _predicted(measurement, spec.name, longest, mean, processor)
+    took_s = measurement.start_s + measurement.train_s
     found = [
         _compared("memory", memory, measurement.peak_memory_bytes, "bytes", measurement, exact),
-        replace(_compared("time", train_s, measurement.train_s, "s", measurement, exact), basis=basis),
+        replace(_compared("time", train_s, took_s, "s", measurement, exact), basis=basis),
     ]
     if price_per_hour:
-        cost, paid = train_s.scaled(price_per_hour / 3600), measurement.train_s * price_per_hour / 3600
+        cost, paid = train_s.scaled(price_per_hour / 3600), took_s * price_per_hour / 3600
         found.append(_compared("cost", cost, paid, currency, measurement, exact))
     return found
 
@@ -117,23 +119,29 @@ def _predicted(
     mean: Setup,
     look: Callable[[Setup], Processor] | None,
 ) -> tuple[Estimate, Estimate, bool, str]:
-    """Seconds of all steps, bytes at the peak, whether this very model and method were calibrated here, and what time
-    stands on.
+    """Seconds of the head's start and all steps, bytes at the peak, whether this very model and method were calibrated
+    here, and what time stands on.
     """
     if measurement.device.startswith("cuda"):
         try:
             gpu = find_gpu(measurement.machine.gpu or "")
         except ConfigError:
             return Estimate(0.0, 0.0, float("inf")), _allocated(longest), False, ""
-        train_s = Estimate.around(measurement.steps * step_s(mean, gpu), *TIME_BAND[gpu.measured])
-        return train_s, _allocated(longest), gpu.measured, ""
+        step = Estimate.around(step_s(mean, gpu), *TIME_BAND[gpu.measured])
+        return _training_s(step, mean, measurement, None), _allocated(longest), gpu.measured, ""
     machine = cpu_of(measurement.machine)
     profile = read_profile(machine)
     processor = look(mean) if look and profile is None else None
     card = machine_card(machine, profile)
     found = predict(profile, model, longest, mean, card, processor)
-    train_s = found.step_s.scaled(measurement.steps).plus(found.first_use_s)
+    train_s = _training_s(found.step_s, mean, measurement, processor).plus(found.first_use_s)
     return train_s, found.memory_bytes, found.exact, "" if profile else _basis(card, processor, measurement.dtype)
+
+
+def _training_s(step: Estimate, mean: Setup, measurement: Measurement, processor: Processor | None) -> Estimate:
+    """All steps, and the head's start where it was solved for."""
+    train_s = step.scaled(measurement.steps)
+    return train_s.plus(start_s(mean, step, measurement.steps, processor)) if measurement.start_s else train_s
 
 
 def _basis(card: Gpu, processor: Processor | None, dtype: str) -> str:

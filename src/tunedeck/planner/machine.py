@@ -21,7 +21,7 @@ from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.memory import MemoryParts, Setup, memory_parts
 from tunedeck.planner.processor import Processor, usable_cores
 from tunedeck.planner.throughput import training_flops_per_token
-from tunedeck.planner.uncalibrated import FLOPS_PER_CORE, START_S, band, first_use_s, process_bytes, start_s, update_s
+from tunedeck.planner.uncalibrated import FLOPS_PER_CORE, band, first_use_s, process_bytes, update_s
 
 THIS_MACHINE = "this-machine"
 MEASURED_BAND = {"time": (0.85, 1.15), "memory": (0.9, 1.1)}
@@ -102,8 +102,6 @@ class Prediction:
     exact: bool
     first_use_s: Estimate = NOTHING
     """Of the whole run: what its first steps take longer."""
-    start_s: Estimate = START_S
-    """What a process takes before it reads the model."""
 
 
 def plain_settings(setup: Setup) -> dict[str, Any]:
@@ -131,8 +129,7 @@ def predict(
         seconds = mean.batch_tokens * training_flops_per_token(mean) / flops_per_s * mean.accumulation
         return Prediction(Estimate.around(seconds, *NEAR_BAND["time"]), memory, parts, exact=False)
     step = Estimate.around(update_s(mean, gpu, processor), *band(processor))
-    first, start = first_use_s(longest, processor), start_s(processor)
-    return Prediction(step, memory, parts, exact=False, first_use_s=first, start_s=start)
+    return Prediction(step, memory, parts, exact=False, first_use_s=first_use_s(longest, processor))
 
 
 def _measured(calibration: Calibration, longest: Setup, mean: Setup, exact: bool) -> Prediction:

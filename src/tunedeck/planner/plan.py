@@ -10,14 +10,14 @@ from typing import Any
 from tunedeck.core.errors import ArchitectureError
 from tunedeck.methods.base import MethodConfig
 from tunedeck.planner.catalogue import Gpu
-from tunedeck.planner.cost import Hours, run_cost, run_hours
+from tunedeck.planner.cost import PROCESS_S, Hours, run_cost, run_hours, start_s
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.fit import fits, largest_micro_batch, needed_bytes
 from tunedeck.planner.machine import THIS_MACHINE, Prediction, Profile, predict
 from tunedeck.planner.memory import Attention, Loss, MemoryParts, MethodFacts, Setup, memory_parts, method_facts
 from tunedeck.planner.models import PlannedModel
 from tunedeck.planner.prices import Offer
-from tunedeck.planner.processor import bfloat16_instructions, processor_now
+from tunedeck.planner.processor import bfloat16_instructions, processor_now, slowed
 from tunedeck.planner.throughput import step_s
 from tunedeck.planner.workload import Workload
 
@@ -191,9 +191,13 @@ def _row(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, offer:
     found = foretold(setup)
     step, parts = found.step_s, found.parts
     steps = math.ceil(work.samples * work.epochs / (setup.micro_batch * setup.accumulation))
+    train_s = found.first_use_s
+    if not wish.generate:
+        train_s = train_s.plus(start_s(at_mean(setup, work), step, steps, processor))
+        steps = 0 if method.trains == "head" else steps  # its start is the solution
     evaluated = work.samples * work.evaluation_share * math.ceil(work.epochs) * work.mean_tokens
-    train_s = step.scaled(steps).plus(found.first_use_s)
-    hours = run_hours(setup, gpu, train_s, evaluated, found.start_s if own else None)
+    process_s = slowed(PROCESS_S, processor) if own else None
+    hours = run_hours(setup, gpu, train_s.plus(step.scaled(steps)), evaluated, process_s)
     cost = run_cost(offer, hours.total_h)
     tokens = setup.micro_batch * setup.accumulation * work.mean_tokens
     within = (wish.budget is None or cost.expected <= wish.budget) and (

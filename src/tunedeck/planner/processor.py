@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy
 
 from tunedeck.core.measurement import fastest_s
+from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.memory import Setup
 
 BFLOAT16_GAIN = {"amx_bf16": 6.0, "avx512_bf16": 2.0}
@@ -44,6 +45,12 @@ def processor_now(setup: Setup) -> Processor:
     if setup.dtype == "bfloat16" and instructions is not None:
         rate *= BFLOAT16_GAIN[instructions]
     return Processor(rate, other_load())
+
+
+def slowed(idle_s: Estimate, processor: Processor | None) -> Estimate:
+    """What takes `idle_s` on an idle core, while other programs share it; they may end, so the low value stays."""
+    factor = 1 + (processor.load if processor else 0.0)
+    return Estimate(idle_s.low, factor * idle_s.expected, factor * idle_s.high)
 
 
 def product_shape(setup: Setup) -> tuple[int, int, int]:

@@ -7,12 +7,11 @@ bench/README.md with AVX512-BF16. AMX was not measured.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.memory import Setup, layer_bytes_per_token, layers_with_backward
-from tunedeck.planner.processor import Processor
+from tunedeck.planner.processor import Processor, slowed
 from tunedeck.planner.throughput import floor_s, forward_share, optimizer_s, training_flops_per_token
 
 FLOPS_PER_CORE = 30e9  # float32 matrix products of one core with AVX2, where none was timed: 28 to 35 here
@@ -31,7 +30,6 @@ KERNEL_BYTES = 250e6
 in a run of the demo, 325 in bench/README.md's training of MiniLM.
 """
 TOKEN_BYTES = 48  # of training data: a list's entry 8, Python's integer 32, the text about 8
-START_S = Estimate(3.0, 10.0, 30.0)  # of a process: Python, torch and transformers are imported, 8 s of one slow core
 FIRST_USE_S = Estimate(0.0, 0.1, 1.0)  # of a run's first step: threads start, pages are touched (0.02 to 0.2)
 KERNELS_S = Estimate(0.0, 0.1, 1.0)  # of each new length in 16 bits, whose kernels are built (a guess)
 PAD_TO = 8  # tokens that lengths are rounded up to (tasks/text.py)
@@ -54,26 +52,16 @@ def update_s(setup: Setup, gpu: Gpu, processor: Processor | None) -> float:
 
 
 def band(processor: Processor | None) -> tuple[float, float]:
-    """How far from its expected time an update may end: the busier the machine, the further."""
+    """How far from its expected time an update may end: the busier the machine, the further.
+
+    A thread takes 1 + load times as long, which the timed product has seen; the root allows for a load that changes.
+    """
     low, high = BAND[processor is not None]
-    return low / _busy(processor), high * _busy(processor)
-
-
-def start_s(processor: Processor | None) -> Estimate:
-    """What a process takes before it reads the model."""
-    return replace(START_S, high=START_S.high * _busy(processor))
+    busy = math.sqrt(1 + (processor.load if processor else 0.0))
+    return low / busy, high * busy
 
 
 def first_use_s(longest: Setup, processor: Processor | None) -> Estimate:
     """What a run's first steps take longer; in 16 bits kernels are built for each new length."""
     lengths = longest.tokens / PAD_TO if longest.number_bytes == 2 else 0.0
-    found = FIRST_USE_S.plus(KERNELS_S.scaled(lengths))
-    return replace(found, high=found.high * _busy(processor))
-
-
-def _busy(processor: Processor | None) -> float:
-    """How much further a time may end from the expected, by the load of other programs.
-
-    A thread takes 1 + load times as long, which the timed product has seen; the root allows for a load that changes.
-    """
-    return math.sqrt(1 + (processor.load if processor else 0.0))
+    return slowed(FIRST_USE_S.plus(KERNELS_S.scaled(lengths)), processor)
