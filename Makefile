@@ -20,10 +20,11 @@ test: setup
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not pages and not alone" --cov --cov-report=term
 	$(BIN)/python -m pytest -m alone
 
-# The tables in docs/ that whole suites stand behind: minutes of tiny models
+# The pages of docs/ that are made from the code; the tables of the last two stand for minutes of tiny models
 pages: setup
-	$(BIN)/python tests/contract/write_families.py
-	$(BIN)/python tests/contract/write_exports.py
+	PYTHONPATH=tests $(BIN)/python -m support.settings_page
+	PYTHONPATH=tests $(BIN)/python -m support.family_table
+	PYTHONPATH=tests $(BIN)/python -m support.export_table
 
 lint: setup
 	$(BIN)/ruff check .

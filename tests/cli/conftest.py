@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
+from support.command_line import Command, Said
 
 from tunedeck.cli.main import main
-
-
-@dataclass(frozen=True)
-class Said:
-    """Exit code and the two streams of one command."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Said]
 
 
 @pytest.fixture

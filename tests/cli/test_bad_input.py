@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 from support import labelled_words, tiny_models
+from support.command_line import Command
 
 import tunedeck as td
-from tunedeck.core import hub
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def model() -> str:
 
 
 @pytest.fixture
-def refused(tunedeck: Callable[..., object], tmp_path: Path) -> Callable[..., str]:
+def refused(tunedeck: Command, tmp_path: Path) -> Callable[..., str]:
     """Run a command that must be refused; gives the one line it says, after checking that nothing was written."""
 
     def run(*arguments: object) -> str:
@@ -127,7 +127,7 @@ def test_a_hub_that_cannot_be_reached_names_the_ways_out(
 
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hub.socket, "create_connection", unreachable)
+    monkeypatch.setattr(socket, "create_connection", unreachable)
     said = train(refused, "no-one/no-model", words, tmp_path)
     assert "cannot reach the model hub for 'no-one/no-model'" in said
     for way in (
@@ -228,7 +228,7 @@ def test_a_pickle_is_never_opened(refused: Callable[..., str], adapter: Path, tm
 
 
 def test_an_adapter_for_another_base_is_refused_unless_asked_for(
-    refused: Callable[..., str], tunedeck: Callable[..., object], adapter: Path
+    refused: Callable[..., str], tunedeck: Command, adapter: Path
 ) -> None:
     other = tiny_models.folder_of("bert", "classifier", seed=5)
     said = refused("predict", "--adapter", adapter, "--model", other, "a text")
@@ -245,7 +245,7 @@ def test_an_unsupported_kind_lists_the_supported_ones(refused: Callable[..., str
 
 
 def test_an_earlier_run_is_neither_overwritten_unasked_nor_lost_when_the_disk_is_full(
-    tunedeck: Callable[..., object], model: str, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tunedeck: Command, model: str, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     command = ("train", "--model", model, "--data", words, "--max-steps", 1, "--out", run)

@@ -6,12 +6,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import labelled_words, tiny_models
+from support.command_line import Command
+from support.stopped_runs import at_loss
 
 from tunedeck.core.i18n import set_language
 
@@ -19,7 +19,7 @@ MODEL = "bert"
 
 
 @pytest.fixture
-def run_folder(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> Path:
+def run_folder(tunedeck: Command, words: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "reds"
     said = tunedeck(
         "train",
@@ -43,7 +43,7 @@ def run_folder(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> 
 
 
 def test_training_prints_class_balance_parameters_and_what_to_do_next(
-    tunedeck: Callable[..., object], words: Path, tmp_path: Path
+    tunedeck: Command, words: Path, tmp_path: Path
 ) -> None:
     model = tiny_models.folder_of(MODEL, "classifier")
     said = tunedeck("train", "--model", model, "--data", words, "--max-steps", 2, "--out", tmp_path / "r")
@@ -53,7 +53,7 @@ def test_training_prints_class_balance_parameters_and_what_to_do_next(
     assert "accuracy" in said.out
 
 
-def test_json_holds_metrics_times_and_paths(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> None:
+def test_json_holds_metrics_times_and_paths(tunedeck: Command, words: Path, tmp_path: Path) -> None:
     said = tunedeck(
         "train",
         "--model",
@@ -73,7 +73,7 @@ def test_json_holds_metrics_times_and_paths(tunedeck: Callable[..., object], wor
     assert Path(result["adapter_folder"], "tunedeck.json").exists()
 
 
-def test_a_run_file_runs_and_its_copy_repeats_it(tunedeck: Callable[..., object], words: Path, tmp_path: Path) -> None:
+def test_a_run_file_runs_and_its_copy_repeats_it(tunedeck: Command, words: Path, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(
         f"model: {tiny_models.folder_of(MODEL, 'classifier')}\ndata: {{train: {words}}}\nmethod: {{kind: lora, r: 4}}\n"
         "training: {max_steps: 3}\ndtype: float32\n",
@@ -85,9 +85,7 @@ def test_a_run_file_runs_and_its_copy_repeats_it(tunedeck: Callable[..., object]
     assert first["steps"] == 3
 
 
-def test_evaluation_repeats_the_metrics_of_training(
-    tunedeck: Callable[..., object], words: Path, tmp_path: Path
-) -> None:
+def test_evaluation_repeats_the_metrics_of_training(tunedeck: Command, words: Path, tmp_path: Path) -> None:
     held_out = labelled_words.write_csv(tmp_path / "held.csv", labelled_words.rows(40, seed=9))
     model = tiny_models.folder_of(MODEL, "classifier")
     trained = json.loads(
@@ -118,9 +116,7 @@ def test_evaluation_repeats_the_metrics_of_training(
     assert found["adapters"]["r"]["loss"] == pytest.approx(trained["loss"], abs=1e-5)
 
 
-def test_one_call_answers_by_several_adapters(
-    tunedeck: Callable[..., object], run_folder: Path, words: Path, tmp_path: Path
-) -> None:
+def test_one_call_answers_by_several_adapters(tunedeck: Command, run_folder: Path, words: Path, tmp_path: Path) -> None:
     model = tiny_models.folder_of(MODEL, "classifier")
     tunedeck(
         "train",
@@ -156,7 +152,7 @@ def test_one_call_answers_by_several_adapters(
 
 
 def test_predict_reads_a_file_or_standard_input(
-    tunedeck: Callable[..., object], run_folder: Path, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tunedeck: Command, run_folder: Path, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = tunedeck("predict", "--adapter", run_folder / "adapter", "--file", words, "--json")
     assert len(json.loads(said.out)["predictions"]) == 120
@@ -167,9 +163,7 @@ def test_predict_reads_a_file_or_standard_input(
     assert [row["text"] for row in json.loads(said.out)["predictions"]] == ["w10 w50", "w30"]
 
 
-def test_adapters_are_listed_shown_and_converted(
-    tunedeck: Callable[..., object], run_folder: Path, tmp_path: Path
-) -> None:
+def test_adapters_are_listed_shown_and_converted(tunedeck: Command, run_folder: Path, tmp_path: Path) -> None:
     listed = json.loads(tunedeck("adapters", "list", tmp_path, "--json").out)
     assert [(one["name"], one["method"], one["format"]) for one in listed] == [("reds", "lora", "peft")]
     shown = json.loads(tunedeck("adapters", "show", run_folder / "adapter", "--json").out)
@@ -187,7 +181,7 @@ def test_adapters_are_listed_shown_and_converted(
     assert "PEFT has no bottleneck adapters" in said.err
 
 
-def test_fetch_lists_the_parts_and_refuses_a_wrong_name(tunedeck: Callable[..., object]) -> None:
+def test_fetch_lists_the_parts_and_refuses_a_wrong_name(tunedeck: Command) -> None:
     names = [part["name"] for part in json.loads(tunedeck("fetch", "--json").out)]
     assert {"all-minilm-l6-v2", "smollm2-135m-instruct", "tweets", "reviews-zh"} <= set(names)
     said = tunedeck("fetch", "tweet")
@@ -195,7 +189,7 @@ def test_fetch_lists_the_parts_and_refuses_a_wrong_name(tunedeck: Callable[..., 
     assert "did you mean 'tweets'?" in said.err
 
 
-def test_doctor_tells_of_the_machine(tunedeck: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_tells_of_the_machine(tunedeck: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("tunedeck.core.hub.hub_is_reachable", lambda: False)
     found = json.loads(tunedeck("doctor", "--json").out)
@@ -215,57 +209,43 @@ def test_help_loads_no_torch_and_speaks_chinese() -> None:
 
 @pytest.mark.parametrize(("sent", "code", "called"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
 def test_a_signal_leaves_a_whole_adapter_and_a_run_to_go_on_with(
-    sent: signal.Signals, code: int, called: str, tunedeck: Callable[..., object], words: Path, tmp_path: Path
+    sent: signal.Signals,
+    code: int,
+    called: str,
+    tunedeck: Command,
+    words: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "tunedeck",
-        "--lang",
-        "en",
-        "train",
-        "--model",
-        tiny_models.folder_of(MODEL, "classifier"),
-        "--data",
-        str(words),
-        "--max-steps",
-        "600",
-        "--out",
-        str(tmp_path / "r"),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    events = tmp_path / "r" / "events.jsonl"
-    deadline = time.monotonic() + 60
-    while not (events.exists() and '"step"' in events.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(sent)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert f"stopped by {called}" in err
-    assert f"tunedeck train --resume {tmp_path / 'r'}" in err.replace("\n", " ")
-    assert "Traceback" not in err
+    model = tiny_models.folder_of(MODEL, "classifier")
+    with monkeypatch.context() as patch:
+        at_loss(patch, 5, lambda: signal.raise_signal(sent))
+        said = tunedeck("train", "--model", model, "--data", words, "--max-steps", 20, "--out", tmp_path / "r")
+    assert said.code == code
+    assert f"stopped by {called}" in said.err
+    assert f"tunedeck train --resume {tmp_path / 'r'}" in said.err.replace("\n", " ")
+    assert "Traceback" not in said.err
     tiny_models.deck_of(MODEL).load_adapter(tmp_path / "r" / "adapter", "kept")
     said = tunedeck("train", "--resume", tmp_path / "r", "--learning-rate", 1)
     assert said.code == 2
     assert "training.learning_rate was null, is 1.0" in said.err
     result = json.loads(tunedeck("train", "--resume", tmp_path / "r", "--json").out)
-    assert (result["steps"], result["stopped"]) == (600, "finished")
-    steps = [json.loads(line)["step"] for line in events.read_text().splitlines() if '"event": "step"' in line]
-    assert steps == list(range(1, 601))
+    assert (result["steps"], result["stopped"]) == (20, "finished")
+    lines = (tmp_path / "r" / "events.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines if '"event": "step"' in line]
+    assert steps == list(range(1, 21))
     said = tunedeck("train", "--resume", tmp_path / "r")
     assert said.code == 2
     assert "is finished" in said.err
 
 
-def test_there_is_nothing_to_resume_in_a_folder_without_a_run(tunedeck: Callable[..., object], tmp_path: Path) -> None:
+def test_there_is_nothing_to_resume_in_a_folder_without_a_run(tunedeck: Command, tmp_path: Path) -> None:
     said = tunedeck("train", "--resume", tmp_path / "none")
     assert said.code == 2
     assert "cannot read the run file" in said.err
 
 
-def test_a_run_file_with_jobs_trains_them_together(
-    tunedeck: Callable[..., object], words: Path, tmp_path: Path
-) -> None:
+def test_a_run_file_with_jobs_trains_them_together(tunedeck: Command, words: Path, tmp_path: Path) -> None:
     (tmp_path / "jobs.yaml").write_text(
         f"model: {tiny_models.folder_of(MODEL, 'classifier')}\ndata: {{train: {words}}}\ndtype: "
         f"float32\ntraining: {{max_steps: 3}}\n"

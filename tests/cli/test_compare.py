@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import tiny_models
+from support.command_line import Command
 
 import tunedeck as td
-
-Command = Callable[..., Any]
 
 TIMED = {
     *("latency_ms", "latency_ratio", "texts_per_s", "mixed_texts_per_s"),

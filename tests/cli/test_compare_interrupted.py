@@ -8,14 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import tiny_models
-
-Command = Callable[..., Any]
+from support.command_line import Command
 
 
 def stopped_after_a_checkpoint(asked: list[str], run: Path, how: signal.Signals, everyone: bool) -> tuple[int, str]:
@@ -44,54 +42,51 @@ def curve(run: Path) -> list[dict[str, Any]]:
     return [{**event, "at_s": 0} for event in events if event["event"] in ("step", "eval")]
 
 
+def asked_for(words: Path, out: Path) -> list[str]:
+    """Return a comparison of one entry, long enough to be stopped on its way."""
+    model = tiny_models.folder_of("bert", "classifier")
+    budget = ["--max-steps", "150", "--set", "training.eval_steps=40", "--set", "training.checkpoint_every=7"]
+    place = ["--dtype", "float32", "--out", str(out)]
+    return ["compare", "--model", model, "--data", str(words), "--methods", "lora", *budget, *place]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other numbers of threads round otherwise
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "everyone", "code"),
-    [(signal.SIGKILL, True, -9), (signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)],
-    ids=["killed", "Ctrl-C", "terminated alone"],
+    ("how", "everyone", "code", "stopped"),
+    [(signal.SIGINT, True, 130, "interrupted"), (signal.SIGTERM, False, 143, "terminated")],
+    ids=["Ctrl-C", "terminated alone"],
 )
-def test_a_run_that_was_broken_off_goes_on_to_the_end_it_would_have_had(
-    how: signal.Signals,
-    everyone: bool,
-    code: int,
-    tunedeck: Command,
-    words: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_signal_stops_the_run_under_way_and_the_comparison_says_how_to_go_on(
+    how: signal.Signals, everyone: bool, code: int, stopped: str, words: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other numbers of threads round otherwise
-    asked = [
-        "compare",
-        "--model",
-        tiny_models.folder_of("bert", "classifier"),
-        "--data",
-        str(words),
-        "--methods",
-        "lora",
-        "--max-steps",
-        "150",
-        "--dtype",
-        "float32",
-        "--set",
-        "training.eval_steps=40",
-        "--set",
-        "training.checkpoint_every=7",
-        "--out",
-        str(tmp_path / "c"),
-    ]
     run = tmp_path / "c" / "runs" / "lora" / "seed-0"
-    left, said = stopped_after_a_checkpoint(asked, run, how, everyone)
+    left, said = stopped_after_a_checkpoint(asked_for(words, tmp_path / "c"), run, how, everyone)
     assert left == code
-    assert ("the same command goes on from there" in said) is (how is not signal.SIGKILL)
+    assert "the same command goes on from there" in said
+    assert json.loads((run / "metrics.json").read_text())["stopped"] == stopped
+    assert any((run / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_a_run_that_was_broken_off_goes_on_to_the_end_it_would_have_had(
+    tunedeck: Command, words: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "c" / "runs" / "lora" / "seed-0"
+    asked = asked_for(words, tmp_path / "c")
+    left, said = stopped_after_a_checkpoint(asked, run, signal.SIGKILL, everyone=True)
+    assert left == -signal.SIGKILL
+    assert "the same command goes on from there" not in said
     again = tunedeck(*asked)
     assert again.code == 0, again.err
     assert f"$ tunedeck train --resume {run}" in again.err
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events if event["event"] in ("start", "resume", "end")] == [
-        "start",
-        "resume",
-        "end",
-    ]
+    marks = [event["event"] for event in events if event["event"] in ("start", "resume", "end")]
+    assert marks == ["start", "resume", "end"]
     assert next(event["step"] for event in events if event["event"] == "resume") >= 7
     assert tunedeck("train", run.with_suffix(".yaml"), "--out", tmp_path / "alone").code == 0
     assert curve(run) == curve(tmp_path / "alone")

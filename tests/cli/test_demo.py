@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import tiny_models
+from support.command_line import Command
 
 from tunedeck.cli import demo
 
 
 def test_the_demo_trains_four_methods_mixes_them_in_one_batch_and_reports(
-    tunedeck: Callable[..., object], words: Path, tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch
+    tunedeck: Command, words: Path, tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "MODEL", tiny_models.folder_of("bert", "classifier"))
     monkeypatch.setattr(demo, "DATA", str(words))

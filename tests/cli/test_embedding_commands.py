@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy
 import pytest
 from support import embedding_decks, tiny_models
-
-Command = Callable[..., Any]
+from support.command_line import Command
 
 
 @pytest.fixture

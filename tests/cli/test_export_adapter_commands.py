@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import tiny_models
+from support.command_line import Command
 
 import tunedeck as td
 
@@ -30,7 +30,7 @@ def saved(tmp_path: Path) -> Path:
     ],
 )
 def test_an_export_says_what_it_wrote_and_does_not_write_twice(
-    tunedeck: Callable[..., object], saved: Path, tmp_path: Path, command: str, out: str, said: str
+    tunedeck: Command, saved: Path, tmp_path: Path, command: str, out: str, said: str
 ) -> None:
     arguments = ["export", command, "--adapter", saved, "--out", tmp_path / out]
     arguments += ["--licence", "mit"] if command == "card" else []
@@ -44,14 +44,12 @@ def test_an_export_says_what_it_wrote_and_does_not_write_twice(
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(["law", out])
 
 
-def test_two_folders_of_one_name_are_served_under_two_names(
-    tunedeck: Callable[..., object], saved: Path, tmp_path: Path
-) -> None:
+def test_two_folders_of_one_name_are_served_under_two_names(tunedeck: Command, saved: Path, tmp_path: Path) -> None:
     said = tunedeck("export", "vllm", "--adapter", saved, "--adapter", saved, "--out", tmp_path / "v")
     assert said.out.strip().endswith("--max-loras 2 --lora-modules law=law law-2=law-2")
 
 
-def test_a_wrong_form_is_told_with_the_nearest(tunedeck: Callable[..., object], saved: Path, tmp_path: Path) -> None:
+def test_a_wrong_form_is_told_with_the_nearest(tunedeck: Command, saved: Path, tmp_path: Path) -> None:
     said = tunedeck("adapters", "convert", saved, tmp_path / "x", "--to", "adapterhab")
     assert said.code == 2
     assert "did you mean 'adapterhub'?" in said.err

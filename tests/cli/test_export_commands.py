@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import tiny_models
-
-Command = Callable[..., Any]
+from support.command_line import Command
 
 
 @pytest.fixture

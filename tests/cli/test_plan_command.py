@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Command
+from support.command_line import Command
 
 PLAN = ("plan", "--model", "qwen-7b", "--samples", "10000", "--tokens", "512")
 PRICES = """

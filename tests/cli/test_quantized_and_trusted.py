@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Command
 from support import quantized_models, remote_code
+from support.command_line import Command
 
 
 @pytest.mark.parametrize("scheme", quantized_models.SCHEMES)

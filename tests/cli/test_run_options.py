@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command
+from support.command_line import Command
 
 from tunedeck.cli.run_options import with_run_options
 from tunedeck.core.settings import settings_of

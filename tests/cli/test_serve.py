@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 from support import served_adapters
+from support.command_line import Command
+from support.serving_process import free_port, wait_until_ready
+from support.waiting import SOON
 
 from tunedeck.cli.serve import size
 from tunedeck.core.errors import ConfigError
-
-SOON = 60
 
 
 def run(*arguments: str) -> subprocess.Popen[str]:
@@ -31,25 +30,11 @@ def run(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def test_after_sigterm_what_is_under_way_finishes_and_new_requests_get_503() -> None:
     port, root = free_port(), served_adapters.saved_adapters("causal")
     process = run("--adapters", str(root), "--port", str(port), "--dtype", "float32", "--name", "tiny")
     url, statuses, late = f"http://127.0.0.1:{port}", [], []
-    until = time.monotonic() + SOON
-    while True:
-        try:
-            assert httpx.get(f"{url}/ready").status_code == 200
-            break
-        except httpx.TransportError:
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            assert time.monotonic() < until
-            time.sleep(0.05)
+    wait_until_ready(process, url)
     body = {"model": "lora-1", "prompt": "w4 w5", "max_tokens": 60}
 
     def ask() -> None:
@@ -85,12 +70,11 @@ def _in_flight(url: str) -> int:
     )
 
 
-def test_another_address_without_keys_ends_with_one_line(tmp_path: Path) -> None:
-    process = run("--adapters", str(served_adapters.saved_adapters("causal")), "--host", "0.0.0.0")
-    _, told = process.communicate(timeout=SOON)
-    assert process.returncode == 2
-    assert told.count("\n") == 1
-    assert "give --api-key-file" in told
+def test_another_address_without_keys_ends_with_one_line(tunedeck: Command) -> None:
+    said = tunedeck("serve", "--adapters", served_adapters.saved_adapters("causal"), "--host", "0.0.0.0")
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert "give --api-key-file" in said.err
 
 
 @pytest.mark.parametrize(

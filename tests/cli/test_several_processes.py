@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import tiny_models
+from support.command_line import Command
+from support.serving_process import free_port
 
 from tunedeck.formats.tensors import read_safetensors
 
@@ -58,12 +57,6 @@ def said_by(*started: subprocess.Popen[str]) -> str:
     return "".join(texts)
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("localhost", 0))
-        return int(one.getsockname()[1])
-
-
 def curve(folder: Path) -> list[float]:
     """Every loss, of steps and of evaluations."""
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -86,7 +79,7 @@ LORA = "{kind: lora, r: 4, target_modules: all-linear}"
     ids=["torchrun", "accelerate", "fsdp", "fsdp-bottleneck", "two-machines"],
 )
 def test_two_processes_follow_the_curve_of_one(
-    launcher: str, method: str, more: str, tunedeck: Callable[..., Any], words: Path, tmp_path: Path
+    launcher: str, method: str, more: str, tunedeck: Command, words: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run.yaml"
     model = tiny_models.folder_of("bert", "classifier")

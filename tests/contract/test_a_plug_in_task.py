@@ -1,30 +1,25 @@
-"""A task that another package brings works everywhere with no other edit; its code is that of docs/plug-ins.md."""
+"""A task of another package, installed with pip in a fresh environment, works everywhere with no other edit."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-import tomllib
 import yaml
 from support import tiny_models
+from support.fresh_environment import Environment
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.tasks import registry
 from tunedeck.tasks.base import TaskView
 from tunedeck.tasks.classify.view import VIEW as CLASSIFY
 
-PAGE = Path(__file__).parents[2] / "docs" / "plug-ins.md"
-SECTION = "# A task from another package\n"
-BLOCK = re.compile(r"^```(?:toml|python)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 USE = """
 import asyncio, json, sys
 from pathlib import Path
@@ -68,32 +63,6 @@ print(json.dumps(found))
 """
 
 
-def run(folder: Path, *command: str) -> str:
-    """Run Python with the packages of a folder; returns what it printed."""
-    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
-    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TUNEDECK_LANG": "en"}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package of the page, laid out as pip would: its modules, and the metadata with its entry point."""
-    folder = tmp_path_factory.mktemp("site-packages")
-    files = dict(BLOCK.findall(PAGE.read_text(encoding="utf-8").partition(SECTION)[2]))
-    project = tomllib.loads(files.pop("score/pyproject.toml"))["project"]
-    for path, text in files.items():
-        (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).write_text(text, encoding="utf-8")
-    metadata = folder / "tunedeck_score-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 1.0\n")
-    points = [f"{kind} = {place}" for kind, place in project["entry-points"]["tunedeck.tasks"].items()]
-    (metadata / "entry_points.txt").write_text("\n".join(["[tunedeck.tasks]", *points, ""]))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Texts whose number is 1 where a word of the upper half is in them, and a run that learns it."""
@@ -114,13 +83,13 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_task_is_trained_from_a_run_file_used_put_on_a_card_refused_and_served(
-    installed: Path, run_file: Path, tmp_path: Path
+    environment: Environment, run_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "runs" / "stars"
-    done = json.loads(run(installed, "-m", "tunedeck", "train", str(run_file), "--out", str(out), "--json"))
+    done = json.loads(environment.tunedeck("train", run_file, "--out", out, "--json"))
     assert done.keys() >= {"mse", "loss"}
     assert json.loads((out / "adapter" / "tunedeck.json").read_text())["task"] == {"kind": "score", "max_length": 32}
-    found = json.loads(run(installed, "-c", USE, str(out / "adapter"), str(tmp_path)))
+    found = json.loads(environment.run("python", "-c", USE, out / "adapter", tmp_path).stdout)
     assert [round(one["answer"], 4) for one in found["served"]["data"]] == pytest.approx(found["predicted"], abs=1e-3)
     assert "from tunedeck_score.task import Score" in found["card"]
     assert "deck.predict" in found["card"]
@@ -128,18 +97,8 @@ def test_a_task_is_trained_from_a_run_file_used_put_on_a_card_refused_and_served
     assert "is for the task score, which vLLM does not serve" in found["vllm"]
 
 
-def test_a_task_is_compared_by_its_own_metric(installed: Path, run_file: Path, tmp_path: Path) -> None:
-    run(
-        installed,
-        "-m",
-        "tunedeck",
-        "compare",
-        str(run_file),
-        "--methods",
-        "lora:r=2,head",
-        "--out",
-        str(tmp_path / "c"),
-    )
+def test_a_task_is_compared_by_its_own_metric(environment: Environment, run_file: Path, tmp_path: Path) -> None:
+    environment.tunedeck("compare", run_file, "--methods", "lora:r=2,head", "--out", tmp_path / "c")
     result = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert (result["metric"], result["higher_is_better"]) == ("mse", False)
     assert all(row["interval"] is not None for row in result["rows"])

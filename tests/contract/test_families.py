@@ -6,7 +6,7 @@ The table in docs/families.md must say of each case what came out.
 from __future__ import annotations
 
 import pytest
-from families import CASES, FAMILIES, METHODS, PAGE, REFUSED, Family, cells, outcome, page
+from support.family_table import CASES, FAMILIES, METHODS, PAGE, REFUSED, Family, cells, outcome, page
 
 DIAGONAL = {
     (family, form, list(METHODS)[number % len(METHODS)])

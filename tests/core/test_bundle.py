@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import hashlib
 import io
 import os
@@ -6,6 +8,7 @@ import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -25,7 +28,7 @@ WHEEL_FILES = {
 
 
 @pytest.fixture(autouse=True)
-def registry(tmp_path, monkeypatch):
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that pip takes for its only source, and an empty cache."""
     folder = tmp_path / "registry"
     folder.mkdir()
@@ -41,7 +44,7 @@ def registry(tmp_path, monkeypatch):
     return folder
 
 
-def bundle_for(archive: Path, kind: str, members: tuple[str, ...]) -> Bundle:
+def bundle_for(archive: Path, kind: Literal["wheel", "sdist"], members: tuple[str, ...]) -> Bundle:
     content = archive.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     return Bundle("tiny", "tiny-part", "1.0", digest, kind, len(content), members, "MIT", "a tiny part")
@@ -70,7 +73,7 @@ def tiny_sdist(registry: Path, files: dict[str, bytes], links: tuple[str, ...] =
 
 
 @pytest.fixture
-def without_pip(registry, monkeypatch):
+def without_pip(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The download is a copy out of the registry folder, for tests of what comes after it."""
 
     def copied(bundle: Bundle, folder: Path) -> Path:
@@ -83,7 +86,7 @@ def files_below(folder: Path) -> list[str]:
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
-def test_a_wheel_is_fetched_and_only_the_wanted_files_are_kept(registry):
+def test_a_wheel_is_fetched_and_only_the_wanted_files_are_kept(registry: Path) -> None:
     said: list[str] = []
     folder = fetch(tiny_wheel(registry), said.append)
     assert files_below(folder) == ["bundle.json", "config.json", "sub/weights.bin"]
@@ -95,7 +98,7 @@ def test_a_wheel_is_fetched_and_only_the_wanted_files_are_kept(registry):
     assert "MIT" in said[0]
 
 
-def test_a_fetched_bundle_is_not_downloaded_again(registry, monkeypatch):
+def test_a_fetched_bundle_is_not_downloaded_again(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = tiny_wheel(registry)
     fetch(bundle)
     monkeypatch.setattr(bundle_module, "_download", None)
@@ -104,7 +107,7 @@ def test_a_fetched_bundle_is_not_downloaded_again(registry, monkeypatch):
     assert said == []
 
 
-def test_a_source_archive_is_fetched_without_running_its_setup(registry, tmp_path):
+def test_a_source_archive_is_fetched_without_running_its_setup(registry: Path, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     setup = f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup(name='tiny-part', version='1.0')\n"
     bundle = tiny_sdist(
@@ -116,7 +119,7 @@ def test_a_source_archive_is_fetched_without_running_its_setup(registry, tmp_pat
     assert not ran.exists()
 
 
-def test_a_wrong_hash_keeps_nothing(registry, without_pip):
+def test_a_wrong_hash_keeps_nothing(registry: Path, without_pip: None) -> None:
     bundle = replace(tiny_wheel(registry), sha256="0" * 64)
     with pytest.raises(StorageError, match=r"not the expected file.*Nothing was kept"):
         fetch(bundle)
@@ -124,26 +127,28 @@ def test_a_wrong_hash_keeps_nothing(registry, without_pip):
     assert list(cache_folder().iterdir()) == []
 
 
-def test_a_missing_member_is_an_error_and_keeps_nothing(registry, without_pip):
+def test_a_missing_member_is_an_error_and_keeps_nothing(registry: Path, without_pip: None) -> None:
     bundle = replace(tiny_wheel(registry), members=("tiny_part/model/", "tiny_part/other.bin"))
     with pytest.raises(StorageError, match=r"does not contain tiny_part/other\.bin"):
         fetch(bundle)
     assert list(cache_folder().iterdir()) == []
 
 
-def test_a_link_in_a_source_archive_is_not_followed(registry, without_pip):
+def test_a_link_in_a_source_archive_is_not_followed(registry: Path, without_pip: None) -> None:
     bundle = replace(tiny_sdist(registry, {}, links=("tiny-part-1.0/link.txt",)), members=("tiny-part-1.0/link.txt",))
     with pytest.raises(StorageError, match="does not contain"):
         fetch(bundle)
 
 
 @pytest.mark.parametrize("name", ["model/../../evil", "model//etc/evil", "model/c:evil", "model/..\\evil"])
-def test_a_path_that_leaves_the_folder_is_refused(name):
+def test_a_path_that_leaves_the_folder_is_refused(name: str) -> None:
     with pytest.raises(StorageError, match="unsafe path"):
         bundle_module._place(name, "model/")
 
 
-def test_offline_the_error_names_the_fetch_command_and_the_mirror_setting(registry, monkeypatch):
+def test_offline_the_error_names_the_fetch_command_and_the_mirror_setting(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")
@@ -153,20 +158,22 @@ def test_offline_the_error_names_the_fetch_command_and_the_mirror_setting(regist
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
-def test_a_version_that_the_registry_lacks_is_an_error(registry, kind):
+def test_a_version_that_the_registry_lacks_is_an_error(registry: Path, kind: Literal["wheel", "sdist"]) -> None:
     bundle = Bundle("tiny", "tiny-part", "1.0", "0" * 64, kind, 10, ("tiny_part/",), "MIT", "")
     with pytest.raises(StorageError, match=r"cannot fetch tiny .* found for tiny-part==1\.0"):
         fetch(bundle)
 
 
-def test_a_python_without_pip_is_told_how_to_get_it(registry, monkeypatch):
-    monkeypatch.setattr(bundle_module.importlib.util, "find_spec", lambda name: None)
+def test_a_python_without_pip_is_told_how_to_get_it(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StorageError, match="-m ensurepip"):
         fetch(tiny_wheel(registry))
 
 
 @pytest.mark.parametrize("damage", ["no receipt", "broken receipt", "other receipt", "short file", "lost file"])
-def test_a_damaged_folder_is_not_taken_for_complete_and_is_mended(registry, without_pip, damage):
+def test_a_damaged_folder_is_not_taken_for_complete_and_is_mended(
+    registry: Path, without_pip: None, damage: str
+) -> None:
     bundle = tiny_wheel(registry)
     folder = fetch(bundle)
     if damage == "no receipt":
@@ -184,20 +191,22 @@ def test_a_damaged_folder_is_not_taken_for_complete_and_is_mended(registry, with
     assert is_fetched(bundle)
 
 
-def test_another_version_of_the_bundle_is_not_taken_for_this_one(registry, without_pip):
+def test_another_version_of_the_bundle_is_not_taken_for_this_one(registry: Path, without_pip: None) -> None:
     bundle = tiny_wheel(registry)
     fetch(bundle)
     assert not is_fetched(replace(bundle, sha256="1" * 64))
 
 
-def test_a_cache_that_cannot_be_written_is_an_error(registry, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_an_error(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TUNEDECK_CACHE", str(tmp_path / "file"))
     with pytest.raises(StorageError, match="cannot write"):
         fetch(tiny_wheel(registry))
 
 
-def test_the_cache_is_the_users_unless_the_environment_names_one(monkeypatch):
+def test_the_cache_is_the_users_unless_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TUNEDECK_CACHE")
     assert "tunedeck" in str(cache_folder())
     monkeypatch.setenv("TUNEDECK_CACHE", "~/elsewhere")
@@ -205,7 +214,7 @@ def test_the_cache_is_the_users_unless_the_environment_names_one(monkeypatch):
 
 
 @pytest.mark.parametrize("package", ["tunedeck.models", "tunedeck.data"])
-def test_every_row_of_the_tables_is_complete(package):
+def test_every_row_of_the_tables_is_complete(package: str) -> None:
     for name, bundle in read_bundles(package).items():
         assert bundle.name == name
         assert len(bundle.sha256) == 64
@@ -215,7 +224,7 @@ def test_every_row_of_the_tables_is_complete(package):
         assert bundle.licence
 
 
-def test_descriptions_come_in_the_chosen_language():
+def test_descriptions_come_in_the_chosen_language() -> None:
     set_language("zh")
     try:
         assert "推文" in read_bundles("tunedeck.data")["tweets"].description
@@ -225,7 +234,7 @@ def test_descriptions_come_in_the_chosen_language():
 
 @pytest.mark.network
 @pytest.mark.parametrize("name", ["tweets", "reviews-zh"])
-def test_the_real_registry_gives_a_wheel_and_a_source_archive(name, monkeypatch):
+def test_the_real_registry_gives_a_wheel_and_a_source_archive(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_CONFIG_FILE"):
         monkeypatch.delenv(variable)
     bundle = read_bundles("tunedeck.data")[name]

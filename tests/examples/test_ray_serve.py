@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 from support import served_adapters
+from support.serving_process import free_port
+from support.waiting import SOON, eventually
 
 import tunedeck as td
 from tunedeck.serving.infer_base import task_and_base
@@ -27,7 +28,6 @@ pytest.importorskip("ray")
 import ray
 from ray import serve
 
-SOON = 60
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = [f"{kind}-{number}" for kind in served_adapters.KINDS for number in (1, 2)]
 
@@ -37,19 +37,6 @@ class Server:
     form: str
     url: str
     expected: dict[tuple[str, str], Any]
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + SOON
-    while not holds():
-        assert time.monotonic() < until, "did not happen"
-        time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def replicas() -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.golden_adapters import CASES, GOLDEN, golden_deck
 from support.tiny_models import LABELS, add_stirred, deck_of, logits_of, token_batch
-from test_golden import CASES, GOLDEN, golden_deck
 
 import tunedeck as td
 
@@ -83,6 +83,7 @@ def test_settings_are_written_under_adapterhubs_names_and_read_back(name: str, t
     assert not (tmp_path / "t" / "pytorch_model_head.bin").exists()
     fresh = deck_of("llama", "causal")
     fresh.load_adapter(tmp_path / "t")
+    assert fresh.base.spec is not None
     assert fresh.adapter("t").config.count_parameters(fresh.base.spec) == deck.summary("t").method_parameters
     assert torch.equal(logits_of(fresh, token_batch(), "t"), logits_of(deck, token_batch(), "t"))
 
@@ -128,8 +129,10 @@ def test_an_adapter_without_a_version_means_the_old_gelu(tmp_path: Path) -> None
     deck.load_adapter(folder, name="new")
     rewrite(folder, "adapter_config.json", lambda value: value.pop("version"))
     deck.load_adapter(folder, name="old")
-    assert deck.adapter("new").config.non_linearity == "gelu"
-    assert deck.adapter("old").config.non_linearity == "gelu_new"
+    for name, expected in (("new", "gelu"), ("old", "gelu_new")):
+        config = deck.adapter(name).config
+        assert isinstance(config, td.BottleneckConfig)
+        assert config.non_linearity == expected
 
 
 def test_a_minimal_config_takes_bnconfigs_defaults_not_those_of_seq_bn(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.golden_adapters import CASES, GOLDEN
 from support.tiny_models import add_stirred, deck_of, folder_of, logits_of, token_batch
-from test_golden import CASES, GOLDEN
 
 import tunedeck as td
 from tunedeck.core.errors import UnsupportedKindError
@@ -130,7 +130,9 @@ def test_files_from_before_the_scale_was_divided_by_r_keep_the_scale_they_were_t
 ) -> None:
     deck = td.Deck.load(str(GOLDEN / "adapterhub-llama-lora" / "base"), td.Generate(), dtype="float32")
     deck.load_adapter(changed_copy(tmp_path, version=version), "t")
-    assert deck.adapter("t").config.lora_alpha == alpha
+    config = deck.adapter("t").config
+    assert isinstance(config, td.LoraConfig)
+    assert config.lora_alpha == alpha
 
 
 @pytest.mark.parametrize(

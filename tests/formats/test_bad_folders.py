@@ -11,38 +11,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.tiny_models import HIDDEN, add_stirred, deck_of, hook_count, tiny_model
+from support.saved_by_kind import KINDS, QUERY, WEIGHTS, refused, saved
+from support.tiny_models import HIDDEN, deck_of, hook_count, tiny_model
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
-from tunedeck.methods.base import MethodConfig
-
-LORA, BOTTLENECK, PROMPT, FULL = td.LoraConfig(r=4), td.BottleneckConfig(), td.PromptTuningConfig(3), td.FullConfig(1)
-KINDS: dict[str, MethodConfig] = {"lora": LORA, "bottleneck": BOTTLENECK, "prompt": PROMPT, "full": FULL}
-WEIGHTS = {
-    "lora": "adapter_model.safetensors",
-    "prompt": "adapter_model.safetensors",
-    "full": "model.safetensors",
-    "bottleneck": "pytorch_adapter.bin",
-}
-QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
-
-
-def saved(tmp_path: Path, kind: str, *, manifest: bool = True) -> Path:
-    deck = deck_of("bert")
-    add_stirred(deck, kind, KINDS[kind])
-    deck.save(kind, tmp_path / kind)
-    if not manifest:
-        (tmp_path / kind / "tunedeck.json").unlink()
-    return tmp_path / kind
-
-
-def refused(folder: Path, error: type[Exception], message: str, **options: Any) -> None:
-    deck = deck_of("bert")
-    with pytest.raises(error, match=message):
-        deck.load_adapter(folder, **options)
-    assert deck.adapters == ()
-    assert hook_count(deck.model) == 0
 
 
 def write_config(folder: Path, content: dict[str, Any]) -> Path:

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.golden_adapters import CASES, GOLDEN, golden_deck
 from support.tiny_models import difference, logits_of
 
-import tunedeck as td
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-CASES = sorted(folder.name for folder in GOLDEN.iterdir() if folder.is_dir())
 HEADS = [case for case in CASES if case.endswith("-head")]
 WITHOUT_HEADS = [case for case in CASES if case not in HEADS]
 TOLERANCE = 1e-4
-
-
-def golden_deck(case: str) -> td.Deck:
-    base = GOLDEN / case / "base"
-    architecture = json.loads((base / "config.json").read_text())["architectures"][0]
-    return td.Deck.load(
-        str(base), task=td.Generate() if architecture.endswith("CausalLM") else td.Classify(), dtype="float32"
-    )
 
 
 def expected(case: str) -> dict[str, Any]:

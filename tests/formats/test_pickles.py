@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_bad_folders import QUERY, WEIGHTS, refused, saved
+from support.saved_by_kind import QUERY, WEIGHTS, refused, saved
 
 from tunedeck.core.errors import AdapterFileError
 

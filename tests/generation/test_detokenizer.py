@@ -24,7 +24,7 @@ def pieces_of(tokenizer: Any, ids: list[int], stops: tuple[str, ...] = ()) -> li
 
 
 @pytest.mark.parametrize("kind", ["words", "bytes", "word pieces", "sentence pieces"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_the_pieces_are_the_whole_text_for_any_tokens(kind: str, data: st.DataObject) -> None:
     tokenizer = tokenizer_of(kind)
@@ -38,7 +38,7 @@ def test_the_pieces_are_the_whole_text_for_any_tokens(kind: str, data: st.DataOb
 
 
 @pytest.mark.parametrize("kind", ["bytes", "sentence pieces"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=st.text(max_size=60))
 def test_the_pieces_of_an_encoded_text_are_the_text(kind: str, text: str) -> None:
     tokenizer = tokenizer_of(kind)
@@ -48,7 +48,7 @@ def test_the_pieces_of_an_encoded_text_are_the_text(kind: str, text: str) -> Non
     assert UNFINISHED not in "".join(pieces[:-1]) or UNFINISHED in text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=st.text("ab", max_size=60), stops=st.lists(st.text("ab", min_size=1, max_size=9), max_size=4))
 def test_the_token_that_completes_a_stop_string_ends_the_text_before_it(text: str, stops: list[str]) -> None:
     tokenizer = tokenizer_of("bytes")

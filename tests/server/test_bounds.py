@@ -7,13 +7,14 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 from support import served_adapters
-from test_server import SOON, listening
+from support.http_server import listening
+from support.waiting import SOON
 from typer.main import get_command
 
 from tunedeck.cli.app import app as command_line
@@ -65,7 +66,8 @@ def test_what_is_over_a_bound_is_told_the_bound_and_its_flag(
 
 
 def test_the_table_of_the_docs_and_the_flags_of_the_command_are_those_of_the_class() -> None:
-    flags = {flag: option for option in get_command(command_line).commands["serve"].params for flag in option.opts}
+    commands: Any = get_command(command_line)
+    flags = {flag: option for option in commands.commands["serve"].params for flag in option.opts}
     rows = []
     for bound in fields(Bounds):
         default: Any = bound.default
@@ -79,7 +81,7 @@ def test_the_table_of_the_docs_and_the_flags_of_the_command_are_those_of_the_cla
 @pytest.mark.parametrize(("name", "value"), [("max_inputs", 0), ("timeout", -1), ("key_share", 1.5)])
 def test_a_bound_that_would_let_nothing_in_is_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=re.escape(flag_of(name))):
-        Bounds(**{name: value})
+        Bounds(**cast(Any, {name: value}))
 
 
 def test_token_ids_are_embedded_as_their_text_is_and_vectors_are_cut_to_dimensions() -> None:

@@ -21,7 +21,8 @@ from typing import Any
 import httpx
 import pytest
 from support import served_adapters
-from test_server import SOON, bearer, record
+from support.http_server import bearer, record
+from support.waiting import SOON
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.server import run
@@ -191,7 +192,7 @@ def test_a_full_pipe_that_nobody_reads_keeps_no_answer_back(monkeypatch: pytest.
 
     def client(url: str, _: Held) -> tuple[int, int, bool]:
         with httpx.Client(timeout=SOON) as http:
-            for _ in range(40):  # each leaves a line of a thousand characters
+            for _number in range(40):  # each leaves a line of a thousand characters
                 http.get(f"{url}/{'x' * 900}")
             full = not select.select([], [pipe], [], 0)[1]
             asked = http.post(f"{url}/classify", json={"model": "lora-1", "input": "w4"})

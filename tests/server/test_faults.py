@@ -5,23 +5,22 @@ paths.
 from __future__ import annotations
 
 import errno
+import hmac
 import json
 import logging
 import shutil
 import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from support import served_adapters
-from test_server import CHAT, SOON, bearer, listening, record
+from support.http_server import CHAT, bearer, listening, record
+from support.waiting import SOON, eventually
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import set_language
-from tunedeck.server import auth
 from tunedeck.server.auth import Keys, read_keys
 from tunedeck.server.log import Log
 from tunedeck.serving.bounds import Bounds
@@ -30,13 +29,6 @@ from tunedeck.tasks.classify import task as classify
 
 def asked(url: str, name: str) -> httpx.Response:
     return httpx.post(f"{url}/classify", json={"model": name, "input": "w4 w5"}, timeout=SOON)
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + SOON
-    while not holds():
-        assert time.monotonic() < until, "did not happen"
-        time.sleep(0.01)
 
 
 def test_files_that_vanish_or_are_cut_while_serving_harm_only_their_own_adapter(tmp_path: Path) -> None:
@@ -124,9 +116,14 @@ def test_no_path_leads_out_of_the_folder() -> None:
 def test_a_guessed_key_is_compared_with_all_hashes_in_constant_time(
     guess: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys, compared = Keys([record("root", admin=True), record("team"), record("other")]), []
-    compare = auth.hmac.compare_digest
-    monkeypatch.setattr(auth.hmac, "compare_digest", lambda *two: compared.append(two) or compare(*two))
+    keys, compared = Keys([record("root", admin=True), record("team"), record("other")]), list[tuple[str, str]]()
+    compare = hmac.compare_digest
+
+    def watched(one: str, other: str) -> bool:
+        compared.append((one, other))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", watched)
     caller = keys.caller(f"Bearer {guess}")
     assert len(compared) == 3
     assert all(len(one) == 64 for two in compared for one in two), "hashes, never keys"

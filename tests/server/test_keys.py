@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from test_server import CHAT, SOON, bearer, listening, record
+from support.http_server import CHAT, bearer, listening, record
+from support.waiting import SOON
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
 from tunedeck.generation.sequence import Sequence
-from tunedeck.server import auth
 from tunedeck.server.auth import Bucket, Caller, KeyFile, Keys, read_keys
 from tunedeck.server.metrics import Metrics
 from tunedeck.serving.request import Request
@@ -37,7 +38,7 @@ def known(keys: Keys, name: str) -> Caller | None:
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The clock of the buckets, in seconds."""
     clock = [0.0]
-    monkeypatch.setattr(auth.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("tunedeck.server.auth.time.monotonic", lambda: clock[0])
     return clock
 
 
@@ -143,9 +144,13 @@ def test_tokens_of_prompts_and_answers_are_charged_to_their_key(now: list[float]
 
 def test_a_request_whose_client_has_left_counts_as_cancelled() -> None:
     metrics, waiting, running = Metrics("tiny"), Request(None, "text"), Request(None, "text")
+
+    def tell(request: Request, _: Future[Any]) -> None:
+        metrics.on_done(request)
+
     running.start()
     for request in (waiting, running):
-        request.done.add_done_callback(lambda _, request=request: metrics.on_done(request))
+        request.done.add_done_callback(partial(tell, request))
         request.cancel()
     running.answer("too late")
     assert isinstance(running.done, Future)

@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 import pytest
 from support import served_adapters
-from test_server import SOON, listening
+from support.http_server import listening
+from support.waiting import SOON
 
 import tunedeck as td
 

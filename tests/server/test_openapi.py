@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from support import served_adapters
-from test_server import bearer, record
+from support.http_server import bearer, record
 
 from tunedeck.server.app import create_app
 from tunedeck.server.auth import Keys

@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import uvicorn
 from support import served_adapters, tiny_models
+from support.http_server import CHAT, bearer, listening, record
+from support.waiting import SOON
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
 from tunedeck.server.app import create_app
-from tunedeck.server.auth import KeyRecord, Keys
+from tunedeck.server.auth import Keys
 from tunedeck.server.paths import is_open
 from tunedeck.server.run import ServerSettings, check_address, open_service
 from tunedeck.server.service import Service
 from tunedeck.serving.bounds import Bounds
-
-SOON = 20
-CHAT = [{"role": "user", "content": "w4 w5 w6"}]
-
-
-@contextmanager
-def listening(
-    form: str, keys: Keys | None = None, root: Path | None = None, **limits: Any
-) -> Iterator[tuple[str, Service]]:
-    service = open_service(
-        served_adapters.base_deck(form), root or served_adapters.saved_adapters(form), ServerSettings(), "tiny"
-    )
-    app = create_app(service, keys or Keys(None), **limits)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
-    context = copy_context()  # `serve` listens in the thread that chose the language
-    thread = threading.Thread(target=lambda: context.run(asyncio.run, server.serve()), daemon=True)
-    thread.start()
-    until = time.monotonic() + SOON
-    while not server.started:
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}", service
-    server.should_exit = True
-    thread.join(SOON)
-    service.engine.close()
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +38,6 @@ def classify_server() -> Iterator[tuple[str, Service]]:
 
 def client(url: str, key: str = "none") -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
-
-
-def record(name: str, **more: Any) -> KeyRecord:
-    return KeyRecord(name=name, sha256=hashlib.sha256(f"{name}-key".encode()).hexdigest(), **more)
-
-
-def bearer(name: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {name}-key"}
 
 
 def solo(form: str, name: str) -> td.Deck:
@@ -126,7 +88,7 @@ def test_openais_client_embeds_in_both_encodings() -> None:
         texts = list(served_adapters.TEXTS)
         expected = solo("unpooled", "lora-1").embed(texts, "lora-1")
         for encoding in ("float", "base64"):
-            got = client(url).embeddings.create(model="lora-1", input=texts, encoding_format=encoding)  # type: ignore[arg-type]
+            got = client(url).embeddings.create(model="lora-1", input=texts, encoding_format=encoding)
             assert [one.index for one in got.data] == list(range(len(texts)))
         plain = client(url).embeddings.create(model="lora-1", input=texts)
         for row, one in zip(expected.tolist(), plain.data, strict=True):

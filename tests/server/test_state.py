@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client import CollectorRegistry, generate_latest
 from support import served_adapters
-from test_server import bearer, record
+from support.http_server import bearer, record
 
 from tunedeck.server import app as app_module
 from tunedeck.server.app import create_app
@@ -62,12 +63,12 @@ def test_health_needs_no_thread_of_the_pool(client: TestClient, monkeypatch: pyt
 
 def test_metrics_are_made_off_the_event_loop(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     loops: list[bool] = []
-    made = app_module.generate_latest
-    monkeypatch.setattr(
-        app_module,
-        "generate_latest",
-        lambda registry: loops.append(threading.current_thread().name.startswith("AnyIO")) or made(registry),
-    )
+
+    def made(registry: CollectorRegistry) -> bytes:
+        loops.append(threading.current_thread().name.startswith("AnyIO"))
+        return generate_latest(registry)
+
+    monkeypatch.setattr(app_module, "generate_latest", made)
     assert client.get("/metrics", headers=bearer("root")).status_code == 200
     assert loops == [True]
 
@@ -87,7 +88,7 @@ def test_every_answer_over_http_is_counted_by_route_and_status(service: Service,
         labels = {"route": route, "status": str(status)}
         return service.metrics.registry.get_sample_value("tunedeck_http_responses_total", labels) or 0.0
 
-    asked = [
+    asked: list[tuple[str, str, str, int, dict[str, Any]]] = [
         ("POST", "/classify", "/classify", 200, {"json": BODY, "headers": bearer("root")}),
         ("POST", "/classify", "/classify", 404, {"json": BODY, "headers": bearer("team")}),
         ("POST", "/classify", "/classify", 400, {"json": {}, "headers": bearer("root")}),
@@ -132,7 +133,12 @@ def test_a_wrong_input_is_told_by_field_and_index_without_the_checkers_inside(cl
 def test_thousands_of_unknown_fields_are_one_error(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
     place = app_module._place
-    monkeypatch.setattr(app_module, "_place", lambda error: found.append(1) or place(error))
+
+    def counting(error: Any) -> Any:
+        found.append(1)
+        return place(error)
+
+    monkeypatch.setattr(app_module, "_place", counting)
     body = {**BODY, **{f"x{number}": 0 for number in range(10_000)}}
     got = client.post("/classify", json=body, headers=bearer("root"))
     assert got.status_code == 400

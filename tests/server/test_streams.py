@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 from support import served_adapters
-from test_server import CHAT, SOON, listening
+from support.http_server import CHAT, listening
+from support.waiting import SOON
 
 import tunedeck as td
 from tunedeck.core.errors import DeadlineError

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
-from test_middleware import JSON, ask, gate
-from test_server import bearer, record
+from support.asgi_requests import JSON, ask, gate
+from support.http_server import bearer, record
 
 from tunedeck.server import tracing
 from tunedeck.server.auth import Keys

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from support import served_adapters
-from test_dynamic_batches import SOON, Echo, engine_on, eventually, held_up
+from support.echo_backend import Echo, engine_on, held_up
+from support.waiting import SOON, eventually
 
 from tunedeck.core.errors import (
     ConfigError,
@@ -24,7 +25,6 @@ from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.engine import Engine, Limits
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
-from tunedeck.serving.workers import batch as batches
 from tunedeck.serving.workers.batch import BatchWorker
 
 
@@ -146,7 +146,7 @@ def test_while_several_callers_ask_a_batch_is_as_long_as_its_time_allows(monkeyp
             clock[0] += 0.001 * sum(map(len, rows))
             return super().answer(rows, keys)
 
-    monkeypatch.setattr(batches.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("tunedeck.serving.workers.batch.time.perf_counter", lambda: clock[0])
     backend, queue = Ticking(), FairQueue()
     worker = BatchWorker(backend, queue, Limits(wait_s=0, batch_s=0.03))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,40 +14,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import served_adapters
+from support.echo_backend import Echo, engine_on, held_up, submit
+from support.waiting import SOON, eventually
 
 import tunedeck as td
 from tunedeck.core.errors import DeadlineError, DrainingError, OverloadedError, UnknownAdapterError
 from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.factory import open_batch_engine
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.workers.batch import BatchWorker
 
 NAMES = [None, *(f"{kind}-{number}" for kind in served_adapters.KINDS for number in (1, 2))]
-SOON = 20
-
-
-class Echo(served_adapters.FakeBackend):
-    """Answers a row with its ids and its key; refuses rows that hold a 13; keeps the batches it has seen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.batches: list[list[str | None]] = []
-        self.go = threading.Event()
-        self.go.set()
-
-    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: object = None) -> list[Any]:
-        self.go.wait(SOON)
-        self.batches.append(list(keys))
-        if any(13 in row for row in rows):
-            raise RuntimeError("unlucky")
-        return [(list(row), key) for row, key in zip(rows, keys, strict=True)]
-
-
-def engine_on(root: Path, backend: Any, limits: Limits, bounds: Bounds | None = None) -> Engine:
-    return open_batch_engine(backend, root, adapter_bytes=10_000_000, limits=limits, bounds=bounds)
 
 
 @pytest.fixture
@@ -60,27 +38,6 @@ def echo(tmp_path: Path) -> Iterator[tuple[Engine, Echo]]:
     yield made, backend
     backend.go.set()
     made.close()
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + SOON
-    while not holds():
-        assert time.monotonic() < until, "did not happen"
-        time.sleep(0.002)
-
-
-def submit(engine: Engine, adapter: str | None, content: Any, timeout_s: float = SOON) -> Request:
-    request = Request(adapter, content, timeout_s=timeout_s)
-    engine.submit(request)
-    return request
-
-
-def held_up(engine: Engine, backend: Echo) -> Request:
-    """The engine inside a batch that does not end before `backend.go` is set."""
-    backend.go.clear()
-    first = submit(engine, None, [1])
-    eventually(lambda: first.started_s is not None)
-    return first
 
 
 class Pausing(Echo):
@@ -140,8 +97,8 @@ def test_nobody_goes_before_a_caller_who_has_had_less() -> None:
 def test_answers_to_many_threads_are_those_of_solo_runs(form: str) -> None:
     deck, alone = served_adapters.base_deck(form), served_adapters.base_deck(form)
     root = served_adapters.saved_adapters(form)
-    for name in NAMES[1:]:
-        alone.load_adapter(root / name)
+    for adapter in filter(None, NAMES):
+        alone.load_adapter(root / adapter)
     engine = engine_on(root, batch_backend(deck), Limits(batch_positions=200))
     chooser = random.Random(1)
     asked = [(chooser.choice(NAMES), chooser.choice(served_adapters.TEXTS)) for _ in range(120)]
@@ -207,10 +164,10 @@ def test_no_lane_waits_longer_than_the_number_of_lanes(waiting: list[tuple[str, 
         assert batch
         assert len(batch) == 1 or len(batch) * max(one.width for one in batch) <= 100
         served_names += [one.adapter for one in batch]
-        for name in since:
-            since[name] = 0 if name in {one.adapter for one in batch} else since[name] + 1
-        left = {name for name in since if sum(n == name for n, _ in waiting) > served_names.count(name)}
-        assert all(since[name] < 6 for name in left)
+        for lane in since:
+            since[lane] = 0 if lane in {one.adapter for one in batch} else since[lane] + 1
+        left = {lane for lane in since if sum(n == lane for n, _ in waiting) > served_names.count(lane)}
+        assert all(since[lane] < 6 for lane in left)
     assert sorted(map(str, served_names)) == sorted(name for name, _ in waiting)
     assert queue.positions == 0
 

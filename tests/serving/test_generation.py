@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from functools import partial
 
 import pytest
 from support import served_adapters, tiny_models
+from support.queued_generation import NAMES, asked, queued, solo_deck, tokens_of
+from support.waiting import SOON, eventually
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DeadlineError
@@ -18,18 +21,7 @@ from tunedeck.serving.engine import Engine
 from tunedeck.serving.factory import open_engine
 from tunedeck.serving.queue import FairQueue
 from tunedeck.serving.request import Request
-from tunedeck.serving.store import AdapterStore
 from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
-
-NAMES = [None, *(f"{kind}-{number}" for kind in served_adapters.KINDS for number in (1, 2))]
-SOON = 30
-
-
-def solo_deck() -> td.Deck:
-    deck = served_adapters.base_deck("causal")
-    for name in NAMES[1:]:
-        deck.load_adapter(served_adapters.saved_adapters("causal") / name)
-    return deck
 
 
 def engine_on(deck: td.Deck, limits: GenerationLimits | None = None) -> tuple[Engine, GenerateWorker, GenerateBackend]:
@@ -45,19 +37,12 @@ def engine() -> Iterator[Engine]:
     made.close()
 
 
-def asked(text: str, tokens: int = 10) -> Sequence:
-    return Sequence([{"role": "user", "content": text}], td.Sampling(max_tokens=tokens))
-
-
 def random_text(chooser: random.Random) -> str:
     return " ".join(f"w{chooser.randint(4, 119)}" for _ in range(chooser.randint(1, 20)))
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + SOON
-    while not holds():
-        assert time.monotonic() < until, "did not happen"
-        time.sleep(0.002)
+def keep_text(pieces: list[str], chunk: Chunk) -> None:
+    pieces.append(chunk.text)
 
 
 def test_rows_that_join_at_any_time_say_what_they_say_alone(engine: Engine) -> None:
@@ -65,7 +50,7 @@ def test_rows_that_join_at_any_time_say_what_they_say_alone(engine: Engine) -> N
     for number in range(36):
         name, text, tokens = NAMES[number % len(NAMES)], random_text(chooser), chooser.randint(1, 16)
         pieces: list[str] = []
-        request = Request(name, asked(text, tokens), on_piece=lambda chunk, to=pieces: to.append(chunk.text))
+        request = Request(name, asked(text, tokens), on_piece=partial(keep_text, pieces))
         engine.submit(request)
         requests.append((request, text, tokens, pieces))
         time.sleep(chooser.choice([0, 0, 0.002, 0.01]))
@@ -109,23 +94,6 @@ def test_virtual_tokens_are_computed_once_for_each_adapter() -> None:
     engine.store.unload("prompt-1")
     eventually(lambda: backend.prefix_positions == 0)
     engine.close()
-
-
-def tokens_of(name: str | None) -> int:
-    """The bare base's rows leave first, and the others close up."""
-    return 2 if name is None else 10
-
-
-def queued(names: list[str | None], texts: list[str], backend: GenerateBackend, queue: FairQueue) -> list[Request]:
-    store = AdapterStore(served_adapters.saved_adapters("causal"), backend, max_bytes=10_000_000)
-    requests = [Request(name, asked(text, tokens_of(name))) for name, text in zip(names, texts, strict=True)]
-    for request in requests:
-        request.lease = None if request.adapter is None else store.acquire(request.adapter).result(SOON)
-        (request.ids,) = backend.encode([request.content], request.key)
-        request.width = backend.width(request.ids, request.key)
-        queue.put(request)
-    store.close()
-    return requests
 
 
 def test_one_step_computes_short_prompts_until_most_of_its_positions_are_spent() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.served_adapters import FakeBackend, write_fake_adapter
+from support.waiting import eventually
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, DrainingError, UnknownAdapterError
 from tunedeck.serving.adapter_cache import Lease
@@ -47,13 +48,6 @@ def used(store: AdapterStore, *names: str) -> None:
 
 def names_in(store: AdapterStore) -> list[str]:
     return [resident.name for resident in store.cached()]
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + SOON
-    while not holds():
-        assert time.monotonic() < until, "did not happen"
-        time.sleep(0.002)
 
 
 def test_an_adapter_is_loaded_on_first_use_and_then_there(store: AdapterStore, backend: FakeBackend) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support import served_adapters
-from test_generation import queued, solo_deck
+from support.queued_generation import queued, solo_deck
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, ModelError
@@ -35,6 +35,7 @@ def spoil(deck: td.Deck, key: str | None, value: float) -> None:
 def spoil_cache(worker: GenerateWorker, key: str | None, value: float) -> None:
     """What an adapter whose values overflow at a later token leaves in the keys of its row."""
     batch = next(group.batch for group in worker._groups if group.key is None)
+    assert batch is not None
     place = [row.adapter for row in batch.sequences].index(key)
     with torch.inference_mode():
         batch._cache.layers[-1].keys[place] = value  # type: ignore[union-attr]

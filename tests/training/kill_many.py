@@ -11,8 +11,6 @@ disk.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import random
 import signal
@@ -21,21 +19,28 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from matplotlib.figure import Figure
-from support import labelled_words, tiny_models
+from support import tiny_models
 from support.blank_figures import blank_savefig
+from support.stopped_runs import dataset, left_behind
 
 import tunedeck as td
-from tunedeck.data.labelled import Example
-from tunedeck.data.prepare import digest
-from tunedeck.tasks.base import Dataset
+from tunedeck.methods.base import MethodConfig
 
-COMMON = {"batch_size": 8, "max_steps": 24, "eval_steps": 6, "checkpoint_every": 2, "early_stopping_patience": 3}
-CASES = {
+COMMON: dict[str, Any] = {
+    "batch_size": 8,
+    "max_steps": 24,
+    "eval_steps": 6,
+    "checkpoint_every": 2,
+    "early_stopping_patience": 3,
+}
+CASES: dict[str, tuple[MethodConfig, td.TrainingSettings]] = {
     "lora with dropout": (
         td.LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.1),
         td.TrainingSettings(**COMMON, learning_rate=1e-2, gradient_accumulation_steps=2),
@@ -57,12 +62,6 @@ CASES = {
         td.TrainingSettings(**COMMON, learning_rate=1e-9, gradient_accumulation_steps=2),
     ),
 }
-
-
-def dataset() -> Dataset[Example]:
-    """80 examples to train on, 20 held out."""
-    examples = [Example(text, (label,)) for text, label in labelled_words.rows(100)]
-    return Dataset("words", examples[:80], examples[80:], digest(examples[:80]), "words", ("blue", "green", "red"))
 
 
 def life(work: Callable[[], object]) -> int:
@@ -98,21 +97,8 @@ def killed_at_write(number: int, work: Callable[[], object]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         flush(descriptor)
 
-    os.fsync = counting
+    os.fsync = counting  # type: ignore[assignment]
     work()
-
-
-def left_behind(folder: Path) -> tuple[list[dict[str, object]], str]:
-    """The loss curve with its evaluations and end, times left out, and a digest of all the adapter's files but its
-    measurement.
-    """
-    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
-    kept = [line for line in lines if line["event"] in ("step", "eval", "end")]
-    for line in kept:
-        del line["at_s"]
-    files = [file for file in sorted((folder / "adapter").iterdir()) if file.name != "tunedeck.json"]
-    assert files
-    return kept, hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def kill_until_it_ends(case: str, folder: Path, chooser: random.Random) -> tuple[int, int]:
@@ -123,7 +109,7 @@ def kill_until_it_ends(case: str, folder: Path, chooser: random.Random) -> tuple
     while not (folder / "metrics.json").exists():  # a life may be killed when all is done but its own end
         if chooser.random() < 0.5:
             number = chooser.randint(1, 30)
-            child = life(lambda number=number: killed_at_write(number, lambda: train(case, folder)))
+            child = life(partial(killed_at_write, number, lambda: train(case, folder)))
         else:
             child = life(lambda: train(case, folder))
             time.sleep(chooser.uniform(0.05, 0.8))
@@ -151,7 +137,7 @@ def main() -> None:
         expected = {}
         for case in CASES:
             alone = Path(place) / f"{case} alone"
-            assert os.waitpid(life(lambda case=case, alone=alone: train(case, alone)), 0)[1] == 0
+            assert os.waitpid(life(partial(train, case, alone)), 0)[1] == 0
             expected[case] = left_behind(alone)
         for number in range(options.times):
             case, folder = list(CASES)[number % len(CASES)], Path(place) / str(number)

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from kill_many import dataset
 from support import tiny_models
+from support.stopped_runs import dataset
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.data.chat import Conversation, Message
 from tunedeck.data.labelled import Example
+from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks.base import Dataset
 from tunedeck.tasks.classify.task import ClassifyObjective
 from tunedeck.training.job_file import run_configs
 
-METHODS = {
+METHODS: dict[str, tuple[MethodConfig, dict[str, Any]]] = {
     "lora": (td.LoraConfig(r=4, target_modules="all-linear"), {"learning_rate": 1e-2, "batch_size": 8}),
     "bottleneck": (
         td.BottleneckConfig("double_seq_bn", reduction_factor=2),
@@ -117,7 +118,7 @@ def test_conversations_share_the_base_too(tmp_path: Path) -> None:
             tiny_models.folder_of("llama", "causal"), td.Generate(), dtype="float32"
         )  # a tokenizer of its own
         deck.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}"
-        configs = {
+        configs: dict[str, MethodConfig] = {
             "a": td.LoraConfig(r=4),
             "b": td.PromptTuningConfig(num_virtual_tokens=3),
             "c": td.BottleneckConfig("par_bn"),
@@ -137,7 +138,10 @@ def test_conversations_share_the_base_too(tmp_path: Path) -> None:
 def test_embeddings_share_the_base_too(tmp_path: Path) -> None:
     def deck_of(names: list[str]) -> td.Deck:
         deck = td.Deck.load(tiny_models.folder_of("bert", "plain"), td.Embed(), dtype="float32")
-        configs = {"a": td.LoraConfig(r=4), "b": td.BottleneckConfig("seq_bn", reduction_factor=2)}
+        configs: dict[str, MethodConfig] = {
+            "a": td.LoraConfig(r=4),
+            "b": td.BottleneckConfig("seq_bn", reduction_factor=2),
+        }
         for name in names:
             deck.add(name, configs[name])
         return deck

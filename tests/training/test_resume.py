@@ -11,17 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from kill_many import dataset, left_behind
+from support.stopped_runs import at_loss, dataset, left_behind
 from support.tiny_models import deck_of
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, StorageError, TrainingError
+from tunedeck.formats.tensors import write_safetensors
 from tunedeck.tasks.classify.task import ClassifyObjective
 from tunedeck.tasks.embed.objective import EmbedObjective
 from tunedeck.training import checkpoint as checkpoint_file
@@ -47,21 +49,6 @@ def go(
     deck = deck_of("bert")
     deck.add("a", config, labels=LABELS)
     return td.train(deck, "a", **{"data": dataset(), "settings": settings, "out": folder, "progress": False, **more})
-
-
-def at_loss(
-    monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], object], objective: Any = ClassifyObjective
-) -> None:
-    """Let something happen each time the loss of some rows is asked for the n-th time."""
-    plain, asked = objective.loss, [0]
-
-    def loss(self: Any, rows: Any) -> Any:
-        asked[0] += 1
-        if asked[0] == number:
-            happens()
-        return plain(self, rows)
-
-    monkeypatch.setattr(objective, "loss", loss)
 
 
 def at_evaluation(number: int, happens: Callable[[], object]) -> Callable[[dict[str, float]], bool]:
@@ -162,12 +149,17 @@ def test_a_signal_during_an_evaluation_breaks_it_off_and_the_resumed_run_makes_i
     assert left_behind(tmp_path / "twice") == left_behind(tmp_path / "alone")
 
 
+def signal_twice(stop: signal.Signals) -> None:
+    signal.raise_signal(stop)
+    signal.raise_signal(stop)
+
+
 def test_a_second_sigterm_lets_the_step_be_finished_and_a_second_ctrl_c_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for stop, saved in ((signal.SIGTERM, True), (signal.SIGINT, False)):
         with monkeypatch.context() as patch:
-            at_loss(patch, 9, lambda stop=stop: [signal.raise_signal(stop), signal.raise_signal(stop)])
+            at_loss(patch, 9, partial(signal_twice, stop))
             go(tmp_path / stop.name)
         assert (tmp_path / stop.name / "checkpoints" / "step-00000005").exists() is saved
 
@@ -218,12 +210,13 @@ def test_two_checkpoints_stay_and_a_damaged_newest_one_is_passed_over(stopped: P
 def test_any_damage_is_noticed(harm: str, stopped: Path) -> None:
     for folder in (stopped / "checkpoints").iterdir():
         sums = folder / checkpoint_file.CHECKSUMS
-        {
+        harms: dict[str, Callable[[], object]] = {
             "a file is missing": (folder / "best.safetensors").unlink,
             "a file is too many": (folder / "more.safetensors").touch,
             "no list": sums.unlink,
-            "an empty list": lambda sums=sums: sums.write_text("{}"),
-        }[harm]()
+            "an empty list": partial(sums.write_text, "{}"),
+        }
+        harms[harm]()
     with pytest.warns(UserWarning, match="is damaged"), pytest.raises(TrainingError, match="every checkpoint in"):
         go(stopped, resume=True)
 
@@ -299,7 +292,7 @@ def test_by_default_a_checkpoint_follows_each_evaluation_and_ten_minutes(
 def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(
     alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, written = checkpoint_file.write_safetensors, []
+    plain, written = write_safetensors, list[Path]()
 
     def full(file: Path, tensors: Any) -> None:
         written.append(file)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from settings_page import PAGE, settings_page
+from support.settings_page import PAGE, settings_page
 
 from tunedeck.core.settings import settings_of
 from tunedeck.methods.registry import METHODS
@@ -31,7 +31,7 @@ def run_files() -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_the_reference_page_is_what_the_settings_say() -> None:
-    assert PAGE.read_text(encoding="utf-8") == settings_page(), "run: python tests/training/settings_page.py"
+    assert PAGE.read_text(encoding="utf-8") == settings_page(), "run: make pages"
 
 
 def test_every_setting_has_a_description_and_a_place_in_the_schema() -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from kill_many import dataset
+from support.stopped_runs import dataset
 from support.tiny_models import deck_of
 
 import tunedeck as td

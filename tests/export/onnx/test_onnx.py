@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from tunedeck.methods.base import MethodConfig
 
 onnxruntime = pytest.importorskip("onnxruntime")
 from tunedeck.export.onnx.folder import BOUND  # noqa: E402
-from tunedeck.export.onnx.save import save_onnx  # noqa: E402
+from tunedeck.export.onnx.save import OnnxExport, save_onnx  # noqa: E402
 from tunedeck.formats.onnx.runner import Runner, RunnerError  # noqa: E402
 
 KINDS: dict[str, MethodConfig] = {
@@ -56,15 +59,36 @@ def assert_equal(deck: td.Deck, name: str, runner: Runner, bound: float = BOUND)
         )
 
 
+@dataclass(frozen=True)
+class Exported:
+    deck: td.Deck
+    found: OnnxExport
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Exported]:
+    """Give a kind's export for a task, written once for all tests here, since torch takes seconds to trace a graph."""
+
+    @cache
+    def of(kind: str, task: str) -> Exported:
+        deck, folder = deck_with(kind, task), tmp_path_factory.mktemp("exports") / "onnx"
+        return Exported(deck, save_onnx(deck, "a", folder, int8=True), folder)
+
+    return of
+
+
 @pytest.mark.parametrize(
-    ("task", "kind"), [*(("classify", kind) for kind in KINDS), *(("embed", kind) for kind in KINDS if kind != "head")]
+    ("task", "kind"), [*(("classify", kind) for kind in KINDS), ("embed", "lora"), ("embed", "prompt")]
 )
-def test_every_kind_is_in_the_graph_and_int8_is_near(task: str, kind: str, tmp_path: Path) -> None:
-    deck = deck_with(kind, task)
-    found = save_onnx(deck, "a", tmp_path / "onnx", int8=True)
+def test_every_kind_is_in_the_graph_and_int8_is_near(
+    task: str, kind: str, exported: Callable[[str, str], Exported]
+) -> None:
+    one = exported(kind, task)
+    deck, found = one.deck, one.found
     assert found.difference.max_abs < BOUND
-    assert_equal(deck, "a", Runner(tmp_path / "onnx"))
-    small = Runner(tmp_path / "onnx", "int8")
+    assert_equal(deck, "a", Runner(one.folder))
+    small = Runner(one.folder, "int8")
     assert_equal(deck, "a", small, bound=INT8)
     assert found.int8 is not None
     assert 0 < found.int8.max_abs < INT8
@@ -73,34 +97,34 @@ def test_every_kind_is_in_the_graph_and_int8_is_near(task: str, kind: str, tmp_p
     assert found.int8_bytes < found.float32_bytes
 
 
-@pytest.mark.parametrize("task", ["classify", "embed"])
-@pytest.mark.parametrize("kind", ["bottleneck", "prompt"])
+@pytest.mark.parametrize(("kind", "task"), [("bottleneck", "embed"), ("prompt", "classify"), ("prompt", "embed")])
 def test_an_exported_decoder_answers_as_the_deck_does(kind: str, task: str, tmp_path: Path) -> None:
     deck = deck_with(kind, task, "llama")
     save_onnx(deck, "a", tmp_path / "onnx")
     assert_equal(deck, "a", Runner(tmp_path / "onnx"))
 
 
-def test_lora_inside_the_graph_keeps_its_own_products(tmp_path: Path) -> None:
+def products(folder: Path) -> int:
+    """Return the number of matrix products in a graph."""
     onnx = pytest.importorskip("onnx")
-    deck = deck_with("lora", "classify")
-    counts = {}
-    for place in ("merged", "inside"):
-        save_onnx(deck, "a", tmp_path / place, lora=place)  # type: ignore[arg-type]
-        assert_equal(deck, "a", Runner(tmp_path / place))
-        nodes = onnx.load(tmp_path / place / "model.onnx").graph.node
-        counts[place] = sum(node.op_type in ("MatMul", "Gemm") for node in nodes)
-    assert counts["inside"] == counts["merged"] + 2 * 6 * tiny_models.LAYERS
+    return sum(node.op_type in ("MatMul", "Gemm") for node in onnx.load(folder / "model.onnx").graph.node)
+
+
+def test_lora_inside_the_graph_keeps_its_own_products(exported: Callable[[str, str], Exported], tmp_path: Path) -> None:
+    merged = exported("lora", "classify")
+    deck = merged.deck
+    save_onnx(deck, "a", tmp_path / "inside", lora="inside")
+    assert_equal(deck, "a", Runner(tmp_path / "inside"))
+    assert products(tmp_path / "inside") == products(merged.folder) + 2 * 6 * tiny_models.LAYERS
     with pytest.raises(ConfigError, match="merged or inside, got 'outside'"):
         save_onnx(deck, "a", tmp_path / "other", lora="outside")  # type: ignore[arg-type]
 
 
-def test_the_runner_reads_texts_as_the_deck_does(tmp_path: Path) -> None:
-    deck = deck_with("prompt", "classify")
-    save_onnx(deck, "a", tmp_path / "onnx")
+def test_the_runner_reads_texts_as_the_deck_does(exported: Callable[[str, str], Exported]) -> None:
+    one = exported("prompt", "classify")
     texts = ["w10 w20", "w5", "nothing known here", " ".join(["w30 w31"] * 50)]
-    told = Runner(tmp_path / "onnx").answer(texts)
-    for row, prediction in zip(told, deck.predict(texts, "a"), strict=True):
+    told = Runner(one.folder).answer(texts)
+    for row, prediction in zip(told, one.deck.predict(texts, "a"), strict=True):
         assert row["label"] == prediction.label
         assert row["probabilities"] == pytest.approx(dict(prediction.probabilities), abs=1e-5)
         assert row["labels"] == list(prediction.labels)
@@ -131,13 +155,10 @@ def test_instructions_and_the_longest_text_go_with_vectors(tmp_path: Path) -> No
         assert tiny_models.difference(told, deck.embed(embedding_decks.TEXTS, "a", as_query=query)) < 1e-5
 
 
-def test_int8_scales_each_output_by_itself(tmp_path: Path) -> None:
+def test_int8_scales_each_output_by_itself(exported: Callable[[str, str], Exported]) -> None:
     onnx = pytest.importorskip("onnx")
-    save_onnx(deck_with("lora", "classify"), "a", tmp_path / "onnx", int8=True)
-    tensors = {
-        t.name: onnx.numpy_helper.to_array(t)
-        for t in onnx.load(tmp_path / "onnx" / "model.int8.onnx").graph.initializer
-    }
+    graph = onnx.load(exported("lora", "classify").folder / "model.int8.onnx").graph
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     weights = [
         t
         for name, t in tensors.items()
@@ -175,7 +196,7 @@ def test_what_cannot_be_exported_is_refused_with_what_can(tmp_path: Path, monkey
     (tmp_path / "full" / "kept").write_text("kept")
     with pytest.raises(StorageError, match="is not empty"):
         save_onnx(deck, "a", tmp_path / "full")
-    bare = td.Deck(tiny_models.replace(deck.base, tokenizer=None), deck.task)
+    bare = td.Deck(replace(deck.base, tokenizer=None), deck.task)
     bare.add("a", td.FullConfig("head"))
     with pytest.raises(ModelError, match="no tokenizer"):
         save_onnx(bare, "a", tmp_path / "onnx")

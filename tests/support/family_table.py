@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support import labelled_words
-from support.tiny_models import CLS, LABELS, PAD, SEP, VOCAB, difference, logits_of, stir, tiny_model, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 
 import tunedeck as td
+from support import labelled_words
+from support.tiny_models import CLS, LABELS, PAD, SEP, VOCAB, difference, logits_of, stir, tiny_model, tiny_tokenizer
 from tunedeck.data.chat import Conversation, Message
 from tunedeck.data.labelled import Example
 from tunedeck.methods.base import MethodConfig
@@ -221,7 +221,7 @@ def _cell(found: Outcome, notes: dict[str, int]) -> str:
 
 _INTRODUCTION = """# Model families
 
-Written by `make pages` from tests/contract/families.py; do not edit. Each cell is a tiny
+Written by `make pages` from tests/support/family_table.py; do not edit. Each cell is a tiny
 random model that was given an adapter, trained for two steps on a CPU, saved, loaded into a fresh deck
 and compared: the same logits to the last bit, every tensor of the adapter moved, the base unchanged. "merges" means that the adapter was
 written into the weights as well and the plain transformers model answered the same. Random weights say that the mechanism works on an
@@ -236,3 +236,7 @@ Models that bring their own code (ChatGLM2 and 3, Qwen v1, MiniCPM) load from a 
 (`--trust-remote-code`), off by default. Their module names are in `core/architectures.toml`. What is tested is a stand-in with those names and
 shapes written for the test, not their own code, which was written for older transformers.
 """
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

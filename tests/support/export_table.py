@@ -1,6 +1,6 @@
 """Which kind of adapter goes where: tiny random models, each kind tried with each target of `tunedeck export`.
 
-The table in `docs/export.md` is written from here: python tests/contract/write_exports.py
+The table in `docs/export.md` is written from here by `make pages`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from support import embedding_decks, tiny_models
-
 import tunedeck as td
+from support import embedding_decks, tiny_models
 from tunedeck.export.card import save_card
 from tunedeck.export.folders import convert_adapter
 from tunedeck.export.gguf_lora import save_gguf_lora
@@ -23,7 +22,7 @@ from tunedeck.export.vllm import save_vllm
 from tunedeck.methods.base import MethodConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "export.md"
-BEGIN, END = "<!-- written by tests/contract/write_exports.py -->", "<!-- end -->"
+BEGIN, END = "<!-- written by make pages -->", "<!-- end -->"
 
 KINDS: Mapping[str, MethodConfig] = {
     "LoRA": td.LoraConfig(r=4),
@@ -107,6 +106,18 @@ def page_with_table(text: str) -> str:
     return f"{before}{BEGIN}\n{_table()}\n{END}{rest.split(END)[1]}"
 
 
+def on_the_page(kind: str, target: Target) -> str | None:
+    """What the page says of a case: None for yes, else the text of the note, which is the refusal."""
+    lines = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].splitlines()
+    (row,) = (line for line in lines if line.startswith(f"| {kind} |"))
+    cell = row.strip("| ").split(" | ")[1 + TARGETS.index(target)]
+    if cell == "yes":
+        return None
+    number = cell.removeprefix("no (").removesuffix(")")
+    (note,) = (line for line in lines if line.startswith(f"{number}. refused: "))
+    return note.removeprefix(f"{number}. refused: ").removesuffix(".")
+
+
 def _table() -> str:
     lines = ["| | " + " | ".join(target.name for target in TARGETS) + " |", "|---" * (len(TARGETS) + 1) + "|"]
     notes: dict[str, int] = {}
@@ -120,3 +131,7 @@ def _table() -> str:
 
 def _cell(found: str | None, notes: dict[str, int]) -> str:
     return "yes" if found is None else f"no ({notes.setdefault(found, len(notes) + 1)})"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""docs/settings.md from the JSON schema of run files; `python tests/training/settings_page.py` writes it."""
+"""docs/settings.md from the JSON schema of run files; `make pages` writes it."""
 
 from __future__ import annotations
 

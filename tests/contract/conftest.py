@@ -1,0 +1,12 @@
+"""The environment in which other people's packages are installed."""
+
+from __future__ import annotations
+
+import pytest
+from support.fresh_environment import Environment, environment_with_plug_ins
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Tunedeck and the packages of docs/plug-ins.md, installed with pip."""
+    return environment_with_plug_ins(tmp_path_factory.mktemp("plug-ins"))
