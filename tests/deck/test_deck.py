@@ -306,9 +306,12 @@ def test_an_adapter_frozen_for_inference_answers_as_before_and_its_small_tensors
     names = ["law", "tone", "topic"]
     before = logits_of(deck, token_batch(3), names)
     for name in names:
-        deck.adapter(name).freeze_for_inference()
+        deck.freeze_for_inference(name)
     assert torch.equal(logits_of(deck, token_batch(3), names), before)
     for name in names:
-        parameters = list(deck.adapter(name).parameters())
+        parameters: list[torch.nn.Parameter] = []
+        for placement in deck.adapter(name).placements().values():
+            layer = placement.layer
+            parameters += layer.parameters() if isinstance(layer, torch.nn.Module) else (layer.lora_A, layer.lora_B)
         assert len({parameter.untyped_storage().data_ptr() for parameter in parameters}) == 1
         assert not any(parameter.requires_grad for parameter in parameters)

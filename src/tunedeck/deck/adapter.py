@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -70,9 +70,14 @@ class Adapter(nn.Module):
             tensor.copy_(tensors[name])
 
     def freeze_for_inference(self) -> None:
-        """Let the adapter answer only, no longer train: no gradients, and its small tensors side by side in memory."""
+        """Let the adapter answer only, no longer train: no gradients, its small tensors side by side in memory, and
+        without the modules that only training needs.
+        """
         self.requires_grad_(False)
         _pack_small_parameters([*self._layers.modules(), *self._head.modules()])
+        frozen = {name: replace(p, layer=self.built.frozen_layer(p.layer)) for name, p in self.built.placements.items()}
+        self.built = replace(self.built, placements=frozen)
+        del self._layers, self._weights, self._head
 
 
 _SMALL_BYTES, _ALIGNED = 1 << 16, 16

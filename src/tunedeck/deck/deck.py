@@ -224,6 +224,13 @@ class Deck:
         """
         return check_probe(self.base, self.adapter(name), lambda ids: self(ids, adapter=name))
 
+    def freeze_for_inference(self, name: str) -> None:
+        """Let an adapter answer only, no longer train or be saved: it takes less memory."""
+        with self.router.lock:
+            adapter = self.adapter(name)
+            adapter.freeze_for_inference()
+            self._sites.attach(name, adapter.placements())
+
     def remove(self, name: str) -> None:
         """Remove an adapter and free its memory; the base is untouched."""
         with self.router.lock:

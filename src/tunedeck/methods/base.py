@@ -119,6 +119,8 @@ class Built:
     """The adapter's own copies of base tensors, by parameter name: what full fine-tuning trains."""
     virtual_tokens: int = 0
     """Number of virtual tokens in front of each text."""
+    frozen_layer: Callable[[nn.Module], object] = lambda layer: layer
+    """What stands for a layer in an adapter that only answers: a module's tables take kilobytes."""
 
 
 class Method(Protocol):

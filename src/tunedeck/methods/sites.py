@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar, final
+from typing import Any, Protocol, TypeAlias, TypeVar, final
 
 import torch
 from torch import nn
@@ -22,6 +22,8 @@ from tunedeck.core.i18n import say
 from tunedeck.methods.routing import Router, Segment
 
 T = TypeVar("T")
+Layer: TypeAlias = Any
+"""An nn.Module, or what stands for it in an adapter that only answers, see `Built.frozen_layer`."""
 
 
 @final
@@ -33,7 +35,7 @@ class RowDispatch:
     slice of all rows, so that it fits a batch of any size.
     """
 
-    def __init__(self, parts: Sequence[tuple[slice, nn.Module | None]]) -> None:
+    def __init__(self, parts: Sequence[tuple[slice, Layer | None]]) -> None:
         self.parts = parts if len(parts) > 1 else [(slice(None), parts[0][1])]
         changed = [number for number, (_, layer) in enumerate(parts) if layer is not None]
         self.active = self.parts[changed[0] : changed[-1] + 1] if changed else []
@@ -48,7 +50,7 @@ class RowDispatch:
         Parameters that do not train are taken not to change: looking at every tensor costs as much as a small product.
         """
         if self._trainable is None:
-            parameters = [p for layer in self.layers if layer is not None for p in layer.parameters()]
+            parameters = [p for layer in self.layers if isinstance(layer, nn.Module) for p in layer.parameters()]
             self._trainable = [parameter for parameter in parameters if parameter.requires_grad]
         if torch.is_grad_enabled() or any(tensor.is_inference() for tensor in self._trainable):
             return make()
@@ -57,7 +59,7 @@ class RowDispatch:
             self._cached = (state, make())
         return self._cached[1]  # type: ignore[return-value]
 
-    def stacked(self, read: Callable[[nn.Module], torch.Tensor]) -> torch.Tensor:
+    def stacked(self, read: Callable[[Layer], torch.Tensor]) -> torch.Tensor:
         """A tensor of each layer for each active row, (rows, *its shape), zeros where there is no layer.
 
         Smaller ones are filled up with zeros to the largest.
@@ -70,7 +72,7 @@ class RowDispatch:
             known = [nothing if tensor is None else _filled(tensor, largest) for tensor in tensors]
         return self._spread(torch.stack(known))
 
-    def scaled(self, tensor: torch.Tensor, read: Callable[[nn.Module], float]) -> torch.Tensor:
+    def scaled(self, tensor: torch.Tensor, read: Callable[[Layer], float]) -> torch.Tensor:
         """A tensor (rows, ...), times a number of each layer."""
         numbers = [1.0 if layer is None else read(layer) for layer in self.layers]
         if len(set(numbers)) == 1:
@@ -96,7 +98,7 @@ class Placement:
     """One adapter's layer at one site."""
 
     site: Site
-    layer: nn.Module
+    layer: Layer
 
 
 @final
@@ -106,7 +108,7 @@ class SiteRegistry:
     def __init__(self, model: nn.Module, router: Router) -> None:
         self._model = model
         self._router = router
-        self._layers: dict[Site, dict[str, nn.Module]] = {}
+        self._layers: dict[Site, dict[str, Layer]] = {}
         self._handles: dict[Site, Sequence[RemovableHandle]] = {}
         self._dispatches: dict[Site, tuple[tuple[Segment, ...], RowDispatch]] = {}
 
@@ -150,7 +152,7 @@ def _filled(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def map_rows(
-    output: torch.Tensor, dispatch: RowDispatch, change: Callable[[nn.Module, slice], torch.Tensor]
+    output: torch.Tensor, dispatch: RowDispatch, change: Callable[[Layer, slice], torch.Tensor]
 ) -> torch.Tensor:
     """`output` with `change(layer, rows)` in place of the rows that have a layer."""
     check_rows(output, dispatch)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, cast, final
+from typing import Any, TypeAlias, cast, final
 
 import torch
 from torch import nn
@@ -34,6 +34,21 @@ class LoraLayer(nn.Module):
     def delta(self) -> torch.Tensor:
         """scaling · B A, (out, in), float32."""
         return self.scaling * (self.lora_B.float() @ self.lora_A.float())
+
+
+@final
+class FrozenLoraLayer:
+    """A LoRA layer of an adapter that only answers."""
+
+    __slots__ = ("lora_A", "lora_B", "scaling")
+    training, dropout = False, 0.0
+
+    def __init__(self, layer: nn.Module) -> None:
+        assert isinstance(layer, LoraLayer)
+        self.lora_A, self.lora_B, self.scaling = layer.lora_A, layer.lora_B, layer.scaling
+
+
+AnyLoraLayer: TypeAlias = LoraLayer | FrozenLoraLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +80,9 @@ def add_low_rank(x: torch.Tensor, output: torch.Tensor, dispatch: RowDispatch) -
     Several adapters at once are one batched product over the rows, each row with its own A and B: faster at every
     length than a product for each adapter or than all adapters side by side (bench/mixed_batch.py).
     """
-    layers = cast("list[LoraLayer | None]", dispatch.layers)
+    layers: list[AnyLoraLayer | None] = dispatch.layers
     if any(layer is not None and layer.training and layer.dropout > 0 for layer in layers):
-        x = map_rows(x, dispatch, lambda layer, rows: F.dropout(x[rows], cast("LoraLayer", layer).dropout))
+        x = map_rows(x, dispatch, lambda layer, rows: F.dropout(x[rows], layer.dropout))
     check_rows(x, dispatch)
     own = x[dispatch.rows]
     if len(layers) == 1 and layers[0] is not None:
@@ -82,16 +97,15 @@ def add_low_rank(x: torch.Tensor, output: torch.Tensor, dispatch: RowDispatch) -
     return map_active_rows(output, dispatch, 3, lambda its, out: torch.baddbmm(its, h, b, out=out))
 
 
-def _add_one(x: torch.Tensor, layer: LoraLayer, its: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+def _add_one(x: torch.Tensor, layer: AnyLoraLayer, its: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
     h = F.linear(x, layer.lora_A.to(x.dtype))
     return torch.addmm(its, h, layer.lora_B.to(x.dtype).t(), alpha=layer.scaling, out=out)
 
 
 def _stacked(dispatch: RowDispatch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """scaling · Aᵀ (rows, in, r) and Bᵀ (rows, r, out), filled up with zeros to the largest r; zeros for the base."""
-    a = dispatch.stacked(lambda layer: cast("LoraLayer", layer).lora_A)
-    b = dispatch.stacked(lambda layer: cast("LoraLayer", layer).lora_B)
-    a = dispatch.scaled(a, lambda layer: cast("LoraLayer", layer).scaling)
+    a = dispatch.scaled(dispatch.stacked(lambda layer: layer.lora_A), lambda layer: layer.scaling)
+    b = dispatch.stacked(lambda layer: layer.lora_B)
     return a.to(dtype).transpose(1, 2), b.to(dtype).transpose(1, 2)
 
 
@@ -115,7 +129,7 @@ def build(base: Base, config: MethodConfig) -> Built:
         in_features, out_features = linear_shape(base.model.get_submodule(path))
         layer = LoraLayer(in_features, out_features, config.rank(path), config.scaling(path), config.lora_dropout)
         placements[path] = Placement(_linear_output(path, sequence_first), layer)
-    return Built(placements=placements)
+    return Built(placements=placements, frozen_layer=FrozenLoraLayer)
 
 
 def merge(model: nn.Module, built: Built) -> None:

@@ -30,7 +30,7 @@ class Adapters:
         except BaseException:  # whatever a stored probe may raise
             self._deck.remove(key)
             raise
-        self._deck.adapter(key).freeze_for_inference()
+        self._deck.freeze_for_inference(key)
         return None if probed else say("no stored probe: not tested on load")
 
     def remove(self, key: str) -> None:
