@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,8 @@ from tunedeck.core.i18n import say
 if TYPE_CHECKING:
     from tunedeck.comparison.report.result import Comparison
 
-BUDGET, WHAT = say("Budget of each run"), say("What is compared")
+limit = partial(typer.Option, rich_help_panel=say("Budget of each run"))
+what = partial(typer.Option, rich_help_panel=say("What is compared"))
 WITHOUT = ("method", "training.learning_rate", "training.seed", "data.train_size", "name")
 """Keys of a run file without a flag: each entry, seed and budget of the comparison has its own."""
 
@@ -34,41 +36,26 @@ def compare(
     run_file: run_options.RunFile = None,
     methods: Annotated[
         str | None,
-        typer.Option(
+        what(
             help=say(
                 "methods with commas, settings after colons: lora:r=4,16:lora_alpha=32,full is two LoRAs and full; "
                 "names joined by + are one value, as target_modules=query+value; learning_rate and other keys of "
                 "training count too"
             ),
             show_default=_default_methods(),
-            rich_help_panel=WHAT,
         ),
     ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help=say("how many (3) or which (0,7,13); one by default"), rich_help_panel=WHAT)
-    ] = None,
+    seeds: Annotated[str | None, what(help=say("how many (3) or which (0,7,13); one by default"))] = None,
     search: Annotated[
-        int,
-        typer.Option(
-            help=say("first try so many learning rates and sizes for each method, losers stopped early"),
-            min=0,
-            rich_help_panel=WHAT,
-        ),
+        int, what(help=say("first try so many learning rates and sizes for each method, losers stopped early"), min=0)
     ] = 0,
-    examples: Annotated[
-        int | None, typer.Option(help=say("train on at most this number of examples"), rich_help_panel=BUDGET)
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help=say("train for so many minutes"), rich_help_panel=BUDGET)
-    ] = None,
-    budget: Annotated[float | None, typer.Option(help=say("train for so much money"), rich_help_panel=BUDGET)] = None,
+    examples: Annotated[int | None, limit(help=say("train on at most this number of examples"))] = None,
+    minutes: Annotated[float | None, limit(help=say("train for so many minutes"))] = None,
+    budget: Annotated[float | None, limit(help=say("train for so much money"))] = None,
     price_per_hour: Annotated[
-        float | None,
-        typer.Option(
-            help=say("what an hour of this machine costs; a card's listed price by default"), rich_help_panel=BUDGET
-        ),
+        float | None, limit(help=say("what an hour of this machine costs; a card's listed price by default"))
     ] = None,
-    currency: Annotated[str, typer.Option(help=say("CNY, USD, ..."), rich_help_panel=BUDGET)] = "CNY",
+    currency: Annotated[str, limit(help=say("CNY, USD, ..."))] = "CNY",
     out: Annotated[
         Path | None,
         typer.Option(help=say("folder of the comparison; compare/NAME after the run file or the data by default")),

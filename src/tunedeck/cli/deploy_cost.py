@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from tunedeck.planner.deploy import Deployment, DeployRow
     from tunedeck.planner.serving import Service
 
-LOAD, WHERE, AGAINST = say("Load"), options.WHERE, say("Compared with")
+load = partial(typer.Option, rich_help_panel=say("Load"))
+compared = partial(typer.Option, rich_help_panel=say("Compared with"))
 SHOWN_ROWS = 12
 
 
@@ -24,31 +26,18 @@ def deploy_cost(
     model: options.PlannedModel,
     adapters: Annotated[int, typer.Option(help=say("adapters, one for each task, on one base"))] = 1,
     r: Annotated[int, typer.Option("--r", help=say("LoRA rank of the adapters"))] = 16,
-    rate: Annotated[
-        float | None,
-        typer.Option(help=say("requests per second; without it, a card that runs all day"), rich_help_panel=LOAD),
-    ] = None,
-    input_tokens: Annotated[int, typer.Option(help=say("tokens a request brings"), rich_help_panel=LOAD)] = 256,
-    output_tokens: Annotated[
-        int | None, typer.Option(help=say("tokens an answer has; 0 for an encoder"), rich_help_panel=LOAD)
-    ] = None,
-    latency: Annotated[
-        float | None, typer.Option(help=say("seconds within which a request must be answered"), rich_help_panel=LOAD)
-    ] = None,
-    gpu: Annotated[str | None, typer.Option(help=say("cards, with commas; cpu too"), rich_help_panel=WHERE)] = None,
+    rate: Annotated[float | None, load(help=say("requests per second; without it, a card that runs all day"))] = None,
+    input_tokens: Annotated[int, load(help=say("tokens a request brings"))] = 256,
+    output_tokens: Annotated[int | None, load(help=say("tokens an answer has; 0 for an encoder"))] = None,
+    latency: Annotated[float | None, load(help=say("seconds within which a request must be answered"))] = None,
+    gpu: Annotated[str | None, options.where(help=say("cards, with commas; cpu too"))] = None,
     currency: options.Currency = "CNY",
     price_list: options.PriceList = "market",
     prices: options.PriceFile = None,
     exchange_rate: options.ExchangeRates = None,
-    training_cost: Annotated[
-        float | None, typer.Option(help=say("what the training cost"), rich_help_panel=AGAINST)
-    ] = None,
-    api_price: Annotated[
-        float | None, typer.Option(help=say("what another service takes per million tokens"), rich_help_panel=AGAINST)
-    ] = None,
-    endpoint_price: Annotated[
-        float | None, typer.Option(help=say("what a rented endpoint takes per hour"), rich_help_panel=AGAINST)
-    ] = None,
+    training_cost: Annotated[float | None, compared(help=say("what the training cost"))] = None,
+    api_price: Annotated[float | None, compared(help=say("what another service takes per million tokens"))] = None,
+    endpoint_price: Annotated[float | None, compared(help=say("what a rented endpoint takes per hour"))] = None,
     figure: Annotated[
         Path | None, typer.Option(help=say("draw cost against load into this file, .png or .svg"))
     ] = None,
@@ -118,13 +107,13 @@ def _show(found: Deployment, against: dict[str, float | None], everything: bool)
 def _cells(row: DeployRow, wide: bool) -> list[str]:
     from tunedeck.cli.plan_output import spread
     from tunedeck.planner.deploy import cost_per_1000
-    from tunedeck.planner.serving import LOAD as PLANNED_LOAD
+    from tunedeck.planner.serving import LOAD
 
     columns = 8 if wide else 7
     start = [row.offer.gpu.name, row.precision]
     if not row.fits:
         return [*start, say("no") if row.slots == 0 else say("too slow"), *["-"] * (columns - 3)]
-    full = cost_per_1000(row, PLANNED_LOAD * row.capacity_per_s.expected)
+    full = cost_per_1000(row, LOAD * row.capacity_per_s.expected)
     rate = spread(row.capacity_per_s) if wide else f"{row.capacity_per_s.expected:.3g}"
     cells = [*start, str(row.at_once), rate, *([f"{row.tokens_per_s.expected:,.0f}"] if wide else [])]
     return [*cells, str(row.cards), spread(row.month), spread(row.per_1000) if row.per_1000 else f"{full:.2g}"]

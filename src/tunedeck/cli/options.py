@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from tunedeck.deck.deck import Deck
     from tunedeck.deck.task import Task
 
-WHERE = say("Where and for how much")
+where = partial(typer.Option, rich_help_panel=say("Where and for how much"))
 
 AdapterFolder: TypeAlias = Annotated[Path, typer.Option("--adapter", help=say("adapter folder"))]
 AdapterFolders: TypeAlias = Annotated[
@@ -49,16 +50,11 @@ Encoding: TypeAlias = Annotated[str, typer.Option("--encoding", help=say("encodi
 MaxExamples: TypeAlias = Annotated[
     int | None, typer.Option("--max-examples", help=say("evaluate on at most this number of examples"))
 ]
-Currency: TypeAlias = Annotated[str, typer.Option("--currency", help=say("CNY, USD, ..."), rich_help_panel=WHERE)]
-PriceList: TypeAlias = Annotated[
-    str, typer.Option("--price-list", help=say("market, market-floor or source-article"), rich_help_panel=WHERE)
-]
-PriceFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--prices", help=say("your own price file, over the list"), rich_help_panel=WHERE)
-]
+Currency: TypeAlias = Annotated[str, where("--currency", help=say("CNY, USD, ..."))]
+PriceList: TypeAlias = Annotated[str, where("--price-list", help=say("market, market-floor or source-article"))]
+PriceFile: TypeAlias = Annotated[Path | None, where("--prices", help=say("your own price file, over the list"))]
 ExchangeRates: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option("--exchange-rate", help=say("what a currency costs, as USD=7.1"), rich_help_panel=WHERE),
+    list[str] | None, where("--exchange-rate", help=say("what a currency costs, as USD=7.1"))
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help=say("print JSON"))]
 AllRows: TypeAlias = Annotated[bool, typer.Option("--all", help=say("show every row"))]

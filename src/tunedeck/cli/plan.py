@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,69 +16,41 @@ from tunedeck.core.i18n import say
 if TYPE_CHECKING:
     from tunedeck.planner.planning import Plan
 
-WORK, HOW, WHERE = say("What is trained"), say("How"), options.WHERE
+work = partial(typer.Option, rich_help_panel=say("What is trained"))
+how = partial(typer.Option, rich_help_panel=say("How"))
 
 
 def plan(
     model: options.PlannedModel,
-    data: Annotated[
-        str | None, typer.Option(help=say("training data: file, hub id or bundled: name"), rich_help_panel=WORK)
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(help=say("instead of --data: so many examples"), rich_help_panel=WORK)
-    ] = None,
-    tokens: Annotated[
-        int | None,
-        typer.Option(help=say("tokens of every example; with --data, where texts are cut"), rich_help_panel=WORK),
-    ] = None,
-    epochs: Annotated[float, typer.Option(help=say("passes over the data"), rich_help_panel=WORK)] = 3,
-    task: Annotated[
-        str | None,
-        typer.Option(help=say("classify or generate; by default what the model is for"), rich_help_panel=WORK),
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(help=say("methods with commas, such as lora,qlora; all by default"), rich_help_panel=HOW),
-    ] = None,
-    r: Annotated[int | None, typer.Option("--r", help=say("LoRA rank"), rich_help_panel=HOW)] = None,
+    data: Annotated[str | None, work(help=say("training data: file, hub id or bundled: name"))] = None,
+    samples: Annotated[int | None, work(help=say("instead of --data: so many examples"))] = None,
+    tokens: Annotated[int | None, work(help=say("tokens of every example; with --data, where texts are cut"))] = None,
+    epochs: Annotated[float, work(help=say("passes over the data"))] = 3,
+    task: Annotated[str | None, work(help=say("classify or generate; by default what the model is for"))] = None,
+    method: Annotated[str | None, how(help=say("methods with commas, such as lora,qlora; all by default"))] = None,
+    r: Annotated[int | None, how("--r", help=say("LoRA rank"))] = None,
     target_modules: Annotated[
-        str | None,
-        typer.Option(help=say("names with commas, a regular expression, or all-linear"), rich_help_panel=HOW),
+        str | None, how(help=say("names with commas, a regular expression, or all-linear"))
     ] = None,
-    num_virtual_tokens: Annotated[
-        int | None, typer.Option(help=say("prompt tuning length"), rich_help_panel=HOW)
-    ] = None,
-    reduction_factor: Annotated[
-        float | None, typer.Option(help=say("bottleneck width: hidden size / this"), rich_help_panel=HOW)
-    ] = None,
-    micro_batch: Annotated[
-        int | None, typer.Option(help=say("examples at once; by default what fits"), rich_help_panel=HOW)
-    ] = None,
+    num_virtual_tokens: Annotated[int | None, how(help=say("prompt tuning length"))] = None,
+    reduction_factor: Annotated[float | None, how(help=say("bottleneck width: hidden size / this"))] = None,
+    micro_batch: Annotated[int | None, how(help=say("examples at once; by default what fits"))] = None,
     gradient_accumulation_steps: Annotated[
-        int | None,
-        typer.Option(help=say("micro-batches per update; by default up to 32 examples"), rich_help_panel=HOW),
+        int | None, how(help=say("micro-batches per update; by default up to 32 examples"))
     ] = None,
     gradient_checkpointing: Annotated[
         bool,
-        typer.Option(
+        how(
             "--gradient-checkpointing/--no-gradient-checkpointing",
             help=say("recompute activations: less memory, more time"),
-            rich_help_panel=HOW,
         ),
     ] = False,
-    loss: Annotated[
-        str | None,
-        typer.Option(help=say("eager, fused, chunked; by default as this engine computes it"), rich_help_panel=HOW),
-    ] = None,
-    attention: Annotated[str | None, typer.Option(help="flash, sdpa, eager", rich_help_panel=HOW)] = None,
-    dtype: Annotated[str | None, typer.Option(help="bf16, fp16, fp32", rich_help_panel=HOW)] = None,
-    gpu: Annotated[
-        str | None, typer.Option(help=say("cards, with commas, or this-machine"), rich_help_panel=WHERE)
-    ] = None,
-    budget: Annotated[float | None, typer.Option(help=say("at most so much money"), rich_help_panel=WHERE)] = None,
-    deadline: Annotated[
-        str | None, typer.Option(help=say("at most so long: 90m, 6h, 2d"), rich_help_panel=WHERE)
-    ] = None,
+    loss: Annotated[str | None, how(help=say("eager, fused, chunked; by default as this engine computes it"))] = None,
+    attention: Annotated[str | None, how(help="flash, sdpa, eager")] = None,
+    dtype: Annotated[str | None, how(help="bf16, fp16, fp32")] = None,
+    gpu: Annotated[str | None, options.where(help=say("cards, with commas, or this-machine"))] = None,
+    budget: Annotated[float | None, options.where(help=say("at most so much money"))] = None,
+    deadline: Annotated[str | None, options.where(help=say("at most so long: 90m, 6h, 2d"))] = None,
     currency: options.Currency = "CNY",
     price_list: options.PriceList = "market",
     prices: options.PriceFile = None,
