@@ -100,7 +100,7 @@ def _show(found: Deployment, against: dict[str, float | None], everything: bool)
             say("nothing holds this model within the latency target; try --latency, a larger card, or a smaller model")
         )
         return
-    _tell_money(service, rate, fitting[0], against)
+    _tell_money(service, fitting[0], against)
     tell_stale([row.offer for row in shown])
 
 
@@ -119,35 +119,9 @@ def _cells(row: DeployRow, wide: bool) -> list[str]:
     return [*cells, str(row.cards), spread(row.month), spread(row.per_1000) if row.per_1000 else f"{full:.2g}"]
 
 
-def _tell_money(service: Service, rate: float | None, best: DeployRow, against: dict[str, float | None]) -> None:
+def _tell_money(service: Service, best: DeployRow, against: dict[str, float | None]) -> None:
     """The cheapest row in sentences: what it costs, one base against separate ones, and when it pays."""
-    from tunedeck.planner.deploy import cost_per_1000
-
-    name, currency = best.offer.gpu.name, best.offer.currency
-    if best.per_million_tokens is not None:
-        tell(
-            say(
-                "cheapest: {cards} x {gpu}, {month:,.0f} {currency} a month, {tokens:.2f} per million tokens",
-                cards=best.cards,
-                gpu=name,
-                month=best.month.expected,
-                currency=currency,
-                tokens=best.per_million_tokens.expected,
-            )
-        )
-    else:
-        tenth, full = (cost_per_1000(best, share * best.capacity_per_s.expected) for share in (0.1, 0.7))
-        tell(
-            say(
-                "cheapest: {gpu}, {month:,.0f} {currency} a month; 1000 requests cost {full:.3g} at full load "
-                "and {tenth:.3g} at a tenth",
-                gpu=name,
-                month=best.month.expected,
-                currency=currency,
-                full=full,
-                tenth=tenth,
-            )
-        )
+    tell(_cheapest(best))
     if service.adapters > 1:
         tell(
             say(
@@ -155,12 +129,37 @@ def _tell_money(service: Service, rate: float | None, best: DeployRow, against: 
                 "{many:,.0f} on {cards} cards",
                 count=service.adapters,
                 one=best.month.expected,
-                currency=currency,
+                currency=best.offer.currency,
                 many=best.separate_month.expected,
                 cards=best.separate_cards,
             )
         )
     _tell_comparisons(service, best, against)
+
+
+def _cheapest(best: DeployRow) -> str:
+    from tunedeck.planner.deploy import cost_per_1000
+
+    name, currency = best.offer.gpu.name, best.offer.currency
+    if best.per_million_tokens is not None:
+        return say(
+            "cheapest: {cards} x {gpu}, {month:,.0f} {currency} a month, {tokens:.2f} per million tokens",
+            cards=best.cards,
+            gpu=name,
+            month=best.month.expected,
+            currency=currency,
+            tokens=best.per_million_tokens.expected,
+        )
+    tenth, full = (cost_per_1000(best, share * best.capacity_per_s.expected) for share in (0.1, 0.7))
+    return say(
+        "cheapest: {gpu}, {month:,.0f} {currency} a month; 1000 requests cost {full:.3g} at full load and {tenth:.3g} "
+        "at a tenth",
+        gpu=name,
+        month=best.month.expected,
+        currency=currency,
+        full=full,
+        tenth=tenth,
+    )
 
 
 def _tell_comparisons(service: Service, best: DeployRow, against: dict[str, float | None]) -> None:

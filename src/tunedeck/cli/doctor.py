@@ -32,31 +32,21 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"
     if as_json:
         print_json(found)
         return
+    trains = say("yes: this CPU trains in bfloat16") if found["cpu_bfloat16"] else say("no: this CPU trains in float32")
+    if found["hub_reachable"]:
+        hub = say("reachable")
+    else:
+        hub = say("not reachable; use a folder, a mirror (HF_ENDPOINT), ms: or bundled: models")
+    gpus = ", ".join(f"{g['name']} ({megabytes(g['memory_bytes'])})" for g in found["gpus"])
     rows = [
         [say("system"), f"{found['system']}, Python {found['python']}"],
         [say("processor"), say("{cpu}, {cores} cores", cpu=found["cpu"], cores=found["cpu_cores"])],
         [say("memory"), megabytes(found["memory_bytes"])],
-        [
-            say("bfloat16 in hardware"),
-            say("yes: this CPU trains in bfloat16") if found["cpu_bfloat16"] else say("no: this CPU trains in float32"),
-        ],
+        [say("bfloat16 in hardware"), trains],
         [say("CPU features"), ", ".join(found["cpu_features"])],
-        [
-            say("GPU"),
-            ", ".join(f"{g['name']} ({megabytes(g['memory_bytes'])})" for g in found["gpus"])
-            or say("none; CPU is used"),
-        ],
+        [say("GPU"), gpus or say("none; CPU is used")],
         *[[name, number or say("not installed")] for name, number in found["versions"].items()],
-        [
-            say("model hub"),
-            found["hub"]
-            + ": "
-            + (
-                say("reachable")
-                if found["hub_reachable"]
-                else say("not reachable; use a folder, a mirror (HF_ENDPOINT), ms: or bundled: models")
-            ),
-        ],
+        [say("model hub"), f"{found['hub']}: {hub}"],
         [say("cache"), found["cache"]],
         *[
             [

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tunedeck.cli import options
 from tunedeck.cli.console import print_json, print_table
 from tunedeck.core.i18n import say
+
+if TYPE_CHECKING:
+    from tunedeck.tasks.base import Evaluation
 
 
 def evaluate(
@@ -50,9 +53,10 @@ def evaluate(
         eval_size=max_examples,
     )
     found = td.evaluate(deck, settings, include_base=include_base)
-    if as_json:
-        print_json({"description": found.description, "adapters": found.metrics})
-        return
+    print_json({"description": found.description, "adapters": found.metrics}) if as_json else _print(found)
+
+
+def _print(found: Evaluation) -> None:
     columns = list(next(iter(found.metrics.values())))
     print_table(
         found.description,

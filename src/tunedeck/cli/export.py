@@ -53,9 +53,8 @@ def merge(
         return
     tell(
         say(
-            "wrote {path} in {dtype}; read back, its answers differ from the adapter's by {difference:.2g} at "
-            "most (largest answer "
-            "{scale:.3g}) and choose the same in {same:.1%} of {answers}",
+            "wrote {path} in {dtype}; read back, its answers differ from the adapter's by {difference:.2g} at most "
+            "(largest answer {scale:.3g}) and choose the same in {same:.1%} of {answers}",
             path=out,
             dtype=precision,
             difference=found.max_abs,

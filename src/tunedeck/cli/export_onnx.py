@@ -60,29 +60,26 @@ def onnx(
         )
 
     deck = opened("float32")
-    names = deck.adapters
     if multi_adapter:
         from tunedeck.export.onnx.multi import save_onnx_multi
 
-        together = save_onnx_multi(deck, names, out, int8=int8, opset=opset)
+        together = save_onnx_multi(deck, deck.adapters, out, int8=int8, opset=opset)
         print_json({"folder": str(out), **asdict(together)}) if as_json else _tell_multi(together, out)
         return
     from tunedeck.export.onnx.measure import measure, read_examples
     from tunedeck.export.onnx.save import save_onnx
 
-    settings = (
-        None
-        if data is None
-        else DataSettings(train=data, text=text, label=label, encoding=encoding, eval_size=max_examples)
-    )
-    examples = None if settings is None else read_examples(deck, names[0], settings)
-    alone = save_onnx(deck, names[0], out, int8=int8, lora="inside" if no_merge else "merged", opset=opset)
+    (name,) = deck.adapters
+    examples = None
+    if data is not None:
+        settings = DataSettings(train=data, text=text, label=label, encoding=encoding, eval_size=max_examples)
+        examples = read_examples(deck, name, settings)
+    alone = save_onnx(deck, name, out, int8=int8, lora="inside" if no_merge else "merged", opset=opset)
     if not as_json:
         _tell_alone(alone, out)
     rows = []
     if examples is not None:
-        decks = {"torch float32": deck, "torch bfloat16": opened("bfloat16")}
-        rows = measure(decks, names[0], {"ONNX": out}, examples)
+        rows = measure({"torch float32": deck, "torch bfloat16": opened("bfloat16")}, name, {"ONNX": out}, examples)
     if as_json:
         print_json({"folder": str(out), **asdict(alone), "measured": [asdict(row) for row in rows]})
     elif examples is not None:

@@ -36,26 +36,23 @@ def fetch_parts(
                 for b in rows
             ]
         )
-        return
-    print_table(
-        say("Bundled parts"),
-        [say("name"), say("cached"), say("what it is")],
-        [
-            [
-                f"bundled:{b.name}",
-                say("yes") if is_fetched(b) else say("no"),
-                say(
-                    "{description} ({package} {version}, {size}, {licence})",
-                    description=b.description,
-                    package=b.package,
-                    version=b.version,
-                    size=megabytes(b.download_bytes),
-                    licence=b.licence,
-                ),
-            ]
-            for b in rows
-        ],
-        numbers_from=9,
+    else:
+        print_table(
+            say("Bundled parts"),
+            [say("name"), say("cached"), say("what it is")],
+            [[f"bundled:{b.name}", say("yes") if is_fetched(b) else say("no"), _described(b)] for b in rows],
+            numbers_from=9,
+        )
+
+
+def _described(bundle: Bundle) -> str:
+    return say(
+        "{description} ({package} {version}, {size}, {licence})",
+        description=bundle.description,
+        package=bundle.package,
+        version=bundle.version,
+        size=megabytes(bundle.download_bytes),
+        licence=bundle.licence,
     )
 
 

@@ -53,17 +53,10 @@ def build_comparison(
     for candidate in spec.candidates:
         own = [run for run in runs if run.candidate.name == candidate.name]
         entries.append(_entry(own, serving[candidate.name], deck, metric, spec.price, answers.get(candidate.name)))
-    majority = comparing_of(deck.task).majority
     found = Comparison(
         task=deck.task.kind,
         model=runs[0].config.model,
-        data=Data(
-            source=dataset.source,
-            sha256=dataset.sha256,
-            train=len(dataset.train),
-            held_out=len(dataset.evaluation),
-            majority=None if majority is None else majority(dataset),
-        ),
+        data=_data(deck, dataset),
         budget=spec.budget,
         seeds=spec.seeds,
         metric=metric,
@@ -85,6 +78,17 @@ def build_comparison(
     confusion, mistakes = confusion_and_mistakes(deck, best, dataset, answers[best])
     found = replace(found, entries=_behind(found, answers))
     return replace(found, confusion=confusion, mistakes=mistakes, total_s=time.perf_counter() - began)
+
+
+def _data(deck: Deck, dataset: Dataset[Any]) -> Data:
+    majority = comparing_of(deck.task).majority
+    return Data(
+        source=dataset.source,
+        sha256=dataset.sha256,
+        train=len(dataset.train),
+        held_out=len(dataset.evaluation),
+        majority=None if majority is None else majority(dataset),
+    )
 
 
 def _repeat(command: str, measured: Measurement) -> Repeat:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -96,14 +96,14 @@ def is_fetched(bundle: Bundle) -> bool:
         return False
 
 
-def fetch(bundle: Bundle, announce: Callable[[str], None] = print_to_stderr) -> Path:
+def fetch(bundle: Bundle) -> Path:
     """Bring a bundle into the cache unless it is there, and give its folder.
 
     Raises StorageError when pip cannot bring it, its hash is wrong or the disk refuses; nothing is kept then.
     """
     if is_fetched(bundle):
         return folder_of(bundle)
-    announce(
+    print_to_stderr(
         say(
             "fetching {name} from the Python package registry: {package} {version}, {megabytes} MB, licence: {licence}",
             name=bundle.name,

@@ -65,8 +65,7 @@ def _served(opened: OpenedAdapter) -> tuple[str, str]:
 
 def _check(name: str, opened: OpenedAdapter) -> None:
     """Raise where vLLM would refuse the adapter, or take it and not apply it."""
-    stored, base = opened.stored, opened.base
-    model_type = _config(opened).model_type
+    model_type, config = _config(opened).model_type, opened.stored.config
     if not _NAME.fullmatch(name):
         raise ConfigError(
             say(
@@ -74,13 +73,13 @@ def _check(name: str, opened: OpenedAdapter) -> None:
                 name=name,
             )
         )
-    if low_rank(stored.config) is None:
+    if low_rank(config) is None:
         raise UnsupportedKindError(
             say(
                 "vLLM serves LoRA alone, and {name!r} is a {kind} adapter: serve it with tunedeck or train lora; full "
                 "fine-tuning goes by tunedeck export merge",
                 name=name,
-                kind=stored.config.kind,
+                kind=config.kind,
             )
         )
     form = view_of(opened.task).vllm
@@ -97,6 +96,12 @@ def _check(name: str, opened: OpenedAdapter) -> None:
             )
         )
     _check_head(name, opened, form)
+    _check_patches(name, opened)
+
+
+def _check_patches(name: str, opened: OpenedAdapter) -> None:
+    """Raise for patches outside the layers and for ranks above vLLM's largest."""
+    stored, base = opened.stored, opened.base
     paths = {tensor.rpartition(".")[0] for tensor in stored.tensors}
     outside = sorted(paths - set(linears_in_layers(base.model, base.prefix)))
     if outside:

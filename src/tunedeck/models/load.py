@@ -104,7 +104,7 @@ def load_base(
     model.requires_grad_(False).eval()
     _settle_padding(model, tokenizer)
     untrained = tuple(sorted(report["missing_keys"]))
-    prefix = model.base_model_prefix if model.base_model_prefix in dict(model.named_children()) else ""
+    prefix = _prefix(model)
     taken = fingerprint(model, untrained)
     if quantize is None:
         model.to(place)
@@ -124,7 +124,7 @@ def load_skeleton(reference: str, auto_class: str, *, trust_remote_code: bool = 
     with _quietly(), _told_as_model_error(source, trust_remote_code), torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(source.location, **options)
         model = getattr(transformers, auto_class).from_config(config, trust_remote_code=trust_remote_code)
-    prefix = model.base_model_prefix if model.base_model_prefix in dict(model.named_children()) else ""
+    prefix = _prefix(model)
     return LoadedBase(model.eval(), None, reference, prefix, _spec(model), (), "")
 
 
@@ -249,6 +249,10 @@ def _settle_padding(model: Any, tokenizer: Any) -> None:
     if model.config.pad_token_id is None:
         own = None if tokenizer is None else tokenizer.pad_token_id
         model.config.pad_token_id = 0 if own is None else own
+
+
+def _prefix(model: Any) -> str:
+    return model.base_model_prefix if model.base_model_prefix in dict(model.named_children()) else ""
 
 
 def _spec(model: Any) -> ModelSpec | None:

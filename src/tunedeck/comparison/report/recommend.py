@@ -72,8 +72,13 @@ def _text(comparison: Comparison, chosen: Entry, rule: str) -> str:
             second=second.name,
             next_value=f"{comparison.quality(second):.3f}",
         )
-    best = comparison.best
-    if rule == "best-anyway":
+    return _text_of_smallest(comparison, chosen)
+
+
+def _text_of_smallest(comparison: Comparison, chosen: Entry) -> str:
+    """Say why to take the smallest of those that the data cannot tell from the best."""
+    best, metric, value = comparison.best, metric_name(comparison.metric), f"{comparison.quality(chosen):.3f}"
+    if chosen is best:
         return say(
             "Take {name}: its {metric} of {value} is the best, and of all that this data cannot tell from it, it is "
             "also the smallest ({size}).",

@@ -91,13 +91,12 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 def notes(comparison: Comparison) -> list[str]:
     """What the numbers mean, and what they leave out."""
-    metric = metric_name(comparison.metric)
     found = [
         _interval_note(comparison),
         say(
             "Every run keeps its best state by {metric} on the held-out examples, which makes all results slightly "
             "optimistic, equally for every method.",
-            metric=metric,
+            metric=metric_name(comparison.metric),
         ),
     ]
     if comparison.search:
@@ -109,15 +108,7 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if comparison.price is None:
         found.append(say("No price per hour was given or known, so the runs have no cost: --price-per-hour."))
-    planned = [forecast for entry in comparison.entries for forecast in entry.planned if not forecast.inside]
-    if any(entry.planned for entry in comparison.entries):
-        found.append(
-            say(
-                "“As planned” is what tunedeck plan would have said of the first run: expected, and the range; ! "
-                "marks what left it."
-            )
-        )
-    found += list(dict.fromkeys(forecast.reason for forecast in planned if forecast.reason))
+    found += _plan_notes(comparison)
     found.append(
         say(
             "Answering was timed here after training, all entries in turn, medians; the bare base takes "
@@ -126,8 +117,7 @@ def notes(comparison: Comparison) -> list[str]:
             rate=comparison.base_texts_per_s,
         )
     )
-    latency_note = _comparing(comparison).latency_note
-    if latency_note is not None:
+    if (latency_note := _comparing(comparison).latency_note) is not None:
         found.append(latency_note())
     found.append(
         say("Switching is what one text takes longer right after another adapter's; near zero, its sign is noise.")
@@ -140,6 +130,18 @@ def notes(comparison: Comparison) -> list[str]:
             )
         )
     return found
+
+
+def _plan_notes(comparison: Comparison) -> list[str]:
+    planned = [forecast for entry in comparison.entries for forecast in entry.planned]
+    if not planned:
+        return []
+    note = say(
+        "“As planned” is what tunedeck plan would have said of the first run: expected, and the range; ! marks what "
+        "left it."
+    )
+    reasons = (forecast.reason for forecast in planned if forecast.reason and not forecast.inside)
+    return [note, *dict.fromkeys(reasons)]
 
 
 def _interval_note(comparison: Comparison) -> str:
