@@ -52,7 +52,7 @@ class Pausing(Echo):
         return [(list(row), key) for row, key in zip(rows, keys, strict=True)]
 
 
-@pytest.mark.parametrize(("width", "goes_first"), [(30, True), (100, False)])
+@pytest.mark.parametrize(("width", "goes_first"), [(30, True), (200, False)])
 def test_a_caller_who_has_had_little_goes_before_the_rest_of_anothers_long_batch(
     tmp_path: Path, width: int, goes_first: bool
 ) -> None:
@@ -91,6 +91,41 @@ def test_nobody_goes_before_a_caller_who_has_had_less() -> None:
     assert queue.take(lambda _: True, 9, ahead_of=["seldom"]) == []
     assert queue.waiting_ahead(["often"])
     assert [request.caller for request in queue.take(lambda _: True, 9, ahead_of=["often"])] == ["seldom"]
+
+
+class Hooked(Echo):
+    """Calls the pauses of all batches under way twice inside each of them, as hooks on one model's layers do."""
+
+    def __init__(self, arrivals: dict[int, list[Request]], queue: FairQueue) -> None:
+        super().__init__()
+        self._arrivals, self._queue, self._pauses = arrivals, queue, list[Any]()
+        self.ended: list[int] = []
+
+    def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: Any = None) -> list[Any]:
+        self._pauses.append(pause)
+        for request in self._arrivals.pop(len(rows[0]), []):
+            self._queue.put(request)
+        for one in self._pauses * 2:
+            one()
+        self._pauses.pop()
+        self.ended.append(len(rows[0]))
+        return super().answer(rows, keys)
+
+
+def test_only_who_has_had_less_than_those_let_in_last_goes_before_the_end_of_their_batch() -> None:
+    def waiting(caller: str, width: int) -> Request:
+        request = Request(None, "x", caller=caller)
+        request.ids, request.width = [1] * width, width
+        return request
+
+    queue = FairQueue()
+    for caller, had in (("most", 4000), ("second", 1200), ("third", 1000), ("least", 10)):
+        queue.put(waiting(caller, had))
+    queue.take(lambda _: True, 4)
+    backend = Hooked({400: [waiting("third", 30)], 30: [waiting("second", 20), waiting("least", 10)]}, queue)
+    queue.put(waiting("most", 400))
+    BatchWorker(backend, queue, Limits(wait_s=0)).step()
+    assert backend.ended == [10, 30, 20, 400]
 
 
 @pytest.mark.parametrize("form", ["classifier", "unpooled"])

@@ -41,6 +41,36 @@ def test_the_documented_example_answers(form: str, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("form", CONTENTS)
+def test_a_stored_probe_is_computed_by_the_thread_that_computes_the_answers(form: str) -> None:
+    deck, seen = served_adapters.base_deck(form), set[str]()
+    deck.model.register_forward_pre_hook(lambda *_: seen.add(threading.current_thread().name))
+    with open_engine(deck, served_adapters.saved_adapters(form)) as engine:
+        for name in ("lora-1", "prompt-1"):
+            assert engine.store.load(name).result(SOON).adapter.note is None
+    assert seen == {"engine"}
+
+
+def test_a_load_that_waits_for_a_closed_engine_fails() -> None:
+    engine = open_engine(served_adapters.base_deck("classifier"), served_adapters.saved_adapters("classifier"))
+    computing, go_on = threading.Event(), threading.Event()
+    busy = threading.Thread(target=engine.queue.call, args=(lambda: (computing.set(), go_on.wait(SOON)),))
+    busy.start()
+    assert computing.wait(SOON)
+    loading = engine.store.load("lora-1")
+    while not engine.queue._calls:
+        time.sleep(0.005)
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    with pytest.raises(DrainingError):
+        loading.result(SOON)
+    go_on.set()
+    closing.join()
+    busy.join()
+    with pytest.raises(DrainingError):
+        engine.queue.call(int)
+
+
+@pytest.mark.parametrize("form", CONTENTS)
 def test_a_long_batch_is_tokenized_by_the_tokenizers_a_few_texts_at_a_time(form: str) -> None:
     requests = [Request("lora-1", CONTENTS[form](f"w{number} w7")) for number in range(10, 26)]
     seen: list[tuple[str, int]] = []

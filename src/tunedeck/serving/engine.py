@@ -158,7 +158,7 @@ class Engine:
         self._draining = True
         for thread in self._threads:
             thread.stop()
-        self.queue.wake()
+        self.queue.close()
         self._untokenized.wake()
         for thread in self._threads:
             thread.join(_PATIENCE_S)
@@ -252,6 +252,7 @@ class Engine:
             self._lock.notify_all()
 
     def _step(self) -> None:
+        self.queue.run_calls()
         if not self._worker.step():
             self.queue.wait(self._idle_s)
 
@@ -262,6 +263,7 @@ class Engine:
     def _ended(self) -> None:
         """One of the threads has been stopped, or has died: then nothing more can be answered."""
         if any(thread.fault is not None for thread in self._threads):
+            self.queue.close()
             self.fail_inside(StoppedError(say("the engine has stopped because of a fault; start the server again")))
 
 

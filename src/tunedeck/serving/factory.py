@@ -76,13 +76,16 @@ def open_engine(
 
     Raises ConfigError when the folder does not exist or the base model cannot be served.
     """
-    if "text" not in deck.task.capabilities:
-        return open_batch_engine(
-            batch_backend(deck), root, adapter_bytes=adapter_bytes, limits=limits, bounds=bounds, listener=listener
-        )
-    backend, queue = GenerateBackend(deck, bounds), FairQueue()
-    worker = GenerateWorker(backend, queue, generation or GenerationLimits(), listener.on_step)
-    return _engine(backend, worker, queue, root, None, adapter_bytes, limits or Limits(), bounds or Bounds(), listener)
+    queue, limits = FairQueue(), limits or Limits()
+    backend: Backend
+    worker: Worker
+    if "text" in deck.task.capabilities:
+        backend = generating = GenerateBackend(deck, bounds, queue.call)
+        worker = GenerateWorker(generating, queue, generation or GenerationLimits(), listener.on_step)
+    else:
+        backend = answering = batch_backend(deck, queue.call)
+        worker = BatchWorker(answering, queue, limits)
+    return _engine(backend, worker, queue, root, None, adapter_bytes, limits, bounds or Bounds(), listener)
 
 
 def open_batch_engine(

@@ -7,10 +7,14 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
-from typing import TypeAlias, final
+from concurrent.futures import Future
+from typing import Any, TypeAlias, TypeVar, final
 
+from tunedeck.core.errors import DrainingError
+from tunedeck.core.i18n import say
 from tunedeck.serving.request import Request
 
+T = TypeVar("T")
 Lanes: TypeAlias = OrderedDict[str | None, deque[Request]]
 _RECENT_S = 60.0
 _HALF_LIFE_S = 10.0
@@ -36,6 +40,8 @@ class FairQueue:
         self._changed = threading.Condition()
         self._positions = 0
         self._size = 0
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._closed = False
 
     def __len__(self) -> int:
         return self._size
@@ -101,10 +107,40 @@ class FairQueue:
                     self._callers[caller].move_to_end(adapter)
         return taken
 
-    def wait(self, timeout_s: float | None) -> None:
-        """Until something is put or `wake` is called, or the time is up; not at all when something waits already."""
+    def call(self, work: Callable[[], T]) -> T:
+        """Let the thread that takes requests do some work between two batches; its result or its error is the caller's.
+
+        Raises DrainingError when the queue is closed.
+        """
+        result: Future[T] = Future()
         with self._changed:
-            if not self._size:
+            if self._closed:
+                raise DrainingError(say("the server is shutting down"))
+            self._calls.append((work, result))
+            self._changed.notify_all()
+        return result.result()
+
+    def run_calls(self) -> None:
+        """Do what other threads wait for in `call`."""
+        while (called := self._next_call()) is not None:
+            work, result = called
+            try:
+                result.set_result(work())
+            except BaseException as error:  # is the caller's
+                result.set_exception(error)
+
+    def close(self) -> None:
+        """Wake whoever waits; what waits in `call` gets DrainingError."""
+        with self._changed:
+            self._closed = True
+            while self._calls:
+                self._calls.popleft()[1].set_exception(DrainingError(say("the server is shutting down")))
+            self._changed.notify_all()
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Until something is put or called or `wake` is called, or the time is up; not when something waits already."""
+        with self._changed:
+            if not self._size and not self._calls:
                 self._changed.wait(timeout_s)
 
     def gather(self, wait_s: float, positions: int) -> None:
@@ -122,6 +158,10 @@ class FairQueue:
         """Let whoever waits look again."""
         with self._changed:
             self._changed.notify_all()
+
+    def _next_call(self) -> tuple[Callable[[], Any], Future[Any]] | None:
+        with self._changed:
+            return self._calls.popleft() if self._calls else None
 
     def _ahead(self, of: Collection[str]) -> list[str]:
         if not of:

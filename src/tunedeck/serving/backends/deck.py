@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, TypeVar, final
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
@@ -14,19 +15,34 @@ from tunedeck.deck.patches.pauses import Pauses
 from tunedeck.tasks.base import BatchServing
 from tunedeck.tasks.registry import view_of
 
+T = TypeVar("T")
+
+
+class Compute(Protocol):
+    """Where an adapter's stored probe is computed."""
+
+    def __call__(self, work: Callable[[], T], /) -> T:
+        """Do the work and return its result or raise its error."""
+        ...
+
+
+def here(work: Callable[[], T]) -> T:
+    """Do the work in the calling thread."""
+    return work()
+
 
 @final
 class Adapters:
     """What every deck backend does with adapters: load, test, remove."""
 
-    def __init__(self, deck: Deck) -> None:
-        self._deck = deck
+    def __init__(self, deck: Deck, compute: Compute) -> None:
+        self._deck, self._compute = deck, compute
 
     def load(self, folder: Path, key: str) -> str | None:
         """Load and let the adapter answer its stored probe; a note when it brings none."""
         self._deck.load_adapter(folder, key)
         try:
-            probed = self._deck.check_probe(key)
+            probed = self._compute(partial(self._deck.check_probe, key))
         except BaseException:  # whatever a stored probe may raise
             self._deck.remove(key)
             raise
@@ -55,8 +71,8 @@ class Adapters:
 class DeckBackend:
     """A deck whose task answers in batches."""
 
-    def __init__(self, deck: Deck, serving: BatchServing) -> None:
-        adapters = Adapters(deck)
+    def __init__(self, deck: Deck, serving: BatchServing, compute: Compute) -> None:
+        adapters = Adapters(deck, compute)
         self.load, self.remove, self.width = adapters.load, adapters.remove, adapters.width
         self._pausing = adapters.pausing
         self._deck, self._serving = deck, serving
@@ -73,9 +89,9 @@ class DeckBackend:
             return self._serving.answer(self._deck, rows, keys)
 
 
-def batch_backend(deck: Deck) -> DeckBackend:
+def batch_backend(deck: Deck, compute: Compute = here) -> DeckBackend:
     """Return the backend for a deck's task; ConfigError for one that does not answer in batches."""
     serving = view_of(deck.task).serving
     if serving is None:
         raise ConfigError(say("the task {kind} is not answered in batches", kind=deck.task.kind))
-    return DeckBackend(deck, serving)
+    return DeckBackend(deck, serving, compute)

@@ -12,7 +12,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.deck.deck import Deck
 from tunedeck.generation.prefill import prefix_of
 from tunedeck.generation.sequence import Prompt, Sequence
-from tunedeck.serving.backends.deck import Adapters
+from tunedeck.serving.backends.deck import Adapters, Compute, here
 from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.tasks.generate.task import Generate
 from tunedeck.tasks.text import check_ids
@@ -22,8 +22,8 @@ from tunedeck.tasks.text import check_ids
 class GenerateBackend:
     """Prompts as token ids, and the virtual tokens' keys and values of each adapter, computed once."""
 
-    def __init__(self, deck: Deck, bounds: Bounds | None = None) -> None:
-        self._adapters = Adapters(deck)
+    def __init__(self, deck: Deck, bounds: Bounds | None = None, compute: Compute = here) -> None:
+        self._adapters = Adapters(deck, compute)
         self._max_input_tokens = (bounds or Bounds()).max_input_tokens
         self.deck, self._task = deck, cast(Generate, deck.task)
         self.width = self._adapters.width

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import final
 
 from tunedeck.serving.backends.base import BatchBackend
@@ -19,6 +20,10 @@ _SMALL = 512
 """Positions below which padding does not matter."""
 
 
+_LET_IN = 2
+"""How many times the positions of a batch may be let in at once before its end."""
+
+
 @final
 class BatchWorker:
     """Dynamic batches by a budget of positions, padding counted, and a small waiting time.
@@ -30,7 +35,7 @@ class BatchWorker:
     def __init__(self, backend: BatchBackend, queue: FairQueue, limits: Limits) -> None:
         self._backend, self._queue, self._limits = backend, queue, limits
         self._pace = _Pace()
-        self._let_in_s = 0.0
+        self._running: list[_Running] = []
 
     def step(self) -> bool:
         """Run one batch."""
@@ -38,34 +43,35 @@ class BatchWorker:
         taken = self._queue.take(self._room(), self._limits.batch_rows)
         batch = [request for request in taken if request.start()]
         if batch:
-            began, self._let_in_s = time.perf_counter(), 0.0
-            self._answer(batch, self._pause(batch) if self._queue.several_callers() else None)
-            self._pace.note(_positions(batch), time.perf_counter() - began - self._let_in_s)
+            self._run(batch)
         return bool(taken)
 
     def stop(self) -> None:
         """Nothing runs between steps."""
 
-    def _pause(self, batch: list[Request]) -> Callable[[], None]:
-        """What to do between two layers of a batch: answer callers who have lately had much less than those in it."""
-        callers, most = {request.caller for request in batch}, _positions(batch)
-        first = self._room(most)
+    def _run(self, batch: list[Request]) -> float:
+        """Answer a batch; return how long that took, with those that were let in before its end."""
+        running = _Running(batch)
+        self._running.append(running)
+        began = time.perf_counter()
+        self._answer(batch, partial(self._let_in, running) if self._queue.several_callers() else None)
+        took_s = time.perf_counter() - began
+        self._running.pop()
+        self._pace.note(running.positions, took_s - running.let_in_s)
+        return took_s
 
-        def fits(request: Request) -> bool:
-            return request.width <= most and first(request)
-
-        def pause() -> None:
-            nonlocal first
-            if not self._queue.waiting_ahead(callers):
-                return
-            began, first = time.perf_counter(), self._room(most)
-            taken = self._queue.take(fits, self._limits.batch_rows, ahead_of=callers)
-            short = [request for request in taken if request.start()]
-            if short:
-                self._answer(short, None)
-            self._let_in_s += time.perf_counter() - began
-
-        return pause
+    def _let_in(self, running: _Running) -> None:
+        """Answer, between two layers of a batch, callers who have lately had much less than those in it."""
+        if running is not self._running[-1] or not self._queue.waiting_ahead(running.callers):
+            return
+        most = _LET_IN * running.positions
+        room = self._room(most)
+        taken = self._queue.take(
+            lambda request: request.width <= most and room(request), self._limits.batch_rows, running.callers
+        )
+        short = [request for request in taken if request.start()]
+        if short:
+            running.let_in_s += self._run(short)
 
     def _room(self, most: int | None = None) -> Callable[[Request], bool]:
         """Whether one more request fits into the batch, which is empty to begin with: then one of any length does."""
@@ -109,9 +115,14 @@ class BatchWorker:
             request.answer(answer)
 
 
-def _positions(batch: list[Request]) -> int:
-    """Positions of a batch, padding included."""
-    return len(batch) * max(request.width for request in batch)
+@final
+class _Running:
+    """A batch under way. Others may be let in before its end, and others still before the end of those."""
+
+    def __init__(self, batch: list[Request]) -> None:
+        self.callers = {request.caller for request in batch}
+        self.positions = len(batch) * max(request.width for request in batch)  # padding included
+        self.let_in_s = 0.0
 
 
 @final
