@@ -128,6 +128,22 @@ def test_only_who_has_had_less_than_those_let_in_last_goes_before_the_end_of_the
     assert backend.ended == [10, 30, 20, 400]
 
 
+def test_a_batch_between_the_layers_of_another_changes_neither() -> None:
+    backend = batch_backend(served_adapters.base_deck("classifier"))
+    for name in ("lora-1", "prompt-1"):
+        backend.load(served_adapters.saved_adapters("classifier") / name, name)
+    long, short = ([backend.encode([text], name)[0]] for text, name in (("w4 w5 w6 w7", "lora-1"), ("w8", "prompt-1")))
+    alone = backend.answer(long, ["lora-1"]), backend.answer(short, ["prompt-1"])
+    between: list[Any] = []
+
+    def pause() -> None:
+        if not between:
+            between.append(None)
+            between[0] = backend.answer(short, ["prompt-1"])
+
+    assert (backend.answer(long, ["lora-1"], pause), between[0]) == alone
+
+
 @pytest.mark.parametrize("form", ["classifier", "unpooled"])
 def test_answers_to_many_threads_are_those_of_solo_runs(form: str) -> None:
     deck, alone = served_adapters.base_deck(form), served_adapters.base_deck(form)

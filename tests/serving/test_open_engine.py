@@ -43,8 +43,8 @@ def test_the_documented_example_answers(form: str, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("form", CONTENTS)
 def test_a_stored_probe_is_computed_by_the_thread_that_computes_the_answers(form: str) -> None:
     deck, seen = served_adapters.base_deck(form), set[str]()
-    deck.model.register_forward_pre_hook(lambda *_: seen.add(threading.current_thread().name))
     with open_engine(deck, served_adapters.saved_adapters(form)) as engine:
+        deck.model.register_forward_pre_hook(lambda *_: seen.add(threading.current_thread().name))
         for name in ("lora-1", "prompt-1"):
             assert engine.store.load(name).result(SOON).adapter.note is None
     assert seen == {"engine"}

@@ -57,20 +57,17 @@ class PooledOutput:
     pooling: Pooling
 
     def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
-        mask, hidden = torch.empty(0), torch.empty(0)
+        hidden = torch.empty(0)
         vocabulary = cast(Any, model).get_input_embeddings().weight.shape[0]
-
-        def keep_mask(_: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-            nonlocal mask
-            mask = inputs["attention_mask"] * (inputs["input_ids"] < vocabulary)
 
         def keep_hidden(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             nonlocal hidden
             hidden = output[0]
 
-        def answer(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        def answer(_: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], output: Any) -> None:
             nonlocal hidden
-            states, hidden = hidden, mask  # the states are not kept until the next batch
+            states, hidden = hidden, torch.empty(0)  # the states are not kept until the next batch
+            mask = inputs["attention_mask"] * (inputs["input_ids"] < vocabulary)
             now = dispatch()
             if now is not None:
                 output.logits = concatenate_padded(
@@ -83,9 +80,8 @@ class PooledOutput:
                 )
 
         return [
-            model.register_forward_pre_hook(keep_mask, with_kwargs=True),
             cast(Any, model).base_model.register_forward_hook(keep_hidden),
-            model.register_forward_hook(answer),
+            model.register_forward_hook(answer, with_kwargs=True),
         ]
 
 

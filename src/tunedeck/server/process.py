@@ -23,7 +23,7 @@ def settle_process() -> None:
 class WithoutHelperThreads:
     """A listener that passes everything on, and ends the helper threads that an adapter's loading has begun.
 
-    A store reports a load in the thread that has just computed the adapter's stored probe.
+    A store reports a load in the thread that has just read the adapter's tensors.
     """
 
     def __init__(self, listener: Listener) -> None:
