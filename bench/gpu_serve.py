@@ -126,7 +126,9 @@ def classify(size: str, rows: int, length: int, adapters: int, rounds: int) -> R
     with tempfile.TemporaryDirectory() as folder:
         plain = transformers.AutoModelForSequenceClassification.from_config(config).to(torch.bfloat16)
         plain.save_pretrained(folder)
-        deck = td.Deck.load(folder, td.Classify(labels=("a", "b")), dtype="bfloat16", device=DEVICE.type)
+        deck = td.Deck.load(
+            folder, td.Classify(labels=("a", "b"), pooling="model"), dtype="bfloat16", device=DEVICE.type
+        )
     plain.eval().to(DEVICE)
     own = copy.deepcopy(plain)  # peft changes the model that it is given
     lora, mixed = add(deck, "bert", adapters)

@@ -49,7 +49,13 @@ def main() -> None:
 
     def tweet(off: str = "", config: Any = LORA, epochs: int = 1, dtype: Any = "auto") -> Callable[[], float]:
         return lambda: trained(
-            tweets, td.Classify(labels=tweets.labels), "bundled:all-minilm-l6-v2", config, epochs, off, dtype
+            tweets,
+            td.Classify(labels=tweets.labels, pooling="model"),
+            "bundled:all-minilm-l6-v2",
+            config,
+            epochs,
+            off,
+            dtype,
         )
 
     def term(off: str = "", checkpointing: bool = False) -> Callable[[], float]:
@@ -129,6 +135,7 @@ def trained(
     settings = td.TrainingSettings(
         epochs=epochs,
         eval_steps=10**6,
+        head_init="random",
         batch_size=8 if task.kind == "generate" else 32,
         gradient_checkpointing=checkpointing,
     )

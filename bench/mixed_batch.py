@@ -47,7 +47,7 @@ def measure(length: int, adapters: int, rounds: int) -> dict[str, float]:
         torch.manual_seed(0)
         model = transformers.AutoModelForSequenceClassification.from_config(transformers.BertConfig(**SIZES))
         model.save_pretrained(folder)
-        deck = td.Deck.load(folder, td.Classify(labels=("a", "b")), dtype="float32")
+        deck = td.Deck.load(folder, td.Classify(labels=("a", "b"), pooling="model"), dtype="float32")
     names = [f"a{index}" for index in range(adapters)]
     for name in names:
         deck.add(name, td.LoraConfig(target_modules=TARGETS))

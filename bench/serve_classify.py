@@ -66,7 +66,7 @@ def random_base(size: str, folder: str) -> td.Deck:
     torch.manual_seed(0)
     config = transformers.BertConfig(**SIZES[size])
     transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
-    return td.Deck.load(folder, td.Classify(labels=("a", "b")), dtype="float32")
+    return td.Deck.load(folder, td.Classify(labels=("a", "b"), pooling="model"), dtype="float32")
 
 
 def mixed(size: str, length: int, adapters: int, rounds: int) -> dict[str, object]:

@@ -70,7 +70,7 @@ def tunedeck(data: Dataset[Example]) -> Side:
 
 def new_deck(data: Dataset[Example], seed: int) -> td.Deck:
     """The base with a fresh adapter "a"."""
-    deck = td.Deck.load(MODEL, td.Classify(labels=data.labels, max_length=MAX_LENGTH))
+    deck = td.Deck.load(MODEL, td.Classify(labels=data.labels, max_length=MAX_LENGTH, pooling="model"))
     deck.add("a", td.LoraConfig(**METHOD), seed=seed)
     return deck
 

@@ -79,6 +79,7 @@ def settings_of(batch_size: int, rate: float, seed: int) -> td.TrainingSettings:
         schedule="linear",
         warmup_ratio=0.0,
         weight_decay=0.0,
+        head_init="random",
     )
 
 
