@@ -103,6 +103,15 @@ def card(
 def convert_folder(source: Path, target: Path, to: str | None, model: str | None, trust_remote_code: bool) -> None:
     """Write an adapter in another form and say so."""
     from tunedeck.export.folders import convert_adapter
+    from tunedeck.formats.folder import POOLED_FILE
 
     form = convert_adapter(source, target, to, model=model, trust_remote_code=trust_remote_code)
     tell(say("wrote {path} ({format}); read back, every tensor is the same", path=target, format=form))
+    if (target / POOLED_FILE).exists():
+        tell(
+            say(
+                "its head reads pooled states, which no classifier there does: {file} holds the head, and the rest is "
+                "loaded onto the model without one; train with --pooling model for a head that is loaded with it",
+                file=POOLED_FILE,
+            )
+        )

@@ -21,7 +21,7 @@ from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 from tunedeck.methods.registry import config_of
 
 _OWN_WEIGHTS, _HEAD = "model.safetensors", "head."
-_POOLED_FILE = "head.safetensors"
+POOLED_FILE = "head.safetensors"
 """The head on pooled states, beside an adapter that PEFT and AdapterHub load onto the model without a head."""
 
 
@@ -68,8 +68,8 @@ def read_adapter(folder: Path, names: ModelNames) -> StoredAdapter:
         raise AdapterFileError(
             say("{path} is damaged: {reason}", path=folder / peft.CONFIG, reason=repr(error))
         ) from error
-    if (folder / _POOLED_FILE).exists():
-        stored = replace(stored, head=read_safetensors(folder / _POOLED_FILE))
+    if (folder / POOLED_FILE).exists():
+        stored = replace(stored, head=read_safetensors(folder / POOLED_FILE))
     return stored if manifest is None else _with_manifest(stored, manifest)
 
 
@@ -90,7 +90,7 @@ def write_adapter(
     with replacing_folder(folder) as staging:
         plain = adapter
         if adapter.pooled and written_by != "tunedeck":
-            write_safetensors(staging / _POOLED_FILE, adapter.head)
+            write_safetensors(staging / POOLED_FILE, adapter.head)
             plain, peft_task = replace(adapter, head={}), "FEATURE_EXTRACTION"
         if written_by == "peft":
             peft.write(staging, plain, names, peft_task)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +96,18 @@ def test_every_kind_is_in_the_graph_and_int8_is_near(
     assert (found.int8_cosine is None) == (task == "classify")
     assert found.int8_bytes is not None
     assert found.int8_bytes < found.float32_bytes
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling", "model_type"),
+    [("lora", "mean", "bert"), ("prompt", "mean", "bert"), ("full", "first", "bert"), ("lora", "mean", "llama")],
+)
+def test_a_head_on_pooled_states_is_in_the_graph(kind: str, pooling: Any, model_type: str, tmp_path: Path) -> None:
+    deck = tiny_models.deck_of(model_type)
+    deck.add("a", KINDS[kind], task=td.Classify(labels=("no", "yes"), pooling=pooling))
+    tiny_models.stir(deck, "a")
+    save_onnx(deck, "a", tmp_path / "onnx")
+    assert_equal(deck, "a", Runner(tmp_path / "onnx"))
 
 
 @pytest.mark.parametrize(("kind", "task"), [("bottleneck", "embed"), ("prompt", "classify"), ("prompt", "embed")])

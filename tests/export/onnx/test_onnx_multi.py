@@ -66,6 +66,22 @@ def test_adapters_of_an_embedding_base_are_told_apart(tmp_path: Path) -> None:
         assert tiny_models.difference(told, deck.embed(embedding_decks.TEXTS, name)) < 1e-5
 
 
+def test_heads_on_pooled_states_share_a_graph_among_themselves(tmp_path: Path) -> None:
+    deck = tiny_models.deck_of("bert")
+    for name, config, labels in (("two", td.LoraConfig(r=2), "ab"), ("four", td.LoraConfig(r=4), "abcd")):
+        deck.add(name, config, task=td.Classify(labels=tuple(labels), pooling="mean"))
+        tiny_models.stir(deck, name)
+    save_onnx_multi(deck, ["two", "four"], tmp_path / "onnx")
+    runner = Runner(tmp_path / "onnx")
+    for name in ("two", "four"):
+        answers = runner.answer(embedding_decks.TEXTS, [name])
+        for row, told in zip(answers, deck.predict(embedding_decks.TEXTS, name), strict=True):
+            assert row["probabilities"] == pytest.approx(dict(told.probabilities), abs=1e-5)
+    tiny_models.add_stirred(deck, "model", td.LoraConfig())
+    with pytest.raises(ConfigError, match="pool or normalise in different ways"):
+        save_onnx_multi(deck, ["two", "model"], tmp_path / "mixed")
+
+
 def test_the_runner_refuses_what_onnx_runtime_would_take_in_silence(folder: Path) -> None:
     runner = Runner(folder)
     with pytest.raises(RunnerError, match=r"'two' and 'eight' cannot be active together: both set bert\."):
