@@ -79,6 +79,6 @@ def test_the_help_of_a_command_shows_the_flags_whole(tunedeck: Command, monkeypa
 
 @pytest.mark.filterwarnings("default::UserWarning")
 def test_an_earlier_flag_reaches_its_key(tunedeck: Command, tmp_path: Path) -> None:
-    said = tunedeck("train", "--model", "m", "--data", tmp_path / "none.csv", "--patience", "0")
+    said = tunedeck("train", "--model", "m", "--data", tmp_path / "none.csv", "--patience", "-1")
     assert "note: --patience is called --early-stopping-patience now" in said.err
-    assert "training.early_stopping_patience: Input should be greater than or equal to 1, got 0" in said.err
+    assert "training.early_stopping_patience: Input should be greater than or equal to 0, got -1" in said.err

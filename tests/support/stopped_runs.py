@@ -31,6 +31,7 @@ def left_behind(folder: Path) -> tuple[list[dict[str, object]], str]:
     kept = [line for line in lines if line["event"] in ("step", "eval", "end")]
     for line in kept:
         del line["at_s"]
+        line.pop("saved_s", None)
     files = [file for file in sorted((folder / "adapter").iterdir()) if file.name != "tunedeck.json"]
     assert files
     return kept, hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -38,7 +38,7 @@ COMMON: dict[str, Any] = {
     "max_steps": 24,
     "eval_steps": 6,
     "checkpoint_every": 2,
-    "early_stopping_patience": 3,
+    "early_stopping_patience": 2,
 }
 CASES: dict[str, tuple[MethodConfig, td.TrainingSettings]] = {
     "lora with dropout": (

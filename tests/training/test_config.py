@@ -95,7 +95,7 @@ OLD = {
     "warmup": 0.1,
     "clip": None,
     "eval_every": 5,
-    "patience": 2,
+    "patience": 3,
     "checkpointing": 3,
     "best_by": "loss",
 }
@@ -109,7 +109,7 @@ def test_earlier_names_of_settings_work_with_a_note_that_names_the_present_one()
         warmup_ratio=0.1,
         max_grad_norm=None,
         eval_steps=5,
-        early_stopping_patience=2,
+        early_stopping_patience=3,
         gradient_checkpointing=3,
         metric_for_best_model="loss",
     )

@@ -176,7 +176,7 @@ def test_stopped_jobs_go_on_where_each_was(tmp_path: Path) -> None:
     assert {run.stopped for run in stopped.values()} == {"interrupted"}
     assert {run.measurement.steps for run in stopped.values()} == {2}
     again = td.train(deck_with(names), jobs, out=tmp_path / "twice", progress=False, resume=True)
-    assert {run.stopped for run in again.values()} == {"finished"}
+    assert {name: run.stopped for name, run in again.items()} == {"lora": "finished", "bottleneck": "early"}
     for name in names:
         assert curve(tmp_path / "twice" / name) == pytest.approx(curve(tmp_path / "once" / name), abs=1e-5)
 

@@ -106,15 +106,47 @@ def test_the_best_evaluation_is_what_remains_and_what_is_saved(tmp_path: Path) -
     assert sum(right) / len(right) == pytest.approx(run.metrics["accuracy"])
 
 
-def test_patience_stops_a_run_that_no_longer_improves() -> None:
+def test_by_default_a_run_that_no_longer_improves_stops_and_says_what_that_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     deck = words_deck()
     deck.add("a", td.FullConfig(layers="head"))
-    settings = td.TrainingSettings(
-        epochs=50, learning_rate=1e-9, eval_steps=1, early_stopping_patience=2, head_init="random"
-    )
-    run = td.train(deck, "a", dataset(), settings=settings, progress=False)
-    assert run.stopped == "early"
-    assert run.measurement.steps == 3
+    settings = td.TrainingSettings(epochs=5, learning_rate=1e-9, head_init="random")
+    run = td.train(deck, "a", dataset(), settings=settings, out=tmp_path / "r")
+    assert (run.stopped, run.best_step) == ("early", 8)  # eight steps an epoch, and equals keep the earlier
+    measured = run.measurement
+    assert (measured.steps, measured.planned_steps) == (24, 40)
+    assert measured.saved_s == pytest.approx((measured.train_s + measured.eval_s) * 16 / 24)
+    assert run.to_json()["saved_s"] == json.loads((tmp_path / "r" / "measurement.json").read_text())["saved_s"] > 0
+    end = json.loads((tmp_path / "r" / "events.jsonl").read_text().splitlines()[-1])
+    assert (end["stopped"], end["step"], end["planned_steps"], end["best_step"]) == ("early", 24, 40, 8)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a: stopped after 24 of 40 steps: no better for 2 evaluations; saved about" in said
+    assert said.endswith("kept step 8") or "kept step 8 " in said
+
+
+def test_patience_0_never_stops_early_and_the_learning_rate_is_planned_over_all_steps(tmp_path: Path) -> None:
+    def rates(patience: int) -> list[float]:
+        deck = words_deck()
+        deck.add("a", td.FullConfig(layers="head"))
+        settings = td.TrainingSettings(
+            epochs=5, learning_rate=1e-9, early_stopping_patience=patience, head_init="random"
+        )
+        td.train(deck, "a", dataset(), settings=settings, out=tmp_path / str(patience), progress=False)
+        events = map(json.loads, (tmp_path / str(patience) / "events.jsonl").read_text().splitlines())
+        return [event["learning_rate"] for event in events if event["event"] == "step"]
+
+    whole, cut = rates(0), rates(2)
+    assert (len(whole), len(cut)) == (40, 24)
+    assert cut == whole[:24]
+
+
+def test_a_run_without_held_out_examples_has_no_evaluation_and_ends_in_its_last_state() -> None:
+    deck = words_deck()
+    deck.add("a", td.LoraConfig())
+    settings = td.TrainingSettings(epochs=1, head_init="random")
+    run = td.train(deck, "a", dataset(held_out=0), settings=settings, progress=False)
+    assert (run.stopped, run.measurement.steps, run.metrics) == ("finished", 8, {})
 
 
 def test_a_run_ends_when_its_minutes_are_over_with_an_evaluation() -> None:

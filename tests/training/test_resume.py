@@ -86,7 +86,7 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
         ),
         (signal.SIGINT, td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1}),
         (signal.SIGTERM, td.FullConfig(), {"eval_steps": 1, "early_stopping_patience": None}),
-        (signal.SIGINT, td.FullConfig(layers="head"), {"learning_rate": 1e-9, "head_init": "random"}),
+        (signal.SIGINT, td.FullConfig(layers="head"), {"learning_rate": 1e-9, "eval_steps": 3, "head_init": "random"}),
         (signal.SIGTERM, td.LoraConfig(r=4, layers_to_transform=(1,)), {"early_stopping_patience": None}),
     ],
     ids=["Ctrl-C", "SIGTERM", "linear", "8-bit", "prompt", "full", "early", "kept lower layers"],

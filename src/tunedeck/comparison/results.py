@@ -160,6 +160,8 @@ def _seed_run(run: Run) -> SeedRun:
         peak_memory_bytes=measured.peak_memory_bytes,
         steps=measured.steps,
         stopped=run.read("metrics.json")["stopped"],
+        planned_steps=measured.planned_steps,
+        saved_s=measured.saved_s,
     )
 
 

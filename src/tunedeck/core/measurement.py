@@ -59,6 +59,10 @@ class Measurement:
     """Fitting the head to the frozen base before the first step."""
     quantize: str | None = None
     """How the base's linears were packed; `dtype` is what it computed in."""
+    planned_steps: int = 0
+    """The steps that the run would have had without early stopping; 0 in files from before it was kept."""
+    saved_s: float = 0.0
+    """About what those that early stopping left out would have taken, evaluations included."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

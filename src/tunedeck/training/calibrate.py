@@ -67,7 +67,7 @@ def measure(
 def _point(deck: Deck, calibration: Calibration, rows: int, tokens: int, steps: int) -> Measurement:
     """A few real steps; taken again in every pass, because other programs can only make them slower."""
     give_back_freed_memory()  # what the point before has left behind must not count as this one's
-    settings = TrainingSettings(max_steps=steps, batch_size=rows, schedule="constant")
+    settings = TrainingSettings(max_steps=steps, batch_size=rows, schedule="constant", early_stopping_patience=None)
     dataset = calibration.examples(rows * steps, tokens)
     run = train(deck, "calibration", dataset, settings=settings, progress=False)
     if run.stopped != "finished":  # by a signal, which ends the rest as well

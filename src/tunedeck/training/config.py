@@ -130,11 +130,20 @@ class TrainingSettings(_Settings):
     ] = 1.0
     seed: Annotated[int, Help(say("seed of initialisation and order"))] = 0
     eval_steps: Annotated[
-        int | None, Help(say("steps between evaluations; by default one at the end of each epoch")), Field(ge=1)
+        int | None,
+        Help(
+            say(
+                "steps between evaluations; by default four to ten evaluations in a run, fewer where they would take "
+                "more than about a fifth of its time; without early stopping one at the end of each epoch"
+            )
+        ),
+        Field(ge=1),
     ] = None
     early_stopping_patience: Annotated[
-        int | None, Help(say("stop after this many evaluations without improvement")), Field(ge=1)
-    ] = None
+        int | None,
+        Help(say("stop after this many evaluations without improvement; 0 or null never stops early")),
+        Field(ge=0),
+    ] = 2
     gradient_checkpointing: Annotated[
         bool | int,
         Help(

@@ -124,8 +124,20 @@ def _trainer(
     objective = task.objective(deck, name, dataset)
     best_by = settings.metric_for_best_model or dataset.best_by or task.best_by
     start = _start(deck, name, dataset, settings) if saved is None else None
+    held_out_ratio = len(dataset.evaluation) / len(dataset.train)
     return AdapterTrainer(
-        adapter, objective, settings, best_by, log, accelerator, row, checkpoints, saved, should_stop, start
+        adapter,
+        objective,
+        settings,
+        best_by,
+        held_out_ratio,
+        log,
+        accelerator,
+        row,
+        checkpoints,
+        saved,
+        should_stop,
+        start,
     )
 
 

@@ -102,6 +102,11 @@ class ProgressRow:
         values = self._shown(metrics)
         self._bar.console.print(say("  {run}, step {step}: {values}", run=self._title, step=step, values=values))
 
+    def note(self, text: str) -> None:
+        """Print a line about the run."""
+        if not self._bar.disable:
+            self._bar.console.print(f"  {self._title}: {text}")
+
     def _shown(self, metrics: dict[str, float]) -> str:
         return ", ".join(f"{name} {metrics[name]:.3f}" for name in self._progress_metrics if name in metrics)
 

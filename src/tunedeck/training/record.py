@@ -66,6 +66,8 @@ class TrainingRun:
             "examples_per_s": self.measurement.examples_per_s,
             "peak_memory_bytes": self.measurement.peak_memory_bytes,
             "steps": self.measurement.steps,
+            "planned_steps": self.measurement.planned_steps,
+            "saved_s": self.measurement.saved_s,
             "best_step": self.best_step,
             "stopped": self.stopped,
             "run": None if self.folder is None else str(self.folder),
@@ -103,6 +105,8 @@ def measured(
         texts_per_example=texts_per_example,
         quantize=deck.base.quantize,
         start_s=state.start_s,
+        planned_steps=state.planned_steps,
+        saved_s=state.saved_s,
     )
 
 

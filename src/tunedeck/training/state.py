@@ -94,11 +94,20 @@ class RunState:
     """Seconds in training steps."""
     eval_s: float = 0.0
     stopped: Ended = "finished"
+    planned_steps: int = 0
+    """The steps that the run would have had without early stopping; known at its end."""
 
     @property
     def step_s(self) -> float:
         """Median seconds of a step."""
         return median(self.step_seconds) if self.step_seconds else 0.0
+
+    @property
+    def saved_s(self) -> float:
+        """About the seconds that early stopping saved, evaluations included."""
+        if self.stopped != "early":
+            return 0.0
+        return (self.train_s + self.eval_s) * (self.planned_steps / self.steps - 1)
 
     def count(self, stats: StepStats, seconds: float) -> None:
         """Count one more step."""

@@ -33,6 +33,7 @@ from tunedeck.training.checkpoint import (
 )
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.distributed import micro_batches
+from tunedeck.training.evaluations import Evaluations
 from tunedeck.training.events import EventLog
 from tunedeck.training.optimizer import adamw, schedule
 from tunedeck.training.progress import ProgressRow
@@ -57,8 +58,8 @@ class Start(NamedTuple):
 class AdapterTrainer:
     """Trains one adapter on an objective; the base stays frozen and in eval mode.
 
-    `best_by` names the metric of the best state; `saved` is the checkpoint to resume from. `state` is what a run
-    counts, `stats` what its last step counted.
+    `best_by` names the metric of the best state; `held_out_ratio` is the number of held-out examples for each training
+    example; `saved` is the checkpoint to resume from. `state` is what a run counts, `stats` what its last step counted.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class AdapterTrainer:
         objective: Objective,
         settings: TrainingSettings,
         best_by: str,
+        held_out_ratio: float,
         log: EventLog,
         accelerator: Accelerator,
         progress: ProgressRow,
@@ -98,7 +100,7 @@ class AdapterTrainer:
         self._total = settings.max_steps or max(1, round(settings.epochs * per_epoch))
         if adapter.config.trains == "head" and settings.head_init == "probe":
             self._total = 0  # the start is the solution
-        self._evaluate_every = settings.eval_steps or per_epoch
+        self._evaluations = Evaluations(settings, self._total, per_epoch, held_out_ratio)
         self._best: dict[str, torch.Tensor] = {}
         self._saved_step = 0
         self._saved_at = time.monotonic()
@@ -146,9 +148,7 @@ class AdapterTrainer:
 
     def evaluation_due(self) -> bool:
         """Whether the last step ends with an evaluation that has not been made."""
-        step = self.state.steps
-        due = step == self._total or step % self._evaluate_every == 0 or self._time_share() >= 1
-        return due and self.state.evaluated_step < step
+        return self._evaluations.due(self.state, self._time_share())
 
     def evaluate(self, signals: StopSignals) -> None:
         """Evaluate, and keep the state if it is the best.
@@ -186,14 +186,11 @@ class AdapterTrainer:
             return None
         if self._told_to_stop:
             return "stopped"
-        if (
-            self.settings.early_stopping_patience is not None
-            and self.state.stale >= self.settings.early_stopping_patience
-        ):
-            return "early"
         if self.state.steps == self._total:
             return "finished"
-        return "time" if self._time_share() >= 1 else None
+        if self._time_share() >= 1:
+            return "time"
+        return "early" if self._evaluations.out_of_patience(self.state) else None
 
     def checkpoint_due(self) -> bool:
         """Whether the last step ends with a checkpoint."""
@@ -220,7 +217,12 @@ class AdapterTrainer:
     def end(self, ended: Ended) -> None:
         """End the run; leave the adapter in eval mode, in its best state."""
         self._leave(ended)
-        self._log.write("end", stopped=ended, step=self.state.steps)
+        state = self.state
+        numbers = {"step": state.steps, "planned_steps": state.planned_steps, "best_step": state.best_step}
+        self._log.write("end", stopped=ended, **numbers, saved_s=round(state.saved_s, 3))
+        note = self._evaluations.note(state)
+        if note is not None:
+            self._progress.note(note)
 
     def fail(self, error: Exception) -> None:
         """End the run, which an error has broken off, in the same way; a TrainingError is logged."""
@@ -266,6 +268,8 @@ class AdapterTrainer:
 
     def _leave(self, ended: Ended) -> None:
         self.state.stopped = ended
+        share = self._time_share()
+        self.state.planned_steps = min(self._total, round(self.state.steps / share)) if share else self._total
         self.adapter.eval()
         self.optimizer.zero_grad(set_to_none=True)
         if self._best:

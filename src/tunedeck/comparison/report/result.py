@@ -35,6 +35,10 @@ class SeedRun:
     peak_memory_bytes: int
     steps: int
     stopped: str
+    planned_steps: int = 0
+    """The steps that the run would have had without early stopping; 0 where that was not kept."""
+    saved_s: float = 0.0
+    """About what those that early stopping left out would have taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from rich.cells import cell_len
 
@@ -96,6 +97,7 @@ def _training_rows(price: Price | None, entries: Sequence[Entry]) -> list[Row]:
     found = [
         _row(entries, say("training"), lambda entry: duration(entry.train_s)),
         _row(entries, say("  as planned"), lambda entry: _planned(entry, "time")),
+        _row(entries, say("  steps, stopped early"), _stopped_early),
         _row(entries, say("peak memory"), lambda entry: megabytes(entry.peak_memory_bytes)),
         _row(entries, say("  as planned"), lambda entry: _planned(entry, "memory")),
     ]
@@ -137,6 +139,18 @@ def _span(interval: Interval | None) -> str:
 def _switch(serving: Serving) -> str:
     """`+0.3 ms` where it is surely above zero."""
     return f"{serving.switch_ms:+.1f} ms" if serving.switch_interval_ms.low > 0 else say("0 (within noise)")
+
+
+def _stopped_early(entry: Entry) -> str:
+    """`640 of 1,000, saved 40 s`, means over the runs; nothing where none stopped early."""
+    if all(run.stopped != "early" for run in entry.runs):
+        return NOTHING
+    return say(
+        "{steps:,.0f} of {planned:,.0f}, saved {saved}",
+        steps=fmean(run.steps for run in entry.runs),
+        planned=fmean(run.planned_steps for run in entry.runs),
+        saved=duration(fmean(run.saved_s for run in entry.runs)),
+    )
 
 
 def _planned(entry: Entry, quantity: str) -> str:
