@@ -110,7 +110,7 @@ def test_a_run_that_is_resumed_keeps_the_start_of_its_beginning(
         if trainer.state.steps == 3:
             raise RuntimeError("broken off")
 
-    settings = TrainingSettings(max_steps=4, eval_steps=1, learning_rate=1e-12)
+    settings = TrainingSettings(max_steps=4, eval_steps=1, learning_rate=1e-12, early_stopping_patience=0)
     monkeypatch.setattr(AdapterTrainer, "optimizer_step", break_off)
     with pytest.raises(RuntimeError, match="broken off"):
         td.train(begin(), "law", data, settings=settings, out=tmp_path / "run", progress=False)
