@@ -80,8 +80,10 @@ class RunState:
     evaluations: int = 0
     evaluated_step: int = 0
     """The step of the last evaluation."""
+    reached: dict[str, float] = field(default_factory=dict)
+    """The best metrics that steps have brought: a run may at first fall below its start."""
     stale: int = 0
-    """Evaluations since the best one."""
+    """Evaluations since those of `reached`."""
     steps: int = 0
     examples: int = 0
     tokens: int = 0

@@ -173,9 +173,11 @@ class AdapterTrainer:
         self.state.evaluated_step = step
         self._log.write("eval", step=step, **metrics)
         self._progress.evaluated(step, metrics)
-        if is_better(metrics, self.state.metrics, self._best_by, self._lower_is_better):
-            self.state.stale, self.state.metrics, self.state.best_step = 0, metrics, step
+        if self._is_better(metrics, self.state.metrics):
+            self.state.metrics, self.state.best_step = metrics, step
             self._best = {name: tensor.clone() for name, tensor in adapter_tensors(self.adapter).items()}
+        if self._is_better(metrics, self.state.reached):
+            self.state.stale, self.state.reached = 0, metrics
         else:
             self.state.stale += 1
         self._told_to_stop = self._should_stop(metrics)
@@ -274,6 +276,9 @@ class AdapterTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self._best:
             fill_adapter(self.adapter, self._best)
+
+    def _is_better(self, metrics: dict[str, float], before: dict[str, float]) -> bool:
+        return is_better(metrics, before, self._best_by, self._lower_is_better)
 
     def _begin_with(self, start: Start) -> None:
         """Let the start be the state to surpass."""
