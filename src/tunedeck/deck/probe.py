@@ -11,14 +11,11 @@ from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.forward import answer_name
-from tunedeck.formats.manifest import PROBE_TEXT, Probe, rounded_values
+from tunedeck.formats.probe import PROBE_TEXT, Probe, check_probe_values, probe_values
 from tunedeck.models.load import LoadedBase
 
 Run: TypeAlias = Callable[[torch.Tensor], Any]
 """Token ids (1, seq) to the model's output by the adapter."""
-_VALUES = 16
-_TOLERANCE = {"float32": 2e-3, "bfloat16": 0.1, "float16": 0.02}
-"""Of the largest value; the rounding of each precision through some thirty layers."""
 
 
 def take_probe(base: LoadedBase, adapter: Adapter, run: Run, positions: int | None) -> Probe | None:
@@ -56,25 +53,15 @@ def check_probe(base: LoadedBase, adapter: Adapter, run: Run) -> bool:
                 last=vocabulary - 1,
             )
         )
-    got, stored = torch.tensor(_answer(base, adapter, run, probe.input_ids)), torch.tensor(probe.output)
-    allowed = max(_TOLERANCE.get(precision, 0.1) for precision in (probe.precision, _precision(base)))
-    if got.shape != stored.shape or not (got - stored).abs().max() <= allowed * stored.abs().max():
-        raise AdapterFileError(
-            say(
-                "adapter {name!r} does not answer its stored probe as it did when it was saved "
-                "(seen {got}, stored {stored}); its files have changed, or the base has: save it again",
-                name=adapter.name,
-                got=[round(value, 4) for value in got[:3].tolist()],
-                stored=probe.output[:3],
-            )
-        )
+    seen = _answer(base, adapter, run, probe.input_ids)
+    check_probe_values(
+        seen, probe.output, say("adapter {name!r}", name=adapter.name), probe.precision, _precision(base)
+    )
     return True
 
 
 def _answer(base: LoadedBase, adapter: Adapter, run: Run, ids: list[int]) -> list[float]:
-    """Return evenly spaced values of the last position's logits, of all logits of a classifier, or of a hidden
-    state.
-    """
+    """Return values of the last position's logits, of a classifier's logits, or of a hidden state."""
     trains = adapter.training
     with torch.inference_mode():
         adapter.eval()
@@ -82,8 +69,7 @@ def _answer(base: LoadedBase, adapter: Adapter, run: Run, ids: list[int]) -> lis
         adapter.train(trains)
     values = output[answer_name(output)][0].float()
     last = values[-1] if values.dim() == 2 else values
-    chosen = torch.linspace(0, len(last) - 1, min(_VALUES, len(last))).long()
-    return rounded_values(last[chosen].tolist())
+    return probe_values(last.cpu().numpy())
 
 
 def _precision(base: LoadedBase) -> str:

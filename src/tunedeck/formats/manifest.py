@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.i18n import say
 from tunedeck.formats.files import read_text
+from tunedeck.formats.probe import Probe
 
 FILE = "tunedeck.json"
-PROBE_TEXT = "Tunedeck, 1 2 3"
-"""The input of every stored probe, of an adapter's and of an ONNX graph's."""
 _RECORDED = ("tunedeck", "torch", "transformers")
 
 
@@ -37,20 +35,6 @@ class DataRecord(BaseModel):
     source: str
     sha256: str
     examples: int
-
-
-class Probe(BaseModel):
-    """A short input and some values of the adapter's answer to it, taken when it was saved."""
-
-    model_config = ConfigDict(frozen=True)
-    input_ids: list[int] = Field(min_length=1, max_length=256)
-    output: list[float] = Field(min_length=1, max_length=256)
-    precision: str
-
-
-def rounded_values(values: Iterable[float]) -> list[float]:
-    """Return a probe's output as it is stored: five significant digits."""
-    return [float(f"{value:.5g}") for value in values]
 
 
 class Manifest(BaseModel):

@@ -14,8 +14,8 @@ from tunedeck.deck.deck import Deck
 from tunedeck.export.onnx.graph import onnx_view
 from tunedeck.export.probe import Difference, compare, probe_batches
 from tunedeck.export.transformers_folder import tokenizer_of
-from tunedeck.formats.manifest import PROBE_TEXT, rounded_values
 from tunedeck.formats.onnx.settings import RUNNER, TOKENIZER, adapter_file, write_settings
+from tunedeck.formats.probe import PROBE_TEXT, probe_values
 
 if TYPE_CHECKING:
     from tunedeck.formats.onnx.runner import Runner
@@ -65,9 +65,11 @@ def write_probes(folder: Path, names: Sequence[str], runners: Mapping[str, Runne
     settings = first.settings
     for name in names:
         ids = first.token_ids([PROBE_TEXT], name)[0]
-        outputs = {precision: runner.probed(ids, runner.active([name])) for precision, runner in runners.items()}
-        rounded = {precision: rounded_values(output) for precision, output in outputs.items()}
-        settings["adapters"][name]["probe"] = {"input_ids": ids, "outputs": rounded}
+        outputs = {
+            precision: probe_values(runner.run(*runner.padded([ids]), [name])[0])
+            for precision, runner in runners.items()
+        }
+        settings["adapters"][name]["probe"] = {"input_ids": ids, "outputs": outputs}
     write_settings(folder, settings)
 
 

@@ -100,11 +100,6 @@ class Runner:
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         return self.session.run(None, feeds, options)[0]
 
-    def probed(self, ids: list[int], active: list[Any]) -> Any:
-        """Sixteen evenly spaced values, or all when there are fewer, of the output for one row of token ids."""
-        output = self.run_with(*self.padded([ids]), active)[0]
-        return output[numpy.linspace(0, len(output) - 1, min(16, len(output))).astype(int)]
-
     def chosen(self, adapters: list[str] | None) -> list[str]:
         """The adapters asked for, the only one by default; RunnerError for unknown ones and for those that cannot work
         together.
