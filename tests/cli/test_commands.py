@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from support.command_line import Command
 from support.stopped_runs import at_loss
 
 from tunedeck.core.i18n import set_language
+from tunedeck.core.plug_ins import PlugIn
 
 MODEL = "bert"
 
@@ -196,7 +198,13 @@ def test_doctor_tells_of_the_machine(tunedeck: Command, monkeypatch: pytest.Monk
     assert found["cpu_cores"] >= 1
     assert found["versions"]["torch"]
     assert found["hub_reachable"] is False
-    assert "bundled:" in tunedeck("doctor").out
+    assert found["plug_ins"] == []
+    plug_ins = [PlugIn("scale", "tunedeck-scale", "1.0"), PlugIn("gone", "lost", "2.1", "the package says why")]
+    monkeypatch.setattr("tunedeck.methods.registry.PLUG_INS", plug_ins)
+    table = tunedeck("doctor").out
+    assert "bundled:" in table
+    assert re.search(r"method scale +│ tunedeck-scale 1\.0", table)
+    assert re.search(r"method gone +│ the package says why", table)
 
 
 def test_help_loads_no_torch_and_speaks_chinese() -> None:

@@ -16,6 +16,7 @@ from support import tiny_models
 from support.fresh_environment import Environment
 
 from tunedeck.core.errors import ConfigError
+from tunedeck.core.plug_ins import load_plug_ins
 from tunedeck.tasks import registry
 from tunedeck.tasks.base import TaskView
 from tunedeck.tasks.classify.view import VIEW as CLASSIFY
@@ -121,8 +122,10 @@ def test_a_broken_task_names_its_package_and_does_not_stop_the_others(monkeypatc
         point(monkeypatch, "classify", CLASSIFY),
         point(monkeypatch, "labels", CLASSIFY),
     ]
-    found, broken = registry.load_plug_ins(points, registry.TASKS)
-    assert not found
+    with pytest.warns(UserWarning, match="cannot be used"):
+        found, plug_ins = load_plug_ins(points, "task", registry.TASKS, registry.check_plug_in)
+    assert found == registry.TASKS
+    broken = {plug_in.name: plug_in.error or "" for plug_in in plug_ins}
     assert "ModuleNotFoundError: No module named 'no_such_package'" in broken["gone"]
     assert "the package no_such_package:VIEW cannot be used" in broken["gone"]
     assert "its entry point is a int, not a TaskView" in broken["number"]

@@ -15,8 +15,9 @@ import pytest
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, UnsupportedKindError
+from tunedeck.core.plug_ins import load_plug_ins
 from tunedeck.methods import registry
-from tunedeck.methods.registry import METHODS, check_config, config_of, load_plug_ins, method_of
+from tunedeck.methods.registry import METHODS, check_config, check_plug_in, config_of, method_of
 
 MEMBERS = (
     "kind",
@@ -87,8 +88,10 @@ def test_broken_plug_ins_are_named_and_do_not_stop_the_others(monkeypatch: pytes
         point(monkeypatch, "scale", config_class()),
         EntryPoint("absent", "no_such_package.config:Config", registry.ENTRY_POINTS),
     ]
-    found, broken = load_plug_ins(points, METHODS)
-    assert list(found) == ["scale"]
+    with pytest.warns(UserWarning, match="cannot be used"):
+        found, plug_ins = load_plug_ins(points, "method", METHODS, check_plug_in)
+    assert found.keys() - METHODS.keys() == {"scale"}
+    broken = {plug_in.name: plug_in.error for plug_in in plug_ins if plug_in.error is not None}
     reasons = {
         "gone": "module 'package_of_gone' has no attribute 'Config'",
         "lora": "the name lora is already used by another method",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ LIBRARIES = (
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False) -> None:
-    """Look at this machine: processor, GPU, memory, versions, hub and bundled parts."""
+    """Look at this machine: processor, GPU, memory, versions, plug-ins, hub and bundled parts."""
     found = examine()
     if as_json:
         print_json(found)
@@ -38,6 +39,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"
     else:
         hub = say("not reachable; use a folder, a mirror (HF_ENDPOINT), ms: or bundled: models")
     gpus = ", ".join(f"{g['name']} ({megabytes(g['memory_bytes'])})" for g in found["gpus"])
+    words = {"method": say("method"), "task": say("task")}
     rows = [
         [say("system"), f"{found['system']}, Python {found['python']}"],
         [say("processor"), say("{cpu}, {cores} cores", cpu=found["cpu"], cores=found["cpu_cores"])],
@@ -46,6 +48,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"
         [say("CPU features"), ", ".join(found["cpu_features"])],
         [say("GPU"), gpus or say("none; CPU is used")],
         *[[name, number or say("not installed")] for name, number in found["versions"].items()],
+        *[
+            [f"{words[one['what']]} {one['name']}", one["error"] or f"{one['package']} {one['version'] or ''}"]
+            for one in found["plug_ins"]
+        ],
         [say("model hub"), f"{found['hub']}: {hub}"],
         [say("cache"), found["cache"]],
         *[
@@ -67,7 +73,9 @@ def examine() -> dict[str, Any]:
     from tunedeck.core.compat.torch import cpu_features
     from tunedeck.core.hub import hub_is_reachable
     from tunedeck.core.measurement import this_machine
+    from tunedeck.methods import registry as methods
     from tunedeck.models.load import cpu_has_bfloat16
+    from tunedeck.tasks import registry as tasks
 
     machine = this_machine()
     features = cpu_features()
@@ -86,6 +94,11 @@ def examine() -> dict[str, Any]:
         ],
         "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
         "versions": {name: _version(name) for name in LIBRARIES},
+        "plug_ins": [
+            {"what": what, **asdict(plug_in)}
+            for what, plug_ins in (("method", methods.PLUG_INS), ("task", tasks.PLUG_INS))
+            for plug_in in plug_ins
+        ],
         "hub": constants.ENDPOINT,
         "hub_reachable": hub_is_reachable(),
         "cache": str(cache_folder()),

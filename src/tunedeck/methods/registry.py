@@ -7,14 +7,14 @@ the group `tunedeck.methods`, whose name is the method's kind and whose object i
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Any, cast
 
 from tunedeck.core.errors import ConfigError, UnsupportedKindError
 from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.plug_ins import load_plug_ins
 from tunedeck.core.values import from_values
 from tunedeck.methods.base import Method, MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
@@ -59,36 +59,9 @@ def _checked(config_types: Iterable[type[MethodConfig]]) -> dict[str, type[Metho
     return found
 
 
-def load_plug_ins(
-    points: Iterable[EntryPoint], known: Mapping[str, type[MethodConfig]]
-) -> tuple[dict[str, type[MethodConfig]], dict[str, str]]:
-    """Load the methods of other packages: the config classes by kind, and for each that failed the reason.
-
-    A broken one does not stop the others. A method may not take the kind or a short name of one that is already there.
-    """
-    found: dict[str, type[MethodConfig]] = {}
-    broken: dict[str, str] = {}
-    for point in points:
-        package = point.dist.name if point.dist is not None else point.value
-        try:
-            config_type = point.load()
-            check_config(config_type)
-            _check_plug_in(point.name, config_type, {**known, **found})
-        except Exception as error:  # whatever another package's module raises
-            reason = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-            broken[point.name] = say(
-                "the method {name!r} of the package {package} cannot be used: {reason}; update or uninstall "
-                "that package",
-                name=point.name,
-                package=package,
-                reason=reason,
-            )
-        else:
-            found[point.name] = config_type
-    return found, broken
-
-
-def _check_plug_in(name: str, config_type: type[MethodConfig], known: Mapping[str, type[MethodConfig]]) -> None:
+def check_plug_in(name: str, config_type: type[MethodConfig], known: Mapping[str, type[MethodConfig]]) -> None:
+    """Raise ConfigError for another package's config class that cannot be used beside those that are known."""
+    check_config(config_type)
     if config_type.kind != name:
         raise ConfigError(say("its kind is {kind!r}, not the entry point's name", kind=config_type.kind))
     if config_type.stored_as != _PLUG_IN_FORMAT:
@@ -104,17 +77,15 @@ def _check_plug_in(name: str, config_type: type[MethodConfig], known: Mapping[st
 
 
 _OURS = _checked(_BUILT_IN)
-_THEIRS, BROKEN = load_plug_ins(entry_points(group=ENTRY_POINTS), _OURS)
-METHODS: Mapping[str, type[MethodConfig]] = {**_OURS, **_THEIRS}
-"""The config class of every method, by kind."""
+METHODS, PLUG_INS = load_plug_ins(entry_points(group=ENTRY_POINTS), say("method"), _OURS, check_plug_in)
+"""The config class of every method, by kind, and what is known of those that other packages bring."""
+BROKEN = {plug_in.name: plug_in.error for plug_in in PLUG_INS if plug_in.error is not None}
 SHORT_NAMES: Mapping[str, Mapping[str, Any]] = {
     short: {"kind": kind, **settings}
     for kind, found in METHODS.items()
     for short, settings in found.short_names.items()
 }
 """Names for a method with some settings fixed: the values they stand for."""
-for _reason in BROKEN.values():
-    warnings.warn(_reason, stacklevel=2)
 
 
 def method_of(config: MethodConfig) -> Method:

@@ -7,13 +7,13 @@ group `tunedeck.tasks`, whose name is the task's kind and whose object is its `T
 from __future__ import annotations
 
 import dataclasses
-import warnings
-from collections.abc import Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import Any, cast
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.plug_ins import load_plug_ins
 from tunedeck.core.values import from_values
 from tunedeck.deck.task import Capability, Embedding, Generating, Labelled, Predicting, Task
 from tunedeck.tasks.base import Comparing, TaskView, TrainableTask
@@ -64,34 +64,8 @@ def check_view(view: TaskView) -> None:
         )
 
 
-def load_plug_ins(
-    points: Iterable[EntryPoint], known: Mapping[str, TaskView]
-) -> tuple[dict[str, TaskView], dict[str, str]]:
-    """Load the tasks of other packages: the views by kind, and for each that failed the reason.
-
-    A broken one does not stop the others. A task may not take the name of one that is already there.
-    """
-    found: dict[str, TaskView] = {}
-    broken: dict[str, str] = {}
-    for point in points:
-        package = point.dist.name if point.dist is not None else point.value
-        try:
-            view = point.load()
-            _check_plug_in(point.name, view, {*known, *found})
-        except Exception as error:  # whatever another package's module raises
-            reason = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-            broken[point.name] = say(
-                "the task {name!r} of the package {package} cannot be used: {reason}; update or uninstall that package",
-                name=point.name,
-                package=package,
-                reason=reason,
-            )
-        else:
-            found[point.name] = view
-    return found, broken
-
-
-def _check_plug_in(name: str, view: object, known: Iterable[str]) -> None:
+def check_plug_in(name: str, view: TaskView, known: Mapping[str, TaskView]) -> None:
+    """Raise ConfigError for another package's task that cannot be used beside those that are known."""
     if not isinstance(view, TaskView):
         raise ConfigError(say("its entry point is a {type}, not a TaskView", type=type(view).__name__))
     if name in known:
@@ -102,11 +76,9 @@ def _check_plug_in(name: str, view: object, known: Iterable[str]) -> None:
 
 
 _OURS = {view.kind: view for view in _BUILT_IN}
-_THEIRS, BROKEN = load_plug_ins(entry_points(group=ENTRY_POINTS), _OURS)
-TASKS: Mapping[str, TaskView] = {**_OURS, **_THEIRS}
-"""Every task by its kind; this package's come first."""
-for _reason in BROKEN.values():
-    warnings.warn(_reason, stacklevel=2)
+TASKS, PLUG_INS = load_plug_ins(entry_points(group=ENTRY_POINTS), say("task"), _OURS, check_plug_in)
+"""Every task by its kind, this package's first, and what is known of those that other packages bring."""
+BROKEN = {plug_in.name: plug_in.error for plug_in in PLUG_INS if plug_in.error is not None}
 
 
 def view_of(task: Task | str) -> TaskView:
