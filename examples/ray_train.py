@@ -21,12 +21,9 @@ from ray.train.torch import TorchTrainer
 
 def work(settings: dict[str, Any]) -> None:
     """What each worker does; Ray has told it by then which one it is and where the others are, as torchrun does."""
-    from tunedeck.training.config import read_run_file
-    from tunedeck.training.job_file import run_configs
-    from tunedeck.training.run import run_together
+    import tunedeck as td
 
-    configs = run_configs(read_run_file(Path(settings["run_file"])))
-    run_together(configs, Path(settings["out"]), tell=print, resume=True, progress=False)
+    td.train_run(settings["run_file"], out=settings["out"], resume=True, progress=False)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tunedeck.training.config import TrainingSettings
     from tunedeck.training.jobs import Job
     from tunedeck.training.record import TrainingRun
-    from tunedeck.training.run import train
+    from tunedeck.training.run import train, train_run
 
 __version__ = "0.1.0"
 
@@ -61,6 +61,7 @@ _HOME = {
     "save_onnx_multi": "export.onnx.multi",
     "save_sentence_transformers": "export.sentence_transformers",
     "train": "training.run",
+    "train_run": "training.run",
 }
 __all__ = [
     "BottleneckConfig",
@@ -88,6 +89,7 @@ __all__ = [
     "save_onnx_multi",
     "save_sentence_transformers",
     "train",
+    "train_run",
 ]
 
 

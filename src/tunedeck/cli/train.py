@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,6 @@ import typer
 
 from tunedeck.cli import options, run_options
 from tunedeck.cli.console import megabytes, print_json, print_table, tell
-from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.process import INTERRUPTED, TERMINATED, process_rank
 
@@ -39,25 +37,13 @@ def train(
     if resume is not None:
         run_file, out = run_file or resume / "config.yaml", resume
     values = run_options.run_values(run_file, flags, settings or [], stored=resume is not None)
-    configs = run_configs({**values, "out": str(out)} if out else values)
-    config = configs[0]
-    folder = Path(config.out or Path("runs") / f"{config.method.kind}-{time.strftime('%Y%m%d-%H%M%S')}")
-    from tunedeck.training.run import run_together
+    config = run_configs(values)[0]
+    from tunedeck.training.run import train_run  # loads torch
 
-    first = process_rank() == 0
-    run_folders = [folder / str(one.name) for one in configs] if len(configs) > 1 else [folder]
-    earlier = any((one / "events.jsonl").exists() for one in run_folders)
-    if first and earlier and not overwrite and resume is None:
-        raise ConfigError(
-            say("{path} holds an earlier run; choose another --out, --overwrite it, or --resume it", path=folder)
-        )
-    shown = first and not as_json
-    runs = run_together(configs, folder, lambda text: tell(text) if shown else None, resume is not None, progress=first)
-    stopped = next((run.stopped for run in runs.values() if run.stopped in EXIT_CODES), None)
-    if first:
+    runs = train_run(values, out=out, resume=resume is not None, overwrite=overwrite)
+    if process_rank() == 0:
         _show(runs, config, as_json)
-        if stopped is not None:
-            _say_how_to_go_on(stopped, folder, list(runs.values()))
+    stopped = next((run.stopped for run in runs.values() if run.stopped in EXIT_CODES), None)
     if stopped is not None:
         raise typer.Exit(EXIT_CODES[stopped])
 
@@ -78,18 +64,6 @@ def _show(runs: dict[str, TrainingRun], config: RunConfig, as_json: bool) -> Non
     else:
         _report(run, config.task)
         _show_predicted(planned)
-
-
-def _say_how_to_go_on(stopped: str, folder: Path, runs: list[TrainingRun]) -> None:
-    tell(
-        say(
-            "stopped by {signal}: the run ended early, and its adapter is saved whole in {path}; go on with: "
-            "tunedeck train --resume {run}",
-            signal="Ctrl-C" if stopped == "interrupted" else "SIGTERM",
-            path=listing(run.adapter_folder for run in runs),
-            run=folder,
-        )
-    )
 
 
 def _report_jobs(runs: list[TrainingRun]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import yaml
 
+from tunedeck.core.console import tell
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.process import process_rank
@@ -17,11 +19,12 @@ from tunedeck.deck.deck import Deck
 from tunedeck.deck.reading import check_trains
 from tunedeck.deck.task import with_labels
 from tunedeck.tasks.registry import task_of
-from tunedeck.training.config import RunConfig, TrainingSettings
+from tunedeck.training.config import RunConfig, TrainingSettings, override, read_run_file
 from tunedeck.training.events import check_trackers
+from tunedeck.training.job_file import run_configs
 from tunedeck.training.jobs import Data, Job, run_jobs
 from tunedeck.training.record import TrainingRun
-from tunedeck.training.resume import CONFIG, check_unfinished
+from tunedeck.training.resume import CONFIG, EVENTS, check_unfinished
 from tunedeck.training.trainer import ShouldStop
 
 
@@ -98,27 +101,59 @@ def train(
         jobs = {name: job if isinstance(job, Job) else Job(job) for name, job in adapter.items()}
         folders = {name: None if folder is None else folder / name for name in jobs}
     runs = run_jobs(deck, jobs, settings, folders, resume=resume, progress=progress, should_stop=should_stop)
-    text = _stopped_by_signal(list(runs.values()), folder)
-    if text is not None and process_rank() == 0:
-        warnings.warn(text, stacklevel=2)
+    _warn_if_stopped(runs, None if folder is None else f"td.train(..., out={str(folder)!r}, resume=True)")
     return runs[adapter] if isinstance(adapter, str) else runs
 
 
-def _stopped_by_signal(runs: Sequence[TrainingRun], out: Path | None) -> str | None:
-    """What to tell a program that a signal has ended its training, which returns as if nothing had happened; None if
-    none has.
-    """
-    stopped = next((run for run in runs if run.stopped in ("interrupted", "terminated")), None)
-    if stopped is None:
-        return None
+def _warn_if_stopped(runs: Mapping[str, TrainingRun], resume: str | None) -> None:
+    """Warn a program, to which training returns as if nothing had happened, of the signal that stopped it."""
+    stopped = next((run for run in runs.values() if run.stopped in ("interrupted", "terminated")), None)
+    if stopped is None or process_rank() != 0:
+        return
     text = say(
         "training was stopped by {signal} after step {step}",
         signal="Ctrl-C" if stopped.stopped == "interrupted" else "SIGTERM",
         step=stopped.measurement.steps,
     )
-    if out is None:
-        return text + say("; without out there is no checkpoint to resume from")
-    return text + say("; resume with td.train(..., out={out!r}, resume=True)", out=str(out))
+    if resume is None:
+        text += say("; without out there is no checkpoint to resume from")
+    else:
+        text += say("; resume with {call}", call=resume)
+    warnings.warn(text, stacklevel=3)
+
+
+def train_run(
+    run: str | Path | Mapping[str, Any],
+    changes: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> dict[str, TrainingRun]:
+    """Train as `tunedeck train run.yaml` does: read the data, load the base, train, write the run folder.
+
+    `run` is a run file or its values; `changes` sets keys by their dotted names, such as `{"training.epochs": 1}`. The
+    run folder is `out`, by default the run's own `out`, else one in runs/ after the method and the time. `resume`
+    continues the run that is in it, `overwrite` replaces it. `progress` prints notes and progress bars to standard
+    error. Returns the runs by adapter, one for each job of the file; after Ctrl-C or SIGTERM, `stopped` says so.
+
+    Raises ConfigError for settings that do not fit and where the folder holds an earlier run, and what `train` raises.
+    """
+    values = dict(run) if isinstance(run, Mapping) else read_run_file(Path(run))
+    configs = run_configs(override(values, {**(changes or {}), "out": None if out is None else str(out)}))
+    first = configs[0]
+    folder = Path(first.out or Path("runs") / f"{first.method.kind}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folders = [folder / str(one.name) for one in configs] if len(configs) > 1 else [folder]
+    main = process_rank() == 0
+    if main and not overwrite and not resume and any((one / EVENTS).exists() for one in folders):
+        raise ConfigError(
+            say("{path} holds an earlier run; choose another --out, --overwrite it, or --resume it", path=folder)
+        )
+    shown = main and progress
+    runs = run_together(configs, folder, tell if shown else lambda text: None, resume=resume, progress=shown)
+    _warn_if_stopped(runs, f"tunedeck train --resume {folder}")
+    return runs
 
 
 def run_together(
