@@ -23,7 +23,7 @@ from tunedeck.core.errors import (
 )
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.workers.batch import BatchWorker
 

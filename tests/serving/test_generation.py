@@ -19,7 +19,7 @@ from tunedeck.generation.sequence import Chunk, Sequence
 from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.engine import Engine
 from tunedeck.serving.factory import open_engine
-from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
 

@@ -15,7 +15,7 @@ from support.queued_generation import queued, solo_deck
 import tunedeck as td
 from tunedeck.generation.sequence import Sequence
 from tunedeck.serving.backends.generate import GenerateBackend
-from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
 from tunedeck.serving.workers.groups import Group, place

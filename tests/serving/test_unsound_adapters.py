@@ -14,7 +14,7 @@ from tunedeck.generation.decode import decode
 from tunedeck.generation.sequence import Sequence
 from tunedeck.server.errors import failure_of
 from tunedeck.serving.backends.generate import GenerateBackend
-from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
 
 HEALTHY = ["lora-2", None, "bottleneck-1", "prompt-1", "lora-2", "bottleneck-2"]

@@ -89,6 +89,7 @@ def _read_tsv(path: Path, text: str) -> tuple[Columns, Rows]:
 
 
 def read_separated(path: Path, text: str, delimiter: str) -> tuple[Columns, Rows]:
+    """Read CSV or TSV; DataError names the line that cannot be read."""
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     columns: Columns = ()

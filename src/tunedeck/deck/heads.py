@@ -36,6 +36,8 @@ class ModuleOutput:
     last: bool
 
     def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
+        """Register the hook that replaces the head's output in the active rows."""
+
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor) -> torch.Tensor:
             now = dispatch()
             if now is None:

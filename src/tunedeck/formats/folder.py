@@ -26,7 +26,7 @@ POOLED_FILE = "head.safetensors"
 
 
 def detect_format(folder: Path) -> str:
-    """ "peft", "adapterhub" or "tunedeck"; AdapterFileError when the folder is none of them."""
+    """Return "peft", "adapterhub" or "tunedeck"; AdapterFileError when the folder is none of them."""
     if not folder.is_dir():
         raise AdapterFileError(say("there is no adapter folder {path}", path=folder))
     if not (folder / peft.CONFIG).exists():

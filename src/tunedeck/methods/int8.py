@@ -34,7 +34,7 @@ class Int8Linear(nn.Module):
         return output if self.bias is None else output + self.bias
 
     def dense(self) -> torch.Tensor:
-        """s · q, (out, in)."""
+        """Return s · q, (out, in)."""
         scale = cast(torch.Tensor, self.scale)
         return self.weight.to(scale.dtype) * scale[:, None]
 

@@ -108,7 +108,7 @@ class Setup:
 
     @property
     def number_bytes(self) -> int:
-        """b."""
+        """Bytes of a number in the base's dtype, b in the formulas."""
         return 4 if self.dtype == "float32" else 2
 
     @property
@@ -177,8 +177,7 @@ def memory_parts(setup: Setup) -> MemoryParts:
 
 
 def weights_bytes(setup: Setup) -> float:
-    """b per parameter; with 4 bits the linears in the layers take NF4_BYTES, embeddings, norms and output layer stay at
-    b.
+    """Return b per parameter; in 4 bits the layers' linears take NF4_BYTES, embeddings, norms and output layer b.
 
     The stack that makes the residual stream float32 makes these float32 too.
     """

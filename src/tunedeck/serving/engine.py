@@ -18,7 +18,7 @@ from tunedeck.core.i18n import say
 from tunedeck.serving.adapter_cache import Lease
 from tunedeck.serving.backends.base import Backend
 from tunedeck.serving.bounds import Bounds, exceeded
-from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
 from tunedeck.serving.watched import WatchedThread

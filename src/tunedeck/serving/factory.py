@@ -13,7 +13,7 @@ from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.engine import Engine, Limits, Worker
-from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.repository import RepositoryLayout
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore

@@ -144,7 +144,7 @@ def _flat(values: Mapping[str, Any], start: str = "") -> dict[str, Any]:
 
 
 def _current(key: str) -> str:
-    """The present name of what an earlier version kept under `training.`"""
+    """Return the present name of a key; earlier versions had other names under `training.`."""
     group, _, name = key.partition(".")
     return f"{group}.{RENAMED.get(name, name)}" if group == "training" else key
 

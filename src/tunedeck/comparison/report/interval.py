@@ -46,7 +46,7 @@ RESAMPLES = 2000
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
-    """mean ± t · s / √n of two values or more: what another seed would do on the same held-out examples."""
+    """Return mean ± t · s / √n of two values or more: what another seed would do on the same held-out examples."""
     freedom = len(values) - 1
     half = t_95(freedom) * stdev(values) / math.sqrt(len(values))
     return Interval(fmean(values) - half, fmean(values) + half, "seeds", len(values))

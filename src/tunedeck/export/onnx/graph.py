@@ -78,8 +78,11 @@ def graph_of(deck: Deck, name: str, *, merge: bool) -> Graph:
 
 
 def check_exportable(deck: Deck, names: Sequence[str]) -> None:
-    """Raise where ONNX is not possible: packages missing, a task without such a form, a base that is packed or not in
-    float32, no tokenizer that the runner can read."""
+    """Raise where ONNX is not possible.
+
+    That is without the packages, for a task without such a form, for a base that is packed or not in float32, and
+    without a tokenizer that the runner can read.
+    """
     needs_packages()
     onnx_view(deck)
     if deck.base.quantize is not None or deck.base.dtype != torch.float32:
@@ -123,7 +126,7 @@ def needs_packages() -> None:
 def trace(
     module: nn.Module, inputs: Mapping[str, Any], shapes: Mapping[str, Any], names: Sequence[str], opset: int | None
 ) -> Any:
-    """torch's ONNXProgram of a module called with keyword `inputs`; `shapes` names the dimensions that vary.
+    """Return torch's ONNXProgram of a module called with keyword `inputs`; `shapes` names the dimensions that vary.
 
     `names` are the graph's inputs in order. Raises ConfigError for an opset out of range, ModelError when torch cannot
     trace the model.

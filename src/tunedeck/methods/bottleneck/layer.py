@@ -100,6 +100,7 @@ class BlockOutput:
     norm: str | None
 
     def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
+        """Register hooks that note the residual stream and add the adapters' output to the sub-block's."""
         residual: deque[torch.Tensor] = deque(maxlen=2)  # two, for a batch may run in the middle of another
         norm = model.get_submodule(self.norm) if self.norm is not None else None
 
@@ -143,7 +144,7 @@ def can_batch(dispatch: RowDispatch) -> bool:
 
 
 def batched_forward(z: torch.Tensor, dispatch: RowDispatch, h: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
-    """h + s·A(z) of the active rows, (rows, positions, hidden), each row by its own adapter, h alone for the base."""
+    """Return h + s·A(z) of the active rows, (rows, positions, hidden), each by its own adapter; h for the base."""
     dtype = dtype_of_products(h)
     down, down_bias, up, up_bias = dispatch.cached(dtype, partial(_stacked, dispatch, dtype))
     activation = next(layer.activation for layer in _layers(dispatch) if layer is not None)

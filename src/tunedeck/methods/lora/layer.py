@@ -32,7 +32,7 @@ class LoraLayer(nn.Module):
         self.dropout = dropout
 
     def delta(self) -> torch.Tensor:
-        """scaling · B A, (out, in), float32."""
+        """Return scaling · B A, (out, in), float32."""
         return self.scaling * (self.lora_B.float() @ self.lora_A.float())
 
 
@@ -59,6 +59,8 @@ class LinearOutput:
     sequence_first: bool = False
 
     def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
+        """Register the hook that adds scaling · B A x to the linear's output in the active rows."""
+
         def hook(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
             now = dispatch()
             if now is None:
@@ -103,7 +105,7 @@ def _add_one(x: torch.Tensor, layer: AnyLoraLayer, its: torch.Tensor, out: torch
 
 
 def _stacked(dispatch: RowDispatch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """scaling · Aᵀ (rows, in, r) and Bᵀ (rows, r, out), filled up with zeros to the largest r; zeros for the base."""
+    """Return scaling · Aᵀ (rows, in, r) and Bᵀ (rows, r, out), padded with zeros to the largest r; 0 for the base."""
     a = dispatch.scaled(dispatch.stacked(lambda layer: layer.lora_A), lambda layer: layer.scaling)
     b = dispatch.stacked(lambda layer: layer.lora_B)
     return a.to(dtype).transpose(1, 2), b.to(dtype).transpose(1, 2)

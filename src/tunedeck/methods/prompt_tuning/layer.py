@@ -38,6 +38,7 @@ class TokenEmbedding:
     path: str
 
     def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
+        """Register hooks that put the adapters' vectors where virtual token ids are."""
         embedding = model.get_submodule(self.path)
         vocab_size = cast(torch.Tensor, embedding.weight).shape[0]
         virtual: list[torch.Tensor] = []

@@ -9,7 +9,7 @@ from typing import final
 
 from tunedeck.serving.backends.base import BatchBackend
 from tunedeck.serving.engine import Limits
-from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
 
 _PADDING = 2.0

@@ -21,7 +21,7 @@ from tunedeck.generation.prefill import Prefill
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Sequence
 from tunedeck.serving.backends.generate import GenerateBackend
-from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.workers.groups import Group, place
 

@@ -44,7 +44,7 @@ def mean_of(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float
 
 
 def correlations(found: Sequence[float], expected: Sequence[float]) -> dict[str, float]:
-    """spearman and pearson correlation of two series, each -1 to 1; 0 where one of them never changes.
+    """Return the spearman and pearson correlation of two series, each -1 to 1; 0 where one of them never changes.
 
     Equal values share the mean of their ranks, as in scipy.stats.spearmanr.
     """
