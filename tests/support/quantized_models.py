@@ -16,7 +16,7 @@ import tunedeck as td
 from support.tiny_models import LABELS, tiny_model, tiny_tokenizer
 from tunedeck.core.compat.bitsandbytes import keep_backward_pass
 from tunedeck.methods.base import MethodConfig
-from tunedeck.models.load import Dtype
+from tunedeck.models.precision import Dtype
 from tunedeck.models.quantize import Quantize
 
 _HOME = tempfile.TemporaryDirectory(prefix="tunedeck-tests-")

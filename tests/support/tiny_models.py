@@ -21,7 +21,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 import tunedeck as td
 from tunedeck.core.compat.torch import forward_hook_count
 from tunedeck.methods.base import MethodConfig
-from tunedeck.models.load import Dtype
+from tunedeck.models.precision import Dtype
 
 torch.set_num_threads(1)  # tiny matrices gain nothing from more, and lose much on a busy machine
 transformers.utils.logging.set_verbosity_error()

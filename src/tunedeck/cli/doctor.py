@@ -74,7 +74,7 @@ def examine() -> dict[str, Any]:
     from tunedeck.core.hub import hub_is_reachable
     from tunedeck.core.measurement import this_machine
     from tunedeck.methods import registry as methods
-    from tunedeck.models.load import cpu_has_bfloat16
+    from tunedeck.models.precision import cpu_has_bfloat16
     from tunedeck.tasks import registry as tasks
 
     machine = this_machine()

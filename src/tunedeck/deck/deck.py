@@ -33,7 +33,8 @@ from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import method_of
 from tunedeck.methods.routing import Grouping, Router, group_rows
 from tunedeck.methods.sites import SiteRegistry
-from tunedeck.models.load import Dtype, LoadedBase, load_base
+from tunedeck.models.load import LoadedBase, load_base
+from tunedeck.models.precision import Dtype
 from tunedeck.models.quantize import BasePart, Quantize, base_parts
 
 Rows: TypeAlias = str | Sequence[str | None] | None

@@ -13,7 +13,8 @@ from tunedeck.deck.deck import Deck
 from tunedeck.deck.forward import answer_name
 from tunedeck.export.probe import Difference, compare, probe_batches
 from tunedeck.export.transformers_folder import empty_place, merged, no_bar, tokenizer_of
-from tunedeck.models.load import DTYPES, load_base
+from tunedeck.models.load import load_base
+from tunedeck.models.precision import DTYPES
 
 BOUNDS = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.2}
 """Of the largest logit: what rounding W + B·A to the weights' precision may change, the most seen on random adapters

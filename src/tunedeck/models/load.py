@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import transformers
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from tunedeck.core.compat.torch import cpu_features
 from tunedeck.core.errors import ModelError, TargetError
 from tunedeck.core.hub import hub_is_reachable, in_hub_cache
-from tunedeck.core.i18n import listing, say
+from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.models.precision import Dtype, choose_attention, choose_device, choose_dtype, stored_dtype
 from tunedeck.models.quantize import Quantize, check_scheme, quantize_linears
 from tunedeck.models.source import ModelSource, find_model, hub_help
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Dtype = Literal["auto", "checkpoint", "float32", "bfloat16", "float16"]
 _SAMPLES_PER_TENSOR = 1024
 
 
@@ -81,14 +78,14 @@ def load_base(
     """
     check_scheme(quantize)
     source = find_model(reference)
-    place = _device(device)
+    place = choose_device(device)
     options = _options(source, trust_remote_code)
-    with _quietly(), _told_as_model_error(source, trust_remote_code), torch.random.fork_rng(devices=[]):
+    with _quietly(), _translate_errors(source, trust_remote_code), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = transformers.AutoConfig.from_pretrained(source.location, **options)
         if num_labels is not None and not _brings_head(config):
             config.num_labels = num_labels
-        chosen = _stored_dtype(config) if dtype == "checkpoint" else choose_dtype(dtype, place)
+        chosen = stored_dtype(config) if dtype == "checkpoint" else choose_dtype(dtype, place)
         auto = getattr(transformers, auto_class)
         model, report = auto.from_pretrained(
             source.location,
@@ -121,7 +118,7 @@ def load_skeleton(reference: str, auto_class: str, *, trust_remote_code: bool = 
     """
     source = find_model(reference)
     options = _options(source, trust_remote_code)
-    with _quietly(), _told_as_model_error(source, trust_remote_code), torch.device("meta"):
+    with _quietly(), _translate_errors(source, trust_remote_code), torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(source.location, **options)
         model = getattr(transformers, auto_class).from_config(config, trust_remote_code=trust_remote_code)
     prefix = _prefix(model)
@@ -144,43 +141,6 @@ def keep_in_memory(model: nn.Module) -> None:
             tensor.data = copied.get(place, tensor.data)
 
 
-def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it natively, else float32. Raises ModelError for an unknown
-    name.
-    """
-    if dtype in DTYPES:
-        return DTYPES[dtype]
-    if dtype != "auto":
-        raise ModelError(
-            say(
-                "unknown dtype {dtype!r}, choose one of: {known}",
-                dtype=dtype,
-                known=listing(["auto", "checkpoint", *DTYPES]),
-            )
-        )
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32
-
-
-def _stored_dtype(config: Any) -> torch.dtype:
-    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-
-
-def choose_attention(dtype: torch.dtype, device: torch.device) -> str | None:
-    """`eager` for bfloat16 on a CPU, where torch's flash kernel is several times slower; else transformers' choice.
-
-    That is `sdpa` for every model that has it.
-    """
-    return "eager" if device.type == "cpu" and dtype == torch.bfloat16 else None
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
-    features = cpu_features()
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
-
-
 def fingerprint(model: nn.Module, untrained: tuple[str, ...]) -> str:
     """sha256 over names, shapes and evenly spaced values (as bfloat16) of the base's tensors, head and pooler left out.
 
@@ -198,17 +158,6 @@ def fingerprint(model: nn.Module, untrained: tuple[str, ...]) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(values.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _device(device: str) -> torch.device:
-    if device != "auto":
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise ModelError(say("unknown device {device!r}; use auto, cpu or cuda", device=device)) from error
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
 
 
 def _options(source: ModelSource, trust_remote_code: bool) -> dict[str, Any]:
@@ -276,7 +225,7 @@ def _quietly() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told_as_model_error(source: ModelSource, trust_remote_code: bool) -> Iterator[None]:
+def _translate_errors(source: ModelSource, trust_remote_code: bool) -> Iterator[None]:
     try:
         yield
     except (AttributeError, TypeError) as error:

@@ -1,73 +1,17 @@
-"""Requests as OpenAI's, vLLM's and TEI's clients send them. A field that is not honoured is refused, not ignored.
-
-All bodies are in this one file, over 300 lines, so that they can be compared.
-"""
+"""Requests as OpenAI's, vLLM's and TEI's clients send them. A field that is not honoured is refused, not ignored."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast, final
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    model_validator,
-)
-from pydantic_core import CoreSchema, PydanticCustomError
-from pydantic_core.core_schema import no_info_before_validator_function
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
-from tunedeck.server.responses import Usage
-from tunedeck.serving.bounds import current_bounds, exceeded
+from tunedeck.server.fields import Most, Name, PromptTokens, String, Text, Texts, Tokens
 
-
-def _unicode(text: str) -> str:
-    """JSON can hold half a character, which no tokenizer and no response can."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("Input should be valid Unicode, no lone surrogates") from None
-    return text
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Most:
-    """At most as many items or characters as a bound of the server's says; looked at before any item is."""
-
-    bound: str
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return no_info_before_validator_function(self._checked, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        made = handler(schema)
-        made["maxLength" if made.get("type") == "string" else "maxItems"] = self._limit
-        return made
-
-    @property
-    def _limit(self) -> int:
-        return int(getattr(current_bounds.get(), self.bound))
-
-    def _checked(self, value: Any) -> Any:
-        if isinstance(value, str | list) and len(value) > self._limit:
-            raise ValueError(exceeded(self.bound, len(value), self._limit))
-        return value
-
-
-String = Annotated[str, AfterValidator(_unicode)]
-Text = Annotated[String, Most("max_input_chars")]
-Name = Annotated[String, Field(min_length=1, max_length=512)]
-Token = Annotated[int, Field(ge=0)]
-Texts = Annotated[list[Text], Field(min_length=1), Most("max_inputs")]
-PromptTokens = Annotated[list[Token], Field(fail_fast=True), Most("max_input_tokens")]
-Tokens = Annotated[PromptTokens, Field(min_length=1)]
 _MOST_FIELDS = 64
 
 
@@ -306,8 +250,3 @@ class VllmUnloadRequest(Strict):
 
     lora_name: Name
     lora_int_id: int | None = None
-
-
-def usage(prompt: int, completion: int = 0) -> Usage:
-    """OpenAI's counts."""
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

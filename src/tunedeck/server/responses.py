@@ -247,3 +247,8 @@ def whole_or_streamed(whole: type) -> dict[int | str, dict[str, Any]]:
     event = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
     events = {"text/event-stream": {"itemSchema": event}}
     return {200: {"model": whole, "content": events, "description": "the answer; events when `stream` is set"}}
+
+
+def usage(prompt: int, completion: int = 0) -> Usage:
+    """OpenAI's counts."""
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

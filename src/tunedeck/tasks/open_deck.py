@@ -12,7 +12,7 @@ from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task
 from tunedeck.formats.folder import base_of, detect_format, distinct_names
 from tunedeck.formats.manifest import read_manifest
-from tunedeck.models.load import Dtype
+from tunedeck.models.precision import Dtype
 from tunedeck.models.quantize import Quantize
 from tunedeck.tasks.classify.task import Classify
 from tunedeck.tasks.registry import task_of

@@ -15,7 +15,7 @@ from torch.nn import functional
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.server.errors import refusals
-from tunedeck.server.requests import AnswersRequest, ClassifyRequest, EmbeddingsRequest, PredictRequest, usage
+from tunedeck.server.requests import AnswersRequest, ClassifyRequest, EmbeddingsRequest, PredictRequest
 from tunedeck.server.responses import (
     Answer,
     Answers,
@@ -26,6 +26,7 @@ from tunedeck.server.responses import (
     LabelScore,
     TeiErrorBody,
     Vector,
+    usage,
 )
 from tunedeck.server.service import service_of
 from tunedeck.serving.request import Request

@@ -20,7 +20,7 @@ from tunedeck.generation.detokenizer import UNFINISHED
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Prompt, Sequence, TokenLogprob
 from tunedeck.server.errors import error_detail, failure_of, refusals
-from tunedeck.server.requests import ChatRequest, CompletionRequest, GenerationRequest, usage
+from tunedeck.server.requests import ChatRequest, CompletionRequest, GenerationRequest
 from tunedeck.server.responses import (
     ChatAnswer,
     ChatLogprobs,
@@ -28,6 +28,7 @@ from tunedeck.server.responses import (
     LikelyToken,
     TextLogprobs,
     Usage,
+    usage,
     whole_or_streamed,
 )
 from tunedeck.server.service import Piece, Service, error_of, service_of
