@@ -136,7 +136,7 @@ def setup_for(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, g
         calibrations = wish.profile.calibrations if wish.profile and gpu.name == THIS_MACHINE else ()
         native = "bfloat16" if gpu.name == THIS_MACHINE and bfloat16_instructions() else "float32"
         dtype = calibrations[0].dtype if calibrations else native
-    slow_sdpa = gpu.capability == 0 and dtype == "bfloat16"  # models/load.py takes eager attention there
+    slow_sdpa = gpu.capability == 0 and dtype == "bfloat16"  # models/precision.py takes eager attention there
     attention = wish.attention or ("eager" if slow_sdpa else "sdpa")
     if attention == "flash" and not gpu.has_flash_attention:
         attention = "sdpa"
