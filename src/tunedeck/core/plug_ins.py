@@ -36,7 +36,8 @@ def load_plug_ins(
     is given the entry point's name, its object and all objects so far, and raises ConfigError for one that cannot be
     used.
     """
-    known, plug_ins = dict(built_in), []
+    known = dict(built_in)
+    plug_ins: list[PlugIn] = []
     for point in points:
         package, version = (point.value, None) if point.dist is None else (point.dist.name, point.dist.version)
         error = None

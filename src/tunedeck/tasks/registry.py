@@ -64,7 +64,7 @@ def check_view(view: TaskView) -> None:
         )
 
 
-def check_plug_in(name: str, view: TaskView, known: Mapping[str, TaskView]) -> None:
+def check_plug_in(name: str, view: object, known: Mapping[str, TaskView]) -> None:
     """Raise ConfigError for another package's task that cannot be used beside those that are known."""
     if not isinstance(view, TaskView):
         raise ConfigError(say("its entry point is a {type}, not a TaskView", type=type(view).__name__))
