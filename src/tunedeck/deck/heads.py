@@ -59,6 +59,7 @@ class PooledOutput:
     pooling: Pooling
 
     def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
+        """Register hooks that note the base's hidden states and replace the logits of the active rows."""
         hidden = torch.empty(0)
         vocabulary = cast(Any, model).get_input_embeddings().weight.shape[0]
 
