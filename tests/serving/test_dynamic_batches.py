@@ -22,7 +22,6 @@ from tunedeck.core.errors import DeadlineError, DrainingError, OverloadedError, 
 from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.engine import Engine, Limits
-from tunedeck.serving.factory import open_batch_engine
 from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.workers.batch import BatchWorker

@@ -7,7 +7,7 @@ from support import served_adapters
 from support.waiting import SOON
 from tunedeck.generation.sequence import Sequence
 from tunedeck.serving.backends.generate import GenerateBackend
-from tunedeck.serving.queue import FairQueue
+from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
 
