@@ -86,25 +86,28 @@ def files_below(folder: Path) -> list[str]:
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
-def test_a_wheel_is_fetched_and_only_the_wanted_files_are_kept(registry: Path) -> None:
-    said: list[str] = []
-    folder = fetch(tiny_wheel(registry), said.append)
+def test_a_wheel_is_fetched_and_only_the_wanted_files_are_kept(
+    registry: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fetch(tiny_wheel(registry))
     assert files_below(folder) == ["bundle.json", "config.json", "sub/weights.bin"]
     assert (folder / "sub/weights.bin").read_bytes() == b"12345"
     assert files_below(cache_folder()) == [f"tiny/{name}" for name in files_below(folder)]
-    assert len(said) == 1
-    assert "tiny-part 1.0" in said[0]
-    assert "MB" in said[0]
-    assert "MIT" in said[0]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "tiny-part 1.0" in said
+    assert "MB" in said
+    assert "MIT" in said
 
 
-def test_a_fetched_bundle_is_not_downloaded_again(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fetched_bundle_is_not_downloaded_again(
+    registry: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     bundle = tiny_wheel(registry)
     fetch(bundle)
     monkeypatch.setattr(bundle_module, "_download", None)
-    said: list[str] = []
-    assert fetch(bundle, said.append) == folder_of(bundle)
-    assert said == []
+    capsys.readouterr()
+    assert fetch(bundle) == folder_of(bundle)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_source_archive_is_fetched_without_running_its_setup(registry: Path, tmp_path: Path) -> None:

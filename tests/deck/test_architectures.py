@@ -108,7 +108,8 @@ def test_merging_a_fully_trained_base_keeps_the_head_that_was_trained() -> None:
 
 
 def test_every_tensor_of_a_fully_trained_base_without_a_pooler_learns() -> None:
-    deck = td.Deck.load(folder_of("bert", "unpooled"), td.Classify(labels=LABELS), dtype="float32")
+    task = td.Classify(labels=LABELS, pooling="model")
+    deck = td.Deck.load(folder_of("bert", "unpooled"), task, dtype="float32")
     add_stirred(deck, "new", td.FullConfig())
     deck(**token_batch(), adapter="new").logits.square().sum().backward()
     idle = [name for name, p in deck.adapter("new").named_parameters() if p.grad is None]

@@ -58,7 +58,7 @@ def test_every_kind_learns_and_the_base_keeps_every_bit(kind: str, scheme: str, 
     before = {key: value.clone() for key, value in deck.model.state_dict().items()}
     labels = tuple(sorted(labelled_words.WORD_OF))
     deck.add("new", KINDS.get(kind, td.FullConfig("head")), labels=labels)
-    settings = td.TrainingSettings(max_steps=12, learning_rate=2e-2, batch_size=16, eval_steps=6)
+    settings = td.TrainingSettings(max_steps=12, learning_rate=2e-2, batch_size=16, eval_steps=6, head_init="random")
     losses_file = tmp_path / "run"
     td.train(deck, "new", td.DataSettings(train=str(data)), settings=settings, out=losses_file, progress=False)
     events = [json.loads(line) for line in (losses_file / "events.jsonl").read_text().splitlines()]

@@ -153,7 +153,12 @@ def outcome(family: Family, form: str, method: str) -> Outcome:
     stir(deck, "one", amount=0.05)
     started = {key: value.clone() for key, value in deck.adapter("one").named_parameters()}
     settings = td.TrainingSettings(
-        max_steps=2, batch_size=4, schedule="constant", warmup_ratio=0, metric_for_best_model="loss"
+        max_steps=2,
+        batch_size=4,
+        schedule="constant",
+        warmup_ratio=0,
+        metric_for_best_model="loss",
+        head_init="random",
     )
     run = td.train(deck, "one", dataset_of(form), settings=settings, progress=False)
     assert run.measurement.steps == 2

@@ -132,7 +132,7 @@ def test_what_an_earlier_version_wrote_into_a_run_folder_is_read_without_a_note(
         warnings.simplefilter("error")
         config = run_config(stored_values({**PLAIN, "training": OLD}))
         assert [job["training"] for job in stored_values({"jobs": [{"training": {"clip": 1}}]})["jobs"]] == [
-            {"max_grad_norm": 1}
+            {"head_init": "random", "max_grad_norm": 1}
         ]
     assert config.training.gradient_accumulation_steps == 4
 

@@ -98,7 +98,7 @@ class AdapterTrainer:
         )
         self._start = start
         self._total = settings.max_steps or max(1, round(settings.epochs * per_epoch))
-        if adapter.config.trains == "head" and settings.head_init == "probe":
+        if adapter.config.trains == "head" and start is not None:
             self._total = 0  # the start is the solution
         self._evaluations = Evaluations(settings, self._total, per_epoch, held_out_ratio)
         self._best: dict[str, torch.Tensor] = {}

@@ -23,7 +23,10 @@ def draw_figures(comparison: Comparison) -> list[Figure]:
 
     def drawn() -> list[Figure]:
         set_language(available_fonts().language)
-        found = [_size(comparison), _cost(comparison), _losses(comparison), _evaluations(comparison)]
+        found = [_size(comparison), _cost(comparison)]
+        if any(entry.losses for entry in comparison.entries):  # heads alone take no step
+            found.append(_losses(comparison))
+        found.append(_evaluations(comparison))
         return found + ([] if comparison.confusion is None else [confusion_figure(comparison.confusion)])
 
     return copy_context().run(drawn)
@@ -131,7 +134,8 @@ def _curves(
     with canvas(_WIDTH, _HEIGHT) as (drawing, axes):
         for number, line in enumerate(lines):
             axes.plot(
-                *zip(*line, strict=True),
+                [across for across, _ in line],
+                [up for _, up in line],
                 color=colour(number),
                 marker=marker(number) if dots else None,
                 markersize=6,
@@ -153,7 +157,7 @@ def _curves(
             columnspacing=1.4,
         )
         alt = "; ".join(
-            f"{entry.name}: {line[-1][1]:.3f}" for entry, line in zip(comparison.entries, lines, strict=True)
+            f"{entry.name}: {line[-1][1]:.3f}" for entry, line in zip(comparison.entries, lines, strict=True) if line
         )
         return finished(drawing, name, alt, key)
 
