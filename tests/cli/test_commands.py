@@ -215,6 +215,7 @@ def test_help_loads_no_torch_and_speaks_chinese() -> None:
     set_language("en")
 
 
+@pytest.mark.filterwarnings("always:training was stopped")
 @pytest.mark.parametrize(("sent", "code", "called"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
 def test_a_signal_leaves_a_whole_adapter_and_a_run_to_go_on_with(
     sent: signal.Signals,

@@ -28,8 +28,9 @@ def prepared(deck: td.Deck, sampling: td.Sampling) -> Sequence:
 def spoil(deck: td.Deck, key: str | None, value: float) -> None:
     assert key is not None
     with torch.inference_mode():
-        for parameter in deck.adapter(key).parameters():
-            parameter.fill_(value)
+        for placement in deck.adapter(key).built.placements.values():
+            placement.layer.lora_A.fill_(value)  # type: ignore[union-attr, operator]
+            placement.layer.lora_B.fill_(value)  # type: ignore[union-attr, operator]
 
 
 def spoil_cache(worker: GenerateWorker, key: str | None, value: float) -> None:
