@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import tiny_models
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -58,6 +58,8 @@ WORDS = st.sampled_from(
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
 @settings(max_examples=60, deadline=None)
 @given(words=st.lists(WORDS, max_size=60), times=st.integers(1, 60), room=st.integers(1, 12))
+@example(words=["a" * 130], times=9, room=11)
+@example(words=["a" * 130, "foxes"], times=9, room=12)
 def test_a_text_that_is_read_in_part_has_the_tokens_of_the_whole(
     kind: str, words: list[str], times: int, room: int
 ) -> None:

@@ -17,9 +17,9 @@ _CHARS_A_TOKEN = 8
 """More characters than most tokens have: that much of a long text is read first, and four times as much where it was
 too little.
 """
-_MARGIN = 64
+_MARGIN = 128
 """The last tokens before the place where a text was broken off may be others than in the whole text; so many are not
-used.
+used. WordPiece makes one unknown token of a word above 100 characters, and up to 100 tokens of a part of it.
 """
 
 
