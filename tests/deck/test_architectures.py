@@ -6,21 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import mixed_decks
 from support.tiny_models import LABELS, add_stirred, deck_of, difference, folder_of, logits_of, rows_of, token_batch
 
 import tunedeck as td
 from tunedeck.core.model_spec import ModelSpec
 from tunedeck.methods.base import MethodConfig
 
-KINDS: dict[str, MethodConfig] = {
-    "lora": td.LoraConfig(r=4, target_modules="all-linear"),
-    "seq_bn": td.BottleneckConfig("seq_bn"),
-    "double_seq_bn": td.BottleneckConfig("double_seq_bn"),
-    "par_bn": td.BottleneckConfig("par_bn"),
-    "prompt": td.PromptTuningConfig(num_virtual_tokens=5),
-    "full": td.FullConfig(1),
-    "full-all": td.FullConfig(),
-}
+KINDS: dict[str, MethodConfig] = {**mixed_decks.KINDS, "full-all": td.FullConfig()}
 CLASSIFIERS = (
     *("bert", "roberta", "xlm-roberta", "distilbert", "modernbert"),
     *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2", "glm", "glm4"),

@@ -56,6 +56,12 @@ def test_a_pooled_head_is_a_linear_on_the_pooled_states_of_the_model() -> None:
     assert difference(logits_of(deck, batch, "mean"), wanted) < 1e-5
 
 
+def test_the_model_itself_is_called_as_before() -> None:
+    deck, ids = pooled_deck(), token_batch()["input_ids"]
+    with torch.no_grad():
+        assert torch.equal(deck.model(ids).logits, deck_of("bert").model(ids).logits)
+
+
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_mixed_batch_equals_its_parts(model_type: str) -> None:
     deck = pooled_deck(model_type)

@@ -14,7 +14,7 @@ import tunedeck as td
 from tunedeck.data.settings import DataSettings
 from tunedeck.tasks import vectors
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.classify.task import evaluate_labelled
+from tunedeck.tasks.classify.task import ClassifyObjective, evaluate_labelled
 from tunedeck.training import jobs
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.trainer import AdapterTrainer
@@ -84,6 +84,14 @@ def test_a_run_that_ends_below_its_start_keeps_it(data: DataSettings, tmp_path: 
     assert run.metrics == run.start == json.loads((tmp_path / "run" / "metrics.json").read_text())["start"]
     task = deck.adapter("law").task
     assert evaluate_labelled(deck, "law", task, read(data).evaluation) == pytest.approx(run.start, abs=1e-4)
+
+
+def test_a_run_that_rises_below_its_start_is_not_stopped(data: DataSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    rising = iter(range(1, 9))
+    monkeypatch.setattr(ClassifyObjective, "evaluate", lambda self: {"accuracy": next(rising) / 100, "loss": 1.0})
+    _, run = trained(data, "lora", TrainingSettings(max_steps=6, eval_steps=1))
+    assert run.stopped == "finished"
+    assert run.kept_start
 
 
 def test_training_surpasses_the_start(data: DataSettings) -> None:

@@ -47,11 +47,15 @@ def compare(
     ] = None,
     seeds: Annotated[str | None, what(help=say("how many (3) or which (0,7,13); one by default"))] = None,
     search: Annotated[
-        int, what(help=say("first try so many learning rates and sizes for each method, losers stopped early"), min=0)
+        int,
+        what(
+            help=say("first try this number of learning rates and sizes for each method; poor ones are stopped early"),
+            min=0,
+        ),
     ] = 0,
     examples: Annotated[int | None, limit(help=say("train on at most this number of examples"))] = None,
-    minutes: Annotated[float | None, limit(help=say("train for so many minutes"))] = None,
-    budget: Annotated[float | None, limit(help=say("train for so much money"))] = None,
+    minutes: Annotated[float | None, limit(help=say("train for at most this number of minutes"))] = None,
+    budget: Annotated[float | None, limit(help=say("train for at most this amount of money"))] = None,
     price_per_hour: Annotated[
         float | None, limit(help=say("what an hour of this machine costs; a card's listed price by default"))
     ] = None,

@@ -23,7 +23,7 @@ how = partial(typer.Option, rich_help_panel=say("How"))
 def plan(
     model: options.PlannedModel,
     data: Annotated[str | None, work(help=say("training data: file, hub id or bundled: name"))] = None,
-    samples: Annotated[int | None, work(help=say("instead of --data: so many examples"))] = None,
+    samples: Annotated[int | None, work(help=say("instead of --data: the number of examples"))] = None,
     tokens: Annotated[int | None, work(help=say("tokens of every example; with --data, where texts are cut"))] = None,
     epochs: Annotated[float, work(help=say("passes over the data"))] = 3,
     task: Annotated[str | None, work(help=say("classify or generate; by default what the model is for"))] = None,
@@ -49,7 +49,7 @@ def plan(
     attention: Annotated[str | None, how(help="flash, sdpa, eager")] = None,
     dtype: Annotated[str | None, how(help="bf16, fp16, fp32")] = None,
     gpu: Annotated[str | None, options.where(help=say("cards, with commas, or this-machine"))] = None,
-    budget: Annotated[float | None, options.where(help=say("at most so much money"))] = None,
+    budget: Annotated[float | None, options.where(help=say("at most this amount of money"))] = None,
     deadline: Annotated[str | None, options.where(help=say("at most so long: 90m, 6h, 2d"))] = None,
     currency: options.Currency = "CNY",
     price_list: options.PriceList = "market",

@@ -70,9 +70,9 @@ class PooledOutput:
         def answer(_: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], output: Any) -> None:
             nonlocal hidden
             states, hidden = hidden, torch.empty(0)  # the states are not kept until the next batch
-            mask = inputs["attention_mask"] * (inputs["input_ids"] < vocabulary)
             now = dispatch()
             if now is not None:
+                mask = inputs["attention_mask"] * (inputs["input_ids"] < vocabulary)
                 output.logits = concatenate_padded(
                     [
                         output.logits[rows].float()

@@ -15,7 +15,9 @@ from tunedeck.planner.throughput import forward_flops_per_token, training_flops_
 SETUP_S = Estimate(120, 300, 900)  # the rented machine starts, installs, receives the data
 PROCESS_S = Estimate(3, 10, 30)  # of one's own: Python, torch and transformers are imported, 8 s of one slow core
 SOLUTION_S = Estimate(0.3, 1.5, 8.0)
-"""Of a classifier's head at the start (tasks/linear_probe.py): 0.6 to 2.6 s of a slow core for 29 to 1000 examples."""
+"""Seconds that fitting a classifier's head takes before the first step (tasks/linear_probe.py): 0.6 to 2.6 on a slow
+core for 29 to 1000 examples.
+"""
 NETWORK_BYTES_PER_S = Estimate(100e6, 30e6, 10e6)  # low time first
 DISK_BYTES_PER_S = Estimate(2e9, 1e9, 0.3e9)
 EVALUATION_SPEED = 0.8  # share of the training's utilisation that forward passes reach

@@ -101,7 +101,7 @@ class Prediction:
     parts: MemoryParts
     exact: bool
     first_use_s: Estimate = NOTHING
-    """Of the whole run: what its first steps take longer."""
+    """Seconds that the first steps of a run take beyond what later ones take, in all."""
 
 
 def plain_settings(setup: Setup) -> dict[str, Any]:
