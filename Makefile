@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo specialists test pages lint bench clean
+.PHONY: setup demo specialists test pages messages lint bench clean
 
 setup: .venv/installed
 
@@ -25,6 +25,10 @@ pages: setup
 	PYTHONPATH=tests $(BIN)/python -m support.settings_page
 	PYTHONPATH=tests $(BIN)/python -m support.family_table
 	PYTHONPATH=tests $(BIN)/python -m support.export_table
+
+# Brings the catalogues of translations in line with the texts in the code
+messages: setup
+	PYTHONPATH=tests $(BIN)/python -m support.messages
 
 lint: setup
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from support import labelled_words, tiny_models
 from support.command_line import Command
 
 import tunedeck as td
+from tunedeck.core.i18n import set_language
 
 
 @pytest.fixture
@@ -278,3 +279,13 @@ def test_predicting_no_text_says_how_to_give_some(
 
 def test_an_unknown_language_lists_the_known_ones(refused: Callable[..., str]) -> None:
     assert refused("--lang", "fr", "doctor") == "error: unknown language 'fr', choose one of: en, zh"
+
+
+def test_the_language_is_chosen_before_or_after_the_command(tunedeck: Command, refused: Callable[..., str]) -> None:
+    command = ("predict", "--adapter", "missing", "text")
+    for arguments in (("--lang", "zh", *command), (*command, "--lang", "zh"), (*command, "--lang=zh")):
+        set_language("en")
+        assert tunedeck(*arguments).err.startswith("错误：")
+    set_language("en")
+    assert refused("doctor", "--lang") == "error: --lang needs a language: en, zh"
+    assert refused(*command, "--", "--lang") == "error: there is no adapter folder missing"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import gettext
+import io
 import os
+import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -14,11 +16,13 @@ from pathlib import Path
 from string import Formatter
 
 import pytest
+from babel.messages import Message
+from support.messages import CATALOGUES, read_catalogue, update_catalogue
 
 import tunedeck
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.i18n import language, listing, nearest, say, set_language
-from tunedeck.core.toml import parse_toml
+from tunedeck.core.i18n import language, listing, nearest, say, say_plural, set_language
+from tunedeck.core.translations import compiled, translations
 
 PACKAGE = Path(tunedeck.__file__).parent
 LOCALE = ("TUNEDECK_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
@@ -26,11 +30,14 @@ LOCALE = ("TUNEDECK_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
 
 @dataclass(frozen=True)
 class Call:
-    """One `say(...)` in the source: where, its text (None when it is no literal), and the values it is given."""
+    """One call of `say` or `say_plural`: where it is, its texts (none if one is not a literal) and its values."""
 
     place: str
-    text: str | None
+    texts: tuple[str, ...]
     values: frozenset[str | None]
+
+
+TEXTS = {"say": 1, "say_plural": 2}
 
 
 @cache
@@ -38,13 +45,12 @@ def calls() -> tuple[Call, ...]:
     found = []
     for file in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and _name(node.func) == "say":
-                first = node.args[0] if node.args else None
-                literal = isinstance(first, ast.Constant) and isinstance(first.value, str)
+            if isinstance(node, ast.Call) and (count := TEXTS.get(_name(node.func) or "")):
+                literals = [value.value for value in node.args if isinstance(value, ast.Constant)]
                 found.append(
                     Call(
                         f"{file.relative_to(PACKAGE.parent).as_posix()}:{node.lineno}",
-                        first.value if literal else None,
+                        tuple(map(str, literals)) if len(literals) == len(node.args) == count else (),
                         frozenset(keyword.arg for keyword in node.keywords),
                     )
                 )
@@ -52,9 +58,12 @@ def calls() -> tuple[Call, ...]:
 
 
 @cache
-def entries() -> tuple[tuple[str, str], ...]:
-    table = parse_toml((PACKAGE / "core" / "messages_zh.toml").read_text(encoding="utf-8"))
-    return tuple((entry["en"], entry["zh"]) for entry in table["message"])
+def entries() -> tuple[Message, ...]:
+    return tuple(message for message in read_catalogue(CATALOGUES["zh"]) if message.id)
+
+
+def forms(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _name(function: ast.expr) -> str | None:
@@ -77,29 +86,62 @@ def assert_none(found: Iterable[str]) -> None:
 
 def test_every_text_is_a_literal() -> None:
     assert len(calls()) > 100
-    assert_none(call.place for call in calls() if call.text is None)
+    assert_none(call.place for call in calls() if not call.texts)
 
 
 def test_every_text_is_given_the_values_it_names_and_no_others() -> None:
-    assert_none(f"{call.place}: {call.text}" for call in calls() if call.text and names_in(call.text) != call.values)
+    for call in calls():
+        named = set[str]().union(*map(names_in, call.texts)) | ({"count"} if len(call.texts) == 2 else set())
+        assert named == call.values, f"{call.place}: {call.texts}"
 
 
 def test_every_text_has_a_chinese_translation() -> None:
-    translated = {english for english, _ in entries()}
-    assert_none(f"{call.place}: {call.text}" for call in calls() if call.text and call.text not in translated)
+    translated = {forms(entry.id) for entry in entries() if all(text.strip() for text in forms(entry.string))}
+    assert_none(f"{call.place}: {call.texts}" for call in calls() if call.texts not in translated)
 
 
-def test_no_translation_is_left_over_or_empty() -> None:
-    said = {call.text for call in calls()}
-    assert_none(english for english, chinese in entries() if english not in said or not chinese.strip())
-
-
-def test_no_text_is_translated_twice() -> None:
-    assert_none(english for english, count in Counter(english for english, _ in entries()).items() if count > 1)
+def test_no_translation_is_left_over_or_guessed() -> None:
+    said = {call.texts for call in calls()}
+    assert_none(str(entry.id) for entry in entries() if forms(entry.id) not in said or entry.fuzzy)
+    assert not read_catalogue(CATALOGUES["zh"]).obsolete
 
 
 def test_both_languages_take_the_same_values_in_the_same_form() -> None:
-    assert_none(english for english, chinese in entries() if fields(english) != fields(chinese))
+    for entry in entries():
+        english = forms(entry.id)[-1]
+        assert_none(english for chinese in forms(entry.string) if fields(english) != fields(chinese))
+
+
+def test_the_catalogue_is_as_make_messages_writes_it(tmp_path: Path) -> None:
+    copy = tmp_path / "zh" / "LC_MESSAGES" / "tunedeck.po"
+    copy.parent.mkdir(parents=True)
+    shutil.copyfile(CATALOGUES["zh"], copy)
+    update_catalogue(copy)
+    assert copy.read_text(encoding="utf-8") == CATALOGUES["zh"].read_text(encoding="utf-8")
+
+
+def test_the_catalogue_is_read_as_babel_reads_it() -> None:
+    for entry in entries():
+        first, *more = forms(entry.id)
+        read = translations("zh").ngettext(first, *more, 2) if more else translations("zh").gettext(first)
+        assert read == forms(entry.string)[0]
+
+
+def test_a_fuzzy_entry_is_not_used_and_lines_and_plural_forms_are_joined() -> None:
+    catalogue = [
+        'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=utf-8\\n"\n'
+        '"Plural-Forms: nplurals=2; plural=n != 1;\\n"',
+        '#, fuzzy, python-brace-format\nmsgid "tea"\nmsgstr "Kaffee"',
+        'msgid ""\n"one\\n"\n"two"\nmsgstr ""\n"eins\\n"\n"\\"zwei\\""',
+        'msgid "{count} cup"\nmsgid_plural "{count} cups"\nmsgstr[0] "{count} Tasse"\nmsgstr[1] "{count} Tassen"',
+        '#~ msgid "water"\n#~ msgstr "Wasser"',
+    ]
+    german = gettext.GNUTranslations(io.BytesIO(compiled("\n\n".join(catalogue))))
+    assert [german.gettext(text) for text in ("tea", "one\ntwo", "water")] == ["tea", 'eins\n"zwei"', "water"]
+    assert [german.ngettext("{count} cup", "{count} cups", count) for count in (1, 2)] == [
+        "{count} Tasse",
+        "{count} Tassen",
+    ]
 
 
 def test_a_text_is_said_in_the_chosen_language() -> None:
@@ -112,6 +154,11 @@ def test_a_text_is_said_in_the_chosen_language() -> None:
 def test_a_text_without_a_translation_is_said_in_english() -> None:
     set_language("zh")
     assert say("{count} mangoes", count=3) == "3 mangoes"
+
+
+def test_a_number_chooses_the_form() -> None:
+    assert say_plural("{count} {thing}", "{count} {thing}s", count=1, thing="mango") == "1 mango"
+    assert say_plural("{count} {thing}", "{count} {thing}s", count=0, thing="mango") == "0 mangos"
 
 
 def test_an_unknown_language_is_an_error_that_names_the_known_ones() -> None:

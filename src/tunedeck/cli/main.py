@@ -8,8 +8,8 @@ import warnings
 from importlib import import_module
 
 from tunedeck.cli.renamed import with_new_names
-from tunedeck.core.errors import TunedeckError
-from tunedeck.core.i18n import say, set_language
+from tunedeck.core.errors import ConfigError, TunedeckError
+from tunedeck.core.i18n import LANGUAGES, listing, say, set_language
 from tunedeck.core.process import INTERRUPTED, process_rank
 
 USER_ERROR = 2
@@ -19,8 +19,7 @@ def main() -> None:
     """Run the command in sys.argv; exit code 2 for an error the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
     warnings.showwarning = _note  # type: ignore[assignment]
     try:
-        _choose_language(sys.argv[1:])
-        sys.argv[1:] = with_new_names(sys.argv[1:])
+        sys.argv[1:] = with_new_names(_choose_language(sys.argv[1:]))
         import_module("tunedeck.cli.app").app(prog_name="tunedeck")
     except TunedeckError as error:
         text = " ".join(str(error).split())
@@ -34,13 +33,22 @@ def main() -> None:
         sys.exit(1)
 
 
-def _choose_language(arguments: list[str]) -> None:
-    """--lang counts before anything is said, help texts included."""
-    for index, argument in enumerate(arguments):
-        if argument.startswith("--lang="):
-            set_language(argument.partition("=")[2])
-        elif argument == "--lang" and index + 1 < len(arguments):
-            set_language(arguments[index + 1])
+def _choose_language(arguments: list[str]) -> list[str]:
+    """Set the language before any text is made, help texts included, and return the arguments without --lang.
+
+    The option is allowed before and after the command, as far as a bare `--`.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, kept = iter(arguments[:end]), []
+    for argument in options:
+        name, equals, value = argument.partition("=")
+        if name != "--lang":
+            kept.append(argument)
+        elif (chosen := value if equals else next(options, None)) is not None:
+            set_language(chosen)
+        else:
+            raise ConfigError(say("--lang needs a language: {allowed}", allowed=listing(LANGUAGES)))
+    return kept + arguments[end:]
 
 
 def _note(message: Warning | str, category: type[Warning], *_: object) -> None:

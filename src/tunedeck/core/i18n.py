@@ -1,7 +1,7 @@
 """What Tunedeck says to people, in English or Chinese.
 
-The English text is the key: `say("no column {name!r}", name="label")`. A text without a translation is said in English;
-a test keeps the Chinese table complete.
+The English text is the key: `say("no column {name!r}", name="label")`. Translations are gettext catalogues
+(translations.py); a text without one is shown in English, and a test keeps the Chinese catalogue complete.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import os
 from collections.abc import Iterable
 from contextvars import ContextVar
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.toml import parse_toml
+from tunedeck.core.translations import translations
 
 LANGUAGES = ("en", "zh")
 _language: ContextVar[str | None] = ContextVar("language", default=None)
@@ -36,8 +35,12 @@ def language() -> str:
 
 def say(text: str, /, **values: Any) -> str:
     """Translate `text` and fill in its `{names}` as str.format does."""
-    template = _chinese().get(text, text) if language() == "zh" else text
-    return template.format(**values)
+    return translations(language()).gettext(text).format(**values)
+
+
+def say_plural(one: str, many: str, /, count: int, **values: Any) -> str:
+    """Translate a text that depends on a number, which it can show as `{count}`: `one` for 1, `many` for any other."""
+    return translations(language()).ngettext(one, many, count).format(count=count, **values)
 
 
 def listing(names: Iterable[object]) -> str:
@@ -62,9 +65,3 @@ def _language_of_environment() -> str:
         (os.environ[key] for key in ("TUNEDECK_LANG", "LC_ALL", "LC_MESSAGES", "LANG") if os.environ.get(key)), ""
     )
     return "zh" if (named or locale.getlocale()[0] or "").lower().startswith(("zh", "chinese")) else "en"
-
-
-@cache
-def _chinese() -> dict[str, str]:
-    table = parse_toml(files("tunedeck.core").joinpath("messages_zh.toml").read_text(encoding="utf-8"))
-    return {entry["en"]: entry["zh"] for entry in table["message"]}
