@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +34,19 @@ def test_a_near_copy_of_a_training_text_is_left_out_of_the_test_side() -> None:
         test[1] | {"text": "an entirely different text about something else"},
     ]
     assert divided(rows, "family", unlike="text") == (rows[:1], rows[2:])
+
+
+def test_within_a_label_one_or_more_stand_on_either_side() -> None:
+    rows: list[dict[str, object]] = [
+        {"label": label, "template": f"{label} {number}"}
+        for label, count in (("alone", 1), ("pair", 2), ("many", 50))
+        for number in range(count)
+        for _ in range(3)
+    ]
+    train, test = divided(rows, "template", within="label")
+    assert Counter(row["label"] for row in test) == {"pair": 3, "many": 30}
+    assert Counter(row["label"] for row in train) == {"alone": 3, "pair": 3, "many": 120}
+    assert not {row["template"] for row in train} & {row["template"] for row in test}
 
 
 @given(st.lists(st.text(), min_size=1))

@@ -14,6 +14,7 @@ from tunedeck.core.toml import parse_toml
 from tunedeck.data.files import Columns, Rows, read_separated, read_text
 from tunedeck.data.front_matter import read_documents
 from tunedeck.data.held_out import divided
+from tunedeck.data.intents import read_intents
 from tunedeck.data.obo import read_terms
 
 SPLITS = ("train", "test")
@@ -44,7 +45,7 @@ def read_bundled(reference: str) -> tuple[Columns, Rows]:
         )
     columns, rows = _read(fetch(bundles[name]), entry["read"])
     if side:
-        rows = divided(rows, how["by"], how.get("unlike"))[SPLITS.index(side)]
+        rows = divided(rows, how["by"], how.get("unlike"), how.get("within"))[SPLITS.index(side)]
     return _with_questions(columns, rows, entry.get("ask", {}))
 
 
@@ -53,6 +54,8 @@ def _read(folder: Path, how: Mapping[str, Any]) -> tuple[Columns, Rows]:
         return _read_renamed(folder / how["csv"], how["columns"])
     if "obo" in how:
         return read_terms(folder / how["obo"], how["plain"])
+    if "intents" in how:
+        return read_intents(folder / how["intents"], how["values"])
     if "documents" in how:
         return read_documents(sorted(folder.glob(how["documents"])), how["columns"], how["skip"], how["meanings"])
     return _read_lines({folder / file: label for file, label in how["lines"].items()})

@@ -9,27 +9,42 @@ from collections import Counter, defaultdict
 from tunedeck.data.files import Rows
 
 TEST_SHARE = 0.1
+WITHIN_SHARE = 0.2
 WORDS_IN_A_ROW = 5
 COPIED_SHARE = 0.5
 """A test text of which this share of word sequences stands in one training text is a near copy."""
 
 
-def divided(rows: Rows, by: str, unlike: str | None = None) -> tuple[Rows, Rows]:
+def divided(rows: Rows, by: str, unlike: str | None = None, within: str | None = None) -> tuple[Rows, Rows]:
     """Training and test rows, the same on every machine.
 
     All rows with the same value in column `by` stand on one side, about TEST_SHARE of these values in the test side.
-    With `unlike`, test rows whose text in that column is a near copy of a training text are left out.
+    With `unlike`, test rows whose text in that column is a near copy of a training text are left out. With `within`,
+    such as a column of labels, each of its values has about WITHIN_SHARE of its values of `by` in the test side, and
+    one or more in either side where there are several.
     """
-    train = [row for row in rows if not _is_test(str(row[by]))]
-    test = [row for row in rows if _is_test(str(row[by]))]
+    tested = {str(row[by]) for row in rows if _place(str(row[by])) < TEST_SHARE}
+    if within is not None:
+        tested = _tested_within(rows, by, within)
+    train = [row for row in rows if str(row[by]) not in tested]
+    test = [row for row in rows if str(row[by]) in tested]
     if unlike is not None:
         copied = _copied_shares([str(row[unlike]) for row in train], [str(row[unlike]) for row in test])
         test = [row for row, share in zip(test, copied, strict=True) if share < COPIED_SHARE]
     return train, test
 
 
-def _is_test(value: str) -> bool:
-    return int.from_bytes(hashlib.sha256(value.encode()).digest()[:4], "big") < TEST_SHARE * 2**32
+def _tested_within(rows: Rows, by: str, within: str) -> set[str]:
+    values: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        values[str(row[within])].add(str(row[by]))
+    counts = {key: min(max(1, round(WITHIN_SHARE * len(found))), len(found) - 1) for key, found in values.items()}
+    return {value for key, found in values.items() for value in sorted(found, key=_place)[: counts[key]]}
+
+
+def _place(value: str) -> float:
+    """A number from 0 to 1 that looks random and depends on the value alone."""
+    return int.from_bytes(hashlib.sha256(value.encode()).digest()[:4], "big") / 2**32
 
 
 def _copied_shares(train: list[str], test: list[str]) -> list[float]:
