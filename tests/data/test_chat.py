@@ -51,7 +51,11 @@ def test_what_follows_the_last_answer_is_left_out() -> None:
     ("row", "text"),
     [
         ({"title": "x"}, "it has: title"),
-        ({"messages": "hi"}, "row 1: it is no list of turns"),
+        ({"messages": "hi"}, "row 1: it is not a list of turns"),
+        ({"messages": ["hi"]}, "row 1: a turn is not an object with a role and a content"),
+        ({"messages": [{"role": "user", "content": None}]}, "the role 'user' has the content None; it must be a text"),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "row 1: a turn calls a tool"),
+        ({"messages": [{"role": "tool", "content": "21"}]}, "row 1: a turn calls a tool"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "the role 'wizard'"),
         ({"messages": [{"role": "user", "content": "x"}]}, "a question and an answer"),
         ({"prompt": "hi", "completion": " "}, "is empty"),

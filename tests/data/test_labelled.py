@@ -57,6 +57,8 @@ def test_named_columns_win_over_usual_names() -> None:
         ),
         (table(text=["a"], label=["b"]), None, "labl", "did you mean 'label'"),
         (table(text=["a"], label=["b"]), "text", "text", "cannot be both"),
+        (table(good=["bad"], pos=["neg"]), None, None, "if the first line is data, put a line of column names above"),
+        (table(id=["1"], messages=["[]"]), None, None, "column 'messages' holds conversations: pass --task generate"),
     ],
 )
 def test_columns_that_are_not_obvious_or_not_there_are_listed(

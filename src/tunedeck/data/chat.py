@@ -91,20 +91,34 @@ def read_conversations(table: Table) -> tuple[list[Conversation], str]:
 
 def _turns(table: Table, number: int, turns: object) -> Conversation:
     if not isinstance(turns, list) or not turns:
-        raise _wrong(table, number, say("it is no list of turns"))
-    messages = []
-    for turn in turns:
-        if not isinstance(turn, Mapping):
-            raise _wrong(table, number, say("a turn is no object with a role and a content"))
-        role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-        if str(role) not in ROLES or not isinstance(content, str):
-            raise _wrong(
-                table, number, say("a turn has the role {role!r}; allowed: {known}", role=role, known=listing(ROLES))
-            )
-        messages.append(Message(ROLES[str(role)], content))
+        raise _wrong(table, number, say("it is not a list of turns"))
+    messages = [_message(table, number, turn) for turn in turns]
     while messages and messages[-1].role != "assistant":
         messages.pop()
     return _checked(table, number, messages)
+
+
+def _message(table: Table, number: int, turn: object) -> Message:
+    if not isinstance(turn, Mapping):
+        raise _wrong(table, number, say("a turn is not an object with a role and a content"))
+    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+    if role in ("tool", "function") or turn.get("tool_calls") or turn.get("function_call"):
+        raise _wrong(
+            table, number, say("a turn calls a tool, which cannot be trained on; leave such conversations out")
+        )
+    if str(role) not in ROLES:
+        raise _wrong(
+            table, number, say("a turn has the role {role!r}; allowed: {known}", role=role, known=listing(ROLES))
+        )
+    if not isinstance(content, str):
+        raise _wrong(
+            table,
+            number,
+            say(
+                "a turn of the role {role!r} has the content {content!r}; it must be a text", role=role, content=content
+            ),
+        )
+    return Message(ROLES[str(role)], content)
 
 
 def _alpaca(table: Table, number: int, row: Mapping[str, Any], columns: Mapping[str, str]) -> Conversation:

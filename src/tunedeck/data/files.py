@@ -81,11 +81,18 @@ def _encoding_hint(content: bytes) -> str:
 
 
 def _read_csv(path: Path, text: str) -> tuple[Columns, Rows]:
-    return read_separated(path, text, ",")
+    return read_separated(path, text, separator_of(text, ","))
 
 
 def _read_tsv(path: Path, text: str) -> tuple[Columns, Rows]:
-    return read_separated(path, text, "\t")
+    return read_separated(path, text, separator_of(text, "\t"))
+
+
+def separator_of(text: str, usual: str) -> str:
+    """Return the separator of a table: the usual one, unless only one other divides the header and the first row."""
+    header, *first_row = text.lstrip("\r\n").split("\n", 2)[:2]
+    others = [mark for mark in (",", ";", "\t") if mark in header and all(mark in row for row in first_row)]
+    return others[0] if usual not in header and len(others) == 1 else usual
 
 
 def read_separated(path: Path, text: str, delimiter: str) -> tuple[Columns, Rows]:

@@ -146,6 +146,7 @@ def text_column_of(table: Table, name: str | None, label_column: str | None) -> 
             source=table.source,
             columns=listing(table.columns),
         )
+        + _hint(table)
     )
 
 
@@ -165,7 +166,18 @@ def label_column_of(table: Table, name: str | None, text: str | None) -> str:
             source=table.source,
             columns=listing(table.columns),
         )
+        + _hint(table)
     )
+
+
+def _hint(table: Table) -> str:
+    """Say what else a table without the expected columns may be: conversations, or a file without a header."""
+    conversations = [column for column in table.columns if column.lower() in ("messages", "conversations")]
+    if conversations:
+        return say("; column {column!r} holds conversations: pass --task generate", column=conversations[0])
+    if table.source.lower().endswith((".csv", ".tsv")) and not usual_columns(table, TEXT_COLUMNS + LABEL_COLUMNS):
+        return say("; if the first line is data, put a line of column names above it, such as: text,label")
+    return ""
 
 
 def _labels(
