@@ -16,6 +16,7 @@ from support.stopped_runs import at_loss
 
 from tunedeck.core.i18n import set_language
 from tunedeck.core.plug_ins import PlugIn
+from tunedeck.data.table import read_table
 
 MODEL = "bert"
 
@@ -163,6 +164,57 @@ def test_predict_reads_a_file_or_standard_input(
         monkeypatch.setattr("sys.stdin", lines)
         said = tunedeck("predict", "--adapter", run_folder / "adapter", "--json")
     assert [row["text"] for row in json.loads(said.out)["predictions"]] == ["w10 w50", "w30"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_predict_writes_the_rows_of_a_file_with_the_predictions(
+    tunedeck: Command, run_folder: Path, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunedeck.cli.predict.PIECE", 2)
+    texts = ["w10 w44", 'w20, "w9"', "w3"]
+    table = [{"id": number, "body": text, "sentence": "other", "note": None} for number, text in enumerate(texts)]
+    asked, out = tmp_path / "in.jsonl", tmp_path / f"out.{ending}"
+    asked.write_text("".join(json.dumps(row) + "\n" for row in table), encoding="utf-8")
+    given = ("predict", "--adapter", run_folder / "adapter", "--file", asked, "--text", "body")
+    expected = json.loads(tunedeck(*given, "--json").out)["predictions"]
+    said = tunedeck(*given, "--out", out)
+    assert (said.code, said.out) == (0, ""), said.err
+    assert f"wrote {out}: 3 rows" in said.err
+    rows = read_table(str(out)).rows
+    for before, row, prediction in zip(table, rows, expected, strict=True):
+        assert list(row) == ["id", "body", "sentence", "note", "predicted", "score"]
+        assert (str(row["id"]), row["body"]) == (str(before["id"]), before["body"])
+        assert row["note"] in (None, "")
+        assert row["predicted"] == prediction["label"]
+        assert float(str(row["score"])) == pytest.approx(prediction["score"], abs=1e-5)
+    assert "has a column 'predicted' already" in tunedeck("predict", *given[1:4], out, *given[5:], "--out", out).err
+    assert read_table(str(out)).rows == rows
+
+
+def test_predict_reads_the_column_that_the_adapter_was_trained_on(
+    tunedeck: Command, words: Path, tmp_path: Path
+) -> None:
+    table = read_table(str(words))
+    renamed = [{"body": row["text"], "color": row["label"], "city": "Ulm"} for row in table.rows]
+    data = tmp_path / "renamed.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in renamed), encoding="utf-8")
+    model, run = tiny_models.folder_of(MODEL, "classifier"), tmp_path / "run"
+    said = tunedeck(
+        "train", "--model", model, "--data", data, "--text", "body", "--label", "color", "--max-steps", 2, "--out", run
+    )
+    assert said.code == 0, said.err
+    said = tunedeck("predict", "--adapter", run / "adapter", "--file", data, "--json")
+    assert [row["text"] for row in json.loads(said.out)["predictions"]] == [row["body"] for row in renamed]
+    one_column = tmp_path / "one.csv"
+    one_column.write_text("w10 w44\nw3\n", encoding="utf-8")
+    said = tunedeck("predict", "--adapter", run / "adapter", "--file", one_column, "--json")
+    assert f"the texts are those of column 'w10 w44', the first line of {one_column}" in said.err
+
+
+def test_a_file_of_an_unknown_kind_is_not_written(tunedeck: Command, run_folder: Path, tmp_path: Path) -> None:
+    said = tunedeck("predict", "--adapter", run_folder / "adapter", "w3", "--out", tmp_path / "out.txt")
+    assert said.code == 2
+    assert "out.txt: its name must end in one of: .csv, .tsv, .json, .jsonl, .parquet" in said.err
 
 
 def test_adapters_are_listed_shown_and_converted(tunedeck: Command, run_folder: Path, tmp_path: Path) -> None:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, is_dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tunedeck.cli import options
-from tunedeck.cli.console import print_json, print_table
+from tunedeck.cli.console import print_json, print_table, tell
 from tunedeck.core.errors import DataError
-from tunedeck.core.i18n import say
+from tunedeck.core.i18n import say, say_plural
+
+if TYPE_CHECKING:
+    from tunedeck.deck.deck import Deck
+
+PIECE = 1024
+"""Texts that are predicted before their rows are written."""
 
 
 def predict(
     texts: Annotated[list[str] | None, typer.Argument(help=say("texts; none reads lines from standard input"))] = None,
     adapter: options.AdapterFolders = None,
     file: options.DataFile = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help=say("write the rows of --file with the predictions: .csv, .tsv, .json, .jsonl or .parquet")),
+    ] = None,
     text: options.TextColumn = None,
     encoding: options.Encoding = "utf-8",
     model: options.Base = None,
@@ -28,30 +39,100 @@ def predict(
     as_json: options.AsJson = False,
 ) -> None:
     """Answer every text by every adapter, all in mixed batches on one base."""
+    from tunedeck.data.write import check_ending
+
     if not adapter:
         raise DataError(say('name an adapter folder: tunedeck predict --adapter runs/NAME/adapter "a text"'))
-    asked = texts_to_answer(texts, file, text, encoding)
+    if out is not None:
+        check_ending(out)
+    asked, rows = _asked(texts, file, text or _text_column(adapter), encoding, named=text is not None)
     deck = options.opened(adapter, model, dtype, quantize, trust_remote_code, allow_base_mismatch=allow_base_mismatch)
+    if out is not None:
+        _write(deck, asked, rows, out)
+        return
     names = deck.adapters
     answers = deck.predict(asked * len(names), adapter=[name for name in names for _ in asked])
-    rows = [
-        {
-            "text": asked[index % len(asked)],
-            "adapter": names[index // len(asked)],
-            **(asdict(answer) if is_dataclass(answer) and not isinstance(answer, type) else {"answer": answer}),
-        }
+    predictions = [
+        {"text": asked[index % len(asked)], "adapter": names[index // len(asked)], **_values(answer)}
         for index, answer in enumerate(answers)
     ]
     if as_json:
-        print_json({"predictions": rows})
+        print_json({"predictions": predictions})
         return
-    columns, cells = _cells(rows)
+    columns, cells = _cells(predictions)
     print_table(
         "",
         [say("text"), say("adapter"), *columns],
-        [[row["text"], row["adapter"], *own] for row, own in zip(rows, cells, strict=True)],
+        [[row["text"], row["adapter"], *row_cells] for row, row_cells in zip(predictions, cells, strict=True)],
         numbers_from=3,
     )
+
+
+def _values(answer: Any) -> dict[str, Any]:
+    return asdict(answer) if is_dataclass(answer) and not isinstance(answer, type) else {"answer": answer}
+
+
+def _text_column(folders: list[Path]) -> str | None:
+    """Return the column of texts that the first adapter was trained on, where its folder tells."""
+    from tunedeck.formats.manifest import read_manifest
+
+    manifest = read_manifest(folders[0])
+    return None if manifest is None or manifest.data is None else manifest.data.text_column
+
+
+def _asked(
+    texts: list[str] | None, file: str | None, column: str | None, encoding: str, *, named: bool
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the texts and the rows that they come from; a column that the user did not name may be another here."""
+    if file is None:
+        asked = texts_to_answer(texts, None, None, encoding)
+        return asked, [{"text": one} for one in asked]
+    from tunedeck.data.labelled import TEXT_COLUMNS, column_to_predict, read_texts
+    from tunedeck.data.table import read_table
+
+    table = read_table(file, encoding)
+    if not named and column not in table.columns:
+        column = None
+        if (found := column_to_predict(table, None)).lower() not in TEXT_COLUMNS:
+            tell(say("the texts are those of column {column!r}, the first line of {file}", column=found, file=file))
+    return read_texts(table, column), table.rows
+
+
+def _write(deck: Deck, texts: list[str], rows: list[dict[str, Any]], out: Path) -> None:
+    """Predict and write a piece at a time; every row is followed by what each adapter predicts for it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from tunedeck.data.write import row_writer
+
+    names = deck.adapters
+    progress = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
+    with progress, row_writer(out) as write:
+        bar = progress.add_task(say("predicting"), total=len(texts))
+        for start in range(0, len(texts), PIECE):
+            piece = texts[start : start + PIECE]
+            answers = iter(deck.predict(piece * len(names), adapter=[name for name in names for _ in piece]))
+            columns = [[_columns(deck, name, next(answers)) for _ in piece] for name in names]
+            if taken := [column for found in columns for column in found[0] if column in rows[start]]:
+                raise DataError(say("the data has a column {column!r} already; rename it", column=taken[0]))
+            found = zip(rows[start : start + PIECE], *columns, strict=True)
+            write([{key: value for part in parts for key, value in part.items()} for parts in found])
+            progress.update(bar, advance=len(piece))
+    tell(say_plural("wrote {path}: {count} row", "wrote {path}: {count} rows", count=len(texts), path=out))
+
+
+def _columns(deck: Deck, name: str, answer: Any) -> dict[str, Any]:
+    """Return the new columns of an adapter: `predicted` and `score` of a label, else the answer's own values.
+
+    Their names end in the adapter's where there are several.
+    """
+    values = _values(answer)
+    if "labels" in values:
+        several = deck.adapter(name).task.describe().get("multi_label")
+        values = {"predicted": list(values["labels"]) if several else values["label"], "score": values["score"]}
+    elif set(values) == {"answer"}:
+        values = {"predicted": values["answer"]}
+    return {f"{key}_{name}" if len(deck.adapters) > 1 else key: value for key, value in values.items()}
 
 
 def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -89,7 +89,7 @@ def labelled_examples(
 
 def read_texts(table: Table, text: str | None) -> list[str]:
     """The texts to predict for, one per row; DataError when a text is missing or empty."""
-    column = text_column_of(table, text, None)
+    column = column_to_predict(table, text)
     texts = column_texts(table, column)
     empty = {number for number, value in enumerate(texts) if not value.strip()}
     if empty:
@@ -103,6 +103,11 @@ def read_texts(table: Table, text: str | None) -> list[str]:
             )
         )
     return texts
+
+
+def column_to_predict(table: Table, name: str | None) -> str:
+    """Return the text column of rows whose labels do not matter; see `text_column_of`."""
+    return text_column_of(table, name, next(iter(usual_columns(table, LABEL_COLUMNS)), None))
 
 
 def label_names(examples: Iterable[Example]) -> tuple[str, ...]:

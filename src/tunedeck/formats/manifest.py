@@ -35,6 +35,7 @@ class DataRecord(BaseModel):
     source: str
     sha256: str
     examples: int
+    text_column: str | None = None
 
 
 class Manifest(BaseModel):

@@ -39,6 +39,8 @@ class Dataset(Generic[E]):
     labels: tuple[str, ...] | None = None
     best_by: str | None = None
     """The metric that tells the best state on these held-out examples, where it is not the task's own."""
+    text_column: str | None = None
+    """The column that holds the texts, where one does."""
 
 
 @dataclass(frozen=True, slots=True)

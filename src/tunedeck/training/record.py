@@ -116,7 +116,12 @@ def record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
     adapter.manifest = adapter.manifest.model_copy(
         update={
             "metrics": run.metrics,
-            "data": DataRecord(source=dataset.source, sha256=dataset.sha256, examples=len(dataset.train)),
+            "data": DataRecord(
+                source=dataset.source,
+                sha256=dataset.sha256,
+                examples=len(dataset.train),
+                text_column=dataset.text_column,
+            ),
             "measurement": run.measurement.to_json(),
         }
     )

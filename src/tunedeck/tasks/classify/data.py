@@ -6,7 +6,14 @@ import textwrap
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, nearest, say
-from tunedeck.data.labelled import Example, check_classes, label_names, labelled_examples
+from tunedeck.data.labelled import (
+    Example,
+    check_classes,
+    label_column_of,
+    label_names,
+    labelled_examples,
+    text_column_of,
+)
 from tunedeck.data.prepare import (
     Steps,
     deduplicated,
@@ -24,7 +31,8 @@ from tunedeck.tasks.base import Dataset
 
 def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None) -> Dataset[Example]:
     """Read and split a run's data; DataError for files, columns, labels or classes that are not usable."""
-    examples = read_examples(settings, settings.train, multi_label)
+    table = read_table(settings.train, settings.encoding)
+    examples = labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty)
     held_out = None if settings.eval is None else read_examples(settings, settings.eval, multi_label)
     steps: Steps[Example] = Steps(
         deduplicate=deduplicated,
@@ -40,7 +48,8 @@ def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[st
     check_labels(train, known)
     check_labels(evaluation, known)
     description = _described(settings.train, train, len(evaluation), prepared.left_out)
-    return Dataset(settings.train, train, evaluation, prepared.sha256, description, known)
+    text_column = text_column_of(table, settings.text, label_column_of(table, settings.label, settings.text))
+    return Dataset(settings.train, train, evaluation, prepared.sha256, description, known, text_column=text_column)
 
 
 def check_labels(examples: list[Example], known: tuple[str, ...]) -> None:
