@@ -44,9 +44,19 @@ def test_named_columns_win_over_usual_names() -> None:
 @pytest.mark.parametrize(
     ("made", "text", "label", "message"),
     [
-        (table(one=["a"], two=["b"], label=["c"]), None, None, "which column holds the text.*one, two, label.*--text"),
+        (
+            table(one=["a"], two=["b"], label=["c"]),
+            None,
+            None,
+            "which column holds the text.*one \('a'\), two.*; name it with --text",
+        ),
         (table(sentence=["a"], review=["b"], label=["c"]), None, None, "which column holds the text"),
-        (table(text=["a"], one=["b"], two=["c"]), None, None, "which column holds the label.*text, one, two.*--label"),
+        (
+            table(text=["a"], one=["b"], two=["c"]),
+            None,
+            None,
+            "which column holds the label.*one \('b'\), two.*; name it with --label",
+        ),
         (table(text=["a"], class_=["b"], sentiment=["c"], target=["d"]), None, None, "which column holds the label"),
         (table(text=["a"]), None, None, "which column holds the label"),
         (
@@ -57,7 +67,6 @@ def test_named_columns_win_over_usual_names() -> None:
         ),
         (table(text=["a"], label=["b"]), None, "labl", "did you mean 'label'"),
         (table(text=["a"], label=["b"]), "text", "text", "cannot be both"),
-        (table(good=["bad"], pos=["neg"]), None, None, "if the first line is data, put a line of column names above"),
         (table(id=["1"], messages=["[]"]), None, None, "column 'messages' holds conversations: pass --task generate"),
     ],
 )

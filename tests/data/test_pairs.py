@@ -35,7 +35,7 @@ def write(folder: Path, rows: list[dict[str, Any]], name: str = "data.jsonl") ->
 
 
 def read(path: str, **settings: Any) -> list[Any]:
-    return list(read_examples(path, DataSettings(train=path, **settings)))
+    return list(read_examples(path, DataSettings(train=path, **settings))[0])
 
 
 @pytest.mark.parametrize("name", ["d.csv", "d.tsv", "d.json", "d.jsonl", "d.parquet"])

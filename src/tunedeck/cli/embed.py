@@ -32,7 +32,7 @@ def embed(
     ] = False,
     file: options.DataFile = None,
     text: options.TextColumn = None,
-    encoding: options.Encoding = "utf-8",
+    encoding: options.Encoding = "auto",
     model: options.Base = None,
     dtype: options.DtypeName = "auto",
     allow_base_mismatch: options.AllowBaseMismatch = False,

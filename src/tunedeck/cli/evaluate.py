@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunedeck.cli import options
-from tunedeck.cli.console import print_json, print_table
+from tunedeck.cli.console import print_json, print_table, tell
 from tunedeck.core.i18n import say
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def evaluate(
     positive: Annotated[str | None, typer.Option(help=say("column of the texts that belong to them"))] = None,
     negative: Annotated[str | None, typer.Option(help=say("column of texts that do not"))] = None,
     score: Annotated[str | None, typer.Option(help=say("column of the scores of text pairs"))] = None,
-    encoding: options.Encoding = "utf-8",
+    encoding: options.Encoding = "auto",
     drop_empty: Annotated[bool, typer.Option("--drop-empty", help=say("leave out empty texts"))] = False,
     max_examples: options.MaxExamples = None,
     include_base: Annotated[bool, typer.Option("--include-base", help=say("evaluate the base model too"))] = False,
@@ -53,6 +53,8 @@ def evaluate(
         eval_size=max_examples,
     )
     found = td.evaluate(deck, settings, include_base=include_base)
+    for text in found.notes:
+        tell(text)
     print_json({"description": found.description, "adapters": found.metrics}) if as_json else _print(found)
 
 

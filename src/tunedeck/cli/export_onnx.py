@@ -38,7 +38,7 @@ def onnx(
     max_examples: options.MaxExamples = None,
     text: options.TextColumn = None,
     label: options.LabelColumn = None,
-    encoding: options.Encoding = "utf-8",
+    encoding: options.Encoding = "auto",
     model: options.Base = None,
     task: options.TaskOfFolder = "classify",
     allow_base_mismatch: options.AllowBaseMismatch = False,

@@ -46,7 +46,9 @@ TaskOfFolder: TypeAlias = Annotated[
 DataFile: TypeAlias = Annotated[str | None, typer.Option("--file", help=say("a data file instead of texts"))]
 TextColumn: TypeAlias = Annotated[str | None, typer.Option("--text", help=say("text column"))]
 LabelColumn: TypeAlias = Annotated[str | None, typer.Option("--label", help=say("label column"))]
-Encoding: TypeAlias = Annotated[str, typer.Option("--encoding", help=say("encoding of the file, such as gb18030"))]
+Encoding: TypeAlias = Annotated[
+    str, typer.Option("--encoding", help=say("encoding of the file, such as gb18030; auto detects it"))
+]
 MaxExamples: TypeAlias = Annotated[
     int | None, typer.Option("--max-examples", help=say("evaluate on at most this number of examples"))
 ]

@@ -30,7 +30,7 @@ def predict(
         typer.Option(help=say("write the rows of --file with the predictions: .csv, .tsv, .json, .jsonl or .parquet")),
     ] = None,
     text: options.TextColumn = None,
-    encoding: options.Encoding = "utf-8",
+    encoding: options.Encoding = "auto",
     model: options.Base = None,
     dtype: options.DtypeName = "auto",
     quantize: options.Quantize = None,
@@ -87,10 +87,13 @@ def _asked(
     if file is None:
         asked = texts_to_answer(texts, None, None, encoding)
         return asked, [{"text": one} for one in asked]
-    from tunedeck.data.labelled import TEXT_COLUMNS, column_to_predict, read_texts
+    from tunedeck.data.labelled import column_to_predict, read_texts
     from tunedeck.data.table import read_table
+    from tunedeck.data.usual_names import TEXT_COLUMNS
 
     table = read_table(file, encoding)
+    for note in table.notes:
+        tell(note)
     if not named and column not in table.columns:
         column = None
         if (found := column_to_predict(table, None)).lower() not in TEXT_COLUMNS:
@@ -153,7 +156,10 @@ def texts_to_answer(texts: list[str] | None, file: str | None, column: str | Non
         from tunedeck.data.labelled import read_texts
         from tunedeck.data.table import read_table
 
-        return read_texts(read_table(file, encoding), column)
+        table = read_table(file, encoding)
+        for note in table.notes:
+            tell(note)
+        return read_texts(table, column)
     found = list(texts) if texts else [] if sys.stdin.isatty() else sys.stdin.read().splitlines()
     found = [text for text in found if text.strip()]
     if not found:

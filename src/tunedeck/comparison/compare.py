@@ -170,7 +170,8 @@ def _run_comparison(spec: ComparisonSpec) -> tuple[Comparison, Deck]:
     task = task_of(config.task)
     dataset: Dataset[Any] = task.read(config.data)
     metric = config.training.metric_for_best_model or dataset.best_by or task.best_by
-    spec.tell(dataset.description)
+    for text in (*dataset.notes, dataset.description):
+        spec.tell(text)
     tried: list[dict[str, Any]] = []
     if spec.trials:
         candidates, tried = _searched(spec, runs, dataset, metric)

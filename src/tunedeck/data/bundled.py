@@ -11,11 +11,13 @@ from tunedeck.core.bundle import fetch, read_bundles
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.toml import parse_toml
-from tunedeck.data.files import Columns, Rows, read_separated, read_text
+from tunedeck.data.files import read_text
 from tunedeck.data.front_matter import read_documents
 from tunedeck.data.held_out import divided
 from tunedeck.data.intents import read_intents
 from tunedeck.data.obo import read_terms
+from tunedeck.data.rows import Columns, Rows
+from tunedeck.data.separated import read_separated
 
 SPLITS = ("train", "test")
 
@@ -70,7 +72,7 @@ def _with_questions(columns: Columns, rows: Rows, ask: Mapping[str, str]) -> tup
 
 def _read_renamed(path: Path, sources: dict[str, str]) -> tuple[Columns, Rows]:
     text = path.read_bytes().decode("ascii", errors="ignore")
-    _, rows = read_separated(path, text, ",")
+    rows = read_separated(path, text, ",").rows
     return tuple(sources), [{column: row[source] for column, source in sources.items()} for row in rows]
 
 

@@ -7,15 +7,21 @@ from collections.abc import Iterable
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.data.header import folded
 from tunedeck.data.table import Table
 
 SHOWN_ROWS = 5
+_SAMPLES = 2
+_SAMPLE_CHARACTERS = 30
 
 
 def named_column(table: Table, name: str) -> str:
     """The column of that name; DataError that lists the columns when there is none."""
     if name in table.columns:
         return name
+    alike = [column for column in table.columns if folded(column) == folded(name)]
+    if len(alike) == 1:
+        return alike[0]
     raise DataError(
         say(
             "{source} has no column {name!r}{hint}; there are: {columns}",
@@ -29,9 +35,26 @@ def named_column(table: Table, name: str) -> str:
 
 def usual_columns(table: Table, names: tuple[str, ...]) -> list[str]:
     """Columns with a usual name; the first of the usual names wins over all others."""
-    found = [column for column in table.columns if column.strip().lower() in names]
-    first = [column for column in found if column.strip().lower() == names[0]]
+    found = [column for column in table.columns if folded(column) in names]
+    first = [column for column in found if folded(column) == names[0]]
     return first or found
+
+
+def shown_columns(table: Table) -> str:
+    """The columns with the first values of each, for a message that asks which to use."""
+    return listing(f"{column} ({', '.join(_samples(table, column))})" for column in table.columns)
+
+
+def _samples(table: Table, column: str) -> list[str]:
+    values = (str(row[column]).strip() for row in table.rows[: 10 * SHOWN_ROWS] if row[column] is not None)
+    chosen = list(dict.fromkeys(value for value in values if value))[:_SAMPLES]
+    return [repr(shorten(value)) for value in chosen] or [say("empty")]
+
+
+def shorten(text: str, longest: int = _SAMPLE_CHARACTERS) -> str:
+    """A text on one line, cut to a number of characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def column_texts(table: Table, column: str) -> list[str]:

@@ -11,7 +11,8 @@ import yaml
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
-from tunedeck.data.files import Columns, Rows, read_text
+from tunedeck.data.files import read_text
+from tunedeck.data.rows import Columns, Rows
 
 _DOCUMENT = re.compile(r"---\n(.*?)\n---[ \t]*(?:\n(.*))?\Z", re.DOTALL)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML built without libyaml has only the slow one

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 
-from tunedeck.data.files import Rows
+from tunedeck.data.rows import Rows
 
 TEST_SHARE = 0.1
 WITHIN_SHARE = 0.2

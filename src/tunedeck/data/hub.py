@@ -7,7 +7,8 @@ from typing import Any
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
-from tunedeck.data.files import Columns, Rows, is_known
+from tunedeck.data.files import is_known
+from tunedeck.data.rows import Columns, Rows
 
 
 def read_saved(folder: Path, split: str) -> tuple[Columns, Rows]:
@@ -19,8 +20,8 @@ def read_saved(folder: Path, split: str) -> tuple[Columns, Rows]:
     if not is_dict and not ((folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()):
         raise DataError(
             say(
-                "the folder {folder} is not a data set saved by `datasets`; name a file instead (in this folder: "
-                "{files})",
+                "the folder {folder} is neither a data set saved by `datasets` nor has it folders of .txt files, one "
+                "for each class; name a file instead (in this folder: {files})",
                 folder=folder,
                 files=listing(sorted(file.name for file in folder.iterdir() if is_known(file))),
             )

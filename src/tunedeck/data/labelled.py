@@ -9,41 +9,15 @@ from dataclasses import dataclass
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
-from tunedeck.data.columns import column_texts, named_column, row_numbers, usual_columns
+from tunedeck.data.columns import column_texts, named_column, row_numbers, shown_columns, usual_columns
 from tunedeck.data.table import Table
+from tunedeck.data.usual_names import LABEL_COLUMNS, RARER_LABEL_COLUMNS, RARER_TEXT_COLUMNS, TEXT_COLUMNS
 
-TEXT_COLUMNS = (
-    "text",
-    "sentence",
-    "content",
-    "review",
-    "comment",
-    "tweet",
-    "question",
-    "input",
-    "文本",
-    "内容",
-    "正文",
-    "句子",
-    "评论",
-    "评价",
-    "问题",
-)
-LABEL_COLUMNS = (
-    "label",
-    "labels",
-    "class",
-    "category",
-    "sentiment",
-    "target",
-    "intent",
-    "topic",
-    "标签",
-    "类别",
-    "分类",
-    "情感",
-    "意图",
-)
+_PLAIN: dict[int, str | int] = {
+    0x3000: " ",
+    **{code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B) if chr(code).isalnum()},
+}
+"""Full-width letters and digits, as Chinese and Japanese keyboards write them, by their plain ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +33,9 @@ def labelled_examples(
 ) -> list[Example]:
     """Examples from the named columns, or from the obvious ones where a name is None.
 
-    Numbers as labels become text, 1.0 becomes "1". With `multi_label` a label cell is a list, or a text divided by `,`
-    `;` or `|`, and may be empty. Raises DataError for columns, texts and labels that cannot be used.
+    Numbers as labels become text, 1.0 becomes "1", full-width letters and digits become plain ones. With `multi_label`
+    a label cell is a list, or a text divided by `,` `;` or `|`, and may be empty. Raises DataError for columns,
+    texts and labels that cannot be used.
     """
     label_column = label_column_of(table, label, text)
     text_column = text_column_of(table, text, label_column)
@@ -133,35 +108,48 @@ def check_classes(examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 def text_column_of(table: Table, name: str | None, label_column: str | None) -> str:
-    """The text column: the named one, a usual name, or the only column that holds text; DataError otherwise."""
+    """The text column: the named one, a usual name, or the only column that holds text; DataError otherwise.
+
+    Of columns without names, the one with the longest texts.
+    """
     if name is not None:
         return named_column(table, name)
-    found = usual_columns(table, TEXT_COLUMNS)
+    found = usual_columns(table, TEXT_COLUMNS) or usual_columns(table, RARER_TEXT_COLUMNS)
     if not found:
         found = [
             column
             for column in table.columns
             if column != label_column and any(isinstance(row[column], str) for row in table.rows)
         ]
+    if len(found) > 1 and not table.named:
+        found = [max(found, key=lambda column: sum(len(str(row[column])) for row in table.rows))]
     if len(found) == 1:
         return found[0]
     raise DataError(
         say(
             "{source}: which column holds the text? There are: {columns}; name it with --text",
             source=table.source,
-            columns=listing(table.columns),
+            columns=shown_columns(table),
         )
         + _hint(table)
     )
 
 
 def label_column_of(table: Table, name: str | None, text: str | None) -> str:
-    """The label column: the named one, a usual name, or the only one beside the text; DataError otherwise."""
+    """The label column: the named one, a usual name, or the only one beside the text; DataError otherwise.
+
+    Of columns without names, the only one beside the text whose values come back.
+    """
     if name is not None:
         return named_column(table, name)
-    found = [column for column in usual_columns(table, LABEL_COLUMNS) if column != text]
-    if not found and len(table.columns) == 2:
-        text_column = text or next(iter(usual_columns(table, TEXT_COLUMNS)), None)
+    found = usual_columns(table, LABEL_COLUMNS) or usual_columns(table, RARER_LABEL_COLUMNS)
+    found = [column for column in found if column != text]
+    if not table.named:
+        text_column = text or text_column_of(table, None, None)
+        found = [column for column in table.columns if column != text_column and _comes_back(table, column)]
+    elif not found and len(table.columns) == 2:
+        usual = usual_columns(table, TEXT_COLUMNS) or usual_columns(table, RARER_TEXT_COLUMNS)
+        text_column = text or next(iter(usual), "")
         found = [column for column in table.columns if column != text_column]
     if len(found) == 1:
         return found[0]
@@ -169,20 +157,23 @@ def label_column_of(table: Table, name: str | None, text: str | None) -> str:
         say(
             "{source}: which column holds the label? There are: {columns}; name it with --label",
             source=table.source,
-            columns=listing(table.columns),
+            columns=shown_columns(table),
         )
         + _hint(table)
     )
 
 
 def _hint(table: Table) -> str:
-    """Say what else a table without the expected columns may be: conversations, or a file without a header."""
+    """Say what else a table without the expected columns may be: conversations."""
     conversations = [column for column in table.columns if column.lower() in ("messages", "conversations")]
     if conversations:
         return say("; column {column!r} holds conversations: pass --task generate", column=conversations[0])
-    if table.source.lower().endswith((".csv", ".tsv")) and not usual_columns(table, TEXT_COLUMNS + LABEL_COLUMNS):
-        return say("; if the first line is data, put a line of column names above it, such as: text,label")
     return ""
+
+
+def _comes_back(table: Table, column: str) -> bool:
+    """Whether a value stands in two rows or more on average."""
+    return len({str(row[column]) for row in table.rows}) <= len(table.rows) / 2
 
 
 def _labels(
@@ -226,7 +217,7 @@ def _one_label(value: object) -> tuple[str, ...] | None:
         return ("",)
     if isinstance(value, float) and value.is_integer():
         return (str(int(value)),)
-    return (str(value).strip(),) if isinstance(value, (str, int, float)) else None
+    return (str(value).translate(_PLAIN).strip(),) if isinstance(value, (str, int, float)) else None
 
 
 def _several_labels(value: object) -> tuple[str, ...] | None:
@@ -234,7 +225,7 @@ def _several_labels(value: object) -> tuple[str, ...] | None:
         found = [_one_label(item) for item in value]
         return None if None in found else tuple(dict.fromkeys(label for item in found if item for label in item))
     if isinstance(value, str):
-        parts = (part.strip() for part in re.split(r"[,;|]", value))
+        parts = (part.translate(_PLAIN).strip() for part in re.split(r"[,;|，；]", value))
         return tuple(dict.fromkeys(part for part in parts if part))
     single = _one_label(value)
     return () if single == ("",) else single

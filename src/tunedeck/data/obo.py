@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tunedeck.data.files import Columns, Rows, read_text
+from tunedeck.data.files import read_text
+from tunedeck.data.rows import Columns, Rows
 
 _QUOTED = r'"((?:[^"\\]|\\.)*)"'
 _NAME = re.compile(r"^name: (.+)$", re.MULTILINE)

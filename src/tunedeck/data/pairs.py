@@ -8,40 +8,15 @@ from dataclasses import dataclass
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
 from tunedeck.data.columns import column_texts, named_column, row_numbers, usual_columns
-from tunedeck.data.labelled import LABEL_COLUMNS
 from tunedeck.data.settings import DataSettings
 from tunedeck.data.table import Table
-
-ANCHOR_COLUMNS = (
-    "anchor",
-    "query",
-    "question",
-    "sentence1",
-    "text1",
-    "sentence_1",
-    "text_1",
-    "查询",
-    "问题",
-    "句子1",
-    "文本1",
+from tunedeck.data.usual_names import (
+    ANCHOR_COLUMNS,
+    LABEL_COLUMNS,
+    NEGATIVE_COLUMNS,
+    POSITIVE_COLUMNS,
+    SCORE_COLUMNS,
 )
-POSITIVE_COLUMNS = (
-    "positive",
-    "answer",
-    "document",
-    "passage",
-    "sentence2",
-    "text2",
-    "sentence_2",
-    "text_2",
-    "答案",
-    "回答",
-    "文档",
-    "句子2",
-    "文本2",
-)
-NEGATIVE_COLUMNS = ("negative", "hard_negative", "负例")
-SCORE_COLUMNS = ("score", "similarity", "similarity_score", "分数", "相似度")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ class DataSettings(BaseModel):
     positive: Annotated[str | None, Help(say("column of the texts that belong to them"))] = None
     negative: Annotated[str | None, Help(say("column of texts that do not"))] = None
     score: Annotated[str | None, Help(say("column of the scores of text pairs"))] = None
-    encoding: Annotated[str, Help(say("encoding of the file, such as gb18030"))] = "utf-8"
+    encoding: Annotated[str, Help(say("encoding of the file, such as gb18030; auto detects it"))] = "auto"
     drop_empty: Annotated[bool, Help(say("leave out empty texts"))] = False
     deduplicate: Annotated[
         bool,

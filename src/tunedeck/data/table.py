@@ -10,8 +10,11 @@ from tunedeck.core.checks import HUB_ID, HUB_ID_OR_NAME
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import nearest, say
 from tunedeck.data.bundled import read_bundled
-from tunedeck.data.files import Columns, Rows, is_known, read_file
+from tunedeck.data.encoding import AUTO
+from tunedeck.data.files import STANDARD_INPUT, is_known, read_file, read_standard_input
 from tunedeck.data.hub import read_hub, read_saved
+from tunedeck.data.rows import Columns, Content, Rows
+from tunedeck.data.text_folder import is_text_folder, read_text_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,38 +24,46 @@ class Table:
     source: str
     columns: Columns
     rows: Rows
+    notes: tuple[str, ...] = ()
+    """What a user should know of how it was read, in a line each."""
+    named: bool = True
+    """Whether the source names its columns; else they are called "column 1" and so on."""
 
 
-def read_table(reference: str, encoding: str = "utf-8") -> Table:
-    """Read a file, a saved `datasets` folder, a hub data set or a bundled one.
+def read_table(reference: str, encoding: str = AUTO) -> Table:
+    """Read a file, standard input, a folder, a hub data set or a bundled one.
 
-    References: a path ending in .csv, .tsv, .json, .jsonl or .parquet; a folder written by `save_to_disk`; `hf:NAME` or
-    `org/name` on the hub; `bundled:NAME`. A folder or hub name may end in `:SPLIT` (train without it). What exists on
-    disk is a path. Raises DataError; StorageError when a bundled data set cannot be fetched.
+    References: a path ending in .csv, .tsv, .json, .jsonl, .parquet, .xlsx, .xls or .ods, perhaps followed by .gz, a
+    spreadsheet's also by `:SHEET`; `-`; a folder written by `save_to_disk`; a folder that holds a folder of .txt files
+    for each class; `hf:NAME` or `org/name` on the hub; `bundled:NAME`. A saved folder or hub name may end in `:SPLIT`
+    (train without it). What exists on disk is a path. Raises DataError; StorageError when a bundled data set cannot be
+    fetched.
     """
-    columns, rows = _read(reference.strip(), encoding)
-    if not rows:
+    content = _read(reference.strip(), encoding)
+    if not content.rows:
         raise DataError(say("{source} has a header or columns but no rows", source=reference))
-    return Table(reference, columns, rows)
+    return Table(reference, *content)
 
 
-def _read(reference: str, encoding: str) -> tuple[Columns, Rows]:
+def _read(reference: str, encoding: str) -> Content:
     if not reference:
         raise DataError(say("the data reference is empty; give a file, a hub data set hf:NAME or bundled:NAME"))
     if reference.startswith("bundled:"):
-        return read_bundled(reference.removeprefix("bundled:"))
+        return Content(*read_bundled(reference.removeprefix("bundled:")))
+    if reference == STANDARD_INPUT:
+        return read_standard_input(encoding)
     if not reference.startswith("hf:"):
         path = Path(reference).expanduser()
         if path.is_dir():
-            return read_saved(path, "train")
+            return read_text_folder(path, encoding) if is_text_folder(path) else Content(*read_saved(path, "train"))
         if path.exists():
             return read_file(path, encoding)
     name, _, split = reference.removeprefix("hf:").partition(":")
-    folder = Path(name).expanduser()
-    if not reference.startswith("hf:") and split and folder.is_dir():
-        return read_saved(folder, split)
+    path = Path(name).expanduser()
+    if not reference.startswith("hf:") and split and path.exists():
+        return Content(*read_saved(path, split)) if path.is_dir() else read_file(path, encoding, split)
     if _is_on_hub(reference, name):
-        return read_hub(name, split or "train")
+        return Content(*read_hub(name, split or "train"))
     raise DataError(
         say(
             "there is no file or folder {path}{hint}; a data set on the hub is written hf:NAME or org/name",

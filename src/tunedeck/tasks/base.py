@@ -41,6 +41,8 @@ class Dataset(Generic[E]):
     """The metric that tells the best state on these held-out examples, where it is not the task's own."""
     text_column: str | None = None
     """The column that holds the texts, where one does."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of the data before training, in a line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Evaluation:
 
     description: str
     metrics: dict[str, dict[str, float]]
+    notes: tuple[str, ...] = ()
+    """What a user should know of how the data was read, in a line each."""
 
 
 class Objective(Protocol):

@@ -187,7 +187,8 @@ def run_together(
         name = config.name or out.resolve().name
         deck.add(name, config.method, labels=dataset.labels, seed=config.training.seed)
         jobs[name] = Job(dataset, config.training)
-        tell(dataset.description)
+        for text in (*dataset.notes, dataset.description):
+            tell(text)
         tell(_described(deck, name))
     if first.quantize is not None:
         tell(_packed(deck))

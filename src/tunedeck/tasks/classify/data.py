@@ -33,7 +33,10 @@ def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[st
     """Read and split a run's data; DataError for files, columns, labels or classes that are not usable."""
     table = read_table(settings.train, settings.encoding)
     examples = labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty)
-    held_out = None if settings.eval is None else read_examples(settings, settings.eval, multi_label)
+    held_out, notes = None, table.notes
+    if settings.eval is not None:
+        held_out, more = read_examples(settings, settings.eval, multi_label)
+        notes = (*notes, *more)
     steps: Steps[Example] = Steps(
         deduplicate=deduplicated,
         hold_out=lambda found: split(found, settings.eval_fraction, settings.split_seed),
@@ -49,7 +52,9 @@ def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[st
     check_labels(evaluation, known)
     description = _described(settings.train, train, len(evaluation), prepared.left_out)
     text_column = text_column_of(table, settings.text, label_column_of(table, settings.label, settings.text))
-    return Dataset(settings.train, train, evaluation, prepared.sha256, description, known, text_column=text_column)
+    return Dataset(
+        settings.train, train, evaluation, prepared.sha256, description, known, text_column=text_column, notes=notes
+    )
 
 
 def check_labels(examples: list[Example], known: tuple[str, ...]) -> None:
@@ -68,12 +73,10 @@ def check_labels(examples: list[Example], known: tuple[str, ...]) -> None:
                 )
 
 
-def read_examples(settings: DataSettings, reference: str, multi_label: bool) -> list[Example]:
-    """Labelled examples of one file or name, `eval_size` of them at most where it is set and the file is all there
-    is.
-    """
+def read_examples(settings: DataSettings, reference: str, multi_label: bool) -> tuple[list[Example], tuple[str, ...]]:
+    """Labelled examples of one file or name, and what a user should know of how it was read."""
     table = read_table(reference, settings.encoding)
-    return labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty)
+    return labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty), table.notes
 
 
 def _described(source: str, train: list[Example], held_out: int, removed: int) -> str:

@@ -115,7 +115,7 @@ class Classify:
 
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
         """accuracy, macro_f1, micro_f1 and loss of each adapter; DataError for a label it was not trained on."""
-        examples = read_examples(settings, settings.train, self.multi_label)
+        examples, notes = read_examples(settings, settings.train, self.multi_label)
         metrics = {}
         for name in names:
             check_labels(examples, deck.label_names(name))
@@ -126,7 +126,7 @@ class Classify:
             count=len(examples),
             share=most,
         )
-        return Evaluation(described, metrics)
+        return Evaluation(described, metrics, notes)
 
     def objective(self, deck: Deck, name: str, dataset: Dataset[Example]) -> ClassifyObjective:
         """Encode a dataset for one adapter of a deck."""

@@ -31,8 +31,11 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
 
     Raises DataError for files, columns or rows that are not usable, and for scored pairs to learn from.
     """
-    found = read_examples(settings.train, settings)
-    held_out = None if settings.eval is None else read_examples(settings.eval, settings)
+    found, notes = read_examples(settings.train, settings)
+    held_out: Examples | None = None
+    if settings.eval is not None:
+        held_out, more = read_examples(settings.eval, settings)
+        notes = (*notes, *more)
     first = found[0]
     if isinstance(first, Scored):
         raise DataError(
@@ -55,15 +58,15 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
         left_out=prepared.left_out,
     )
     best_by = "spearman" if isinstance(evaluation[0], Scored) else None
-    return Dataset(settings.train, train, evaluation, prepared.sha256, description, best_by=best_by)
+    return Dataset(settings.train, train, evaluation, prepared.sha256, description, best_by=best_by, notes=notes)
 
 
-def read_examples(reference: str, settings: DataSettings) -> Examples:
-    """The pairs, scored pairs or labelled texts of one source, whichever its columns are."""
+def read_examples(reference: str, settings: DataSettings) -> tuple[Examples, tuple[str, ...]]:
+    """The pairs, scored pairs or labelled texts of one source, and what a user should know of how it was read."""
     table = read_table(reference, settings.encoding)
     if has_pairs(table, settings):
-        return read_pairs(table, settings)
-    return labelled_examples(table, settings.text, settings.label, drop_empty=settings.drop_empty)
+        return read_pairs(table, settings), table.notes
+    return labelled_examples(table, settings.text, settings.label, drop_empty=settings.drop_empty), table.notes
 
 
 def _steps_of_pairs(settings: DataSettings) -> Steps[Any]:

@@ -131,9 +131,9 @@ class Embed:
 
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
         """Retrieval metrics, or correlations for scored pairs, of each adapter; see `evaluate_vectors`."""
-        examples = read_examples(settings.train, settings)
+        examples, notes = read_examples(settings.train, settings)
         metrics = {name or BARE_BASE: evaluate_embedding(deck, name, examples) for name in names}
-        return Evaluation(say("{count} {form}", count=len(examples), form=form_of(examples[0])), metrics)
+        return Evaluation(say("{count} {form}", count=len(examples), form=form_of(examples[0])), metrics, notes)
 
     def objective(self, deck: Deck, name: str, dataset: Dataset[Any]) -> EmbedObjective:
         """Encode a dataset for one adapter of a deck."""

@@ -89,7 +89,7 @@ class EmbedOnnx:
 
     def examples(self, deck: Deck, name: str, settings: DataSettings) -> list[Any]:
         """Return pairs, scored pairs or labelled texts."""
-        found = read_examples(settings.train, settings)
+        found, _ = read_examples(settings.train, settings)
         return fewer(list(found), settings.eval_size, settings.split_seed)
 
     def metrics(

@@ -17,8 +17,10 @@ from tunedeck.tasks.base import Dataset
 
 def read_chats(settings: DataSettings) -> Dataset[Conversation]:
     """Read and split a run's conversations; DataError for files or rows that are not usable."""
-    found, shape = read_conversations(read_table(settings.train, settings.encoding))
-    held_out = None if settings.eval is None else read_conversations(read_table(settings.eval, settings.encoding))[0]
+    table = read_table(settings.train, settings.encoding)
+    other = None if settings.eval is None else read_table(settings.eval, settings.encoding)
+    found, shape = read_conversations(table)
+    held_out = None if other is None else read_conversations(other)[0]
     chooser = random.Random(settings.split_seed)
     steps: Steps[Conversation] = Steps(
         deduplicate=lambda examples: list(dict.fromkeys(examples)),
@@ -36,7 +38,8 @@ def read_chats(settings: DataSettings) -> Dataset[Conversation]:
         held_out=len(prepared.evaluation),
         removed=prepared.left_out,
     )
-    return Dataset(settings.train, prepared.train, prepared.evaluation, prepared.sha256, description)
+    notes = (*table.notes, *(other.notes if other is not None else ()))
+    return Dataset(settings.train, prepared.train, prepared.evaluation, prepared.sha256, description, notes=notes)
 
 
 def split_by_prompt(

@@ -92,7 +92,8 @@ class Generate:
 
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
         """loss, perplexity, exact_match, rouge_l and chrf of each adapter; answers are greedy."""
-        found, shape = read_conversations(read_table(settings.train, settings.encoding))
+        table = read_table(settings.train, settings.encoding)
+        found, shape = read_conversations(table)
         found = found[: settings.eval_size]
         dataset = Dataset(settings.train, found, found, "", "")
         wanted = [one.answer for one in found]
@@ -103,7 +104,7 @@ class Generate:
             asked = [Conversation(one.prompt).as_dicts() for one in found]
             answers = self._in_batches(deck, asked, name, Sampling(max_tokens=min(room + 8, self.max_length)))
             metrics[name or BARE_BASE] = {**likely, **answer_metrics(answers, wanted)}
-        return Evaluation(say("{count} conversations ({shape})", count=len(found), shape=shape), metrics)
+        return Evaluation(say("{count} conversations ({shape})", count=len(found), shape=shape), metrics, table.notes)
 
     def _in_batches(self, deck: Deck, prompts: Sequence[Prompt], name: str | None, sampling: Sampling) -> list[str]:
         answers: list[str] = []
