@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tunedeck.data.files import Rows
 from tunedeck.data.intents import LEAST_SENTENCES, SENTENCES_PER_INTENT, read_intents
+from tunedeck.data.rows import Rows
 
 VALUES: dict[str, Any] = {"area": ["厨房", "书房"], "name": {"light": ["吊灯"], "fan": ["吊扇", "风扇"]}}
 

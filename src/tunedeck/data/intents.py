@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunedeck.data.files import Columns, Rows, read_text
+from tunedeck.data.files import read_text
+from tunedeck.data.rows import Columns, Rows
 from tunedeck.data.sentence_templates import Grammar, Template, parse
 
 SENTENCES_PER_INTENT = 120

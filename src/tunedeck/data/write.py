@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import replacing_file
-from tunedeck.data.files import Rows
+from tunedeck.data.rows import Rows
 
 WriteRows = Callable[[Rows], None]
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
