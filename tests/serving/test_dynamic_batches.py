@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,43 @@ def test_only_who_has_had_less_than_those_let_in_last_goes_before_the_end_of_the
     queue.put(waiting("most", 400))
     BatchWorker(backend, queue, Limits(wait_s=0)).step()
     assert backend.ended == [10, 30, 20, 400]
+
+
+def test_a_load_changes_the_deck_once_and_where_the_deck_computes() -> None:
+    deck = served_adapters.base_deck("classifier")
+    seen: list[list[bool]] = []
+
+    def compute(work: Callable[[], Any]) -> Any:
+        before = "a" in deck.adapters
+        result = work()
+        seen.append([before, "a" in deck.adapters])
+        return result
+
+    backend = batch_backend(deck, compute)
+    assert backend.load(served_adapters.saved_adapters("classifier") / "lora-1", "a") is None
+    assert seen == [[False, True]]
+    backend.remove("a")
+    assert seen == [[False, True], [True, False]]
+
+
+def test_what_a_load_waits_for_is_computed_between_the_layers_of_a_batch() -> None:
+    queue, done = FairQueue(), list[str]()
+    for caller in ("first", "second"):
+        request = Request(None, "x", caller=caller)
+        request.ids, request.width = [1] * 3, 3
+        queue.put(request)
+    loader = threading.Thread(target=lambda: queue.call(lambda: done.append("load")))
+
+    class Long(Echo):
+        def answer(self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: Any = None) -> list[Any]:
+            loader.start()
+            eventually(lambda: pause() or bool(done))
+            done.append("batch")
+            return super().answer(rows, keys)
+
+    BatchWorker(Long(), queue, Limits(wait_s=0)).step()
+    loader.join(SOON)
+    assert done == ["load", "batch"]
 
 
 def test_a_batch_between_the_layers_of_another_changes_neither() -> None:

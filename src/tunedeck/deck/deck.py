@@ -130,7 +130,7 @@ class Deck:
             own = head_paths(self.base) if has_labels(task) else ()
             built = method_of(config).build(method_base(self.base, own), config)
             head = new_head(self.base, len(known), pooling_of(task)) if known else {}
-        self._attach(Adapter(name, config, task, built, head, new_manifest(self.base, task, config)))
+        self.attach(Adapter(name, config, task, built, head, new_manifest(self.base, task, config)))
 
     def set_labels(self, name: str, labels: Sequence[str], *, seed: int = 0) -> None:
         """Give an adapter added without labels its labels and a fresh head."""
@@ -144,7 +144,7 @@ class Deck:
             torch.manual_seed(seed)
             head = new_head(self.base, len(labels), pooling_of(task))
         self.remove(name)
-        self._attach(Adapter(name, old.config, task, old.built, head, new_manifest(self.base, task, old.config)))
+        self.attach(Adapter(name, old.config, task, old.built, head, new_manifest(self.base, task, old.config)))
 
     @classmethod
     def open(
@@ -199,8 +199,16 @@ class Deck:
         folder = Path(folder).expanduser()
         name = folder.resolve().name if name is None else name
         self._check_name(name)
-        self._attach(adapter_from_folder(self.base, self.task, folder, name, allow_base_mismatch=allow_base_mismatch))
+        self.attach(adapter_from_folder(self.base, self.task, folder, name, allow_base_mismatch=allow_base_mismatch))
         return name
+
+    def attach(self, adapter: Adapter) -> None:
+        """Put a built adapter at its sites; it answers from the next batch on."""
+        adapter.to(next(self.model.parameters()).device).eval()
+        with self.router.lock:
+            self._check_name(adapter.name)
+            self._sites.attach(adapter.name, adapter.placements())
+            self._adapters[adapter.name] = adapter
 
     def save(self, name: str, folder: str | Path) -> None:
         """Save an adapter in its kind's own format with tunedeck.json beside it; the folder appears whole or not at
@@ -373,13 +381,6 @@ class Deck:
 
     def _grouping(self, adapters: Sequence[str | None]) -> Grouping:
         return group_rows(adapters, lambda name: None if name is None else self.adapter(name).config.kind)
-
-    def _attach(self, adapter: Adapter) -> None:
-        adapter.to(next(self.model.parameters()).device).eval()
-        with self.router.lock:
-            self._check_name(adapter.name)
-            self._sites.attach(adapter.name, adapter.placements())
-            self._adapters[adapter.name] = adapter
 
     def _check_name(self, name: str) -> None:
         if not name:

@@ -19,6 +19,8 @@ Lanes: TypeAlias = OrderedDict[str | None, deque[Request]]
 _RECENT_S = 60.0
 _HALF_LIFE_S = 10.0
 """After which what a caller has had counts half when it is asked who may go before the rest of a running batch."""
+_CLEARLY_LESS = 0.8
+"""What a caller may have had, as a share of what each caller of the running batch has, to go before its rest."""
 _EACH = 8
 """Positions that a request counts beside its own, for what it costs whatever its length."""
 
@@ -63,7 +65,7 @@ class FairQueue:
             return any(other != caller for other in self._callers)
 
     def waiting_ahead(self, of: Collection[str]) -> bool:
-        """Whether a caller waits who has lately had at most half of what each of these has."""
+        """Whether a caller waits who has lately had clearly less than each of these."""
         with self._changed:
             return bool(self._ahead(of))
 
@@ -82,8 +84,8 @@ class FairQueue:
     def take(self, fits: Callable[[Request], bool], most: int, ahead_of: Collection[str] = ()) -> list[Request]:
         """Up to `most` requests, one of each caller in turn, as long as the next of a lane `fits`.
 
-        With `ahead_of` only of other callers who have lately had at most half of what each of these has. Requests that
-        have been cancelled are dropped, those that ran out of time fail.
+        With `ahead_of` only of other callers who have lately had clearly less than each of these. Requests that have
+        been cancelled are dropped, those that ran out of time fail.
         """
         taken: list[Request] = []
         with self._changed:
@@ -166,7 +168,7 @@ class FairQueue:
     def _ahead(self, of: Collection[str]) -> list[str]:
         if not of:
             return list(self._callers)
-        limit = min(self._used_lately(caller) for caller in of) / 2
+        limit = _CLEARLY_LESS * min(self._used_lately(caller) for caller in of)
         return [caller for caller in self._callers if caller not in of and self._used_lately(caller) <= limit]
 
     def _used_lately(self, caller: str) -> float:

@@ -37,7 +37,7 @@ Listener = Callable[[str, str], None]
 _LEAVING_S = 10.0
 """For the load under way when the store is closed; a stuck one is left behind."""
 
-_LOADER_NICE = 10
+_LOADER_NICE = 5
 
 
 @final
@@ -196,7 +196,8 @@ class AdapterStore:
 
     def _work(self) -> None:
         if sys.platform == "linux":  # where a thread has a priority: answers come before loading
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADER_NICE)
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _LOADER_NICE)
         while True:
             self._busy_since = None
             with self._changed:

@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, final
 
-from tunedeck.core.errors import ConfigError
+from tunedeck.core.errors import ConfigError, DrainingError
 from tunedeck.core.i18n import say
+from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.pauses import Pauses
+from tunedeck.deck.reading import adapter_from_folder
 from tunedeck.tasks.base import BatchServing
 from tunedeck.tasks.registry import view_of
 
@@ -19,7 +21,7 @@ T = TypeVar("T")
 
 
 class Compute(Protocol):
-    """Where an adapter's stored probe is computed."""
+    """Where the deck computes: in the thread that runs its batches."""
 
     def __call__(self, work: Callable[[], T], /) -> T:
         """Do the work and return its result or raise its error."""
@@ -39,19 +41,22 @@ class Adapters:
         self._deck, self._compute = deck, compute
 
     def load(self, folder: Path, key: str) -> str | None:
-        """Load and let the adapter answer its stored probe; a note when it brings none."""
-        self._deck.load_adapter(folder, key)
-        try:
-            probed = self._compute(partial(self._deck.check_probe, key))
-        except BaseException:  # whatever a stored probe may raise
-            self._deck.remove(key)
-            raise
-        self._deck.freeze_for_inference(key)
+        """Read the adapter here; attach it and let it answer its stored probe where the deck computes. A note when it
+        brings none.
+
+        Whatever changes the deck waits for the running batch: once for a load, not once for each of its steps.
+        """
+        adapter = adapter_from_folder(self._deck.base, self._deck.task, folder, key, allow_base_mismatch=False)
+        adapter.to(next(self._deck.model.parameters()).device).freeze_for_inference()
+        probed = self._compute(partial(self._attach, adapter))
         return None if probed else say("no stored probe: not tested on load")
 
     def remove(self, key: str) -> None:
         """Free its memory."""
-        self._deck.remove(key)
+        try:
+            self._compute(partial(self._deck.remove, key))
+        except DrainingError:  # no batch runs any more
+            self._deck.remove(key)
 
     def width(self, ids: Sequence[int], key: str | None) -> int:
         """Positions that the ids take with the adapter's virtual tokens."""
@@ -65,6 +70,14 @@ class Adapters:
         if pause is None or any(adapter.built.weights for adapter in used):
             return nullcontext()
         return Pauses(pause).on(self._deck.base)
+
+    def _attach(self, adapter: Adapter) -> bool:
+        self._deck.attach(adapter)
+        try:
+            return self._deck.check_probe(adapter.name)
+        except BaseException:  # whatever a stored probe may raise
+            self._deck.remove(adapter.name)
+            raise
 
 
 @final

@@ -28,7 +28,7 @@ _LET_IN = 2
 class BatchWorker:
     """Dynamic batches by a budget of positions, padding counted, and a small waiting time.
 
-    While several callers ask, a batch is also kept short in time, and callers who have lately had much less are
+    While several callers ask, a batch is also kept short in time, and callers who have lately had clearly less are
     answered between its layers.
     """
 
@@ -61,8 +61,13 @@ class BatchWorker:
         return took_s
 
     def _let_in(self, running: _Running) -> None:
-        """Answer, between two layers of a batch, callers who have lately had much less than those in it."""
-        if running is not self._running[-1] or not self._queue.waiting_ahead(running.callers):
+        """Compute, between two layers of a batch, what an adapter being loaded waits for, and answer callers who have
+        lately had clearly less than those in it.
+        """
+        if running is not self._running[-1]:
+            return
+        self._queue.run_calls()
+        if not self._queue.waiting_ahead(running.callers):
             return
         most = _LET_IN * running.positions
         room = self._room(most)
