@@ -9,6 +9,7 @@ import pytest
 import tunedeck as td
 from tunedeck.comparison.grammar import Methods, parse_methods
 from tunedeck.core.errors import ConfigError
+from tunedeck.methods.base import MethodConfig
 
 
 def read(methods: Methods, **values: Any) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -76,7 +77,12 @@ def test_a_piece_that_cannot_be_understood_is_named(text: str, said: str) -> Non
 
 
 def test_a_config_is_an_entry_of_its_own_settings() -> None:
-    given = ["head", td.LoraConfig(r=4, target_modules=("query", "value")), td.LoraConfig(), "lora:r=16"]
+    given: list[str | MethodConfig] = [
+        "head",
+        td.LoraConfig(r=4, target_modules=("query", "value")),
+        td.LoraConfig(),
+        "lora:r=16",
+    ]
     assert read(given, method={"kind": "lora", "lora_alpha": 4}) == [
         ("head", {"kind": "full", "layers": "head"}, {}),
         ("lora r=4 target_modules=query+value", {"kind": "lora", "r": 4, "target_modules": ("query", "value")}, {}),

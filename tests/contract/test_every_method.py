@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -83,11 +83,11 @@ def test_every_method_has_examples(kind: str, model_type: str, form: str) -> Non
 @pytest.mark.parametrize("kind", METHODS)
 def test_a_config_is_the_same_after_a_trip_through_plain_values(kind: str) -> None:
     for config in examples(kind, "bert", "classifier").values():
-        assert config_of(kind, dataclasses.asdict(config)) == config
+        assert config_of(kind, dataclasses.asdict(cast(Any, config))) == config
 
 
 @pytest.mark.parametrize(
-    ("model_type", "form", "config"), [case for case in CASES if starts_as_the_base(case.values[2])]
+    ("model_type", "form", "config"), [case for case in CASES if starts_as_the_base(cast(MethodConfig, case.values[2]))]
 )
 def test_a_fresh_adapter_changes_nothing(model_type: str, form: str, config: MethodConfig) -> None:
     deck, batch = deck_of(model_type, form), token_batch()

@@ -62,8 +62,8 @@ def entries() -> tuple[Message, ...]:
     return tuple(message for message in read_catalogue(CATALOGUES["zh"]) if message.id)
 
 
-def forms(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+def forms(value: str | tuple[str, ...] | list[str] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def _name(function: ast.expr) -> str | None:
@@ -123,7 +123,7 @@ def test_the_catalogue_is_as_make_messages_writes_it(tmp_path: Path) -> None:
 def test_the_catalogue_is_read_as_babel_reads_it() -> None:
     for entry in entries():
         first, *more = forms(entry.id)
-        read = translations("zh").ngettext(first, *more, 2) if more else translations("zh").gettext(first)
+        read = translations("zh").ngettext(first, more[0], 2) if more else translations("zh").gettext(first)
         assert read == forms(entry.string)[0]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from tunedeck.core.errors import ConfigError, TargetError
@@ -65,11 +65,18 @@ def tiny_config(model_type: str, flip: bool = False) -> Any:
 @cache
 def classifier(model_type: str, flip: bool = False) -> nn.Module:
     with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(tiny_config(model_type, flip))
+        model: nn.Module = AutoModelForSequenceClassification.from_config(tiny_config(model_type, flip))
+    return model
 
 
 def spec_of(model_type: str, flip: bool = False) -> ModelSpec:
     return ModelSpec.from_config(tiny_config(model_type, flip).to_dict())
+
+
+def layers_of(model: nn.Module, spec: ModelSpec) -> nn.ModuleList:
+    layers = model.get_submodule(spec.prefix).get_submodule(spec.layers)
+    assert isinstance(layers, nn.ModuleList)
+    return layers
 
 
 def count(module: nn.Module) -> int:
@@ -85,7 +92,7 @@ def test_every_row_is_tested_here() -> None:
 def test_each_part_has_as_many_parameters_as_in_transformers(model_type: str, flip: bool) -> None:
     spec, model = spec_of(model_type, flip), classifier(model_type, flip)
     base = model.get_submodule(spec.prefix)
-    layers = base.get_submodule(spec.layers)
+    layers = layers_of(model, spec)
     outside = {name: p.numel() for name, p in base.named_parameters() if not name.startswith(f"{spec.layers}.")}
     embedding = sum(
         n for name, n in outside.items() if name.split(".")[0] in ("embeddings", "embed_tokens", "wte", "wpe")
@@ -117,18 +124,20 @@ def test_the_linears_are_exactly_those_inside_the_layers(model_type: str, flip: 
         if isinstance(module, nn.Linear):
             found.append(Linear(name, module.in_features, module.out_features, module.bias is not None))
         elif isinstance(module, Conv1D):
-            found.append(Linear(name, *module.weight.shape, True))
+            inputs, outputs = module.weight.shape
+            found.append(Linear(name, inputs, outputs, True))
     assert spec.linears == tuple(found)
 
 
 @native
 def test_the_paths_exist_and_the_word_embedding_is_the_models_own(model_type: str) -> None:
     spec, model = spec_of(model_type), classifier(model_type)
+    assert isinstance(model, PreTrainedModel)
     base = model.get_submodule(spec.prefix)
     assert model.base_model_prefix == spec.prefix
     assert base.get_submodule(spec.embedding) is model.get_input_embeddings()
     assert (spec.model_type, spec.hidden_size, spec.num_layers, spec.vocab_size) == (model_type, 24, 3, 61)
-    for layer in base.get_submodule(spec.layers):
+    for layer in layers_of(model, spec):
         for sites in (spec.attention, spec.ffn):
             assert sites is not None
             assert (sites.norm is not None) == (spec.norm == "post")
@@ -151,6 +160,8 @@ def test_the_sites_see_x_and_h_of_the_residual_stream(model_type: str) -> None:
     model = AutoModelForSequenceClassification.from_config(tiny_config(model_type)).eval()
     layer = model.get_submodule(spec.prefix).get_submodule(spec.layers)[1]
     entered, left = watch(layer, "")
+    assert spec.attention is not None
+    assert spec.ffn is not None
     seen = [
         (sites, watch(layer, sites.input)[0], watch(layer, sites.output)[1]) for sites in (spec.attention, spec.ffn)
     ]

@@ -44,7 +44,10 @@ def test_a_slot_stands_where_it_is_said() -> None:
     sentence = Grammar({}, ROOMS, True).draw(parse("  clean   [the] {area:place} now"), random.Random(1))
     (slot,) = sentence.slots
     assert slot["slot"] == "place"
-    assert slot["value"] == sentence.text[slot["start"] : slot["end"]] in ("kitchen", "living room")
+    start, end = slot["start"], slot["end"]
+    assert isinstance(start, int)
+    assert isinstance(end, int)
+    assert slot["value"] == sentence.text[start:end] in ("kitchen", "living room")
 
 
 def test_a_seed_gives_the_same_sentences_on_every_machine() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,9 +36,9 @@ def test_every_kind_works_alone_and_beside_the_others(model_type: str, form: str
     bare = logits_of(deck, batch)
     names = [*KINDS, None]
     mixed = logits_of(deck, batch, names)
-    for row, name in enumerate(names):
-        assert difference(mixed[[row]], logits_of(deck, rows_of(batch, [row]), name)) < 1e-5, name
-        assert name is None or difference(mixed[row], bare[row]) > 1e-3, name
+    for row, adapter in enumerate(names):
+        assert difference(mixed[[row]], logits_of(deck, rows_of(batch, [row]), adapter)) < 1e-5, adapter
+        assert adapter is None or difference(mixed[row], bare[row]) > 1e-3, adapter
 
 
 @every_model
@@ -115,7 +116,8 @@ def test_every_tensor_of_a_fully_trained_base_without_a_pooler_learns() -> None:
 def test_a_merged_model_saves_and_loads_as_a_plain_transformers_model(tmp_path: Path) -> None:
     deck, batch = deck_of("bert"), token_batch()
     add_stirred(deck, "done", KINDS["lora"], labels=("x", "y"))
-    deck.merge("done").save_pretrained(tmp_path)
+    merged: Any = deck.merge("done")
+    merged.save_pretrained(tmp_path)
     again = td.Deck.load(str(tmp_path), td.Classify(), dtype="float32")
     assert again.label_names(None) == ("x", "y")
     assert difference(logits_of(again, batch), logits_of(deck, batch, "done")) < 1e-5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -225,7 +226,7 @@ def test_an_adapter_without_labels_says_so_when_asked() -> None:
         ("w10", "law", "texts must be a list of texts, not one text"),
     ],
 )
-def test_a_batch_that_does_not_fit_is_an_error(texts: list[str], adapter: object, message: str) -> None:
+def test_a_batch_that_does_not_fit_is_an_error(texts: list[str], adapter: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         stocked_deck().predict(texts, adapter=adapter)
 

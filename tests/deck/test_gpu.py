@@ -129,7 +129,7 @@ def test_an_adapter_saved_on_the_cpu_answers_its_probe_on_a_gpu(tmp_path: Path) 
     for name in KINDS:
         on_cpu.save(name, tmp_path / name)
         for dtype in ("float32", "bfloat16"):
-            deck = td.Deck.load(folder_of("bert", "classifier"), td.Classify(labels=LABELS), dtype=dtype, device="cuda")  # type: ignore[arg-type]
+            deck = td.Deck.load(folder_of("bert", "classifier"), td.Classify(labels=LABELS), dtype=dtype, device="cuda")
             deck.load_adapter(tmp_path / name)
             assert deck.check_probe(name)
 

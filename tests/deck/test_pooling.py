@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,8 +24,9 @@ from support.tiny_models import (
 import tunedeck as td
 from tunedeck.core.errors import AdapterFileError, ConfigError, UnsupportedKindError
 from tunedeck.deck.pooling import head_input
+from tunedeck.deck.task import HeadPooling, pooling_of
 
-POOLINGS = ("mean", "first", "last", "model")
+POOLINGS: tuple[HeadPooling, ...] = ("mean", "first", "last", "model")
 FAMILIES = ("bert", "roberta", "distilbert", "llama")
 
 
@@ -48,7 +50,7 @@ def pooled_deck(model_type: str = "bert") -> td.Deck:
 def test_a_pooled_head_is_a_linear_on_the_pooled_states_of_the_model() -> None:
     deck, batch = pooled_deck(), token_batch()
     head = deck.adapter("mean").head["linear"]
-    merged = deck.merge("mean")
+    merged: Any = deck.merge("mean")
     with torch.no_grad():
         hidden = merged.bert(**batch).last_hidden_state
         wanted = head(head_input(hidden, batch["attention_mask"], "mean"))
@@ -98,7 +100,7 @@ def test_a_saved_adapter_answers_as_before(tmp_path: Path, name: str) -> None:
     deck.save(name, tmp_path / name)
     again = deck_of("bert")
     again.load_adapter(tmp_path / name)
-    assert again.adapter(name).task.pooling == deck.adapter(name).task.pooling
+    assert pooling_of(again.adapter(name).task) == pooling_of(deck.adapter(name).task)
     assert torch.equal(logits_of(again, batch, name), logits_of(deck, batch, name))
     assert again.check_probe(name)
 
@@ -118,7 +120,7 @@ def test_peft_loads_the_lora_of_a_pooled_adapter_onto_the_bare_model(tmp_path: P
 
 def test_the_base_says_how_it_is_pooled(tmp_path: Path) -> None:
     def pooling_on(model_type: str, form: str) -> str:
-        return td.Deck.load(folder_of(model_type, form), td.Classify(labels=LABELS)).task.pooling
+        return pooling_of(td.Deck.load(folder_of(model_type, form), td.Classify(labels=LABELS)).task)
 
     assert pooling_on("bert", "classifier") == "model"  # head and pooler come with the checkpoint
     assert pooling_on("bert", "plain") == "model"  # its pooler does
@@ -134,7 +136,7 @@ def test_adapters_of_earlier_versions_read_what_the_model_reads(tmp_path: Path) 
     manifest.write_text(manifest.read_text().replace('"pooling": "model"', '"earlier": true'))
     again = td.Deck(deck_of("bert").base, td.Classify(labels=LABELS, pooling="mean"))
     again.load_adapter(tmp_path / "old")
-    assert again.adapter("old").task.pooling == "model"
+    assert pooling_of(again.adapter("old").task) == "model"
 
 
 def test_a_pooled_adapter_on_a_base_without_a_trained_pooler_answers_as_before(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from support.tiny_models import add_stirred, difference, hook_count, logits_of, 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, BaseMismatchError, TargetError
 from tunedeck.methods.linears import linears_in_layers
+from tunedeck.models.precision import Dtype
+from tunedeck.models.quantize import Quantize
 
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 every_family = pytest.mark.parametrize(("model_type", "form"), FAMILIES)
@@ -25,13 +27,13 @@ every_family = pytest.mark.parametrize(("model_type", "form"), FAMILIES)
 def gradients(deck: td.Deck, name: str) -> list[torch.Tensor]:
     deck.adapter(name).zero_grad()
     deck(**token_batch(), adapter=name).logits.square().mean().backward()
-    return [p.grad.clone() for p in deck.adapter(name).parameters()]
+    return [p.grad.clone() for p in deck.adapter(name).parameters() if p.grad is not None]
 
 
 @every_scheme
 @every_family
 def test_every_kind_works_alone_mixed_and_after_a_trip_to_disk(
-    model_type: str, form: str, scheme: str, tmp_path: Path
+    model_type: str, form: str, scheme: Quantize, tmp_path: Path
 ) -> None:
     deck, batch = deck_in(scheme, model_type, form), token_batch(len(KINDS) + 1)
     for seed, (name, config) in enumerate(KINDS.items()):
@@ -39,12 +41,12 @@ def test_every_kind_works_alone_mixed_and_after_a_trip_to_disk(
     names = [*KINDS, None]
     mixed = logits_of(deck, batch, names)
     fresh = deck_in(scheme, model_type, form)
-    for row, name in enumerate(names):
-        assert difference(mixed[[row]], logits_of(deck, rows_of(batch, [row]), name)) < 1e-5, name
-        if name is not None:
-            deck.save(name, tmp_path / name)
-            fresh.load_adapter(tmp_path / name)
-            assert torch.equal(logits_of(fresh, batch, name), logits_of(deck, batch, name))
+    for row, adapter in enumerate(names):
+        assert difference(mixed[[row]], logits_of(deck, rows_of(batch, [row]), adapter)) < 1e-5, adapter
+        if adapter is not None:
+            deck.save(adapter, tmp_path / adapter)
+            fresh.load_adapter(tmp_path / adapter)
+            assert torch.equal(logits_of(fresh, batch, adapter), logits_of(deck, batch, adapter))
     for name in KINDS:
         deck.remove(name)
     assert hook_count(deck.model) == 0
@@ -52,7 +54,7 @@ def test_every_kind_works_alone_mixed_and_after_a_trip_to_disk(
 
 @every_scheme
 @pytest.mark.parametrize("kind", [*KINDS, "head"])
-def test_every_kind_learns_and_the_base_keeps_every_bit(kind: str, scheme: str, tmp_path: Path) -> None:
+def test_every_kind_learns_and_the_base_keeps_every_bit(kind: str, scheme: Quantize, tmp_path: Path) -> None:
     data = labelled_words.write_csv(tmp_path / "words.csv", labelled_words.rows(120))
     deck = deck_in(scheme)
     before = {key: value.clone() for key, value in deck.model.state_dict().items()}
@@ -71,7 +73,7 @@ def test_every_kind_learns_and_the_base_keeps_every_bit(kind: str, scheme: str, 
 
 @every_scheme
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_is_trained_after_a_prediction_has_the_same_gradients(dtype: str, scheme: str) -> None:
+def test_what_is_trained_after_a_prediction_has_the_same_gradients(dtype: Dtype, scheme: Quantize) -> None:
     """bitsandbytes repacks a 4-bit weight in the first batch without gradients, for a kernel that has no backward
     pass.
     """
@@ -81,13 +83,13 @@ def test_what_is_trained_after_a_prediction_has_the_same_gradients(dtype: str, s
     before = {name: gradients(deck, name) for name in KINDS}
     with torch.inference_mode():
         deck(**token_batch(), adapter="prompt")
-        deck(**token_batch())
+        logits_of(deck, token_batch())
     for name in KINDS:
         assert all(torch.equal(left, right) for left, right in zip(before[name], gradients(deck, name), strict=True))
 
 
 @every_scheme
-def test_an_adapter_moves_between_the_packed_and_the_unpacked_base(scheme: str, tmp_path: Path) -> None:
+def test_an_adapter_moves_between_the_packed_and_the_unpacked_base(scheme: Quantize, tmp_path: Path) -> None:
     deck, plain, batch = deck_in(scheme), deck_in(None), token_batch()
     assert deck.base.fingerprint == plain.base.fingerprint
     add_stirred(deck, "new", KINDS["lora"])
@@ -100,7 +102,7 @@ def test_an_adapter_moves_between_the_packed_and_the_unpacked_base(scheme: str, 
 
 
 @every_scheme
-def test_a_base_whose_linears_alone_differ_is_another_base(scheme: str, tmp_path: Path) -> None:
+def test_a_base_whose_linears_alone_differ_is_another_base(scheme: Quantize, tmp_path: Path) -> None:
     model = tiny_model("bert", "classifier", **WIDE)
     with torch.no_grad():
         model.bert.encoder.layer[1].output.dense.weight.mul_(1.02)  # as a merged adapter would
@@ -114,7 +116,7 @@ def test_a_base_whose_linears_alone_differ_is_another_base(scheme: str, tmp_path
 
 
 @every_scheme
-def test_full_fine_tuning_of_packed_tensors_is_refused_and_of_the_head_is_not(scheme: str) -> None:
+def test_full_fine_tuning_of_packed_tensors_is_refused_and_of_the_head_is_not(scheme: Quantize) -> None:
     deck = deck_in(scheme)
     for config in (td.FullConfig(), td.FullConfig(1)):
         with pytest.raises(TargetError, match=r"full fine-tuning cannot train bert\.encoder.*this base is quantised"):
@@ -129,7 +131,7 @@ def test_full_fine_tuning_of_packed_tensors_is_refused_and_of_the_head_is_not(sc
 @every_scheme
 @every_family
 def test_merging_is_refused_unless_the_base_is_unpacked_and_then_says_what_it_loses(
-    model_type: str, form: str, scheme: str
+    model_type: str, form: str, scheme: Quantize
 ) -> None:
     deck, batch = deck_in(scheme, model_type, form), token_batch()
     add_stirred(deck, "done", KINDS["lora"])

@@ -31,7 +31,8 @@ def container() -> dict[str, Any]:
 
 def parsed(arguments: list[str]) -> dict[str, Any]:
     """The options of `tunedeck serve` as it reads them from its arguments, defaults included."""
-    context = get_command(app).commands["serve"].make_context("serve", list(arguments))
+    commands: Any = get_command(app)
+    context = commands.commands["serve"].make_context("serve", list(arguments))
     return dict(context.params)
 
 

@@ -15,6 +15,7 @@ import tunedeck as td
 from tunedeck.core.errors import ConfigError, StorageError, UnsupportedKindError
 from tunedeck.export.gguf_lora import ARCHITECTURES, save_gguf_lora
 from tunedeck.export.standalone import open_adapter
+from tunedeck.methods.lora.layer import LoraLayer
 
 HEADS, KEY_HEADS, HEAD = 4, 2, 8
 NAMES = {
@@ -68,6 +69,7 @@ def test_the_patch_in_the_file_is_that_of_the_deck(config: td.LoraConfig, model_
     assert len(reader.tensors) == 2 * 2 * len(NAMES)
     for path, placement in deck.adapter("a").built.placements.items():
         _, _, layer, inside = path.split(".", 3)
+        assert isinstance(placement.layer, LoraLayer)
         delta = placement.layer.delta().detach()
         if model_type in ("llama", "mistral") and inside in ("self_attn.q_proj", "self_attn.k_proj"):
             delta = delta[interleaved(HEADS if inside.endswith("q_proj") else KEY_HEADS)]
@@ -93,7 +95,9 @@ def test_the_file_says_what_llama_cpp_asks_for(tmp_path: Path) -> None:
 def test_smaller_types_round_and_no_more(dtype: str, rounding: float, tmp_path: Path) -> None:
     deck, reader = exported(tmp_path, CONFIGS["plain"], dtype=dtype)
     assert {tensor.tensor_type.name.lower() for tensor in reader.tensors} == {dtype}
-    delta = deck.adapter("a").built.placements["model.layers.1.mlp.up_proj"].layer.delta().detach()
+    layer = deck.adapter("a").built.placements["model.layers.1.mlp.up_proj"].layer
+    assert isinstance(layer, LoraLayer)
+    delta = layer.delta().detach()
     found = difference(patch_in(reader, "blk.1.ffn_up"), delta)
     assert 0 < found < rounding * delta.abs().max()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from tunedeck.core.errors import AdapterError, ModelError, StorageError, Unsuppo
 from tunedeck.export import merge
 from tunedeck.export.merge import save_merged
 from tunedeck.export.probe import compare, probe_batches
+from tunedeck.methods.base import MethodConfig
 
-KINDS = {"lora": td.LoraConfig(target_modules="all-linear"), "full": td.FullConfig(1)}
+KINDS: dict[str, MethodConfig] = {"lora": td.LoraConfig(target_modules="all-linear"), "full": td.FullConfig(1)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -102,7 +104,7 @@ def test_a_place_that_holds_something_and_a_base_without_a_tokenizer_are_refused
     (tmp_path / "kept").write_text("kept")
     with pytest.raises(StorageError, match="is not empty"):
         save_merged(deck, "a", tmp_path)
-    deck = td.Deck(tiny_models.replace(deck.base, tokenizer=None), deck.task)
+    deck = td.Deck(replace(deck.base, tokenizer=None), deck.task)
     deck.add("a", td.LoraConfig())
     with pytest.raises(ModelError, match="has no tokenizer"):
         save_merged(deck, "a", tmp_path / "merged")

@@ -66,7 +66,7 @@ def test_a_bare_model_reads_what_peft_writes_for_it(tmp_path: Path) -> None:
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.normal_(std=0.1)
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(str(tmp_path))
     deck = embed_deck()
     deck.load_adapter(tmp_path, "a")
     assert tiny_models.difference(by_peft(tmp_path, "bert"), deck.embed(TEXTS, "a")) < 1e-5

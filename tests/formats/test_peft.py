@@ -148,7 +148,7 @@ def test_we_load_peft_classifiers_of_every_architecture(model_type: str, kind: s
         )  # peft fails there on pre_classifier
         config: peft.PeftConfig = peft.LoraConfig(task_type="SEQ_CLS", target_modules=targets)
     else:
-        sizes = {"token_dim": HIDDEN, "num_layers": LAYERS, "num_attention_heads": 4}
+        sizes: dict[str, Any] = {"token_dim": HIDDEN, "num_layers": LAYERS, "num_attention_heads": 4}
         config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3, **sizes)
     theirs = stirred_peft(plain_model(model_type, "classifier", 4), config)
     theirs.save_pretrained(tmp_path)

@@ -95,7 +95,9 @@ def test_an_adapter_that_cannot_take_its_place_gives_it_back(tmp_path: Path, mon
     before, rename = files_of(tmp_path), Path.rename
 
     def refuse_the_new(self: Path, target: Path) -> Path:
-        return full_disk() if self.suffix == ".part" else rename(self, target)
+        if self.suffix == ".part":
+            full_disk()
+        return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse_the_new)
     monkeypatch.setattr(storage, "_exchange", lambda *_: False)

@@ -14,13 +14,14 @@ from tunedeck.generation.kv_cache import PreallocatedLayer, preallocate
 from tunedeck.generation.prefill import Prefill
 from tunedeck.generation.sequence import Sequence
 
-NAMES = [None, "lora-1", "prompt-1", "bottleneck-1", "lora-2"]
+ADAPTERS = ["lora-1", "prompt-1", "bottleneck-1", "lora-2"]
+NAMES = [None, *ADAPTERS]
 PROMPTS = ["w10 w11", "w20 w30 w40 w50 w60", "w7", "w9 w8 w7 w6 w5", "w44 w45 w46"]
 
 
 def loaded_deck() -> td.Deck:
     deck = served_adapters.base_deck("causal")
-    for name in NAMES[1:]:
+    for name in ADAPTERS:
         deck.load_adapter(served_adapters.saved_adapters("causal") / name)
     return deck
 
@@ -53,9 +54,10 @@ def test_a_step_copies_no_keys_until_the_room_is_full(monkeypatch: pytest.Monkey
     prefill.advance()
     batch = DecodingBatch(deck)
     batch.join(prefill)
-    places = []
+    places: list[int] = []
     while batch.sequences and len(places) < 12:
         batch.step()
+        assert batch._cache is not None
         places.append(batch._cache.layers[0].keys.data_ptr())
     assert len(places) == 12
     assert places.index(places[-1]) == 7  # 3 + 7 are 10

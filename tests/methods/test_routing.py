@@ -21,6 +21,8 @@ def test_rows_already_in_order_are_left_alone() -> None:
 def test_scattered_rows_are_brought_together_in_order_of_first_appearance() -> None:
     grouping = group_rows(["b", None, "b", "a", None])
     assert [segment.adapter for segment in grouping.segments] == ["b", None, "a"]
+    assert grouping.order is not None
+    assert grouping.inverse is not None
     assert grouping.order.tolist() == [0, 2, 1, 4, 3]
     assert grouping.inverse.tolist() == [0, 2, 1, 4, 3]
 
@@ -28,6 +30,7 @@ def test_scattered_rows_are_brought_together_in_order_of_first_appearance() -> N
 def test_adapters_of_one_kind_stand_side_by_side() -> None:
     grouping = group_rows(["b1", None, "a1", "b2", None, "a2"], lambda name: name and name[0])
     assert [segment.adapter for segment in grouping.segments] == ["b1", "b2", None, "a1", "a2"]
+    assert grouping.order is not None
     assert grouping.order.tolist() == [0, 3, 1, 4, 2, 5]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from support.tiny_models import deck_of
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, TargetError
+from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.targets import select_targets
 
 LINEARS = [f"model.layers.{layer}.{name}" for layer in range(3) for name in ("attn.q_proj", "attn.v_proj", "mlp.up")]
@@ -72,12 +75,14 @@ def test_a_model_without_linears_is_not_adapted_in_silence() -> None:
         (td.FullConfig(3), "layers: 3 is more than the model's 2 layers"),
     ],
 )
-def test_settings_that_do_not_fit_the_model_are_target_errors(config: object, message: str) -> None:
+def test_settings_that_do_not_fit_the_model_are_target_errors(config: MethodConfig, message: str) -> None:
     deck = deck_of("bert")
+    spec = deck.base.spec
+    assert spec is not None
     with pytest.raises(TargetError, match=message):
         deck.add("new", config)
     with pytest.raises(TargetError, match=message):
-        config.count_parameters(deck.base.spec)
+        config.count_parameters(spec)
 
 
 @pytest.mark.parametrize(
@@ -97,10 +102,10 @@ def test_settings_that_do_not_fit_the_model_are_target_errors(config: object, me
         (lambda: td.PromptTuningConfig(prompt_tuning_init="TEXT"), "go together"),
         (lambda: td.PromptTuningConfig(prompt_tuning_init_text="x"), "go together"),
         (lambda: td.FullConfig(0), "layers must be all, head, or how many"),
-        (lambda: td.FullConfig("top"), "layers must be all, head, or how many"),
+        (lambda: td.FullConfig("top"), "layers must be all, head, or how many"),  # type: ignore[arg-type]
     ],
 )
-def test_a_value_out_of_range_is_a_config_error(make: object, message: str) -> None:
+def test_a_value_out_of_range_is_a_config_error(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any, cast
 
 import gguf
 import pytest
@@ -14,7 +15,7 @@ from support.tiny_models import VOCAB, add_stirred, difference, folder_of, logit
 import tunedeck as td
 from tunedeck.core.errors import ModelError
 from tunedeck.methods.linears import is_conv1d, is_linear, linear_shape, linears_in_layers
-from tunedeck.models.quantize import dense_weight
+from tunedeck.models.quantize import Quantize, dense_weight
 
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 every_family = pytest.mark.parametrize(("model_type", "form"), FAMILIES)
@@ -22,7 +23,7 @@ every_family = pytest.mark.parametrize(("model_type", "form"), FAMILIES)
 
 @every_scheme
 @every_family
-def test_the_linears_in_the_layers_are_packed_and_nothing_else(model_type: str, form: str, scheme: str) -> None:
+def test_the_linears_in_the_layers_are_packed_and_nothing_else(model_type: str, form: str, scheme: Quantize) -> None:
     deck, plain = deck_in(scheme, model_type, form), deck_in(None, model_type, form)
     inside = linears_in_layers(plain.model, plain.base.prefix)
     assert linears_in_layers(deck.model, deck.base.prefix) == inside
@@ -41,7 +42,7 @@ def test_the_linears_in_the_layers_are_packed_and_nothing_else(model_type: str, 
 
 
 @every_scheme
-def test_a_bfloat16_base_is_packed_for_bfloat16(scheme: str) -> None:
+def test_a_bfloat16_base_is_packed_for_bfloat16(scheme: Quantize) -> None:
     deck = deck_in(scheme, dtype="bfloat16")
     assert deck.base.dtype == torch.bfloat16
     assert {p.dtype for p in deck.model.parameters() if p.is_floating_point()} == {torch.bfloat16}
@@ -73,7 +74,7 @@ def test_the_bytes_of_each_part_are_counted_with_their_scales() -> None:
 
 def test_an_unknown_scheme_and_a_missing_package_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="quantize must be one of nf4, int8, or left out, got 'int4'"):
-        td.Deck.load(wide_folder("bert", "classifier"), task_of("classifier"), quantize="int4")
+        td.Deck.load(wide_folder("bert", "classifier"), task_of("classifier"), quantize=cast(Any, "int4"))
     monkeypatch.setattr("tunedeck.core.checks.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"nf4 needs the package bitsandbytes; run: pip install 'tunedeck\[qlora\]'"):
         td.Deck.load(wide_folder("bert", "classifier"), task_of("classifier"), quantize="nf4")
@@ -119,7 +120,7 @@ def write_gguf(path: Path) -> Path:
 
 
 @every_scheme
-def test_a_gguf_file_is_packed_like_any_other_source(scheme: str, tmp_path: Path) -> None:
+def test_a_gguf_file_is_packed_like_any_other_source(scheme: Quantize, tmp_path: Path) -> None:
     file = str(write_gguf(tmp_path / "tiny.gguf"))
     plain = td.Deck.load(file, td.Generate(), dtype="float32")
     deck = td.Deck.load(file, td.Generate(), dtype="float32", quantize=scheme)

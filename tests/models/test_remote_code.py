@@ -13,6 +13,7 @@ from support.tiny_models import LABELS, add_stirred, difference, logits_of, rows
 import tunedeck as td
 from tunedeck.core.errors import ModelError, TargetError
 from tunedeck.methods.base import MethodConfig
+from tunedeck.models.quantize import Quantize
 
 FORMS = [*((model_type, "causal") for model_type in remote_code.CLASSES), ("chatglm", "classifier")]
 KINDS: dict[str, MethodConfig] = {
@@ -47,7 +48,7 @@ def test_code_that_comes_with_a_model_is_not_run_unless_it_is_trusted(
 @every_model
 @pytest.mark.parametrize("scheme", [None, "nf4"])
 def test_its_linears_are_found_by_the_site_table_and_every_kind_but_bottlenecks_works(
-    model_type: str, form: str, scheme: str | None, tmp_path: Path
+    model_type: str, form: str, scheme: Quantize | None, tmp_path: Path
 ) -> None:
     folder = str(remote_code.write_folder(tmp_path / "model", model_type, form))
 
@@ -68,8 +69,8 @@ def test_its_linears_are_found_by_the_site_table_and_every_kind_but_bottlenecks_
         assert torch.equal(logits_of(fresh, batch, name), logits_of(deck, batch, name))
     names = [*kinds, None]
     mixed = logits_of(deck, batch, names)
-    for row, name in enumerate(names):
-        assert difference(mixed[[row]], logits_of(deck, rows_of(batch, [row]), name)) < 1e-5, name
+    for row, adapter in enumerate(names):
+        assert difference(mixed[[row]], logits_of(deck, rows_of(batch, [row]), adapter)) < 1e-5, adapter
     if scheme is None:
         with torch.no_grad():
             assert difference(deck.merge("lora")(**batch).logits, logits_of(deck, batch, "lora")) < 5e-5

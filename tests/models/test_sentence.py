@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from support import tiny_models
@@ -50,7 +50,9 @@ def folder(
         ({"pooling_mode": ["lasttoken"]}, "last"),
     ],
 )
-def test_both_forms_of_the_pooling_file_are_read(config: dict[str, Any], pooling: str, tmp_path: Path) -> None:
+def test_both_forms_of_the_pooling_file_are_read(
+    config: dict[str, Any], pooling: Literal["mean", "first", "last"], tmp_path: Path
+) -> None:
     found = sentence_settings(folder(tmp_path / "m", config))
     assert found == SentenceSettings(pooling, True, "", "", 40)
 
@@ -93,7 +95,9 @@ def test_what_cannot_be_done_is_refused_unless_pooling_is_chosen(
     model = folder(tmp_path / "m", config, modules)
     with pytest.raises(ModelError, match=text):
         td.Deck.load(model, td.Embed(), dtype="float32")
-    assert td.Deck.load(model, td.Embed(pooling="first"), dtype="float32").task.pooling == "first"
+    task = td.Deck.load(model, td.Embed(pooling="first"), dtype="float32").task
+    assert isinstance(task, td.Embed)
+    assert task.pooling == "first"
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

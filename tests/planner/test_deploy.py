@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -106,7 +107,7 @@ def test_break_even_points_are_where_both_sides_cost_the_same() -> None:
     ],
 )
 def test_single_request_rates_lie_within_the_band_of_published_ones(
-    gpu: str, model: str, precision: str, measured: float
+    gpu: str, model: str, precision: Literal["16-bit", "4-bit"], measured: float
 ) -> None:
     service = Service(find_planned_model(model).spec, 0, 0, 32, 128, None)
     assert 0.65 < measured * step_s(service, find_gpu(gpu), precision, 1) < 1.4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.planner_setups import TRANSFORMERS, setup
@@ -121,7 +122,7 @@ def test_the_parts_add_up_to_what_the_card_must_hold() -> None:
 
 @pytest.mark.parametrize("kind", ["lora", "bottleneck", "prompt_tuning", "full"])
 def test_more_rows_longer_rows_and_no_checkpointing_never_take_less(kind: str) -> None:
-    def peak(**more: object) -> float:
+    def peak(**more: Any) -> float:
         return memory_parts(setup("smollm2-1.7b", kind, **more)).allocated
 
     assert peak(rows=1) <= peak(rows=2) <= peak(rows=2, tokens=1024)

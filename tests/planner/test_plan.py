@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.planner_setups import WORK, wish
@@ -145,7 +146,7 @@ def test_where_nothing_fits_each_change_named_does_what_it_says() -> None:
     ("changed", "message"),
     [({"samples": 0}, "samples must be above 0"), ({"epochs": -1.0}, "epochs"), ({"longest_tokens": 10**9}, "tokens")],
 )
-def test_absurd_numbers_are_refused(changed: dict, message: str) -> None:
+def test_absurd_numbers_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(WORK, **changed)
 

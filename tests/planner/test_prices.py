@@ -16,7 +16,7 @@ from tunedeck.planner.prices import Offer, PriceBook, read_prices, with_rates
 LISTS = ("market", "market-floor", "source-article")
 
 
-def all_offers() -> list:
+def all_offers() -> list[Offer]:
     return [offer for name in LISTS for offer in read_prices(name).offers]
 
 

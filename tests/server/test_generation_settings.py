@@ -95,7 +95,7 @@ def test_what_is_over_a_bound_is_refused_before_anything_is_computed(
 def test_the_items_of_a_list_that_is_too_long_are_not_looked_at() -> None:
     for prompt in ([[1], "a"] * 495_000, ["a"] * 990_000, [[1]] * 660_000):
         with pytest.raises(ValidationError) as refused:
-            CompletionRequest(model="m", prompt=prompt)
+            CompletionRequest.model_validate({"model": "m", "prompt": prompt})
         assert refused.value.error_count() <= 4
     with pytest.raises(ValidationError) as refused:
         ChatRequest(model="m", messages=["a"] * 900)  # type: ignore[list-item]
@@ -196,11 +196,11 @@ def test_without_logprobs_there_are_none_and_top_logprobs_need_them(client: Test
 
 def test_penalties_are_those_worked_out_by_hand() -> None:
     # the answer is 5 5 7, the prompt 1 7: 5 loses 0.5 + 2 * 0.25, 7 loses 0.5 + 0.25
-    scores = torch.arange(10.0)[None]
-    penalized = AnswerPenalties(2, 0.5, 0.25)(torch.tensor([[1, 7, 5, 5, 7]]), scores)
+    scores = torch.FloatTensor([list(range(10))])
+    penalized = AnswerPenalties(2, 0.5, 0.25)(torch.LongTensor([[1, 7, 5, 5, 7]]), scores)
     assert penalized.tolist() == [[0, 1, 2, 3, 4, 4.0, 6, 6.25, 8, 9]]
     assert scores.tolist() == [list(range(10))]
-    nothing_yet = AnswerPenalties(2, 0.5, 0.25)(torch.tensor([[1, 7]]), scores)
+    nothing_yet = AnswerPenalties(2, 0.5, 0.25)(torch.LongTensor([[1, 7]]), scores)
     assert nothing_yet.tolist() == scores.tolist()
 
 
@@ -243,7 +243,14 @@ def test_fields_that_change_nothing_are_accepted_and_change_nothing(
 
 
 def test_an_answer_can_be_sent_back_as_openais_client_has_it(client: TestClient) -> None:
-    said = {"role": "assistant", "content": "w9", "refusal": None, "tool_calls": None, "audio": None, "annotations": []}
+    said: dict[str, object] = {
+        "role": "assistant",
+        "content": "w9",
+        "refusal": None,
+        "tool_calls": None,
+        "audio": None,
+        "annotations": [],
+    }
     messages = [*BODIES[CHAT]["messages"], said, {"role": "user", "content": "w5", "name": None}]
     assert client.post(CHAT, json={**BODIES[CHAT], "messages": messages}).status_code == 200
 

@@ -53,7 +53,7 @@ def test_freed_memory_is_given_back_when_it_is_worth_it_and_disturbs_nobody(
         def memory_info(self) -> Any:
             return SimpleNamespace(rss=next(sizes, (1 << 30) + grown))
 
-    monkeypatch.setattr(run.psutil, "Process", Process)
+    monkeypatch.setattr("tunedeck.server.run.psutil.Process", Process)
     monkeypatch.setattr(run, "give_back_freed_memory", lambda: calls.append(True))
     monkeypatch.setattr(run, "_GIVE_BACK_S", 0.001)
     monkeypatch.setattr(run, "_BUSY_S", busy_s)

@@ -36,7 +36,7 @@ class Arrivals(RuleBasedStateMachine):
             self.lanes[name].append(request)
             self.put.append(request)
 
-    @precondition(lambda self: len(self.queue))
+    @precondition(lambda self: len(self.queue) > 0)
     @rule(place=st.integers(0, 1000), late=st.booleans())
     def nobody_wants_it_any_more(self, place: int, late: bool) -> None:
         waiting = [one for lane in self.lanes.values() for one in lane]
@@ -77,7 +77,8 @@ class Arrivals(RuleBasedStateMachine):
     @invariant()
     def it_counts_what_waits(self) -> None:
         for name, lane in self.lanes.items():
-            inside = self.queue._callers.get("", {}).get(name, deque())
+            waiting: dict[str | None, deque[Request]] = self.queue._callers.get("", {})
+            inside = waiting.get(name, deque())
             while lane and (not inside or lane[0] is not inside[0]):
                 assert not self.is_wanted(lane.popleft())
             assert list(lane) == list(inside)

@@ -53,7 +53,12 @@ def test_a_stored_probe_is_computed_by_the_thread_that_computes_the_answers(form
 def test_a_load_that_waits_for_a_closed_engine_fails() -> None:
     engine = open_engine(served_adapters.base_deck("classifier"), served_adapters.saved_adapters("classifier"))
     computing, go_on = threading.Event(), threading.Event()
-    busy = threading.Thread(target=engine.queue.call, args=(lambda: (computing.set(), go_on.wait(SOON)),))
+
+    def compute() -> None:
+        computing.set()
+        go_on.wait(SOON)
+
+    busy = threading.Thread(target=engine.queue.call, args=(compute,))
     busy.start()
     assert computing.wait(SOON)
     loading = engine.store.load("lora-1")
@@ -102,7 +107,7 @@ def test_prompts_to_generate_go_through_the_tokenizer_together(monkeypatch: pyte
         return tokenize(tokenizer, texts)
 
     monkeypatch.setattr(kind, "__call__", spy)
-    prompts = ["w5 w6", [7, 8], "w9", "w5 w6"]
+    prompts: list[str | list[int]] = ["w5 w6", [7, 8], "w9", "w5 w6"]
     ids = backend.encode([Sequence(prompt, td.Sampling()) for prompt in prompts], None)
     assert calls == [["w5 w6", "w9"]]
     assert ids == [

@@ -29,8 +29,8 @@ def spoil(deck: td.Deck, key: str | None, value: float) -> None:
     assert key is not None
     with torch.inference_mode():
         for placement in deck.adapter(key).built.placements.values():
-            placement.layer.lora_A.fill_(value)  # type: ignore[union-attr, operator]
-            placement.layer.lora_B.fill_(value)  # type: ignore[union-attr, operator]
+            placement.layer.lora_A.fill_(value)
+            placement.layer.lora_B.fill_(value)
 
 
 def spoil_cache(worker: GenerateWorker, key: str | None, value: float) -> None:

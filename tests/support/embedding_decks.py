@@ -12,9 +12,10 @@ import torch
 import tunedeck as td
 from support import tiny_models
 from tunedeck.data.pairs import Pair
+from tunedeck.methods.base import MethodConfig
 
 TEXTS = ["w10 w20 w30", "w44", "w5 w6 w7 w8 w9 w10 w11 w12", "w90 w91"]
-CONFIGS = {
+CONFIGS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(target_modules="all-linear"),
     "bottleneck": td.BottleneckConfig("double_seq_bn"),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from support.labelled_words import rows, write_csv
 from support.tiny_models import LABELS, deck_of
 
 import tunedeck as td
+from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
+from tunedeck.deck.task import HeadPooling
+from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks import vectors
 from tunedeck.tasks.base import Dataset
 from tunedeck.tasks.classify.task import ClassifyObjective, evaluate_labelled
@@ -19,7 +23,7 @@ from tunedeck.training import jobs
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.trainer import AdapterTrainer
 
-METHODS = {
+METHODS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(r=2),
     "bottleneck": td.BottleneckConfig("seq_bn"),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=3),
@@ -41,22 +45,30 @@ def data(tmp_path: Path) -> DataSettings:
     return DataSettings(train=str(write_csv(tmp_path / "words.csv", rows(90))), eval_fraction=0.3)
 
 
-def read(data: DataSettings) -> Dataset[object]:
+def read(data: DataSettings) -> Dataset[Example]:
     return td.Classify(labels=LABELS).read(data)
 
 
-def trained(data: DataSettings, kind: str, settings: TrainingSettings, pooling: str = "mean") -> tuple[td.Deck, object]:
+def trained(
+    data: DataSettings, kind: str, settings: TrainingSettings, pooling: HeadPooling = "mean"
+) -> tuple[td.Deck, td.TrainingRun]:
     deck = deck_of("bert")
     deck.add(kind, METHODS[kind], task=td.Classify(labels=read(data).labels, pooling=pooling))
     return deck, td.train(deck, kind, data, settings=settings, progress=False)
 
 
+def evaluation(deck: td.Deck, name: str, data: DataSettings) -> Mapping[str, float]:
+    """Return what an evaluation of the held-out part says of an adapter."""
+    task = deck.adapter(name).task
+    assert isinstance(task, td.Classify)
+    return evaluate_labelled(deck, name, task, read(data).evaluation)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "model"])
 @pytest.mark.parametrize("kind", METHODS)
-def test_the_start_is_told_as_an_evaluation_tells_it(data: DataSettings, kind: str, pooling: str) -> None:
+def test_the_start_is_told_as_an_evaluation_tells_it(data: DataSettings, kind: str, pooling: HeadPooling) -> None:
     deck, run = trained(data, kind, STILL, pooling)
-    task = deck.adapter(kind).task
-    evaluated = evaluate_labelled(deck, kind, task, read(data).evaluation)
+    evaluated = evaluation(deck, kind, data)
     assert run.start == pytest.approx(evaluated, abs=1e-4)
     assert run.start["accuracy"] > 0.6  # where a random head has a third
 
@@ -82,8 +94,7 @@ def test_a_run_that_ends_below_its_start_keeps_it(data: DataSettings, tmp_path: 
     assert run.best_step == 0
     assert run.kept_start
     assert run.metrics == run.start == json.loads((tmp_path / "run" / "metrics.json").read_text())["start"]
-    task = deck.adapter("law").task
-    assert evaluate_labelled(deck, "law", task, read(data).evaluation) == pytest.approx(run.start, abs=1e-4)
+    assert evaluation(deck, "law", data) == pytest.approx(run.start, abs=1e-4)
 
 
 def test_a_run_that_rises_below_its_start_is_not_stopped(data: DataSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +186,7 @@ def test_a_decoder_without_a_bias_starts_from_a_solution_without_one(data: DataS
     deck = deck_of("llama")
     deck.add("law", METHODS["lora"], labels=read(data).labels)
     run = td.train(deck, "law", data, settings=STILL, progress=False)
-    evaluated = evaluate_labelled(deck, "law", deck.adapter("law").task, read(data).evaluation)
+    evaluated = evaluation(deck, "law", data)
     assert run.start == pytest.approx(evaluated, abs=1e-4)
 
 

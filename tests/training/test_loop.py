@@ -17,7 +17,7 @@ from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks.base import Dataset
 from tunedeck.training.optimizer import schedule
 
-METHODS = {
+METHODS: dict[str, tuple[MethodConfig, float]] = {
     "lora": (td.LoraConfig(r=4, target_modules="all-linear"), 2e-2),
     "bottleneck": (td.BottleneckConfig("double_seq_bn", reduction_factor=2), 2e-2),
     "prompt": (td.PromptTuningConfig(num_virtual_tokens=4), 1e-1),

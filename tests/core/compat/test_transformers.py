@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_transformers_hub_file_is_none_for_what_is_not_in_the_cache(tmp_path: Pa
 
 @pytest.mark.parametrize("window", [None, 4])
 def test_transformers_a_cache_layer_filled_by_hand_goes_on_as_one_filled_by_the_model(window: int | None) -> None:
-    kind = (
+    kind: dict[str, Any] = (
         {} if window is None else {"sliding_window": window, "layer_types": ["sliding_attention"] * tiny_models.LAYERS}
     )
     model = tiny_models.tiny_model("qwen2", "causal", use_sliding_window=window is not None, **kind)

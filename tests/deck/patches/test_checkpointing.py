@@ -12,8 +12,10 @@ from torch import nn
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
 from tunedeck.deck.patches.checkpointing import Checkpointing
+from tunedeck.methods.base import MethodConfig
+from tunedeck.models.precision import Dtype
 
-KINDS = {
+KINDS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(target_modules="all-linear", lora_dropout=0.3),
     "bottleneck": td.BottleneckConfig("double_seq_bn"),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=3),
@@ -58,7 +60,7 @@ def test_the_gradients_of_a_mixed_batch_stay_the_same_and_less_is_kept(model_typ
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("layers", [True, 1])
 def test_full_fine_tunings_gradients_stay_the_same_and_less_is_kept(
-    model_type: str, form: str, dtype: str, layers: bool | int
+    model_type: str, form: str, dtype: Dtype, layers: bool | int
 ) -> None:
     deck = tiny_models.deck_of(model_type, form, dtype=dtype)
     deck.add("a", td.FullConfig())

@@ -8,8 +8,9 @@ from support import tiny_models
 
 import tunedeck as td
 from tunedeck.deck.patches.first_position import FirstPositionOnly
+from tunedeck.methods.base import MethodConfig
 
-KINDS = {
+KINDS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(target_modules="all-linear"),
     "double": td.BottleneckConfig("double_seq_bn"),
     "parallel": td.BottleneckConfig("par_bn"),

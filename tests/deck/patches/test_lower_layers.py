@@ -10,14 +10,16 @@ import tunedeck as td
 from tunedeck.data.labelled import Example
 from tunedeck.deck.patches import lower_layers
 from tunedeck.deck.patches.lower_layers import first_trained_layer
+from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks.base import Dataset
+from tunedeck.tasks.classify.task import ClassifyObjective
 
-TOP = {
+TOP: dict[str, tuple[MethodConfig, int]] = {
     "lora": (td.LoraConfig(target_modules="all-linear", layers_to_transform=(1,)), 1),
     "full": (td.FullConfig(layers=1), 1),
     "head": (td.FullConfig(layers="head"), tiny_models.LAYERS),
 }
-WHOLE = {
+WHOLE: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(target_modules="all-linear"),
     "bottleneck": td.BottleneckConfig("seq_bn"),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=2),
@@ -26,9 +28,10 @@ WHOLE = {
 TEXTS = ["w5 w6", "w7 w8 w9 w10 w11", "w12", "w13 w14 w15 w16 w17 w18 w19 w20 w21", "w22 w23 w24"]
 
 
-def objective_of(deck: td.Deck, name: str):
+def objective_of(deck: td.Deck, name: str) -> ClassifyObjective:
     examples = [Example(text, (tiny_models.LABELS[row % 3],)) for row, text in enumerate(TEXTS)]
-    return deck.adapter(name).task.objective(deck, name, Dataset("", examples, examples, "", "", tiny_models.LABELS))
+    data = Dataset("", examples, examples, "", "", tiny_models.LABELS)
+    return ClassifyObjective(deck, name, td.Classify(labels=tiny_models.LABELS), data)
 
 
 def gradients(deck: td.Deck, name: str) -> list[torch.Tensor]:
@@ -44,7 +47,11 @@ def test_a_second_pass_skips_the_lower_layers_and_gives_the_same_loss_and_gradie
     layers = deck.base.layers
     assert layers is not None
     ran: list[int] = []
-    first_linear = next(m for m in layers[0].modules() if hasattr(m, "weight") and m.weight.dim() == 2)
+    first_linear = next(
+        m
+        for m in layers[0].modules()
+        if isinstance(weight := getattr(m, "weight", None), torch.Tensor) and weight.dim() == 2
+    )
     first_linear.register_forward_hook(lambda *_: ran.append(1))
     objective = objective_of(deck, "a")
     for rows in ([0, 1, 2], [3, 4]):

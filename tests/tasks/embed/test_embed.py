@@ -17,8 +17,8 @@ from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.data.labelled import Example
 from tunedeck.data.pairs import Pair, Scored
 from tunedeck.deck.forward import Inputs
+from tunedeck.deck.pooling import pool
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.embed.encoding import pool
 from tunedeck.tasks.embed.task import evaluate_embedding
 
 
@@ -53,8 +53,8 @@ def test_a_mixed_batch_of_every_kind_equals_its_parts(pooling: str) -> None:
     texts = [TEXTS[row % len(TEXTS)] for row in range(len(names))]
     mixed = deck.embed(texts, names)
     assert mixed.dtype == torch.float32
-    for row, name in enumerate(names):
-        assert tiny_models.difference(mixed[[row]], deck.embed([texts[row]], name)) < 1e-5
+    for row, adapter in enumerate(names):
+        assert tiny_models.difference(mixed[[row]], deck.embed([texts[row]], adapter)) < 1e-5
     assert torch.allclose(mixed.norm(dim=1), torch.ones(len(names)))
     assert all((mixed[row] - mixed[len(CONFIGS)]).abs().max() > 1e-4 for row in range(len(CONFIGS)))
 
@@ -102,11 +102,12 @@ def test_each_row_is_made_as_its_own_adapter_was_trained(tmp_path: Path) -> None
 @pytest.mark.parametrize("form", ["pairs", "triplets", "labels"])
 def test_cached_chunks_give_the_gradients_of_one_large_batch(config: Any, form: str) -> None:
     found = embedding_decks.pairs(24)
-    examples: list[Any] = {
+    forms: dict[str, list[Any]] = {
         "pairs": found,
         "triplets": [replace(pair, negative=found[n - 3].positive) for n, pair in enumerate(found)],
         "labels": [Example(pair.anchor, (pair.anchor.split()[0],)) for pair in found],
-    }[form]
+    }
+    examples = forms[form]
     measured = {}
     for chunk_size in (None, 5):
         deck = embed_deck(chunk_size=chunk_size, symmetric=True)

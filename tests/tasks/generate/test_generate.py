@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.data.chat import Conversation, Message
+from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks.base import Dataset
 from tunedeck.tasks.generate import loss as answer_loss
 from tunedeck.tasks.generate.chat_tokens import encode_conversation
@@ -21,7 +23,7 @@ from tunedeck.tasks.generate.metrics import answer_metrics, rouge_l
 from tunedeck.tasks.generate.packing import output_is_a_product, pack, pack_rows, target_logits
 from tunedeck.tasks.generate.task import GenerateObjective
 
-KINDS = {
+KINDS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(target_modules="all-linear"),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=5),
     "bottleneck": td.BottleneckConfig("double_seq_bn"),
@@ -92,7 +94,7 @@ def test_gradients_are_the_same_packed_and_unpacked(deck: td.Deck) -> None:
         objective = GenerateObjective(deck, "lora", td.Generate(max_length=48, packing=packing), dataset(found, found))
         deck.adapter("lora").zero_grad()
         objective.loss(range(len(objective.lengths)))[0].backward()
-        return [parameter.grad.clone() for parameter in deck.adapter("lora").parameters()]
+        return [p.grad.clone() for p in deck.adapter("lora").parameters() if p.grad is not None]
 
     assert max(map(tiny_models.difference, gradients(True), gradients(False))) < 1e-5
 
@@ -165,7 +167,7 @@ def test_a_repetition_penalty_works_beside_virtual_tokens(deck: td.Deck) -> None
 
 
 @pytest.mark.parametrize("settings", [{"max_tokens": 0}, {"temperature": -1}, {"top_p": 0}, {"stop": ("",)}])
-def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
         td.Sampling(**settings)
 
@@ -218,6 +220,8 @@ def test_the_loss_without_whole_logits_equals_the_cross_entropy_with_its_gradien
     (3 * loss).backward()
     (3 * expected).backward()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert ours.grad is not None
+    assert theirs.grad is not None
     assert tiny_models.difference(ours.grad, theirs.grad) < 1e-7
     with torch.no_grad():
         assert answer_loss.frozen_output_loss(hidden, output_layer, targets).item() == pytest.approx(
