@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tunedeck.planner.deploy import deploy_cost
     from tunedeck.planner.planning import plan
     from tunedeck.tasks.classify.task import Classify, Prediction
+    from tunedeck.tasks.data_check import DataCheck, data_check
     from tunedeck.tasks.embed.task import Embed
     from tunedeck.tasks.evaluate import evaluate
     from tunedeck.tasks.generate.task import Generate
@@ -39,6 +40,7 @@ _HOME = {
     "BottleneckConfig": "methods.bottleneck.config",
     "Classify": "tasks.classify.task",
     "Comparison": "comparison.report.result",
+    "DataCheck": "tasks.data_check",
     "Deck": "deck.deck",
     "Embed": "tasks.embed.task",
     "FullConfig": "methods.full.config",
@@ -53,6 +55,7 @@ _HOME = {
     "DataSettings": "data.settings",
     "TunedeckError": "core.errors",
     "compare": "comparison.compare",
+    "data_check": "tasks.data_check",
     "deploy_cost": "planner.deploy",
     "evaluate": "tasks.evaluate",
     "plan": "planner.planning",
@@ -67,6 +70,7 @@ __all__ = [
     "BottleneckConfig",
     "Classify",
     "Comparison",
+    "DataCheck",
     "DataSettings",
     "Deck",
     "Embed",
@@ -81,6 +85,7 @@ __all__ = [
     "TrainingSettings",
     "TunedeckError",
     "compare",
+    "data_check",
     "deploy_cost",
     "evaluate",
     "plan",

@@ -13,6 +13,7 @@ from tunedeck.cli import (
     adapters,
     chat,
     compare,
+    data,
     demo,
     deploy_cost,
     doctor,
@@ -81,6 +82,7 @@ def _settings(
 app.command("demo", help=say("train four methods on real tweets, compare them, mix them in one batch"))(demo.demo)
 app.command("fetch", help=say("fetch bundled models and data ahead of their first use"))(fetch.fetch_parts)
 app.command("plan", help=say("memory, time and cost of a run on every card, before it starts"))(plan.plan)
+app.add_typer(data.app, name="data", help=say("check data files before training"))
 app.command("train", help=say("train an adapter from a run file or from flags"))(lambda: None)
 app.command("compare", help=say("train several methods on your data, and report which to take"))(lambda: None)
 app.command("eval", help=say("evaluate saved adapters on data of your own"))(evaluate.evaluate)

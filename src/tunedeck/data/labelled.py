@@ -13,7 +13,7 @@ from tunedeck.data.columns import column_texts, named_column, row_numbers, shown
 from tunedeck.data.table import Table
 from tunedeck.data.usual_names import LABEL_COLUMNS, RARER_LABEL_COLUMNS, RARER_TEXT_COLUMNS, TEXT_COLUMNS
 
-_PLAIN: dict[int, str | int] = {
+PLAIN: dict[int, str | int] = {
     0x3000: " ",
     **{code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B) if chr(code).isalnum()},
 }
@@ -211,13 +211,18 @@ def _labels(
     return labels
 
 
+def labels_of_cell(value: object, multi_label: bool) -> tuple[str, ...]:
+    """Return the labels of a cell, none where it is empty or holds what cannot be a label."""
+    return tuple(label for label in (_several_labels if multi_label else _one_label)(value) or () if label)
+
+
 def _one_label(value: object) -> tuple[str, ...] | None:
     """The label of a cell: one, `("",)` where it is missing, None where the cell holds something else."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ("",)
     if isinstance(value, float) and value.is_integer():
         return (str(int(value)),)
-    return (str(value).translate(_PLAIN).strip(),) if isinstance(value, (str, int, float)) else None
+    return (str(value).translate(PLAIN).strip(),) if isinstance(value, (str, int, float)) else None
 
 
 def _several_labels(value: object) -> tuple[str, ...] | None:
@@ -225,7 +230,7 @@ def _several_labels(value: object) -> tuple[str, ...] | None:
         found = [_one_label(item) for item in value]
         return None if None in found else tuple(dict.fromkeys(label for item in found if item for label in item))
     if isinstance(value, str):
-        parts = (part.translate(_PLAIN).strip() for part in re.split(r"[,;|，；]", value))
+        parts = (part.translate(PLAIN).strip() for part in re.split(r"[,;|，；]", value))
         return tuple(dict.fromkeys(part for part in parts if part))
     single = _one_label(value)
     return () if single == ("",) else single

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
 from tunedeck.core.errors import DataError
@@ -52,7 +53,9 @@ def row_writer(target: Path) -> Iterator[WriteRows]:
 
 
 def _separated_writer(stream: TextIO, separator: str) -> WriteRows:
-    writer = csv.writer(stream, delimiter=separator, lineterminator="\n")
+    # With "\r\n" at the end of a row, csv quotes a lone "\r" inside it, too.
+    lines = SimpleNamespace(write=lambda line: stream.write(line.removesuffix("\r\n") + "\n"))
+    writer = csv.writer(lines, delimiter=separator, lineterminator="\r\n")
 
     def write(rows: Rows) -> None:
         if rows and not stream.tell():

@@ -56,18 +56,24 @@ class _Problem:
 
 
 def fit_linear_head(
-    vectors: torch.Tensor, targets: torch.Tensor, num_labels: int, *, multi_label: bool, bias: bool = True
+    vectors: torch.Tensor,
+    targets: torch.Tensor,
+    num_labels: int,
+    *,
+    multi_label: bool,
+    bias: bool = True,
+    strength: float | None = None,
 ) -> LinearHead:
     """Fit `num_labels` outputs to vectors (rows, size) and targets as `targets_of` gives them.
 
     Minimises the mean loss plus strength / 2 · |weight|², on vectors scaled to unit variance as a whole, and centred
-    where there is a bias.
+    where there is a bias. The strength is cross-validated unless it is given.
     """
     whole = vectors.double() if vectors.numel() <= _IN_DOUBLE else vectors.float()
     centre = whole.mean(0) if bias else whole.new_zeros(whole.shape[1])
     scale = (whole - centre).square().mean().sqrt().clamp(min=1e-6)
     problem = _Problem((whole - centre) / scale, targets, num_labels, multi_label, bias)
-    strength = _best_strength(problem)
+    strength = _best_strength(problem) if strength is None else strength
     weight, offset = _solution(problem, strength)
     weight = weight / scale
     return LinearHead(weight.float(), (offset - weight @ centre).float(), strength)

@@ -57,6 +57,7 @@ def _rendered(template: str, comparison: Comparison, figures: list[Figure], *, e
 def _values(comparison: Comparison, figures: list[Figure]) -> dict[str, Any]:
     return {
         "lang": {"zh": "zh-CN"}.get(language(), language()),
+        "style": files("tunedeck.core").joinpath("report.css").read_text(encoding="utf-8"),
         "words": words(comparison),
         "recommendation": recommend(comparison),
         "blocks": blocks(comparison),

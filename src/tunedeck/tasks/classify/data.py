@@ -6,6 +6,7 @@ import textwrap
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.data.check.checked import quick_notes
 from tunedeck.data.labelled import (
     Example,
     check_classes,
@@ -51,6 +52,7 @@ def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[st
     check_labels(train, known)
     check_labels(evaluation, known)
     description = _described(settings.train, train, len(evaluation), prepared.left_out)
+    notes = (*notes, *quick_notes(examples, held_out))
     text_column = text_column_of(table, settings.text, label_column_of(table, settings.label, settings.text))
     return Dataset(
         settings.train, train, evaluation, prepared.sha256, description, known, text_column=text_column, notes=notes

@@ -1,0 +1,181 @@
+"""A data file as it was checked: what is in it, what is wrong with it, and its safe repairs."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tunedeck.core.i18n import listing, say
+from tunedeck.data.check.findings import SHOWN, Finding, Row, near_findings, quick_findings
+from tunedeck.data.columns import row_numbers
+from tunedeck.data.labelled import PLAIN, Example, label_column_of, labels_of_cell, text_column_of
+from tunedeck.data.rows import Rows
+from tunedeck.data.table import Table
+from tunedeck.data.write import row_writer
+
+TokenCounter = Callable[[Sequence[str]], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLimit:
+    """How long a base lets texts be: its name, the most tokens, and what counts them."""
+
+    model: str
+    tokens: int
+    count: TokenCounter
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFile:
+    """What is in a file and what is wrong with it; lengths in characters: median, 95th percentile, longest."""
+
+    source: str
+    rows: int
+    columns: tuple[str, ...]
+    text_column: str
+    label_column: str | None
+    labels: dict[str, int]
+    lengths: tuple[int, int, int]
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+
+def check_table(
+    table: Table,
+    text: str | None = None,
+    label: str | None = None,
+    *,
+    multi_label: bool = False,
+    limit: TokenLimit | None = None,
+    held_out: Sequence[Row] | None = None,
+) -> CheckedFile:
+    """Check a table; `held_out` are rows of a test file. DataError where no column can be the text."""
+    text_column, label_column = columns_of(table, text, label)
+    rows = read_rows(table, text_column, label_column, multi_label)
+    filled = [row for row in rows if row.text.strip()]
+    labelled = [row for row in filled if row.label] if label_column else filled
+    findings = [*_empties(rows, filled, label_column is not None and not multi_label)]
+    findings += quick_findings(labelled, held_out)
+    findings += near_findings(labelled, held_out)
+    findings += _cut(filled, limit)
+    lengths = sorted(len(row.text) for row in filled) or [0]
+    middle, late = int(statistics.median(lengths)), lengths[int(0.95 * (len(lengths) - 1))]
+    counts = Counter(row.label for row in labelled if row.label)
+    return CheckedFile(
+        table.source,
+        len(table.rows),
+        table.columns,
+        text_column,
+        label_column,
+        dict(counts.most_common()),
+        (middle, late, lengths[-1]),
+        table.notes,
+        tuple(findings),
+    )
+
+
+def columns_of(table: Table, text: str | None, label: str | None) -> tuple[str, str | None]:
+    """Return the text column and the label column, None where the table has one column."""
+    label_column = None if len(table.columns) == 1 and label is None else label_column_of(table, label, text)
+    return text_column_of(table, text, label_column), label_column
+
+
+def read_rows(table: Table, text_column: str, label_column: str | None, multi_label: bool) -> list[Row]:
+    """Return every row of a table; what is missing, or is neither text nor number, is empty."""
+    rows = []
+    for number, row in enumerate(table.rows, start=1):
+        found = labels_of_cell(row[label_column], multi_label) if label_column is not None else ()
+        rows.append(Row(number, _text(row[text_column]), "; ".join(found or ())))
+    return rows
+
+
+def quick_notes(examples: Sequence[Example], held_out: Sequence[Example] | None, most: int = 3) -> tuple[str, ...]:
+    """Return the worst that one pass shows of examples to train on, in `most` lines at most."""
+    rows, tested = (
+        [Row(number, one.text, "; ".join(one.labels)) for number, one in enumerate(part, start=1)]
+        for part in (examples, held_out or ())
+    )
+    found = [finding.text for finding in quick_findings(rows, tested or None)]
+    return tuple(say("data: {text}", text=text) for text in found[:most])
+
+
+def write_fixed(table: Table, out: Path, text: str | None = None, label: str | None = None) -> dict[str, int]:
+    """Write a table with its safe repairs, in UTF-8, and return how many rows each repair changed or removed.
+
+    Space around texts and labels goes, full-width letters and digits of labels become plain; rows without a text and
+    rows that repeat the text and the label of an earlier row are removed. Everything else stays.
+    """
+    text_column, label_column = columns_of(table, text, label)
+    repairs = {"spaces": 0, "empty": 0, "repeats": 0}
+    kept: Rows = []
+    seen: set[tuple[str, str]] = set()
+    for row in table.rows:
+        clean = {**row, text_column: _stripped(row[text_column])}
+        if label_column is not None:
+            value = _stripped(row[label_column])
+            clean[label_column] = value.translate(PLAIN).strip() if isinstance(value, str) else value
+        key = (_text(clean[text_column]), str(clean[label_column]) if label_column is not None else "")
+        if not key[0]:
+            repairs["empty"] += 1
+        elif key in seen:
+            repairs["repeats"] += 1
+        else:
+            repairs["spaces"] += clean != row
+            seen.add(key)
+            kept.append(clean)
+    with row_writer(out) as write:
+        write(kept)
+    return repairs
+
+
+def _stripped(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, (str, int, float)) or value != value:  # a number that is none is a missing value
+        return ""
+    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _empties(rows: Sequence[Row], filled: Sequence[Row], with_labels: bool) -> list[Finding]:
+    found = []
+    without_text = [row.number - 1 for row in rows if not row.text.strip()]
+    if without_text:
+        text = say("rows without a text: {count} ({rows})", count=len(without_text), rows=row_numbers(without_text))
+        found.append(Finding("empty_texts", len(without_text), text))
+    without_label = [row.number - 1 for row in filled if not row.label] if with_labels else []
+    if without_label:
+        text = say("rows without a label: {count} ({rows})", count=len(without_label), rows=row_numbers(without_label))
+        found.append(Finding("empty_labels", len(without_label), text))
+    return found
+
+
+def _cut(rows: Sequence[Row], limit: TokenLimit | None) -> list[Finding]:
+    if limit is None:
+        return []
+    counts = limit.count([row.text for row in rows])
+    long = [(count, row) for count, row in zip(counts, rows, strict=True) if count > limit.tokens]
+    if not long:
+        return []
+    lost = sum(count - limit.tokens for count, _ in long) / sum(counts)
+    text = say(
+        "texts longer than {limit} tokens of {model}, which would be cut: {count} ({share:.1%}), with {lost:.1%} of "
+        "all tokens; the longest has {longest}",
+        count=len(long),
+        share=len(long) / len(rows),
+        limit=limit.tokens,
+        model=limit.model,
+        lost=lost,
+        longest=max(count for count, _ in long),
+    )
+    shown = listing(say("row {row}: {text}", row=row.number, text=count) for count, row in long[:SHOWN])
+    return [Finding("cut", len(long), text, (shown,))]
