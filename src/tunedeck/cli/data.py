@@ -69,7 +69,9 @@ def check(
                 "{path} is UTF-8; rows freed of spaces or full-width characters: {spaces}; removed: empty rows "
                 "{empty}, repeats {repeats}",
                 path=fix,
-                **repairs,
+                spaces=repairs["spaces"],
+                empty=repairs["empty"],
+                repeats=repairs["repeats"],
             )
         )
 
