@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import tunedeck as td
+from tunedeck.core.run_length import planned_evaluations
 from tunedeck.training.evaluations import Evaluations
 from tunedeck.training.state import RunState
 
@@ -63,6 +64,8 @@ def test_evaluations_are_spread_evenly_and_bounded_by_what_they_take(
     total = epochs * steps_per_epoch
     evaluations = Evaluations(td.TrainingSettings(**settings), total, steps_per_epoch, held_out_ratio)
     assert evaluated(evaluations, total)[0] == expected
+    if not settings:
+        assert planned_evaluations(epochs, total, held_out_ratio) == len(expected)
 
 
 def test_a_run_that_its_minutes_end_is_evaluated_evenly_over_its_time() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,7 @@ def test_a_run_that_is_resumed_keeps_the_start_of_its_beginning(
     assert run.metrics == whole.metrics
 
 
-def test_methods_that_start_as_the_base_share_its_vectors(
+def test_methods_that_hardly_change_the_base_share_its_vectors(
     data: DataSettings, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(data, "lora", STILL)
@@ -156,6 +157,8 @@ def test_methods_that_start_as_the_base_share_its_vectors(
     monkeypatch.setattr(vectors, "_computed", refused)
     trained(data, "head", STILL)
     trained(data, "full", STILL)
+    monkeypatch.setattr(vectors, "_computed", computed)
+    trained(data, "bottleneck", STILL)  # the held-out texts are read with it, the training texts are not
     assert sorted(cache.glob("*.safetensors")) == files
 
 
@@ -164,6 +167,32 @@ def test_an_adapter_that_changes_the_base_from_the_first_step_has_vectors_of_its
 ) -> None:
     trained(data, "prompt", STILL)
     assert not cache.exists()
+
+
+def test_the_start_is_told_in_a_line_of_eighty_columns(
+    data: DataSettings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    deck = deck_of("bert")
+    deck.add("sentiment", METHODS["head"], task=td.Classify(labels=read(data).labels, pooling="mean"))
+    run = td.train(deck, "sentiment", data)
+    values = ", ".join(f"{name} {run.start[name]:.3f}" for name in ("accuracy", "macro_f1", "loss"))
+    assert f"  sentiment, start ({run.measurement.start_s:.1f} s): {values}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["lora", "head"])
+def test_a_run_without_held_out_texts_starts_and_keeps_its_last_state(data: DataSettings, kind: str) -> None:
+    whole = read(data)
+    nothing = replace(whole, train=[*whole.train, *whole.evaluation], evaluation=[])
+    deck = deck_of("bert")
+    deck.add(kind, METHODS[kind], task=td.Classify(labels=whole.labels, pooling="mean"))
+    fresh = {name: tensor.clone() for name, tensor in deck.adapter(kind).tensors().items()}
+    run = td.train(deck, kind, nothing, settings=TrainingSettings(max_steps=5, learning_rate=5e-3))
+    assert (run.metrics, run.start, run.kept_start) == ({}, {}, False)
+    assert run.measurement.steps == (0 if kind == "head" else 5)
+    changed = {name for name, tensor in deck.adapter(kind).tensors().items() if not torch.equal(tensor, fresh[name])}
+    assert changed == set(fresh)
+    assert evaluation(deck, kind, data)["accuracy"] > 0.6
 
 
 def test_a_damaged_file_of_vectors_is_made_again(data: DataSettings, cache: Path) -> None:

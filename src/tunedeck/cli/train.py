@@ -83,10 +83,7 @@ def _report(run: Any, task: dict[str, Any]) -> None:
     rows = [
         *metrics,
         *_start(run),
-        [
-            say("training"),
-            f"{run.measurement.train_s:.1f} s, " + say("{rate:.0f} examples/s", rate=run.measurement.examples_per_s),
-        ],
+        *_steps(run),
         [say("peak memory"), megabytes(run.measurement.peak_memory_bytes)],
         [say("adapter"), f"{run.adapter_folder} ({megabytes(run.to_json()['adapter_bytes'])})"],
     ]
@@ -112,6 +109,13 @@ def _start(run: Any) -> list[list[str]]:
         return []
     first, *_ = run.start.items()
     return [[say("start"), f"{first[0]} {first[1]:.4f}, {run.measurement.start_s:.1f} s"]]
+
+
+def _steps(run: Any) -> list[list[str]]:
+    """A row on the training steps; none where the start was all."""
+    seconds, rate = run.measurement.train_s, run.measurement.examples_per_s
+    took = f"{seconds:.1f} s, " + say("{rate:.0f} examples/s", rate=rate)
+    return [[say("training"), took]] if run.measurement.steps else []
 
 
 def _show_predicted(comparisons: list[Comparison]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tunedeck.comparison.report.result import Price
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.run_length import DEFAULT_EPOCHS, FEWEST_STEPS
 from tunedeck.training.config import override
 
 if TYPE_CHECKING:
@@ -85,7 +86,11 @@ def _in_words(training: Mapping[str, Any], minutes: float | None, money: float |
         return say("{minutes:.3g} minutes of training for each run", minutes=minutes)
     if training.get("max_steps") is not None:
         return say("{steps} steps for each run", steps=training["max_steps"])
-    return say("{epochs:g} epochs for each run", epochs=float(training.get("epochs", 2)))
+    if training.get("epochs") is None:
+        return say(
+            "{epochs:g} epochs, but {steps} steps at least, for each run", epochs=DEFAULT_EPOCHS, steps=FEWEST_STEPS
+        )
+    return say("{epochs:g} epochs for each run", epochs=float(training["epochs"]))
 
 
 def seeds_of(wanted: int | str | Sequence[int] | None, first: int) -> tuple[int, ...]:

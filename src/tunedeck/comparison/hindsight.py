@@ -9,6 +9,7 @@ from typing import Any
 from tunedeck.comparison.budget import listed_offer
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Measurement, this_machine
+from tunedeck.core.run_length import DEFAULT_EPOCHS
 from tunedeck.planner.hindsight import Comparison, compare_with_plan, cpu_of
 from tunedeck.planner.memory import Setup
 from tunedeck.planner.processor import Processor, other_load, product_shape
@@ -32,7 +33,7 @@ def predicted_and_actual(
         accumulation=config.training.gradient_accumulation_steps,
         price_per_hour=price_per_hour or listed,
         currency=currency,
-        epochs=config.training.epochs,
+        epochs=measurement.epochs or config.training.epochs or DEFAULT_EPOCHS,
         processor=partial(_processor, measurement) if _was_here(measurement) else None,
     )
 

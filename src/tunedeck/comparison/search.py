@@ -16,6 +16,7 @@ from tunedeck.comparison.spec import ComparisonSpec
 from tunedeck.core.checks import require
 from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.core.i18n import say
+from tunedeck.core.run_length import steps_per_epoch, total_steps
 from tunedeck.core.values import to_values
 from tunedeck.methods.registry import METHODS
 from tunedeck.training.config import RunConfig, TrainingSettings, run_config, stored_values
@@ -158,7 +159,8 @@ def _suggested(trial: optuna.Trial, run: Run) -> dict[str, Any]:
 def _trial_settings(candidate: Candidate, run: Run, examples: int) -> tuple[RunConfig, TrainingSettings]:
     config = RunConfig.model_validate({**run.config.model_dump(mode="json"), "method": candidate.method})
     loop = config.training
-    steps = loop.max_steps or round(loop.epochs * examples / loop.batch_size / loop.gradient_accumulation_steps)
+    per_epoch = steps_per_epoch(examples, loop.batch_size, loop.gradient_accumulation_steps)
+    steps = loop.max_steps or total_steps(loop.epochs, per_epoch)
     changes = {"learning_rate": candidate.training.get("learning_rate"), "eval_steps": max(1, steps // EVALUATIONS)}
     return config, loop.model_copy(update=changes)
 

@@ -64,6 +64,9 @@ class Measurement:
     saved_s: float = 0.0
     """About what those that early stopping left out would have taken, evaluations included."""
 
+    epochs: float = 0.0
+    """Passes over the data that the steps made; 0 in files from before it was kept."""
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self)

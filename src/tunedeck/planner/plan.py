@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunedeck.core.errors import ArchitectureError
+from tunedeck.core.run_length import planned_evaluations
 from tunedeck.methods.base import MethodConfig
 from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.cost import PROCESS_S, Hours, run_cost, run_hours, start_s
@@ -195,7 +196,8 @@ def _row(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, offer:
     if not wish.generate:
         train_s = train_s.plus(start_s(at_mean(setup, work), step, steps, processor))
         steps = 0 if method.trains == "head" else steps  # its start is the solution
-    evaluated = work.samples * work.evaluation_share * math.ceil(work.epochs) * work.mean_tokens
+    evaluations = planned_evaluations(work.epochs, steps, work.evaluation_share)
+    evaluated = work.samples * work.evaluation_share * evaluations * work.mean_tokens
     process_s = slowed(PROCESS_S, processor) if own else None
     hours = run_hours(setup, gpu, train_s.plus(step.scaled(steps)), evaluated, process_s)
     cost = run_cost(offer, hours.total_h)

@@ -29,18 +29,19 @@ _COMPARED = 4
 _BARE = "(bare)"
 
 
-def head_inputs(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+def head_inputs(deck: Deck, name: str, ids: Sequence[Sequence[int]], tolerance: float = 0.0) -> torch.Tensor:
     """Vectors (rows, size), float32, on the CPU, that an adapter's last layer is given for rows of token ids.
 
-    They come from disk where the adapter changes nothing of the base yet and the same rows were asked for before.
+    They are the frozen base's where the adapter changes a few of them by at most `tolerance` of their length; these
+    come from disk where the same rows were asked for before, for whatever adapter.
     """
-    if not (_starts_as_base(deck, name, ids[:_COMPARED]) and _belong_to_base(deck, name)):
+    if not (_belong_to_base(deck, name) and _changed_by(deck, name, ids[:_COMPARED]) <= tolerance):
         return _computed(deck, name, ids)
     file = cache_folder() / "vectors" / f"{_key(deck, name, ids)}.safetensors"
     try:
         return read_safetensors(file)["vectors"]
     except (AdapterFileError, OSError, KeyError):
-        vectors = _computed(deck, name, ids)
+        vectors = _computed_by_base(deck, name, ids)
         _keep(file, vectors)
         return vectors
 
@@ -66,14 +67,20 @@ def _computed(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tens
     return torch.stack([found[row] for row in range(len(ids))])
 
 
-def _starts_as_base(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> bool:
-    """Whether the adapter leaves what the head reads as the base gives it, to the last bit, on a few rows."""
+def _changed_by(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> float:
+    """How far the adapter moves what the head reads of a few rows, in lengths of the base's vectors."""
+    own, base = _computed(deck, name, ids), _computed_by_base(deck, name, ids)
+    return float(((own - base).norm(dim=-1) / base.norm(dim=-1)).max())
+
+
+def _computed_by_base(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    """What the adapter's last layer would be given if all but its head were not there."""
     adapter = deck.adapter(name)
     deck.add(_BARE, config_of("full", {"layers": "head"}), task=adapter.task)
     try:
         for path, module in deck.adapter(_BARE).head.items():
             module.load_state_dict(adapter.head[path].state_dict())
-        return torch.equal(_computed(deck, name, ids), _computed(deck, _BARE, ids))
+        return _computed(deck, _BARE, ids)
     finally:
         deck.remove(_BARE)
 

@@ -86,7 +86,11 @@ class _Settings(BaseModel):
 class TrainingSettings(_Settings):
     """How an adapter is trained. Counts are in optimizer steps."""
 
-    epochs: Annotated[float, Help(say("passes over the data")), Field(gt=0)] = 2.0
+    epochs: Annotated[
+        float | None,
+        Help(say("passes over the data; by default two, or more for small data, so that a run has 40 steps")),
+        Field(gt=0),
+    ] = None
     max_steps: Annotated[int | None, Help(say("stop after this number of steps")), Field(ge=1)] = None
     max_minutes: Annotated[
         float | None,

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 from tunedeck.core.i18n import say
+from tunedeck.core.run_length import affordable_evaluations, wanted_evaluations
 from tunedeck.core.units import duration
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.state import RunState
-
-FEWEST, MOST = 4, 10
-"""Evaluations of a run that may stop early, where `eval_steps` is not set: between these, one for each epoch."""
-EVALUATED_SHARE = 0.5
-"""Held-out examples that such a run evaluates for each example it trains on, at most. Without a backward pass they take
-a third to a half of the time, so that evaluations take less than about a fifth of the run's.
-"""
 
 
 @final
@@ -33,7 +26,7 @@ class Evaluations:
         self._total_steps = total_steps
         self._steps_per_epoch = steps_per_epoch
         self._held_out_ratio = held_out_ratio
-        self._wanted = min(max(FEWEST, math.ceil(total_steps / steps_per_epoch)), MOST, total_steps)
+        self._wanted = wanted_evaluations(total_steps / steps_per_epoch, total_steps)
 
     def due(self, state: RunState, time_share: float) -> bool:
         """Whether the last step ends with an evaluation that has not been made.
@@ -49,7 +42,7 @@ class Evaluations:
         if self._every is not None:
             return step % self._every == 0
         wanted = max(self._wanted * step // self._total_steps, int(self._wanted * time_share))
-        affordable = int(EVALUATED_SHARE * step / self._steps_per_epoch / self._held_out_ratio)
+        affordable = affordable_evaluations(step / self._steps_per_epoch, self._held_out_ratio)
         return state.evaluations < min(wanted, affordable)
 
     def out_of_patience(self, state: RunState) -> bool:

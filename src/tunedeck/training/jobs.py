@@ -170,7 +170,8 @@ def _finish(
 ) -> TrainingRun:
     """Write what the run folder ends with; the checkpoints of a run that came to its end go."""
     state, name = trainer.state, trainer.adapter.name
-    measurement = measured(deck, name, trainer.settings, state, peak_bytes, trainer.objective.texts_per_example)
+    texts, examples = trainer.objective.texts_per_example, len(dataset.train)
+    measurement = measured(deck, name, trainer.settings, state, peak_bytes, texts, examples)
     run = TrainingRun(name, state.metrics, measurement, state.stopped, state.best_step, folder, state.start)
     if trainer.accelerator.is_main_process:
         record(deck, dataset, run)

@@ -72,12 +72,7 @@ class ProgressRow:
         """The head has been fitted to the frozen base."""
         if not self._bar.disable:
             values = self._shown(metrics)
-            text = say(
-                "  {run}, start: {values}, a head on the frozen base, {seconds:.1f} s",
-                run=self._title,
-                values=values,
-                seconds=seconds,
-            )
+            text = say("  {run}, start ({seconds:.1f} s): {values}", run=self._title, values=values, seconds=seconds)
             self._bar.console.print(text)
 
     def step(self, step: int, loss: float, tokens: int) -> None:

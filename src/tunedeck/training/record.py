@@ -77,9 +77,15 @@ class TrainingRun:
 
 
 def measured(
-    deck: Deck, adapter: str, settings: TrainingSettings, state: RunState, peak_bytes: int, texts_per_example: float
+    deck: Deck,
+    adapter: str,
+    settings: TrainingSettings,
+    state: RunState,
+    peak_bytes: int,
+    texts_per_example: float,
+    examples: int,
 ) -> Measurement:
-    """The run in numbers; `peak_bytes` is the process's."""
+    """The run on a number of `examples` in numbers; `peak_bytes` is the process's."""
     machine = this_machine()
     device = next(deck.model.parameters()).device
     if device.type == "cuda":
@@ -107,6 +113,7 @@ def measured(
         start_s=state.start_s,
         planned_steps=state.planned_steps,
         saved_s=state.saved_s,
+        epochs=state.examples / examples,
     )
 
 

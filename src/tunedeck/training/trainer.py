@@ -17,6 +17,7 @@ from torch import nn
 
 from tunedeck.core.errors import TrainingError
 from tunedeck.core.i18n import say
+from tunedeck.core.run_length import steps_per_epoch, total_steps
 from tunedeck.data.batches import length_batches
 from tunedeck.deck.adapter import Adapter
 from tunedeck.tasks.base import Objective
@@ -51,6 +52,7 @@ class Start(NamedTuple):
     """Metrics of a head that begins as the solution on the frozen base's vectors, and the seconds it took."""
 
     metrics: dict[str, float]
+    """Empty where nothing is held out."""
     seconds: float
 
 
@@ -93,11 +95,9 @@ class AdapterTrainer:
         self._saved = saved
         self._should_stop = should_stop
         self._told_to_stop = False
-        per_epoch = max(
-            1, math.ceil(len(objective.lengths) / settings.batch_size) // settings.gradient_accumulation_steps
-        )
+        per_epoch = steps_per_epoch(len(objective.lengths), settings.batch_size, settings.gradient_accumulation_steps)
         self._start = start
-        self._total = settings.max_steps or max(1, round(settings.epochs * per_epoch))
+        self._total = settings.max_steps or total_steps(settings.epochs, per_epoch)
         if adapter.config.trains == "head" and start is not None:
             self._total = 0  # the start is the solution
         self._evaluations = Evaluations(settings, self._total, per_epoch, held_out_ratio)
@@ -281,12 +281,13 @@ class AdapterTrainer:
         return is_better(metrics, before, self._best_by, self._lower_is_better)
 
     def _begin_with(self, start: Start) -> None:
-        """Let the start be the state to surpass."""
-        self.state.metrics = self.state.start = start.metrics
+        """Let the start be the state to surpass, where it is known how good that is."""
         self.state.start_s = start.seconds
-        self._best = {name: tensor.clone() for name, tensor in adapter_tensors(self.adapter).items()}
-        self._log.write("eval", step=0, **start.metrics)
-        self._progress.began(start.metrics, start.seconds)
+        if start.metrics:
+            self.state.metrics = self.state.start = start.metrics
+            self._best = {name: tensor.clone() for name, tensor in adapter_tensors(self.adapter).items()}
+            self._log.write("eval", step=0, **start.metrics)
+            self._progress.began(start.metrics, start.seconds)
 
     def _restore(self, saved: Checkpoint) -> None:
         self.state = RunState(**saved.state["outcome"])
