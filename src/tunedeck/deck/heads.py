@@ -18,6 +18,7 @@ from tunedeck.core.i18n import listing, say
 from tunedeck.deck.pooling import head_input
 from tunedeck.deck.task import HeadPooling
 from tunedeck.formats.tensors import POOLED_HEAD
+from tunedeck.methods.packed_embedding import vocabulary_size
 from tunedeck.methods.sites import Placement, RowDispatch, first_tensor
 from tunedeck.models.load import LoadedBase
 from tunedeck.models.sentence import Pooling
@@ -61,7 +62,7 @@ class PooledOutput:
     def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
         """Register hooks that note the base's hidden states and replace the logits of the active rows."""
         hidden = torch.empty(0)
-        vocabulary = cast(Any, model).get_input_embeddings().weight.shape[0]
+        vocabulary = vocabulary_size(model)
 
         def keep_hidden(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             nonlocal hidden

@@ -16,6 +16,7 @@ from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.heads import PooledOutput
 from tunedeck.deck.task import pooling_of
 from tunedeck.methods.linears import is_conv1d, is_linear
+from tunedeck.methods.packed_embedding import packed_embeddings
 from tunedeck.methods.registry import method_of
 from tunedeck.methods.sites import RowDispatch
 from tunedeck.models.load import LoadedBase
@@ -49,7 +50,8 @@ def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -
     config.architectures = [type(original).__name__]
     merged = model_from_config(type(original), config, base.dtype).to(original.device).eval().requires_grad_(False)
     heads = tuple(f"{path}." for path in adapter.head)
-    state = original.state_dict() if base.quantize is None else _unpacked(original, merged)
+    state = dict(original.state_dict()) if base.quantize is None else _unpacked(original, merged)
+    state |= {f"{path}.weight": embedding.dense() for path, embedding in packed_embeddings(original).items()}
     state = {name: t for name, t in state.items() if not heads or not name.startswith(heads)}
     merged.load_state_dict(state, strict=False)
     method_of(adapter.config).merge(merged, adapter.built)

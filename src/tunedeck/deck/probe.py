@@ -12,6 +12,7 @@ from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.forward import answer_name
 from tunedeck.formats.probe import PROBE_TEXT, Probe, check_probe_values, probe_values
+from tunedeck.methods.packed_embedding import vocabulary_size
 from tunedeck.models.load import LoadedBase
 
 Run: TypeAlias = Callable[[torch.Tensor], Any]
@@ -41,7 +42,7 @@ def check_probe(base: LoadedBase, adapter: Adapter, run: Run) -> bool:
     if probe is None:
         return False
     model: Any = base.model
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = vocabulary_size(model)
     strange = [token for token in probe.input_ids if not 0 <= token < vocabulary]
     if strange:
         raise AdapterFileError(

@@ -17,7 +17,7 @@ from tunedeck.core.i18n import listing, say
 from tunedeck.core.patterns import time_limit
 from tunedeck.core.values import to_values
 from tunedeck.deck.adapter import Adapter
-from tunedeck.deck.heads import last_linear, stored_head
+from tunedeck.deck.heads import head_paths, last_linear, stored_head
 from tunedeck.deck.task import Task, has_labels, labels_of, pooling_of, with_labels
 from tunedeck.formats.folder import read_adapter
 from tunedeck.formats.manifest import BaseRecord, Manifest, versions
@@ -48,7 +48,8 @@ def _adapter(base: LoadedBase, task: Task, folder: Path, name: str, *, allow_bas
         check_manifest(folder, stored.manifest, base, task, allow_base_mismatch=allow_base_mismatch)
     own = task.as_described(stored.manifest.task if stored.manifest else {})
     head = stored_head(base, stored.head, pooling_of(own))
-    method, place = method_of(stored.config), method_base(base, tuple(head))
+    pooled = has_labels(task) and pooling_of(own) != "model"  # then no module of the base's own head is trained
+    method, place = method_of(stored.config), method_base(base, head_paths(base) if pooled else tuple(head))
     check_tensors(
         stored.tensors, method.shapes(place, stored.config)
     )  # the config may ask for far more than the file has

@@ -10,6 +10,7 @@ import torch
 from tunedeck.core.errors import AdapterError
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
+from tunedeck.methods.packed_embedding import vocabulary_size
 
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Token ids and mask, each (batch, seq), padded on the right."""
@@ -49,7 +50,7 @@ def probe_batches(deck: Deck, name: str, seed: int = 0) -> list[Batch]:
     positions.
     """
     generator = torch.Generator().manual_seed(seed)
-    vocabulary, padding = deck.model.get_input_embeddings().weight.shape[0], deck.model.config.pad_token_id
+    vocabulary, padding = vocabulary_size(deck.model), deck.model.config.pad_token_id
     room = deck.text_limit(name)
     batches = []
     for rows, length in SHAPES:

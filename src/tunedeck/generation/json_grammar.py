@@ -16,6 +16,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
 from tunedeck.generation.sequence import end_tokens
+from tunedeck.methods.packed_embedding import vocabulary_size
 
 _STACK_BYTES = 64 << 20
 """Stack of the compiling thread: a chain of 1500 references recurses too deep for the usual 8 MB and ends the
@@ -83,7 +84,7 @@ class SchemaCompiler:
         if self._tokenizer is None:
             from llguidance.hf import from_tokenizer
 
-            vocabulary = self._deck.model.get_input_embeddings().weight.shape[0]
+            vocabulary = vocabulary_size(self._deck.model)
             try:
                 self._tokenizer = from_tokenizer(
                     self._deck.tokenizer, vocabulary, sorted(end_tokens(self._deck)) or None

@@ -12,6 +12,7 @@ from tunedeck.deck.deck import Deck
 from tunedeck.generation.kv_cache import close_up, side_by_side
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Sequence
+from tunedeck.methods.packed_embedding import vocabulary_size
 
 
 @final
@@ -92,7 +93,7 @@ def call(
 
 def _laid_out(deck: Deck, sequences: list[Sequence], cached: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the ids of the rows and their mask, (rows, seq), without the `cached` virtual tokens of each row."""
-    vocab_size = deck.model.get_input_embeddings().weight.shape[0]
+    vocab_size = vocabulary_size(deck.model)
     rows = [
         [*range(vocab_size + first, vocab_size + one.virtual_tokens), *one.prompt_ids]
         for one, first in zip(sequences, cached, strict=True)

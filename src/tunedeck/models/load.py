@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from tunedeck.core.errors import ModelError, TargetError
 from tunedeck.core.hub import hub_is_reachable, in_hub_cache
 from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.methods.packed_embedding import PackedEmbedding, packed_embeddings
+from tunedeck.models.packed_folder import leave_out_words, put_packed_words
 from tunedeck.models.precision import Dtype, choose_attention, choose_device, choose_dtype, stored_dtype
 from tunedeck.models.quantize import Quantize, check_scheme, quantize_linears
 from tunedeck.models.source import ModelSource, find_model, hub_help
@@ -86,15 +89,19 @@ def load_base(
         if num_labels is not None and not _brings_head(config):
             config.num_labels = num_labels
         chosen = stored_dtype(config) if dtype == "checkpoint" else choose_dtype(dtype, place)
-        auto = getattr(transformers, auto_class)
+        auto, folder = getattr(transformers, auto_class), Path(source.location)
+        packed = leave_out_words(folder, auto, config)
         model, report = auto.from_pretrained(
             source.location,
             config=config,
             dtype=chosen if quantize is None or source.gguf_file else "auto",
             attn_implementation=choose_attention(chosen, place),
             output_loading_info=True,
+            **packed,
             **options,
         )
+        if packed:
+            put_packed_words(model, folder, chosen, report["missing_keys"])
         tokenizer = _tokenizer(source, options)
     if report["mismatched_keys"]:
         raise ModelError(say("{model}: tensors of other shapes than its config says", model=reference))
@@ -149,15 +156,24 @@ def fingerprint(model: nn.Module, untrained: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     base = cast(nn.Module, cast(Any, model).base_model)
     skipped = {name.removeprefix(f"{cast(Any, model).base_model_prefix}.") for name in untrained}
-    for name, tensor in sorted(base.named_parameters()):
+    packed = {f"{path}.weight": embedding for path, embedding in packed_embeddings(base).items()}
+    tensors: dict[str, nn.Parameter | PackedEmbedding] = {**dict(base.named_parameters()), **packed}
+    for name, tensor in sorted(tensors.items(), key=itemgetter(0)):
         if name in skipped or name.startswith("pooler."):
             continue
-        flat = tensor.detach().flatten()
-        step = max(1, flat.numel() // _SAMPLES_PER_TENSOR)
-        values = flat[::step][:_SAMPLES_PER_TENSOR].to("cpu", torch.bfloat16).view(torch.int16)
+        if isinstance(tensor, PackedEmbedding):
+            values = tensor.values_at(_sampled(tensor.numel()))
+        else:
+            values = tensor.detach().flatten()[_sampled(tensor.numel())]
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(values.numpy().tobytes())
+        digest.update(values.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _sampled(numel: int) -> slice:
+    """Evenly spaced places in a flattened tensor, at most _SAMPLES_PER_TENSOR from its start."""
+    step = max(1, numel // _SAMPLES_PER_TENSOR)
+    return slice(0, min(numel, _SAMPLES_PER_TENSOR * step), step)
 
 
 def _options(source: ModelSource, trust_remote_code: bool) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tunedeck.core.errors import ModelError
 from tunedeck.core.i18n import listing, say
 from tunedeck.methods.int8 import Int8Linear
 from tunedeck.methods.linears import is_conv1d, linear_shape, linears_in_layers
+from tunedeck.methods.packed_embedding import packed_embeddings
 
 Quantize = Literal["nf4", "int8"]
 _NF4_BLOCK = 64
@@ -117,7 +118,8 @@ def dense_weight(module: nn.Module) -> torch.Tensor:
 
 def parameter_count(model: nn.Module) -> int:
     """The model's parameters, counted as before packing."""
-    return sum(_count(parameter) for parameter in model.parameters())
+    packed = sum(embedding.numel() for embedding in packed_embeddings(model).values())
+    return packed + sum(_count(parameter) for parameter in model.parameters())
 
 
 def base_parts(model: nn.Module, prefix: str) -> tuple[BasePart, ...]:
@@ -134,6 +136,9 @@ def base_parts(model: nn.Module, prefix: str) -> tuple[BasePart, ...]:
         part = "linears" if name.startswith(in_layers) else "embeddings" if name.startswith(embeddings) else rest
         counts[part] += _count(parameter)
         held[part].update((tensor.data_ptr(), tensor.nbytes) for tensor in _stored(parameter))
+    for embedding in packed_embeddings(model).values():
+        counts["embeddings"] += embedding.numel()
+        held["embeddings"].update((buffer.data_ptr(), buffer.nbytes) for buffer in embedding.buffers())
     scales = [cast(torch.Tensor, module.scale) for module in model.modules() if isinstance(module, Int8Linear)]
     held["linears"].update((scale.data_ptr(), scale.nbytes) for scale in scales)
     return tuple(BasePart(part, count, sum(held[part].values())) for part, count in counts.items())

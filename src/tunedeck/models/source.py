@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunedeck.core.bundle import fetch, folder_of, is_fetched, read_bundles
+from tunedeck.core.bundle import folder_of, is_fetched, read_bundles
 from tunedeck.core.checks import HUB_ID, HUB_ID_OR_NAME
 from tunedeck.core.errors import ModelError
 from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.models.convert import fetch_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def _bundled(reference: str, name: str, fetch_missing: bool) -> ModelSource:
                 folder=folder_of(bundles[name]),
             )
         )
-    folder = fetch(bundles[name])
+    folder = fetch_model(bundles[name])
     gguf_file = next((file.name for file in sorted(folder.glob("*.gguf"))), None)
     return ModelSource(reference, str(folder), gguf_file, bundled=True)
 

@@ -18,6 +18,7 @@ from tunedeck.core.measurement import Measurement, fastest_s
 from tunedeck.core.native import give_back_freed_memory
 from tunedeck.deck.deck import Deck
 from tunedeck.methods.registry import config_of
+from tunedeck.models.quantize import parameter_count
 from tunedeck.tasks.base import Calibration
 from tunedeck.tasks.registry import first_kind_with, view_of
 from tunedeck.training.config import TrainingSettings
@@ -46,7 +47,7 @@ def measure(
     deck = Deck.load(reference, calibration.task)
     deck.add("calibration", config)
     dtype = deck.base.dtype
-    base_parameters = sum(parameter.numel() for parameter in deck.model.parameters())
+    base_parameters = parameter_count(deck.model)
     small = base_parameters < SMALL
     ladder = points or LADDERS[small]
     passes = [

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import psutil
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.patches.base import Patch, Unchanged, replaced_forward
+from tunedeck.methods.packed_embedding import embedding_shape
 from tunedeck.models.load import LoadedBase
 
 MEMORY_SHARE = 0.25
@@ -32,9 +33,9 @@ class LowerLayers:
         self._states: dict[int, torch.Tensor] = {}
         self._tuples = False
         self._skipped = 0 if adapter is None else first_trained_layer(base, adapter)
-        weight: torch.Tensor = base.model.get_input_embeddings().weight  # type: ignore[operator]
-        size = weight.shape[1] * base.dtype.itemsize
-        if sum(lengths) * size > MEMORY_SHARE * free_bytes(weight.device):
+        _, hidden = embedding_shape(cast(Any, base.model).get_input_embeddings())
+        device = next(base.model.parameters()).device
+        if sum(lengths) * hidden * base.dtype.itemsize > MEMORY_SHARE * free_bytes(device):
             self._skipped = 0
         self._lengths = lengths
 

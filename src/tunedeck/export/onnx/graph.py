@@ -18,6 +18,7 @@ from tunedeck.core.i18n import listing, say
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.forward import answer_name
 from tunedeck.export.transformers_folder import tokenizer_of
+from tunedeck.methods.packed_embedding import unpacked, vocabulary_size
 from tunedeck.tasks.base import OnnxView
 from tunedeck.tasks.registry import view_of
 
@@ -67,7 +68,7 @@ def graph_of(deck: Deck, name: str, *, merge: bool) -> Graph:
     """
     adapter = deck.adapter(name)
     output = partial(onnx_view(deck).output, adapter.task)
-    vocabulary = deck.model.get_input_embeddings().weight.shape[0]
+    vocabulary = vocabulary_size(deck.model)
     virtual = torch.arange(
         vocabulary, vocabulary + deck.virtual_tokens(name), device=next(deck.model.parameters()).device
     )
@@ -136,7 +137,7 @@ def trace(
             say("opset must be from {low} to {high}, got {value}", low=OPSETS[0], high=OPSETS[-1], value=opset)
         )
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), unpacked(module):
             return torch.onnx.export(
                 module,
                 kwargs=dict(inputs),

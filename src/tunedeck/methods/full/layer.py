@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -12,19 +12,25 @@ from tunedeck.core.errors import TargetError
 from tunedeck.core.i18n import say
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.full.config import FullConfig
+from tunedeck.methods.packed_embedding import PackedEmbedding, packed_embeddings
+
+T = TypeVar("T")
 
 
 def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
     """Those of the chosen base parameters."""
     assert isinstance(config, FullConfig)
-    return {name: tuple(parameter.shape) for name, parameter in _chosen(base, config).items()}
+    return {name: tuple(found.shape) for name, found in _chosen(base, config).items()}
 
 
 def build(base: Base, config: MethodConfig) -> Built:
     """Trainable float32 copies of the chosen base parameters, by their own names."""
     assert isinstance(config, FullConfig)
-    named = _chosen(base, config)
-    return Built(weights={name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in named.items()})
+    dense = {
+        name: found.dense() if isinstance(found, PackedEmbedding) else found.detach()
+        for name, found in _chosen(base, config).items()
+    }
+    return Built(weights={name: nn.Parameter(t.to(torch.float32, copy=True)) for name, t in dense.items()})
 
 
 def merge(model: nn.Module, built: Built) -> None:
@@ -34,30 +40,30 @@ def merge(model: nn.Module, built: Built) -> None:
             model.get_parameter(name).copy_(weight)
 
 
-def _chosen(base: Base, config: FullConfig) -> dict[str, nn.Parameter]:
-    """The base's parameters that train, by name."""
+def _chosen(base: Base, config: FullConfig) -> dict[str, nn.Parameter | PackedEmbedding]:
+    """The base's parameters that train, by name; a packed embedding stands in for its table."""
     if config.layers == "head":
         return {}
     start, head = f"{base.prefix}." if base.prefix else "", tuple(f"{path}." for path in base.head)
-    named = {
-        name: p for name, p in base.model.named_parameters() if name.startswith(start) and not name.startswith(head)
-    }
+    packed = {f"{path}.weight": embedding for path, embedding in packed_embeddings(base.model).items()}
+    everything: dict[str, nn.Parameter | PackedEmbedding] = {**packed, **dict(base.model.named_parameters())}
+    named = {name: found for name, found in everything.items() if name.startswith(start) and not name.startswith(head)}
     if isinstance(config.layers, int):
         total = base.spec.num_layers if base.spec else cast(Any, base.model).config.num_hidden_layers
         named = _top_layers(named, config, total)
-    packed = next((name for name, p in named.items() if not p.is_floating_point()), None)
-    if packed is not None:
+    quantised = (name for name, p in named.items() if isinstance(p, nn.Parameter) and not p.is_floating_point())
+    if (first := next(quantised, None)) is not None:
         raise TargetError(
             say(
                 "full fine-tuning cannot train {name}: this base is quantised; load it without quantize, "
                 "train lora on it, or the head alone",
-                name=packed,
+                name=first,
             )
         )
     return named
 
 
-def _top_layers(named: dict[str, nn.Parameter], config: FullConfig, num_layers: int) -> dict[str, nn.Parameter]:
+def _top_layers(named: dict[str, T], config: FullConfig, num_layers: int) -> dict[str, T]:
     """The last k layers and everything outside the embeddings and the layers: final norm, pooler."""
     config.check_depth(num_layers)
     assert isinstance(config.layers, int)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from typing import Any, cast, final
 
 import torch
@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from tunedeck.core.errors import ArchitectureError, ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.methods.base import Base, Built, MethodConfig
+from tunedeck.methods.packed_embedding import embedding_shape
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 from tunedeck.methods.sites import Placement, RowDispatch, map_rows
 
@@ -40,7 +41,7 @@ class TokenEmbedding:
     def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
         """Register hooks that put the adapters' vectors where virtual token ids are."""
         embedding = model.get_submodule(self.path)
-        vocab_size = cast(torch.Tensor, embedding.weight).shape[0]
+        vocab_size, _ = embedding_shape(embedding)
         virtual: list[torch.Tensor] = []
 
         def without_virtual(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -73,7 +74,7 @@ def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
     """The virtual tokens, (num_virtual_tokens, hidden)."""
     assert isinstance(config, PromptTuningConfig)
     _, embedding = _token_embedding(base.model)
-    return {"prompt.prompt_embeddings": (config.num_virtual_tokens, cast(torch.Tensor, embedding.weight).shape[1])}
+    return {"prompt.prompt_embeddings": (config.num_virtual_tokens, embedding_shape(embedding)[1])}
 
 
 def build(base: Base, config: MethodConfig) -> Built:
@@ -96,12 +97,12 @@ def _token_embedding(model: nn.Module) -> tuple[str, nn.Module]:
 
 def _initial(embedding: nn.Module, config: PromptTuningConfig, tokenize: Callable[[str], list[int]]) -> torch.Tensor:
     """The embedding's own output for the chosen words: Gemma 3 scales what it looks up."""
-    count, weight = config.num_virtual_tokens, cast(torch.Tensor, embedding.weight)
+    count, (vocab_size, _) = config.num_virtual_tokens, embedding_shape(embedding)
     if config.prompt_tuning_init == "RANDOM":
-        words = _embedded(embedding, torch.randint(weight.shape[0], (_SAMPLED_WORDS,)))
+        words = _embedded(embedding, torch.randint(vocab_size, (_SAMPLED_WORDS,)))
         return torch.randn(count, words.shape[1]) * words.std()
     if config.prompt_tuning_init == "SAMPLE_VOCAB":
-        ids = torch.randint(weight.shape[0], (count,))
+        ids = torch.randint(vocab_size, (count,))
     else:
         tokens = tokenize(config.prompt_tuning_init_text or "")
         if not tokens:
@@ -113,5 +114,6 @@ def _initial(embedding: nn.Module, config: PromptTuningConfig, tokenize: Callabl
 def _embedded(embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         # Past the hooks: another thread may be running a batch through them.
-        vectors: torch.Tensor = embedding.forward(ids.to(cast(torch.Tensor, embedding.weight).device))
+        device = next(chain(embedding.parameters(), embedding.buffers())).device
+        vectors: torch.Tensor = embedding.forward(ids.to(device))
     return vectors.to("cpu", torch.float32, copy=True)

@@ -12,6 +12,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.deck.deck import Deck
 from tunedeck.generation.prefill import prefix_of
 from tunedeck.generation.sequence import Prompt, Sequence
+from tunedeck.methods.packed_embedding import vocabulary_size
 from tunedeck.serving.backends.deck import Adapters, Compute, here
 from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.tasks.generate.task import Generate
@@ -42,7 +43,7 @@ class GenerateBackend:
         """Tokenize prompts together and prepare their sequences; ConfigError when one leaves no room for an answer."""
         encoded = self._token_ids([one.prompt for one in contents])
         for sequence, ids in zip(contents, encoded, strict=True):
-            check_ids(ids, self.deck.model.get_input_embeddings().weight.shape[0])
+            check_ids(ids, vocabulary_size(self.deck.model))
             if len(ids) > self._max_input_tokens:
                 raise ConfigError(exceeded("max_input_tokens", len(ids), self._max_input_tokens))
             sequence.prepare(self.deck, key, ids)

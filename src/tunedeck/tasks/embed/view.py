@@ -13,6 +13,7 @@ from tunedeck.data.pairs import Pair, Scored
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task
+from tunedeck.methods.packed_embedding import vocabulary_size
 from tunedeck.tasks.base import Comparing, TaskView
 from tunedeck.tasks.embed.data import fewer, read_examples
 from tunedeck.tasks.embed.encoding import finished, token_ids, vectors_of
@@ -31,7 +32,7 @@ class EmbedServing:
         texts = [one for one in contents if isinstance(one, str)]
         encoded = iter(token_ids(deck, texts, [adapter] * len(texts), [encoding] * len(texts)))
         room = deck.text_limit(adapter, encoding.max_length)
-        vocabulary = deck.model.get_input_embeddings().weight.shape[0]
+        vocabulary = vocabulary_size(deck.model)
         return [next(encoded) if isinstance(one, str) else fitting_ids(one, vocabulary, room) for one in contents]
 
     def answer(self, deck: Deck, rows: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[torch.Tensor]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tunedeck.deck.deck import Deck, Rows
 from tunedeck.deck.patches.output_positions import OutputPositions
+from tunedeck.methods.packed_embedding import vocabulary_size
 from tunedeck.tasks.generate.chat_tokens import Encoded
 from tunedeck.tasks.text import PAD_TO
 
@@ -46,7 +47,7 @@ def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pac
     """Rows of conversations as tensors, padded on the right; each conversation begins with the adapter's virtual
     tokens.
     """
-    vocab_size = deck.model.get_input_embeddings().weight.shape[0]
+    vocab_size = vocabulary_size(deck.model)
     virtual = list(range(vocab_size, vocab_size + deck.virtual_tokens(name)))
     longest = max(sum(len(virtual) + len(one.ids) for one in row) for row in rows)
     width = -(-longest // PAD_TO) * PAD_TO
