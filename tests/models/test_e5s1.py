@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def classifier(folder: Path, dtype: str = "float32") -> td.Deck:
-    return td.Deck.load(str(folder), td.Classify(labels=["bad", "good"]), dtype=dtype)  # type: ignore[arg-type]
+    return td.Deck.load(str(folder), td.Classify(labels=("bad", "good")), dtype=dtype)  # type: ignore[arg-type]
 
 
 def test_every_tensor_has_its_place_and_its_numbers(folder: Path) -> None:
@@ -51,14 +52,15 @@ def test_every_tensor_has_its_place_and_its_numbers(folder: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_packed_base_answers_as_the_unpacked_folder_bit_for_bit(folder: Path, dtype: str) -> None:
     base = load_base(str(folder), "AutoModel", dtype=dtype)  # type: ignore[arg-type]
+    model: Any = base.model
     plain = AutoModel.from_pretrained(
-        folder, dtype=getattr(torch, dtype), attn_implementation=base.model.config._attn_implementation
+        folder, dtype=getattr(torch, dtype), attn_implementation=model.config._attn_implementation
     ).eval()
-    assert isinstance(base.model.get_input_embeddings(), PackedEmbedding)
-    assert base.model.config.vocab_size == e5s1_files.VOCABULARY
+    assert isinstance(model.get_input_embeddings(), PackedEmbedding)
+    assert model.config.vocab_size == e5s1_files.VOCABULARY
     batch = base.tokenizer(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
-        assert torch.equal(base.model(**batch).last_hidden_state, plain(**batch).last_hidden_state)
+        assert torch.equal(model(**batch).last_hidden_state, plain(**batch).last_hidden_state)
     assert base.fingerprint == fingerprint(plain, base.untrained)
 
 
@@ -86,7 +88,7 @@ def test_every_method_answers_as_on_the_unpacked_base(folder: Path, config: td.M
     deck.add("a", config)
     with torch.no_grad():
         for parameter in deck.adapter("a").parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
+            parameter.add_(0.05 * torch.randn_like(parameter))
     deck.save("a", tmp_path / "a")
     again = classifier(folder)
     embedding = again.model.get_input_embeddings()
@@ -103,12 +105,12 @@ def test_full_fine_tuning_trains_the_word_embeddings_too(folder: Path) -> None:
     assert torch.equal(words, deck.model.get_input_embeddings().dense())
     before = deck.predict(TEXTS, adapter="full")
     with torch.no_grad():
-        words += torch.randn_like(words)
+        words.add_(torch.randn_like(words))
     assert deck.predict(TEXTS, adapter="full")[0].score != before[0].score
 
 
 def test_a_merged_model_is_a_plain_one(folder: Path, tmp_path: Path) -> None:
-    task = td.Classify(labels=["bad", "good"], pooling="model")
+    task = td.Classify(labels=("bad", "good"), pooling="model")
     deck = td.Deck.load(str(folder), task, dtype="float32")
     deck.add("a", td.LoraConfig(target_modules=("query", "value")))
     save_merged(deck, "a", tmp_path / "merged")
@@ -117,7 +119,7 @@ def test_a_merged_model_is_a_plain_one(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_quantized_base_keeps_its_packed_words(folder: Path) -> None:
-    deck = td.Deck.load(str(folder), td.Classify(labels=["bad", "good"]), dtype="float32", quantize="int8")
+    deck = td.Deck.load(str(folder), td.Classify(labels=("bad", "good")), dtype="float32", quantize="int8")
     parts = {part.name: part for part in deck.base_parts()}
     words = e5s1_files.VOCABULARY * e5s1_files.HIDDEN
     assert parts["embeddings"].parameters == words + (e5s1_files.POSITIONS + 2) * e5s1_files.HIDDEN
