@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo specialists test pages messages lint bench clean
+.PHONY: setup demo specialists test pages docs messages lint bench clean
 
 setup: .venv/installed
 
@@ -26,6 +26,16 @@ pages: setup
 	PYTHONPATH=tests $(BIN)/python -m support.family_table
 	PYTHONPATH=tests $(BIN)/python -m support.export_table
 
+# The site in site/, which opens without a network; docs/reference/ is completed from the code first
+docs: .venv/docs-installed
+	TUNEDECK_LANG=en $(BIN)/python website/reference.py
+	TUNEDECK_LANG=zh $(BIN)/python website/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 # Brings the catalogues of translations in line with the texts in the code
 messages: setup
 	PYTHONPATH=tests $(BIN)/python -m support.messages
@@ -41,4 +51,4 @@ bench: setup
 	$(BIN)/python bench/train_generate.py
 
 clean:
-	rm -rf .venv runs build dist
+	rm -rf .venv runs build dist site

@@ -8,5 +8,5 @@ from support.fresh_environment import Environment, environment_with_plug_ins
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """Tunedeck and the packages of docs/plug-ins.md, installed with pip."""
+    """Tunedeck and the packages of docs/guides/plug-ins.md, installed with pip."""
     return environment_with_plug_ins(tmp_path_factory.mktemp("plug-ins"))

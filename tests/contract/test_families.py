@@ -1,6 +1,6 @@
 """Every family is tried with one method and every method with some families; `make pages` tries them all.
 
-The table in docs/families.md must say of each case what came out.
+The table in docs/methods/families.md must say of each case what came out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which family passes which method: tiny random models of each go through attach, train, save, load and merge.
 
-`docs/families.md` is written from here by `make pages`.
+`docs/methods/families.md` is written from here by `make pages`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tunedeck.data.labelled import Example
 from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks.base import Dataset
 
-PAGE = Path(__file__).parents[2] / "docs" / "families.md"
+PAGE = Path(__file__).parents[2] / "docs" / "methods" / "families.md"
 WIDE = {"hidden_size": 64, "head_dim": 16}  # NF4 takes rows of 64
 ENCODER, DECODER = ("classifier",), ("classifier", "causal")
 _HOME = tempfile.TemporaryDirectory(prefix="tunedeck-tests-")
@@ -189,7 +189,7 @@ def _merges(deck: td.Deck, batch: dict[str, torch.Tensor], trained: torch.Tensor
 
 
 def page() -> str:
-    """The text of docs/families.md."""
+    """The text of docs/methods/families.md."""
     lines = [_INTRODUCTION]
     lines.append("| family | task | " + " | ".join(METHODS) + " |")
     lines.append("|---" * (2 + len(METHODS)) + "|")

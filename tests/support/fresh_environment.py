@@ -1,4 +1,4 @@
-"""A virtual environment of its own, in which Tunedeck and the packages of docs/plug-ins.md are installed with pip."""
+"""A virtual environment of its own, in which Tunedeck and the packages of docs/guides/plug-ins.md are installed with pip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "plug-ins.md"
+PAGE = ROOT / "docs" / "guides" / "plug-ins.md"
 BLOCK = re.compile(r"^```(?:toml|python)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""docs/settings.md from the JSON schema of run files; `make pages` writes it."""
+"""docs/reference/settings.md from the JSON schema of run files; `make pages` writes it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from tunedeck.training.schema import run_schema
 
-PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 HEAD = """# Settings of a run
 
 Every key of a run file, with its type and its default. This page is generated from `tunedeck schema`; `tunedeck train --help` shows the same keys as
-flags. How a run file is used is in [training.md](training.md).
+flags. How a run file is used is in [training.md](../guides/training.md).
 
 An editor that speaks the YAML language server (VS Code with the YAML extension, Neovim, Emacs, IntelliJ) completes and checks run files against the schema:
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def run_files() -> list[tuple[str, dict[str, Any]]]:
     """The run files of the examples and those that the documents show."""
     found = [(str(file.relative_to(ROOT)), file.read_text()) for file in sorted((ROOT / "examples").rglob("*.yaml"))]
-    for page in (ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").rglob("*.md"))):
         blocks = page.read_text().split("```yaml\n")[1:]
         found += [(f"{page.name} {n}", block.partition("```")[0]) for n, block in enumerate(blocks)]
     values = [(name, yaml.safe_load(text)) for name, text in found if "\n---" not in text]

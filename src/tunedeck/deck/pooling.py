@@ -14,7 +14,7 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Te
     """(rows, hidden), float32, from the last hidden states (rows, seq, hidden) and their mask (rows, seq).
 
     Padding may stand on either side. A text is pooled over its own tokens: virtual tokens are not among the states, or
-    are 0 in the mask, and the first position is the text's own (docs/embeddings.md says why).
+    are 0 in the mask, and the first position is the text's own (docs/guides/embeddings.md says why).
     """
     if pooling == "mean":
         weights = mask.unsqueeze(-1).float()

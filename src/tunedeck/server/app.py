@@ -82,6 +82,14 @@ def create_app(
     return app
 
 
+def api_document() -> dict[str, Any]:
+    """Return the OpenAPI document of the routes of all tasks, without a running service."""
+    app = FastAPI(title="Tunedeck", version=__version__)
+    for router in (open_router, state_router, adapter_routes.router, adapter_routes.admin_router, *ROUTERS.values()):
+        app.include_router(router)
+    return _document(app, Bounds())
+
+
 def _document(app: FastAPI, bounds: Bounds) -> dict[str, Any]:
     """FastAPI's document with what the gate answers: 408 and 415 where there is a body, ids and times in the headers.
 

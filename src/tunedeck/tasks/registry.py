@@ -1,7 +1,7 @@
 """The tasks by name: those of this package, and those that other packages bring.
 
 Adding a task here is a folder beside this file and a line in `_BUILT_IN`. A package adds one with an entry point in the
-group `tunedeck.tasks`, whose name is the task's kind and whose object is its `TaskView` (docs/plug-ins.md).
+group `tunedeck.tasks`, whose name is the task's kind and whose object is its `TaskView` (docs/guides/plug-ins.md).
 """
 
 from __future__ import annotations

@@ -1,0 +1,176 @@
+"""Writes the pages of docs/reference/ that are made from the code, in the language that TUNEDECK_LANG names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import typer
+
+import tunedeck
+from tunedeck.cli.app import RUN_COMMANDS, app
+from tunedeck.cli.run_options import with_run_options
+from tunedeck.core.i18n import language
+from tunedeck.server.app import api_document
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+HTTP_METHODS = ("get", "post", "put", "patch", "delete")
+ZH = {
+    "Commands": "命令",
+    "Every command with its arguments and options, from the code that reads them.": (
+        "所有命令及其参数和选项，由解析它们的代码生成。"
+    ),
+    "option": "选项",
+    "default": "默认值",
+    "meaning": "含义",
+    "required": "必填",
+    "Python API": "Python 接口",
+    "Every public name of `tunedeck`. The docstrings are in English.": (
+        "`tunedeck` 的所有公开名字。文档字符串是英文的。"
+    ),
+    "HTTP API": "HTTP 接口",
+    "From the server's OpenAPI document. A server has the routes of its task; `/openapi.json` is the document itself.": (
+        "由服务器的 OpenAPI 文档生成。服务器只提供其任务的路由；`/openapi.json` 就是这份文档。"
+    ),
+    "status": "状态码",
+    "answer": "响应",
+    "field": "字段",
+    "type": "类型",
+    "Bodies": "请求体与响应体",
+    "Body": "请求体",
+}
+
+
+def word(text: str) -> str:
+    """Translate a text of the frame of these pages; what the code says about itself is translated there."""
+    return ZH[text] if language() == "zh" else text
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command by its whole name; `train` and `compare` with the options of a run file."""
+    yield from _below("tunedeck", typer.main.get_command(app))
+
+
+def _below(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    parts = getattr(command, "commands", {})
+    if not parts:
+        yield name, command
+    for part, one in parts.items():
+        if one.name in RUN_COMMANDS:
+            function, without = RUN_COMMANDS[one.name]
+            whole = typer.Typer(add_completion=False)
+            whole.command(one.name, help=one.help)(with_run_options(function, without))
+            one = typer.main.get_command(whole)
+        yield from _below(f"{name} {part}", one)
+
+
+def parameters(command: click.Command) -> list[click.Parameter]:
+    """The arguments and options that help shows."""
+    return [one for one in command.params if one.name != "help" and not getattr(one, "hidden", False)]
+
+
+def commands_page() -> str:
+    """The page of all commands."""
+    parts = [f"# {word('Commands')}\n\n{word('Every command with its arguments and options, from the code that reads them.')}"]
+    for name, command in commands():
+        text = f"## {name}\n\n{(command.help or '').strip()}\n\n```text\n{name} {_usage(command)}\n```"
+        rows = [_row(one) for one in parameters(command)]
+        if rows:
+            head = f"| {word('option')} | {word('default')} | {word('meaning')} |\n|---|---|---|\n"
+            text += "\n\n" + head + "\n".join(rows)
+        parts.append(text)
+    return "\n\n".join(parts) + "\n"
+
+
+def _usage(command: click.Command) -> str:
+    return " ".join(command.collect_usage_pieces(click.Context(command)))
+
+
+def _row(one: click.Parameter) -> str:
+    names = ", ".join(f"`{name}`" for name in (*one.opts, *one.secondary_opts) if name.startswith("-"))
+    default = word("required") if one.required else ""
+    if not one.required and one.default not in (None, False, "", ()) and not callable(one.default):
+        default = f"`{one.default}`"
+    return f"| {names or f'`{one.name}`'} | {default} | {_cell(getattr(one, 'help', '') or '')} |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def python_page() -> str:
+    """The page of all public names, for mkdocstrings."""
+    title, said = word("Python API"), word("Every public name of `tunedeck`. The docstrings are in English.")
+    names = "\n".join(f"::: tunedeck.{tunedeck._HOME[name]}.{name}\n" for name in tunedeck.__all__)
+    return f"# {title}\n\n{said}\n\n{names}"
+
+
+def http_page() -> str:
+    """The page of all routes and bodies."""
+    document = api_document()
+    said = "From the server's OpenAPI document. A server has the routes of its task; `/openapi.json` is the document itself."
+    parts = [f"# {word('HTTP API')}\n\n{word(said)}"]
+    for path, methods in document["paths"].items():
+        parts += [_route(f"{method.upper()} {path}", methods[method]) for method in HTTP_METHODS if method in methods]
+    parts.append(f"## {word('Bodies')}")
+    parts += [_body(name, schema) for name, schema in document["components"]["schemas"].items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _route(title: str, operation: Mapping[str, Any]) -> str:
+    text = f"## {title}\n\n{operation.get('description', '')}"
+    content = operation.get("requestBody", {}).get("content", {})
+    for one in content.values():
+        text += f"\n\n{word('Body')}: {_type(one['schema'])}"
+    rows = [f"| {status} | {_cell(one['description'])} |" for status, one in operation["responses"].items()]
+    return f"{text}\n\n| {word('status')} | {word('answer')} |\n|---|---|\n" + "\n".join(rows)
+
+
+def _body(name: str, schema: Mapping[str, Any]) -> str:
+    text = f"### {name}\n\n{schema.get('description', '')}"
+    required = schema.get("required", [])
+    rows = [
+        f"| `{field}` | {_type(one)} | {word('required') if field in required else _default(one)} | "
+        f"{_cell(one.get('description', ''))} |"
+        for field, one in schema.get("properties", {}).items()
+    ]
+    if rows:
+        text += f"\n\n| {word('field')} | {word('type')} | {word('default')} | {word('meaning')} |\n|---|---|---|---|\n"
+        text += "\n".join(rows)
+    return text
+
+
+def _default(one: Mapping[str, Any]) -> str:
+    return f"`{one['default']}`" if one.get("default") is not None else ""
+
+
+def _type(one: Mapping[str, Any]) -> str:
+    if "$ref" in one:
+        name = one["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    for key in ("anyOf", "oneOf"):
+        if key in one:
+            return " or ".join(dict.fromkeys(_type(part) for part in one[key]))
+    if "enum" in one:
+        return ", ".join(f"`{value}`" for value in one["enum"])
+    if one.get("type") == "array":
+        return f"list of {_type(one.get('items', {}))}"
+    return str(one.get("const", one.get("type", "any")))
+
+
+PAGES = {"commands": commands_page, "python": python_page, "http": http_page}
+
+
+def main() -> None:
+    """Write the pages into docs/reference."""
+    ending = ".zh.md" if language() == "zh" else ".md"
+    for name, page in PAGES.items():
+        (FOLDER / f"{name}{ending}").write_text(page(), encoding="utf-8")
+    print(f"{language()}: {', '.join(PAGES)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
