@@ -22,7 +22,7 @@ test: setup
 
 # The pages of docs/ that are made from the code; the tables of the last two stand for minutes of tiny models
 pages: setup
-	PYTHONPATH=tests $(BIN)/python -m support.settings_page
+	TUNEDECK_LANG=en PYTHONPATH=tests $(BIN)/python -m support.settings_page
 	PYTHONPATH=tests $(BIN)/python -m support.family_table
 	PYTHONPATH=tests $(BIN)/python -m support.export_table
 
@@ -30,6 +30,7 @@ pages: setup
 docs: .venv/docs-installed
 	TUNEDECK_LANG=en $(BIN)/python website/reference.py
 	TUNEDECK_LANG=zh $(BIN)/python website/reference.py
+	TUNEDECK_LANG=zh PYTHONPATH=tests $(BIN)/python -m support.settings_page
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .venv/docs-installed: .venv/installed

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tunedeck as td
 from support import embedding_decks, tiny_models
+from tunedeck.core.i18n import language, set_language
 from tunedeck.export.card import save_card
 from tunedeck.export.folders import convert_adapter
 from tunedeck.export.gguf_lora import save_gguf_lora
@@ -22,6 +23,8 @@ from tunedeck.export.vllm import save_vllm
 from tunedeck.methods.base import MethodConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "export.md"
+PAGES = {"en": PAGE, "zh": PAGE.with_suffix(".zh.md")}
+WORDS = {"en": ("yes", "no ({})", "refused: {}."), "zh": ("可以", "不行（{}）", "拒绝：{}。")}
 BEGIN, END = "<!-- written by make pages -->", "<!-- end -->"
 
 KINDS: Mapping[str, MethodConfig] = {
@@ -125,13 +128,17 @@ def _table() -> str:
         cells = [_cell(refusal(kind, target), notes) for target in TARGETS]
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     lines.append("")
-    lines += [f"{number}. refused: {text}." for text, number in notes.items()]
+    lines += [f"{number}. {WORDS[language()][2].format(text)}" for text, number in notes.items()]
     return "\n".join(lines)
 
 
 def _cell(found: str | None, notes: dict[str, int]) -> str:
-    return "yes" if found is None else f"no ({notes.setdefault(found, len(notes) + 1)})"
+    yes, no, _ = WORDS[language()]
+    return yes if found is None else no.format(notes.setdefault(found, len(notes) + 1))
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page_with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, page in PAGES.items():
+        set_language(name)
+        refusal.cache_clear()
+        page.write_text(page_with_table(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -190,9 +190,7 @@ def _merges(deck: td.Deck, batch: dict[str, torch.Tensor], trained: torch.Tensor
 
 def page() -> str:
     """The text of docs/methods/families.md."""
-    lines = [_INTRODUCTION]
-    lines.append("| family | task | " + " | ".join(METHODS) + " |")
-    lines.append("|---" * (2 + len(METHODS)) + "|")
+    lines = ["| family | task | " + " | ".join(METHODS) + " |", "|---" * (2 + len(METHODS)) + "|"]
     notes: dict[str, int] = {}
     for family in FAMILIES:
         for form in family.forms:
@@ -201,7 +199,15 @@ def page() -> str:
             lines.append(f"| {family.name} | {task} | " + " | ".join(cells) + " |")
     lines.append("")
     lines += [f"{number}. refused: {text}." for text, number in notes.items()]
-    return "\n".join([*lines, _REMARKS])
+    return _INTRODUCTION + "\n".join(lines) + "\n" + _REMARKS
+
+
+def chinese(text: str) -> str:
+    """The text of docs/methods/families.zh.md, from the English page; the notes are the refusals, in English."""
+    table = text.removeprefix(_INTRODUCTION).removesuffix(_REMARKS)
+    for english, ours in _CHINESE.items():
+        table = table.replace(english, ours)
+    return _INTRODUCTION_ZH + table + _REMARKS_ZH
 
 
 def cells(text: str) -> dict[tuple[str, str, str], str]:
@@ -226,22 +232,49 @@ def _cell(found: Outcome, notes: dict[str, int]) -> str:
 
 _INTRODUCTION = """# Model families
 
-Written by `make pages` from tests/support/family_table.py; do not edit. Each cell is a tiny
-random model that was given an adapter, trained for two steps on a CPU, saved, loaded into a fresh deck
-and compared: the same logits to the last bit, every tensor of the adapter moved, the base unchanged. "merges" means that the adapter was
-written into the weights as well and the plain transformers model answered the same. Random weights say that the mechanism works on an
+This page is written by `make pages` from tests/support/family_table.py; do not edit it. Each cell is a tiny
+random model that was given an adapter, trained for two steps on a CPU, saved, loaded into a new deck
+and compared: the logits are the same to the last bit, every tensor of the adapter has changed, and the base has not. "merges" means that
+the adapter was also written into the weights and the plain transformers model gave the same logits. Random weights show that the mechanism works on an
 architecture, not how well a real checkpoint learns. Not measured on a GPU.
+
 """
 _REMARKS = """
-LoRA is on every linear layer here (`target_modules: all-linear`). MiniCPM3 and T5 have no default targets: name some, or take all of them.
-T5 is tried as a classifier, which reads the end token of its decoder; its tokenizer must put one behind every text, as T5's does. T5 that
-generates is not supported. On a quantised base, merging needs `dequantize=True`; full fine-tuning is refused there.
+LoRA is on every linear layer here (`target_modules: all-linear`). MiniCPM3 and T5 have no default targets: name some, or use all of them.
+T5 is tested as a classifier, which reads the end token of its decoder; its tokenizer must put one after every text, as T5's does. T5 for
+generation is not supported. On a quantized base, merging needs `dequantize=True`; full fine-tuning is refused there.
 
-Models that bring their own code (ChatGLM2 and 3, Qwen v1, MiniCPM) load from a folder or a hub with `trust_remote_code: true`
-(`--trust-remote-code`), off by default. Their module names are in `core/architectures.toml`. What is tested is a stand-in with those names and
-shapes written for the test, not their own code, which was written for older transformers.
+Models with their own code (ChatGLM2 and 3, Qwen v1, MiniCPM) are loaded from a folder or a hub with `trust_remote_code: true`
+(`--trust-remote-code`), which is off by default. Their module names are in `core/architectures.toml`. What is tested is a stand-in with those names and
+shapes written for the test, not their code, which was written for older versions of transformers.
+"""
+_CHINESE = {
+    "family": "家族",
+    "task": "任务",
+    "LoRA on": "LoRA，基座",
+    "prompt tuning |": "提示微调 |",
+    "| full |": "| 全量 |",
+    "top layer": "最上一层",
+    "yes, merges": "可以，能合并",
+    "yes": "可以",
+    "| no (": "| 不行 (",
+    "refused:": "拒绝：",
+}
+_INTRODUCTION_ZH = """# 模型家族
+
+本页由 `make pages` 从 tests/support/family_table.py 生成，请不要手改。每一格都是一个极小的随机模型：加上适配器，在 CPU 上训练两步，保存，加载到新的 deck 里比较：
+logits 一位不差，适配器的每个张量都变了，基座没有变。“能合并”表示还把适配器写进了权重，普通的 transformers 模型给出同样的 logits。随机权重只说明机制在这种架构上行得通，不说明真正的模型学得多好。没有在 GPU 上测过。
+
+"""
+_REMARKS_ZH = """
+这里 LoRA 加在所有线性层上（`target_modules: all-linear`）。MiniCPM3 和 T5 没有默认的目标层：请自己写，或者全用。T5 是作为分类器测的，读解码器的结束词元；分词器要像 T5 自己的那样在每条文本后面加上它。
+不支持用 T5 做生成。在量化的基座上，合并要加 `dequantize=True`，全量微调会被拒绝。
+
+自带代码的模型（ChatGLM2 和 3、Qwen v1、MiniCPM）要写 `trust_remote_code: true`（`--trust-remote-code`），从文件夹或模型仓库加载，默认关闭。它们的模块名在 `core/architectures.toml` 里。
+测的是为测试写的、名字和形状相同的替身，不是它们自己的代码，那些代码是为旧版 transformers 写的。
 """
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    PAGE.with_suffix(".zh.md").write_text(chinese(page()), encoding="utf-8")
