@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 WRAPPED = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[\u3000-\u9fff\uff00-\uffef])")
+CODE = re.compile(r"^<!-- code: (\S+) -->$", re.MULTILINE)
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """Join the lines of a Chinese paragraph: a browser would show each break as a space."""
-    return WRAPPED.sub("", markdown)
+def on_page_markdown(markdown: str, *, page: Any, **_: object) -> str:
+    """Take the code of a Chinese page from its twin, and join its lines: a browser would show a break as a space."""
+    source = Path(page.file.abs_src_path)
+    if not source.name.endswith(".zh.md"):
+        return markdown
+    twin = source.with_name(source.name.removesuffix(".zh.md") + ".md")
+    return WRAPPED.sub("", CODE.sub(lambda found: block(twin, found[1]), markdown))
+
+
+def block(page: Path, name: str) -> str:
+    """Return the block of code on a page whose first line is the comment `# name`."""
+    found = re.search(rf"^```\w+\n# {re.escape(name)}\n.*?^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise ValueError(f"{page} has no block {name}")
+    return found[0]
+
+
+def on_post_page(output: str, *, page: Any, **_: object) -> str:
+    """Take the script of the offline search from the site itself."""
+    up = "../" * page.url.count("/")
+    return output.replace("https://unpkg.com/iframe-worker/shim", f"{up}javascripts/iframe-worker.js")

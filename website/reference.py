@@ -20,9 +20,7 @@ FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 HTTP_METHODS = ("get", "post", "put", "patch", "delete")
 ZH = {
     "Commands": "命令",
-    "Every command with its arguments and options, from the code that reads them.": (
-        "所有命令及其参数和选项，由解析它们的代码生成。"
-    ),
+    "Every command with its arguments and options.": ("所有命令及其参数和选项，由代码生成。"),
     "option": "选项",
     "default": "默认值",
     "meaning": "含义",
@@ -32,8 +30,8 @@ ZH = {
         "`tunedeck` 的所有公开名字。文档字符串是英文的。"
     ),
     "HTTP API": "HTTP 接口",
-    "From the server's OpenAPI document. A server has the routes of its task; `/openapi.json` is the document itself.": (
-        "由服务器的 OpenAPI 文档生成。服务器只提供其任务的路由；`/openapi.json` 就是这份文档。"
+    "From the server's OpenAPI document, `/openapi.json`. A server has the routes of its task.": (
+        "由服务器的 OpenAPI 文档 `/openapi.json` 生成。服务器只提供其任务的路由。"
     ),
     "status": "状态码",
     "answer": "响应",
@@ -74,7 +72,7 @@ def parameters(command: click.Command) -> list[click.Parameter]:
 
 def commands_page() -> str:
     """The page of all commands."""
-    parts = [f"# {word('Commands')}\n\n{word('Every command with its arguments and options, from the code that reads them.')}"]
+    parts = [f"# {word('Commands')}\n\n{word('Every command with its arguments and options.')}"]
     for name, command in commands():
         text = f"## {name}\n\n{(command.help or '').strip()}\n\n```text\n{name} {_usage(command)}\n```"
         rows = [_row(one) for one in parameters(command)]
@@ -111,7 +109,7 @@ def python_page() -> str:
 def http_page() -> str:
     """The page of all routes and bodies."""
     document = api_document()
-    said = "From the server's OpenAPI document. A server has the routes of its task; `/openapi.json` is the document itself."
+    said = "From the server's OpenAPI document, `/openapi.json`. A server has the routes of its task."
     parts = [f"# {word('HTTP API')}\n\n{word(said)}"]
     for path, methods in document["paths"].items():
         parts += [_route(f"{method.upper()} {path}", methods[method]) for method in HTTP_METHODS if method in methods]

@@ -1,4 +1,4 @@
-"""A virtual environment of its own, in which Tunedeck and the packages of docs/guides/plug-ins.md are installed with pip."""
+"""A virtual environment of its own, in which Tunedeck and the packages of the plug-ins page are installed with pip."""
 
 from __future__ import annotations
 

@@ -81,7 +81,11 @@ def _table(properties: Mapping[str, Any], required: list[str]) -> str:
     for key, one in properties.items():
         if not one.get("deprecated"):
             default = (
-                word("required") if key in required else f"`{json.dumps(one.get('default'))}`" if "default" in one else ""
+                word("required")
+                if key in required
+                else f"`{json.dumps(one.get('default'))}`"
+                if "default" in one
+                else ""
             )
             rows.append(f"| `{key}` | {_type(one)} | {default} | {one.get('description', '')} |")
     return "\n".join(rows) + "\n"

@@ -1,7 +1,8 @@
 """The methods by name: those of this package, and those that other packages bring.
 
 Adding a method here is a folder beside this file and a line in `_BUILT_IN`. A package adds one with an entry point in
-the group `tunedeck.methods`, whose name is the method's kind and whose object is its config class (docs/guides/plug-ins.md).
+the group `tunedeck.methods`, whose name is the method's kind and whose object is its config class
+(docs/guides/plug-ins.md).
 """
 
 from __future__ import annotations
