@@ -19,6 +19,7 @@ from typer.main import get_command
 
 from tunedeck.cli.app import app as command_line
 from tunedeck.core.errors import ConfigError
+from tunedeck.core.i18n import set_language
 from tunedeck.core.units import megabytes
 from tunedeck.server.app import create_app
 from tunedeck.server.auth import Keys
@@ -68,14 +69,18 @@ def test_what_is_over_a_bound_is_told_the_bound_and_its_flag(
 def test_the_table_of_the_docs_and_the_flags_of_the_command_are_those_of_the_class() -> None:
     commands: Any = get_command(command_line)
     flags = {flag: option for option in commands.commands["serve"].params for flag in option.opts}
-    rows = []
+    rows: dict[str, list[str]] = {"en": [], "zh": []}
     for bound in fields(Bounds):
         default: Any = bound.default
         shown = megabytes(default) if bound.metadata["unit"] == BYTES else f"{default:g}"
         unit = " s" if bound.metadata["unit"] == "seconds" else ""
-        rows.append(f"| `{flag_of(bound.name)}` | {shown}{unit} | {text_of(bound.name)} |")
+        for name, lines in rows.items():
+            set_language(name)
+            lines.append(f"| `{flag_of(bound.name)}` | {shown}{unit} | {text_of(bound.name)} |")
         assert flags[flag_of(bound.name)].default == default
-    assert "\n".join(rows) in DOCS.read_text("utf-8"), "the table is:\n" + "\n".join(rows)
+    set_language("en")
+    for page, lines in ((DOCS, rows["en"]), (DOCS.with_suffix(".zh.md"), rows["zh"])):
+        assert "\n".join(lines) in page.read_text("utf-8"), "the table is:\n" + "\n".join(lines)
 
 
 @pytest.mark.parametrize(("name", "value"), [("max_inputs", 0), ("timeout", -1), ("key_share", 1.5)])
