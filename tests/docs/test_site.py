@@ -6,12 +6,12 @@ import ast
 import inspect
 import re
 import shlex
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import reference
 import typer
 import yaml
 from support.settings_page import settings_page
@@ -127,18 +127,7 @@ def check_arguments(call: ast.Call, called: ast.Attribute) -> None:
         assert {one.arg for one in call.keywords} - {None} <= set(known), called.attr
 
 
-@pytest.fixture(scope="module")
-def reference() -> Any:
-    """The generator of the reference pages."""
-    sys.path.insert(0, str(ROOT / "website"))
-    try:
-        import reference as module
-    finally:
-        sys.path.remove(str(ROOT / "website"))
-    return module
-
-
-def test_every_command_option_and_public_name_has_a_page(reference: Any) -> None:
+def test_every_command_option_and_public_name_has_a_page() -> None:
     page = reference.commands_page()
     for name, one in reference.commands():
         section = page.split(f"## {name}\n")[1].split("\n## ")[0]
@@ -150,7 +139,7 @@ def test_every_command_option_and_public_name_has_a_page(reference: Any) -> None
     assert [name for name in td.__all__ if f".{name}\n" not in python] == []
 
 
-def test_every_setting_route_and_error_has_a_page(reference: Any) -> None:
+def test_every_setting_route_and_error_has_a_page() -> None:
     settings = settings_page()
     for definition in run_schema()["$defs"].values():
         for key, one in definition["properties"].items():
@@ -165,5 +154,5 @@ def test_every_setting_route_and_error_has_a_page(reference: Any) -> None:
 
 def subclasses(one: type) -> list[type]:
     """Return the subclasses of a class in Tunedeck, theirs included."""
-    found = [below for below in one.__subclasses__() if below.__module__ == one.__module__]
+    found: list[type] = [below for below in one.__subclasses__() if below.__module__ == one.__module__]
     return [*found, *(deeper for below in found for deeper in subclasses(below))]
