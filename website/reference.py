@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 
 import tunedeck
@@ -47,12 +46,12 @@ def word(text: str) -> str:
     return ZH[text] if language() == "zh" else text
 
 
-def commands() -> Iterator[tuple[str, click.Command]]:
+def commands() -> Iterator[tuple[str, Any]]:
     """Every command by its whole name; `train` and `compare` with the options of a run file."""
     yield from _below("tunedeck", typer.main.get_command(app))
 
 
-def _below(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
     parts = getattr(command, "commands", {})
     if not parts:
         yield name, command
@@ -65,7 +64,7 @@ def _below(name: str, command: click.Command) -> Iterator[tuple[str, click.Comma
         yield from _below(f"{name} {part}", one)
 
 
-def parameters(command: click.Command) -> list[click.Parameter]:
+def parameters(command: Any) -> list[Any]:
     """The arguments and options that help shows."""
     return [one for one in command.params if one.name != "help" and not getattr(one, "hidden", False)]
 
@@ -83,11 +82,11 @@ def commands_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _usage(command: click.Command) -> str:
-    return " ".join(command.collect_usage_pieces(click.Context(command)))
+def _usage(command: Any) -> str:
+    return " ".join(command.collect_usage_pieces(command.make_context(command.name, [], resilient_parsing=True)))
 
 
-def _row(one: click.Parameter) -> str:
+def _row(one: Any) -> str:
     names = ", ".join(f"`{name}`" for name in (*one.opts, *one.secondary_opts) if name.startswith("-"))
     default = word("required") if one.required else ""
     if not one.required and one.default not in (None, False, "", ()) and not callable(one.default):

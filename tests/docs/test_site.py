@@ -20,6 +20,7 @@ import tunedeck as td
 from tunedeck.cli.app import RUN_COMMANDS, app
 from tunedeck.cli.run_options import with_run_options
 from tunedeck.core.errors import TunedeckError
+from tunedeck.server.app import api_document
 from tunedeck.training.schema import run_schema
 
 ROOT = Path(__file__).parents[2]
@@ -145,14 +146,17 @@ def test_every_setting_route_and_error_has_a_page() -> None:
         for key, one in definition["properties"].items():
             assert one.get("deprecated") or key == "kind" or f"| `{key}` |" in settings, key
     http = reference.http_page()
-    for path, methods in reference.api_document()["paths"].items():
+    for path, methods in api_document()["paths"].items():
         assert all(f"## {method.upper()} {path}\n" in http for method in methods)
     for page in ("exit-codes.md", "exit-codes.zh.md"):
         text = (DOCS / "reference" / page).read_text("utf-8")
         assert all(one.__name__ in text for one in subclasses(TunedeckError))
 
 
-def subclasses(one: type) -> list[type]:
-    """Return the subclasses of a class in Tunedeck, theirs included."""
-    found: list[type] = [below for below in one.__subclasses__() if below.__module__ == one.__module__]
-    return [*found, *(deeper for below in found for deeper in subclasses(below))]
+def subclasses(one: type[Exception]) -> list[type[Exception]]:
+    """Return the subclasses of an error in its module, theirs included."""
+    found: list[type[Exception]] = []
+    for below in one.__subclasses__():
+        if below.__module__ == one.__module__:
+            found += [below, *subclasses(below)]
+    return found
