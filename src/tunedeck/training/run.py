@@ -23,6 +23,7 @@ from tunedeck.training.config import RunConfig, TrainingSettings, override, read
 from tunedeck.training.events import check_trackers
 from tunedeck.training.job_file import run_configs
 from tunedeck.training.jobs import Data, Job, run_jobs
+from tunedeck.training.language import language_note
 from tunedeck.training.record import TrainingRun
 from tunedeck.training.resume import CONFIG, EVENTS, check_unfinished
 from tunedeck.training.trainer import ShouldStop
@@ -190,6 +191,8 @@ def run_together(
         for text in (*dataset.notes, dataset.description):
             tell(text)
         tell(_described(deck, name))
+        if (note := language_note(deck, dataset.train)) is not None:
+            tell(note)
     if first.quantize is not None:
         tell(_packed(deck))
 
