@@ -12,6 +12,7 @@ from tunedeck.cli.run_options import with_run_options
 from tunedeck.core.settings import settings_of
 from tunedeck.data.settings import DataSettings
 from tunedeck.methods.registry import METHODS
+from tunedeck.tasks.configs import CONFIGS
 from tunedeck.training.config import RunConfig, TrainingSettings
 
 DATA = ("--data", "missing.csv")
@@ -36,7 +37,7 @@ def test_every_setting_of_a_run_is_described_and_has_a_flag() -> None:
             named = {"train": "data", "eval": "eval_data"} if group == "data" else {}
             if setting.name != "out":
                 assert named.get(setting.name, setting.name) in parameters | {"training"}
-    for kind, config in METHODS.items():
+    for kind, config in {**METHODS, **CONFIGS}.items():
         for setting in settings_of(config):
             assert setting.name in parameters, f"{kind}.{setting.name}"
 
@@ -56,6 +57,7 @@ def test_a_flag_sets_its_key_and_what_is_not_given_sets_none() -> None:
         (("--epochs", "-1"), "training.epochs: Input should be greater than 0, got -1"),
         (("--schedule", "cosin"), "training.schedule: Input should be 'cosine', 'linear' or 'constant', got 'cosin'"),
         (("--method", "lora", "--layers", "2"), "unknown key 'method.layers'"),
+        (("--task", "generate", "--pooling", "mean"), "unknown key 'task.pooling'"),
         (("--gradient-checkpointing", "[1"), "--gradient-checkpointing: the value '[1' is not YAML"),
         (("--trackers", "tensorboard,wanb"), "training.trackers.1: Input should be 'tensorboard', 'mlflow', "),
     ],

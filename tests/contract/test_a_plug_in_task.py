@@ -6,9 +6,11 @@ import csv
 import json
 import re
 import sys
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -17,9 +19,9 @@ from support.fresh_environment import Environment
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.plug_ins import load_plug_ins
-from tunedeck.tasks import registry
+from tunedeck.tasks import configs, registry
 from tunedeck.tasks.base import TaskView
-from tunedeck.tasks.classify.view import VIEW as CLASSIFY
+from tunedeck.tasks.classify.config import ClassifyConfig
 
 USE = """
 import asyncio, json, sys
@@ -106,32 +108,43 @@ def test_a_task_is_compared_by_its_own_metric(environment: Environment, run_file
     assert "squared error" in (tmp_path / "c" / "report.html").read_text()
 
 
-def point(monkeypatch: pytest.MonkeyPatch, name: str, view: object) -> EntryPoint:
+def point(monkeypatch: pytest.MonkeyPatch, name: str, found: object) -> EntryPoint:
+    """An entry point whose object is `found`."""
     module = ModuleType(f"plug_in_{name}")
-    module.VIEW = view  # type: ignore[attr-defined]
+    module.FOUND = found  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    return EntryPoint(name, f"{module.__name__}:VIEW", registry.ENTRY_POINTS)
+    return EntryPoint(name, f"{module.__name__}:FOUND", configs.ENTRY_POINTS)
 
 
 def test_a_broken_task_names_its_package_and_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking = SimpleNamespace(kind="half", capabilities=frozenset({"text"}), __qualname__="Half")
     points = [
-        EntryPoint("gone", "no_such_package:VIEW", registry.ENTRY_POINTS),
+        EntryPoint("gone", "no_such_package:Gone", configs.ENTRY_POINTS),
         point(monkeypatch, "number", 3),
-        point(monkeypatch, "half", TaskView(task=lacking)),  # type: ignore[arg-type]
-        point(monkeypatch, "classify", CLASSIFY),
-        point(monkeypatch, "labels", CLASSIFY),
+        point(monkeypatch, "half", dataclass(type("Half", (), {"kind": "half"}))),
+        point(monkeypatch, "classify", ClassifyConfig),
+        point(monkeypatch, "labels", ClassifyConfig),
     ]
+    with pytest.warns(UserWarning, match="cannot be used"):
+        found, plug_ins = load_plug_ins(points, "task", configs.CONFIGS, configs.check_plug_in)
+    assert found == configs.CONFIGS
+    broken = {plug_in.name: plug_in.error or "" for plug_in in plug_ins}
+    assert "ModuleNotFoundError: No module named 'no_such_package'" in broken["gone"]
+    assert "the package no_such_package:Gone cannot be used" in broken["gone"]
+    assert "its entry point is not a dataclass of settings" in broken["number"]
+    assert "the task 'half' lacks view, as_described" in broken["half"]
+    assert "the name classify is taken by another task" in broken["classify"]
+    assert "its kind is 'classify', not the entry point's name" in broken["labels"]
+
+
+def test_a_task_whose_view_is_broken_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking: Any = SimpleNamespace(kind="half", capabilities=frozenset({"text"}), __qualname__="Half")
+    points = [point(monkeypatch, "number", 3), point(monkeypatch, "half", TaskView(task=lacking))]
     with pytest.warns(UserWarning, match="cannot be used"):
         found, plug_ins = load_plug_ins(points, "task", registry.TASKS, registry.check_plug_in)
     assert found == registry.TASKS
-    broken = {plug_in.name: plug_in.error or "" for plug_in in plug_ins}
-    assert "ModuleNotFoundError: No module named 'no_such_package'" in broken["gone"]
-    assert "the package no_such_package:VIEW cannot be used" in broken["gone"]
-    assert "its entry point is a int, not a TaskView" in broken["number"]
-    assert re.search(r"the task 'half' lacks auto_class, .*objective.*, generate, stream", broken["half"])
-    assert "the name classify is taken by another task" in broken["classify"]
-    assert "its kind is 'classify', not the entry point's name" in broken["labels"]
+    number, half = (plug_in.error or "" for plug_in in plug_ins)
+    assert "its view is a int, not a TaskView" in number
+    assert re.search(r"the task 'half' lacks auto_class, .*objective.*, generate, stream", half)
 
 
 def test_asking_for_a_broken_task_is_an_error_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

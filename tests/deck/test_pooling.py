@@ -23,8 +23,9 @@ from support.tiny_models import (
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterFileError, ConfigError, UnsupportedKindError
+from tunedeck.core.pooling import HeadPooling
 from tunedeck.deck.pooling import head_input
-from tunedeck.deck.task import HeadPooling, pooling_of
+from tunedeck.deck.task import pooling_of
 
 POOLINGS: tuple[HeadPooling, ...] = ("mean", "first", "last", "model")
 FAMILIES = ("bert", "roberta", "distilbert", "llama")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +13,9 @@ from tunedeck.core.errors import ConfigError, UnsupportedKindError
 from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.methods.full.config import FullConfig
 from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.tasks.classify.config import ClassifyConfig
+from tunedeck.tasks.embed.config import EmbedConfig
+from tunedeck.tasks.generate.config import GenerateConfig
 from tunedeck.training.config import (
     TrainingSettings,
     override,
@@ -53,6 +57,21 @@ def test_a_run_is_the_same_after_it_was_written_and_read(method: object) -> None
     assert run_config(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))) == config
 
 
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("generate", GenerateConfig()),
+        ({"kind": "embed", "pooling": "last"}, EmbedConfig(pooling="last")),
+        ({"labels": ["x", "y"]}, ClassifyConfig(labels=("x", "y"))),
+        ({"kind": "embed", "pooling": "cls"}, EmbedConfig(pooling="first")),
+    ],
+)
+def test_a_task_is_named_or_spelled_out_and_the_same_after_it_was_written_and_read(task: Any, expected: Any) -> None:
+    config = run_config({**PLAIN, "task": task})
+    assert config.task == expected
+    assert run_config(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))) == config
+
+
 def test_prompt_tuning_may_be_written_with_a_hyphen() -> None:
     assert run_config({**PLAIN, "method": "prompt-tuning"}).method.kind == "prompt_tuning"
 
@@ -68,6 +87,10 @@ def test_prompt_tuning_may_be_written_with_a_hyphen() -> None:
         ({**PLAIN, "training": {"epochs": -1}}, "training.epochs: Input should be greater than 0, got -1"),
         ({**PLAIN, "training": {"batch_size": "many"}}, "training.batch_size"),
         ({**PLAIN, "method": {"kind": "lora", "r": 0}}, "r must be 1 or more, got 0"),
+        ({**PLAIN, "task": {"kind": "generate", "pack": True}}, "unknown key 'task.pack' (did you mean 'packing'?)"),
+        ({**PLAIN, "task": {"pooling": "max"}}, "task.pooling: "),
+        ({**PLAIN, "task": "clasify"}, "unknown task 'clasify' (did you mean 'classify'?); allowed: classify, "),
+        ({**PLAIN, "task": 3}, "task: must be a name or a group of keys with kind, got 3"),
         ({**PLAIN, "method": 3}, "method: must be a name or a group of keys with kind, got 3"),
     ],
 )

@@ -13,9 +13,9 @@ from support.labelled_words import rows, write_csv
 from support.tiny_models import LABELS, deck_of
 
 import tunedeck as td
+from tunedeck.core.pooling import HeadPooling
 from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
-from tunedeck.deck.task import HeadPooling
 from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks import vectors
 from tunedeck.tasks.base import Dataset

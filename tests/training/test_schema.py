@@ -12,7 +12,7 @@ from support.settings_page import PAGE, settings_page
 
 from tunedeck.core.settings import settings_of
 from tunedeck.methods.registry import METHODS
-from tunedeck.tasks.registry import TASKS, task_of
+from tunedeck.tasks.configs import CONFIGS
 from tunedeck.training.config import RENAMED, TrainingSettings
 from tunedeck.training.job_file import run_configs
 from tunedeck.training.schema import run_schema
@@ -41,8 +41,8 @@ def test_every_setting_has_a_description_and_a_place_in_the_schema() -> None:
             assert setting.get("description"), f"{name}.{key}"
     for kind, config in METHODS.items():
         assert [*definitions[f"method_{kind}"]["properties"]] == ["kind", *(s.name for s in settings_of(config))]
-    for kind in TASKS:
-        assert f"task_{kind}" in definitions
+    for kind, task in CONFIGS.items():
+        assert [*definitions[f"task_{kind}"]["properties"]] == ["kind", *(s.name for s in settings_of(task))]
 
 
 def test_methods_and_tasks_are_told_apart_by_kind_and_may_be_a_name_alone() -> None:
@@ -66,7 +66,7 @@ def test_the_run_files_of_examples_and_documents_are_valid() -> None:
     assert {"examples/reviews-zh/run.yaml", "README.md 0"} <= {name for name, _ in files}
     for name, values in files:
         for config in run_configs(values):
-            assert task_of(config.task), name
+            assert config.task, name
             assert config.method, name
 
 

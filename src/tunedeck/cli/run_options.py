@@ -14,7 +14,7 @@ import typer
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
-from tunedeck.core.settings import Help, Setting, settings_of
+from tunedeck.core.settings import Setting, settings_of
 
 RunFile: TypeAlias = Annotated[Path | None, typer.Argument(help=say("a YAML run file; flags override its keys"))]
 Assignments: TypeAlias = Annotated[
@@ -88,6 +88,7 @@ def _settings() -> Iterator[tuple[str | None, str, Setting, str]]:
     """(panel, group, setting, text of the flag) of every key that has a flag."""
     from tunedeck.data.settings import DataSettings
     from tunedeck.methods.registry import METHODS, SHORT_NAMES
+    from tunedeck.tasks.configs import CONFIGS
     from tunedeck.training.config import RunConfig, TrainingSettings
 
     data, method, loop = say("Data"), say("Method"), say("Training")
@@ -95,28 +96,26 @@ def _settings() -> Iterator[tuple[str | None, str, Setting, str]]:
     yield None, "", base, _text(base)
     for one in settings_of(DataSettings):
         yield data, "data", one, _text(one)
-    for one in _task_settings():
-        yield data, "task", one, _text(one)
+    yield data, "task", Setting(KIND, str), listing(CONFIGS)
+    for one, text in _of_kinds(CONFIGS):
+        yield data, "task", one, text
     yield method, "method", Setting(KIND, str), listing([*METHODS, *SHORT_NAMES])
-    fields: dict[str, tuple[Setting, list[str]]] = {}
-    for kind, config in METHODS.items():
-        for one in settings_of(config):
-            fields.setdefault(one.name, (one, []))[1].append(kind)
-    for one, kinds in fields.values():
-        yield method, "method", one, " ".join(filter(None, [_text(one), f"({listing(kinds)})"]))
+    for one, text in _of_kinds(METHODS):
+        yield method, "method", one, text
     for one in settings_of(TrainingSettings):
         yield loop, "training", one, _text(one)
     for one in others:
         yield None if one.name == "name" else loop, "", one, _text(one)
 
 
-def _task_settings() -> list[Setting]:
-    """The settings of tasks that have a flag: reading them from the tasks would load torch."""
-    return [
-        Setting(KIND, str, Help(say("classify (default), generate or embed"))),
-        Setting("multi_label", bool, Help(say("any number of labels per text")), False),
-        Setting("max_length", int, Help(say("cut texts to this number of tokens"))),
-    ]
+def _of_kinds(configs: Mapping[str, type[Any]]) -> Iterator[tuple[Setting, str]]:
+    """Each setting of methods or of tasks once, with its text and the kinds that have it."""
+    fields: dict[str, tuple[Setting, list[str]]] = {}
+    for kind, config in configs.items():
+        for one in settings_of(config):
+            fields.setdefault(one.name, (one, []))[1].append(kind)
+    for one, kinds in fields.values():
+        yield one, " ".join(filter(None, [_text(one), f"({listing(kinds)})"]))
 
 
 def _text(setting: Setting) -> str:

@@ -15,6 +15,7 @@ from tunedeck.core.process import INTERRUPTED, TERMINATED, process_rank
 
 if TYPE_CHECKING:
     from tunedeck.planner.hindsight import Comparison
+    from tunedeck.tasks.configs import TaskConfig
     from tunedeck.training.config import RunConfig
     from tunedeck.training.record import TrainingRun
 
@@ -76,8 +77,8 @@ def _report_jobs(runs: list[TrainingRun]) -> None:
     tell(say("the adapters are in {paths}", paths=listing(run.adapter_folder for run in runs)))
 
 
-def _report(run: Any, task: dict[str, Any]) -> None:
-    from tunedeck.tasks.registry import view_of_values
+def _report(run: Any, task: TaskConfig) -> None:
+    from tunedeck.tasks.registry import view_of
 
     metrics = [[name, f"{value:.4f}"] for name, value in run.metrics.items()]
     rows = [
@@ -99,7 +100,7 @@ def _report(run: Any, task: dict[str, Any]) -> None:
         tell(say("no step brought more than the head on the frozen base, which is kept: another learning rate may"))
     elif metrics and 0 < run.best_step == run.measurement.steps:
         tell(say("the last evaluation was the best: more --epochs may do better"))
-    command = "embed" if "vectors" in view_of_values(task).task.capabilities else "predict"
+    command = "embed" if "vectors" in view_of(task).task.capabilities else "predict"
     tell(say('use it: tunedeck {command} --adapter {path} "a text"', command=command, path=run.adapter_folder))
 
 

@@ -22,14 +22,14 @@ def predicted_and_actual(
     measurement: Measurement, config: RunConfig, price_per_hour: float | None = None, currency: str = CURRENCY
 ) -> list[Comparison]:
     """Predicted beside actual for memory, time and, with a price or on a GPU with a listed price, money."""
-    from tunedeck.tasks.registry import view_of_values
+    from tunedeck.tasks.registry import view_of
 
     offer = None if price_per_hour else listed_offer(measurement.machine.gpu, currency)
     listed = offer.price_per_hour.expected if offer else None
     return compare_with_plan(
         measurement,
         config.method,
-        shape=view_of_values(config.task).plan_shape(config.task),
+        shape=view_of(config.task).plan_shape(config.task),
         accumulation=config.training.gradient_accumulation_steps,
         price_per_hour=price_per_hour or listed,
         currency=currency,

@@ -72,13 +72,13 @@ def _study(run: Run, metric: str, folder: Path, data_sha256: str) -> optuna.Stud
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    from tunedeck.tasks.registry import view_of_values
+    from tunedeck.tasks.registry import view_of
 
     study = optuna.create_study(
         study_name=run.candidate.folder,
         storage=JournalStorage(JournalFileBackend(str(folder / FILE))),
         load_if_exists=True,
-        direction="minimize" if metric in view_of_values(run.config.task).lower_is_better else "maximize",
+        direction="minimize" if metric in view_of(run.config.task).lower_is_better else "maximize",
         sampler=optuna.samplers.TPESampler(seed=0),
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=FIRST_RUNG, reduction_factor=2),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tunedeck.core import console
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.methods import registry
+from tunedeck.tasks.configs import TaskConfig
 from tunedeck.training.config import run_config
 
 METHODS = ",".join(kind.replace("_", "-") for kind in registry.METHODS)
@@ -68,8 +69,8 @@ def comparison_spec(
     return ComparisonSpec(values, tuple(candidates), numbers, folder, in_words, price, command, search, progress)
 
 
-def default_methods(task: Mapping[str, Any]) -> str:
+def default_methods(task: TaskConfig) -> str:
     """Every method that the task can be trained with."""
-    from tunedeck.tasks.registry import view_of_values
+    from tunedeck.tasks.registry import view_of
 
-    return METHODS_WITH_HEAD if "labels" in view_of_values(task).task.capabilities else METHODS
+    return METHODS_WITH_HEAD if "labels" in view_of(task).task.capabilities else METHODS

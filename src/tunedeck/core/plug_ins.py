@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
@@ -29,12 +29,13 @@ def load_plug_ins(
     what: str,
     built_in: Mapping[str, T],
     check: Callable[[str, T, Mapping[str, T]], None],
+    load: Callable[[EntryPoint], Any] = EntryPoint.load,
 ) -> tuple[dict[str, T], list[PlugIn]]:
     """Return the built-in objects with those of the entry points, by name, and a record of each entry point.
 
     One that fails is warned of and does not stop the others. `what` is the word for such an object in messages. `check`
     is given the entry point's name, its object and all objects so far, and raises ConfigError for one that cannot be
-    used.
+    used. `load` makes the object of an entry point.
     """
     known = dict(built_in)
     plug_ins: list[PlugIn] = []
@@ -42,7 +43,7 @@ def load_plug_ins(
         package, version = (point.value, None) if point.dist is None else (point.dist.name, point.dist.version)
         error = None
         try:
-            found = point.load()
+            found = load(point)
             check(point.name, found, known)
             known[point.name] = found
         except Exception as raised:  # whatever another package's module raises

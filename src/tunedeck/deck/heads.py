@@ -15,13 +15,12 @@ from torch.utils.hooks import RemovableHandle
 from tunedeck.core.compat.torch import forget_forward_hooks
 from tunedeck.core.errors import AdapterFileError, ConfigError
 from tunedeck.core.i18n import listing, say
+from tunedeck.core.pooling import HeadPooling, Pooling
 from tunedeck.deck.pooling import head_input
-from tunedeck.deck.task import HeadPooling
 from tunedeck.formats.tensors import POOLED_HEAD
 from tunedeck.methods.packed_embedding import vocabulary_size
 from tunedeck.methods.sites import Placement, RowDispatch, first_tensor
 from tunedeck.models.load import LoadedBase
-from tunedeck.models.sentence import Pooling
 
 UNUSED_LABEL = float("-inf")
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from tunedeck.models.sentence import Pooling
+from tunedeck.core.pooling import Pooling
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:

@@ -9,13 +9,11 @@ from torch import Tensor
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.pooling import HeadPooling
 from tunedeck.models.load import LoadedBase
-from tunedeck.models.sentence import Pooling
 
 Capability: TypeAlias = Literal["labels", "predictions", "text", "vectors"]
 """Labels mean `Labelled`, predictions `Predicting`, text `Generating` and vectors `Embedding`."""
-HeadPooling: TypeAlias = Pooling | Literal["model"]
-"""What a head reads of the last hidden states; "model" is what the head that transformers gives the model reads."""
 D_contra = TypeVar("D_contra", contravariant=True)
 """The deck that answers; the deck's own module says which it is."""
 

@@ -10,15 +10,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tunedeck.core.compat.transformers import hub_file
 from tunedeck.core.errors import ModelError
 from tunedeck.core.hub import hub_is_reachable
 from tunedeck.core.i18n import say
+from tunedeck.core.pooling import Pooling
 from tunedeck.models.source import find_model
 
-Pooling = Literal["mean", "first", "last"]
 POOLINGS: Mapping[str, Pooling] = {"mean": "mean", "cls": "first", "lasttoken": "last"}
 """Ours by sentence-transformers' names."""
 _OLDER_NAMES = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max", "lasttoken": "lasttoken"}

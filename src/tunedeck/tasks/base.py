@@ -264,8 +264,8 @@ class TaskView:
     vllm: VllmView | None = None
     head_start: HeadStart | None = None
     calibration: Calibration | None = None
-    plan_shape: Callable[[Mapping[str, Any]], PlanShape] = lambda described: PlanShape()
-    """From the task's values in a run file."""
+    plan_shape: Callable[[Any], PlanShape] = lambda config: PlanShape()
+    """From the task's settings in a run file."""
     pipeline_tag: str | None = None
     """The model hub's name of the task."""
     model_classes: tuple[str, ...] = ()

@@ -1,30 +1,28 @@
-"""The tasks by name: those of this package, and those that other packages bring.
-
-Adding a task here is a folder beside this file and a line in `_BUILT_IN`. A package adds one with an entry point in the
-group `tunedeck.tasks`, whose name is the task's kind and whose object is its `TaskView` (docs/guides/plug-ins.md).
-"""
+"""The tasks by name, with all that other rooms ask of them; their settings alone, without torch, are in configs.py."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.i18n import listing, say
 from tunedeck.core.plug_ins import load_plug_ins
-from tunedeck.core.values import from_values
 from tunedeck.deck.task import Capability, Embedding, Generating, Labelled, Predicting, Task
+from tunedeck.tasks import configs
 from tunedeck.tasks.base import Comparing, TaskView, TrainableTask
-from tunedeck.tasks.classify.view import VIEW as CLASSIFY
-from tunedeck.tasks.embed.view import VIEW as EMBED
-from tunedeck.tasks.generate.view import VIEW as GENERATE
+from tunedeck.tasks.configs import (
+    BUILT_IN,
+    CONFIGS,
+    DEFAULT_TASK,
+    ENTRY_POINTS,
+    TaskConfig,
+    config_type_of,
+    task_config,
+)
 
-ENTRY_POINTS = "tunedeck.tasks"
-DEFAULT_TASK = CLASSIFY.kind
-"""The task of a run that names none."""
-_BUILT_IN = (CLASSIFY, GENERATE, EMBED)
 _PROTOCOLS: Mapping[Capability, type[Any]] = {
     "labels": Labelled,
     "predictions": Predicting,
@@ -65,38 +63,38 @@ def check_view(view: TaskView) -> None:
 
 
 def check_plug_in(name: str, view: object, known: Mapping[str, TaskView]) -> None:
-    """Raise ConfigError for another package's task that cannot be used beside those that are known."""
+    """Raise ConfigError for another package's task that cannot be used."""
     if not isinstance(view, TaskView):
-        raise ConfigError(say("its entry point is a {type}, not a TaskView", type=type(view).__name__))
-    if name in known:
-        raise ConfigError(say("the name {name} is taken by another task", name=name))
+        raise ConfigError(say("its view is a {type}, not a TaskView", type=type(view).__name__))
     check_view(view)
     if view.kind != name:
         raise ConfigError(say("its kind is {kind!r}, not the entry point's name", kind=view.kind))
 
 
-_OURS = {view.kind: view for view in _BUILT_IN}
-TASKS, PLUG_INS = load_plug_ins(entry_points(group=ENTRY_POINTS), say("task"), _OURS, check_plug_in)
-"""Every task by its kind, this package's first, and what is known of those that other packages bring."""
+def load_view(config_type: type[TaskConfig]) -> Any:
+    """Return the object that a task's settings name as its view."""
+    return EntryPoint(config_type.kind, config_type.view, ENTRY_POINTS).load()
+
+
+_OURS: dict[str, TaskView] = {config_type.kind: load_view(config_type) for config_type in BUILT_IN}
+_points = [point for point in entry_points(group=ENTRY_POINTS) if point.name in CONFIGS]
+TASKS, _loaded = load_plug_ins(_points, say("task"), _OURS, check_plug_in, lambda point: load_view(CONFIGS[point.name]))
+"""Every task by its kind, this package's first."""
+PLUG_INS = [*_loaded, *(plug_in for plug_in in configs.PLUG_INS if plug_in.error is not None)]
+"""What is known of the tasks that other packages bring."""
 BROKEN = {plug_in.name: plug_in.error for plug_in in PLUG_INS if plug_in.error is not None}
 
 
-def view_of(task: Task | str) -> TaskView:
+def view_of(task: Task | TaskConfig | str) -> TaskView:
     """What other rooms ask of a task, or of the task of that kind; ConfigError for one that is not known."""
     kind = task if isinstance(task, str) else task.kind
-    if kind not in TASKS:
-        if kind in BROKEN:
-            raise ConfigError(BROKEN[kind])
-        raise ConfigError(
-            say("unknown task {kind!r}", kind=kind)
-            + nearest(kind, TASKS)
-            + say("; allowed: {known}", known=listing(TASKS))
-        )
-    return TASKS[kind]
+    if kind in BROKEN and kind not in TASKS:
+        raise ConfigError(BROKEN[kind])
+    return TASKS[config_type_of(kind).kind]
 
 
 def view_of_values(values: Mapping[str, Any]) -> TaskView:
-    """What other rooms ask of the task that a run file's or a manifest's values name; see `view_of`."""
+    """What other rooms ask of the task that a manifest's values name; see `view_of`."""
     return view_of(str(values.get("kind", DEFAULT_TASK)))
 
 
@@ -108,13 +106,14 @@ def comparing_of(task: Task | str) -> Comparing:
     return view.comparing
 
 
-def task_of(values: Mapping[str, Any]) -> TrainableTask:
-    """A task from plain values, as run files and manifests carry them: `kind` and that task's own keys.
+def task_of(settings: TaskConfig | Mapping[str, Any]) -> TrainableTask:
+    """A task from its settings, or from plain values as manifests carry them: `kind` and that task's own keys.
 
     Raises ConfigError for an unknown task, an unknown key or a value that does not fit.
     """
-    settings = {key: value for key, value in values.items() if key != "kind"}
-    return cast(TrainableTask, from_values(view_of_values(values).task, settings, "task"))
+    config: Any = task_config(settings)
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return cast(TrainableTask, view_of(config.kind).task(**values))
 
 
 def kind_of_folder(task_type: str, model_class: str) -> str | None:

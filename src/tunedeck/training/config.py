@@ -15,7 +15,6 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -26,6 +25,7 @@ from tunedeck.core.values import to_values
 from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import DEFAULT_METHOD, METHODS, SHORT_NAMES, config_of
+from tunedeck.tasks.configs import DEFAULT_TASK, TaskConfig, task_config, task_values
 
 RENAMED = {
     "accumulation": "gradient_accumulation_steps",
@@ -39,8 +39,8 @@ RENAMED = {
 """The present names of training settings by those of version 0.1.0, which are accepted for one release."""
 
 
-UNSAID = {"training.head_init": "random", "task.pooling": "model"}
-"""What version 0.1.0 did where its run folders and checkpoints, which lack these settings, say nothing."""
+UNSAID: Mapping[str, Any] = {"head_init": "random"}
+"""What version 0.1.0 did where its run folders and checkpoints, which lack these training settings, say nothing."""
 
 
 def with_current_names(training: Mapping[str, Any], note: bool = True) -> dict[str, Any]:
@@ -67,16 +67,13 @@ def stored_values(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(found.get("training"), Mapping):
         training = with_current_names(found["training"], note=False)
         if "head_init" not in training:
-            found["task"] = _unsaid_of_task(found.get("task"))
-        found["training"] = {"head_init": UNSAID["training.head_init"], **training}
+            task = found.get("task", DEFAULT_TASK)
+            described = {"kind": task} if isinstance(task, str) else task
+            found["task"] = task_values(task_config(task).as_described(described))
+        found["training"] = {**UNSAID, **training}
     if isinstance(found.get("jobs"), list):
         found["jobs"] = [stored_values(job) for job in found["jobs"]]
     return found
-
-
-def _unsaid_of_task(values: Any) -> Any:
-    task = {"kind": values} if isinstance(values, str) else {"kind": "classify", **(values or {})}
-    return {"pooling": UNSAID["task.pooling"], **task} if task["kind"] == "classify" else task
 
 
 class _Settings(BaseModel):
@@ -198,9 +195,12 @@ class RunConfig(_Settings):
 
     model: Annotated[str, Help(say("hub id, folder, .gguf file, ms: or bundled: name"))]
     data: Annotated[DataSettings, Help(say("what the adapter is trained and evaluated on"))]
-    task: Annotated[dict[str, Any], Help(say("what is trained: a task's name, or its kind and settings"))] = Field(
-        default_factory=lambda: {"kind": "classify"}
-    )
+    task: Annotated[
+        TaskConfig,
+        PlainValidator(task_config),
+        PlainSerializer(task_values),
+        Help(say("what is trained: a task's name, or its kind and settings")),
+    ] = Field(default_factory=lambda: task_config(DEFAULT_TASK))
     method: Annotated[
         MethodConfig,
         PlainValidator(_method),
@@ -220,11 +220,6 @@ class RunConfig(_Settings):
     ] = None
     device: Annotated[str, Help(say("auto, cpu, cuda or cuda:1"))] = "auto"
     trust_remote_code: Annotated[bool, Help(say("run code that comes with a model; off by default"))] = False
-
-    @field_validator("task", mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
 
 
 def read_run_file(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import sweep
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Dataset
+from tunedeck.tasks.configs import task_config, task_values
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import RENAMED, UNSAID, TrainingSettings
 from tunedeck.training.state import COMPLETE
@@ -98,8 +99,7 @@ def resume_point(folder: Path, checkpoints: Checkpoints, resume: bool, accelerat
 
 def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise TrainingError that names what differs."""
-    unsaid = {key: value for key, value in UNSAID.items() if key in now}
-    was = {**unsaid, **{_current(key): value for key, value in was.items()}}
+    was = _with_unsaid({_current(key): value for key, value in was.items()}, now)
     different = [
         say("{key} was {old}, is {new}", key=key, old=_short(was.get(key)), new=_short(now.get(key)))
         for key in dict.fromkeys([*was, *now])
@@ -114,6 +114,16 @@ def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> 
                 differences="; ".join(different),
             )
         )
+
+
+def _with_unsaid(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a checkpoint with what version 0.1.0, which lacks some of those that are compared, did."""
+    if "training.head_init" in was:
+        return dict(was)
+    task = {key.removeprefix("task."): value for key, value in was.items() if key.startswith("task.")}
+    described = json.loads(json.dumps(task_values(task_config(task).as_described(task))))
+    unsaid = _flat({"training": UNSAID, "task": described})
+    return {**was, **{key: value for key, value in unsaid.items() if key in now}}
 
 
 def is_finished(folder: Path) -> bool:

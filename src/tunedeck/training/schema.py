@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from tunedeck.core.i18n import say
 from tunedeck.methods.registry import METHODS, SHORT_NAMES
-from tunedeck.tasks.registry import TASKS
+from tunedeck.tasks.configs import CONFIGS
 from tunedeck.training.config import RENAMED, RunConfig
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -27,7 +27,7 @@ def run_schema() -> dict[str, Any]:
     short_names = {kind: [name for name, fixed in SHORT_NAMES.items() if fixed["kind"] == kind] for kind in METHODS}
     groups = {
         "method": {kind: _settings(kind, config, short_names[kind]) for kind, config in METHODS.items()},
-        "task": {kind: _settings(kind, view.task, []) for kind, view in TASKS.items()},
+        "task": {kind: _settings(kind, config, []) for kind, config in CONFIGS.items()},
     }
     for group, kinds in groups.items():
         names = {f"{group}_{kind}": one for kind, one in kinds.items()}

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, cast, final, get_args
+from typing import Any, ClassVar, cast, final
 
 import torch
 
-from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
-from tunedeck.core.settings import Help
 from tunedeck.core.values import to_values
 from tunedeck.data.batches import batches_by_length
 from tunedeck.data.labelled import Example
@@ -22,10 +20,11 @@ from tunedeck.deck.heads import reads_trained
 from tunedeck.deck.patches.base import Patch, Unchanged, patched
 from tunedeck.deck.patches.first_position import FirstPositionOnly
 from tunedeck.deck.patches.lower_layers import LowerLayers
-from tunedeck.deck.task import Capability, HeadPooling, pooling_of
+from tunedeck.deck.task import Capability, pooling_of
 from tunedeck.models.load import LoadedBase
-from tunedeck.models.sentence import Pooling, sentence_settings
+from tunedeck.models.sentence import sentence_settings
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
+from tunedeck.tasks.classify.config import ClassifyConfig
 from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify.metrics import classification_loss, classification_metrics, targets_of
 from tunedeck.tasks.text import pad, tokenize, tokenize_rows
@@ -46,51 +45,18 @@ class Prediction:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Classify:
-    """Classify texts into `labels` (taken from the training data when None); `multi_label` allows any number per text.
+class Classify(ClassifyConfig):
+    """Classify texts into `labels`; `ClassifyConfig` describes the settings."""
 
-    `max_length` in tokens, special and virtual ones included; longer texts are cut. Raises ConfigError for fewer than
-    two labels or a label named twice.
-    """
-
-    kind: ClassVar[str] = "classify"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_task: ClassVar[str] = "SEQ_CLS"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"labels", "predictions"})
     best_by: ClassVar[str] = "accuracy"
     progress_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "loss")
 
-    labels: Annotated[tuple[str, ...] | None, Help(say("the labels; those of the training data by default"))] = None
-    multi_label: Annotated[bool, Help(say("any number of labels per text"))] = False
-    max_length: Annotated[int, Help(say("cut texts to this number of tokens"))] = 256
-    pooling: Annotated[
-        Literal["auto"] | HeadPooling,
-        Help(
-            say(
-                "what the head reads of a text: the mean of its positions, the first or the last, or what the model's "
-                "own head reads; auto is the base's own way"
-            )
-        ),
-    ] = "auto"
-
-    def __post_init__(self) -> None:
-        one_of("pooling", self.pooling, ("auto", *get_args(Pooling), "model"))
-        if self.labels is None:
-            return
-        object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
-        if len(set(self.labels)) != len(self.labels):
-            raise ConfigError(say("a label is named twice: {labels}", labels=", ".join(self.labels)))
-        if len(self.labels) < 2 and not self.multi_label:
-            raise ConfigError(say("classification needs two labels or more, got {labels}", labels=list(self.labels)))
-
     def with_labels(self, labels: Sequence[str]) -> Classify:
         """The same task with other labels."""
         return replace(self, labels=tuple(labels))
-
-    def as_described(self, described: Mapping[str, Any]) -> Classify:
-        """The same task, multi-label and pooled as the adapter was trained; other programs' heads are the model's."""
-        multi_label = bool(described.get("multi_label", self.multi_label))
-        return replace(self, multi_label=multi_label, pooling=described.get("pooling", "model"))
 
     def for_base(self, base: LoadedBase) -> Classify:
         """Return the same task with the base's own pooling where it is "auto".

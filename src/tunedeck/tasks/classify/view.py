@@ -168,7 +168,7 @@ VIEW = TaskView(
     vllm=VllmView((*VLLM_DECODERS, "bert"), head=True),
     head_start=start_head,
     calibration=Calibration(Classify(labels=_LABELS, max_length=512), _made_up),
-    plan_shape=lambda described: PlanShape(labels=2),
+    plan_shape=lambda config: PlanShape(labels=2),
     pipeline_tag="text-classification",
     model_classes=("ForSequenceClassification",),
 )

@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from tunedeck.core.pooling import Pooling
 from tunedeck.data.batches import batches_by_length
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.pooling import pool
-from tunedeck.models.sentence import Pooling
 from tunedeck.tasks.text import pad, tokenize_rows
 
 

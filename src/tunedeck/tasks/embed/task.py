@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, ClassVar, cast, final, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast, final
 
 import torch
-from pydantic import BeforeValidator
 
-from tunedeck.core.checks import one_of
-from tunedeck.core.errors import ConfigError, ModelError
+from tunedeck.core.errors import ModelError
 from tunedeck.core.i18n import listing, say
-from tunedeck.core.settings import Help
-from tunedeck.core.values import from_values, to_values
+from tunedeck.core.values import to_values
 from tunedeck.data.pairs import Pair
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Capability
 from tunedeck.models.load import LoadedBase
-from tunedeck.models.sentence import Pooling, sentence_settings
+from tunedeck.models.sentence import sentence_settings
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
+from tunedeck.tasks.embed.config import EmbedConfig
 from tunedeck.tasks.embed.data import form_of, read_embedding_data, read_examples
 from tunedeck.tasks.embed.encoding import EncodingConfig, embed_texts
 from tunedeck.tasks.embed.evaluation import evaluate_vectors
@@ -29,57 +27,16 @@ from tunedeck.tasks.embed.objective import Batches, EmbedObjective, LabelledBatc
 MAX_LENGTH = 512
 
 
-def _present_name(pooling: Any) -> Any:
-    """Return the name of a pooling; earlier versions called the first position cls."""
-    return "first" if pooling == "cls" else pooling
-
-
 @final
 @dataclass(frozen=True, slots=True)
-class Embed:
-    """Make vectors of texts, and learn from pairs, triplets or labelled texts which of them belong together.
+class Embed(EmbedConfig):
+    """Make vectors of texts; `EmbedConfig` describes the settings."""
 
-    Left at None, `pooling`, `normalize`, the instructions and `max_length` are what a sentence-transformers base says
-    of itself, else mean, True, none and 512 tokens. `query_instruction` stands before queries and training anchors,
-    `document_instruction` before all other texts. `temperature` divides the cosines in training; `symmetric` also
-    learns to find the anchor by its positive; `chunk_size` texts at a time lie in memory while a larger batch is
-    contrasted whole. Raises ConfigError for values out of range.
-    """
-
-    kind: ClassVar[str] = "embed"
     auto_class: ClassVar[str] = "AutoModel"
     peft_task: ClassVar[str] = "FEATURE_EXTRACTION"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"vectors"})
     best_by: ClassVar[str] = "ndcg@10"
     progress_metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr", "loss", "spearman")
-
-    pooling: Annotated[
-        Pooling | None,
-        BeforeValidator(_present_name),
-        Help(say("how a vector is made of the positions; the base's own way by default")),
-    ] = None
-    normalize: Annotated[bool | None, Help(say("vectors of length 1; as the base says by default"))] = None
-    query_instruction: Annotated[str | None, Help(say("text before queries and anchors"))] = None
-    document_instruction: Annotated[str | None, Help(say("text before all other texts"))] = None
-    max_length: Annotated[int | None, Help(say("cut texts to this number of tokens"))] = None
-    temperature: Annotated[float, Help(say("divides the cosines in training"))] = 0.05
-    symmetric: Annotated[bool, Help(say("also learn to find the anchor by its positive"))] = False
-    chunk_size: Annotated[
-        int | None, Help(say("texts in memory at a time while a larger batch is contrasted whole"))
-    ] = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "pooling", _present_name(self.pooling))
-        if self.pooling is not None:
-            one_of("pooling", self.pooling, get_args(Pooling))
-        if self.temperature <= 0:
-            raise ConfigError(say("{name} must be above 0, got {value}", name="temperature", value=self.temperature))
-        for name, least in (("max_length", 3), ("chunk_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(
-                    say("{name} must be {least} or more, got {value}", name=name, least=least, value=value)
-                )
 
     def for_base(self, base: LoadedBase) -> Embed:
         """The same task with what the base says of itself where nothing is set.
@@ -108,11 +65,6 @@ class Embed:
             own |= {"document_instruction": told.document_prompt, "max_length": told.max_length or MAX_LENGTH}
             own["pooling"] = told.pooling or "mean"
         return replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
-
-    def as_described(self, described: Mapping[str, Any]) -> Embed:
-        """The same task with what an adapter was trained with."""
-        known = {field.name: described[field.name] for field in fields(self) if described.get(field.name) is not None}
-        return from_values(Embed, {**to_values(self), **known}, "task")
 
     def describe(self) -> dict[str, Any]:
         """The task as plain JSON values."""

@@ -122,6 +122,6 @@ VIEW = TaskView(
     route="vectors",
     comparing=Comparing(text_of=text_of),
     onnx=EmbedOnnx(),
-    plan_shape=lambda described: PlanShape(labels=0, chunk=described.get("chunk_size")),
+    plan_shape=lambda config: PlanShape(labels=0, chunk=config.chunk_size),
     pipeline_tag="feature-extraction",
 )

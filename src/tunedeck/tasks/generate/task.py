@@ -6,14 +6,13 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 from torch.nn import functional as F
 
 from tunedeck.core.errors import ConfigError, DataError, ModelError
 from tunedeck.core.i18n import say
-from tunedeck.core.settings import Help
 from tunedeck.core.values import to_values
 from tunedeck.data.batches import batches_by_length
 from tunedeck.data.chat import ROLES, Conversation, Message, read_conversations
@@ -28,6 +27,7 @@ from tunedeck.generation.sequence import Chunk
 from tunedeck.models.load import LoadedBase
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.generate.chat_tokens import Encoded, encode_conversation, encode_prompt, fit
+from tunedeck.tasks.generate.config import GenerateConfig
 from tunedeck.tasks.generate.data import read_chats
 from tunedeck.tasks.generate.loss import frozen_output_loss
 from tunedeck.tasks.generate.metrics import answer_metrics
@@ -47,36 +47,14 @@ Prompt: TypeAlias = str | Sequence[Mapping[str, str]]
 
 @final
 @dataclass(frozen=True, slots=True)
-class Generate:
-    """Generate text. Training learns the assistant's turns only.
+class Generate(GenerateConfig):
+    """Generate text; `GenerateConfig` describes the settings."""
 
-    `max_length` in tokens, virtual ones included: longer prompts are cut at their start, answers never. `packing` puts
-    short conversations one behind the other in a row without letting them see each other. Raises ConfigError out of
-    range.
-    """
-
-    kind: ClassVar[str] = "generate"
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     peft_task: ClassVar[str] = "CAUSAL_LM"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"predictions", "text"})
     best_by: ClassVar[str] = "loss"
     progress_metrics: ClassVar[tuple[str, ...]] = ("loss", "perplexity")
-
-    max_length: Annotated[int, Help(say("longest conversation in tokens; prompts are cut at their start"))] = 512
-    packing: Annotated[bool, Help(say("put several short conversations into one sequence, hidden from each other"))] = (
-        False
-    )
-    system: Annotated[str, Help(say("a system turn for prompts that have none"))] = ""
-
-    def __post_init__(self) -> None:
-        if self.max_length < 8:
-            raise ConfigError(
-                say("{name} must be {least} or more, got {value}", name="max_length", least=8, value=self.max_length)
-            )
-
-    def as_described(self, described: Mapping[str, Any]) -> Generate:
-        """Return the same task; an adapter's description changes nothing in how text is generated."""
-        return self
 
     def for_base(self, base: LoadedBase) -> Generate:
         """Return the same task: nothing of it depends on the base."""

@@ -60,7 +60,7 @@ VIEW = TaskView(
     ),
     vllm=VllmView(VLLM_DECODERS),
     calibration=Calibration(Generate(max_length=1024), _made_up),
-    plan_shape=lambda described: PlanShape(generate=True),
+    plan_shape=lambda config: PlanShape(generate=True),
     pipeline_tag="text-generation",
     model_classes=("ForCausalLM", "LMHeadModel"),
     lower_is_better=frozenset({"loss", "perplexity"}),
