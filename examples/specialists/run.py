@@ -3,6 +3,7 @@
 python examples/specialists/run.py            # the table of README.md: about 40 minutes on one core
 python examples/specialists/run.py --short    # a few steps of each, to see that all of it works
 python examples/specialists/run.py --keep     # evaluate what is in runs/specialists, without training again
+python examples/specialists/run.py --model M  # on another base than that of the run files
 """
 
 from __future__ import annotations
@@ -60,11 +61,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="a few steps of each")
     parser.add_argument("--keep", action="store_true", help="evaluate earlier runs")
+    parser.add_argument("--model", help="another base")
     parser.add_argument("--out", type=Path, default=Path("runs/specialists"))
     options = parser.parse_args()
     if not options.keep:
         for name in SPECIALISTS:
-            train(name, options.out / name, SHORT if options.short else [])
+            base = ["--model", options.model] if options.model else []
+            train(name, options.out / name, [*base, *(SHORT if options.short else [])])
     deck = td.Deck.load(run_values(options.out / SPECIALISTS[0])["model"], td.Generate())
     for name in SPECIALISTS:
         deck.load_adapter(options.out / name / "adapter", name)
