@@ -16,7 +16,8 @@ from support.labelled_words import rows
 import tunedeck as td
 from tunedeck.core.errors import AdapterFileError, ConfigError, StorageError
 from tunedeck.data.labelled import Example
-from tunedeck.export.card import code, code_block, loading, save_card, table
+from tunedeck.export.card import loading, save_card
+from tunedeck.export.markdown import code, code_block, table
 from tunedeck.formats.manifest import read_manifest
 from tunedeck.tasks.base import Dataset
 

@@ -1,4 +1,8 @@
-"""The deck: one frozen base, many named adapters, and a batch that may use any mix of them."""
+"""The deck: one frozen base, many named adapters, and a batch that may use any mix of them.
+
+The file is long because the class is the package's public interface to a model: each of its methods is a few lines that
+describe and call what the other modules of this folder do.
+"""
 
 from __future__ import annotations
 

@@ -4,8 +4,7 @@ out.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tunedeck.core.checks import HUB_ID
 from tunedeck.core.errors import AdapterFileError, ConfigError, StorageError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import write_text
+from tunedeck.export.markdown import code, code_block, table
 from tunedeck.formats.folder import adapter_bytes, adapter_name, detect_format
 from tunedeck.formats.manifest import FILE, DataRecord, Manifest, read_manifest
 from tunedeck.tasks.base import TaskView
@@ -289,27 +289,3 @@ def _call(view: TaskView) -> str:
     """Return the deck's method that answers by the task."""
     calls = (("text", "generate"), ("vectors", "embed"))
     return next((call for capability, call in calls if capability in view.task.capabilities), "predict")
-
-
-def code(text: object) -> str:
-    """A value as inline code, in one line and behind more backticks than it holds."""
-    line = " ".join(str(text).split())
-    ticks = "`" * (_longest_run(line) + 1)
-    padded = f" {line} " if line.startswith("`") or line.endswith("`") or not line else line
-    return f"{ticks}{padded}{ticks}"
-
-
-def code_block(language: str, text: str) -> str:
-    """A block of code behind a fence that it does not hold."""
-    fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a bar inside a cell stays in it."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _longest_run(text: str) -> int:
-    return max((len(run) for run in re.findall("`+", text)), default=0)

@@ -141,13 +141,10 @@ def _without_prefix(config: LoraConfig, prefix: str) -> LoraConfig:
 
 
 def _refuse_unsupported(peft_type: str, config: Mapping[str, Any]) -> None:
-    if peft_type not in KINDS:
+    kind = "DORA" if config.get("use_dora") else peft_type
+    if kind not in KINDS:
         raise UnsupportedKindError(
-            say("the PEFT kind {kind} is not supported (supported: {known})", kind=peft_type, known=listing(KINDS))
-        )
-    if config.get("use_dora"):
-        raise UnsupportedKindError(
-            say("the PEFT kind {kind} is not supported (supported: {known})", kind="DORA", known=listing(KINDS))
+            say("the PEFT kind {kind} is not supported (supported: {known})", kind=kind, known=listing(KINDS))
         )
     plain = config.get("bias", "none") == "none" and config.get("num_transformer_submodules", 1) in (None, 1)
     init = str(config.get("init_lora_weights", ""))
@@ -232,9 +229,7 @@ def _lora_config(config: Mapping[str, Any], body: Mapping[str, torch.Tensor]) ->
 
 
 def _may_mean(targets: str | list[str], path: str) -> bool:
-    """Whether target_modules can name a path by PEFT's rules; the file's paths may have lacked the base's first
-    parts.
-    """
+    """Whether target_modules can name a path by PEFT's rules; the file may leave out the base's first parts."""
     parts = path.split(".")
     shorter = [".".join(parts[start:]) for start in range(len(parts))]
     if isinstance(targets, str):

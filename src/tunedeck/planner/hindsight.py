@@ -9,13 +9,14 @@ from typing import Any
 from tunedeck.core.errors import ConfigError, ModelError, TargetError
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Machine, Measurement
+from tunedeck.core.model_spec import ModelSpec
 from tunedeck.core.plan_shape import PlanShape
 from tunedeck.methods.base import MethodConfig
 from tunedeck.planner.catalogue import Gpu, find_gpu
 from tunedeck.planner.cost import start_s
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.machine import machine_card, predict, read_profile
-from tunedeck.planner.memory import Setup, memory_parts, method_facts
+from tunedeck.planner.memory import MethodFacts, Setup, memory_parts, method_facts
 from tunedeck.planner.models import find_planned_model
 from tunedeck.planner.plan import MEMORY_BAND, TIME_BAND, engine_loss
 from tunedeck.planner.processor import Processor
@@ -75,9 +76,33 @@ def compare_with_plan(
         facts = method_facts(spec.spec, method)
     except (ModelError, ConfigError, TargetError):
         return []
+    longest = _at_longest(measurement, spec.spec, method, facts, shape, accumulation, epochs)
+    mean = _at_mean(longest, measurement, accumulation)
+    train_s, memory, exact, basis = _predicted(measurement, spec.name, longest, mean, processor)
+    took_s = measurement.start_s + measurement.train_s
+    found = [
+        _compared("memory", memory, measurement.peak_memory_bytes, "bytes", measurement, exact),
+        replace(_compared("time", train_s, took_s, "s", measurement, exact), basis=basis),
+    ]
+    if price_per_hour:
+        cost, paid = train_s.scaled(price_per_hour / 3600), took_s * price_per_hour / 3600
+        found.append(_compared("cost", cost, paid, currency, measurement, exact))
+    return found
+
+
+def _at_longest(
+    measurement: Measurement,
+    spec: ModelSpec,
+    method: MethodConfig,
+    facts: MethodFacts,
+    shape: PlanShape,
+    accumulation: int,
+    epochs: float,
+) -> Setup:
+    """The run at the padded length of its largest batch."""
     rows = max(1, round(measurement.batch_size / accumulation * measurement.texts_per_example))
-    longest = Setup(
-        spec.spec,
+    return Setup(
+        spec,
         method,
         facts,
         rows,
@@ -92,17 +117,6 @@ def compare_with_plan(
         epochs=epochs,
         data_tokens=measurement.tokens_per_s * measurement.train_s / epochs,
     )
-    mean = _at_mean(longest, measurement, accumulation)
-    train_s, memory, exact, basis = _predicted(measurement, spec.name, longest, mean, processor)
-    took_s = measurement.start_s + measurement.train_s
-    found = [
-        _compared("memory", memory, measurement.peak_memory_bytes, "bytes", measurement, exact),
-        replace(_compared("time", train_s, took_s, "s", measurement, exact), basis=basis),
-    ]
-    if price_per_hour:
-        cost, paid = train_s.scaled(price_per_hour / 3600), took_s * price_per_hour / 3600
-        found.append(_compared("cost", cost, paid, currency, measurement, exact))
-    return found
 
 
 def _at_mean(longest: Setup, measurement: Measurement, accumulation: int) -> Setup:

@@ -18,7 +18,7 @@ from tunedeck.planner.machine import THIS_MACHINE, Prediction, Profile, predict
 from tunedeck.planner.memory import Attention, Loss, MemoryParts, MethodFacts, Setup, memory_parts, method_facts
 from tunedeck.planner.models import PlannedModel
 from tunedeck.planner.prices import Offer
-from tunedeck.planner.processor import bfloat16_instructions, processor_now, slowed
+from tunedeck.planner.processor import Processor, bfloat16_instructions, processor_now, slowed
 from tunedeck.planner.throughput import step_s
 from tunedeck.planner.workload import Workload
 
@@ -180,16 +180,9 @@ def _row(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, offer:
     timed = replace(bare, micro_batch=wish.micro_batch or EFFECTIVE_BATCH)
     processor = processor_now(at_mean(timed, work)) if own and wish.profile is None else None
 
-    def foretold(setup: Setup) -> Prediction:
-        if own:
-            return predict(wish.profile, wish.model.name, setup, at_mean(setup, work), gpu, processor)
-        parts = memory_parts(setup)
-        step = Estimate.around(step_s(at_mean(setup, work), gpu), *time_band(gpu, work))
-        return Prediction(step, Estimate.around(parts.allocated, *MEMORY_BAND), parts, exact=gpu.measured)
-
-    largest = largest_micro_batch(bare, gpu, lambda setup: foretold(setup).parts)
+    largest = largest_micro_batch(bare, gpu, lambda setup: _prediction(wish, setup, gpu, processor).parts)
     setup = with_batch(bare, wish, largest)
-    found = foretold(setup)
+    found = _prediction(wish, setup, gpu, processor)
     step, parts = found.step_s, found.parts
     steps = math.ceil(work.samples * work.epochs / (setup.micro_batch * setup.accumulation))
     train_s = found.first_use_s
@@ -225,6 +218,16 @@ def _row(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, offer:
         notes=card_notes(gpu, setup.four_bit, wish, exact=found.exact),
         within=within,
     )
+
+
+def _prediction(wish: Wish, setup: Setup, gpu: Gpu, processor: Processor | None) -> Prediction:
+    """Memory and the time of a step on this machine or a listed GPU."""
+    mean = at_mean(setup, wish.workload)
+    if gpu.name == THIS_MACHINE:
+        return predict(wish.profile, wish.model.name, setup, mean, gpu, processor)
+    parts = memory_parts(setup)
+    step = Estimate.around(step_s(mean, gpu), *time_band(gpu, wish.workload))
+    return Prediction(step, Estimate.around(parts.allocated, *MEMORY_BAND), parts, exact=gpu.measured)
 
 
 def at_mean(setup: Setup, work: Workload) -> Setup:

@@ -1,4 +1,7 @@
-"""The adapter store: one folder of thousands, some of them in memory, loaded and freed by a thread of their own."""
+"""The adapter store: one folder of thousands, some of them in memory, loaded and freed by a thread of their own.
+
+The file is long because callers and the loading thread change the same tables under one lock.
+"""
 
 from __future__ import annotations
 

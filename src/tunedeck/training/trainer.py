@@ -1,4 +1,7 @@
-"""One adapter in training: its batches, optimizer steps, evaluations and checkpoints. The loop is in loop.py."""
+"""One adapter in training: its batches, optimizer steps, evaluations and checkpoints. The loop is in loop.py.
+
+The file is long because a checkpoint holds what all of these change, so they share one state.
+"""
 
 from __future__ import annotations
 
