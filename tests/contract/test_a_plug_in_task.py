@@ -148,6 +148,10 @@ def test_a_task_whose_view_is_broken_names_what_is_missing(monkeypatch: pytest.M
 
 
 def test_asking_for_a_broken_task_is_an_error_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "BROKEN", {"gone": "the task 'gone' of the package p cannot be used: it is gone"})
+    broken = {"gone": "the task 'gone' of the package p cannot be used: it is gone"}
+    monkeypatch.setattr(registry, "BROKEN", broken)
+    with pytest.raises(ConfigError, match="the package p cannot be used"):
+        registry.view_of("gone")
+    monkeypatch.setattr(configs, "BROKEN", broken)
     with pytest.raises(ConfigError, match="the package p cannot be used"):
         registry.task_of({"kind": "gone"})
