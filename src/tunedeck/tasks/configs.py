@@ -2,7 +2,7 @@
 
 Nothing here loads torch. Adding a task is a folder beside this file and a line in `BUILT_IN`. A package adds one with
 an entry point in the group `tunedeck.tasks`, whose name is the task's kind and whose object is the class of its
-settings (docs/plug-ins.md).
+settings (docs/guides/plug-ins.md).
 """
 
 from __future__ import annotations
