@@ -1,7 +1,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
+TESTS := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not pages and not alone"
 
-.PHONY: setup demo specialists test pages docs messages lint bench clean
+.PHONY: setup demo specialists test coverage pages docs messages lint bench clean
 
 setup: .venv/installed
 
@@ -17,8 +18,12 @@ specialists: setup
 	$(BIN)/python examples/specialists/run.py
 
 test: setup
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not pages and not alone" --cov --cov-report=term
+	$(TESTS)
 	$(BIN)/python -m pytest -m alone
+
+# Not a part of `test`: noting which lines run takes half as long again
+coverage: setup
+	$(TESTS) --cov --cov-report=term
 
 # The pages of docs/ that are made from the code; the tables of the last two stand for minutes of tiny models
 pages: setup
