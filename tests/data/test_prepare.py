@@ -78,7 +78,7 @@ def test_a_split_loses_nothing_and_keeps_every_label_in_training(
     if len(examples) <= len({example.labels for example in examples}):
         return
     train, evaluation = split(examples, fraction, seed)
-    assert sorted(map(repr, train + evaluation)) == sorted(map(repr, examples))
+    assert sorted(map(repr, [*train, *evaluation])) == sorted(map(repr, examples))
     assert evaluation
     assert label_names(train) == label_names(examples)
 

@@ -18,9 +18,9 @@ def read_json(path: Path, text: str) -> Content:
     return _as_table(path, list(enumerate(_parse_json(path, text, 1), start=1)), say("item"))
 
 
-def read_json_lines(path: Path, text: str) -> Content:
+def read_json_lines(path: Path, text: str, first_line: int = 1) -> Content:
     """Read an object per line; DataError names the line that cannot be read."""
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=first_line) if line.strip()]
     return _as_table(path, [(number, _parse_json(path, line, number)) for number, line in lines], say("line"))
 
 

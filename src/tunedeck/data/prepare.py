@@ -11,7 +11,8 @@ import math
 import random
 import re
 import statistics
-from collections import Counter
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -20,6 +21,7 @@ from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.i18n import say
 from tunedeck.data.labelled import Example, label_names
 from tunedeck.data.settings import DataSettings
+from tunedeck.data.stored import StoredExamples, deduplicated_places
 
 E = TypeVar("E")
 _RETWEET_LINK_OR_MENTION = re.compile(r"\brt\s+@\w+|https?://\S+|www\.\S+|@\w+")
@@ -30,29 +32,31 @@ _WORD = re.compile(r"[^\W_]+")
 class Steps(Generic[E]):
     """How one form of examples is prepared."""
 
-    deduplicate: Callable[[list[E]], list[E]]
+    deduplicate: Callable[[Sequence[E]], Sequence[E]]
     """The first of each group of repeats."""
-    hold_out: Callable[[list[E]], tuple[list[E], list[Any]]]
+    hold_out: Callable[[Sequence[E]], tuple[Sequence[E], Sequence[Any]]]
     """Training and evaluation examples, without overlap."""
-    remove_overlap: Callable[[list[E], list[Any]], list[E]]
+    remove_overlap: Callable[[Sequence[E], Sequence[Any]], Sequence[E]]
     """The training examples that are not among those to evaluate on."""
-    subset: Callable[[list[Any], int], list[Any]]
+    subset: Callable[[Sequence[Any], int], Sequence[Any]]
     """At most that many examples."""
-    digest: Callable[[list[E]], str]
+    digest: Callable[[Sequence[E]], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared(Generic[E]):
     """Examples to train on and to evaluate on, how many were left out between reading and splitting, and a digest."""
 
-    train: list[E]
-    evaluation: list[Any]
+    train: Sequence[E]
+    evaluation: Sequence[Any]
     left_out: int
     sha256: str
     """Of the training examples."""
 
 
-def prepare(examples: list[E], held_out: list[Any] | None, settings: DataSettings, steps: Steps[E]) -> Prepared[E]:
+def prepare(
+    examples: Sequence[E], held_out: Sequence[Any] | None, settings: DataSettings, steps: Steps[E]
+) -> Prepared[E]:
     """Remove repeats, hold examples out or keep the training ones apart from `held_out`, and take the sizes asked for.
 
     Raises DataError when nothing is left to train on or to evaluate on.
@@ -84,24 +88,26 @@ def normalised(text: str) -> str:
     return " ".join(_WORD.findall(words)) or text.strip()
 
 
-def deduplicated(examples: Sequence[Example]) -> list[Example]:
+def deduplicated(examples: Sequence[Example]) -> Sequence[Example]:
     """The first of each group of equal normalised texts.
 
     The first one's labels stand, also where a later repeat is labelled otherwise.
     """
+    if isinstance(examples, StoredExamples):
+        return examples.select(deduplicated_places(normalised(example.text) for example in examples))
     first: dict[str, Example] = {}
     for example in examples:
         first.setdefault(normalised(example.text), example)
     return list(first.values())
 
 
-def without_overlap(train: Sequence[Example], evaluation: Sequence[Example]) -> list[Example]:
+def without_overlap(train: Sequence[Example], evaluation: Sequence[Example]) -> Sequence[Example]:
     """Training examples whose normalised text is not in the evaluation set."""
     held_out = {normalised(example.text) for example in evaluation}
-    return [example for example in train if normalised(example.text) not in held_out]
+    return _chosen(train, [n for n, example in enumerate(train) if normalised(example.text) not in held_out])
 
 
-def split(examples: Sequence[Example], eval_fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
+def split(examples: Sequence[Example], eval_fraction: float, seed: int) -> tuple[Sequence[Example], Sequence[Example]]:
     """Training and evaluation examples, each set of labels divided in proportion, both in their original order.
 
     Every set of labels keeps at least one example in training. Raises ConfigError for a fraction outside 0 to 1 and
@@ -120,11 +126,11 @@ def split(examples: Sequence[Example], eval_fraction: float, seed: int) -> tuple
             )
         )
     held_out = _drawn(groups, sizes, seed)
-    train = [example for number, example in enumerate(examples) if number not in held_out]
-    return train, [example for number, example in enumerate(examples) if number in held_out]
+    train = array("q", (number for number in range(len(examples)) if number not in held_out))
+    return _chosen(examples, train), _chosen(examples, sorted(held_out))
 
 
-def subset(examples: Sequence[Example], size: int, seed: int) -> list[Example]:
+def subset(examples: Sequence[Example], size: int, seed: int) -> Sequence[Example]:
     """At most `size` examples in their original order, each set of labels in proportion and, if there is room, present.
 
     Raises ConfigError for a size below 1.
@@ -134,13 +140,19 @@ def subset(examples: Sequence[Example], size: int, seed: int) -> list[Example]:
     groups = _by_labels(examples)
     sizes = _shares([len(group) for group in groups], size, least=1 if size >= len(groups) else 0)
     chosen = _drawn(groups, sizes, seed)
-    return [example for number, example in enumerate(examples) if number in chosen]
+    return _chosen(examples, sorted(chosen))
 
 
-def _by_labels(examples: Sequence[Example]) -> list[list[int]]:
-    groups: dict[tuple[str, ...], list[int]] = {}
+def _chosen(examples: Sequence[Example], places: Sequence[int]) -> Sequence[Example]:
+    if isinstance(examples, StoredExamples):
+        return examples.select(places)
+    return [examples[place] for place in places]
+
+
+def _by_labels(examples: Sequence[Example]) -> list[Sequence[int]]:
+    groups: dict[tuple[str, ...], array[int]] = defaultdict(lambda: array("q"))
     for number, example in enumerate(examples):
-        groups.setdefault(tuple(sorted(example.labels)), []).append(number)
+        groups[tuple(sorted(example.labels))].append(number)
     return [groups[labels] for labels in sorted(groups)]
 
 
@@ -164,7 +176,7 @@ def _shares(available: list[int], total: int, least: int) -> list[int]:
     return given
 
 
-def _drawn(groups: list[list[int]], sizes: list[int], seed: int) -> set[int]:
+def _drawn(groups: list[Sequence[int]], sizes: list[int], seed: int) -> set[int]:
     source = random.Random(seed)
     return {number for group, size in zip(groups, sizes, strict=True) for number in source.sample(group, size)}
 

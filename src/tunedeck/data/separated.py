@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, dropwhile, islice
 from pathlib import Path
+from typing import TextIO
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
 from tunedeck.data.header import MOST_TITLE_ROWS, SAMPLE_ROWS, column_names, find_head, folded, head_notes
-from tunedeck.data.rows import Content, Rows
+from tunedeck.data.rows import Columns, Content, Rows
 from tunedeck.data.usual_names import USUAL_NAMES
 
 DELIMITERS = (",", ";", "\t")
@@ -42,23 +44,35 @@ def _noticed(path: Path, text: str, usual: str) -> Content:
 
 def read_separated(path: Path, text: str, delimiter: str) -> Content:
     """Read values with a separator between them; DataError names the line that cannot be read."""
+    return next(separated_pieces(path, io.StringIO(text, newline=""), delimiter, sys.maxsize), Content((), []))
+
+
+def separated_pieces(path: Path, stream: TextIO, delimiter: str, size: int) -> Iterator[Content]:
+    """Yield rows as `read_separated` reads them, `size` at a time, at least one piece where there is a header."""
     csv.field_size_limit(2**31 - 1)
-    numbered = _numbered(path, io.StringIO(text, newline=""), delimiter)
+    numbered = _numbered(path, stream, delimiter)
     first = list(islice(numbered, SAMPLE_ROWS))
     head = find_head([values for _, values in first])
-    body = first[head.titles + head.has_names :]
     if not first[head.titles :]:
-        return Content((), [])
+        return
     _, top = first[head.titles]
     columns = column_names(path, top if head.has_names else [""] * len(top))
+    body = chain(first[head.titles + head.has_names :], numbered)
+    rows = _rows(path, islice(body, size), columns)
+    yield Content(columns, rows, head_notes(path, head, columns), head.has_names)
+    while rows := _rows(path, islice(body, size), columns):
+        yield Content(columns, rows, (), head.has_names)
+
+
+def _rows(path: Path, numbered: Iterable[tuple[int, list[str]]], columns: Columns) -> Rows:
     rows: Rows = []
-    for line, values in chain(body, numbered):
+    for line, values in numbered:
         _check_width(path, line, columns, values)
         rows.append(dict(zip(columns, values, strict=True)))
-    return Content(columns, rows, head_notes(path, head, columns), head.has_names)
+    return rows
 
 
-def _numbered(path: Path, text: io.StringIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _numbered(path: Path, text: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Rows that are not blank, each with the line it begins in."""
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     first_line = 1

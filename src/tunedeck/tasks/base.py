@@ -30,8 +30,8 @@ class Dataset(Generic[E]):
     """Examples to train on and to evaluate on; none is in both."""
 
     source: str
-    train: list[E]
-    evaluation: list[E]
+    train: Sequence[E]
+    evaluation: Sequence[E]
     sha256: str
     """Digest of the training examples."""
     description: str
@@ -212,7 +212,7 @@ class OnnxView(Protocol):
         """Whether two outputs are compared by their cosine."""
         ...
 
-    def examples(self, deck: Deck, name: str, settings: DataSettings) -> list[Any]:
+    def examples(self, deck: Deck, name: str, settings: DataSettings) -> Sequence[Any]:
         """Return examples to measure a graph on; DataError where they do not fit the adapter."""
         ...
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -142,7 +142,7 @@ def check_unfinished(folder: Path) -> None:
         )
 
 
-def _digest(examples: list[Any]) -> str:
+def _digest(examples: Sequence[Any]) -> str:
     return hashlib.sha256("\n".join(map(repr, examples)).encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -82,7 +82,7 @@ def measure(
     ]
 
 
-def read_examples(deck: Deck, name: str, settings: DataSettings) -> list[Any]:
+def read_examples(deck: Deck, name: str, settings: DataSettings) -> Sequence[Any]:
     """The examples to measure on, `settings.eval_size` at most; DataError where they do not fit the adapter."""
     return onnx_view(deck).examples(deck, name, settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, nearest, say
@@ -26,15 +27,15 @@ from tunedeck.data.prepare import (
     without_overlap,
 )
 from tunedeck.data.settings import DataSettings
+from tunedeck.data.stored import is_large, stored_examples
 from tunedeck.data.table import read_table
 from tunedeck.tasks.base import Dataset
 
 
 def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None) -> Dataset[Example]:
     """Read and split a run's data; DataError for files, columns, labels or classes that are not usable."""
-    table = read_table(settings.train, settings.encoding)
-    examples = labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty)
-    held_out, notes = None, table.notes
+    examples, text_column, notes = _training_examples(settings, multi_label)
+    held_out = None
     if settings.eval is not None:
         held_out, more = read_examples(settings, settings.eval, multi_label)
         notes = (*notes, *more)
@@ -52,14 +53,24 @@ def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[st
     check_labels(train, known)
     check_labels(evaluation, known)
     description = _described(settings.train, train, len(evaluation), prepared.left_out)
-    notes = (*notes, *quick_notes(examples, held_out))
-    text_column = text_column_of(table, settings.text, label_column_of(table, settings.label, settings.text))
+    if isinstance(examples, list):
+        notes = (*notes, *quick_notes(examples, held_out))
     return Dataset(
         settings.train, train, evaluation, prepared.sha256, description, known, text_column=text_column, notes=notes
     )
 
 
-def check_labels(examples: list[Example], known: tuple[str, ...]) -> None:
+def _training_examples(settings: DataSettings, multi_label: bool) -> tuple[Sequence[Example], str, tuple[str, ...]]:
+    """Examples, their text column, and what a user should know of how they were read; on disk where they are many."""
+    if is_large(settings.train):
+        return stored_examples(settings.train, settings, multi_label)
+    table = read_table(settings.train, settings.encoding)
+    examples = labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty)
+    text_column = text_column_of(table, settings.text, label_column_of(table, settings.label, settings.text))
+    return examples, text_column, table.notes
+
+
+def check_labels(examples: Sequence[Example], known: tuple[str, ...]) -> None:
     """Raise DataError when an example has a label that the adapter was not trained on."""
     for example in examples:
         for label in example.labels:
@@ -81,7 +92,7 @@ def read_examples(settings: DataSettings, reference: str, multi_label: bool) -> 
     return labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty), table.notes
 
 
-def _described(source: str, train: list[Example], held_out: int, removed: int) -> str:
+def _described(source: str, train: Sequence[Example], held_out: int, removed: int) -> str:
     """Class balance and lengths in a line."""
     found = describe(train)
     balance = ", ".join(f"{label} {count / found.size:.0%}" for label, count in found.label_counts.items())

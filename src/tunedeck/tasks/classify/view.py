@@ -81,7 +81,7 @@ class ClassifyOnnx:
         """Return the deck's logits (texts, labels)."""
         return torch.stack(classify_logits(deck, texts, [name] * len(texts), _task(deck).max_length))
 
-    def examples(self, deck: Deck, name: str, settings: DataSettings) -> list[Any]:
+    def examples(self, deck: Deck, name: str, settings: DataSettings) -> Sequence[Any]:
         """Return labelled texts; DataError for a label that the adapter does not have."""
         task = cast(Classify, deck.adapter(name).task)
         found, _ = read_examples(settings, settings.train, task.multi_label)

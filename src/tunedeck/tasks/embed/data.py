@@ -72,7 +72,7 @@ def read_examples(reference: str, settings: DataSettings) -> tuple[Examples, tup
 def _steps_of_pairs(settings: DataSettings) -> Steps[Any]:
     """No anchor of the held-out pairs is an anchor in training, and no pair is there the other way round."""
 
-    def hold_out(train: list[Pair]) -> tuple[list[Pair], list[Any]]:
+    def hold_out(train: Sequence[Pair]) -> tuple[Sequence[Pair], Sequence[Any]]:
         anchors = sorted({normalised(pair.anchor) for pair in train})
         random.Random(settings.split_seed).shuffle(anchors)
         chosen = set(anchors[: min(len(anchors) - 1, max(1, round(len(anchors) * settings.eval_fraction)))])
@@ -88,7 +88,7 @@ def _steps_of_pairs(settings: DataSettings) -> Steps[Any]:
     )
 
 
-def _without_pairs(train: list[Pair], evaluation: list[Any]) -> list[Pair]:
+def _without_pairs(train: Sequence[Pair], evaluation: Sequence[Any]) -> list[Pair]:
     pairs = [pair for pair in evaluation if isinstance(pair, Pair)]
     taken = {normalised(pair.anchor) for pair in pairs}
     turned = {(normalised(pair.positive), normalised(pair.anchor)) for pair in pairs}
@@ -98,11 +98,11 @@ def _without_pairs(train: list[Pair], evaluation: list[Any]) -> list[Pair]:
 def _steps_of_texts(settings: DataSettings) -> Steps[Any]:
     """Labelled texts with two or more of their label; the held-out ones in proportion."""
 
-    def hold_out(found: list[Example]) -> tuple[list[Example], list[Any]]:
+    def hold_out(found: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Any]]:
         train, evaluation = split(found, settings.eval_fraction, settings.split_seed)
         return _with_partners(train, settings.train), evaluation
 
-    def remove_overlap(train: list[Example], evaluation: list[Any]) -> list[Example]:
+    def remove_overlap(train: Sequence[Example], evaluation: Sequence[Any]) -> Sequence[Example]:
         texts = [one for one in evaluation if isinstance(one, Example)]
         return _with_partners(without_overlap(train, texts), settings.train)
 
@@ -115,7 +115,7 @@ def _steps_of_texts(settings: DataSettings) -> Steps[Any]:
     )
 
 
-def _with_partners(train: list[Example], source: str) -> list[Example]:
+def _with_partners(train: Sequence[Example], source: str) -> list[Example]:
     counts = Counter(example.labels for example in train)
     train = [example for example in train if counts[example.labels] > 1]
     if len({example.labels for example in train}) < 2:
@@ -125,7 +125,7 @@ def _with_partners(train: list[Example], source: str) -> list[Example]:
     return train
 
 
-def fewer(examples: list[Any], size: int | None, seed: int) -> list[Any]:
+def fewer(examples: Sequence[Any], size: int | None, seed: int) -> Sequence[Any]:
     """At most `size` examples in their original order; of labelled texts, each label in proportion."""
     if size is None or size >= len(examples):
         return examples

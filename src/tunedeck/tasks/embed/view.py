@@ -88,7 +88,7 @@ class EmbedOnnx:
         """Return the deck's vectors (texts, hidden)."""
         return deck.embed(texts, name, as_query=as_query)
 
-    def examples(self, deck: Deck, name: str, settings: DataSettings) -> list[Any]:
+    def examples(self, deck: Deck, name: str, settings: DataSettings) -> Sequence[Any]:
         """Return pairs, scored pairs or labelled texts."""
         found, _ = read_examples(settings.train, settings)
         return fewer(list(found), settings.eval_size, settings.split_seed)

@@ -59,7 +59,7 @@ def split_by_prompt(
     return train, [conversation for conversation in conversations if _key(conversation) in held_out]
 
 
-def _without_prompts(train: list[Conversation], evaluation: list[Conversation]) -> list[Conversation]:
+def _without_prompts(train: Sequence[Conversation], evaluation: Sequence[Conversation]) -> list[Conversation]:
     held_out = {_key(conversation) for conversation in evaluation}
     return [conversation for conversation in train if _key(conversation) not in held_out]
 
