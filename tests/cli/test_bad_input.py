@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -34,11 +35,12 @@ def refused(tunedeck: Command, tmp_path: Path) -> Callable[..., str]:
         assert said.code == 2
         lines = said.err.strip().splitlines()
         assert len(lines) == 1, said.err
-        assert lines[0].startswith("error: ")
+        told = re.fullmatch(r"(error: .*) \[TD-E\d{3}\]", lines[0])
+        assert told is not None, lines[0]
         assert said.out == ""
         assert "Traceback" not in said.err
         assert tiny_models.files_of(tmp_path) == before
-        return lines[0]
+        return told[1]
 
     return run
 
@@ -289,3 +291,62 @@ def test_the_language_is_chosen_before_or_after_the_command(tunedeck: Command, r
     set_language("en")
     assert refused("doctor", "--lang") == "error: --lang needs a language: en, zh"
     assert refused(*command, "--", "--lang") == "error: there is no adapter folder missing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "english", "chinese"),
+    [
+        (("trian",), "there is no command 'trian' (did you mean 'train'?)", "没有命令 'trian'（是不是想写 'train'？）"),
+        (("serve",), "--adapters is missing", "缺少 --adapters"),
+        (("serve", "--prot", "1"), "there is no option --prot (did you mean '--port'?)", "没有选项 --prot"),
+        (("serve", "--port", "x"), "--port must be a whole number", "--port 必须是整数"),
+        (("serve", "--port", "0"), "--port must be 1 or more", "--port 必须大于等于 1"),
+        (("serve", "--port", "70000"), "--port must be 65535 or less", "--port 必须小于等于 65535"),
+        (("serve", "--drain-timeout", "x"), "--drain-timeout must be a number", "--drain-timeout 必须是数字"),
+        (("serve", "--port"), "--port needs a value", "--port 需要一个值"),
+        (("doctor", "now"), "unexpected argument: now", "多余的参数：now"),
+        (("train", "--epochs", "x"), "--epochs must be a number", "--epochs 必须是数字"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_one_line_in_either_language(
+    tunedeck: Command, refused: Callable[..., str], arguments: tuple[str, ...], english: str, chinese: str
+) -> None:
+    assert refused(*arguments) == f"error: {english}"
+    assert tunedeck(*arguments, "--lang", "zh").err.startswith(f"错误：{chinese}")
+
+
+def test_a_command_without_its_command_shows_the_help(tunedeck: Command) -> None:
+    said = tunedeck("adapters")
+    assert (said.code, said.err) == (2, "")
+    assert "convert" in said.out
+
+
+def test_a_setting_of_the_wrong_type_is_told_in_chinese(tunedeck: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run.yaml"
+    plain = "model: m\ndata: {train: d.csv}\ntask: classify\nmethod: lora\n"
+    for settings, told in (
+        ("training: {epochs: -1}", "training.epochs：必须 > 0"),
+        ("training: {batch_size: many}", "training.batch_size：必须是整数"),
+        ("training: {schedule: cosin}", "training.schedule：必须是以下之一：'cosine', 'linear', 'constant'"),
+        ("training: 3", "training：必须是一组键和值"),
+        ("name: 3", "name：必须是文本"),
+    ):
+        run.write_text(plain + settings, encoding="utf-8")
+        assert told in tunedeck("train", run, "--lang", "zh").err
+
+
+def test_an_adapter_of_another_task_names_its_command(refused: Callable[..., str], adapter: Path) -> None:
+    use = f"{adapter} is an adapter for the task classify, not for {{}}; use: tunedeck predict --adapter {adapter}"
+    assert refused("chat", "--adapter", adapter) == "error: " + use.format("chat")
+    assert refused("embed", "--adapter", adapter, "a text") == "error: " + use.format("embed")
+
+
+def test_serving_an_adapter_itself_names_the_folder_to_give(refused: Callable[..., str], adapter: Path) -> None:
+    said = refused("serve", "--adapters", adapter, "--port", _free_port())
+    assert said == f"error: {adapter} is an adapter itself; give the folder that holds it: --adapters {adapter.parent}"
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -36,7 +36,7 @@ def test_a_scheme_that_is_not_there_is_named(tunedeck: Command, words: Path, tmp
     base = quantized_models.wide_folder("bert", "classifier")
     said = tunedeck("train", "--model", base, "--data", words, "--quantize", "int4", "--out", tmp_path / "run")
     assert said.code == 2
-    assert "quantize: Input should be 'nf4' or 'int8', got 'int4'" in said.err
+    assert "quantize: must be one of 'nf4', 'int8', got 'int4'" in said.err
 
 
 def test_a_model_with_code_of_its_own_needs_the_flag_everywhere(tunedeck: Command, words: Path, tmp_path: Path) -> None:

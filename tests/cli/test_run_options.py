@@ -54,12 +54,12 @@ def test_a_flag_sets_its_key_and_what_is_not_given_sets_none() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--epochs", "-1"), "training.epochs: Input should be greater than 0, got -1"),
-        (("--schedule", "cosin"), "training.schedule: Input should be 'cosine', 'linear' or 'constant', got 'cosin'"),
+        (("--epochs", "-1"), "training.epochs: must be > 0, got -1"),
+        (("--schedule", "cosin"), "training.schedule: must be one of 'cosine', 'linear', 'constant', got 'cosin'"),
         (("--method", "lora", "--layers", "2"), "unknown key 'method.layers'"),
         (("--task", "generate", "--pooling", "mean"), "unknown key 'task.pooling'"),
         (("--gradient-checkpointing", "[1"), "--gradient-checkpointing: the value '[1' is not YAML"),
-        (("--trackers", "tensorboard,wanb"), "training.trackers.1: Input should be 'tensorboard', 'mlflow', "),
+        (("--trackers", "tensorboard,wanb"), "training.trackers.1: must be one of 'tensorboard', 'mlflow', "),
     ],
 )
 def test_a_value_that_does_not_fit_is_one_line(tunedeck: Command, flags: tuple[str, ...], message: str) -> None:
@@ -69,7 +69,9 @@ def test_a_value_that_does_not_fit_is_one_line(tunedeck: Command, flags: tuple[s
 
 
 def test_a_comparison_has_no_flags_for_what_its_entries_differ_in(tunedeck: Command) -> None:
-    assert "no such option" in tunedeck("compare", "--model", "m", *DATA, "--learning-rate", "1").err.lower()
+    assert (
+        "there is no option --learning-rate" in tunedeck("compare", "--model", "m", *DATA, "--learning-rate", "1").err
+    )
 
 
 def test_the_help_of_a_command_shows_the_flags_whole(tunedeck: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,4 +85,4 @@ def test_the_help_of_a_command_shows_the_flags_whole(tunedeck: Command, monkeypa
 def test_an_earlier_flag_reaches_its_key(tunedeck: Command, tmp_path: Path) -> None:
     said = tunedeck("train", "--model", "m", "--data", tmp_path / "none.csv", "--patience", "-1")
     assert "note: --patience is called --early-stopping-patience now" in said.err
-    assert "training.early_stopping_patience: Input should be greater than or equal to 0, got -1" in said.err
+    assert "training.early_stopping_patience: must be ≥ 0, got -1" in said.err

@@ -84,7 +84,7 @@ def test_prompt_tuning_may_be_written_with_a_hyphen() -> None:
         ({**PLAIN, "data": {"train": "x", "txt": "a"}}, "unknown key 'data.txt' (did you mean 'text'?)"),
         ({**PLAIN, "method": {"kind": "lora", "alpha": 3}}, "unknown key 'method.alpha' (did you mean 'lora_alpha'?)"),
         ({"model": "m"}, "the key 'data' is missing"),
-        ({**PLAIN, "training": {"epochs": -1}}, "training.epochs: Input should be greater than 0, got -1"),
+        ({**PLAIN, "training": {"epochs": -1}}, "training.epochs: must be > 0, got -1"),
         ({**PLAIN, "training": {"batch_size": "many"}}, "training.batch_size"),
         ({**PLAIN, "method": {"kind": "lora", "r": 0}}, "r must be 1 or more, got 0"),
         ({**PLAIN, "task": {"kind": "generate", "pack": True}}, "unknown key 'task.pack' (did you mean 'packing'?)"),

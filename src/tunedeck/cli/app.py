@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Annotated, Any, final
+from typing import Annotated, Any, cast, final
 
 import typer
 from typer.core import TyperGroup
@@ -19,6 +19,7 @@ from tunedeck.cli import (
     doctor,
     embed,
     evaluate,
+    explain,
     export,
     fetch,
     plan,
@@ -28,7 +29,10 @@ from tunedeck.cli import (
     train,
 )
 from tunedeck.cli.run_options import with_run_options
+from tunedeck.cli.usage import usage_message
+from tunedeck.core.errors import UsageError
 from tunedeck.core.i18n import say
+from tunedeck.core.process import USER_ERROR
 
 RUN_COMMANDS: dict[str, tuple[Callable[..., None], Collection[str]]] = {
     "train": (train.train, ()),
@@ -63,6 +67,17 @@ app = typer.Typer(
 )
 
 
+def run() -> int:
+    """Run the command in sys.argv and return its exit code; UsageError for a command line that is not understood."""
+    try:
+        return int(app(prog_name="tunedeck", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        text = cast(Any, error).format_message()  # the classes of Typer's errors are private
+        if text:
+            raise UsageError(usage_message(text, [one.name or "" for one in app.registered_commands])) from error
+        return USER_ERROR  # called without arguments: Typer has printed the help
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"tunedeck {__version__}")
@@ -93,5 +108,6 @@ app.add_typer(adapters.app, name="adapters", help=say("list, show and convert ad
 app.add_typer(export.app, name="export", help=say("write adapters for other programs"))
 app.command("serve", help=say("answer requests over HTTP by any number of adapters on one base"))(serve.serve)
 app.command("schema", help=say("print the JSON schema of run files, for editors"))(schema.schema)
+app.command("explain", help=say("explain a term, a method, a setting or an error code"))(explain.explain)
 app.command("doctor", help=say("look at this machine: what it has, what is missing"))(doctor.doctor)
 app.command("deploy-cost", help=say("what serving a model costs a month, by card and load"))(deploy_cost.deploy_cost)

@@ -40,7 +40,8 @@ def chat(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, seed=seed
     )
     if adapter:
-        deck = options.opened(adapter, model, dtype, quantize, trust_remote_code)
+        options.check_task(adapter, "text", "chat")
+        deck = options.opened(adapter, model, dtype, quantize, trust_remote_code, task="generate")
     else:
         reference = model or "bundled:smollm2-135m-instruct"
         deck = options.base_model(reference, td.Generate(), dtype, quantize, trust_remote_code)
@@ -51,7 +52,8 @@ def _talk(deck: Deck, names: list[str], system: str, sampling: Sampling) -> None
     """Read lines until the end; a line that begins with / is a command."""
     start = [{"role": "system", "content": system}] if system else []
     turns, speaker = list(start), names[0] if names else BASE
-    tell(say("adapters: {names}. /adapter NAME switches, /clear forgets, /quit ends", names=listing([*names, BASE])))
+    commands = say("/adapter NAME switches, /clear starts over, /help shows this line, /quit ends")
+    tell(say("adapters: {names}. {commands}", names=listing([*names, BASE]), commands=commands))
     while True:
         try:
             line = input(f"{speaker}> ").strip()
@@ -65,8 +67,10 @@ def _talk(deck: Deck, names: list[str], system: str, sampling: Sampling) -> None
             turns = list(start)
         elif command == "/adapter":
             speaker = _chosen(rest.strip(), names, speaker)
+        elif command == "/help":
+            tell(commands)
         elif command.startswith("/"):
-            tell(say("no command {command}; there are /adapter NAME, /clear, /quit", command=command))
+            tell(say("there is no command {command}; {commands}", command=command, commands=commands))
         elif line:
             turns = _answer(deck, speaker, [*turns, {"role": "user", "content": line}], sampling)
 
@@ -91,6 +95,6 @@ def _answer(deck: Deck, speaker: str, turns: list[dict[str, str]], sampling: Sam
     except KeyboardInterrupt:
         pass
     except TunedeckError as error:
-        tell(say("error: {text}", text=error))
+        tell(say("error: {text} [{code}]", text=error, code=error.code))
     print()
     return [*turns, {"role": "assistant", "content": said}] if said else turns[:-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,6 @@ from tunedeck.cli.console import tell
 from tunedeck.cli.predict import texts_to_answer
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
-
-if TYPE_CHECKING:
-    pass
 
 ENDINGS = (".npy", ".jsonl")
 
@@ -48,6 +45,7 @@ def embed(
         raise ConfigError(say('name an adapter folder or a base: tunedeck embed --adapter runs/NAME/adapter "a text"'))
     asked = texts_to_answer(texts, file, text, encoding)
     if adapter is not None:
+        options.check_task([adapter], "vectors", "embed")
         deck = options.opened(
             [adapter], model, dtype, quantize, trust_remote_code, allow_base_mismatch=allow_base_mismatch, task="embed"
         )

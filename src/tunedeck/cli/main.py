@@ -10,9 +10,7 @@ from importlib import import_module
 from tunedeck.cli.renamed import with_new_names
 from tunedeck.core.errors import ConfigError, TunedeckError
 from tunedeck.core.i18n import LANGUAGES, listing, say, set_language
-from tunedeck.core.process import INTERRUPTED, process_rank
-
-USER_ERROR = 2
+from tunedeck.core.process import INTERRUPTED, USER_ERROR, process_rank
 
 
 def main() -> None:
@@ -20,10 +18,10 @@ def main() -> None:
     warnings.showwarning = _note  # type: ignore[assignment]
     try:
         sys.argv[1:] = with_new_names(_choose_language(sys.argv[1:]))
-        import_module("tunedeck.cli.app").app(prog_name="tunedeck")
+        sys.exit(import_module("tunedeck.cli.app").run())
     except TunedeckError as error:
         text = " ".join(str(error).split())
-        print(say("error: {text}", text=text), file=sys.stderr)
+        print(say("error: {text} [{code}]", text=text, code=error.code), file=sys.stderr)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         print(say("stopped; nothing was left half-written"), file=sys.stderr)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 
 if TYPE_CHECKING:
     from tunedeck.deck.deck import Deck
-    from tunedeck.deck.task import Task
+    from tunedeck.deck.task import Capability, Task
 
 where = partial(typer.Option, rich_help_panel=say("Where and for how much"))
 
@@ -62,6 +63,28 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help=say("print JSON"
 AllRows: TypeAlias = Annotated[bool, typer.Option("--all", help=say("show every row"))]
 
 
+def check_task(folders: list[Path], capability: Capability, command: str) -> None:
+    """Raise ConfigError, naming the right command, for an adapter whose task lacks what a command asks of it."""
+    from tunedeck.formats.manifest import read_manifest
+    from tunedeck.tasks.registry import view_of_values
+
+    others: dict[Capability, str] = {"vectors": "embed", "text": "chat", "predictions": "predict"}
+    for folder in folders:
+        manifest = read_manifest(folder.expanduser())
+        capabilities = [capability] if manifest is None else view_of_values(manifest.task).task.capabilities
+        if manifest is not None and capability not in capabilities:
+            raise ConfigError(
+                say(
+                    "{path} is an adapter for the task {task}, not for {command}; "
+                    "use: tunedeck {other} --adapter {path}",
+                    path=folder,
+                    task=manifest.task.get("kind"),
+                    command=command,
+                    other=next(other for known, other in others.items() if known in capabilities),
+                )
+            )
+
+
 def opened(
     folders: list[Path],
     model: str | None,
@@ -76,6 +99,7 @@ def opened(
     import tunedeck as td
     from tunedeck.tasks.registry import task_of
 
+    _hide_loading()
     return td.Deck.open(
         *folders,
         model=model,
@@ -91,6 +115,7 @@ def base_model(reference: str, task: Task, dtype: str, quantize: str | None, tru
     """A deck without adapters, as the options above ask for it."""
     import tunedeck as td
 
+    _hide_loading()
     return td.Deck.load(
         reference,
         task,
@@ -98,3 +123,10 @@ def base_model(reference: str, task: Task, dtype: str, quantize: str | None, tru
         quantize=None if quantize == "none" else quantize,  # type: ignore[arg-type]
         trust_remote_code=trust_remote_code,
     )
+
+
+def _hide_loading() -> None:
+    """Hide transformers' own progress bars, which stand between a command's lines."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

@@ -45,6 +45,7 @@ def predict(
         raise DataError(say('name an adapter folder: tunedeck predict --adapter runs/NAME/adapter "a text"'))
     if out is not None:
         check_ending(out)
+    options.check_task(adapter, "predictions", "predict")
     asked, rows = _asked(texts, file, text or _text_column(adapter), encoding, named=text is not None)
     deck = options.opened(adapter, model, dtype, quantize, trust_remote_code, allow_base_mismatch=allow_base_mismatch)
     if out is not None:

@@ -72,6 +72,12 @@ def names_or_pattern(text: str) -> str | list[str]:
     return [name.strip() for name in text.split(",")]
 
 
+def described_settings() -> Iterator[tuple[str, Setting, str]]:
+    """(dotted key, setting, text) of every key that has a flag; a method's settings are keys of `method`."""
+    for _, group, setting, text in _settings():
+        yield f"{group}.{setting.name}" if group else setting.name, setting, text
+
+
 def _options(without: Collection[str], taken: set[str]) -> Iterator[tuple[str, inspect.Parameter]]:
     """The option of each key; the first key of a name has it, others are left to --set."""
     for panel, group, setting, text in _settings():

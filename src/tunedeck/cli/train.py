@@ -98,7 +98,7 @@ def _report(run: Any, task: TaskConfig) -> None:
     )
     if run.kept_start:
         tell(say("no step brought more than the head on the frozen base, which is kept: another learning rate may"))
-    elif metrics and 0 < run.best_step == run.measurement.steps:
+    elif run.still_improving:
         tell(say("the last evaluation was the best: more --epochs may do better"))
     command = "embed" if "vectors" in view_of(task).task.capabilities else "predict"
     tell(say('use it: tunedeck {command} --adapter {path} "a text"', command=command, path=run.adapter_folder))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+USER_ERROR = 2
+"""Exit code after an error that the user can mend."""
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 """Exit codes after Ctrl-C and SIGTERM, as shells number them."""

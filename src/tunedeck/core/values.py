@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.validation import reason_of
 
 T = TypeVar("T")
 _LARGEST = 3.4e38
@@ -35,7 +36,7 @@ def from_values(cls: type[T], values: Mapping[str, Any], group: str) -> T:
         first = error.errors()[0]
         key = ".".join([group, *(str(part) for part in first["loc"][:1])])
         raise ConfigError(
-            say("{key}: {reason}, got {value!r}", key=key, reason=first["msg"], value=first["input"])
+            say("{key}: {reason}, got {value!r}", key=key, reason=reason_of(first), value=first["input"])
         ) from error
 
 

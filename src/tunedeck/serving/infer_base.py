@@ -37,6 +37,14 @@ def task_and_base(adapters: Path, kind: str | None, reference: str | None) -> tu
     repository = AdapterRepository(adapters)
     if not repository.folder.is_dir():
         raise ConfigError(say("there is no folder {path}; name the one that holds the adapter folders", path=adapters))
+    if repository.layout.adapters_in(repository.folder):
+        raise ConfigError(
+            say(
+                "{path} is an adapter itself; give the folder that holds it: --adapters {parent}",
+                path=adapters,
+                parent=repository.folder.parent,
+            )
+        )
     infos = [_info(name, repository.folder / name) for name in repository.names()]
     if kind is not None:
         infos = [one for one in infos if one.kind in (None, kind)]

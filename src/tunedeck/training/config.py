@@ -21,6 +21,7 @@ from pydantic import (
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, renamed, say
 from tunedeck.core.settings import Help
+from tunedeck.core.validation import reason_of
 from tunedeck.core.values import to_values
 from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
@@ -292,7 +293,7 @@ def _explain(error: ValidationError) -> str:
         return text + say("; allowed: {known}", known=listing(known))
     if first["type"] == "missing":
         return say("the key {key!r} is missing", key=key)
-    return say("{key}: {reason}, got {value!r}", key=key, reason=first["msg"], value=first["input"])
+    return say("{key}: {reason}, got {value!r}", key=key, reason=reason_of(first), value=first["input"])
 
 
 def _fields(path: list[str]) -> Mapping[str, Any]:

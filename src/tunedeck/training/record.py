@@ -50,6 +50,15 @@ class TrainingRun:
         return bool(self.start) and self.best_step == 0 and self.measurement.steps > 0
 
     @property
+    def still_improving(self) -> bool:
+        """Whether the last evaluation is the best and its loss is below the one before it, or below the start's."""
+        if self.folder is None or self.best_step != self.measurement.steps:
+            return False
+        evaluations = [event for event in read_events(self.folder) if event["event"] == "eval"]
+        losses = [values["loss"] for values in (self.start, *evaluations) if "loss" in values]
+        return len(losses) > 1 and losses[-1] < losses[-2]
+
+    @property
     def adapter_folder(self) -> Path | None:
         """The saved adapter inside the run folder."""
         return self.folder / "adapter" if self.folder else None
@@ -152,6 +161,11 @@ def read_run(adapter: str, folder: Path) -> TrainingRun:
         raise StorageError(say("{path} is damaged: {reason}", path=folder, reason=error)) from error
 
 
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Return the steps, evaluations, checkpoints and failures of a run, in order."""
+    return [json.loads(line) for line in (folder / EVENTS).read_text(encoding="utf-8").splitlines()]
+
+
 def draw(folder: Path, title: str, metrics: Sequence[str]) -> None:
     """Write loss.png and loss.svg from a run folder's events.jsonl; `metrics` are the ones to show beside the loss.
 
@@ -160,7 +174,7 @@ def draw(folder: Path, title: str, metrics: Sequence[str]) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    events = [json.loads(line) for line in (folder / EVENTS).read_text(encoding="utf-8").splitlines()]
+    events = read_events(folder)
     steps = [event for event in events if event["event"] == "step"]
     evaluations = [event for event in events if event["event"] == "eval"]
     if not steps:

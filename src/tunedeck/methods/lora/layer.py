@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from tunedeck.core.i18n import say
 from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.linears import is_conv1d, linear_shape, targeted_linears
 from tunedeck.methods.lora.config import LoraConfig
@@ -126,11 +128,25 @@ def build(base: Base, config: MethodConfig) -> Built:
     """A LoRA layer at every targeted linear, named by the linear's path."""
     assert isinstance(config, LoraConfig)
     sequence_first = base.spec is not None and base.spec.sequence_first
-    placements = {}
+    placements, oversized = {}, dict[str, tuple[int, int]]()
     for path in targeted_linears(base, config.target_modules, config.layers_to_transform):
         in_features, out_features = linear_shape(base.model.get_submodule(path))
-        layer = LoraLayer(in_features, out_features, config.rank(path), config.scaling(path), config.lora_dropout)
+        if (rank := config.rank(path)) > min(in_features, out_features):
+            oversized[path] = (rank, min(in_features, out_features))
+        layer = LoraLayer(in_features, out_features, rank, config.scaling(path), config.lora_dropout)
         placements[path] = Placement(_linear_output(path, sequence_first), layer)
+    if oversized:
+        path, (rank, size) = next(iter(oversized.items()))
+        warnings.warn(
+            say(
+                "the rank {rank} is above the size {size} of the layer {path}: "
+                "a lower rank learns as much in less memory",
+                rank=rank,
+                size=size,
+                path=path,
+            ),
+            stacklevel=2,
+        )
     return Built(placements=placements, frozen_layer=FrozenLoraLayer)
 
 
