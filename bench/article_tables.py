@@ -13,7 +13,7 @@ from tunedeck.planner.catalogue import GIB, find_gpu
 from tunedeck.planner.deploy import deploy_rows
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.models import find_planned_model
-from tunedeck.planner.plan import PlanRow, Wish, make_plan
+from tunedeck.planner.plan import PlanRequest, PlanRow, make_plan
 from tunedeck.planner.prices import read_prices
 from tunedeck.planner.serving import Service
 from tunedeck.planner.workload import Workload
@@ -55,7 +55,7 @@ def training_rows(training: Training) -> list[PlanRow]:
     work = Workload(SAMPLES, EPOCHS, float(TOKENS), TOKENS, 0.1, "example", counted=True)
     book = read_prices("source-article")
     offers = [book.convert(offer, "CNY") for name in training.gpus for offer in book.offers_of(find_gpu(name))]
-    return make_plan(Wish(model=model, methods=methods, workload=work, generate=model.spec.causal), offers)
+    return make_plan(PlanRequest(model=model, methods=methods, workload=work, generate=model.spec.causal), offers)
 
 
 def main() -> None:

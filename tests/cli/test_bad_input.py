@@ -190,7 +190,7 @@ def test_an_adapter_folder_that_does_not_exist_is_named(refused: Callable[..., s
 
 def test_a_folder_without_an_adapter_is_refused(refused: Callable[..., str], model: str) -> None:
     said = refused("predict", "--adapter", model, "a text")
-    assert f"{model} is no adapter folder: it has neither adapter_config.json nor tunedeck.json" in said
+    assert f"{model} is not an adapter folder: it has neither adapter_config.json nor tunedeck.json" in said
 
 
 def test_an_adapter_file_that_is_cut_short_is_refused(refused: Callable[..., str], adapter: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_signal_stops_the_run_under_way_and_the_comparison_says_how_to_go_on(
     run = tmp_path / "c" / "runs" / "lora" / "seed-0"
     left, said = stopped_after_a_checkpoint(asked_for(words, tmp_path / "c"), run, how, everyone)
     assert left == code
-    assert "the same command goes on from there" in said
+    assert "run the same command again to resume" in said
     assert json.loads((run / "metrics.json").read_text())["stopped"] == stopped
     assert any((run / "checkpoints").iterdir())
 
@@ -80,7 +80,7 @@ def test_a_run_that_was_broken_off_goes_on_to_the_end_it_would_have_had(
     asked = asked_for(words, tmp_path / "c")
     left, said = stopped_after_a_checkpoint(asked, run, signal.SIGKILL, everyone=True)
     assert left == -signal.SIGKILL
-    assert "the same command goes on from there" not in said
+    assert "run the same command again to resume" not in said
     again = tunedeck(*asked)
     assert again.code == 0, again.err
     assert f"$ tunedeck train --resume {run}" in again.err

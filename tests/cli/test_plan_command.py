@@ -71,7 +71,7 @@ def test_the_table_recommends_one_row_with_its_reason(tunedeck: Command) -> None
     said = tunedeck(*PLAN, "--gpu", "t4")
     assert said.code == 0
     assert "qlora" in said.out
-    assert "take qlora on t4-16gb: LoRA fits none of these cards; qlora does" in said.err
+    assert "take qlora on t4-16gb: LoRA fits none of these GPUs; qlora does" in said.err
     assert "no native bfloat16" in said.err
 
 
@@ -178,7 +178,7 @@ def test_old_prices_are_flagged(tunedeck: Command, prices: Path) -> None:
         (("--model", "qwen-7x", "--samples", "10"), "does not know the model 'qwen-7x' (did you mean 'qwen-7b'?)"),
         (("--model", "qwen-7b", "--samples", "-5"), "samples must be above 0, got -5"),
         (("--model", "qwen-7b"), "give either --data FILE, or --samples N"),
-        (("--model", "qwen-7b", "--samples", "10", "--gpu", "a1000"), "unknown card 'a1000' (did you mean 'a100'?)"),
+        (("--model", "qwen-7b", "--samples", "10", "--gpu", "a1000"), "unknown GPU 'a1000' (did you mean 'a100'?)"),
         (("--model", "qwen-7b", "--samples", "10", "--tokens", "99999"), "takes at most 32768 tokens"),
         (
             ("--model", "qwen-7b", "--samples", "10", "--method", "lroa"),
@@ -225,7 +225,7 @@ def test_a_deployment_is_costed_by_load_and_compared(tunedeck: Command, prices: 
     )
     assert said.code == 0
     assert "1 x a10-24gb, 4,000 CNY a month" in said.err
-    assert "20 adapters on one base: 4,000 CNY a month; as 20 deployments: 80,000 on 20 cards" in said.err
+    assert "20 adapters on one base: 4,000 CNY a month; as 20 deployments: 80,000 on 20 GPUs" in said.err
     assert "days the deployment has cost as much as the training" in said.err
     assert "requests a day a10-24gb is cheaper than 2 per million tokens" in said.err
     assert "a rented endpoint at 12 an hour is dearer than a10-24gb from" in said.err
@@ -243,7 +243,7 @@ def test_a_deployment_in_json_has_its_break_even_points(tunedeck: Command) -> No
 
 def test_a_latency_that_nothing_meets_is_said(tunedeck: Command) -> None:
     assert (
-        "nothing holds this model within the latency target"
+        "no GPU holds this model within the latency target"
         in tunedeck("deploy-cost", "--model", "qwen2.5-7b", "--latency", "0.01").err
     )
 

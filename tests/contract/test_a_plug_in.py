@@ -150,7 +150,7 @@ def test_a_plug_in_is_trained_loaded_mixed_merged_exported_and_served(
     assert difference(found["mixed"], alone) < 1e-5
     assert found["again"] == found["alone"]["scale"]
     assert found["merged"] < 1e-5
-    assert "'scale' is a scale adapter; only LoRA adapters and heads alone share one graph" in found["multi"]
+    assert "'scale' is a scale adapter; only LoRA adapters and heads share one graph" in found["multi"]
     assert (tmp_path / "onnx" / "model.onnx").stat().st_size > 0
 
     environment.tunedeck("export", "card", "--adapter", trained, "--out", tmp_path / "card.md", "--licence", "mit")

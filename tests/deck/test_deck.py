@@ -192,7 +192,9 @@ def test_an_adapter_for_several_labels_stays_one_on_a_deck_for_single_labels(tmp
 
 def test_a_bare_base_without_a_trained_head_warns_that_its_answers_are_random() -> None:
     deck = td.Deck.load(folder_of("bert", "plain"), td.Classify(labels=TWO_LABELS), dtype="float32")
-    with pytest.warns(UserWarning, match="the bare base .* has no trained head; its answers are at random"):
+    with pytest.warns(
+        UserWarning, match="has no trained classification head, so predictions without an adapter are random"
+    ):
         answer = deck.predict(["w10"])[0]
     assert tuple(answer.probabilities) == TWO_LABELS
     deck.add("law", td.LoraConfig())

@@ -119,7 +119,7 @@ def test_a_base_whose_linears_alone_differ_is_another_base(scheme: Quantize, tmp
 def test_full_fine_tuning_of_packed_tensors_is_refused_and_of_the_head_is_not(scheme: Quantize) -> None:
     deck = deck_in(scheme)
     for config in (td.FullConfig(), td.FullConfig(1)):
-        with pytest.raises(TargetError, match=r"full fine-tuning cannot train bert\.encoder.*this base is quantised"):
+        with pytest.raises(TargetError, match=r"full fine-tuning cannot train bert\.encoder.*this base is quantized"):
             deck.add("new", config)
     deck.add("head", td.FullConfig("head"))
     deck.add("lora", td.LoraConfig())

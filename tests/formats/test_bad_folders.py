@@ -88,7 +88,9 @@ def test_a_prompt_for_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_adapter_says_so(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", AdapterFileError, "there is no adapter folder .*nowhere")
-    refused(tmp_path, AdapterFileError, "is no adapter folder: it has neither adapter_config.json nor tunedeck.json")
+    refused(
+        tmp_path, AdapterFileError, "is not an adapter folder: it has neither adapter_config.json nor tunedeck.json"
+    )
     file = tmp_path / "file"
     file.write_text("x")
     refused(file, AdapterFileError, "there is no adapter folder .*file")

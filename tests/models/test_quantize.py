@@ -136,7 +136,9 @@ def test_a_gguf_file_is_packed_like_any_other_source(scheme: Quantize, tmp_path:
 def test_a_layer_that_nf4_does_not_take_is_told_and_left_as_it_is() -> None:
     """bitsandbytes 0.50.2 unpacks rows of 16, 32, 48, 80, ... wrongly on a CPU."""
     narrow = folder_of("bert", "classifier")  # rows of 32, but for the two layers that come from 64
-    with pytest.warns(UserWarning, match=r"10 of 12 linear layers are not packed, such as bert\.encoder\.layer\.0\."):
+    with pytest.warns(
+        UserWarning, match=r"10 of 12 linear layers are not quantized, such as bert\.encoder\.layer\.0\."
+    ):
         deck = td.Deck.load(narrow, task_of("classifier"), dtype="float32", quantize="nf4")
     packed = {name for name, p in deck.model.named_parameters() if not p.is_floating_point()}
     assert packed == {f"bert.encoder.layer.{layer}.output.dense.weight" for layer in range(2)}

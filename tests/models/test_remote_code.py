@@ -36,9 +36,7 @@ def test_code_that_comes_with_a_model_is_not_run_unless_it_is_trusted(
     folder = remote_code.write_folder(tmp_path / "model", model_type, form)
     code = next(folder.glob("modeling_*.py"))
     code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n" + code.read_text())
-    with pytest.raises(
-        ModelError, match=r"brings code of its own, which is not run.*trust_remote_code=True \(--trust-"
-    ):
+    with pytest.raises(ModelError, match=r"comes with code, which is not run.*trust_remote_code=True \(--trust-"):
         td.Deck.load(str(folder), task_of(form), dtype="float32")
     assert not (tmp_path / "ran").exists()
     td.Deck.load(str(folder), task_of(form), dtype="float32", trust_remote_code=True)

@@ -14,14 +14,14 @@ from tunedeck.planner.advice import changes, recommend
 from tunedeck.planner.catalogue import all_gpus, find_gpu
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.models import find_planned_model
-from tunedeck.planner.plan import PlanRow, Wish, make_plan
+from tunedeck.planner.plan import PlanRequest, PlanRow, make_plan
 from tunedeck.planner.prices import Offer, read_prices
 from tunedeck.planner.workload import Workload, estimated_tokens, workload_of_texts
 
 OFFER = Offer(find_gpu("a10"), Estimate.exactly(6.0), None, "CNY", "spot", "2026-01-01", "a letter", "test")
 
 
-def rows_of(asked: Wish, *gpus: str) -> list[PlanRow]:
+def rows_of(asked: PlanRequest, *gpus: str) -> list[PlanRow]:
     book = read_prices()
     return make_plan(asked, [book.convert(offer, "CNY") for name in gpus for offer in book.offers_of(find_gpu(name))])
 

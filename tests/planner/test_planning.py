@@ -38,7 +38,7 @@ def test_the_values_of_the_recommended_run_are_a_run_file(tmp_path: Path) -> Non
     data = tmp_path / "train.csv"
     data.write_text("text,label\n" + "\n".join(f"text {n},{n % 2}" for n in range(40)))
     plan = td.plan("bundled:all-minilm-l6-v2", str(data), gpus="t4", methods="lora", gradient_checkpointing=True)
-    assert plan.wish.workload.samples == 36  # of 40 different texts, a tenth held out
+    assert plan.request.workload.samples == 36  # of 40 different texts, a tenth held out
     config = run_config(plan.run_values())
     assert config.model == "bundled:all-minilm-l6-v2"
     assert config.training.gradient_checkpointing is True
@@ -46,7 +46,7 @@ def test_the_values_of_the_recommended_run_are_a_run_file(tmp_path: Path) -> Non
 
 
 def test_a_deadline_is_hours_or_text() -> None:
-    hours = [td.plan("qwen-7b", samples=10, gpus="t4", deadline=text).wish.deadline_h for text in (6, "6h", "360m")]
+    hours = [td.plan("qwen-7b", samples=10, gpus="t4", deadline=text).request.deadline_h for text in (6, "6h", "360m")]
     assert hours == [6.0, 6.0, 6.0]
 
 

@@ -45,7 +45,7 @@ def test_cards_answer_to_their_short_names(asked: str, name: str) -> None:
 
 
 def test_an_unknown_card_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"unknown card 'a1000' \(did you mean 'a100'\?\); known: p100"):
+    with pytest.raises(ConfigError, match=r"unknown GPU 'a1000' \(did you mean 'a100'\?\); known: p100"):
         find_gpu("a1000")
 
 
@@ -120,7 +120,7 @@ def test_the_users_own_file_replaces_the_prices_of_its_cards(tmp_path: Path) -> 
             '[[price]]\ngpu = "a10"\nprice = 5\ncurrency = "CNY"\n\n[[price]]\ngpu = "a10"\n',
             "line 6: the key 'currency' is missing",
         ),
-        ('[[price]]\ngpu = "a11"\nprice = 5\ncurrency = "CNY"', r"line 1: unknown card 'a11' \(did you mean"),
+        ('[[price]]\ngpu = "a11"\nprice = 5\ncurrency = "CNY"', r"line 1: unknown GPU 'a11' \(did you mean"),
         ('[[price]]\ngpu = "a10"\nprice = -5\ncurrency = "CNY"', "line 1: price must be a number above 0, got -5"),
         ('[[price]]\ngpu = "a10"\nprice = "5"\ncurrency = "CNY"', "price must be a number above 0, got '5'"),
         ('[[price]]\ngpu = "a10"\nprice = 5\ncurrency = "yuan"', "currency must be three capital letters such as CNY"),

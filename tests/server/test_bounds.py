@@ -20,7 +20,7 @@ from typer.main import get_command
 from tunedeck.cli.app import app as command_line
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import set_language
-from tunedeck.core.units import megabytes
+from tunedeck.core.units import format_bytes
 from tunedeck.server.app import create_app
 from tunedeck.server.auth import Keys
 from tunedeck.server.run import ServerSettings, open_service
@@ -72,7 +72,7 @@ def test_the_table_of_the_docs_and_the_flags_of_the_command_are_those_of_the_cla
     rows: dict[str, list[str]] = {"en": [], "zh": []}
     for bound in fields(Bounds):
         default: Any = bound.default
-        shown = megabytes(default) if bound.metadata["unit"] == BYTES else f"{default:g}"
+        shown = format_bytes(default) if bound.metadata["unit"] == BYTES else f"{default:g}"
         unit = " s" if bound.metadata["unit"] == "seconds" else ""
         for name, lines in rows.items():
             set_language(name)

@@ -133,14 +133,14 @@ def test_a_guessed_key_is_compared_with_all_hashes_in_constant_time(
 def test_a_key_file_keeps_no_keys_and_an_error_does_not_repeat_one(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     file.write_text('[[key]]\nname = "team"\nsha256 = "my-plain-key"\n')
-    with pytest.raises(ConfigError, match="is no key file") as refused:
+    with pytest.raises(ConfigError, match="is not a valid key file") as refused:
         read_keys(file)
     assert "my-plain-key" not in str(refused.value)
     for text in ("", "[[key]]", "key = []", "[[key", '[[key]]\nname = "a"\nsha256 = "00"\nadmn = true'):
         file.write_text(text)
-        with pytest.raises(ConfigError, match="is no key file"):
+        with pytest.raises(ConfigError, match="is not a valid key file"):
             read_keys(file)
-    with pytest.raises(ConfigError, match="is no key file"):
+    with pytest.raises(ConfigError, match="is not a valid key file"):
         read_keys(tmp_path / "nowhere.toml")
     team = record("team")
     file.write_text(f'[[key]]\nname = "team"\nsha256 = "{team.sha256}"\n')

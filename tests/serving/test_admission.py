@@ -78,7 +78,7 @@ def test_a_caller_that_has_its_share_inside_waits_and_others_come_in(small: tupl
     engine, backend = small
     backend.go.clear()
     engine.submit(*inputs(4, "greedy"), most=4)
-    with pytest.raises(OverloadedError, match="this key has 4 inputs under way and may have 4"):
+    with pytest.raises(OverloadedError, match="this key has 4 inputs in flight and may have 4"):
         engine.submit(*inputs(1, "greedy"), most=4)
     with pytest.raises(OverloadedError, match="may have 2"):
         engine.submit(*inputs(3, "modest"), most=4)

@@ -107,7 +107,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "width": ("bottleneck-1", lambda f: edit_factor(f, 1e-7), "has the shape"),
     "endless-width": ("bottleneck-1", lambda f: edit_factor(f, 1e-320), "damaged"),
     "long-header": ("lora-1", long_header, "its header is said to have"),
-    "deflated": ("bottleneck-1", deflated, "says it holds"),
+    "deflated": ("bottleneck-1", deflated, "its header declares"),
     "one-value": ("bottleneck-1", one_value_as_many, "not a table of tensors"),
     "stray-head": ("lora-1", a_head_as_large_as_the_base, "does not fit this base"),
     "alpha-nan": ("lora-1", lambda f: edit(f, lora_alpha=math.nan), "lora_alpha must be a finite number"),

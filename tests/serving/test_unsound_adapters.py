@@ -60,7 +60,7 @@ def test_rows_beside_one_that_is_not_finite_answer_as_alone(value: float, temper
         spoil(backend.deck, requests[0].key, value)
     while worker.step():
         pass
-    with pytest.raises(AdapterError, match="adapter 'lora-1' answered with values that are not numbers"):
+    with pytest.raises(AdapterError, match="adapter 'lora-1' returned values that are not numbers"):
         requests[0].done.result(0)
     deck = solo_deck()
     for number, request in enumerate(requests[1:], 1):
@@ -114,5 +114,5 @@ def test_an_unsound_adapter_is_422_and_an_unsound_base_is_500() -> None:
 def test_a_deck_says_that_its_adapter_is_unsound() -> None:
     deck = solo_deck()
     spoil(deck, "lora-1", float("nan"))
-    with pytest.raises(AdapterError, match="'lora-1' answered with values that are not numbers"):
+    with pytest.raises(AdapterError, match="'lora-1' returned values that are not numbers"):
         deck.generate([TEXT], "lora-1")

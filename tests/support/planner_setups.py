@@ -7,7 +7,7 @@ from typing import Any
 from tunedeck.methods.registry import config_of
 from tunedeck.planner.memory import Setup, Stack, method_facts
 from tunedeck.planner.models import find_planned_model
-from tunedeck.planner.plan import Wish
+from tunedeck.planner.plan import PlanRequest
 from tunedeck.planner.workload import Workload
 
 TRANSFORMERS = Stack("transformers", full_copies=False, lora_inputs_in_float32=True)
@@ -21,7 +21,7 @@ def setup(model: str, kind: str = "lora", *, rows: int = 1, tokens: int = 512, *
     return Setup(spec, method, method_facts(spec, method), rows, tokens, generate, **more)
 
 
-def wish(model: str, *names: str, work: Workload = WORK, **more: Any) -> Wish:
+def wish(model: str, *names: str, work: Workload = WORK, **more: Any) -> PlanRequest:
     planned = find_planned_model(model)
     methods = {name: config_of("lora" if name == "qlora" else name, {}) for name in names or ("lora",)}
-    return Wish(model=planned, methods=methods, workload=work, generate=planned.spec.causal, **more)
+    return PlanRequest(model=planned, methods=methods, workload=work, generate=planned.spec.causal, **more)

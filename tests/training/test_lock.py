@@ -53,7 +53,7 @@ def test_a_run_that_is_under_way_keeps_all_its_files(tmp_path: Path) -> None:
     data.write_text("text,label\n" + "".join(f"w{n} w5,{'ab'[n % 2]}\n" for n in range(4, 24)))
     begin(config_of(data, seed=1), out)
     before = tiny_models.files_of(out)
-    with held_by_another_process(out), pytest.raises(TrainingError, match="is under way in another process"):
+    with held_by_another_process(out), pytest.raises(TrainingError, match="another process is training the run"):
         begin(config_of(data, seed=2), out)
     assert tiny_models.files_of(out) == before
     begin(config_of(data, seed=2), out)
@@ -62,7 +62,7 @@ def test_a_run_that_is_under_way_keeps_all_its_files(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_killed_process_blocks_nobody(tmp_path: Path) -> None:
     with held_by_another_process(tmp_path) as other:
-        with pytest.raises(TrainingError, match="is under way in another process"), locked(tmp_path):
+        with pytest.raises(TrainingError, match="another process is training the run"), locked(tmp_path):
             pass
         other.kill()
         other.wait()

@@ -402,7 +402,7 @@ def test_memory_that_runs_out_in_an_evaluation_is_told(tmp_path: Path) -> None:
     def no_memory(metrics: dict[str, float]) -> bool:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    with pytest.raises(TrainingError, match=r"out of memory where smaller pieces.*step-00000003"):
+    with pytest.raises(TrainingError, match=r"out of memory even with smaller micro-batches.*step-00000003"):
         go(tmp_path, should_stop=no_memory)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tunedeck.cli import options
-from tunedeck.cli.console import megabytes, print_json, print_table
+from tunedeck.cli.console import format_bytes, print_json, print_table
 from tunedeck.cli.export_adapter import convert_folder
 from tunedeck.core.checks import one_of
 from tunedeck.core.errors import AdapterFileError
@@ -41,7 +41,7 @@ def list_adapters(
                 one["method"],
                 one["base"] or "?",
                 f"{one['metrics']['accuracy']:.3f}" if "accuracy" in one["metrics"] else "",
-                megabytes(one["bytes"]),
+                format_bytes(one["bytes"]),
             ]
             for one in found
         ],
@@ -69,7 +69,9 @@ def show(
 def convert(
     source: Annotated[Path, typer.Argument(help=say("adapter folder"))],
     target: Annotated[Path, typer.Argument(help=say("new folder"))],
-    to: Annotated[str | None, typer.Option(help=say("peft, adapterhub or tunedeck; the kind's own by default"))] = None,
+    to: Annotated[
+        str | None, typer.Option(help=say("peft, adapterhub or tunedeck (default: the method's usual format)"))
+    ] = None,
     model: options.Base = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:

@@ -94,20 +94,22 @@ def _settings(
     """Options before the command."""
 
 
-app.command("demo", help=say("train four methods on real tweets, compare them, mix them in one batch"))(demo.demo)
+app.command("demo", help=say("train four methods on real tweets, compare them and mix them in one batch"))(demo.demo)
 app.command("fetch", help=say("fetch bundled models and data ahead of their first use"))(fetch.fetch_parts)
-app.command("plan", help=say("memory, time and cost of a run on every card, before it starts"))(plan.plan)
+app.command("plan", help=say("estimate memory, time and cost of a run on every GPU before it starts"))(plan.plan)
 app.add_typer(data.app, name="data", help=say("check data files before training"))
 app.command("train", help=say("train an adapter from a run file or from flags"))(lambda: None)
-app.command("compare", help=say("train several methods on your data, and report which to take"))(lambda: None)
-app.command("eval", help=say("evaluate saved adapters on data of your own"))(evaluate.evaluate)
-app.command("predict", help=say("answer texts with saved adapters"))(predict.predict)
-app.command("chat", help=say("talk to a base and its adapters in the terminal"))(chat.chat)
-app.command("embed", help=say("make vectors of texts"))(embed.embed)
+app.command("compare", help=say("train several methods on your data and report which one to use"))(lambda: None)
+app.command("eval", help=say("evaluate saved adapters on your data"))(evaluate.evaluate)
+app.command("predict", help=say("predict with saved adapters"))(predict.predict)
+app.command("chat", help=say("chat with a model and its adapters in the terminal"))(chat.chat)
+app.command("embed", help=say("compute embeddings of texts"))(embed.embed)
 app.add_typer(adapters.app, name="adapters", help=say("list, show and convert adapter folders"))
-app.add_typer(export.app, name="export", help=say("write adapters for other programs"))
-app.command("serve", help=say("answer requests over HTTP by any number of adapters on one base"))(serve.serve)
+app.add_typer(export.app, name="export", help=say("export adapters for other programs"))
+app.command("serve", help=say("serve any number of adapters on one base over HTTP"))(serve.serve)
 app.command("schema", help=say("print the JSON schema of run files, for editors"))(schema.schema)
 app.command("explain", help=say("explain a term, a method, a setting or an error code"))(explain.explain)
-app.command("doctor", help=say("look at this machine: what it has, what is missing"))(doctor.doctor)
-app.command("deploy-cost", help=say("what serving a model costs a month, by card and load"))(deploy_cost.deploy_cost)
+app.command("doctor", help=say("check this machine: hardware, packages, what is missing"))(doctor.doctor)
+app.command("deploy-cost", help=say("estimate what serving a model costs a month, by GPU and load"))(
+    deploy_cost.deploy_cost
+)

@@ -57,7 +57,7 @@ def compare(
     minutes: Annotated[float | None, limit(help=say("train for at most this number of minutes"))] = None,
     budget: Annotated[float | None, limit(help=say("train for at most this amount of money"))] = None,
     price_per_hour: Annotated[
-        float | None, limit(help=say("what an hour of this machine costs; a card's listed price by default"))
+        float | None, limit(help=say("price of an hour of this machine (default: the GPU's listed price)"))
     ] = None,
     currency: Annotated[str, limit(help=say("CNY, USD, ..."))] = "CNY",
     out: Annotated[

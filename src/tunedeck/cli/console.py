@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tunedeck.core.console import tell as tell
-from tunedeck.core.units import megabytes as megabytes
+from tunedeck.core.units import format_bytes as format_bytes
 
 
 def print_json(value: Any) -> None:

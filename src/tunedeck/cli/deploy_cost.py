@@ -26,11 +26,11 @@ def deploy_cost(
     model: options.PlannedModel,
     adapters: Annotated[int, typer.Option(help=say("adapters, one for each task, on one base"))] = 1,
     r: Annotated[int, typer.Option("--r", help=say("LoRA rank of the adapters"))] = 16,
-    rate: Annotated[float | None, load(help=say("requests per second; without it, a card that runs all day"))] = None,
+    rate: Annotated[float | None, load(help=say("requests per second (default: GPUs that run all day)"))] = None,
     input_tokens: Annotated[int, load(help=say("tokens a request brings"))] = 256,
     output_tokens: Annotated[int | None, load(help=say("tokens an answer has; 0 for an encoder"))] = None,
     latency: Annotated[float | None, load(help=say("seconds within which a request must be answered"))] = None,
-    gpu: Annotated[str | None, options.where(help=say("cards, with commas; cpu too"))] = None,
+    gpu: Annotated[str | None, options.where(help=say("GPUs, separated by commas; cpu too"))] = None,
     currency: options.Currency = "CNY",
     price_list: options.PriceList = "market",
     prices: options.PriceFile = None,
@@ -91,14 +91,12 @@ def _show(found: Deployment, against: dict[str, float | None], everything: bool)
     shown = list(rows) if everything else (fitting or list(rows))[:SHOWN_ROWS]
     currency = rows[0].offer.currency if rows else ""
     last = say("per 1000") if rate is not None else say("per 1000, full")
-    columns = [say("card"), say("precision"), say("at once"), say("requests/s")]
+    columns = [say("GPU"), say("precision"), say("at once"), say("requests/s")]
     columns += [say("tokens/s")] if wide else []
-    columns += [say("cards"), say("{currency} a month", currency=currency), last]
+    columns += [say("GPUs"), say("{currency} a month", currency=currency), last]
     print_table(title, columns, [_cells(row, wide) for row in shown], numbers_from=2)
     if not fitting:
-        tell(
-            say("nothing holds this model within the latency target; try --latency, a larger card, or a smaller model")
-        )
+        tell(say("no GPU holds this model within the latency target; try --latency, a larger GPU, or a smaller model"))
         return
     _tell_money(service, fitting[0], against)
     tell_stale([row.offer for row in shown])
@@ -126,7 +124,7 @@ def _tell_money(service: Service, best: DeployRow, against: dict[str, float | No
         tell(
             say(
                 "{count} adapters on one base: {one:,.0f} {currency} a month; as {count} deployments: "
-                "{many:,.0f} on {cards} cards",
+                "{many:,.0f} on {cards} GPUs",
                 count=service.adapters,
                 one=best.month.expected,
                 currency=best.offer.currency,

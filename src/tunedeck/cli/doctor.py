@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tunedeck.cli.console import megabytes, print_json, print_table
+from tunedeck.cli.console import format_bytes, print_json, print_table
 from tunedeck.cli.fetch import all_bundles
 from tunedeck.core.bundle import cache_folder, is_fetched
 from tunedeck.core.i18n import say
@@ -38,12 +38,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"
         hub = say("reachable")
     else:
         hub = say("not reachable; use a folder, a mirror (HF_ENDPOINT), ms: or bundled: models")
-    gpus = ", ".join(f"{g['name']} ({megabytes(g['memory_bytes'])})" for g in found["gpus"])
+    gpus = ", ".join(f"{g['name']} ({format_bytes(g['memory_bytes'])})" for g in found["gpus"])
     words = {"method": say("method"), "task": say("task")}
     rows = [
         [say("system"), f"{found['system']}, Python {found['python']}"],
         [say("processor"), say("{cpu}, {cores} cores", cpu=found["cpu"], cores=found["cpu_cores"])],
-        [say("memory"), megabytes(found["memory_bytes"])],
+        [say("memory"), format_bytes(found["memory_bytes"])],
         [say("bfloat16 in hardware"), trains],
         [say("CPU features"), ", ".join(found["cpu_features"])],
         [say("GPU"), gpus or say("none; CPU is used")],

@@ -19,13 +19,15 @@ ENDINGS = (".npy", ".jsonl")
 
 def embed(
     texts: Annotated[list[str] | None, typer.Argument(help=say("texts; none reads lines from standard input"))] = None,
-    adapter: Annotated[Path | None, typer.Option(help=say("adapter folder; without one the bare base answers"))] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help=say("adapter folder (default: the base model without an adapter)"))
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help=say("where the vectors go: a .npy or .jsonl file; else they are printed as JSON lines")),
     ] = None,
     as_query: Annotated[
-        bool, typer.Option("--query", help=say("the texts are queries: the query instruction stands before each"))
+        bool, typer.Option("--query", help=say("the texts are queries: put the query instruction before each"))
     ] = False,
     file: options.DataFile = None,
     text: options.TextColumn = None,

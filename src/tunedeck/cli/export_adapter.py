@@ -18,7 +18,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("adapterhub", help=say("a folder that AdapterHub's adapters library loads"))(adapterhub)
     app.command("gguf-lora", help=say("a LoRA that llama.cpp loads beside its base"))(gguf_lora)
     app.command("vllm", help=say("LoRA adapters with the command that serves them by vLLM"))(vllm)
-    app.command("card", help=say("a model card, README.md, in the hub's form"))(card)
+    app.command("card", help=say("a model card (README.md) as the hub expects it"))(card)
 
 
 def peft(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunedeck.cli import options
-from tunedeck.cli.console import megabytes, print_json, print_table, tell
+from tunedeck.cli.console import format_bytes, print_json, print_table, tell
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 
@@ -31,7 +31,7 @@ def onnx(
         bool,
         typer.Option("--no-merge", help=say("keep LoRA as layers of the graph instead of merging it into the weights")),
     ] = False,
-    opset: Annotated[int | None, typer.Option(help=say("ONNX opset; the exporter's own by default"))] = None,
+    opset: Annotated[int | None, typer.Option(help=say("ONNX opset (default: the exporter's)"))] = None,
     data: Annotated[
         str | None, typer.Option(help=say("held-out data to compare quality and speed with torch on"))
     ] = None,
@@ -89,7 +89,7 @@ def onnx(
 def _check(adapter: list[Path], multi: bool, no_merge: bool, data: str | None) -> None:
     if len(adapter) > 1 and not multi:
         raise ConfigError(
-            say("several adapters share a graph with --multi-adapter only; give one, or say --multi-adapter")
+            say("several adapters share a graph with --multi-adapter only; give one adapter, or pass --multi-adapter")
         )
     if multi and data is not None:
         raise ConfigError(say("--data measures one adapter's own graph; leave out --multi-adapter or --data"))
@@ -105,13 +105,13 @@ def _tell_alone(found: OnnxExport, out: Path) -> None:
             "sizes and lengths",
             path=out,
             file="model.onnx",
-            size=megabytes(found.float32_bytes),
+            size=format_bytes(found.float32_bytes),
             difference=found.difference.max_abs,
             answers=found.difference.answers,
         )
     )
     if found.int8 is not None and found.int8_bytes is not None:
-        size, difference, same = megabytes(found.int8_bytes), found.int8.max_abs, found.int8.same
+        size, difference, same = format_bytes(found.int8_bytes), found.int8.max_abs, found.int8.same
         if found.int8_cosine is None:
             tell(
                 say(
@@ -137,7 +137,7 @@ def _tell_alone(found: OnnxExport, out: Path) -> None:
 
 
 def _tell_multi(found: MultiExport, out: Path) -> None:
-    size = megabytes(found.float32_bytes)
+    size = format_bytes(found.float32_bytes)
     tell(
         say(
             "wrote {path}: {file} ({size}) for {count} adapters",
@@ -148,7 +148,7 @@ def _tell_multi(found: MultiExport, out: Path) -> None:
         )
     )
     for name, difference in found.differences.items():
-        size = megabytes(found.adapter_bytes[name])
+        size = format_bytes(found.adapter_bytes[name])
         tell(
             say(
                 "{name}: {size}, within {difference:.2g} of the deck",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tunedeck.cli.console import megabytes, print_json, print_table
+from tunedeck.cli.console import format_bytes, print_json, print_table
 from tunedeck.core.bundle import Bundle, fetch, folder_of, is_fetched, read_bundles
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
@@ -50,7 +50,7 @@ def _described(bundle: Bundle) -> str:
         "{description} ({packages}, {size}, {licence})",
         description=bundle.description,
         packages=bundle.packages,
-        size=megabytes(bundle.total_bytes),
+        size=format_bytes(bundle.total_bytes),
         licence=bundle.licence,
     )
 

@@ -23,7 +23,7 @@ AdapterFolders: TypeAlias = Annotated[
 ]
 NewFolder: TypeAlias = Annotated[Path, typer.Option("--out", help=say("new folder"))]
 Base: TypeAlias = Annotated[
-    str | None, typer.Option("--model", help=say("the base; the one the adapter names by default"))
+    str | None, typer.Option("--model", help=say("base model (default: the one recorded in the adapter)"))
 ]
 PlannedModel: TypeAlias = Annotated[
     str,
@@ -33,16 +33,20 @@ PlannedModel: TypeAlias = Annotated[
 ]
 DtypeName: TypeAlias = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16")]
 Quantize: TypeAlias = Annotated[
-    str | None, typer.Option("--quantize", help=say("nf4, int8 or none; as the adapter was trained by default"))
+    str | None, typer.Option("--quantize", help=say("nf4, int8 or none (default: as the adapter was trained)"))
 ]
 TrustRemoteCode: TypeAlias = Annotated[
     bool, typer.Option("--trust-remote-code", help=say("run code that comes with a model; off by default"))
 ]
 AllowBaseMismatch: TypeAlias = Annotated[
-    bool, typer.Option("--allow-base-mismatch", help=say("accept another base than the adapter was trained on"))
+    bool,
+    typer.Option(
+        "--allow-base-mismatch",
+        help=say("load the adapter even if the base model differs from the one it was trained on"),
+    ),
 ]
 TaskOfFolder: TypeAlias = Annotated[
-    str, typer.Option("--task", help=say("the task of an adapter folder that names none"))
+    str, typer.Option("--task", help=say("task of an adapter folder that does not record one"))
 ]
 DataFile: TypeAlias = Annotated[str | None, typer.Option("--file", help=say("a data file instead of texts"))]
 TextColumn: TypeAlias = Annotated[str | None, typer.Option("--text", help=say("text column"))]
@@ -55,7 +59,7 @@ MaxExamples: TypeAlias = Annotated[
 ]
 Currency: TypeAlias = Annotated[str, where("--currency", help=say("CNY, USD, ..."))]
 PriceList: TypeAlias = Annotated[str, where("--price-list", help=say("market, market-floor or source-article"))]
-PriceFile: TypeAlias = Annotated[Path | None, where("--prices", help=say("your own price file, over the list"))]
+PriceFile: TypeAlias = Annotated[Path | None, where("--prices", help=say("a price file that overrides the list"))]
 ExchangeRates: TypeAlias = Annotated[
     list[str] | None, where("--exchange-rate", help=say("what a currency costs, as USD=7.1"))
 ]

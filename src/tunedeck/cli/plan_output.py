@@ -13,7 +13,7 @@ from tunedeck.planner.catalogue import GIB
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.machine import THIS_MACHINE
 from tunedeck.planner.memory import MemoryParts
-from tunedeck.planner.plan import PlanRow, Wish
+from tunedeck.planner.plan import PlanRequest, PlanRow
 from tunedeck.planner.planning import Plan
 from tunedeck.planner.prices import Offer, PriceBook
 
@@ -23,20 +23,20 @@ WIDE = 120  # columns of a terminal that has room for everything
 
 def show(plan: Plan, everything: bool) -> None:
     """Print the plan for people."""
-    wish, rows = plan.wish, plan.rows
+    request, rows = plan.request, plan.rows
     shown = list(rows if everything else _worth_showing(rows))
     currency = plan.offers[0].currency if plan.offers else ""
     wide = is_wide()
-    print_table(_title(wish), _columns(currency, wide), [_cells(row, wide) for row in shown], numbers_from=2)
+    print_table(_title(request), _columns(currency, wide), [_cells(row, wide) for row in shown], numbers_from=2)
     if len(shown) < len(rows):
         tell(say("{count} more rows: --all", count=len(rows) - len(shown)))
-    left_out = [name for name in wish.methods if all(row.method != name for row in rows)]
+    left_out = [name for name in request.methods if all(row.method != name for row in rows)]
     if left_out:
-        tell(say("left out, not possible on {model}: {methods}", model=wish.model.name, methods=", ".join(left_out)))
+        tell(say("left out, not possible on {model}: {methods}", model=request.model.name, methods=", ".join(left_out)))
     for note in dict.fromkeys(note for row in shown for note in row.notes):
         cards = dict.fromkeys(row.offer.gpu.name for row in shown if note in row.notes)
         tell(say("note: {text}", text=f"{', '.join(cards)}: {note_text(note)}"))
-    if not wish.workload.counted:
+    if not request.workload.counted:
         tell(
             say("note: {text}", text=say("lengths are estimated from characters; the model's tokenizer is not at hand"))
         )
@@ -58,9 +58,9 @@ def note_text(note: str) -> str:
         "no-flash-attention": say("no FlashAttention-2 (Ampere and later), counted with sdpa"),
         "no-tensor-cores": say("no tensor cores, counted at its plain 16-bit rate"),
         "four-bit-unsupported": say(
-            "4-bit kernels need compute capability 7.0; current engines no longer support this card"
+            "4-bit kernels need compute capability 7.0; current engines no longer support this GPU"
         ),
-        "doubtful-figures": say("sources disagree about this card's arithmetic (gpus.toml)"),
+        "doubtful-figures": say("sources disagree about this GPU's arithmetic (gpus.toml)"),
         "not-calibrated": say("this model and method were not measured here; tighter with: tunedeck plan --calibrate"),
     }[note]
 
@@ -99,13 +99,13 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
-def _title(wish: Wish) -> str:
-    work = wish.workload
+def _title(request: PlanRequest) -> str:
+    work = request.workload
     return say(
         "{model}, {parameters:.2f} B parameters: {samples:,} examples, {mean:.0f} tokens each ({longest} the "
         "longest), {epochs:g} epochs",
-        model=wish.model.name,
-        parameters=wish.model.parameters / 1e9,
+        model=request.model.name,
+        parameters=request.model.parameters / 1e9,
         samples=work.samples,
         mean=work.mean_tokens,
         longest=work.longest_tokens,
@@ -114,7 +114,7 @@ def _title(wish: Wish) -> str:
 
 
 def _columns(currency: str, wide: bool) -> list[str]:
-    found = [say("method"), say("card"), say("fits"), "GiB", say("batch")]
+    found = [say("method"), say("GPU"), say("fits"), "GiB", say("batch")]
     found += [say("tokens/s")] if wide else []
     found += [say("hours"), say("cost, {currency}", currency=currency)]
     return found + ([say("per hour")] if wide else [])
@@ -139,7 +139,7 @@ def _price(offer: Offer) -> str:
         "community": say("community"),
         "floor": say("cheapest listing"),
         "list": say("list price"),
-        "own": say("your own price"),
+        "own": say("your price"),
     }
     return f"{spread(offer.price_per_hour)} {kinds[offer.billing]}"
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from tunedeck.cli import options
-from tunedeck.cli.console import megabytes, tell
+from tunedeck.cli.console import format_bytes, tell
 from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
@@ -56,7 +56,7 @@ def _flag(bound: Field[Any]) -> inspect.Parameter:
         rich_help_panel=say("Bounds"),
         parser=size if of_bytes else None,
         metavar="SIZE" if of_bytes else None,
-        show_default=megabytes(default) if of_bytes else True,
+        show_default=format_bytes(default) if of_bytes else True,
     )
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(bound.name, kind, default=default, annotation=Annotated[type(default), option])
@@ -65,23 +65,28 @@ def _flag(bound: Field[Any]) -> inspect.Parameter:
 @with_bounds
 def serve(
     adapters: Annotated[Path, typer.Option(help=say("the folder that holds the adapter folders"))],
-    model: Annotated[str | None, typer.Option(help=say("the base; by default the one that all adapters name"))] = None,
+    model: Annotated[
+        str | None, typer.Option(help=say("base model (default: the one recorded in the adapters)"))
+    ] = None,
     task: Annotated[
-        str | None, typer.Option(help=say("classify, generate or embed; by default what all adapters are for"))
+        str | None, typer.Option(help=say("classify, generate or embed (default: the adapters' task)"))
     ] = None,
     host: Annotated[str, typer.Option(help=say("address to listen on"))] = "127.0.0.1",
     port: Annotated[int, typer.Option(help=say("port to listen on"), min=1, max=65535)] = 8000,
     api_key_file: Annotated[Path | None, typer.Option(help=say("TOML file with hashed API keys"))] = None,
     adapter_memory: Annotated[str, typer.Option(help=say("memory for adapters, such as 2GB"))] = "1GiB",
-    kv_cache_memory: Annotated[str, typer.Option(help=say("memory for keys and values of texts under way"))] = "1GiB",
+    kv_cache_memory: Annotated[
+        str, typer.Option(help=say("memory for the keys and values of requests in flight"))
+    ] = "1GiB",
     drain_timeout: Annotated[
-        float, typer.Option(help=say("seconds for what is under way after SIGTERM"), min=0)
+        float, typer.Option(help=say("grace period in seconds for in-flight requests after SIGTERM"), min=0)
     ] = 45.0,
-    name: Annotated[str | None, typer.Option(help=say("what the bare base is called in requests"))] = None,
+    name: Annotated[str | None, typer.Option(help=say("name of the base model in requests"))] = None,
     dtype: options.DtypeName = "auto",
     quantize: options.Quantize = None,
     backend: Annotated[
-        str, typer.Option(help=say("what computes: deck, or onnx for a folder of what tunedeck export onnx wrote"))
+        str,
+        typer.Option(help=say("inference backend: deck (PyTorch) or onnx (folders written by tunedeck export onnx)")),
     ] = "deck",
     precision: Annotated[
         str | None, typer.Option(help=say("with --backend onnx: float32 or int8; float32 by default"))
@@ -119,7 +124,7 @@ def serve(
             count=len(service.engine.store.names()),
             host=host,
             port=port,
-            bytes=megabytes(settings.adapter_bytes),
+            bytes=format_bytes(settings.adapter_bytes),
         )
     )
     listen(service, settings, sockets)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunedeck.cli import options, run_options
-from tunedeck.cli.console import megabytes, print_json, print_table, tell
+from tunedeck.cli.console import format_bytes, print_json, print_table, tell
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.process import INTERRUPTED, TERMINATED, process_rank
 
@@ -25,7 +25,7 @@ EXIT_CODES = {"interrupted": INTERRUPTED, "terminated": TERMINATED}
 def train(
     run_file: run_options.RunFile = None,
     out: Annotated[Path | None, typer.Option(help=say("run folder"))] = None,
-    resume: Annotated[Path | None, typer.Option(help=say("go on with an interrupted run, by its folder"))] = None,
+    resume: Annotated[Path | None, typer.Option(help=say("resume an interrupted run, given its folder"))] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=say("replace an earlier run in that folder"))] = False,
     settings: run_options.Assignments = None,
     as_json: options.AsJson = False,
@@ -85,8 +85,8 @@ def _report(run: Any, task: TaskConfig) -> None:
         *metrics,
         *_start(run),
         *_steps(run),
-        [say("peak memory"), megabytes(run.measurement.peak_memory_bytes)],
-        [say("adapter"), f"{run.adapter_folder} ({megabytes(run.to_json()['adapter_bytes'])})"],
+        [say("peak memory"), format_bytes(run.measurement.peak_memory_bytes)],
+        [say("adapter"), f"{run.adapter_folder} ({format_bytes(run.to_json()['adapter_bytes'])})"],
     ]
     print_table(
         say("Result (best evaluation, step {step})", step=run.best_step)
@@ -143,5 +143,5 @@ def _show_predicted(comparisons: list[Comparison]) -> None:
 
 def _value(value: float, unit: str) -> str:
     if unit == "bytes":
-        return megabytes(value)
+        return format_bytes(value)
     return f"{value:.1f} s" if unit == "s" else f"{value:.2f} {unit}"

@@ -152,8 +152,8 @@ def run_comparison(spec: ComparisonSpec) -> tuple[Comparison, Deck]:
     except KeyboardInterrupt:
         spec.tell(
             say(
-                "the runs stay in {path}, the one under way with its last checkpoint; "
-                "the same command goes on from there",
+                "the runs are kept in {path}, the interrupted one with its last checkpoint; run the same "
+                "command again to resume",
                 path=spec.folder,
             )
         )

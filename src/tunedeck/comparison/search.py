@@ -201,8 +201,8 @@ def _check_same(study: optuna.Study, what: Mapping[str, Any]) -> None:
     if before is not None and before != what:
         raise ConfigError(
             say(
-                "the search that lies there was made with other settings or data; choose another --out, "
-                "or start anew with --overwrite"
+                "the search in this folder was made with other settings or data; choose another --out, or "
+                "start over with --overwrite"
             )
         )
     study.set_user_attr("what", dict(what))

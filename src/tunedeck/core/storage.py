@@ -31,7 +31,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     """
     target = Path(target)
     staging: Path | None = None
-    with _told_as_storage_error(target):
+    with _as_storage_error(target):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             _sweep_target(target)
@@ -60,7 +60,7 @@ def replacing_file(target: Path) -> Iterator[Path]:
     Raises StorageError when the disk refuses.
     """
     target = Path(target)
-    with _told_as_storage_error(target):
+    with _as_storage_error(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep_target(target)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".part", dir=target.parent) as staging:
@@ -93,7 +93,7 @@ def write_text(target: Path, text: str) -> None:
 def write_bytes(target: Path, content: bytes) -> None:
     """Write a file whole or not at all; StorageError when the disk refuses."""
     target = Path(target)
-    with _told_as_storage_error(target):
+    with _as_storage_error(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep_target(target)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
@@ -202,7 +202,7 @@ def _umask() -> int:
 
 
 @contextmanager
-def _told_as_storage_error(target: Path) -> Iterator[None]:
+def _as_storage_error(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 _BYTE_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B"))
 
 
-def megabytes(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes for people, decimal units: `6 B`, `19.1 kB`, `885 MB`."""
     size, unit = next((size, unit) for size, unit in _BYTE_UNITS if count >= size or size == 1)
     return f"{_short(count / size) if size > 1 else f'{count:.0f}'} {unit}"
 
 
-def megabytes_range(low: float, expected: float, high: float) -> str:
+def format_byte_range(low: float, expected: float, high: float) -> str:
     """An estimate in the unit of its middle: `740 (700–840) MB`."""
     size, unit = next((size, unit) for size, unit in _BYTE_UNITS if expected >= size or size == 1)
     return f"{_short(expected / size)} ({_short(low / size)}–{_short(high / size)}) {unit}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
-from tunedeck.core.units import megabytes
+from tunedeck.core.units import format_bytes
 from tunedeck.data.encoding import AUTO, UTF_8, decode
 from tunedeck.data.json_rows import read_json, read_json_lines
 from tunedeck.data.rows import Content
@@ -91,7 +91,7 @@ def _read(path: Path, suffix: str, content: bytes, encoding: str, sheet: str | N
             say(
                 "{path} ({size}) does not fit in memory; save it as Parquet or split it",
                 path=path,
-                size=megabytes(len(content)),
+                size=format_bytes(len(content)),
             )
         ) from error
     return read._replace(notes=(*encoding_note(path, encoding, found), *read.notes))
@@ -134,7 +134,7 @@ def _unpacked(path: Path, content: bytes) -> bytes:
                 size += len(part)
                 if size > MOST_BYTES:
                     raise DataError(
-                        say("{path} unpacks to more than {size}; split it", path=path, size=megabytes(MOST_BYTES))
+                        say("{path} unpacks to more than {size}; split it", path=path, size=format_bytes(MOST_BYTES))
                     )
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(say("{path} is damaged or not packed by gzip: {reason}", path=path, reason=error)) from error

@@ -90,8 +90,7 @@ def _refuse_labels(table: Table, anchor: str, positive: str) -> None:
         raise DataError(
             say(
                 "{source} has pairs and a column {label!r}: keep only the rows whose texts belong together, "
-                "then say so "
-                "with --anchor {anchor} --positive {positive}",
+                "then pass --anchor {anchor} --positive {positive}",
                 source=table.source,
                 label=labels[0],
                 anchor=anchor,

@@ -114,7 +114,7 @@ def split(examples: Sequence[Example], eval_fraction: float, seed: int) -> tuple
     DataError when nothing can be held out.
     """
     if not 0 < eval_fraction < 1:
-        raise ConfigError(say("eval_fraction must lie between 0 and 1, got {value}", value=eval_fraction))
+        raise ConfigError(say("eval_fraction must be between 0 and 1, got {value}", value=eval_fraction))
     groups = _by_labels(examples)
     wanted = max(1, round(len(examples) * eval_fraction))
     sizes = _shares([len(group) - 1 for group in groups], wanted, least=0)

@@ -14,7 +14,7 @@ from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, Pass
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
-from tunedeck.core.units import megabytes
+from tunedeck.core.units import format_bytes
 from tunedeck.data.header import SAMPLE_ROWS, cell_text, column_names, find_head, head_notes
 from tunedeck.data.rows import Content
 
@@ -136,7 +136,7 @@ def _check_size(path: Path, content: bytes) -> None:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             unpacked = sum(part.file_size for part in archive.infolist())
             if unpacked > MOST_BYTES:
-                raise _too_large(path, megabytes(unpacked))
+                raise _too_large(path, format_bytes(unpacked))
             for part in archive.namelist():
                 if part.startswith("xl/worksheets/") or part == "content.xml":
                     _check_cells(path, archive, part)

@@ -71,9 +71,9 @@ def _agree_to_unpack(base: LoadedBase, name: str, dequantize: bool) -> None:
     if not dequantize:
         raise AdapterError(
             say(
-                "the base is packed in {scheme}, so {name!r} cannot be written into its weights; "
-                "deck.merge({name!r}, dequantize=True) (--dequantize) merges into weights unpacked to {dtype}, "
-                "or load the base without quantize (--quantize none) and merge there",
+                "the base is quantized to {scheme}, so {name!r} cannot be written into its weights; "
+                "deck.merge({name!r}, dequantize=True) (--dequantize) merges into weights dequantized to "
+                "{dtype}, or load the base without quantize (--quantize none) and merge there",
                 scheme=base.quantize,
                 name=name,
                 dtype=dtype,

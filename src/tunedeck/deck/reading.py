@@ -132,7 +132,7 @@ def check_head(folder: Path, head: dict[str, nn.Module], base: LoadedBase) -> No
     if lacking:
         raise AdapterFileError(
             say(
-                "{path} brings no {module}, and the base {model} has none that is trained; answers would be at random",
+                "{path} has no {module}, and the base {model} has no trained one; predictions would be random",
                 path=folder,
                 module=listing(sorted({name.rpartition(".")[0] for name in lacking})),
                 model=base.reference,
@@ -210,7 +210,10 @@ def bare_labels(base: LoadedBase, task: Task) -> tuple[str, ...]:
     """The labels that the bare base answers with; warns when its head is not trained."""
     if base.untrained:
         warnings.warn(
-            say("the bare base {model} has no trained head; its answers are at random", model=base.reference),
+            say(
+                "{model} has no trained classification head, so predictions without an adapter are random",
+                model=base.reference,
+            ),
             stacklevel=3,
         )
     known = labels_of(task)

@@ -163,7 +163,7 @@ def _summary(manifest: Manifest) -> str:
     if base.fingerprint:
         rows.append((say("base fingerprint"), code(base.fingerprint)))
     if base.quantize:
-        rows.append((say("base packed as"), code(base.quantize)))
+        rows.append((say("base quantized as"), code(base.quantize)))
     rows.append((say("task"), code(manifest.task.get("kind"))))
     if manifest.task.get("labels"):
         rows.append((say("labels"), ", ".join(code(label) for label in manifest.task["labels"])))

@@ -40,7 +40,7 @@ def open_adapter(folder: Path, model: str | None = None, *, trust_remote_code: b
     detect_format(folder)
     reference = model or base_of(folder)
     if not reference:
-        raise ConfigError(say("{path} does not say which base it belongs to; name it with --model", path=folder))
+        raise ConfigError(say("{path} does not record its base model; name it with --model", path=folder))
     task = _task(folder, reference, trust_remote_code)
     base = load_skeleton(reference, task.auto_class, trust_remote_code=trust_remote_code)
     stored = replace(read_adapter(folder, model_names(base)), base_reference=reference)

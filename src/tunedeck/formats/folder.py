@@ -34,7 +34,7 @@ def detect_format(folder: Path) -> str:
             return "tunedeck"
         raise AdapterFileError(
             say(
-                "{path} is no adapter folder: it has neither {first} nor {second}",
+                "{path} is not an adapter folder: it has neither {first} nor {second}",
                 path=folder,
                 first=peft.CONFIG,
                 second=FILE,
@@ -110,9 +110,8 @@ def check_format(config: MethodConfig, to: str) -> None:
     if config.trains != "adapter":
         raise UnsupportedKindError(
             say(
-                "{to} has no form for trained weights of the base or a head alone: make a model of its own "
-                "with tunedeck "
-                "export merge, or train lora",
+                "{to} cannot store trained weights of the base or a head only: write a complete model with "
+                "tunedeck export merge, or train lora",
                 to=to,
             )
         )

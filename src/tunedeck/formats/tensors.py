@@ -127,7 +127,7 @@ def torch_bytes(file: Path) -> int:
             raise _damaged(file, error) from error
     if inside > size:
         raise _damaged(
-            file, ValueError(say("it has {size} bytes and says it holds {inside}", size=size, inside=inside))
+            file, ValueError(say("it has {size} bytes, but its header declares {inside}", size=size, inside=inside))
         )
     return inside
 

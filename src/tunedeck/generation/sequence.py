@@ -191,8 +191,8 @@ class Sequence:
 def not_numbers(adapter: str | None) -> TunedeckError:
     """Return the error for logits that are infinite or not a number: the adapter's, or the base's without one."""
     if adapter is None:
-        return ModelError(say("the base model answered with values that are not numbers; try --dtype float32"))
-    return AdapterError(say("adapter {name!r} answered with values that are not numbers; train it again", name=adapter))
+        return ModelError(say("the base model returned values that are not numbers; try --dtype float32"))
+    return AdapterError(say("adapter {name!r} returned values that are not numbers; train it again", name=adapter))
 
 
 def end_tokens(deck: Deck) -> frozenset[int]:

@@ -104,7 +104,7 @@ def load_base(
             put_packed_words(model, folder, chosen, report["missing_keys"])
         tokenizer = _tokenizer(source, options)
     if report["mismatched_keys"]:
-        raise ModelError(say("{model}: tensors of other shapes than its config says", model=reference))
+        raise ModelError(say("{model}: its tensors have other shapes than its config", model=reference))
     model.requires_grad_(False).eval()
     _settle_padding(model, tokenizer)
     untrained = tuple(sorted(report["missing_keys"]))
@@ -260,7 +260,7 @@ def _translate_errors(source: ModelSource, trust_remote_code: bool) -> Iterator[
         if "trust_remote_code" in str(error):
             raise ModelError(
                 say(
-                    "{model} brings code of its own, which is not run unless you say so; read it, then pass "
+                    "{model} comes with code, which is not run unless you allow it; read it, then pass "
                     "trust_remote_code=True (--trust-remote-code)",
                     model=source.reference,
                 )

@@ -65,13 +65,12 @@ def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: tor
     paths = linears_in_layers(model, prefix)
     left = [path for path in paths if not _can_pack(model, path, scheme)]
     if len(left) == len(paths):
-        raise ModelError(say("quantize found no linear layer to pack in this model; leave it out"))
+        raise ModelError(say("quantize found no linear layer to quantize in this model; leave it out"))
     if left:
         warnings.warn(
             say(
-                "{count} of {total} linear layers are not packed, such as {path}: {scheme} cannot take their "
-                "shape, or the "
-                "model computes them in a way of its own",
+                "{count} of {total} linear layers are not quantized, such as {path}: {scheme} does not "
+                "support their shape, or the model computes them in a special way",
                 count=len(left),
                 total=len(paths),
                 path=left[0],

@@ -73,7 +73,7 @@ def reason_text(chosen: Recommendation) -> str:
         )
     if chosen.reason == "only-this-fits":
         return say(
-            "LoRA fits none of these cards; {method} does, and {gpu} is the cheapest for it", method=method, gpu=gpu
+            "LoRA fits none of these GPUs; {method} does, and {gpu} is the cheapest for it", method=method, gpu=gpu
         )
     if chosen.reason == "only-this-is-within":
         return say(
@@ -81,7 +81,7 @@ def reason_text(chosen: Recommendation) -> str:
             method=method,
             gpu=gpu,
         )
-    return say("LoRA is the sound default, and {gpu} is the cheapest card it fits within what you set", gpu=gpu)
+    return say("LoRA is the sound default, and {gpu} is the cheapest GPU it fits within your limits", gpu=gpu)
 
 
 def changes(row: PlanRow, others: Sequence[Gpu]) -> list[Change]:

@@ -86,7 +86,7 @@ def find_gpu(name: str) -> Gpu:
             return gpu
     known = [known for gpu in all_gpus().values() for known in (gpu.name, *gpu.names)]
     raise ConfigError(
-        say("unknown card {name!r}", name=name)
+        say("unknown GPU {name!r}", name=name)
         + nearest(wanted, known)
         + say("; known: {known}", known=listing(all_gpus()))
     )

@@ -23,7 +23,7 @@ def draw(path: Path, rows: Sequence[DeployRow], service: Service, token_price: f
     """
     shown = _cheapest([row for row in rows if row.fits])
     if not shown:
-        raise ConfigError(say("there is no figure to draw: nothing holds this model within the latency target"))
+        raise ConfigError(say("there is no figure to draw: no GPU holds this model within the latency target"))
     import matplotlib
 
     matplotlib.use("Agg")

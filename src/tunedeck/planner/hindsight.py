@@ -173,8 +173,8 @@ def _basis(card: Gpu, processor: Processor | None, dtype: str) -> str:
         else say("a guess of {rate:.0f} GFLOP/s for this processor", rate=card.fp32_flops_per_s / 1e9)
     )
     return say(
-        "nothing was calibrated here, so this stands on {rate}; {low:.2g} to {high:.2g} times as long would be no "
-        "surprise; tighter after: tunedeck plan --calibrate",
+        "nothing was calibrated here, so this assumes {rate}; it may take {low:.2g} to {high:.2g} "
+        "times as long; for a narrower range run: tunedeck plan --calibrate",
         rate=rate,
         low=low,
         high=high,
@@ -202,7 +202,7 @@ def _reason(quantity: str, predicted: Estimate, actual: float, measurement: Meas
     if not exact and measurement.device == "cpu":
         return say("this model and method were not measured here; run: tunedeck plan --calibrate")
     if not exact:
-        return say("no measured rows of this card stand behind the prediction")
+        return say("the prediction is not based on measurements of this GPU")
     if quantity == "memory":
         pieces = say("batches of many different lengths leave memory in pieces")
         return (

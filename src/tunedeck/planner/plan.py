@@ -29,7 +29,7 @@ LENGTH_BAND = (0.85, 1.2)  # lengths estimated from characters
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PlanRequest:
     """What is asked for; a field at None is chosen for each card."""
 
     model: PlannedModel
@@ -108,54 +108,54 @@ class PlanRow:
         }
 
 
-def make_plan(wish: Wish, offers: Sequence[Offer]) -> list[PlanRow]:
+def make_plan(request: PlanRequest, offers: Sequence[Offer]) -> list[PlanRow]:
     """A row for every method on every offer: what fits and is wanted first, the cheapest on top.
 
     A method that is not known on the architecture is left out, unless it is the only one asked for.
     Raises TargetError for target modules that do not fit the model.
     """
     rows: list[PlanRow] = []
-    for name, method in wish.methods.items():
+    for name, method in request.methods.items():
         try:
-            facts = method_facts(wish.model.spec, method)
+            facts = method_facts(request.model.spec, method)
         except ArchitectureError:
-            if len(wish.methods) == 1:
+            if len(request.methods) == 1:
                 raise
             continue
-        rows += [_row(wish, name, method, facts, offer) for offer in offers]
+        rows += [_row(request, name, method, facts, offer) for offer in offers]
     return sorted(
         rows, key=lambda row: (not row.fits, not row.within, row.cost.expected if row.fits else -row.margin_bytes)
     )
 
 
-def setup_for(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, gpu: Gpu) -> Setup:
+def setup_for(request: PlanRequest, name: str, method: MethodConfig, facts: MethodFacts, gpu: Gpu) -> Setup:
     """The run on a card before its batch is chosen: precision and attention as the card has them."""
-    dtype = wish.dtype or ("bfloat16" if gpu.has_bfloat16 else "float16")
+    dtype = request.dtype or ("bfloat16" if gpu.has_bfloat16 else "float16")
     if not gpu.has_bfloat16 and dtype == "bfloat16":
         dtype = "float16"
-    if gpu.capability == 0 and wish.dtype is None:
-        calibrations = wish.profile.calibrations if wish.profile and gpu.name == THIS_MACHINE else ()
+    if gpu.capability == 0 and request.dtype is None:
+        calibrations = request.profile.calibrations if request.profile and gpu.name == THIS_MACHINE else ()
         native = "bfloat16" if gpu.name == THIS_MACHINE and bfloat16_instructions() else "float32"
         dtype = calibrations[0].dtype if calibrations else native
     slow_sdpa = gpu.capability == 0 and dtype == "bfloat16"  # models/precision.py takes eager attention there
-    attention = wish.attention or ("eager" if slow_sdpa else "sdpa")
+    attention = request.attention or ("eager" if slow_sdpa else "sdpa")
     if attention == "flash" and not gpu.has_flash_attention:
         attention = "sdpa"
     return Setup(
-        spec=wish.model.spec,
+        spec=request.model.spec,
         method=method,
         facts=facts,
         micro_batch=1,
-        tokens=wish.workload.longest_tokens,
-        generate=wish.generate,
+        tokens=request.workload.longest_tokens,
+        generate=request.generate,
         dtype=dtype,
         four_bit=name == method.quantized_name,
-        checkpointing=wish.checkpointing,
+        checkpointing=request.checkpointing,
         attention=attention,
-        loss=wish.loss or engine_loss(method),
-        labels=wish.labels,
-        epochs=wish.workload.epochs,
-        data_tokens=wish.workload.samples * wish.workload.mean_tokens,
+        loss=request.loss or engine_loss(method),
+        labels=request.labels,
+        epochs=request.workload.epochs,
+        data_tokens=request.workload.samples * request.workload.mean_tokens,
     )
 
 
@@ -166,27 +166,27 @@ def engine_loss(method: MethodConfig) -> Loss:
     return "chunked" if method.trains == "adapter" else "eager"
 
 
-def with_batch(setup: Setup, wish: Wish, largest: int) -> Setup:
+def with_batch(setup: Setup, request: PlanRequest, largest: int) -> Setup:
     """The batch the user named, else the largest that fits up to EFFECTIVE_BATCH rows an update, accumulated to it."""
-    micro = wish.micro_batch or max(1, min(largest, EFFECTIVE_BATCH))
-    accumulation = wish.accumulation or max(1, EFFECTIVE_BATCH // micro)
+    micro = request.micro_batch or max(1, min(largest, EFFECTIVE_BATCH))
+    accumulation = request.accumulation or max(1, EFFECTIVE_BATCH // micro)
     return replace(setup, micro_batch=micro, accumulation=accumulation)
 
 
-def _row(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, offer: Offer) -> PlanRow:
-    gpu, work = offer.gpu, wish.workload
+def _row(request: PlanRequest, name: str, method: MethodConfig, facts: MethodFacts, offer: Offer) -> PlanRow:
+    gpu, work = offer.gpu, request.workload
     own = gpu.name == THIS_MACHINE
-    bare = setup_for(wish, name, method, facts, gpu)
-    timed = replace(bare, micro_batch=wish.micro_batch or EFFECTIVE_BATCH)
-    processor = processor_now(at_mean(timed, work)) if own and wish.profile is None else None
+    bare = setup_for(request, name, method, facts, gpu)
+    timed = replace(bare, micro_batch=request.micro_batch or EFFECTIVE_BATCH)
+    processor = processor_now(at_mean(timed, work)) if own and request.profile is None else None
 
-    largest = largest_micro_batch(bare, gpu, lambda setup: _prediction(wish, setup, gpu, processor).parts)
-    setup = with_batch(bare, wish, largest)
-    found = _prediction(wish, setup, gpu, processor)
+    largest = largest_micro_batch(bare, gpu, lambda setup: _prediction(request, setup, gpu, processor).parts)
+    setup = with_batch(bare, request, largest)
+    found = _prediction(request, setup, gpu, processor)
     step, parts = found.step_s, found.parts
     steps = math.ceil(work.samples * work.epochs / (setup.micro_batch * setup.accumulation))
     train_s = found.first_use_s
-    if not wish.generate:
+    if not request.generate:
         train_s = train_s.plus(start_s(at_mean(setup, work), step, steps, processor))
         steps = 0 if method.trains == "head" else steps  # its start is the solution
     evaluations = planned_evaluations(work.epochs, steps, work.evaluation_share)
@@ -195,12 +195,12 @@ def _row(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, offer:
     hours = run_hours(setup, gpu, train_s.plus(step.scaled(steps)), evaluated, process_s)
     cost = run_cost(offer, hours.total_h)
     tokens = setup.micro_batch * setup.accumulation * work.mean_tokens
-    within = (wish.budget is None or cost.expected <= wish.budget) and (
-        wish.deadline_h is None or hours.total_h.expected <= wish.deadline_h
+    within = (request.budget is None or cost.expected <= request.budget) and (
+        request.deadline_h is None or hours.total_h.expected <= request.deadline_h
     )
     device = found.memory_bytes if own else Estimate.around(parts.device, *MEMORY_BAND)
     return PlanRow(
-        model=wish.model.name,
+        model=request.model.name,
         method=name,
         offer=offer,
         setup=setup,
@@ -215,18 +215,18 @@ def _row(wish: Wish, name: str, method: MethodConfig, facts: MethodFacts, offer:
         steps=steps,
         hours=hours,
         cost=cost,
-        notes=card_notes(gpu, setup.four_bit, wish, exact=found.exact),
+        notes=card_notes(gpu, setup.four_bit, request, exact=found.exact),
         within=within,
     )
 
 
-def _prediction(wish: Wish, setup: Setup, gpu: Gpu, processor: Processor | None) -> Prediction:
+def _prediction(request: PlanRequest, setup: Setup, gpu: Gpu, processor: Processor | None) -> Prediction:
     """Memory and the time of a step on this machine or a listed GPU."""
-    mean = at_mean(setup, wish.workload)
+    mean = at_mean(setup, request.workload)
     if gpu.name == THIS_MACHINE:
-        return predict(wish.profile, wish.model.name, setup, mean, gpu, processor)
+        return predict(request.profile, request.model.name, setup, mean, gpu, processor)
     parts = memory_parts(setup)
-    step = Estimate.around(step_s(mean, gpu), *time_band(gpu, wish.workload))
+    step = Estimate.around(step_s(mean, gpu), *time_band(gpu, request.workload))
     return Prediction(step, Estimate.around(parts.allocated, *MEMORY_BAND), parts, exact=gpu.measured)
 
 
@@ -243,14 +243,14 @@ def time_band(gpu: Gpu, work: Workload) -> tuple[float, float]:
     return (low, high) if work.counted else (low * LENGTH_BAND[0], high * LENGTH_BAND[1])
 
 
-def card_notes(gpu: Gpu, four_bit: bool, wish: Wish, exact: bool) -> tuple[str, ...]:
+def card_notes(gpu: Gpu, four_bit: bool, request: PlanRequest, exact: bool) -> tuple[str, ...]:
     """What a plan must say about a card: what it lacks and what was counted instead, by short name (see
     cli/plan.py).
     """
     notes = []
-    if not gpu.has_bfloat16 and wish.dtype in (None, "bfloat16") and gpu.capability:
+    if not gpu.has_bfloat16 and request.dtype in (None, "bfloat16") and gpu.capability:
         notes.append("float16-instead-of-bfloat16")
-    if not gpu.has_flash_attention and wish.attention == "flash":
+    if not gpu.has_flash_attention and request.attention == "flash":
         notes.append("no-flash-attention")
     if not gpu.tensor_cores and gpu.capability:
         notes.append("no-tensor-cores")

@@ -22,7 +22,7 @@ from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.machine import THIS_MACHINE, machine_card, read_profile
 from tunedeck.planner.memory import Attention, Loss, method_facts
 from tunedeck.planner.models import PlannedModel, find_planned_model
-from tunedeck.planner.plan import PlanRow, Wish, make_plan, setup_for
+from tunedeck.planner.plan import PlanRequest, PlanRow, make_plan, setup_for
 from tunedeck.planner.prices import Offer, PriceBook, check_sizes, chosen_offers, gpu_names, read_prices, with_rates
 from tunedeck.planner.workload import Workload, workload_of_data
 
@@ -38,7 +38,7 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 class Plan:
     """Every method on every GPU, the recommended row first among them, and what the rows were computed from."""
 
-    wish: Wish
+    request: PlanRequest
     rows: tuple[PlanRow, ...]
     """What fits and stays within budget and deadline first, the cheapest on top."""
     recommendation: Recommendation | None
@@ -69,21 +69,21 @@ class Plan:
             raise ConfigError(say("there is no run to write: nothing fits within what you set"))
         if self.data is None:
             raise ConfigError(say("a run file needs the data: give --data FILE instead of --samples"))
-        return run_values(self.recommendation.row, self.wish, self.data)
+        return run_values(self.recommendation.row, self.request, self.data)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values; every estimate has low, expected and high."""
         today = datetime.date.today()
-        chosen, work = self.recommendation, self.wish.workload
+        chosen, work = self.recommendation, self.request.workload
         recommendation = None
         if chosen is not None:
             place = {"method": chosen.row.method, "gpu": chosen.row.offer.gpu.name, "row": self.rows.index(chosen.row)}
             recommendation = {**place, "reason": reason_text(chosen)}
-        model = self.wish.model
+        model = self.request.model
         return {
             "model": {"name": model.name, "parameters": model.parameters, "source": model.source},
             "workload": {name: getattr(work, name) for name in work.__slots__},
-            "task": "generate" if self.wish.generate else "classify",
+            "task": "generate" if self.request.generate else "classify",
             "rows": [{**row.to_json(), "price_is_stale": row.offer.is_stale(today)} for row in self.rows],
             "recommendation": recommendation,
             "changes": [{"gpu": c.gpu.name, "flags": c.flags} for c in self.changes()] if chosen is None else [],
@@ -136,7 +136,7 @@ def plan(
     generate = _is_generation(task, planned)
     batch = {"micro_batch": micro_batch, "gradient_accumulation_steps": gradient_accumulation_steps}
     check_sizes({**batch, "samples": samples, "tokens": tokens, "budget": budget})
-    wish = Wish(
+    request = PlanRequest(
         model=planned,
         methods=_methods(methods, settings or {}),
         workload=_workload(planned, data, samples, tokens, epochs),
@@ -154,28 +154,28 @@ def plan(
         read_prices(price_list, None if prices is None else Path(prices)), exchange_rates, currency.upper()
     )
     names = gpu_names(gpus)
-    wish, here = _with_this_machine(wish, names, calibrate)
+    request, here = _with_this_machine(request, names, calibrate)
     rented = None if names is None else [name for name in names if name != THIS_MACHINE]
     offers = (*here, *chosen_offers(book, rented, currency.upper(), with_cpus=False))
-    rows = tuple(make_plan(wish, offers))
-    return Plan(wish, rows, recommend(rows), offers, book, data)
+    rows = tuple(make_plan(request, offers))
+    return Plan(request, rows, recommend(rows), offers, book, data)
 
 
-def run_values(row: PlanRow, wish: Wish, data: str) -> dict[str, Any]:
+def run_values(row: PlanRow, request: PlanRequest, data: str) -> dict[str, Any]:
     """The settings of a row of the plan as the values of a run file."""
     setup = row.setup
     settings = {key: value for key, value in to_values(setup.method).items() if value not in (None, {}, ())}
     training: dict[str, Any] = {
-        "epochs": wish.workload.epochs,
+        "epochs": request.workload.epochs,
         "batch_size": setup.micro_batch,
         "gradient_accumulation_steps": setup.accumulation,
     }
     if setup.checkpointing:
         training["gradient_checkpointing"] = True
     values: dict[str, Any] = {
-        "model": wish.model.reference,
+        "model": request.model.reference,
         "data": {"train": data},
-        "task": {"kind": "generate" if wish.generate else "classify", "max_length": max(8, setup.tokens)},
+        "task": {"kind": "generate" if request.generate else "classify", "max_length": max(8, setup.tokens)},
         "method": {
             "kind": setup.method.kind,
             **{key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()},
@@ -234,24 +234,26 @@ def _is_generation(task: str | None, model: PlannedModel) -> bool:
     return chosen
 
 
-def _with_this_machine(wish: Wish, gpus: Sequence[str] | None, calibrate: bool) -> tuple[Wish, list[Offer]]:
-    """The wish with what was measured here, and this machine as an offer that costs nothing, where it was asked for."""
+def _with_this_machine(
+    request: PlanRequest, gpus: Sequence[str] | None, calibrate: bool
+) -> tuple[PlanRequest, list[Offer]]:
+    """The request with what was measured here, and this machine as an offer that costs nothing, where it was asked for."""
     if not calibrate and THIS_MACHINE not in (gpus or ()):
-        return wish, []
+        return request, []
     machine = this_machine()
     if calibrate:
-        for name, method in wish.methods.items():
-            if name != method.quantized_name or len(wish.methods) == 1:
-                facts = method_facts(wish.model.spec, method)
+        for name, method in request.methods.items():
+            if name != method.quantized_name or len(request.methods) == 1:
+                facts = method_facts(request.model.spec, method)
                 card = machine_card(machine, None)
-                calibrate_machine(machine, wish.model, setup_for(wish, name, method, facts, card))
+                calibrate_machine(machine, request.model, setup_for(request, name, method, facts, card))
     profile = read_profile(machine)
     free, date = Estimate.exactly(0.0), profile.measured_at[:10] if profile else ""
     offer = Offer(machine_card(machine, profile), free, free, "CNY", "own", date, machine.cpu, "own")
-    methods = wish.methods
+    methods = request.methods
     if gpus == [THIS_MACHINE]:  # 4-bit bases are not planned for a CPU alone
         methods = {name: method for name, method in methods.items() if name != method.quantized_name} or methods
-    return replace(wish, profile=profile, methods=methods), [offer]
+    return replace(request, profile=profile, methods=methods), [offer]
 
 
 def _dtype(value: str | None) -> str | None:

@@ -222,7 +222,7 @@ def _records(file: Path) -> list[KeyRecord]:
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            say("{path} is no key file: {reason}; see docs/serving.md", path=file, reason=reason)
+            say("{path} is not a valid key file: {reason}; see docs/serving.md", path=file, reason=reason)
         ) from error
     return records
 

@@ -79,7 +79,7 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         text = say("the server has no file descriptors left; try again later")
         return Failure(503, "ServiceUnavailableError", "Unhealthy", text, None, 5.0)
-    return Failure(500, "InternalServerError", "Backend", say("the server failed to answer; its log says why"))
+    return Failure(500, "InternalServerError", "Backend", say("the server failed to answer; see its log"))
 
 
 def refusals(*statuses: int, body: type = ErrorBody) -> dict[int | str, dict[str, Any]]:

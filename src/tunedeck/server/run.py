@@ -122,7 +122,7 @@ def _opened(
     metrics.watch(engine)
     if base in engine.store.names():
         engine.close()
-        raise ConfigError(say("{name!r} is the base's own name; rename the adapter's folder", name=base))
+        raise ConfigError(say("{name!r} is the name of the base model; rename the adapter's folder", name=base))
     return Service(task, engine, metrics, base, answers, positions, settings.bounds, settings.drain_s)
 
 

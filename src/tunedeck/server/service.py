@@ -66,7 +66,10 @@ class Service:
             return name
         if not self.base_answers:
             raise AdapterError(
-                say("the bare base {model} has no answer of its own here; name an adapter as the model", model=name)
+                say(
+                    "the base model {model} cannot answer here without an adapter; name an adapter as the model",
+                    model=name,
+                )
             )
         return None
 

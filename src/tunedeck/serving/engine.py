@@ -190,7 +190,7 @@ class Engine:
             if self._callers[caller] + count > own:
                 raise OverloadedError(
                     say(
-                        "this key has {count} inputs under way and may have {limit}; try again in {seconds:.0f} s",
+                        "this key has {count} inputs in flight and may have {limit}; try again in {seconds:.0f} s",
                         count=self._callers[caller],
                         limit=own,
                         seconds=wait_s,

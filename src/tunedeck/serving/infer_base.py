@@ -57,14 +57,14 @@ def task_and_base(adapters: Path, kind: str | None, reference: str | None) -> tu
     if len(set(kinds.values())) > 1:
         raise ConfigError(
             say(
-                "the adapters in {path} are for different tasks: {tasks}; say which one to serve with --task",
+                "the adapters in {path} are for different tasks: {tasks}; choose one with --task",
                 path=adapters,
                 tasks=counted(kinds),
             )
         )
     manifests = [one.manifest for one in infos if one.manifest is not None]
     if not manifests:
-        raise ConfigError(say("no adapter in {path} says what it is for; name the task with --task", path=adapters))
+        raise ConfigError(say("no adapter in {path} records its task; name it with --task", path=adapters))
     described = {key: value for key, value in manifests[0].task.items() if key != "labels"}
     packed = {one.base.quantize for one in manifests}
     return task_of(described), reference, packed.pop() if len(packed) == 1 else None
@@ -84,13 +84,11 @@ def counted(values: Mapping[str, str]) -> str:
 def _base(adapters: Path, infos: list[_AdapterInfo]) -> str:
     bases = {one.name: one.base for one in infos if one.base is not None}
     if not bases:
-        raise ConfigError(
-            say("no adapter in {path} says which base it belongs to; name it with --model", path=adapters)
-        )
+        raise ConfigError(say("no adapter in {path} records its base model; name it with --model", path=adapters))
     if len(set(bases.values())) > 1:
         raise ConfigError(
             say(
-                "the adapters in {path} belong to different bases: {bases}; say which one to serve with --model",
+                "the adapters in {path} belong to different bases: {bases}; choose one with --model",
                 path=adapters,
                 bases=counted(bases),
             )

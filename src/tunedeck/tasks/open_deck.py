@@ -37,7 +37,7 @@ def open_deck(
         detect_format(folder)
     reference = model or base_of(places[0])
     if not reference:
-        raise ConfigError(say("{path} does not say which base it belongs to; name it with --model", path=places[0]))
+        raise ConfigError(say("{path} does not record its base model; name it with --model", path=places[0]))
     manifest = read_manifest(places[0])
     trained_on = cast("Quantize | None", manifest.base.quantize if manifest else None)
     deck = Deck.load(

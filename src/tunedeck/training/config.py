@@ -109,8 +109,8 @@ class TrainingSettings(_Settings):
         Literal["probe", "random"],
         Help(
             say(
-                "what a new head begins as: the logistic regression on the frozen base's vectors, which is all that a "
-                "head alone needs, or random numbers"
+                "what a new head begins as: the logistic regression on the frozen base's vectors, which is "
+                "all that a head only needs, or random numbers"
             )
         ),
     ] = "probe"
@@ -156,7 +156,7 @@ class TrainingSettings(_Settings):
         ),
     ] = False
     metric_for_best_model: Annotated[
-        str | None, Help(say("the metric that chooses the best state; by default the task's own"))
+        str | None, Help(say("the metric that chooses the best state (default: the task's)"))
     ] = None
     checkpoint_every: Annotated[
         int | None,

@@ -188,8 +188,8 @@ def as_training_error() -> Iterator[None]:
             raise
         raise TrainingError(
             say(
-                "out of memory where smaller pieces of a batch do not help; shorten what is evaluated, choose "
-                "an adapter with fewer parameters, or quantize the base"
+                "out of memory even with smaller micro-batches; use a smaller evaluation set, a smaller "
+                "adapter or a quantized base"
             )
         ) from error
 

@@ -46,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise TrainingError(
-            say("the run in {path} is under way in another process; wait for its end, or stop it", path=folder)
+            say("another process is training the run in {path}; wait until it ends, or stop it", path=folder)
         ) from error
     except (OSError, NotImplementedError):
         pass
@@ -108,8 +108,7 @@ def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> 
     if different:
         raise TrainingError(
             say(
-                "the run in {path} cannot go on, it would not be the same run: {differences}; set these back, "
-                "or begin another run",
+                "cannot resume {path}: settings have changed ({differences}); restore them or start a new run",
                 path=folder,
                 differences="; ".join(different),
             )

@@ -90,7 +90,7 @@ def train(
         settings = settings.model_copy(update={"epochs": epochs})
     folder = None if out is None else Path(out)
     if resume and folder is None:
-        raise ConfigError(say("resume needs out, the folder of the run to go on with"))
+        raise ConfigError(say("resume needs out, the folder of the run to resume"))
     jobs: dict[str, Job]
     if isinstance(adapter, str):
         if data is None:
@@ -227,9 +227,9 @@ def _packed(deck: Deck) -> str:
     """What a quantised base takes, part by part."""
     parts = {part.name: part for part in deck.base_parts()}
     return say(
-        "the base in {scheme} takes {total:.1f} MB ({whole:.1f} in 16 bits): linears {linears:.1f} MB "
-        "({plain:.1f} in 16 bits), "
-        "embeddings {embeddings:.1f} MB, head {head:.1f} MB, other {other:.1f} MB",
+        "the base in {scheme} takes {total:.1f} MB ({whole:.1f} in 16 bits): linear layers "
+        "{linears:.1f} MB ({plain:.1f} in 16 bits), embeddings {embeddings:.1f} MB, head {head:.1f} "
+        "MB, other {other:.1f} MB",
         scheme=deck.base.quantize,
         total=sum(part.bytes for part in parts.values()) / 1e6,
         whole=sum(part.parameters for part in parts.values()) * 2 / 1e6,

@@ -211,7 +211,7 @@ def other_probe(folder: Path) -> None:
         (
             "prompt",
             lambda root: change(root / "prompt", files={"float32": "../both/model.onnx"}),
-            "names the file '../both/model.onnx', which is not its own",
+            "names the file '../both/model.onnx', which is outside of its folder",
         ),
         (
             "prompt",
@@ -221,7 +221,7 @@ def other_probe(folder: Path) -> None:
         (
             "prompt",
             lambda root: change(root / "prompt", task="embed"),
-            "prompt is for the task embed, this server for classify",
+            "prompt is for the task embed, this server is for classify",
         ),
         ("prompt", lambda root: change(root / "prompt", base="other"), "prompt has the base other, this server "),
         ("prompt", lambda root: other_probe(root / "prompt"), "does not answer its stored probe"),
@@ -279,7 +279,7 @@ def test_embeddings_are_those_of_the_deck(tmp_path: Path) -> None:
         ({"adapters": "prompt"}, "prompt is one export; name the folder that holds it"),
         ({"adapters": "empty"}, "empty holds no ONNX export; write one with: tunedeck export onnx"),
         ({"adapters": "no-int8", "precision": "int8"}, "one has no int8 graph, it has float32; export it with --int8"),
-        ({"task": "embed"}, "is for the task classify, this server for embed"),
+        ({"task": "embed"}, "is for the task classify, this server is for embed"),
         ({"task": "generate"}, "ONNX exports answer with labels or vectors; leave out --backend onnx"),
         ({"precision": "int4"}, "--precision must be one of float32, int8, got 'int4'"),
         ({"backend": "tensorrt"}, "--backend must be one of deck, onnx, got 'tensorrt'"),

@@ -65,7 +65,7 @@ def confusion_figure(confusion: Confusion) -> Figure:
         turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 6 else {}
         axes.set_xticks(middle, names, **turned)
         axes.set_yticks(middle, names)
-        axes.set(xlabel=say("answered"), ylabel=say("truly"), aspect="equal")
+        axes.set(xlabel=say("predicted"), ylabel=say("true"), aspect="equal")
         axes.invert_yaxis()
         axes.grid(False)
         axes.tick_params(length=0)

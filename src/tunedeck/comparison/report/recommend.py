@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tunedeck.comparison.report.result import Comparison, Entry
 from tunedeck.core.i18n import say
-from tunedeck.core.units import megabytes
+from tunedeck.core.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _text_of_smallest(comparison: Comparison, chosen: Entry) -> str:
             name=chosen.name,
             metric=metric,
             value=value,
-            size=megabytes(chosen.disk_bytes),
+            size=format_bytes(chosen.disk_bytes),
         )
     return say(
         "Take {name}: its {metric} of {value} cannot be told from the best ({best}, {best_value}) on this data, and "
@@ -95,8 +95,8 @@ def _text_of_smallest(comparison: Comparison, chosen: Entry) -> str:
         value=value,
         best=best.name,
         best_value=f"{comparison.quality(best):.3f}",
-        size=megabytes(chosen.disk_bytes),
-        best_size=megabytes(best.disk_bytes),
+        size=format_bytes(chosen.disk_bytes),
+        best_size=format_bytes(best.disk_bytes),
     )
 
 

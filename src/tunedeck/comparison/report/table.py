@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from tunedeck.comparison.report.recommend import metric_name
 from tunedeck.comparison.report.result import Comparison, Entry, Forecast, Interval, Price, Serving
 from tunedeck.core.i18n import say
-from tunedeck.core.units import duration, duration_range, megabytes, megabytes_range
+from tunedeck.core.units import duration, duration_range, format_byte_range, format_bytes
 
 AT_ONCE = 6
 """Entries side by side; more of them go into further tables."""
@@ -89,7 +89,7 @@ def _size_rows(entries: Sequence[Entry]) -> list[Row]:
     return [
         _row(entries, say("trainable parameters"), lambda entry: f"{entry.trainable_parameters:,}"),
         _row(entries, say("% of the model"), lambda entry: f"{entry.trainable_share:.3%}"),
-        _row(entries, say("on disk"), lambda entry: megabytes(entry.disk_bytes)),
+        _row(entries, say("on disk"), lambda entry: format_bytes(entry.disk_bytes)),
     ]
 
 
@@ -98,7 +98,7 @@ def _training_rows(price: Price | None, entries: Sequence[Entry]) -> list[Row]:
         _row(entries, say("training"), lambda entry: duration(entry.train_s)),
         _row(entries, say("  as planned"), lambda entry: _planned(entry, "time")),
         _row(entries, say("  steps, stopped early"), _stopped_early),
-        _row(entries, say("peak memory"), lambda entry: megabytes(entry.peak_memory_bytes)),
+        _row(entries, say("peak memory"), lambda entry: format_bytes(entry.peak_memory_bytes)),
         _row(entries, say("  as planned"), lambda entry: _planned(entry, "memory")),
     ]
     if price is None:
@@ -114,7 +114,7 @@ def _serving_rows(entries: Sequence[Entry]) -> list[Row]:
     return [
         _row(entries, say("one text"), lambda entry: f"{entry.serving.latency_ms:.1f} ms"),
         _row(entries, say("one text, base = 1"), lambda entry: f"{entry.serving.latency_ratio:.2f}"),
-        _row(entries, say("texts/s, own batches"), lambda entry: f"{entry.serving.texts_per_s:,.0f}"),
+        _row(entries, say("texts/s, separate batches"), lambda entry: f"{entry.serving.texts_per_s:,.0f}"),
         _row(entries, say("texts/s, mixed batches"), lambda entry: f"{entry.serving.mixed_texts_per_s:,.0f}"),
         _row(entries, say("switching to it"), lambda entry: _switch(entry.serving)),
         _row(entries, say("loading it"), lambda entry: f"{entry.serving.load_ms:.0f} ms"),
@@ -163,7 +163,7 @@ def _planned(entry: Entry, quantity: str) -> str:
 
 def _range(found: Forecast) -> str:
     if found.unit == "bytes":
-        return megabytes_range(found.low, found.expected, found.high)
+        return format_byte_range(found.low, found.expected, found.high)
     if found.unit == "s":
         return duration_range(found.low, found.expected, found.high)
     return f"{found.expected:.2g} ({found.low:.2g}–{found.high:.2g}) {found.unit}"

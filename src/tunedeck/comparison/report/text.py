@@ -32,8 +32,8 @@ def words(comparison: Comparison) -> dict[str, str]:
         "mistakes": say("The worst mistakes of {name}", name=comparison.best.name),
         "mistakes_note": shown.mistakes_note() if shown.mistakes_note else say("Held-out texts, the worst first."),
         "text": say("text"),
-        "wanted": say("wanted"),
-        "answered": say("answered"),
+        "wanted": say("expected"),
+        "answered": say("predicted"),
         "score": shown.score_name() if shown.score_name else say("score"),
         "repeat": say("How to repeat it"),
         "notes": say("How to read it"),
@@ -102,8 +102,8 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.search:
         found.append(
             say(
-                "The search chose learning rate and size on a part of the training examples; the held-out ones had "
-                "no say in it."
+                "The search chose learning rate and size on a part of the training examples; the held-out "
+                "ones were not used for it."
             )
         )
     if comparison.price is None:
@@ -111,8 +111,8 @@ def notes(comparison: Comparison) -> list[str]:
     found += _plan_notes(comparison)
     found.append(
         say(
-            "Answering was timed here after training, all entries in turn, medians; the bare base takes "
-            "{latency:.1f} ms for one text and answers {rate:,.0f} texts/s.",
+            "Prediction was timed here after training, all entries in turn, medians; the base model takes "
+            "{latency:.1f} ms for one text and reaches {rate:,.0f} texts/s.",
             latency=comparison.base_latency_ms,
             rate=comparison.base_texts_per_s,
         )
@@ -147,7 +147,7 @@ def _plan_notes(comparison: Comparison) -> list[str]:
 def _interval_note(comparison: Comparison) -> str:
     interval = comparison.entries[0].interval
     if interval is None:
-        return say("One seed, and a metric that is no mean over examples: there is no interval. Add --seeds 3.")
+        return say("One seed, and a metric that is not a mean over examples: there is no interval. Add --seeds 3.")
     if interval.source == "seeds":
         return say(
             "The 95% interval is over {count} seeds (Student's t): what another seed would give on the same held-out "

@@ -115,9 +115,8 @@ def _check_sharable(deck: Deck, names: Sequence[str]) -> None:
         if low_rank(adapter.config) is None and adapter.config.trains != "head":
             raise UnsupportedKindError(
                 say(
-                    "{name!r} is a {kind} adapter; only LoRA adapters and heads alone share one graph. Export "
-                    "it in a graph of its "
-                    "own, without --multi-adapter",
+                    "{name!r} is a {kind} adapter; only LoRA adapters and heads share one graph. Export it "
+                    "in a separate graph, without --multi-adapter",
                     name=name,
                     kind=adapter.config.kind,
                 )
@@ -125,7 +124,7 @@ def _check_sharable(deck: Deck, names: Sequence[str]) -> None:
         if Path(name).name != name:
             raise AdapterError(say("{name!r} cannot be a file's name; load the adapter under another", name=name))
     if len({onnx_view(deck).graph_key(deck.adapter(name).task) for name in names}) > 1:
-        raise ConfigError(say("these adapters pool or normalise in different ways; export each in a graph of its own"))
+        raise ConfigError(say("these adapters pool or normalise in different ways; export each in a separate graph"))
 
 
 @contextmanager
@@ -144,9 +143,8 @@ def _slot(deck: Deck, names: Sequence[str]) -> Iterator[Adapter]:
             if left:
                 raise UnsupportedKindError(
                     say(
-                        "{name!r} brings a trained {module}, which the other adapters share with the base; "
-                        "export it in a graph of "
-                        "its own, without --multi-adapter",
+                        "{name!r} has a trained {module}, which the other adapters share with the base; "
+                        "export it in a separate graph, without --multi-adapter",
                         name=name,
                         module=sorted(left)[0],
                     )

@@ -56,7 +56,7 @@ def read_config(config: Mapping[str, Any], names: ModelNames) -> LoraConfig:
     if fused:
         raise UnsupportedKindError(
             say(
-                "AdapterHub's LoRA on {sites} of a {model_type} model has a form of its own that is not read here",
+                "AdapterHub's LoRA on {sites} of a {model_type} model is stored in a form that cannot be read here",
                 sites=listing(fused),
                 model_type=names.model_type,
             )

@@ -85,9 +85,7 @@ class BottleneckConfig:
     dropout: Annotated[float, Help(say("dropout of the adapter's output"))] = 0.0
     mh_adapter: Annotated[bool | None, Help(say("an adapter after the attention block"))] = None
     output_adapter: Annotated[bool | None, Help(say("an adapter after the feed-forward block"))] = None
-    original_ln_before: Annotated[bool | None, Help(say("apply the layer's own normalisation before the adapter"))] = (
-        None
-    )
+    original_ln_before: Annotated[bool | None, Help(say("apply the layer's normalisation before the adapter"))] = None
     is_parallel: Annotated[bool | None, Help(say("the adapter reads the block's input, in parallel to it"))] = None
     init_weights: Annotated[str | None, Help(say("initial weights: bert or mam_adapter"))] = None
 

@@ -55,8 +55,8 @@ def _chosen(base: Base, config: FullConfig) -> dict[str, nn.Parameter | PackedEm
     if (first := next(quantised, None)) is not None:
         raise TargetError(
             say(
-                "full fine-tuning cannot train {name}: this base is quantised; load it without quantize, "
-                "train lora on it, or the head alone",
+                "full fine-tuning cannot train {name}: this base is quantized; load it without quantize, "
+                "train lora on it, or the head only",
                 name=first,
             )
         )

@@ -35,7 +35,7 @@ class PromptTuningConfig:
     num_virtual_tokens: Annotated[int, Help(say("prompt tuning length"))] = 8
     prompt_tuning_init: Annotated[
         Literal["SAMPLE_VOCAB", "TEXT", "RANDOM"],
-        Help(say("start from words of the vocabulary, from a text, or at random")),
+        Help(say("start from words of the vocabulary, from a text, or from random numbers")),
     ] = "SAMPLE_VOCAB"
     prompt_tuning_init_text: Annotated[str | None, Help(say("the text to start from, with TEXT"))] = None
 

@@ -118,7 +118,7 @@ def unload_lora_adapter(http: Request, body: VllmUnloadRequest) -> str:
 async def _load(http: Request, name: str, pin: bool | None) -> Loaded:
     service, began = service_of(http), time.monotonic()
     if name == service.base:
-        raise ConfigError(say("{name!r} is the base's own name; rename the adapter's folder", name=name))
+        raise ConfigError(say("{name!r} is the name of the base model; rename the adapter's folder", name=name))
     lease = await asyncio.wrap_future(await asyncio.to_thread(service.engine.store.load, name, pin=pin))
     lease.close()
     return {**_in_memory(lease.adapter, lease.adapter.note), "load_ms": round(1000 * (time.monotonic() - began), 1)}

@@ -106,5 +106,5 @@ def batch_backend(deck: Deck, compute: Compute = here) -> DeckBackend:
     """Return the backend for a deck's task; ConfigError for one that does not answer in batches."""
     serving = view_of(deck.task).serving
     if serving is None:
-        raise ConfigError(say("the task {kind} is not answered in batches", kind=deck.task.kind))
+        raise ConfigError(say("the task {kind} cannot be served in batches", kind=deck.task.kind))
     return DeckBackend(deck, serving, compute)

@@ -77,7 +77,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
     strange += [file for file in files.values() if Path(file).name != file]
     if strange:
         raise AdapterFileError(
-            say("{path} names the file {file!r}, which is not its own", path=folder / SETTINGS, file=strange[0])
+            say(
+                "{path} names the file {file!r}, which is outside of its folder",
+                path=folder / SETTINGS,
+                file=strange[0],
+            )
         )
     return settings
 
@@ -148,11 +152,11 @@ def check_servable(settings: dict[str, Any], folder: Path, precision: str, task:
     graph_file(settings, folder, precision)
     if task not in (None, settings["task"]):
         raise UnsupportedKindError(
-            say("{path} is for the task {kind}, this server for {own}", path=folder, kind=settings["task"], own=task)
+            say("{path} is for the task {kind}, this server is for {own}", path=folder, kind=settings["task"], own=task)
         )
     if base not in (None, settings["base"]):
         raise BaseMismatchError(
-            say("{path} has the base {base}, this server {own}", path=folder, base=settings["base"], own=base)
+            say("{path} has the base {base}, this server has {own}", path=folder, base=settings["base"], own=base)
         )
 
 
@@ -195,7 +199,7 @@ def _check_agree(exports: Path, found: dict[str, dict[str, Any]]) -> None:
     if len(set(tasks.values())) > 1:
         raise ConfigError(
             say(
-                "the adapters in {path} are for different tasks: {tasks}; say which one to serve with --task",
+                "the adapters in {path} are for different tasks: {tasks}; choose one with --task",
                 path=exports,
                 tasks=counted(tasks),
             )
@@ -204,7 +208,8 @@ def _check_agree(exports: Path, found: dict[str, dict[str, Any]]) -> None:
     if len(set(bases.values())) > 1:
         raise ConfigError(
             say(
-                "the exports in {path} belong to different bases: {bases}; give each base a folder of its own",
+                "the exports in {path} belong to different bases: {bases}; put each base's exports into a "
+                "separate folder",
                 path=exports,
                 bases=counted(bases),
             )

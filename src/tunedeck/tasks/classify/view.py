@@ -159,8 +159,8 @@ VIEW = TaskView(
         confusions=_confusions,
         majority=_majority,
         mistakes_note=lambda: say(
-            "Held-out texts that it answered wrongly, the surest first. Some may be wrongly labelled: look before "
-            "you train longer."
+            "Held-out texts that it predicted wrongly, the most confident first. Some "
+            "may be wrongly labelled: look before you train longer."
         ),
         score_name=lambda: say("probability"),
     ),
