@@ -207,7 +207,7 @@ def planned(case: Case, folder: Path) -> dict[str, Any]:
     details = {
         "plan parts": row.parts.to_json(),
         "plan steps": row.steps,
-        "plan tokens": plan.wish.workload.mean_tokens,
+        "plan tokens": plan.request.workload.mean_tokens,
     }
     return {**{name: [one.low, one.expected, one.high] for name, one in spans.items()}, "details": details}
 

@@ -237,7 +237,7 @@ def _is_generation(task: str | None, model: PlannedModel) -> bool:
 def _with_this_machine(
     request: PlanRequest, gpus: Sequence[str] | None, calibrate: bool
 ) -> tuple[PlanRequest, list[Offer]]:
-    """The request with what was measured here, and this machine as an offer that costs nothing, where it was asked for."""
+    """Add what was measured here, and this machine as an offer that costs nothing, where it was asked for."""
     if not calibrate and THIS_MACHINE not in (gpus or ()):
         return request, []
     machine = this_machine()
