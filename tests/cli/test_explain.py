@@ -63,11 +63,11 @@ def test_every_word_finds_one_term_and_every_reference_leads_to_one() -> None:
 def test_every_method_and_setting_is_explained() -> None:
     known = {word for one in terms() for word in one.words}
     assert not [name for name in (*METHODS, *SHORT_NAMES) if name not in known]
-    assert all(entry["text"] for entry in run_settings().values())
+    assert all(entry.text for entry in run_settings().values())
 
 
 def test_every_error_has_a_code_of_its_own_that_is_explained() -> None:
-    classes = [TunedeckError, *_below(TunedeckError)]
+    classes: list[type[TunedeckError]] = [TunedeckError, *_below(TunedeckError)]
     assert len(classes) == len({one.code for one in classes})
     assert [one.code for one in error_codes()] == sorted(one.code for one in classes)
     assert all("code" in vars(one) for one in classes)

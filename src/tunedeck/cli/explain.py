@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
@@ -11,6 +12,15 @@ from tunedeck.cli.console import print_json, print_table
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.glossary import ErrorCode, Term, error_codes, terms
 from tunedeck.core.i18n import listing, nearest, say
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A term, a setting or an error code with its text in the user's language, and the terms to read next."""
+
+    title: str
+    text: str
+    see: tuple[str, ...] = ()
 
 
 def explain(
@@ -27,16 +37,16 @@ def explain(
     asked = " ".join(word)
     found = _found(asked)
     if as_json:
-        print_json(found)
+        print_json([asdict(entry) for entry in found])
         return
     for number, entry in enumerate(found):
-        print("\n" * bool(number) + entry["title"])
-        print("  " + entry["text"])
-        if entry["see"]:
-            print("  " + say("See also: {terms}", terms=listing(entry["see"])))
+        print("\n" * bool(number) + entry.title)
+        print("  " + entry.text)
+        if entry.see:
+            print("  " + say("See also: {terms}", terms=listing(entry.see)))
 
 
-def _found(asked: str) -> list[dict[str, object]]:
+def _found(asked: str) -> list[Entry]:
     """Return the entries of a word; ConfigError, with a close one, where there is none."""
     word = asked.strip().lower()
     name = word.lstrip("-").replace("-", "_")
@@ -54,25 +64,25 @@ def _found(asked: str) -> list[dict[str, object]]:
     return entries
 
 
-def _of_code(code: ErrorCode) -> dict[str, object]:
-    return {"title": code.code, "text": code.text, "see": []}
+def _of_code(code: ErrorCode) -> Entry:
+    return Entry(code.code, code.text)
 
 
-def _of_term(term: Term) -> dict[str, object]:
+def _of_term(term: Term) -> Entry:
     title = term.name if term.zh == term.name else f"{term.name} · {term.zh}"
-    return {"title": title, "text": term.text, "see": list(term.see)}
+    return Entry(title, term.text, term.see)
 
 
-def run_settings() -> dict[str, dict[str, object]]:
+def run_settings() -> dict[str, Entry]:
     """Return the entry of every setting of a run, by its dotted key."""
     from tunedeck.cli.run_options import described_settings
 
-    entries: dict[str, dict[str, object]] = {}
+    entries: dict[str, Entry] = {}
     for key, setting, text in described_settings():
         default = say("no default") if setting.default is None else say("default: {value}", value=setting.default)
         choices = [say("one of {allowed}", allowed=listing(setting.choices))] if setting.choices else []
         title = say("setting {key} ({details})", key=key, details=listing([*choices, default]))
-        entries[key.lower()] = {"title": title, "text": text, "see": []}
+        entries[key.lower()] = Entry(title, text)
     return entries
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from tunedeck.core.i18n import language
 from tunedeck.core.toml import parse_toml
@@ -62,5 +63,5 @@ def error_codes() -> tuple[ErrorCode, ...]:
 
 
 @cache
-def _tables() -> dict[str, list[dict[str, object]]]:
+def _tables() -> dict[str, Any]:
     return parse_toml(files("tunedeck.core").joinpath("glossary.toml").read_text(encoding="utf-8"))
