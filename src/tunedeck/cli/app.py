@@ -28,6 +28,8 @@ from tunedeck.cli import (
     serve,
     train,
 )
+from tunedeck.cli.examples import EXAMPLES
+from tunedeck.cli.help_style import set_help_style
 from tunedeck.cli.run_options import with_run_options
 from tunedeck.cli.usage import usage_message
 from tunedeck.core.errors import UsageError
@@ -51,7 +53,8 @@ class Commands(TyperGroup):
         if name in RUN_COMMANDS:
             function, without = RUN_COMMANDS[name]
             alone = typer.Typer(add_completion=False)
-            alone.command(name, help=command.help if command else None)(with_run_options(function, without))
+            text = command.help if command else None
+            alone.command(name, help=text, epilog=_example(name))(with_run_options(function, without))
             command = typer.main.get_command(alone)
         return name, command, rest
 
@@ -61,7 +64,6 @@ app = typer.Typer(
     cls=Commands,
     help=say("Turn one frozen model into many specialists: fine-tune, compare and switch adapters on one base."),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -113,3 +115,14 @@ app.command("doctor", help=say("check this machine: hardware, packages, what is 
 app.command("deploy-cost", help=say("estimate what serving a model costs a month, by GPU and load"))(
     deploy_cost.deploy_cost
 )
+
+
+def _example(command: str) -> str:
+    return say("Example: {command}", command=EXAMPLES[command])
+
+
+for _group, _commands in (("", app), ("adapters ", adapters.app), ("export ", export.app)):
+    for _command in _commands.registered_commands:
+        _command.epilog = _example(f"{_group}{_command.name}")
+
+set_help_style()

@@ -1,0 +1,33 @@
+"""An example of every command, which its help shows and the tests run."""
+
+from __future__ import annotations
+
+_MODEL, _ADAPTER = "--model bundled:all-minilm-l6-v2", "--adapter runs/reviews/adapter"
+
+EXAMPLES = {
+    "demo": "tunedeck demo",
+    "fetch": "tunedeck fetch all-minilm-l6-v2",
+    "plan": "tunedeck plan --model qwen-7b --data reviews.csv --gpu a100,4090",
+    "train": f"tunedeck train {_MODEL} --data reviews.csv --out runs/reviews",
+    "compare": f"tunedeck compare {_MODEL} --data reviews.csv --methods lora,prompt-tuning",
+    "eval": f"tunedeck eval {_ADAPTER} --data reviews.csv",
+    "predict": f"tunedeck predict {_ADAPTER} --file reviews.csv --out predicted.csv",
+    "chat": "tunedeck chat --model bundled:smollm2-135m-instruct",
+    "embed": f"tunedeck embed {_MODEL} --file reviews.csv --out vectors.npy",
+    "adapters list": "tunedeck adapters list runs",
+    "adapters show": "tunedeck adapters show runs/reviews/adapter",
+    "adapters convert": "tunedeck adapters convert runs/reviews/adapter converted --to peft",
+    "export merge": f"tunedeck export merge {_ADAPTER} --out merged",
+    "export peft": f"tunedeck export peft {_ADAPTER} --out for-peft",
+    "export adapterhub": f"tunedeck export adapterhub {_ADAPTER} --out for-adapterhub",
+    "export sentence-transformers": "tunedeck export sentence-transformers --adapter runs/search/adapter --out st",
+    "export onnx": f"tunedeck export onnx {_ADAPTER} --out reviews-onnx",
+    "export gguf-lora": "tunedeck export gguf-lora --adapter runs/chat/adapter --out chat.gguf",
+    "export vllm": "tunedeck export vllm --adapter runs/chat/adapter --out for-vllm",
+    "export card": f"tunedeck export card {_ADAPTER} --out card --licence apache-2.0",
+    "serve": "tunedeck serve --adapters runs",
+    "schema": "tunedeck schema",
+    "explain": "tunedeck explain overfitting",
+    "doctor": "tunedeck doctor",
+    "deploy-cost": "tunedeck deploy-cost --model qwen-7b --adapters 20",
+}

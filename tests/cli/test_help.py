@@ -1,0 +1,97 @@
+"""Help: an example of every command that runs, titles in the user's language, completion in the shell."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import tiny_models
+from support.command_line import Command
+
+from tunedeck.cli import app as commands
+from tunedeck.cli.examples import EXAMPLES
+
+RUN = [
+    "plan",
+    "train",
+    "eval",
+    "predict",
+    "embed",
+    "adapters list",
+    "adapters show",
+    "adapters convert",
+    "export merge",
+    "export peft",
+    "export card",
+    "schema",
+    "explain",
+    "doctor",
+    "deploy-cost",
+]
+"""Those that need no download, no server and no other kind of adapter, in an order in which each finds its files."""
+
+
+def test_every_command_has_an_example_and_no_other_is_shown() -> None:
+    groups = {"": commands.app, "adapters ": commands.adapters.app, "export ": commands.export.app}
+    names = [f"{group}{one.name}" for group, app in groups.items() for one in app.registered_commands]
+    assert sorted(names) == sorted(EXAMPLES)
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_the_help_shows_an_example_whose_options_exist(
+    tunedeck: Command, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    program, *arguments = EXAMPLES[command].split()
+    said = tunedeck(*arguments, "--help")
+    assert (program, said.code) == ("tunedeck", 0), said.err
+    assert EXAMPLES[command] in said.out
+
+
+def test_the_examples_run(
+    tunedeck: Command, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(words, "reviews.csv")
+    model = tiny_models.folder_of("bert", "classifier")
+    for command in RUN:
+        arguments = EXAMPLES[command].replace("bundled:all-minilm-l6-v2", model).split()[1:]
+        with subtests.test(command):
+            said = tunedeck(*arguments, *(("--max-steps", 2) if command == "train" else ()))
+            assert said.code == 0, said.err
+    assert Path("predicted.csv").read_text(encoding="utf-8").startswith("text,label,predicted,score\n")
+
+
+def test_titles_of_the_help_are_in_the_chosen_language() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tunedeck", "adapters", "show", "--help", "--lang", "zh"],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80"},
+    )
+    for text in ("参数", "选项", "[必填]", "示例：tunedeck adapters show"):
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("tunedeck exp", ["explain", "export"]), ("tunedeck train --learning", ["--learning-rate"])],
+)
+def test_the_shell_completes_commands_and_options(typed: str, completed: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from tunedeck.cli.main import main; main()"],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "_TUNEDECK_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(typed.count(" ")),
+        },
+    )
+    assert sorted(done.stdout.split()) == completed
