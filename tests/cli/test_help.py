@@ -12,11 +12,11 @@ import pytest
 from support import tiny_models
 from support.command_line import Command
 
-from tunedeck.cli import app as commands
 from tunedeck.cli.examples import EXAMPLES
 
 RUN = [
     "plan",
+    "data check",
     "train",
     "eval",
     "predict",
@@ -36,8 +36,13 @@ RUN = [
 
 
 def test_every_command_has_an_example_and_no_other_is_shown() -> None:
-    groups = {"": commands.app, "adapters ": commands.adapters.app, "export ": commands.export.app}
-    names = [f"{group}{one.name}" for group, app in groups.items() for one in app.registered_commands]
+    groups = {
+        "": commands.app,
+        "data ": commands.data.app,
+        "adapters ": commands.adapters.app,
+        "export ": commands.export.app,
+    }
+    names = [f"{group}{one.name}" for group, one_app in groups.items() for one in one_app.registered_commands]
     assert sorted(names) == sorted(EXAMPLES)
 
 

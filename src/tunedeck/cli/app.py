@@ -121,7 +121,7 @@ def _example(command: str) -> str:
     return say("Example: {command}", command=EXAMPLES[command])
 
 
-for _group, _commands in (("", app), ("adapters ", adapters.app), ("export ", export.app)):
+for _group, _commands in (("", app), ("data ", data.app), ("adapters ", adapters.app), ("export ", export.app)):
     for _command in _commands.registered_commands:
         _command.epilog = _example(f"{_group}{_command.name}")
 

@@ -8,6 +8,7 @@ EXAMPLES = {
     "demo": "tunedeck demo",
     "fetch": "tunedeck fetch all-minilm-l6-v2",
     "plan": "tunedeck plan --model qwen-7b --data reviews.csv --gpu a100,4090",
+    "data check": "tunedeck data check reviews.csv",
     "train": f"tunedeck train {_MODEL} --data reviews.csv --out runs/reviews",
     "compare": f"tunedeck compare {_MODEL} --data reviews.csv --methods lora,prompt-tuning",
     "eval": f"tunedeck eval {_ADAPTER} --data reviews.csv",
