@@ -12,6 +12,8 @@ import pytest
 from support import tiny_models
 from support.command_line import Command
 
+from tunedeck.cli import adapters, data, export
+from tunedeck.cli.app import app
 from tunedeck.cli.examples import EXAMPLES
 
 RUN = [
@@ -37,10 +39,10 @@ RUN = [
 
 def test_every_command_has_an_example_and_no_other_is_shown() -> None:
     groups = {
-        "": commands.app,
-        "data ": commands.data.app,
-        "adapters ": commands.adapters.app,
-        "export ": commands.export.app,
+        "": app,
+        "data ": data.app,
+        "adapters ": adapters.app,
+        "export ": export.app,
     }
     names = [f"{group}{one.name}" for group, one_app in groups.items() for one in one_app.registered_commands]
     assert sorted(names) == sorted(EXAMPLES)
