@@ -13,45 +13,39 @@ from tunedeck.data.table import read_table
 
 INTENTS = (
     "HassTurnOn",
-    "HassTurnOff",
+    "HassLightSet",
     "HassGetWeather",
-    "HassGetCurrentTime",
     "HassStartTimer",
     "HassClimateSetTemperature",
     "HassShoppingListAddItem",
     "HassMediaPause",
+    "HassVacuumCleanArea",
 )
-ROWS = 350
 
 
-def commands(side: str, count: int) -> list[dict[str, str]]:
+def commands(count: int) -> list[dict[str, str]]:
     """Commands of eight intents; every other one is two commands of different intents in a sentence."""
     source = random.Random(0)
-    of_intent = {
-        intent: [
-            str(row["text"]) for row in read_table(f"bundled:home-intents-en:{side}").rows if row["label"] == intent
-        ]
-        for intent in INTENTS
-    }
-    rows = []
+    rows = read_table("bundled:home-intents-en:train").rows
+    texts = {intent: [str(row["text"]) for row in rows if row["label"] == intent] for intent in INTENTS}
+    found = []
     for number in range(count):
         chosen = source.sample(INTENTS, 1 + number % 2)
-        texts = [source.choice(of_intent[intent]) for intent in chosen]
-        rows.append({"text": " and ".join(texts), "label": "|".join(chosen)})
-    return rows
+        text = " and ".join(source.choice(texts[intent]) for intent in chosen)
+        found.append({"text": text, "label": "|".join(chosen)})
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.network
 def test_lora_with_its_defaults_learns_several_labels_a_text(tmp_path: Path) -> None:
-    for side, count in (("train", ROWS), ("test", 200)):
-        lines = [json.dumps(row) for row in commands(side, count)]
-        (tmp_path / f"{side}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    file = tmp_path / "commands.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in commands(500)), encoding="utf-8")
     deck = td.Deck.load("bundled:all-minilm-l6-v2", td.Classify(multi_label=True))
     deck.add("commands", td.LoraConfig())
-    run = td.train(deck, "commands", str(tmp_path / "train.jsonl"), progress=False)
-    assert run.start["macro_f1"] > 0.85
-    unseen = td.evaluate(deck, str(tmp_path / "test.jsonl")).metrics["commands"]
-    assert unseen["macro_f1"] >= 0.95
-    (answer,) = deck.predict(["turn on the kitchen light and what time is it"], adapter="commands")
-    assert set(answer.labels) == {"HassTurnOn", "HassGetCurrentTime"}
+    run = td.train(deck, "commands", td.DataSettings(train=str(file), eval_fraction=0.3), progress=False)
+    assert min(run.start["macro_f1"], run.metrics["macro_f1"]) >= 0.95
+    answers = deck.predict(
+        ["turn on the kitchen light and how is the weather in london", "pause the music"], adapter="commands"
+    )
+    assert [set(answer.labels) for answer in answers] == [{"HassTurnOn", "HassGetWeather"}, {"HassMediaPause"}]
