@@ -208,6 +208,8 @@ def measured(source: Source, case: Case) -> dict[str, Any]:
     began = time.perf_counter()
     run = td.train(deck, "case", data, settings=settings, progress=False, should_stop=keep)
     deck.remove("case")
+    if run.stopped != "finished":
+        raise SystemExit(f"{run.stopped}: {case}")
     metrics = last or run.start
     return {
         **asdict(case),

@@ -83,8 +83,12 @@ def tunedeck(method: str | None) -> Learn:
         deck = td.Deck.load(str(BASE), td.Classify(labels=tuple(labels)), dtype="float32")
         deck.add("few", td.FullConfig("head") if method == "head" else td.LoraConfig(), seed=seed)
         began()
-        td.train(deck, "few", str(folder / "examples.jsonl"), settings=td.TrainingSettings(seed=seed), progress=False)
+        run = td.train(
+            deck, "few", str(folder / "examples.jsonl"), settings=td.TrainingSettings(seed=seed), progress=False
+        )
         shutil.rmtree(folder)
+        if run.stopped not in ("finished", "early"):
+            raise SystemExit(run.stopped)
         return lambda texts: [one.label for one in deck.predict(list(texts), adapter="few")]
 
     return learn
