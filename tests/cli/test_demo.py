@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from tunedeck.cli import demo
 def test_the_demo_trains_four_methods_mixes_them_in_one_batch_and_reports(
     tunedeck: Command, words: Path, tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "MODEL", tiny_models.folder_of("bert", "classifier"))
-    monkeypatch.setattr(demo, "DATA", str(words))
-    said = tunedeck("demo", "--train-size", 60, "--eval-size", 10, "--epochs", 1, "--out", tmp_path / "demo")
+    parts = replace(demo.CHINESE, model=tiny_models.folder_of("bert", "classifier"), data=str(words))
+    monkeypatch.setitem(demo.BY_LANGUAGE, "zh", parts)
+    said = tunedeck(
+        "--lang", "zh", "demo", "--train-size", 60, "--eval-size", 10, "--epochs", 1, "--out", tmp_path / "demo"
+    )
     assert said.code == 0, said.err
     result = json.loads((tmp_path / "demo" / "comparison.json").read_text())
     rows = {row["name"]: row for row in result["rows"]}
@@ -35,6 +38,7 @@ def test_the_demo_trains_four_methods_mixes_them_in_one_batch_and_reports(
     assert [one["adapter"] for one in result["mixed_batch"]] == list(rows)
     assert (result["train_size"], result["eval_size"], result["epochs"]) == (60, 10, 1)
     assert result["base_latency_ms"] > 0
-    assert "accuracy" in said.out
+    assert [one["text"] for one in result["mixed_batch"]] == list(parts.texts)
+    assert "准确率" in said.out
     assert (tmp_path / "demo" / "report.html").exists()
     assert "report.html" in said.err
