@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunedeck.comparison.report.result import Price
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.i18n import say
+from tunedeck.core.i18n import say, say_plural
 from tunedeck.core.run_length import DEFAULT_EPOCHS, FEWEST_STEPS
 from tunedeck.training.config import override
 
@@ -90,7 +90,10 @@ def _in_words(training: Mapping[str, Any], minutes: float | None, money: float |
         return say(
             "{epochs:g} epochs, but {steps} steps at least, for each run", epochs=DEFAULT_EPOCHS, steps=FEWEST_STEPS
         )
-    return say("{epochs:g} epochs for each run", epochs=float(training["epochs"]))
+    epochs = float(training["epochs"])
+    return say_plural(
+        "{epochs:g} epoch for each run", "{epochs:g} epochs for each run", count=1 if epochs == 1 else 2, epochs=epochs
+    )
 
 
 def seeds_of(wanted: int | str | Sequence[int] | None, first: int) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import BROKEN, DEFAULT_METHOD, METHODS, SHORT_NAMES
-from tunedeck.training.config import TrainingSettings, with_current_names
+from tunedeck.training.config import TrainingSettings
+from tunedeck.training.earlier_names import with_current_names
 
 Methods: TypeAlias = str | Sequence[str | MethodConfig]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -19,7 +18,7 @@ from pydantic import (
 )
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.i18n import listing, nearest, renamed, say
+from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.settings import Help
 from tunedeck.core.validation import reason_of
 from tunedeck.core.values import to_values
@@ -27,37 +26,7 @@ from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import DEFAULT_METHOD, METHODS, SHORT_NAMES, config_of
 from tunedeck.tasks.configs import DEFAULT_TASK, TaskConfig, task_config, task_values
-
-RENAMED = {
-    "accumulation": "gradient_accumulation_steps",
-    "best_by": "metric_for_best_model",
-    "checkpointing": "gradient_checkpointing",
-    "clip": "max_grad_norm",
-    "eval_every": "eval_steps",
-    "patience": "early_stopping_patience",
-    "warmup": "warmup_ratio",
-}
-"""The present names of training settings by those of version 0.1.0, which are accepted for one release."""
-
-
-UNSAID: Mapping[str, Any] = {"head_init": "random"}
-"""What version 0.1.0 did where its run folders and checkpoints, which lack these training settings, say nothing."""
-
-
-def with_current_names(training: Mapping[str, Any], note: bool = True) -> dict[str, Any]:
-    """Training settings under their present names; with `note`, each earlier name gets a warning.
-
-    Raises ConfigError where a setting is given under both names.
-    """
-    found: dict[str, Any] = {}
-    for key, value in training.items():
-        name = RENAMED.get(key, key)
-        if name in found or (name != key and name in training):
-            raise ConfigError(say("{name} is given twice, as {key} too", name=name, key=key))
-        if name != key and note:
-            warnings.warn(renamed(f"training.{key}", f"training.{name}"), stacklevel=3)
-        found[name] = value
-    return found
+from tunedeck.training.earlier_names import UNSAID, with_current_names
 
 
 def stored_values(values: Mapping[str, Any]) -> dict[str, Any]:

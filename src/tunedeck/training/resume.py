@@ -23,7 +23,8 @@ from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Dataset
 from tunedeck.tasks.configs import task_config, task_values
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
-from tunedeck.training.config import RENAMED, UNSAID, TrainingSettings
+from tunedeck.training.config import TrainingSettings
+from tunedeck.training.earlier_names import RENAMED, UNSAID
 from tunedeck.training.state import COMPLETE
 
 FORMAT = 1

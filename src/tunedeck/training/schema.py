@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 from tunedeck.core.i18n import say
 from tunedeck.methods.registry import METHODS, SHORT_NAMES
 from tunedeck.tasks.configs import CONFIGS
-from tunedeck.training.config import RENAMED, RunConfig
+from tunedeck.training.config import RunConfig
+from tunedeck.training.earlier_names import RENAMED
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
