@@ -72,7 +72,7 @@ def test_an_empty_data_file_is_refused(refused: Callable[..., str], model: str, 
 def test_another_encoding_is_recognised(refused: Callable[..., str], model: str, tmp_path: Path) -> None:
     (tmp_path / "zh.csv").write_bytes("text,label\n服务很好,好\n太差了,好\n".encode("gb18030"))
     said = train(refused, model, tmp_path / "zh.csv", tmp_path)
-    assert "the examples (2) have: 好" in said
+    assert "have: 好; check the label column" in said
 
 
 def test_a_missing_column_lists_the_columns(

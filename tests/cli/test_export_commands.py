@@ -57,7 +57,7 @@ def test_onnx_speaks_to_people_and_several_adapters_want_multi(
     pytest.importorskip("onnxruntime")
     two = ("export", "onnx", "--adapter", adapter, "--adapter", adapter)
     refused = tunedeck(*two, "--out", tmp_path / "onnx")
-    assert (refused.code, "say --multi-adapter" in refused.err) == (2, True)
+    assert (refused.code, "pass --multi-adapter" in refused.err) == (2, True)
     said = tunedeck(*two, "--multi-adapter", "--out", tmp_path / "onnx")
     assert said.code == 0, said.err
     assert "for 2 adapters" in said.err

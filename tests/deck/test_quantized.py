@@ -136,9 +136,9 @@ def test_merging_is_refused_unless_the_base_is_unpacked_and_then_says_what_it_lo
     deck, batch = deck_in(scheme, model_type, form), token_batch()
     add_stirred(deck, "done", KINDS["lora"])
     before = copy.deepcopy(deck.model.state_dict())
-    with pytest.raises(AdapterError, match=rf"packed in {scheme}, so 'done' cannot .*dequantize=True"):
+    with pytest.raises(AdapterError, match=rf"quantized to {scheme}, so 'done' cannot .*dequantize=True"):
         deck.merge("done")
-    with pytest.warns(UserWarning, match=rf"unpacked from {scheme} to float32: they keep the rounding of {scheme}"):
+    with pytest.warns(UserWarning, match=rf"dequantized from {scheme} to float32: they keep the rounding of {scheme}"):
         merged: Any = deck.merge("done", dequantize=True)
     with torch.no_grad():
         assert difference(merged(**batch).logits, logits_of(deck, batch, "done")) < 5e-5

@@ -82,7 +82,7 @@ def _agree_to_unpack(base: LoadedBase, name: str, dequantize: bool) -> None:
     parts = base_parts(base.model, base.prefix)
     warnings.warn(
         say(
-            "merged into weights unpacked from {scheme} to {dtype}: they keep the rounding of {scheme}, so "
+            "merged into weights dequantized from {scheme} to {dtype}: they keep the rounding of {scheme}, so "
             "this is not the "
             "original base with {name!r} in it, and they take {after:.0f} MB instead of {before:.0f}; quantise "
             "the result again "

@@ -114,8 +114,8 @@ def _serving_rows(entries: Sequence[Entry]) -> list[Row]:
     return [
         _row(entries, say("one text"), lambda entry: f"{entry.serving.latency_ms:.1f} ms"),
         _row(entries, say("one text, base = 1"), lambda entry: f"{entry.serving.latency_ratio:.2f}"),
-        _row(entries, say("texts/s, separate batches"), lambda entry: f"{entry.serving.texts_per_s:,.0f}"),
-        _row(entries, say("texts/s, mixed batches"), lambda entry: f"{entry.serving.mixed_texts_per_s:,.0f}"),
+        _row(entries, say("texts/s, separate"), lambda entry: f"{entry.serving.texts_per_s:,.0f}"),
+        _row(entries, say("texts/s, mixed"), lambda entry: f"{entry.serving.mixed_texts_per_s:,.0f}"),
         _row(entries, say("switching to it"), lambda entry: _switch(entry.serving)),
         _row(entries, say("loading it"), lambda entry: f"{entry.serving.load_ms:.0f} ms"),
     ]
