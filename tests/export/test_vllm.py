@@ -18,8 +18,6 @@ from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, Un
 from tunedeck.export.standalone import OpenedAdapter, open_adapter
 from tunedeck.export.vllm import SCRIPT, save_vllm
 
-pytestmark = pytest.mark.filterwarnings("ignore:the rank .* is above the size")
-
 
 def opened(
     tmp_path: Path, config: Any, name: str = "a", model_type: str = "llama", form: str = "causal"

@@ -19,8 +19,6 @@ from tunedeck.core.errors import AdapterFileError, StorageError
 from tunedeck.formats import tensors as stored
 from tunedeck.methods.base import MethodConfig
 
-pytestmark = pytest.mark.filterwarnings("ignore:the rank .* is above the size")
-
 LARGE: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(r=64, target_modules="all-linear"),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=600),

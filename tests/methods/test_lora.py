@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.tiny_models import deck_of
 
 import tunedeck as td
 from tunedeck.methods.lora.layer import LoraLayer, add_low_rank
@@ -123,3 +124,8 @@ def test_dropout_of_one_adapter_spares_the_rows_of_another() -> None:
     assert not torch.allclose(mixed[0], x[0] @ layers[0].delta().T)
     assert torch.allclose(mixed[1], x[1] @ layers[1].delta().T, atol=1e-5)
     assert torch.equal(mixed[2], output[2])
+
+
+def test_a_rank_above_the_size_of_a_layer_is_noted() -> None:
+    with pytest.warns(UserWarning, match=r"the rank 999 is above the size \d+ of the layer .*query"):
+        deck_of("bert").add("a", td.LoraConfig(r=999, target_modules=("query",)), labels=("x", "y"))
