@@ -146,6 +146,19 @@ def test_a_load_changes_the_deck_once_and_where_the_deck_computes() -> None:
     assert seen == [[False, True], [True, False]]
 
 
+def test_an_adapter_trained_with_dropout_answers_without_it(tmp_path: Path) -> None:
+    deck = served_adapters.base_deck("classifier")
+    deck.add("a", td.BottleneckConfig(dropout=0.9), labels=("x", "y"))
+    with torch.no_grad():
+        for parameter in deck.adapter("a").parameters():
+            parameter.add_(0.5)
+    deck.save("a", tmp_path / "a")
+    expected = deck.predict(["w4 w5"], adapter="a")
+    backend = batch_backend(deck)
+    backend.load(tmp_path / "a", "b")
+    assert deck.predict(["w4 w5"], adapter="b") == expected
+
+
 def test_what_a_load_waits_for_is_computed_between_the_layers_of_a_batch() -> None:
     queue, done = FairQueue(), list[str]()
     for caller in ("first", "second"):

@@ -70,10 +70,10 @@ class Adapter(nn.Module):
             tensor.copy_(tensors[name])
 
     def freeze_for_inference(self) -> None:
-        """Let the adapter answer only, no longer train: no gradients, its small tensors side by side in memory, and
-        without the modules that only training needs.
+        """Let the adapter answer only, no longer train: no gradients and no dropout, its small tensors side by side in
+        memory, and without the modules that only training needs.
         """
-        self.requires_grad_(False)
+        self.eval().requires_grad_(False)
         _pack_small_parameters([*self._layers.modules(), *self._head.modules()])
         frozen = {name: replace(p, layer=self.built.frozen_layer(p.layer)) for name, p in self.built.placements.items()}
         self.built = replace(self.built, placements=frozen)
