@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tunedeck.tasks.base import Dataset
 
 POINTS = 200
-"""Of a learning curve; longer ones are averaged down to this."""
+"""The most points of a learning curve; longer ones are averaged down to this number."""
 LONGEST_TIMED = 256
 """Tokens of a text that is timed, at most."""
 

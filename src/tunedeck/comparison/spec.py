@@ -34,7 +34,7 @@ class ComparisonSpec:
     price: Price | None
     command: str
     trials: int = 0
-    """Of the search, for each entry; 0 searches nothing."""
+    """Trials of the search for each entry; 0 searches nothing."""
     progress: bool = True
 
     def tell(self, text: str) -> None:

@@ -49,7 +49,7 @@ class Bundle:
     licence: str
     description: str
     platform: str | None = None
-    """Of the wheel, where it has one; the files inside serve every machine."""
+    """The platform of the wheel, where it is made for one; its data files are the same for all platforms."""
     convert: str | None = None
     """The format of its weights where they are rewritten after the download; models/convert.py knows it."""
     also: tuple[Bundle, ...] = ()

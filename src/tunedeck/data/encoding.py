@@ -12,7 +12,7 @@ from tunedeck.core.i18n import say
 AUTO = "auto"
 UTF_8 = "utf-8"
 SAMPLE_BYTES = 1 << 16
-"""Of a file that is not UTF-8, this much decides its encoding."""
+"""The number of bytes from which the encoding of a file that is not UTF-8 is detected."""
 _MARKS = (
     (codecs.BOM_UTF8, UTF_8),
     (codecs.BOM_UTF32_LE, "utf-32"),

@@ -6,7 +6,8 @@ import gzip
 import io
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tunedeck.data.sheets import SPREADSHEETS, read_sheet
 STANDARD_INPUT = "-"
 GZIP = ".gz"
 MOST_BYTES = 16 << 30
-"""Of a file that gzip packed, unpacked."""
+"""The largest size of an unpacked gzip file."""
 _CHUNK = 1 << 24
 
 
@@ -145,9 +146,18 @@ def _read_parquet(path: Path, content: bytes) -> Content:
     import pyarrow
     import pyarrow.parquet
 
-    try:
+    with parquet_errors(path):
         table = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
         return Content(tuple(table.column_names), table.to_pylist())
+
+
+@contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Raise DataError where the block cannot read a file as Parquet."""
+    import pyarrow
+
+    try:
+        yield
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             say(

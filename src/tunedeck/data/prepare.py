@@ -51,7 +51,7 @@ class Prepared(Generic[E]):
     evaluation: Sequence[Any]
     left_out: int
     sha256: str
-    """Of the training examples."""
+    """The digest of the training examples."""
 
 
 def prepare(

@@ -55,7 +55,7 @@ class Sentence:
     keeps_spaces: bool
     text: str = ""
     slots: list[dict[str, object]] = field(default_factory=list)
-    """Of each slot: `slot`, `value`, `start` and `end` in characters."""
+    """For each slot: `slot`, `value`, `start` and `end` in characters."""
 
     def add(self, text: str) -> None:
         """Append a text, with one space for several, or without spaces."""

@@ -20,9 +20,9 @@ from tunedeck.data.rows import Content
 
 SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 MOST_CELLS = 100_000_000
-"""Of a sheet from its first cell to its last; one stray cell in the last column makes a sheet larger than memory."""
+"""The most cells between the first and the last cell of a sheet; one stray cell can make a sheet larger than memory."""
 MOST_BYTES = 4 << 30
-"""Of the parts of a spreadsheet, unpacked."""
+"""The largest size of the unpacked parts of a spreadsheet."""
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 _CELL = re.compile(rb'<c\b[^>]*?\br="([A-Z]{1,3})(\d{1,7})"')
 _SPREAD_CELL = re.compile(rb'number-columns-repeated="(\d{4,})"[^>]*office:value-type')

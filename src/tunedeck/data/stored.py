@@ -17,7 +17,7 @@ from tunedeck.core.bundle import cache_folder
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
 from tunedeck.data.encoding import AUTO, SAMPLE_BYTES, detect
-from tunedeck.data.files import encoding_note, kind_of
+from tunedeck.data.files import encoding_note, kind_of, parquet_errors
 from tunedeck.data.json_rows import read_json_lines
 from tunedeck.data.labelled import Example, label_column_of, labelled_examples, text_column_of
 from tunedeck.data.rows import Content
@@ -173,18 +173,8 @@ def _line_pieces(path: Path, stream: TextIO) -> Iterator[Content]:
 
 
 def _parquet_pieces(path: Path) -> Iterator[Content]:
-    import pyarrow
-    import pyarrow.parquet
+    from pyarrow.parquet import ParquetFile
 
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        for batch in file.iter_batches(PIECE):
+    with parquet_errors(path):
+        for batch in ParquetFile(path).iter_batches(PIECE):
             yield Content(tuple(batch.schema.names), batch.to_pylist())
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(
-            say(
-                "cannot read {path} as Parquet: {reason}; write it again or save it as CSV",
-                path=path,
-                reason=str(error).splitlines()[0],
-            )
-        ) from error

@@ -1,8 +1,8 @@
 """Convert a file of the format E5S1, a BERT encoder in 4 bits, to a folder of transformers.
 
 Little-endian: a header, the pieces of a tokenizer, and tensors by name, each float32 or in Q4_0 blocks
-(methods/packed_embedding.py). The folder holds the unpacked weights in two files, which transformers reads together;
-the word embeddings stand beside them in 4 bits once more, and those Tunedeck reads.
+(methods/packed_embedding.py). The folder has the unpacked weights in two files, which transformers reads
+together, and the word embeddings once more in 4 bits, which Tunedeck reads instead of the unpacked ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A folder whose word embeddings lie in it twice: in float32 for transformers, and in 4 bits for us.
+"""A model folder that has its word embeddings twice: in float32 for transformers and in 4 bits for Tunedeck.
 
 The index names two files of float32 weights, the word embeddings and the rest. transformers' `variant` reads the rest
 alone.

@@ -56,7 +56,7 @@ class DeployRow:
     tokens_per_s: Estimate
     """Output tokens for a decoder, input tokens for an encoder, at that capacity."""
     single_tokens_per_s: float
-    """Of one request alone; 0 for an encoder."""
+    """Tokens per second of a single request; 0 for an encoder."""
     cards: int
     """For the rate, at LOAD of their capacity; 1 where no rate is given."""
     month: Estimate

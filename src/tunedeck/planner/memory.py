@@ -101,7 +101,7 @@ class Setup:
     """0 for embeddings, which have no head: each row is a text, and the batch's vectors are contrasted."""
     epochs: float = 1.0
     data_tokens: float = 0.0
-    """Of all training examples, which lie in the process's memory."""
+    """Tokens of all training examples, which the process keeps in memory."""
     chunk: int | None = None
     """Texts of an embedding batch whose inner states lie in memory at once; None all of them."""
     stack: Stack = TUNEDECK
@@ -128,7 +128,7 @@ class Setup:
 
     @property
     def head_parameters(self) -> int:
-        """Of a classifier's head."""
+        """The parameters of a classifier's head."""
         return 0 if self.generate or not self.labels else self.spec.head_parameters(self.labels)
 
 
@@ -277,5 +277,5 @@ def layers_with_backward(setup: Setup) -> int:
 
 
 def _hidden_bytes(setup: Setup) -> int:
-    """Of one number between the layers."""
+    """The bytes of one number between the layers."""
     return 4 if setup.stack.float32_hidden else setup.number_bytes

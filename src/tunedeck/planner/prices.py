@@ -62,9 +62,9 @@ class PriceBook:
     """Offers and rates of exchange; `rates` is (from, to) to what one `from` costs in `to`."""
 
     offers: tuple[Offer, ...]
-    """Of the list that was chosen."""
+    """The offers of the list that was chosen."""
     others: tuple[Offer, ...]
-    """Of the other lists, for cards that the chosen one does not price."""
+    """The offers of the other lists, for GPUs that the chosen one does not price."""
     rates: Mapping[tuple[str, str], float]
     rate_sources: Mapping[tuple[str, str], str]
 

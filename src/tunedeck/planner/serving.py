@@ -68,7 +68,7 @@ class Service:
 
     @property
     def tokens(self) -> int:
-        """Of one request, in and out."""
+        """The tokens of one request, in and out."""
         return self.input_tokens + self.output_tokens
 
 

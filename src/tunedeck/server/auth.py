@@ -34,7 +34,7 @@ class KeyRecord(BaseModel):
     )  # who takes sha256 for the key must not see it logged
     name: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of the key itself: `printf %s "$KEY" | sha256sum`."""
+    """The digest of the key itself: `printf %s "$KEY" | sha256sum`."""
     admin: bool = False
     metrics: bool = False
     """Whether it may read /metrics, where every adapter's name and traffic stand; admins may."""
@@ -42,7 +42,7 @@ class KeyRecord(BaseModel):
     """Names or patterns (`team/*`) of the adapters it may use; the bare base by its own name."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)
-    """Of prompts and answers together. What is over is paid back by waiting."""
+    """Tokens of prompts and answers together; a key that is over its limit waits."""
     max_requests: int | None = Field(default=None, ge=1)
     """Inputs of this key that may wait or run at once."""
 
@@ -248,7 +248,7 @@ def _bucket(a_minute: int | None, before: Bucket | None) -> Bucket | None:
 
 
 def _signature(path: Path) -> object:
-    """Of the file as it is now; None when it is not there."""
+    """The state of the file as it is now; None when it does not exist."""
     try:
         seen = path.stat()
     except OSError:

@@ -33,8 +33,7 @@ _MEANINGS = {
     415: "the body is not declared as application/json",
     422: "the adapter cannot be loaded or used, and why",
     429: "too much is waiting or in memory, the key's rate is used up, or too many wrong keys came from this address",
-    503: "the server is shutting down, its engine has stopped, or its disk, memory or file descriptors failed "
-    "it for now",
+    503: "the server is shutting down, its engine has stopped, or it is short of disk, memory or file descriptors",
 }
 _HEADERS = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
@@ -54,7 +53,7 @@ class Failure:
     param: str | None = None
     retry_after_s: float | None = None
     allow: str | None = None
-    """Of a 405: the methods there are."""
+    """The allowed methods, for a 405."""
     close: bool = False
     """Whether what follows on the connection cannot be trusted."""
 

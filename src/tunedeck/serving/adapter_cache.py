@@ -22,7 +22,7 @@ class CachedAdapter:
     memory: AdapterMemory
     note: str | None = None
     signature: object = None
-    """Of the files it was loaded from."""
+    """The state of the files it was loaded from."""
     users: int = 0
     pinned: bool = False
 
@@ -74,11 +74,11 @@ class AdapterCache:
         return list(self._current.values())
 
     def bytes(self, *more: AdapterMemory) -> int:
-        """Of everything in memory, old versions included, and of what is to come."""
+        """The bytes of everything in memory, old versions included, and of `more`."""
         return self._all.bytes(*more)
 
     def pinned_bytes(self, *more: AdapterMemory) -> int:
-        """Of what may not be evicted however little it is used, and of what is to come."""
+        """The bytes of what may not be evicted, and of `more`."""
         return self._pinned.bytes(*more)
 
     def put(self, adapter: CachedAdapter) -> None:
@@ -134,6 +134,6 @@ class _Total:
                 del self._sharing[key], self._shared[key]
 
     def bytes(self, *more: AdapterMemory) -> int:
-        """Of what is counted, and of what is to come."""
+        """The bytes of what is counted, and of `more`."""
         shared = {key: size for memory in more for key, size in memory.shared.items() if key not in self._shared}
         return self._own + sum(memory.own for memory in more) + sum(self._shared.values()) + sum(shared.values())

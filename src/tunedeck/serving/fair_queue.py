@@ -50,7 +50,7 @@ class FairQueue:
 
     @property
     def positions(self) -> int:
-        """Of all that waits, virtual tokens included."""
+        """The positions of all waiting requests, virtual tokens included."""
         return self._positions
 
     def several_callers(self) -> bool:

@@ -89,7 +89,7 @@ class AdapterStore:
 
     @property
     def bytes(self) -> int:
-        """Of all adapters in memory, unloaded ones that are still in use included."""
+        """The bytes of all adapters in memory, including unloaded ones that are still in use."""
         with self._changed:
             return self._cache.bytes()
 
@@ -300,7 +300,7 @@ class AdapterStore:
                 )
 
     def _signature(self, name: str) -> object:
-        """Of the files as they are before they are read; None when the folder is gone."""
+        """The state of the files before they are read; None when the folder does not exist."""
         with contextlib.suppress(TunedeckError, OSError):
             return self.repository.signature(self.repository.find(name))
         return None

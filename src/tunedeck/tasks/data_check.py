@@ -15,13 +15,13 @@ from tunedeck.data.check.checked import CheckedFile, TokenLimit, check_table, co
 from tunedeck.data.check.findings import Row
 from tunedeck.data.check.page import html_page
 from tunedeck.data.table import Table, read_table
+from tunedeck.tasks.classify.config import ClassifyConfig
 
 if TYPE_CHECKING:
     from tunedeck.tasks.classify.doubts import Point
 
 DEFAULT_MODEL = "bundled:all-minilm-l6-v2"
-MAX_LENGTH = 256
-"""Tokens to which classification cuts by default."""
+MAX_LENGTH = ClassifyConfig().max_length
 SUSPICIOUS = 20
 FEWEST = 50
 """Rows that a head and its folds need."""

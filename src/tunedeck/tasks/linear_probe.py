@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 FOLDS = 5
 STRENGTHS: tuple[float, ...] = tuple(10.0 ** (-half / 2) for half in range(-2, 11))
-"""Of the penalty, 10 to 1e-5, the strongest first, for vectors of unit variance."""
+"""Strengths of the penalty that are tried, 10 to 1e-5, strongest first, for vectors of unit variance."""
 CROSS_VALIDATED = 5_000
 """As many rows tell a good strength; the solution itself is of all rows."""
 _IN_DOUBLE = 20_000_000

@@ -23,7 +23,7 @@ from tunedeck.methods.registry import config_of
 from tunedeck.tasks.text import pad
 
 KEPT_BYTES = 1 << 30
-"""Of the folder of vectors; the oldest go first."""
+"""The largest size of the folder of vectors; the oldest are deleted first."""
 _BATCH = 64
 _COMPARED = 4
 _BARE = "(bare)"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunedeck.core.i18n import listing, say
 from tunedeck.data.check.findings import SHOWN, Finding, Row, near_findings, quick_findings
@@ -42,10 +41,6 @@ class CheckedFile:
     lengths: tuple[int, int, int]
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        return asdict(self)
 
 
 def check_table(

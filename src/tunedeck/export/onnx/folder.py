@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
 BOUND = 1e-4
-"""Of the largest answer, at least 1."""
+"""The largest difference allowed, as a share of the largest answer (at least 1)."""
 TEXTS = (
     "good",
     "The parcel came two days late, and nobody answered the phone!",

@@ -22,7 +22,7 @@ from tunedeck.tasks.vectors import head_inputs
 
 FOLDS = 5
 SHARES = (0.1, 0.2, 0.5, 1.0)
-"""Of the training rows, for the learning curve."""
+"""Shares of the training rows at which the learning curve is measured."""
 _PROBE = "(labels)"
 
 
