@@ -75,7 +75,7 @@ def convert(
     model: options.Base = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Write an adapter in another library's form, read back, with tunedeck.json beside it."""
+    """Write an adapter in another library's format with a tunedeck.json, and read it back."""
     if to is not None:
         one_of("--to", to, ("peft", "adapterhub", "tunedeck"))
     convert_folder(source, target, to, model, trust_remote_code)

@@ -36,7 +36,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_tables(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The same in as many tables as the terminal's width asks for, each with the first column."""
+    """Print a result as several tables if the terminal is narrow, each with the first column."""
     widths = [max(cell_len(text) for text in cells) for cells in zip(*rows, strict=True)]
     names = [
         name if cell_len(name) <= width else name.replace(" ", "\n")

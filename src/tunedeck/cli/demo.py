@@ -69,7 +69,7 @@ def demo(
     ),
     as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
 ) -> None:
-    """Train LoRA, a bottleneck adapter, prompt tuning and the head alone; compare them; mix them in one batch."""
+    """Train LoRA, a bottleneck adapter, prompt tuning and the head only; compare them; mix them in one batch."""
     from tunedeck.comparison.compare import RESULT, clear, run_comparison
 
     parts = BY_LANGUAGE[language()]

@@ -44,7 +44,7 @@ def deploy_cost(
     everything: options.AllRows = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Which cards hold a model with its adapters, how much they answer, and what that costs a month."""
+    """Show which GPUs can serve a model with its adapters, at which rate and monthly cost."""
     import tunedeck as td
     from tunedeck.planner.prices import check_sizes
 

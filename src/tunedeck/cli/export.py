@@ -37,7 +37,7 @@ def merge(
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Merge an adapter into its base and write what transformers, and whatever reads its folders, loads."""
+    """Merge an adapter into its base and write a model folder of transformers."""
     from tunedeck.export.merge import save_merged
     from tunedeck.export.transformers_folder import empty_place
 

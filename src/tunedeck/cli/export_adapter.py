@@ -71,7 +71,7 @@ def vllm(
     model: options.Base = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """PEFT folders below one folder, and serve.sh beside them."""
+    """Write PEFT folders below one folder, with a serve.sh."""
     from tunedeck.export.standalone import open_adapter
     from tunedeck.export.vllm import SCRIPT, save_vllm
     from tunedeck.formats.folder import distinct_names
@@ -90,7 +90,7 @@ def card(
         str | None, typer.Option("--licence", help=say("the adapter's licence; that of a bundled base by default"))
     ] = None,
 ) -> None:
-    """What the run left behind, as the hub wants it told."""
+    """Write the model card of a run in the hub's format."""
     from tunedeck.comparison.hindsight import cost_of
     from tunedeck.export.card import save_card
     from tunedeck.formats.manifest import read_manifest

@@ -15,7 +15,7 @@ from tunedeck.core.i18n import say
 
 @final
 class _Folding(rich_utils.OptionHighlighter):
-    """Typer's colours; words that are longer than their column go on in the next line."""
+    """Typer's colours; words that are longer than their column continue in the next line."""
 
     def __call__(self, text: str | Text) -> Text:
         """Return the coloured text."""

@@ -130,7 +130,7 @@ def base_model(reference: str, task: Task, dtype: str, quantize: str | None, tru
 
 
 def _hide_loading() -> None:
-    """Hide transformers' own progress bars, which stand between a command's lines."""
+    """Hide transformers' own progress bars, which would appear between a command's lines."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -65,7 +65,7 @@ def plan(
     everything: options.AllRows = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Predict memory, time and money of every method on every card, before anything is rented."""
+    """Estimate memory, time and cost of every method on every GPU before you rent one."""
     import tunedeck as td
     from tunedeck.cli.plan_output import show
 

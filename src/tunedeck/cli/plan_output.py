@@ -82,7 +82,7 @@ def parts_text(parts: MemoryParts) -> str:
 
 
 def gib(count: float) -> str:
-    """Bytes as cards are counted; a cell of three digits."""
+    """Return bytes in GiB with three digits."""
     return f"{count / GIB:.1f} GiB" if count < 100 * GIB else f"{count / GIB:.0f} GiB"
 
 
@@ -145,7 +145,7 @@ def _price(offer: Offer) -> str:
 
 
 def _worth_showing(rows: Sequence[PlanRow]) -> list[PlanRow]:
-    """The best offer of each method and card that fits; where nothing fits, the closest rows."""
+    """Return the best offer of each method and GPU that fits; if nothing fits, the closest rows."""
     best = {(row.method, row.offer.gpu.name): row for row in reversed(rows)}
     fitting = [row for row in rows if row.fits and best[row.method, row.offer.gpu.name] is row]
     own = [row for row in rows if row.offer.gpu.name == THIS_MACHINE and row not in fitting]

@@ -23,7 +23,7 @@ RENAMED = {
     "--token-price": "--api-price",
     "--with-base": "--include-base",
 }
-"""New names by old ones; no command has a flag of its own under an old name."""
+"""New names by old ones; no command has a flag under an old name."""
 
 
 def with_new_names(arguments: Sequence[str]) -> list[str]:

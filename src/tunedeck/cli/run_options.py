@@ -1,6 +1,4 @@
-"""An option for every key of a run file, made from the settings, and the run's values that options and a run file
-make.
-"""
+"""Generate an option for every key of a run file, and combine options and a run file into a run's values."""
 
 from __future__ import annotations
 
@@ -147,7 +145,7 @@ def _option(flag: str, name: str, setting: Setting, text: str, panel: str | None
 
 
 def _value(setting: Setting, flag: str, text: str) -> Any:
-    """A value that is no single word or number: a list by commas, else YAML."""
+    """Parse a value that is not a single word or number: a list by commas, else YAML."""
     import yaml
 
     if setting.is_list_or_pattern:

@@ -1,4 +1,4 @@
-"""What every run may use up: examples, minutes or money; and what an hour of this machine costs."""
+"""Limit every run by examples, minutes or money, and price an hour of this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def price_of(per_hour: float | None, currency: str) -> Price | None:
 
 
 def listed_offer(gpu: str | None, currency: str) -> Offer | None:
-    """What the price list asks for a GPU; None without a GPU, and where GPU or currency is not listed."""
+    """Return the list price of a GPU; None without a GPU, or if the GPU or currency is not listed."""
     from tunedeck.planner.catalogue import find_gpu
     from tunedeck.planner.prices import read_prices
 

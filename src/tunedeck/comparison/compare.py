@@ -53,7 +53,7 @@ def compare(
     budget of each run is `examples`, `minutes` of training, or `budget`, an amount of money at `price_per_hour`; else
     the run's own epochs or steps. `search` first tries that many settings for each entry.
 
-    Each run is trained in a process of its own. `out`, by default compare/NAME after the run file or the data, then
+    Each run is trained in a separate process. `out`, by default compare/NAME after the run file or the data, then
     holds the runs, comparison.json, report.html, report.md and figures/. If called again with the same arguments,
     finished runs are kept and an interrupted one is resumed; `overwrite` starts anew. `progress` prints notes and
     progress bars to standard error. `command` is how the report says to repeat it, by default this call.

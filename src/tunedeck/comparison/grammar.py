@@ -132,7 +132,7 @@ def _read(text: str) -> list[_Term]:
 
 
 def _value(text: str, piece: str) -> Any:
-    """A number, several names joined by +, or whatever YAML makes of it."""
+    """Parse a number, several names joined by +, or any other YAML value."""
     if not text:
         raise ConfigError(say("methods: a value is missing in {piece!r}", piece=piece))
     for number in (int, float):

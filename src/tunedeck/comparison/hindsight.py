@@ -1,4 +1,4 @@
-"""What the planner would have predicted of a finished run, beside what happened."""
+"""Compare the planner's prediction with the actual values of a finished run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CURRENCY = "CNY"
 def predicted_and_actual(
     measurement: Measurement, config: RunConfig, price_per_hour: float | None = None, currency: str = CURRENCY
 ) -> list[Comparison]:
-    """Predicted beside actual for memory, time and, with a price or on a GPU with a listed price, money."""
+    """Return predicted and actual memory, time and, with a price or on a GPU with a listed price, money."""
     from tunedeck.tasks.registry import view_of
 
     offer = None if price_per_hour else listed_offer(measurement.machine.gpu, currency)
@@ -59,7 +59,7 @@ def _products_rate(dtype: str, shape: tuple[int, int, int]) -> float:
 
 
 def cost_of(measurement: Mapping[str, Any]) -> str | None:
-    """What a recorded run's training time costs by the price list; None where its GPU is not listed."""
+    """Return the cost of a recorded run's training time by the price list; None if its GPU is not listed."""
     offer = listed_offer(measurement["machine"]["gpu"], CURRENCY)
     if offer is None:
         return None

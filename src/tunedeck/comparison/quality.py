@@ -1,4 +1,4 @@
-"""What the entries answered on the held-out examples: scores for intervals, confusions and mistakes of the best."""
+"""Collect predictions on the held-out examples: scores for intervals, confusions and mistakes of the best entry."""
 
 from __future__ import annotations
 

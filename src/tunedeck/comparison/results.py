@@ -1,4 +1,4 @@
-"""What the runs left and what was measured afterwards, put together as the values of a report."""
+"""Combine the results of the runs and later measurements into the values of a report."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def _curves(run: Run, metric: str) -> tuple[tuple[tuple[float, float], ...], tup
     events = [json.loads(line) for line in lines]
     each = run.config.training.batch_size * run.config.training.gradient_accumulation_steps
     steps = [(float(event["step"] * each), float(event["loss"])) for event in events if event["event"] == "step"]
-    width = max(1, -(-len(steps) // POINTS))  # a head alone takes no step
+    width = max(1, -(-len(steps) // POINTS))  # head only takes no step
     losses = [
         (steps[start : start + width][-1][0], fmean(loss for _, loss in steps[start : start + width]))
         for start in range(0, len(steps), width)

@@ -1,4 +1,4 @@
-"""The runs of a comparison: what each is, which are finished, and carrying one out in a process of its own."""
+"""List the runs of a comparison, find the finished ones, and run one in a separate process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One entry with one seed, and where it lies."""
+    """One entry with one seed, and its folder."""
 
     candidate: Candidate
     seed: int
@@ -95,9 +95,9 @@ def planned_runs(spec: ComparisonSpec, candidates: Sequence[Candidate]) -> list[
 
 
 def is_finished(run: Run, data_sha256: str) -> bool:
-    """Whether this very run lies there complete.
+    """Tell whether this run is there and complete.
 
-    Raises ConfigError where a run of other settings lies there, and DataError where it had other data.
+    Raises ConfigError if the folder holds a run with other settings, and DataError if it had other data.
     """
     stored = run.folder / CONFIG
     if not stored.exists():
@@ -143,7 +143,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], group: str =
 
 
 def train_run(run: Run, spec: ComparisonSpec) -> None:
-    """Train in a process of its own, so that its memory is measured alone; an interrupted run is resumed.
+    """Train in a separate process, so that its memory is measured alone; an interrupted run is resumed.
 
     Raises TrainingError when the process fails, Interrupted when Ctrl-C or SIGTERM stopped it.
     """
@@ -167,8 +167,8 @@ def train_run(run: Run, spec: ComparisonSpec) -> None:
 def _watched(command: Sequence[str], quiet: bool) -> tuple[int, str, signal.Signals | None]:
     """A command's exit code, its standard error if `quiet`, and the first signal that asked this process to stop.
 
-    The command is asked to stop by SIGTERM and waited for: a second SIGINT beside the terminal's own would break off
-    its last step. Outside the main thread, where Python allows no handlers, signals do what they always do.
+    The command is asked to stop by SIGTERM and waited for: a second SIGINT in addition to the terminal's would break
+    off its last step. Outside the main thread, where Python allows no handlers, signals do what they always do.
     """
     asked: list[signal.Signals] = []
     started: list[subprocess.Popen[str]] = []

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tunedeck.tasks.base import Dataset
 
 EVALUATIONS, FIRST_RUNG = 8, 2
-"""Of a whole trial; at the first rung and whenever the evaluations have doubled since, the worse half is stopped."""
+"""First rung as a share of a whole trial; at it, and each time the evaluations have doubled, the worse half stops."""
 HELD_OUT = 8
 """One in this many training examples is kept to judge trials by; the held-out examples are not touched."""
 FILE = "search.jsonl"
@@ -128,7 +128,7 @@ def _trial(trial: optuna.Trial, spec: ComparisonSpec, run: Run, deck: Deck, part
         jobs, folders = {"trial": Job(parts)}, {"trial": None}
         done = run_jobs(deck, jobs, settings, folders, resume=False, progress=False, should_stop=should_stop)["trial"]
     except TrainingError as error:
-        raise optuna.TrialPruned from error  # a rate so high that the loss is no number has lost
+        raise optuna.TrialPruned from error  # the rate is so high that the loss is not a number
     finally:
         deck.remove("trial")
     if done.stopped in ("interrupted", "terminated"):
@@ -170,7 +170,7 @@ def _rate(run: Run) -> float:
 
 
 def _rates(run: Run) -> tuple[float, float]:
-    """The method's range of learning rates, moved where the run has a rate of its own."""
+    """Return the method's range of learning rates, shifted if the run sets a rate."""
     method = run.config.method
     low, high = method.learning_rates
     shift = _rate(run) / method.learning_rate

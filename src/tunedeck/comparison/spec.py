@@ -1,4 +1,4 @@
-"""What is to be compared: a run's values, the entries and seeds, the budget, the folder."""
+"""Specify a comparison: a run's values, the entries and seeds, the budget, the folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tunedeck.training.config import run_config
 
 METHODS = ",".join(kind.replace("_", "-") for kind in registry.METHODS)
 METHODS_WITH_HEAD = METHODS + ",head"
-"""What is compared by default; only a task with labels has a head to train alone."""
+"""Default entries; only a task with labels has a head that can be trained on its own."""
 
 
 @dataclass(frozen=True, slots=True)

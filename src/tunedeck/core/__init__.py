@@ -1,1 +1,1 @@
-"""What every other room stands on: errors, messages, units, measurements. Loads no torch."""
+"""Shared foundation of all packages: errors, messages, units, measurements. Loads no torch."""

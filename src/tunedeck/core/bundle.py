@@ -37,7 +37,7 @@ RECEIPT = "bundle.json"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """One bundled part; a member that ends in `/` stands for the files below it, any other for one file."""
+    """One bundled part; a member that ends in `/` means the files below it, any other for one file."""
 
     name: str
     package: str
@@ -274,7 +274,7 @@ def _unpack(bundle: Bundle, archive: Path, folder: Path) -> None:
 
 
 def _files_in(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """The regular files of an archive; links and devices are passed over."""
+    """Yield the regular files of an archive; links and devices are skipped."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             for entry in wheel.infolist():

@@ -1,4 +1,4 @@
-"""What a caller asks for, checked before work begins: a value among those allowed, a hub id, installed packages."""
+"""Check arguments before work begins: allowed values, hub ids, installed packages."""
 
 from __future__ import annotations
 

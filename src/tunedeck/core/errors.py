@@ -5,14 +5,14 @@ TunedeckError
 ├── DataError              a data file, a column or a label is not usable
 ├── ModelError             a base model cannot be found or loaded
 ├── TargetError            the target modules do not fit the model
-│   └── ArchitectureError  the method is not known on this architecture
+│   └── ArchitectureError  the method is not supported on this architecture
 ├── AdapterError           an adapter cannot be used as asked
 │   ├── UnknownAdapterError
 │   ├── UnsupportedKindError
 │   ├── AdapterFileError   an adapter folder is missing, damaged or incomplete
 │   └── BaseMismatchError  the adapter was trained on another base
-├── StorageError           a file could not be written; what stood there before still does
-├── TrainingError          a run could not go on
+├── StorageError           a file could not be written; the previous content is kept
+├── TrainingError          a run could not continue
 ├── UsageError             the command line is not understood
 └── ServingError           a running server cannot take or finish a request now
     ├── OverloadedError    too much is waiting; says when to come back
@@ -60,7 +60,7 @@ class TargetError(TunedeckError):
 
 
 class ArchitectureError(TargetError):
-    """The method is not known on this architecture, whatever its settings."""
+    """The method is not supported on this architecture with any settings."""
 
     code = "TD-E006"
 
@@ -96,13 +96,13 @@ class BaseMismatchError(AdapterError):
 
 
 class StorageError(TunedeckError):
-    """A file could not be written; what stood there before still does."""
+    """A file could not be written; the previous content is kept."""
 
     code = "TD-E012"
 
 
 class TrainingError(TunedeckError):
-    """A training run could not go on."""
+    """A training run could not continue."""
 
     code = "TD-E013"
 

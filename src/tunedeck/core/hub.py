@@ -24,5 +24,5 @@ def hub_is_reachable(timeout_s: float = 5.0) -> bool:
 
 
 def in_hub_cache(repository: str) -> bool:
-    """Whether a hub model's config lies in the local cache."""
+    """Tell whether a hub model's config is in the local cache."""
     return isinstance(try_to_load_from_cache(repository, "config.json"), str)

@@ -1,4 +1,4 @@
-"""What Tunedeck says to people, in English or Chinese.
+"""Translate messages to the user's language, English or Chinese.
 
 The English text is the key: `say("no column {name!r}", name="label")`. Translations are gettext catalogues
 (translations.py); a text without one is shown in English, and a test keeps the Chinese catalogue complete.

@@ -1,4 +1,4 @@
-"""What a run measured on this machine: the planner reads these files, the user sees them beside the prediction."""
+"""Store the measurements of a run on this machine, which the planner reads and compares with its predictions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Measurement:
     start_s: float = 0.0
     """Fitting the head to the frozen base before the first step."""
     quantize: str | None = None
-    """How the base's linears were packed; `dtype` is what it computed in."""
+    """Quantization of the base; `dtype` is the precision of computation."""
     planned_steps: int = 0
     """The steps that the run would have had without early stopping; 0 in files from before it was kept."""
     saved_s: float = 0.0
@@ -73,7 +73,7 @@ class Measurement:
 
 
 def this_machine() -> Machine:
-    """The machine at hand, its GPU left to whoever loads torch."""
+    """Return this machine; the caller that loads torch adds its GPU."""
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
         cpu=_cpu_name(),

@@ -1,6 +1,6 @@
-"""What a model's architecture implies, read from its config.json alone: module paths, shapes, parameter counts, sites.
+"""Derive module paths, shapes, parameter counts and sites of a model from its config.json only.
 
-The facts stand in architectures.toml, one row per model type; nothing here knows an architecture by name.
+The facts are in architectures.toml, one row per model type; nothing here knows an architecture by name.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class ModelSpec:
     key_value_size: int  # width of its keys, and of its values
     ffn_size: int
     gated: bool  # the feed-forward part multiplies two branches of that width
-    causal: bool  # a decoder, which sees only what stands before
+    causal: bool  # a decoder, in which a position sees only earlier ones
     sequence_first: bool  # hidden states inside the layers are (seq, batch, hidden)
     first_position_from: (
         str | None
-    )  # in the last layer: after this module positions stand alone, and the classifier reads the first
+    )  # in the last layer: after this module positions are independent, and the classifier reads the first
     prefix: str  # transformers' base_model_prefix: 'bert', 'model', 'transformer'
     layers: str  # list of layers, relative to the base: 'encoder.layer', 'layers', 'h'
     embedding: str  # word embedding, relative to the base: 'embeddings.word_embeddings'
@@ -69,7 +69,7 @@ class ModelSpec:
     adapterhub_lora: Mapping[
         str, str
     ]  # q, k, v, intermediate, output = path in a layer; empty where AdapterHub has no LoRA
-    linears: tuple[Linear, ...]  # all linears inside the layers, in model order
+    linears: tuple[Linear, ...]  # all linear layers, in model order
     embedding_parameters: int  # word, position and type embeddings and their norm
     layer_parameters: tuple[int, ...]  # one entry per layer
     final_parameters: int  # after the layers: final norm, pooler where the sequence classifier has one
@@ -87,7 +87,7 @@ class ModelSpec:
         return self.head_fixed_parameters + num_labels * self.head_parameters_per_label
 
     def layers_path(self, prefix: str) -> str:
-        """Return the path of the list of layers in a model whose base stands at `prefix`, "" for a base without a
+        """Return the path of the list of layers in a model whose base is at `prefix`, "" for a base without a
         head.
         """
         return f"{prefix}.{self.layers}" if prefix else self.layers
@@ -96,7 +96,7 @@ class ModelSpec:
     def from_config(cls, config: Mapping[str, Any]) -> ModelSpec:
         """Derive the spec from a parsed config.json or from transformers' `config.to_dict()`.
 
-        Raises TargetError for a model type without a row, ConfigError for a missing key or a value that is no size.
+        Raises TargetError for a model type without a row, ConfigError for a missing key or a value that is not a size.
         """
         row = _row(config)
         sizes = _sizes(row, config)

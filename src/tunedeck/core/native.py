@@ -20,7 +20,7 @@ _PAUSE_HARD = 2  # of omp.h
 def keep_freed_memory() -> None:
     """From now on what a batch frees stays for the next one: up to 512 MB, in pieces of up to 32 MB.
 
-    By default glibc gives much of it back and asks for it again, how much depends on what else lies in the heap, and
+    By default glibc gives much of it back and asks for it again, how much depends on the rest of the heap, and
     the page faults take up to an eighth of a batch's time.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
@@ -39,8 +39,8 @@ def give_back_freed_memory() -> None:
 def end_helper_threads() -> None:
     """End the threads that have helped the calling one with its products; its next product starts them again.
 
-    Every thread that computes has helpers of its own. While a process has more of them than processors, GNU OpenMP lets
-    all of them sleep between two products, and waking them takes a third of a step of decoding.
+    Every thread that computes has its own helper threads. While a process has more of them than processors, GNU OpenMP
+    lets all of them sleep between two products, and waking them takes a third of a step of decoding.
     """
     for library in _gnu_openmp():
         with contextlib.suppress(AttributeError):  # older than OpenMP 5

@@ -1,4 +1,4 @@
-"""What the planner asks of a task, so that it can plan runs without knowing the tasks."""
+"""Describe the shape of a task's run to the planner, which knows no task by name."""
 
 from __future__ import annotations
 

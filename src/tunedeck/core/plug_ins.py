@@ -46,7 +46,7 @@ def load_plug_ins(
             found = load(point)
             check(point.name, found, known)
             known[point.name] = found
-        except Exception as raised:  # whatever another package's module raises
+        except Exception as raised:  # another package's module may raise anything
             error = say(
                 "the {what} {name!r} of the package {package} cannot be used: {reason}; update or uninstall that "
                 "package",

@@ -1,4 +1,4 @@
-"""What is read of a text's last hidden states."""
+"""Name the ways to reduce a text's last hidden states to one vector."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from typing import Literal, TypeAlias
 Pooling = Literal["mean", "first", "last"]
 """The mean of the positions, the first or the last."""
 HeadPooling: TypeAlias = Pooling | Literal["model"]
-"""What a head reads; "model" is what the head that transformers gives the model reads."""
+"""Input of a head; "model" is the input of the head that transformers defines for the model."""

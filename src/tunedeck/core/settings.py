@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, final, get_args, get_origin, 
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Help:
-    """What a setting is for, in the annotation of a pydantic model's or a dataclass's field.
+    """Describe a setting, as an annotation of a field of a pydantic model or a dataclass.
 
     `r: Annotated[int, Help(say("LoRA rank"))] = 8`. `flag` is its flag where it is not the field's name.
     """
@@ -77,7 +77,7 @@ def settings_of(cls: type[Any]) -> list[Setting]:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The types of a union without None; the type itself where it is no union."""
+    """The types of a union without None; the type itself if it is not a union."""
     if get_origin(annotation) not in (Union, UnionType):
         return [annotation]
     return [member for member in get_args(annotation) if member is not type(None)]

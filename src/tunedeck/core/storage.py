@@ -144,7 +144,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _rename_twice(staging: Path, target: Path) -> None:
-    """The same in two steps; a process that is killed between them leaves the old folder in a hidden one."""
+    """Replace a folder in two steps; a process that is killed between them leaves the old one under a hidden name."""
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
     try:
         target.rename(old / target.name)

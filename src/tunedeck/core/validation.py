@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a value, in the user's language."""
+"""Translate pydantic's validation errors to the user's language."""
 
 from __future__ import annotations
 

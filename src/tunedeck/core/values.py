@@ -14,7 +14,7 @@ from tunedeck.core.validation import reason_of
 
 T = TypeVar("T")
 _LARGEST = 3.4e38
-"""What float32 holds."""
+"""Largest value of float32."""
 
 
 def from_values(cls: type[T], values: Mapping[str, Any], group: str) -> T:

@@ -58,7 +58,7 @@ def shorten(text: str, longest: int = _SAMPLE_CHARACTERS) -> str:
 
 
 def column_texts(table: Table, column: str) -> list[str]:
-    """Every cell of a column as text, "" where it is missing; DataError for what is no text or number."""
+    """Every cell of a column as text, "" where it is missing; DataError for values that are not text or numbers."""
     return [_as_text(table, column, number, row[column]) for number, row in enumerate(table.rows, start=1)]
 
 

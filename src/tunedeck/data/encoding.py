@@ -100,7 +100,7 @@ def _is_everyday(text: str, place: int, encoding: str) -> bool:
             return False
         return lowest <= encoded[0] <= highest or character in "，。！？、；：（）“”「」…"
     beside = text[max(0, place - 1) : place] + text[place + 1 : place + 2]
-    if encoding == "cp1251":  # Cyrillic letters stand together
+    if encoding == "cp1251":  # Cyrillic letters are adjacent
         return "\u0400" <= character <= "\u045f" and any("\u0400" <= one <= "\u045f" for one in beside)
     return character in "“”‘’–—…€°§«»" or (character.isalpha() and any(one.isascii() for one in beside))
 

@@ -28,8 +28,8 @@ class Head:
 def find_head(rows: Sequence[Sequence[object]]) -> Head:
     """Find the header in the first rows of a table, blank ones left out.
 
-    A title is a row whose first cell alone is filled, above rows with more. A first row is no header where one of its
-    cells stands again further down in its column, or where it has a number in a column of numbers.
+    A title is a row with only its first cell filled, above rows with more. A first row is not a header if one of its
+    cells occurs again further down in its column, or where it has a number in a column of numbers.
     """
     titles = 0
     for row in rows[:MOST_TITLE_ROWS]:

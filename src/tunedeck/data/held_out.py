@@ -12,13 +12,13 @@ TEST_SHARE = 0.1
 WITHIN_SHARE = 0.2
 WORDS_IN_A_ROW = 5
 COPIED_SHARE = 0.5
-"""A test text of which this share of word sequences stands in one training text is a near copy."""
+"""A test text of which this share of word sequences occurs in one training text is a near copy."""
 
 
 def divided(rows: Rows, by: str, unlike: str | None = None, within: str | None = None) -> tuple[Rows, Rows]:
     """Training and test rows, the same on every machine.
 
-    All rows with the same value in column `by` stand on one side, about TEST_SHARE of these values in the test side.
+    All rows with the same value in column `by` are on one side, about TEST_SHARE of these values in the test side.
     With `unlike`, test rows whose text in that column is a near copy of a training text are left out. With `within`,
     such as a column of labels, each of its values has about WITHIN_SHARE of its values of `by` in the test side, and
     one or more in either side where there are several.

@@ -30,7 +30,7 @@ def read_saved(folder: Path, split: str) -> tuple[Columns, Rows]:
 
     try:
         saved = datasets.load_from_disk(str(folder))
-    except Exception as error:  # a damaged folder: whatever Arrow or the JSON reader raises
+    except Exception as error:  # a damaged folder: any error of Arrow or the JSON reader
         raise DataError(say("cannot read {path}: {reason}", path=folder, reason=_first_line(error))) from error
     if is_dict and split not in saved:
         raise DataError(
@@ -50,7 +50,7 @@ def read_hub(name: str, split: str) -> tuple[Columns, Rows]:
 
     try:
         dataset = datasets.load_dataset(name, split=split)
-    except Exception as error:  # datasets lets through whatever its HTTP client, its cache or its builders raise
+    except Exception as error:  # datasets passes on any error of its HTTP client, cache or builders
         raise DataError(
             say(
                 "cannot get the data set {name!r} (split {split!r}): {reason}. There is no file or folder of this "

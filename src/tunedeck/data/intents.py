@@ -25,7 +25,7 @@ def read_intents(path: Path, values: Mapping[str, Any]) -> tuple[Columns, Rows]:
 
     `values` holds what the file leaves to each house: the names of areas, of devices by domain (`name`), the texts of
     its free slots. Columns: `text`, `label` (the intent), `template` and `slots`, a list of slots with `value`, `start`
-    and `end`. A sentence that two templates give stands with the first; one of two intents is left out. The same on
+    and `end`. A sentence that two templates give counts for the first; one of two intents is left out. The same on
     every machine.
     """
     content = json.loads(read_text(path, "utf-8"))

@@ -136,9 +136,9 @@ def text_column_of(table: Table, name: str | None, label_column: str | None) -> 
 
 
 def label_column_of(table: Table, name: str | None, text: str | None) -> str:
-    """The label column: the named one, a usual name, or the only one beside the text; DataError otherwise.
+    """The label column: the named one, a usual name, or the only one besides the text; DataError otherwise.
 
-    Of columns without names, the only one beside the text whose values come back.
+    Of columns without names, the only one besides the text whose values recur.
     """
     if name is not None:
         return named_column(table, name)
@@ -172,7 +172,7 @@ def _hint(table: Table) -> str:
 
 
 def _comes_back(table: Table, column: str) -> bool:
-    """Whether a value stands in two rows or more on average."""
+    """Tell whether a value occurs in two rows or more on average."""
     return len({str(row[column]) for row in table.rows}) <= len(table.rows) / 2
 
 

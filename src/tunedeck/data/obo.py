@@ -19,7 +19,7 @@ def read_terms(path: Path, synonym_type: str) -> tuple[Columns, Rows]:
     """Terms with a definition and a synonym of one type, such as `layperson`, that differs from their name.
 
     Columns: `term`, the first sentence of its `definition`, `plain` (the first such synonym) and `family`, the first
-    parent term's name. Obsolete terms are passed over. DataError when the file cannot be read.
+    parent term's name. Obsolete terms are skipped. DataError when the file cannot be read.
     """
     synonym = re.compile(rf"^synonym: {_QUOTED} \w+ {re.escape(synonym_type)} ", re.MULTILINE)
     rows: Rows = []

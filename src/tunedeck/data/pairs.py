@@ -84,7 +84,7 @@ def _optional(table: Table, name: str | None, usual: tuple[str, ...]) -> str | N
 
 
 def _refuse_labels(table: Table, anchor: str, positive: str) -> None:
-    """A label beside two sentences usually says whether they belong together at all."""
+    """A label next to two sentences usually says whether they belong together at all."""
     labels = usual_columns(table, LABEL_COLUMNS)
     if labels:
         raise DataError(

@@ -79,8 +79,8 @@ def prepare(
 def normalised(text: str) -> str:
     """The text as it counts for equality: two texts that differ only in what is dropped here are repeats.
 
-    Lower case, without `RT @user:`, links, @mentions and whatever is neither letter nor digit; a text that has nothing
-    else stays as it is.
+    Lower case, without `RT @user:`, links, @mentions and all characters that are neither letters nor digits; a text
+    that has nothing else stays as it is.
     """
     words = text.lower()
     if "@" in words or "http" in words or "www." in words:  # most texts have none, and the search is slow
@@ -91,7 +91,7 @@ def normalised(text: str) -> str:
 def deduplicated(examples: Sequence[Example]) -> Sequence[Example]:
     """The first of each group of equal normalised texts.
 
-    The first one's labels stand, also where a later repeat is labelled otherwise.
+    The labels of the first one are kept, even if a later repeat has others.
     """
     if isinstance(examples, StoredExamples):
         return examples.select(deduplicated_places(normalised(example.text) for example in examples))

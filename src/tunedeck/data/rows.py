@@ -1,4 +1,4 @@
-"""What reading a source gives: named columns, rows, and what was noticed."""
+"""Hold the result of reading a source: named columns, rows and notes."""
 
 from __future__ import annotations
 

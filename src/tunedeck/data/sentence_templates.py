@@ -1,4 +1,4 @@
-"""Sentence templates in the notation of Home Assistant's intents, drawn from at random.
+"""Sentence templates in the notation of Home Assistant's intents, sampled randomly.
 
 `(a|b)` is one of several, `[a]` may be left out, `(a;b)` is both in any order, `<rule>` another template and
 `{list:slot}` a value of a list that fills a slot.

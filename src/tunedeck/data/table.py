@@ -25,7 +25,7 @@ class Table:
     columns: Columns
     rows: Rows
     notes: tuple[str, ...] = ()
-    """What a user should know of how it was read, in a line each."""
+    """Notes for the user on how it was read, one line each."""
     named: bool = True
     """Whether the source names its columns; else they are called "column 1" and so on."""
 

@@ -42,7 +42,7 @@ from tunedeck.models.precision import Dtype
 from tunedeck.models.quantize import BasePart, Quantize, base_parts
 
 Rows: TypeAlias = str | Sequence[str | None] | None
-"""One adapter name for all rows, one per row, or None for the bare base."""
+"""One adapter name for all rows, one per row, or None for the base model."""
 
 
 @final
@@ -76,7 +76,7 @@ class Deck:
     ) -> Deck:
         """Load a base: a hub id, a folder, a .gguf file, `ms:` or `bundled:` reference.
 
-        `dtype` "auto" takes bfloat16 where the hardware has it; `quantize` packs the layers' linears as "nf4" or
+        `dtype` "auto" takes bfloat16 where the hardware has it; `quantize` stores the linear layers as "nf4" or
         "int8". Raises ModelError when it cannot be found or loaded.
         """
         labels = labels_of(task)
@@ -164,12 +164,12 @@ class Deck:
     ) -> Deck:
         """Open saved adapters on the base that they name: `Deck.open("adapters/law", "adapters/mail")`.
 
-        Each adapter is called after its folder, or after the run folder it lies in; a second one of the same name gets
-        a number. The base is `model`, else the one that the first folder names; `quantize` None quantizes it as it was
-        for the first adapter's training, "none" never. `task` is what a folder that names no task is for, by default
-        classification. Raises AdapterFileError for a folder that holds no adapter, ConfigError where no base is named,
-        BaseMismatchError where an adapter was trained on another base (unless `allow_base_mismatch`), and what `load`
-        raises.
+        Each adapter is named after its folder, or after the run folder that contains it; a second one of the same name
+        gets a number. The base is `model`, else the one that the first folder names; `quantize` None quantizes it as it
+        was for the first adapter's training, "none" never. `task` is what a folder that names no task is for, by
+        default classification. Raises AdapterFileError for a folder that holds no adapter, ConfigError where no base is
+        named, BaseMismatchError where an adapter was trained on another base (unless `allow_base_mismatch`), and what
+        `load` raises.
         """
         from tunedeck.tasks.open_deck import open_deck  # the task's name in a folder is looked up by the room above
 
@@ -215,7 +215,7 @@ class Deck:
             self._adapters[adapter.name] = adapter
 
     def save(self, name: str, folder: str | Path) -> None:
-        """Save an adapter in its kind's own format with tunedeck.json beside it; the folder appears whole or not at
+        """Save an adapter in its kind's own format with a tunedeck.json; the folder appears whole or not at
         all.
         """
         adapter = self.adapter(name)
@@ -252,7 +252,7 @@ class Deck:
             del self._adapters[name]
 
     def predict(self, texts: Sequence[str], adapter: Rows = None) -> list[Any]:
-        """Answer each text by the task: one adapter name for all, or one per text; None is the bare base."""
+        """Answer each text by the task: one adapter name for all, or one per text; None is the base model."""
         if isinstance(texts, str):
             raise ConfigError(say("texts must be a list of texts, not one text"))
         return predicting(self.task).predict(self, texts, self.adapters_of_rows(adapter, len(texts)))
@@ -291,9 +291,9 @@ class Deck:
         return with_answer(output, answer[grouping.inverse.to(answer.device)])
 
     def call(self, adapters: Sequence[str | None], inputs: Mapping[str, Any]) -> Any:
-        """The model's output for inputs as they stand: virtual token ids and positions are the caller's.
+        """Return the model's output for inputs as given: virtual token ids and positions are the caller's.
 
-        The rows stand in `order`, and a full adapter with tensors of its own stands alone. One name alone stands for
+        The rows are in `order`, and a full adapter with its own tensors runs alone. A single name applies to
         all rows, however many.
         """
         with self.router.lock:
@@ -311,7 +311,7 @@ class Deck:
         return list(range(len(adapters))) if order is None else order.tolist()
 
     def virtual_tokens(self, adapter: str | None) -> int:
-        """How many virtual tokens stand before the texts of an adapter."""
+        """Return the number of virtual tokens before the texts of an adapter."""
         return 0 if adapter is None else self.adapter(adapter).built.virtual_tokens
 
     @property
@@ -321,7 +321,9 @@ class Deck:
         return min(positions, self.tokenizer.model_max_length if self.tokenizer else positions)
 
     def text_limit(self, adapter: str | None, max_length: int | None = None) -> int:
-        """How many tokens of text fit beside the adapter's virtual tokens, of `max_length` in all where it is given."""
+        """Return how many tokens of text fit next to the adapter's virtual tokens, of `max_length` in all where it is
+        given.
+        """
         limit = self.length_limit if max_length is None else min(max_length, self.length_limit)
         return limit - self.virtual_tokens(adapter)
 
@@ -347,7 +349,7 @@ class Deck:
         return merged_model(self.base, self.adapter(name), dequantize)
 
     def base_parts(self) -> tuple[BasePart, ...]:
-        """Parameters and bytes of the base's linears, embeddings, head and the rest, as they lie in memory."""
+        """Return parameters and bytes in memory of the base's linear layers, embeddings, head and the rest."""
         return base_parts(self.model, self.base.prefix)
 
     def summary(self, name: str) -> Summary:
@@ -369,7 +371,7 @@ class Deck:
         return names
 
     def label_names(self, adapter: str | None) -> tuple[str, ...]:
-        """The labels an adapter tells apart, or those of the bare base."""
+        """Return the labels of an adapter, or those of the base model."""
         if adapter is not None:
             labels = self.adapter(adapter).labels
             if labels is None and has_labels(self.task):

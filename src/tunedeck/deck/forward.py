@@ -53,9 +53,9 @@ def run_segments(
     weights: Sequence[Mapping[str, nn.Parameter]],
     positions: int | None,
 ) -> Any:
-    """Run a batch whose rows stand in segments; `virtual_tokens` and `weights` belong to each segment.
+    """Run a batch whose rows form segments; `virtual_tokens` and `weights` belong to each segment.
 
-    `positions` is the model's limit. Segments with weights of their own (full fine-tuning) run by themselves, all
+    `positions` is the model's limit. Segments with their own weights (full fine-tuning) run separately, all
     others together or in two passes. Returns the output of the model with `logits`, or a bare model's
     `last_hidden_state`, for the caller's positions; labels that a row does not have are -inf.
     """
@@ -86,8 +86,8 @@ def _shared_passes(
     virtual_tokens: Sequence[int],
     weights: Sequence[Mapping[str, nn.Parameter]],
 ) -> list[list[int]]:
-    """Segments without weights of their own: in one pass, or those with virtual tokens apart where the others' padding
-    costs more.
+    """Group segments without their own weights: in one pass, or those with virtual tokens apart where the others'
+    padding costs more.
     """
     shared = [index for index, own in enumerate(weights) if not own]
     wide = [index for index in shared if virtual_tokens[index]]
@@ -108,7 +108,7 @@ def with_answer(output: Any, answer: torch.Tensor) -> Any:
 
 
 def call_model(model: nn.Module, inputs: Mapping[str, Any], weights: Mapping[str, nn.Parameter]) -> Any:
-    """The model's output for keyword inputs, with `weights` in place of its own where there are any."""
+    """Return the model's output for keyword inputs, with `weights` in place of the model's where there are any."""
     if not weights:
         return model(**inputs)
     own = {name: weight.to(_precision(model, name)) for name, weight in weights.items()}
@@ -130,7 +130,7 @@ def _of_callers_positions(answer: torch.Tensor, virtual_tokens: int, seq: int) -
 
 
 def _renumbered(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """The same segments, rows counted from 0."""
+    """Return the segments with rows counted from 0."""
     renumbered, start = [], 0
     for segment in segments:
         size = segment.rows.stop - segment.rows.start

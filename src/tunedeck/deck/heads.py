@@ -98,7 +98,8 @@ def concatenate_padded(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 def head_paths(base: LoadedBase) -> tuple[str, ...]:
     """The modules that make the task head: everything with tensors outside the base, and what the checkpoint lacks.
 
-    What a checkpoint lacks is drawn at random on load, so an adapter must bring its own (a BERT pooler, for example).
+    Tensors that a checkpoint lacks are initialized randomly on load, so an adapter must bring its own (a BERT pooler,
+    for example).
     """
     outside = [
         name
@@ -255,7 +256,7 @@ def _fit_last_linear(module: nn.Module, tensors: dict[str, torch.Tensor]) -> Non
 
 
 def _resized(module: nn.Module, tensors: dict[str, torch.Tensor]) -> list[tuple[str, nn.Linear, int]]:
-    """The linears whose stored weight has another number of outputs, with that number."""
+    """The linear layers whose stored weight has another number of outputs, with that number."""
     found = []
     for name, linear in module.named_modules():
         weight = tensors.get(f"{name}.weight".lstrip("."))

@@ -65,7 +65,7 @@ def _adapter(base: LoadedBase, task: Task, folder: Path, name: str, *, allow_bas
 
 
 def check_trains(config: MethodConfig, task: Task) -> None:
-    """Raise ConfigError for a head alone where the task has none: nothing would train."""
+    """Raise ConfigError for a head only where the task has none: nothing would train."""
     if config.trains == "head" and not has_labels(task):
         raise ConfigError(
             say("only classification has a head to train alone; choose another method for {task}", task=task.kind)
@@ -207,7 +207,7 @@ def new_manifest(base: LoadedBase, task: Task, config: MethodConfig) -> Manifest
 
 
 def bare_labels(base: LoadedBase, task: Task) -> tuple[str, ...]:
-    """The labels that the bare base answers with; warns when its head is not trained."""
+    """Return the labels of the base model; warns when its head is not trained."""
     if base.untrained:
         warnings.warn(
             say(

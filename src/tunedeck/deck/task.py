@@ -1,4 +1,4 @@
-"""What the deck asks of a task, and what some tasks offer beside it: labels, predictions, text, vectors."""
+"""Define the interface of a task for the deck, and optional capabilities: labels, predictions, text, vectors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ D_contra = TypeVar("D_contra", contravariant=True)
 
 
 class Task(Protocol):
-    """What a base is loaded for, and what of it an adapter's folder remembers."""
+    """Define the purpose for which a base is loaded, and the part of it that an adapter's folder stores."""
 
     kind: ClassVar[str]
     """The task's name in run files and manifests."""
@@ -46,7 +46,7 @@ class Task(Protocol):
 
 
 class Labelled(Task, Protocol):
-    """A task whose adapters each have a head of their own, with one output for each label."""
+    """A task whose adapters each have their own head with one output for each label."""
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -55,7 +55,7 @@ class Labelled(Task, Protocol):
 
     @property
     def pooling(self) -> str:
-        """What the head reads: a `HeadPooling`; a task whose head is always the model's own says "model"."""
+        """The head's input, a `HeadPooling`; "model" for a task that always uses the model's own head."""
         ...
 
     def with_labels(self, labels: Sequence[str]) -> Labelled:
@@ -96,7 +96,7 @@ class Embedding(Protocol[D_contra]):
 
 
 def has_labels(task: Task) -> bool:
-    """Whether each adapter has labels and a head of its own."""
+    """Tell whether each adapter has labels and its own head."""
     return "labels" in task.capabilities
 
 

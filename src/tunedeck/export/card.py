@@ -149,7 +149,7 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _source(data: DataRecord) -> str:
-    """The data's name, without the folders of the machine it lay on."""
+    """Return the data's name without the folders of the machine."""
     return Path(data.source).name if Path(data.source).is_absolute() else data.source
 
 

@@ -36,7 +36,7 @@ ARCHITECTURES = {
 writes.
 """
 _REORDERED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
-"""On Llama: the linears whose rows are reordered, and the config key with their number of heads."""
+"""On Llama: the linear layers whose rows are reordered, and the config key with their number of heads."""
 _TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32, 1e-6),
     "f16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16, 2e-3),
@@ -104,7 +104,7 @@ def _patches(opened: OpenedAdapter) -> tuple[float, list[Patch]]:
 
 
 def _check(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
-    """The architecture in llama.cpp; UnsupportedKindError for whatever it cannot run."""
+    """The architecture in llama.cpp; UnsupportedKindError for architectures it cannot run."""
     stored, base = opened.stored, opened.base
     model_type = _config(opened).model_type
     if low_rank(stored.config) is None:

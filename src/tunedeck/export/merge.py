@@ -17,8 +17,8 @@ from tunedeck.models.load import load_base
 from tunedeck.models.precision import DTYPES
 
 BOUNDS = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.2}
-"""Of the largest logit: what rounding W + B·A to the weights' precision may change, the most seen on random adapters
-being half of it.
+"""Largest change, relative to the largest logit, that rounding W + B·A to the weights' precision may cause; random
+adapters reached half of it.
 """
 
 

@@ -24,9 +24,9 @@ class Difference:
 
     max_abs: float
     scale: float
-    """The largest absolute answer, at least 1: what `max_abs` is to be read against."""
+    """Largest absolute output, at least 1: the scale for `max_abs`."""
     same: float
-    """Share of answers whose largest entry stands at the same place, 0 to 1: the same label, or the same next token."""
+    """Share of outputs with the same largest entry, 0 to 1: the same label, or the same next token."""
     answers: int
 
     def check(self, bound: float, what: str) -> None:

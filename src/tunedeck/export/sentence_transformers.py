@@ -31,7 +31,7 @@ _MODULES = (
 
 
 def save_sentence_transformers(deck: Deck, name: str, folder: str | Path) -> None:
-    """Write an adapter merged into its base, with pooling, normalisation and instructions, as a model of its own.
+    """Write an adapter merged into its base, with pooling, normalization and instructions, as a standalone model.
 
     The weights have the deck's precision: load the deck in float32 for the closest vectors. Raises UnsupportedKindError
     for kinds that cannot be merged, AdapterError for a deck of another task, StorageError when the folder is not empty.

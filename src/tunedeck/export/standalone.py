@@ -59,7 +59,7 @@ def open_adapter(folder: Path, model: str | None = None, *, trust_remote_code: b
 
 
 def _task(folder: Path, reference: str, trust_remote_code: bool) -> Task:
-    """What an adapter is for: as tunedeck.json says, else as PEFT's task_type or the model class that AdapterHub names.
+    """Return the task of an adapter from tunedeck.json, else from PEFT's task_type or AdapterHub's model class.
 
     Where none of them tells: to generate on a decoder, the bare model on an encoder.
     """

@@ -1,4 +1,4 @@
-"""What every plain transformers folder asks for: an empty place, weights that hold the adapter, a tokenizer."""
+"""Check and write the parts of a plain transformers folder: an empty target, merged weights, a tokenizer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunedeck.deck.task import pooling_of
 
 
 def empty_place(folder: str | Path) -> Path:
-    """A folder that may be written to; StorageError when something stands there."""
+    """Return a folder that may be written to; StorageError if it exists and is not empty."""
     target = Path(folder).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StorageError(say("{path} exists and is not empty; choose another place", path=target))

@@ -1,4 +1,4 @@
-"""Opening a file of an adapter folder, whoever wrote it: regular files only, and text of a bounded length."""
+"""Open files of untrusted adapter folders: regular files only, and text of a bounded length."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tunedeck.methods.registry import config_of
 
 _OWN_WEIGHTS, _HEAD = "model.safetensors", "head."
 POOLED_FILE = "head.safetensors"
-"""The head on pooled states, beside an adapter that PEFT and AdapterHub load onto the model without a head."""
+"""File of the head on pooled states, for an adapter that PEFT and AdapterHub load onto the model without a head."""
 
 
 def detect_format(folder: Path) -> str:
@@ -76,7 +76,7 @@ def read_adapter(folder: Path, names: ModelNames) -> StoredAdapter:
 def write_adapter(
     folder: Path, adapter: StoredAdapter, names: ModelNames, name: str, peft_task: str, to: str | None = None
 ) -> None:
-    """Write an adapter in its kind's format, or in `to`, with tunedeck.json beside it; the folder appears whole or not
+    """Write an adapter in its kind's format, or in `to`, with a tunedeck.json; the folder appears whole or not
     at all.
 
     Raises UnsupportedKindError where `to` cannot hold it, AdapterFileError for a folder that holds something else.
@@ -148,7 +148,7 @@ def base_of(folder: Path) -> str | None:
 
 
 def adapter_name(folder: Path) -> str:
-    """What an adapter folder is called: its own name, or its parent's where it is the `adapter` folder of a run."""
+    """Return the name of an adapter folder: its own, or its parent's if it is the `adapter` folder of a run."""
     folder = folder.resolve()
     return folder.parent.name if folder.name == "adapter" else folder.name
 
@@ -163,7 +163,7 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 
 
 def describe_folder(folder: Path) -> dict[str, Any]:
-    """What an adapter folder says of itself, as plain JSON values; no tensor is read."""
+    """Return the description of an adapter folder as plain JSON values, without reading tensors."""
     found = detect_format(folder)
     manifest = read_manifest(folder)
     config = read_json(folder / peft.CONFIG) if found != "tunedeck" else {}

@@ -25,7 +25,7 @@ class BaseRecord(BaseModel):
     reference: str
     fingerprint: str | None = None
     quantize: str | None = None
-    """How the base's linears were packed while it trained; the adapter fits the unpacked base as well."""
+    """Quantization of the base during training; the adapter fits the unquantized base as well."""
 
 
 class DataRecord(BaseModel):

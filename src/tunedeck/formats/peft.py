@@ -1,7 +1,7 @@
 """PEFT's adapter folders (peft 0.21.2): LoRA and prompt tuning.
 
 Key rules: peft/utils/save_and_load.py. A LoRA tensor is `base_model.model.<path>.lora_A.weight`; a head tensor the same
-without the LoRA part, but `base_model.<path>` beside a soft prompt.
+without the LoRA part, but `base_model.<path>` with a soft prompt.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _READ = {
     },
 }
 _NUMBERED = re.compile(r"^.*?\.\d+\.")
-"""What stands before a module's path within its layer."""
+"""Prefix of a module's path within its layer."""
 # These initialisations change the base's weights as well, so the adapter alone is not the model that was trained.
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 

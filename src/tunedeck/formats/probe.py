@@ -15,7 +15,7 @@ PROBE_TEXT = "Tunedeck, 1 2 3"
 """The input of every stored probe, of an adapter's and of an ONNX graph's."""
 _VALUES = 16
 _TOLERANCE = {"float32": 2e-3, "float16": 0.02, "bfloat16": 0.1, "packed": 0.1, "int8": 0.25}
-"""Of the largest value: the rounding of each precision through some thirty layers, on another machine. An ONNX graph's
+"""Tolerance of each precision relative to the largest value, for some thirty layers on another machine. An ONNX graph's
 int8 products overflow on CPUs without VNNI.
 """
 

@@ -1,4 +1,4 @@
-"""An adapter between disk and deck, whatever format it came in, and safe reading of tensor files."""
+"""Represent an adapter between disk and deck independent of its format, and read tensor files safely."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tunedeck.methods.base import MethodConfig
 
 _LONGEST_HEADER = 16 << 20
 POOLED_HEAD = "linear"
-"""The name of a head that reads pooled states: it is no module of the model, as all other heads are."""
+"""The name of a head that reads pooled states: it is not a module of the model, unlike all other heads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class ModelNames:
         return path if whole else f"{self.prefix}.{path}"
 
     def head_module(self, tensor: str) -> str:
-        """The module of a head that owns a tensor: a child of the model, or the owner itself where it lies in the
+        """The module of a head that owns a tensor: a child of the model, or the owner itself where it is in the
         base.
         """
         inside = bool(self.prefix) and tensor.startswith(f"{self.prefix}.")
@@ -114,8 +114,8 @@ def torch_bytes(file: Path) -> int:
     """Bytes that a file of `torch.save` takes once read, from its zip directory; AdapterFileError where they are more
     than the file's.
 
-    torch compresses nothing, so that such a file was made to fill the memory. An older file, which is no zip, counts by
-    its size.
+    torch compresses nothing, so that such a file was made to fill the memory. An older file, which is not a zip, counts
+    by its size.
     """
     with open_regular(file) as opened:
         size = os.fstat(opened.fileno()).st_size
@@ -133,7 +133,7 @@ def torch_bytes(file: Path) -> int:
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write tensors as PEFT does; OSError when the disk refuses, which safetensors tells as an error of its own."""
+    """Write tensors as PEFT does; OSError on a disk error, for which safetensors has its own class."""
     try:
         save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, file, metadata={"format": "pt"})
     except SafetensorError as error:
@@ -142,7 +142,7 @@ def write_safetensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def write_bin(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write tensors with torch.save; OSError when the disk refuses, which torch tells as an error of its own."""
+    """Write tensors with torch.save; OSError on a disk error, for which torch has its own class."""
     buffer = io.BytesIO()
     torch.save({name: t.cpu() for name, t in tensors.items()}, buffer)
     file.write_bytes(buffer.getbuffer())

@@ -24,7 +24,7 @@ def decode(
 ) -> Iterator[Chunk]:
     """Answer prompts given as token ids, all of them together, and yield pieces of text as they come.
 
-    Sequences of full adapters, which replace base tensors, decode in batches of their own. Raises ConfigError when a
+    Sequences of full adapters, which replace base tensors, decode in separate batches. Raises ConfigError when a
     prompt leaves no room for an answer, AdapterError or ModelError when logits are not finite.
     """
     sequences = [
@@ -52,7 +52,7 @@ def _chunks(sequences: list[Sequence]) -> Iterator[Chunk]:
 def batch_key(deck: Deck, adapter: str | None) -> str | None:
     """Return the key of an adapter's batch: sequences with the same key can share one.
 
-    Adapters that replace base tensors need a batch of their own; all others share the key None.
+    Adapters that replace base tensors need a separate batch; all others share the key None.
     """
     return adapter if adapter is not None and deck.adapter(adapter).built.weights else None
 

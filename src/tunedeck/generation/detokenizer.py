@@ -14,7 +14,7 @@ UNFINISHED = "\ufffd"
 class Detokenizer:
     """The text of one answer. A character that is cut in its bytes and the beginning of a stop string are held back.
 
-    The window begins where a text was complete, so its text goes on from what was decoded before it: the scheme of
+    The window begins where a text was complete, so its text continues what was decoded before it: the scheme of
     vLLM's `detokenize_incrementally` (vllm/transformers_utils/detokenizer_utils.py).
     """
 
@@ -45,7 +45,7 @@ class Detokenizer:
         return self._certain(new)
 
     def rest(self) -> tuple[str, bool]:
-        """What was held back, when no token follows; the same values as `take`."""
+        """Return the text that was held back when no token follows, in the form of `take`."""
         new = self._decode(self._ids)[len(self._decoded) :] if self._ids else ""
         certain, stopped = self._certain(new)
         held, self._held = self._held, ""

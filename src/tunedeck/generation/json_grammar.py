@@ -23,9 +23,9 @@ _STACK_BYTES = 64 << 20
 process.
 """
 _MOST_MULTIPLE = 10_000
-"""Of all `multipleOf` together: llguidance takes 0.1 s for this one, and for three million nearly three minutes."""
+"""Limit for the product of all `multipleOf`; llguidance takes 0.1 s at it and nearly three minutes at three million."""
 _MOST_PATTERNS = 32
-"""Of all `patternProperties` together, which are compared with each other."""
+"""Limit for all `patternProperties` together, which are compared with each other."""
 _WHITESPACE = r"[\x20\x0A\x09]{1,16}"
 
 

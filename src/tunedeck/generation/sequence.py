@@ -73,7 +73,7 @@ class Sequence:
     prompt: Prompt
     sampling: Sampling
     grammar: Grammar | None = None
-    """What the answer has to fit."""
+    """The schema or pattern that the answer has to match."""
     index: int = 0
     """Its position among the sequences that are answered together."""
     token_ids: list[int] = field(default_factory=list)

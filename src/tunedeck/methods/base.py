@@ -1,4 +1,4 @@
-"""What a method is: settings that load no torch, and the layers it puts at the sites of a model.
+"""Define the interface of a method: settings that load no torch, and the layers it adds at the sites of a model.
 
 A `MethodConfig` answers everything that planner, comparison, search, export, serving and the command line ask about its
 method, so that none of them knows a method by name. `methods/registry.py` checks that every member is there.
@@ -62,7 +62,7 @@ class MethodConfig(Protocol):
 
     @property
     def trains(self) -> Trains:
-        """What trains: layers beside the frozen model ("adapter"), or its own tensors: the "head" alone, a "part",
+        """The trained part: layers added to the frozen model ("adapter"), or the model's tensors: "head", "part" or
         "all".
         """
         ...
@@ -105,14 +105,14 @@ class Base:
     spec: ModelSpec | None
     """None for an architecture without a row in architectures.toml."""
     head: tuple[str, ...]
-    """Modules that every adapter brings its own copy of, whatever its method."""
+    """Modules of which every adapter has its own copy, independent of its method."""
     tokenize: Callable[[str], list[int]]
     """A text to its token ids, without special tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a method adds for one adapter, by names that are stable on disk."""
+    """Hold the tensors that a method adds for one adapter, under names that are stable on disk."""
 
     placements: Mapping[str, Placement] = field(default_factory=dict)
     weights: Mapping[str, nn.Parameter] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Built:
     virtual_tokens: int = 0
     """Number of virtual tokens in front of each text."""
     frozen_layer: Callable[[nn.Module], object] = lambda layer: layer
-    """What stands for a layer in an adapter that only answers: a module's tables take kilobytes."""
+    """Replace a layer in an adapter for inference only; a full module's tables take kilobytes."""
 
 
 class Method(Protocol):

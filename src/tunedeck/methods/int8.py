@@ -3,7 +3,7 @@
 
 The weight is that of LLM.int8() (arXiv 2208.07339) and of bitsandbytes' Linear8bitLt; the product is plainer. There x
 is rounded to 8 bits too, all but the columns in which any row of the batch has an outlier, so a row's answer depends on
-its neighbours; here each row stands alone. The backward pass unpacks the weight again instead of keeping it.
+its neighbours; here each row is separate. The backward pass unpacks the weight again instead of keeping it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The linear layers of a model, whatever class they are: nn.Linear, transformers' Conv1D, a quantised linear.
+"""Find the linear layers of a model of any class: nn.Linear, transformers' Conv1D, quantized layers.
 
-bitsandbytes' linears are of the class nn.Linear themselves.
+bitsandbytes' linear layers are of the class nn.Linear themselves.
 """
 
 from __future__ import annotations
@@ -71,6 +71,6 @@ def targeted_linears(
 
 
 def _linears(model: nn.Module, prefix: str) -> list[tuple[str, bool]]:
-    """The path of every linear layer, and whether it lies inside a numbered layer of the base."""
+    """Yield the path of every linear layer, and whether it is inside a numbered layer of the base."""
     layer = re.compile((re.escape(prefix) + r"\." if prefix else "") + r"(?:.*\.)?\d+\.")
     return [(intern(path), bool(layer.match(path))) for path, module in model.named_modules() if is_linear(module)]

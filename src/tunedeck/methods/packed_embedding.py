@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 BLOCK = 32
 ROWS_AT_ONCE = 16_384
-"""What is unpacked in one go where the whole table is wanted."""
+"""Number of rows that are unpacked at once when the whole table is needed."""
 
 
 @final
 class PackedEmbedding(nn.Module):
     """codes (rows, hidden / 2) uint8 and scales (rows, hidden / 32), the bits of float16 as int16.
 
-    The scales are kept as integers because `model.to(dtype)` would round them. `weight` is None, or a table that stands
+    The scales are kept as integers because `model.to(dtype)` would round them. `weight` is None, or a table that is put
     in for the packed one: an unpacked copy, or that of a fully fine-tuned adapter.
     """
 

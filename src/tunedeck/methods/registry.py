@@ -1,6 +1,6 @@
 """The methods by name: those of this package, and those that other packages bring.
 
-Adding a method here is a folder beside this file and a line in `_BUILT_IN`. A package adds one with an entry point in
+Adding a method here is a folder next to this file and a line in `_BUILT_IN`. A package adds one with an entry point in
 the group `tunedeck.methods`, whose name is the method's kind and whose object is its config class
 (docs/guides/plug-ins.md).
 """
@@ -61,7 +61,7 @@ def _checked(config_types: Iterable[type[MethodConfig]]) -> dict[str, type[Metho
 
 
 def check_plug_in(name: str, config_type: type[MethodConfig], known: Mapping[str, type[MethodConfig]]) -> None:
-    """Raise ConfigError for another package's config class that cannot be used beside those that are known."""
+    """Raise ConfigError for another package's config class that conflicts with a known one."""
     check_config(config_type)
     if config_type.kind != name:
         raise ConfigError(say("its kind is {kind!r}, not the entry point's name", kind=config_type.kind))
@@ -86,7 +86,7 @@ SHORT_NAMES: Mapping[str, Mapping[str, Any]] = {
     for kind, found in METHODS.items()
     for short, settings in found.short_names.items()
 }
-"""Names for a method with some settings fixed: the values they stand for."""
+"""Short names for a method with some settings, and those settings."""
 
 
 def method_of(config: MethodConfig) -> Method:

@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Neighbouring rows of a batch that use the same adapter; `adapter` None is the bare base."""
+    """Neighbouring rows of a batch that use the same adapter; `adapter` None is the base model."""
 
     adapter: str | None
     rows: slice
@@ -25,7 +25,7 @@ class Grouping:
     """A batch in the order of its adapters.
 
     `order` (batch,) brings the caller's rows into segments, `inverse` (batch,) brings results back; both are None when
-    the rows already stand in order.
+    the rows are in order already.
     """
 
     segments: tuple[Segment, ...]

@@ -23,7 +23,7 @@ from tunedeck.methods.routing import Router, Segment
 
 T = TypeVar("T")
 Layer: TypeAlias = Any
-"""An nn.Module, or what stands for it in an adapter that only answers, see `Built.frozen_layer`."""
+"""An nn.Module, or its replacement in an adapter for inference only, see `Built.frozen_layer`."""
 
 
 @final
@@ -183,7 +183,7 @@ def map_active_rows(
 
 
 def dtype_of_products(output: torch.Tensor) -> torch.dtype:
-    """What a batch of small products for `output` (batch, ..., size) is best computed in.
+    """Return the precision in which a batch of small products for `output` (batch, ..., size) is fastest.
 
     A step of decoding on a CPU has one position a row: there a product in bfloat16 takes four times as long to start as
     in float32.

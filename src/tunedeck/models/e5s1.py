@@ -57,7 +57,7 @@ class _Header:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """Where a tensor lies: `packed` in blocks, else float32."""
+    """Location of a tensor: `packed` in blocks, else float32."""
 
     packed: bool
     numbers: int
@@ -93,7 +93,7 @@ def convert_e5s1(folder: Path) -> None:
 
 
 def _read_header(content: numpy.ndarray[Any, Any]) -> tuple[_Header, dict[str, _Stored]]:
-    """The sizes and the table of tensors; the tokenizer's pieces between them are passed over."""
+    """The sizes and the table of tensors; the tokenizer's pieces between them are skipped."""
     if bytes(content[:4]) != MAGIC or _at("<I", content, 4) != (VERSION,):
         raise ValueError(f"not {MAGIC.decode()} version {VERSION}")
     hidden, layers, heads, ffn, vocabulary, positions, types = _at("<7i", content, 8)
@@ -172,7 +172,7 @@ def _count(tensors: Mapping[str, numpy.ndarray[Any, Any]], table: numpy.ndarray[
 
 
 def _write_settings(folder: Path, header: _Header) -> None:
-    """Write what intfloat/multilingual-e5-small publishes beside its weights: config, pooling, prompts, tokenizer."""
+    """Write what intfloat/multilingual-e5-small publishes besides its weights: config, pooling, prompts, tokenizer."""
     config = {
         "architectures": ["BertModel"],
         "model_type": "bert",

@@ -73,7 +73,7 @@ def load_base(
 ) -> LoadedBase:
     """Load `reference` with a transformers auto class such as "AutoModelForCausalLM".
 
-    `quantize` packs the linears inside the layers, from the checkpoint's own precision and after the fingerprint was
+    `quantize` quantizes the linear layers, from the checkpoint's own precision and after the fingerprint was
     taken, one after another: a safetensors file is mapped, not read, so that no more memory is needed than in the end.
     `dtype` "checkpoint" is the precision its config names. `num_labels` sizes the base's own head when the checkpoint
     brings none. The same seedless start every time: tensors that the checkpoint lacks are drawn with seed 0. Raises
@@ -118,7 +118,7 @@ def load_base(
 
 
 def load_skeleton(reference: str, auto_class: str, *, trust_remote_code: bool = False) -> LoadedBase:
-    """A base without its weights, from its config alone: the modules stand on torch's meta device, the fingerprint is
+    """A base without its weights, from its config alone: the modules are on torch's meta device, the fingerprint is
     empty.
 
     Raises ModelError when the config cannot be found or read.
@@ -133,9 +133,9 @@ def load_skeleton(reference: str, auto_class: str, *, trust_remote_code: bool = 
 
 
 def keep_in_memory(model: nn.Module) -> None:
-    """Copy weights on the CPU, one after another, into memory of their own.
+    """Copy weights on the CPU, one after another, into separate memory.
 
-    safetensors maps a file whose precision is the model's: whoever shortens that file ends the process (SIGBUS). What
+    safetensors maps a file whose precision is the model's: shortening that file ends the process (SIGBUS). What
     is mapped counts as the process's memory as well, so that a copy takes no more of it; only other processes do not
     share it.
     """

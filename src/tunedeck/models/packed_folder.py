@@ -37,7 +37,7 @@ def leave_out_words(folder: Path, auto: Any, config: Any) -> dict[str, str]:
 
 
 def put_packed_words(model: Any, folder: Path, dtype: torch.dtype, missing: set[str]) -> None:
-    """Put the packed word embeddings where those of the tiny vocabulary stand; they are then no longer `missing`."""
+    """Replace the embeddings of the tiny vocabulary by the packed ones, which then are no longer `missing`."""
     stored = load_file(folder / PACKED_WORDS)
     embedding: nn.Module = PackedEmbedding(stored["codes"], stored["scales"], dtype).eval()
     path = next(path for path, module in model.named_modules() if module is model.get_input_embeddings())

@@ -56,7 +56,7 @@ def check_scheme(scheme: str | None) -> None:
 
 
 def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: torch.dtype, device: torch.device) -> None:
-    """Pack the linears inside the layers, one after another, for computing in `dtype`; the rest moves to `dtype`.
+    """Quantize the linear layers one after another to compute in `dtype`; convert the rest to `dtype`.
 
     Warns when a layer cannot be packed. Raises ModelError when the checkpoint is quantised already or none can be.
     """
@@ -122,8 +122,9 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def base_parts(model: nn.Module, prefix: str) -> tuple[BasePart, ...]:
-    """What each part of a base takes in memory; a tied output layer is its embedding. Small tables of positions are
-    left out.
+    """Return the memory of each part of a base; a tied output layer counts as the embedding.
+
+    Small tables of positions are left out.
     """
     in_layers = _starts(linears_in_layers(model, prefix))
     embeddings = _starts([path for path, module in model.named_modules() if isinstance(module, nn.Embedding)])

@@ -1,4 +1,4 @@
-"""What a sentence-transformers model says of itself: how it pools, whether it normalises, its prompts and longest text.
+"""Read the settings of a sentence-transformers model: pooling, normalization, prompts and maximum length.
 
 Files: modules.json, <n>_Pooling/config.json, config_sentence_transformers.json and sentence_bert_config.json, in the
 older form (`pooling_mode_mean_tokens`) and that of sentence-transformers 6.2 (`pooling_mode`).
@@ -38,7 +38,7 @@ class SentenceSettings:
 
 
 def sentence_settings(reference: str) -> SentenceSettings | None:
-    """The settings that stand beside a base model's weights, None for a model that is not of this kind.
+    """Return the settings next to a base model's weights, None for a model that is not of this kind.
 
     Raises ModelError when one of the files is damaged.
     """
@@ -84,7 +84,7 @@ class _Files:
     location: str
 
     def table(self, name: str) -> dict[str, Any]:
-        """A JSON object, empty where there is no such file."""
+        """Return a JSON object, empty if the file does not exist."""
         found = self.read(name)
         return found if isinstance(found, dict) else {}
 

@@ -53,7 +53,7 @@ def find_model(reference: str, fetch_missing: bool = True) -> ModelSource:
 
 
 def hub_help(reference: str) -> str:
-    """What to do when the hub does not answer or does not know the model."""
+    """Return the advice for a hub that does not answer or does not know the model."""
     return say(
         "check the name {reference!r} and the network; without access to huggingface.co, set "
         "HF_ENDPOINT=https://MIRROR, take the model from ModelScope (ms:org/name), give a folder that holds it, or "
@@ -108,7 +108,7 @@ def _from_modelscope(reference: str, model_id: str, fetch_missing: bool) -> Mode
         ) from error
     try:
         folder = snapshot_download(model_id, local_files_only=not fetch_missing)
-    except Exception as error:  # modelscope lets through whatever its HTTP client or its server raises
+    except Exception as error:  # modelscope passes on any error of its HTTP client or server
         raise ModelError(
             say(
                 "ModelScope did not give {reference}: {reason}; check the name and the network",

@@ -28,7 +28,7 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change after which a run fits a card, as flags of `tunedeck plan`."""
+    """A change after which a run fits a GPU, as flags of `tunedeck plan`."""
 
     flags: str
     gpu: Gpu
@@ -85,7 +85,7 @@ def reason_text(chosen: Recommendation) -> str:
 
 
 def changes(row: PlanRow, others: Sequence[Gpu]) -> list[Change]:
-    """What would make a row that does not fit fit: the gentlest first, and the smallest card on which it fits as it
+    """Return changes that make a row fit: the least intrusive first, and the smallest GPU on which it fits as it
     is.
     """
     found = [

@@ -15,22 +15,22 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One kind of card, or of CPU; rates are peaks without sparsity."""
+    """One kind of GPU, or of CPU; rates are peaks without sparsity."""
 
     name: str
     names: tuple[str, ...]
     memory_gb: float
     visible_bytes: float
-    """What a program can allocate in all, its own context included."""
+    """Memory that a program can allocate, its context included."""
     tensor_flops_per_s: float
-    """16-bit matrix products; on a card without tensor cores its plain 16-bit rate."""
+    """16-bit matrix products; on a GPU without tensor cores its plain 16-bit rate."""
     fp32_flops_per_s: float
     bytes_per_s: float
     capability: float
     """CUDA compute capability, 0 for a CPU."""
     utilisation: float
     measured: bool
-    """Whether `utilisation` was fitted on measured rows of this card."""
+    """Whether `utilisation` was fitted on measured rows of this GPU."""
     tensor_cores: bool
     cpu_cores: int
     source: str
@@ -48,13 +48,13 @@ class Gpu:
         return self.capability >= 8.0
 
     def flops_per_s(self, dtype: str) -> float:
-        """Peak rate of matrix products in a precision; a card without bfloat16 computes in float16."""
+        """Peak rate of matrix products in a precision; a GPU without bfloat16 computes in float16."""
         return self.fp32_flops_per_s if dtype == "float32" else self.tensor_flops_per_s
 
 
 @cache
 def all_gpus() -> dict[str, Gpu]:
-    """The catalogue's cards by name, in its order."""
+    """The catalogue's GPUs by name, in its order."""
     table = parse_toml(files("tunedeck.planner").joinpath("gpus.toml").read_text(encoding="utf-8"))
     return {
         name: Gpu(
@@ -79,7 +79,7 @@ def all_gpus() -> dict[str, Gpu]:
 
 
 def find_gpu(name: str) -> Gpu:
-    """The card of that name or short name; ConfigError names the nearest ones otherwise."""
+    """The GPU of that name or short name; ConfigError names the nearest ones otherwise."""
     wanted = name.strip().lower().replace("_", "-")
     for gpu in all_gpus().values():
         if wanted == gpu.name or wanted in gpu.names:

@@ -1,4 +1,4 @@
-"""Hours and money of a whole run: what the training steps leave out, and what a card costs."""
+"""Hours and money of a whole run: what the training steps leave out, and what a GPU costs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tunedeck.planner.prices import Offer
 from tunedeck.planner.processor import Processor, slowed
 from tunedeck.planner.throughput import forward_flops_per_token, training_flops_per_token
 
-# Assumptions, low to high; a run's own measurements stand beside them afterwards.
+# Assumptions, low to high; after a run they are compared with its measurements.
 SETUP_S = Estimate(120, 300, 900)  # the rented machine starts, installs, receives the data
-PROCESS_S = Estimate(3, 10, 30)  # of one's own: Python, torch and transformers are imported, 8 s of one slow core
+PROCESS_S = Estimate(3, 10, 30)  # your own machine: imports of torch and transformers, 8 s of one slow core
 SOLUTION_S = Estimate(0.3, 1.5, 8.0)
 """Seconds that fitting a classifier's head takes before the first step (tasks/linear_probe.py): 0.6 to 2.6 on a slow
 core for 29 to 1000 examples.
@@ -24,7 +24,9 @@ EVALUATION_SPEED = 0.8  # share of the training's utilisation that forward passe
 
 
 def start_s(setup: Setup, step_s: Estimate, steps: int, processor: Processor | None) -> Estimate:
-    """What a classifier's head takes before the first of `steps`: a forward pass over all examples, and a solution."""
+    """Return the time before the first of `steps` for the head's start: a forward pass over all examples, a
+    solution.
+    """
     forward = forward_flops_per_token(setup) / training_flops_per_token(setup)
     return step_s.scaled(steps / setup.epochs * forward).plus(slowed(SOLUTION_S, processor))
 
@@ -59,7 +61,7 @@ def run_hours(
 ) -> Hours:
     """Everything a rented hour meter counts: setup, download, load, training, evaluation, saving, upload and export.
 
-    On a machine of one's own a process has only to start, in `process_s`, and the model is taken to be there.
+    On your own machine a process only has to start, in `process_s`, and the model is assumed to be there.
     """
     stored = weights_bytes(setup) if not setup.four_bit else setup.number_bytes * setup.spec.base_parameters
     adapter = 4.0 * trainable_parameters(setup)

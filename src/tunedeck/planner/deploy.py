@@ -1,4 +1,4 @@
-"""Money of a deployment: cards needed at a load, cost per month, per thousand requests and per million tokens."""
+"""Money of a deployment: GPUs needed at a load, cost per month, per thousand requests and per million tokens."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class DeployRow:
     at_once: int
     latency_s: Estimate | None
     capacity_per_s: Estimate
-    """Requests of one card within the latency target."""
+    """Requests of one GPU within the latency target."""
     tokens_per_s: Estimate
     """Output tokens for a decoder, input tokens for an encoder, at that capacity."""
     single_tokens_per_s: float
@@ -63,12 +63,12 @@ class DeployRow:
     per_1000: Estimate | None
     per_million_tokens: Estimate | None
     separate_month: Estimate
-    """The same adapters as separate deployments, each with its own cards and its share of the rate."""
+    """Return the adapters as separate deployments, each with its own GPUs and its share of the rate."""
     separate_cards: int
 
     @property
     def fits(self) -> bool:
-        """Whether a card holds it and answers in time."""
+        """Whether a GPU holds it and answers in time."""
         return self.at_once > 0
 
     def to_json(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Deployment:
     service: Service
     rate_per_s: float | None
     rows: tuple[DeployRow, ...]
-    """What fits first, the cheapest on top."""
+    """Return the rows that fit first, sorted by cost."""
 
     @property
     def cheapest(self) -> DeployRow | None:
@@ -202,7 +202,7 @@ def deploy_rows(service: Service, rate_per_s: float | None, offers: Sequence[Off
 
 
 def precisions(service: Service, offer: Offer) -> tuple[Precision, ...]:
-    """A CPU runs int8 (ONNX); a card 16 bits, decoders in 4 bits too where the kernels support it (compute capability
+    """A CPU runs int8 (ONNX); a GPU 16 bits, decoders in 4 bits too where the kernels support it (compute capability
     7.0).
     """
     if not offer.gpu.capability:
@@ -211,14 +211,14 @@ def precisions(service: Service, offer: Offer) -> tuple[Precision, ...]:
 
 
 def cards_needed(rate_per_s: float | None, capacity_per_s: float) -> int:
-    """Cards that carry a rate at LOAD of their capacity, at least one; 0 where a card cannot answer at all."""
+    """GPUs that carry a rate at LOAD of their capacity, at least one; 0 where a GPU cannot answer at all."""
     if capacity_per_s <= 0:
         return 0
     return 1 if rate_per_s is None else max(1, math.ceil(rate_per_s / (LOAD * capacity_per_s)))
 
 
 def cost_per_1000(row: DeployRow, rate_per_s: float) -> float:
-    """At another load than the row's: the cards that load needs, all day, over its requests."""
+    """At another load than the row's: the GPUs that load needs, all day, over its requests."""
     cards = cards_needed(rate_per_s, row.capacity_per_s.expected)
     return cards * row.offer.per_month().expected / (rate_per_s * SECONDS_PER_MONTH) * 1000
 
@@ -229,7 +229,7 @@ def training_days(row: DeployRow, training_cost: float) -> float:
 
 
 def even_requests_per_day(row: DeployRow, service: Service, price_per_million_tokens: float) -> float:
-    """Requests a day from which one's own cards are cheaper than paying per token; inf where the cards cannot carry
+    """Requests a day from which your own GPUs are cheaper than paying per token; inf where the GPUs cannot carry
     them.
     """
     requests = row.month.expected / DAYS_PER_MONTH / (price_per_million_tokens * service.tokens / 1e6)
@@ -238,7 +238,7 @@ def even_requests_per_day(row: DeployRow, service: Service, price_per_million_to
 
 
 def even_hours_per_day(row: DeployRow, price_per_hour: float) -> float:
-    """Hours a day of a rented endpoint that cost as much as these cards all day; above them, one's own are cheaper."""
+    """Hours a day of a rented endpoint that cost as much as these GPUs all day; above them, your own are cheaper."""
     return row.month.expected / DAYS_PER_MONTH / price_per_hour
 
 

@@ -18,7 +18,7 @@ POINTS = 240
 def draw(path: Path, rows: Sequence[DeployRow], service: Service, token_price: float | None, title: str) -> None:
     """Cost per 1,000 requests against requests per second, both on logarithmic axes, for the cheapest offers that fit.
 
-    A price per million tokens is a level line; where a curve falls below it, one's own cards are cheaper. Labels are
+    A price per million tokens is a level line; where a curve falls below it, your own GPUs are cheaper. Labels are
     English, which every font has. Raises ConfigError when nothing fits.
     """
     shown = _cheapest([row for row in rows if row.fits])
@@ -60,7 +60,9 @@ def _save(path: Path, figure: Any) -> None:
 
 
 def _cheapest(rows: Sequence[DeployRow]) -> list[DeployRow]:
-    """LINES cards: those with the lowest month, which win at low loads, and those with the lowest cost when full."""
+    """Return LINES GPUs: those with the lowest month, which win at low loads, and those with the lowest cost when
+    full.
+    """
     by_month = sorted(rows, key=lambda row: (row.offer.per_month().expected, -row.capacity_per_s.expected))
     by_load = sorted(rows, key=lambda row: row.offer.per_month().expected / row.capacity_per_s.expected)
     best: dict[str, DeployRow] = {}

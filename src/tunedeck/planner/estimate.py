@@ -32,11 +32,11 @@ class Estimate:
         return Estimate(self.low * other.low, self.expected * other.expected, self.high * other.high)
 
     def scaled(self, factor: float) -> Estimate:
-        """The same estimate in another unit."""
+        """Return the estimate in another unit."""
         return Estimate(self.low * factor, self.expected * factor, self.high * factor)
 
     def holds(self, value: float) -> bool:
-        """Whether a measured value lies between low and high."""
+        """Tell whether a measured value is between low and high."""
         return self.low <= value <= self.high
 
     def to_json(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Whether a run fits a card, and the largest micro-batch that does."""
+"""Whether a run fits a GPU, and the largest micro-batch that does."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tunedeck.planner.memory import MemoryParts, Setup, memory_parts
 
 COMPRESSED = 1.05
 """Device use over allocated near the limit, where the allocator gives back its cache: 1.04 to 1.12 in
-fms-acceleration's rows, of which the fullest that still ran stood at 1.04. So allocated memory decides, not what
+fms-acceleration's rows, of which the fullest that still ran was at 1.04. So allocated memory decides, not what
 nvidia-smi shows.
 """
 LARGEST_MICRO_BATCH = 1024
 
 
 def needed_bytes(parts: MemoryParts) -> float:
-    """The least a card must have to carry the run."""
+    """Return the memory that a GPU needs for the run."""
     return COMPRESSED * parts.allocated + parts.context
 
 
 def fits(parts: MemoryParts, gpu: Gpu) -> bool:
-    """Whether the run is expected to go through on the card."""
+    """Tell whether the run is expected to fit on the GPU."""
     return needed_bytes(parts) <= gpu.visible_bytes
 
 

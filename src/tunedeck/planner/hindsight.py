@@ -1,4 +1,4 @@
-"""Predicted beside actual: what the planner would have said of a run that is over, and why it was off where it was."""
+"""Compare the planner's prediction for a finished run with the actual values, and explain differences."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Comparison:
     actual: float
     unit: str
     reason: str
-    """Why the actual value lies outside the prediction; empty where it lies inside."""
+    """Reason why the actual value is outside the prediction; empty if it is inside."""
     basis: str = ""
-    """What the prediction stands on where this machine was not measured before."""
+    """Basis of the prediction if this machine was not measured before."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -63,7 +63,7 @@ def compare_with_plan(
     epochs: float = 1.0,
     processor: Callable[[Setup], Processor] | None = None,
 ) -> list[Comparison]:
-    """Memory, time and, with a price, money of a run: predicted from the lengths of its own batches beside what
+    """Compare memory, time and, with a price, money of a run: predicted from the lengths of its batches, and
     happened.
 
     `shape` is how the run's task uses the base. `processor` looks at this machine's processor, for a CPU without
@@ -134,7 +134,7 @@ def _predicted(
     look: Callable[[Setup], Processor] | None,
 ) -> tuple[Estimate, Estimate, bool, str]:
     """Seconds of the head's start and all steps, bytes at the peak, whether this very model and method were calibrated
-    here, and what time stands on.
+    here, and the basis of the predicted time.
     """
     if measurement.device.startswith("cuda"):
         try:
@@ -159,7 +159,7 @@ def _training_s(step: Estimate, mean: Setup, measurement: Measurement, processor
 
 
 def _basis(card: Gpu, processor: Processor | None, dtype: str) -> str:
-    """What an uncalibrated CPU's time is predicted from, in a line."""
+    """Return one line on the basis of the predicted time of an uncalibrated CPU."""
     low, high = band(processor)
     rate = (
         say(

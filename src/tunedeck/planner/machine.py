@@ -1,4 +1,4 @@
-"""What was measured on this machine: kept in the cache folder, one file per machine, read by every later plan."""
+"""Keep measurements of this machine in the cache folder, one file per machine, for all later plans."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ NOTHING = Estimate.exactly(0)
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a step on this machine is expected to take; `exact` where this very model and method were measured."""
+    """The predicted memory and time of a step on this machine; `exact` if this model and method were measured."""
 
     step_s: Estimate
     memory_bytes: Estimate
@@ -143,7 +143,7 @@ def _measured(calibration: Calibration, longest: Setup, mean: Setup, exact: bool
 
 
 def machine_card(machine: Machine, profile: Profile | None) -> Gpu:
-    """This machine's processor as a card of the catalogue."""
+    """This machine's processor as a GPU of the catalogue."""
     cores = min(machine.cpu_cores, usable_cores())
     rate = profile.products_flops_per_s if profile else FLOPS_PER_CORE * cores
     return Gpu(
@@ -166,7 +166,7 @@ def machine_card(machine: Machine, profile: Profile | None) -> Gpu:
 
 
 def profile_path(machine: Machine) -> Path:
-    """Where a machine's profile lies; another processor, core count or memory is another machine."""
+    """Return the path of a machine's profile; another processor, core count or memory is another machine."""
     key = json.dumps(asdict(machine), sort_keys=True).encode()
     return cache_folder() / "machines" / f"{hashlib.sha256(key).hexdigest()[:16]}.json"
 
@@ -196,7 +196,7 @@ def write_profile(profile: Profile) -> Path:
 def fit_law(points: Sequence[tuple[int, int, float]]) -> Law:
     """Least squares, relative errors, no negative coefficient, over (rows, length, value).
 
-    With three unknowns every subset of the terms is tried, the best without a negative coefficient stands.
+    With three unknowns every subset of the terms is tried, the best without a negative coefficient is taken.
     """
     terms = [(1.0, float(rows * length), float(rows * length * length)) for rows, length, _ in points]
     values = [value for *_, value in points]

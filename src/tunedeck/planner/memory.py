@@ -23,7 +23,7 @@ LOGIT_BYTES = {"eager": 12, "fused": 8, "chunked": 0}
 """Bytes per logit at the loss's peak. Eager: 16-bit logits 2, float32 copy 4, its gradient 4, 16-bit gradient 2.
 Fused: logits 2, float32 copy 4 in place of its gradient, 16-bit gradient 2. Chunked: only a chunk exists."""
 LOSS_HIDDEN_BYTES = (
-    20  # beside the logits, per hidden number: last hidden states, their float32 copy and gradients (fitted)
+    20  # besides the logits, per hidden number: last hidden states, their float32 copy and gradients (fitted)
 )
 ALLOCATOR = (
     1.15  # stored activations against the sum of the tensors: rounding and temporaries (fitted on PEFT's L40S rows)
@@ -36,11 +36,13 @@ FRAGMENTATION = 1.08  # device use over allocated; a run near the limit compress
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What training programs do differently."""
+    """Describe how a training program uses memory."""
 
     name: str
     full_copies: bool
-    """Full fine-tuning trains float32 copies beside the frozen base, not the base itself in its own precision."""
+    """Full fine-tuning trains float32 copies in addition to the frozen base, not the base itself in its own
+    precision.
+    """
     lora_inputs_in_float32: bool
     """LoRA keeps a float32 copy of each input, as PEFT does where the base is in 16 bits."""
     speed: float = 1.0
@@ -56,7 +58,7 @@ TUNEDECK = Stack("tunedeck", full_copies=True, lora_inputs_in_float32=False)
 
 @dataclass(frozen=True, slots=True)
 class MethodFacts:
-    """What a method says of itself on one model, asked once because a large model has hundreds of linears."""
+    """Hold the numbers of a method on one model, computed once because a large model has hundreds of linear layers."""
 
     parameters: int
     """Trainable parameters, without a head."""
@@ -103,7 +105,7 @@ class Setup:
     data_tokens: float = 0.0
     """Tokens of all training examples, which the process keeps in memory."""
     chunk: int | None = None
-    """Texts of an embedding batch whose inner states lie in memory at once; None all of them."""
+    """Texts of an embedding batch whose inner states are in memory at once; None means all."""
     stack: Stack = TUNEDECK
 
     @property
@@ -123,7 +125,7 @@ class Setup:
 
     @property
     def held_tokens(self) -> int:
-        """Tokens whose inner states lie in memory at once: those of a chunk."""
+        """Return the number of tokens whose inner states are in memory at once: those of a chunk."""
         return min(self.micro_batch, self.chunk or self.micro_batch) * self.width
 
     @property
@@ -134,7 +136,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class MemoryParts:
-    """What lies in memory at the peak, in bytes; `allocated` sums what torch counts, `device` everything."""
+    """Hold the parts of peak memory in bytes; `allocated` sums those that torch counts, `device` all."""
 
     weights: float
     trainable: float
@@ -152,7 +154,7 @@ class MemoryParts:
 
     @property
     def device(self) -> float:
-        """Peak of the whole process on the card."""
+        """Peak of the whole process on the GPU."""
         return sum(self.to_json().values())
 
     def to_json(self) -> dict[str, float]:
@@ -177,7 +179,7 @@ def memory_parts(setup: Setup) -> MemoryParts:
 
 
 def weights_bytes(setup: Setup) -> float:
-    """Return b per parameter; in 4 bits the layers' linears take NF4_BYTES, embeddings, norms and output layer b.
+    """Return b per parameter; in 4 bits the linear layers take NF4_BYTES, embeddings, norms and output layer b.
 
     The stack that makes the residual stream float32 makes these float32 too.
     """
@@ -188,7 +190,7 @@ def weights_bytes(setup: Setup) -> float:
 
 
 def linear_parameters(spec: ModelSpec) -> int:
-    """Weights of all linears inside the layers, biases left out."""
+    """Weights of all linear layers, biases left out."""
     return sum(linear.in_features * linear.out_features for linear in spec.linears)
 
 
@@ -224,8 +226,9 @@ def stored_bytes(setup: Setup) -> float:
 
 
 def working_bytes(setup: Setup) -> float:
-    """What one layer's backward needs beside the stored: two gradients of feed-forward width, and its own activations
-    again.
+    """Return the memory of one layer's backward pass besides stored activations.
+
+    It holds two gradients of feed-forward width and the layer's activations once more.
     """
     spec = setup.spec
     gradients = 2 * setup.number_bytes * spec.ffn_size
@@ -250,8 +253,8 @@ def layer_bytes_per_token(setup: Setup) -> float:
 
     Norms: RMSNorm a float32 copy of its input (4 h each), LayerNorm its input (b h). Attention: queries, keys, values
     and the output; eager attention its probabilities too, a·s of them, twice where softmax runs in float32.
-    Feed-forward: both branches and the activation (gated), or the pre-activation. Then the inputs of whatever linear is
-    trained.
+    Feed-forward: both branches and the activation (gated), or the pre-activation. Then the inputs of every linear layer
+    that is trained.
     """
     spec, b = setup.spec, setup.number_bytes
     h, q, kv, ffn = spec.hidden_size, spec.query_size, spec.key_value_size, spec.ffn_size
@@ -265,7 +268,7 @@ def layer_bytes_per_token(setup: Setup) -> float:
 
 
 def _kept_by_method(setup: Setup) -> float:
-    """What the method keeps for its weight gradients, per token and layer."""
+    """Return the bytes that the method keeps for its weight gradients, per token and layer."""
     return setup.facts.kept_bytes[setup.number_bytes, setup.stack.lora_inputs_in_float32] / setup.spec.num_layers
 
 

@@ -25,7 +25,7 @@ class PlannedModel:
 
     name: str
     reference: str
-    """What `tunedeck train --model` takes."""
+    """Reference of the model for `tunedeck train --model`."""
     spec: ModelSpec
     max_tokens: int | None
     """The longest sequence its config allows."""

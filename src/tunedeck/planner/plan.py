@@ -23,14 +23,14 @@ from tunedeck.planner.throughput import step_s
 from tunedeck.planner.workload import Workload
 
 EFFECTIVE_BATCH = 32
-MEMORY_BAND = (0.92, 1.10)  # held-out rows of bench/planner_accuracy.py lie inside
-TIME_BAND = {True: (0.8, 1.3), False: (0.6, 1.8)}  # on a card with measured rows; on another
+MEMORY_BAND = (0.92, 1.10)  # contains the held-out rows of bench/planner_accuracy.py
+TIME_BAND = {True: (0.8, 1.3), False: (0.6, 1.8)}  # on a GPU with measured rows; on another
 LENGTH_BAND = (0.85, 1.2)  # lengths estimated from characters
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What is asked for; a field at None is chosen for each card."""
+    """Hold the settings of a plan; a field that is None is chosen for each GPU."""
 
     model: PlannedModel
     methods: Mapping[str, MethodConfig]
@@ -48,7 +48,7 @@ class PlanRequest:
     budget: float | None = None
     deadline_h: float | None = None
     profile: Profile | None = None
-    """What was measured on this machine."""
+    """Measurements of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class PlanRow:
     peak_device_bytes: Estimate
     fits: bool
     margin_bytes: float
-    """What the card has left over; negative where the run does not fit."""
+    """Memory that is left on the GPU; negative if the run does not fit."""
     largest_micro_batch: int
     step_s: Estimate
     tokens_per_s: Estimate
@@ -129,7 +129,7 @@ def make_plan(request: PlanRequest, offers: Sequence[Offer]) -> list[PlanRow]:
 
 
 def setup_for(request: PlanRequest, name: str, method: MethodConfig, facts: MethodFacts, gpu: Gpu) -> Setup:
-    """The run on a card before its batch is chosen: precision and attention as the card has them."""
+    """The run on a GPU before its batch is chosen: precision and attention as the GPU has them."""
     dtype = request.dtype or ("bfloat16" if gpu.has_bfloat16 else "float16")
     if not gpu.has_bfloat16 and dtype == "bfloat16":
         dtype = "float16"
@@ -231,7 +231,7 @@ def _prediction(request: PlanRequest, setup: Setup, gpu: Gpu, processor: Process
 
 
 def at_mean(setup: Setup, work: Workload) -> Setup:
-    """The same run at the mean length, padded to a multiple of 8 where lengths differ."""
+    """Return the run at the mean length, padded to a multiple of 8 where lengths differ."""
     mean = math.ceil(work.mean_tokens)
     padded = mean if mean == work.longest_tokens else min(work.longest_tokens, -(-mean // 8) * 8)
     return replace(setup, tokens=padded)
@@ -244,7 +244,7 @@ def time_band(gpu: Gpu, work: Workload) -> tuple[float, float]:
 
 
 def card_notes(gpu: Gpu, four_bit: bool, request: PlanRequest, exact: bool) -> tuple[str, ...]:
-    """What a plan must say about a card: what it lacks and what was counted instead, by short name (see
+    """Return the short names of the notes on a GPU: what it lacks and what was assumed instead (see
     cli/plan.py).
     """
     notes = []

@@ -40,7 +40,7 @@ class Plan:
 
     request: PlanRequest
     rows: tuple[PlanRow, ...]
-    """What fits and stays within budget and deadline first, the cheapest on top."""
+    """Return the rows sorted: first those that fit and stay within budget and deadline, then by cost."""
     recommendation: Recommendation | None
     """None where nothing fits within what was asked for."""
     offers: tuple[Offer, ...]
@@ -49,7 +49,7 @@ class Plan:
     """The data the plan was made for; None where examples and tokens were given instead."""
 
     def changes(self) -> list[Change]:
-        """What would make the nearest method fit on each GPU asked for; empty where one fits already."""
+        """Return changes that make the method closest to fitting fit on each GPU; empty if one fits already."""
         if any(row.fits for row in self.rows) or not self.rows:
             return []
         asked = {offer.gpu.name for offer in self.offers}

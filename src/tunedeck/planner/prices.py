@@ -1,4 +1,4 @@
-"""Prices of cards: the named lists of prices.toml, the user's own file over them, and currencies."""
+"""Prices of GPUs: the named lists of prices.toml, the user's own file over them, and currencies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOURS_PER_MONTH = 730
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A card at a price per hour."""
+    """A GPU at a price per hour."""
 
     gpu: Gpu
     price_per_hour: Estimate
@@ -42,7 +42,7 @@ class Offer:
         return (today - datetime.date.fromisoformat(self.date)).days if self.date else None
 
     def is_stale(self, today: datetime.date) -> bool:
-        """Whether the price is older than STALE_DAYS, or nobody knows how old."""
+        """Tell whether the price is older than STALE_DAYS or undated."""
         days = self.days_old(today)
         return days is None or days > STALE_DAYS
 
@@ -69,7 +69,7 @@ class PriceBook:
     rate_sources: Mapping[tuple[str, str], str]
 
     def offers_of(self, gpu: Gpu) -> tuple[Offer, ...]:
-        """What a card costs in the chosen list, else in any other; ConfigError where nobody prices it."""
+        """Return a GPU's offer in the chosen list, else in any other; ConfigError if no list has a price."""
         found = tuple(offer for offer in self.offers if offer.gpu == gpu)
         found = found or tuple(offer for offer in self.others if offer.gpu == gpu)
         if not found:
@@ -95,7 +95,7 @@ class PriceBook:
         )
 
     def rate(self, source: str, target: str) -> float:
-        """What one unit of `source` costs in `target`."""
+        """Return the price of one unit of `source` in `target`."""
         if source == target:
             return 1.0
         if (source, target) in self.rates:
@@ -116,7 +116,7 @@ class PriceBook:
 
 
 def read_prices(list_name: str = "market", own: Path | None = None) -> PriceBook:
-    """The offers of a named list, those of a card replaced by the user's own for it.
+    """The offers of a named list, those of a GPU replaced by the user's own for it.
 
     Raises ConfigError for an unknown list, and for a row of the user's file that is wrong, naming its line.
     """

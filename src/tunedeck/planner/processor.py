@@ -1,6 +1,6 @@
 """This machine's processor as it is now: what it multiplies and how fast, and how busy other programs keep it.
 
-Loads no torch. numpy's matrix products stand for torch's, which reach the same rate in float32.
+Loads no torch. numpy's matrix products are timed instead of torch's, which reach the same rate in float32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOAD_AVERAGE_S = 60.0  # in which the kernel's first load average forgets all bu
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """What a run can expect of the processor."""
+    """Describe the processor's present performance."""
 
     flops_per_s: float
     """Rate of a matrix product of the run's own shape."""
@@ -48,7 +48,10 @@ def processor_now(setup: Setup) -> Processor:
 
 
 def slowed(idle_s: Estimate, processor: Processor | None) -> Estimate:
-    """What takes `idle_s` on an idle core, while other programs share it; they may end, so the low value stays."""
+    """Return the time of work that takes `idle_s` on an idle core while other programs share it.
+
+        They may end, so the low value stays.
+        """
     factor = 1 + (processor.load if processor else 0.0)
     return Estimate(idle_s.low, factor * idle_s.expected, factor * idle_s.high)
 

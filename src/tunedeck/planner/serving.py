@@ -1,4 +1,4 @@
-"""What a deployment can carry: memory for weights, adapters and caches, tokens and requests per second."""
+"""Estimate the capacity of a deployment: memory of weights, adapters and caches, tokens and requests per second."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tunedeck.planner.memory import NF4_BYTES, linear_parameters
 
 Precision = Literal["16-bit", "4-bit", "int8"]
 
-USABLE = 0.9  # of a card's memory that an engine fills (vLLM's gpu_memory_utilization)
+USABLE = 0.9  # of a GPU's memory that an engine fills (vLLM's gpu_memory_utilization)
 ENGINE_BYTES = 1.0 * GIB  # context, kernels, workspace
 BANDWIDTH_SHARE = (
-    0.8  # of the bandwidth that decoding reaches (60 to 90 % on slower-memory cards, planner notes section 6)
+    0.8  # of the bandwidth that decoding reaches (60 to 90 % on slower-memory GPUs)
 )
 STEP_S = (
-    3.5e-3  # of every decoding step beside its memory traffic: launches and scheduling (Qwen2.5-7B on A100: 11.9 ms)
+    3.5e-3  # of every decoding step besides its memory traffic: launches and scheduling (Qwen2.5-7B on A100: 11.9 ms)
 )
 SLOW_UNPACKING = (
-    0.65  # of the bandwidth in 4 bits on such a card: unpacking takes the time (same source, 33 to 35 tokens/s)
+    0.65  # of the bandwidth in 4 bits on such a GPU: unpacking takes the time (same source, 33 to 35 tokens/s)
 )
 FOUR_BIT_BEFORE_AMPERE = (
-    0.35  # of its 16-bit rate that a card of compute capability 7 reaches in 4 bits (T4: AutoAWQ PR#92)
+    0.35  # of its 16-bit rate that a GPU of compute capability 7 reaches in 4 bits (T4: AutoAWQ PR#92)
 )
 ENCODER_S = 5e-3  # of every batch through an encoder on a GPU
 INT8_FLOPS_PER_CORE = (
@@ -39,13 +39,13 @@ MULTI_ADAPTER_COST = (
     1.10  # unmerged adapters chosen per row: 6 to 10 % more time (peers.md; vLLM and S-LoRA say the same)
 )
 MAX_AT_ONCE = 256
-LOAD = 0.7  # of its capacity at which a card is planned to run; above it, queues grow
+LOAD = 0.7  # of its capacity at which a GPU is planned to run; above it, queues grow
 BAND = (0.65, 1.4)  # measured rates over expected ones, most rows of bench/planner_accuracy.py
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is to be served: a base with adapters, and its requests."""
+    """Describe a deployment: a base with adapters, and its requests."""
 
     spec: ModelSpec
     adapters: int
@@ -73,7 +73,7 @@ class Service:
 
 
 def served_bytes(service: Service, precision: Precision) -> float:
-    """Weights: 2 bytes each, 1 in int8; in 4 bits the linears in the layers, the rest at 2. Adapters: 2 bytes a
+    """Weights: 2 bytes each, 1 in int8; in 4 bits the linear layers, the rest at 2. Adapters: 2 bytes a
     parameter.
     """
     spec = service.spec
@@ -91,7 +91,7 @@ def cache_bytes_per_token(spec: ModelSpec) -> int:
 
 
 def slots(service: Service, gpu: Gpu, precision: Precision) -> int:
-    """Requests whose caches fit beside the weights, at most MAX_AT_ONCE; 0 where not even one does."""
+    """Return the number of requests whose caches fit next to the weights, at most MAX_AT_ONCE; 0 if none does."""
     free = USABLE * gpu.visible_bytes - ENGINE_BYTES - served_bytes(service, precision)
     if free <= 0:
         return 0
@@ -117,8 +117,9 @@ def input_s(service: Service, gpu: Gpu, precision: Precision) -> float:
 
 
 def flops_per_s(gpu: Gpu, precision: Precision) -> float:
-    """What inference reaches: a card's share of its 16-bit peak, as in training; int8 on the physical cores of a
-    CPU.
+    """Return the rate that inference reaches.
+
+    A GPU reaches a share of its 16-bit peak, as in training; a CPU computes in int8 on its physical cores.
     """
     if gpu.capability:
         slow = precision == "4-bit" and gpu.capability < 8.0
@@ -154,7 +155,7 @@ def best_at_once(service: Service, gpu: Gpu, precision: Precision) -> int:
 
 
 def requests_per_s(service: Service, gpu: Gpu, precision: Precision) -> float:
-    """The most a card answers within the latency target: requests at once over the time of one (Little's law)."""
+    """The most a GPU answers within the latency target: requests at once over the time of one (Little's law)."""
     at_once = best_at_once(service, gpu, precision)
     return at_once / request_s(service, gpu, precision, at_once) if at_once else 0.0
 

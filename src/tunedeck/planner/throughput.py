@@ -1,4 +1,4 @@
-"""Time of a training step on a card, in three terms; each formula one function.
+"""Estimate the time of a training step on a GPU in three terms, one function for each formula.
 
 Constants were set on half of the measured rows of bench/planner_rows.csv; bench/planner_accuracy.py reports the other
 half.
@@ -62,7 +62,7 @@ def forward_share(setup: Setup) -> float:
 
 
 def compute_s(setup: Setup, gpu: Gpu) -> float:
-    """Arithmetic of one micro-batch at the card's utilisation, and eager attention's traffic."""
+    """Arithmetic of one micro-batch at the GPU's utilisation, and eager attention's traffic."""
     rate = gpu.flops_per_s(setup.dtype) * gpu.utilisation * setup.stack.speed
     seconds = setup.batch_tokens * training_flops_per_token(setup) / rate * _method_cost(setup)
     if setup.attention == "eager":
@@ -98,7 +98,7 @@ def step_s(setup: Setup, gpu: Gpu) -> float:
 
 
 def _method_cost(setup: Setup) -> float:
-    """What is added to the base's products: by the method, by 4 bits, by a float32 residual stream."""
+    """Return the overhead on the base's products: of the method, of 4 bits, of a float32 residual stream."""
     cost = FOUR_BIT_COST if setup.four_bit else 1.0
     cost *= UPCAST_COST if setup.stack.float32_hidden else 1.0
     return cost * (1 + setup.facts.forward_overhead)

@@ -36,13 +36,13 @@ PAD_TO = 8  # tokens that lengths are rounded up to (tasks/text.py)
 
 
 def process_bytes(setup: Setup) -> float:
-    """Memory of a process of this package, its data included, beside the model and what trains."""
+    """Memory of a process of this package, its data included, besides the model and the trained part."""
     kernels = KERNEL_BYTES if setup.number_bytes == 2 else 0.0
     return PROCESS_BYTES + kernels + TOKEN_BYTES * setup.data_tokens
 
 
 def update_s(setup: Setup, gpu: Gpu, processor: Processor | None) -> float:
-    """An optimizer step: matrix products, what goes on beside them, starting each layer's operations, and AdamW."""
+    """Return the time of an optimizer step: matrix products, other operations, launching them, and AdamW."""
     rate = processor.flops_per_s if processor else gpu.fp32_flops_per_s
     products = setup.batch_tokens * training_flops_per_token(setup) / rate
     layers = setup.spec.num_layers * forward_share(setup) + layers_with_backward(setup)
@@ -62,6 +62,6 @@ def band(processor: Processor | None) -> tuple[float, float]:
 
 
 def first_use_s(longest: Setup, processor: Processor | None) -> Estimate:
-    """What a run's first steps take longer; in 16 bits kernels are built for each new length."""
+    """Return the extra time of a run's first steps; in 16 bits kernels are built for each new length."""
     lengths = longest.tokens / PAD_TO if longest.number_bytes == 2 else 0.0
     return slowed(FIRST_USE_S.plus(KERNELS_S.scaled(lengths)), processor)

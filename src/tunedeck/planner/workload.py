@@ -1,4 +1,4 @@
-"""What is to be trained: how many examples, how long, how often."""
+"""Describe the training data of a plan: number of examples, lengths, epochs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ COUNTED_TEXTS = 1000
 TEXT_COLUMNS = ("text", "messages", "content", "sentence", "review")
 HELD_OUT = 0.1  # DataSettings.eval_fraction
 CHARACTERS_PER_TOKEN = 4.0
-"""Of a Latin-script text (OpenAI's and Hugging Face's rule of thumb for English); a Chinese character counts as
-CJK_TOKENS tokens: one in BERT's vocabularies, about two thirds in those of Qwen and ChatGLM."""
+"""Characters per token of a text in Latin script (OpenAI's and Hugging Face's rule of thumb for English).
+
+A Chinese character counts as CJK_TOKENS tokens: one in BERT's vocabularies, about two thirds in those of Qwen and
+ChatGLM.
+"""
 CJK_TOKENS = {False: 1.0, True: 0.7}
 
 
@@ -58,7 +61,7 @@ def workload_of_texts(
 ) -> Workload:
     """Examples and lengths of texts, of which a share is held out; lengths beyond `limit` or the model's own are cut.
 
-    Tokens are counted with the tokenizer.json beside the model's config where there is one, else estimated from
+    Tokens are counted with the tokenizer.json next to the model's config where there is one, else estimated from
     characters, on COUNTED_TEXTS of them and on the longest. Raises DataError when there are no texts.
     """
     texts = [text for text in texts if text.strip()]

@@ -115,7 +115,7 @@ def _document(app: FastAPI, bounds: Bounds) -> dict[str, Any]:
     responses={503: {"model": Status, "description": "the engine or the loader is stuck or dead"}},
 )
 async def health(http: Request) -> JSONResponse:
-    """Whether the engine and the loader go on; open to everybody. On 503 the process should be started again."""
+    """Report whether the engine and the loader run; needs no key. On 503 the process should be restarted."""
     reason = service_of(http).engine.alarm()
     return JSONResponse({"status": reason or "ok"}, 503 if reason else 200)
 
@@ -156,7 +156,7 @@ async def _refused(http: Request, error: Exception) -> Response:
 
 
 async def _invalid(http: Request, error: Exception) -> Response:
-    """What does not fit and where, without the values: they may be texts."""
+    """Return each problem and its place in the body without the values, which may be confidential texts."""
     assert isinstance(error, RequestValidationError)
     everything: list[Any] = list(error.errors())
     found = [one for one in everything if one["type"] == "value_error"] or everything  # ours say most

@@ -37,9 +37,9 @@ class KeyRecord(BaseModel):
     """The digest of the key itself: `printf %s "$KEY" | sha256sum`."""
     admin: bool = False
     metrics: bool = False
-    """Whether it may read /metrics, where every adapter's name and traffic stand; admins may."""
+    """Whether it may read /metrics, which shows every adapter's name and traffic; admins may."""
     models: list[str] = ["*"]
-    """Names or patterns (`team/*`) of the adapters it may use; the bare base by its own name."""
+    """Names or patterns (`team/*`) of the adapters it may use; the base model by its name."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)
     """Tokens of prompts and answers together; a key that is over its limit waits."""
@@ -75,7 +75,7 @@ class Bucket:
 @final
 @dataclass(eq=False)
 class Caller:
-    """Who asks. `name` stands in logs and metrics, the key never does."""
+    """The caller. Logs and metrics show `name`, never the key."""
 
     name: str
     admin: bool
@@ -100,7 +100,7 @@ class Caller:
         return bounds.max_requests if self.alone else max(1, int(bounds.key_share * bounds.max_requests))
 
     def wait_s(self) -> float:
-        """Count one request; 0 when it may go on, else the seconds until the next may come."""
+        """Count one request; 0 when it is allowed, else the seconds until the next may come."""
         wait_s = max(
             0.0 if self.requests is None else self.requests.wait_s(1.0),
             0.0 if self.tokens is None else self.tokens.wait_s(0.0),
@@ -133,8 +133,8 @@ class Keys:
         self._callers, self._named = callers, {caller.name: caller for _, caller in callers}
 
     def caller(self, authorization: str | None) -> Caller | None:
-        """Who sends this Authorization header; None for nobody we know. Takes as long for a near miss as for a far
-        one.
+        """Return the caller of this Authorization header; None for an unknown one. Takes as long for a near miss as for
+        a far one.
         """
         if not self.needed:
             return ANYBODY
@@ -185,7 +185,7 @@ class KeyFile:
 @final
 @dataclass
 class Guesses:
-    """Counts wrong keys by client address. A key that is right passes whatever was guessed from its address, which may
+    """Counts wrong keys by client address. A correct key passes regardless of wrong guesses from its address, which may
     be a proxy's.
     """
 

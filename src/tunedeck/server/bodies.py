@@ -28,7 +28,7 @@ _BIG = 64_000
 @final
 @dataclass(eq=False)
 class Body:
-    """What has arrived of one body; its bytes count until its request is answered."""
+    """Hold the part of one body that has arrived; its bytes count until its request is answered."""
 
     key: str
     data: bytearray = field(default_factory=bytearray)
@@ -144,7 +144,7 @@ class Bodies:
         return None
 
     def replaying(self, body: Body, receive: Receive) -> Receive:
-        """What the app receives: the body, then what the client does later.
+        """Return the next message for the app: the body, then the client's later messages.
 
         FastAPI parses and validates a body without a pause as soon as it has it. So that other requests, such as health
         checks, come between two big ones, each is handed over in another round of the event loop.

@@ -15,14 +15,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tunedeck.serving.bounds import Bounds
 
 _OTHER_DESCRIPTORS = 64
-"""What the process itself opens: libraries, adapters that are being loaded, the log."""
+"""File descriptors kept for the process itself: libraries, adapters that are being loaded, the log."""
 
 
 def bounded_protocol(bounds: Bounds) -> type[asyncio.Protocol]:
     """The class for `uvicorn.Config(http=...)` of one server.
 
     When `max_connections` are open, the one that has been without a request for longest is closed for the new one; when
-    all have a request under way, the new one is. A connection whose next request's head is not there `header_time`
+    all have a running request, the new one is. A connection whose next request's head is not there `header_time`
     seconds after its first byte, or after the connection was opened, is closed.
     """
     idle: dict[H11Protocol, None] = {}

@@ -1,4 +1,4 @@
-"""The log: JSON lines on stderr, written by a thread of their own, so that whoever does not read them stops nothing."""
+"""Write the log as JSON lines to stderr in a separate thread, so that a blocked reader does not block the server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Line(dict[str, Any]):
 
 @final
 class _Lines(logging.Formatter):
-    """Every record as one line of JSON, whoever has logged it; a traceback is its field `error`."""
+    """Format every record as one line of JSON, including those of libraries; a traceback is its field `error`."""
 
     def format(self, record: logging.LogRecord) -> str:
         if isinstance(record.msg, Line):
@@ -52,7 +52,7 @@ class _Lines(logging.Formatter):
 
 @final
 class DroppingHandler(logging.Handler):
-    """Puts lines into a queue for another thread, at most so many. What finds no room is dropped and counted; the count
+    """Put lines into a bounded queue for another thread. Lines that do not fit are dropped and counted; the count
     is logged when there is room again. The standard library's QueueHandler copies each record and has nothing to say of
     what it drops.
     """

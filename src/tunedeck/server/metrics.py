@@ -24,7 +24,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 @final
 class Metrics:
-    """One server's counts, in a registry of their own."""
+    """Hold one server's metrics in a separate registry."""
 
     def __init__(self, base: str) -> None:
         self.registry = CollectorRegistry()
@@ -120,7 +120,7 @@ def _outcome(request: Request) -> str:
 
 @final
 class _Now:
-    """What is the case at the moment of a scrape."""
+    """Collect the gauges, whose values are read at the time of a scrape."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

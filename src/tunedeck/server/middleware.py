@@ -1,6 +1,4 @@
-"""What every request passes before a route sees it: host, key, rate, body; its id, its line in the log, its count in
-the metrics.
-"""
+"""Check every request before its route (host, key, rate, body), give it an id, log it and count it in the metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ _ONLY_THIS_HOST = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     b"worker-src blob:; frame-ancestors 'none'"
 )
-"""Of the pages of documentation: their scripts are in the page and beside it, and may reach nothing else."""
+"""Content security policy of the documentation pages, whose scripts come from this server only."""
 
 
 @final
@@ -49,7 +47,7 @@ class _Passage:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the gate tells the routes and hears from them: `caller`, `request_id`, ...; `model`, `timing`."""
+        """Values shared with the routes: `caller`, `request_id`, ... for them; `model`, `timing` from them."""
         state: dict[str, Any] = self.scope["state"]
         return state
 
@@ -185,7 +183,7 @@ class RequestMiddleware:
         return self._bodies.refusal(passage.scope, headers)
 
     def _stranger(self, passage: _Passage) -> Failure | None:
-        """Why the caller may not ask; who it is stands in the request's state from here on."""
+        """Return the reason to refuse the caller; from here on the request's state holds the caller."""
         given = passage.headers.get(b"authorization", b"").decode("latin-1")
         caller = self._keys.caller(given)
         if caller is None and given and (wait_s := self._guesses.wait_s(passage.client or "")):

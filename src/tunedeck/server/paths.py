@@ -21,7 +21,7 @@ def is_open(path: str) -> bool:
 
 
 def route_of(path: str) -> str:
-    """The route of a path as metrics call it; what is no route is "other", so that nobody can make up names."""
+    """Return the route of a path for metrics; unknown paths are "other", so that clients cannot invent names."""
     if path in WITH_INPUTS or path in TO_ADMINISTER or path in STATE or path in DOCS:
         return path
     if path.startswith(DOCS_FILES):

@@ -1,4 +1,4 @@
-"""What `tunedeck serve` sets for its whole process. A library leaves its host's threads and garbage collector alone."""
+"""Configure the process of `tunedeck serve`; a library must not change its host's threads or garbage collector."""
 
 from __future__ import annotations
 

@@ -16,21 +16,21 @@ _MOST_FIELDS = 64
 
 
 class Strict(BaseModel):
-    """A body with no other fields than its own, each of its own type: "1" is no number."""
+    """A body without unknown fields and without conversion of types: "1" is not accepted as a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
     def _few_fields(cls, body: Any) -> Any:
-        """One error for thousands of unknown fields, which would each make one of their own."""
+        """Report thousands of unknown fields as one error instead of one for each."""
         if isinstance(body, dict) and len(body) > _MOST_FIELDS:
             raise PydanticCustomError("fields", say("at most {limit} fields are allowed", limit=_MOST_FIELDS))
         return body
 
 
 class ModelRequest(Strict):
-    """What all of OpenAI's bodies have: `model` is an adapter's name, or the base's."""
+    """Hold the fields that all of OpenAI's bodies have; `model` is the name of an adapter or of the base."""
 
     model: Name
     user: String | None = None
@@ -192,7 +192,7 @@ class EmbeddingsRequest(ModelRequest):
     input: Text | Texts | Tokens | Annotated[list[Tokens], Field(min_length=1), Most("max_inputs")]
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: int | None = Field(default=None, ge=1)
-    """The first so many numbers of each vector, scaled to length 1."""
+    """Number of leading dimensions of each vector that are returned, scaled to length 1."""
 
     def contents(self) -> list[str | list[int]]:
         """Return each text, or each text's token ids."""
@@ -208,7 +208,7 @@ class ClassifyRequest(ModelRequest):
 
 
 class AnswersRequest(ModelRequest):
-    """POST /v1/answers, for the tasks that have no route of their own."""
+    """POST /v1/answers, for tasks without a specific route."""
 
     input: Text | Texts
 

@@ -1,4 +1,4 @@
-"""What the routes answer, as types: mypy holds the routes to them and the OpenAPI document shows them."""
+"""Define the bodies of responses as types, which mypy checks and the OpenAPI document shows."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Classification(TypedDict):
 
 
 class Answer(TypedDict):
-    """What the task answers, in its own form."""
+    """The task's result in its own format."""
 
     index: int
     answer: Any
@@ -194,7 +194,7 @@ class ChatLogprobs(TypedDict):
 
 
 class TextLogprobs(TypedDict):
-    """The same in lists; `text_offset` are characters of the answer before each token."""
+    """Log-probabilities as parallel lists; `text_offset` counts the characters of the answer before each token."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -223,7 +223,7 @@ class ChatAnswer(TypedDict):
 
 
 class TextChoice(TypedDict):
-    """How one prompt goes on."""
+    """One completion of a prompt."""
 
     index: int
     text: str

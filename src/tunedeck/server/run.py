@@ -45,7 +45,7 @@ from tunedeck.serving.factory import open_batch_engine, open_engine
 from tunedeck.serving.workers.generate import GenerationLimits
 
 _GIVE_BACK_S, _BUSY_S, _WORTH_IT = 5.0, 60.0, 16 << 20
-"""How often to look whether there is freed memory, how often when requests are under way, and how many bytes are worth
+"""How often to look whether there is freed memory, how often while requests run, and how many bytes are worth
 it.
 """
 _KEYS_AGAIN_S = 2.0
@@ -219,7 +219,7 @@ class _Server(uvicorn.Server):
 def _living(
     service: Service, server: uvicorn.Server, key_file: KeyFile | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """What goes on while the server listens: it hears signals and looks after its key file."""
+    """Run the background tasks of a listening server: signals and the reloading of its key file."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -255,7 +255,7 @@ def _living(
 
 
 async def _give_back(engine: Engine) -> None:
-    """Hand freed memory back to the system: soon when nothing is under way, else once a minute, for the next batch
+    """Hand freed memory back to the system: soon when nothing runs, else once a minute, for the next batch
     wants it back.
     """
     process, given_back_s = psutil.Process(), time.monotonic()

@@ -1,4 +1,4 @@
-"""What the routes share: the engine, the names it serves, and the way from an HTTP request to an answer and back."""
+"""Connect the routes to the engine: names of adapters, conversion of HTTP requests and of the engine's results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Service:
     metrics: Metrics
     base: str
     base_answers: bool
-    """An encoder without a trained head has no answer of its own, nor has a graph that is an adapter's."""
+    """Tell whether the base can answer: not an encoder without a trained head, nor the graph of an adapter."""
     positions: int | None
     """The longest sequence in tokens; None where nothing says so."""
     bounds: Bounds = field(default_factory=Bounds)
@@ -54,7 +54,7 @@ class Service:
     created_s: int = field(default_factory=lambda: int(time.time()))
 
     def adapter_of(self, http: HttpRequest, model: str | None) -> str | None:
-        """The adapter that a request's `model` names, None for the bare base.
+        """The adapter that a request's `model` names, None for the base model.
 
         Raises UnknownAdapterError for what the caller's key may not use as for what is not there.
         """
@@ -185,7 +185,7 @@ class Service:
 
 
 class ClientGone(Exception):  # noqa: N818 - no error of anybody's
-    """The client went away before its answer; nobody reads the response."""
+    """The client disconnected before the answer; the response is not read."""
 
 
 def caller_of(http: HttpRequest) -> Caller:
@@ -239,7 +239,7 @@ def _timing(requests: Sequence[Request]) -> tuple[float, float]:
 
 
 def _noticed(future: asyncio.Future[Any]) -> None:
-    """Look at an error that nobody may wait for any more, or asyncio writes it to the log."""
+    """Retrieve an error that no caller waits for any more, or asyncio writes it to the log."""
     if not future.cancelled():
         future.exception()
 

@@ -107,7 +107,7 @@ class AdapterCache:
         return any(not one.users for one in self._retired)
 
     def take_unused_retired(self) -> list[CachedAdapter]:
-        """Retired versions that nobody uses any more; they are forgotten here."""
+        """Return retired versions that are no longer in use, and forget them."""
         unused = [one for one in self._retired if not one.users]
         self._retired = [one for one in self._retired if one.users]
         for one in unused:

@@ -24,8 +24,7 @@ def _bound(default: float, unit: str, text: Callable[[], str]) -> Any:
 @final
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one request, one key, one connection and one adapter folder may take. Raises ConfigError for a value below
-    its least.
+    """Limit one request, key, connection and adapter folder. Raises ConfigError for a value below the minimum.
 
     The flag of a field is its name with dashes: `max_inputs` is `--max-inputs`.
     """
@@ -79,7 +78,7 @@ def flag_of(name: str) -> str:
 
 
 def text_of(name: str) -> str:
-    """What a bound bounds, in the language of whoever asks."""
+    """Return the description of a bound in the user's language."""
     return str(next(one.metadata["text"]() for one in fields(Bounds) if one.name == name))
 
 

@@ -29,7 +29,7 @@ _TOKENIZED_TOGETHER = 8
 
 
 class Worker(Protocol):
-    """What the engine's thread does, again and again."""
+    """Define the work that the engine's thread repeats."""
 
     def step(self) -> bool:
         """Run one batch or one step of it; False when there was nothing to do."""
@@ -185,7 +185,7 @@ class Engine:
                     ),
                     wait_s,
                 )
-            if own < limit:  # several keys share: whatever the others have inside, one more finds room
+            if own < limit:  # several keys share: one more request fits, however many the others have
                 own = min(own, limit // (len({caller, *self._callers}) + 1))
             if self._callers[caller] + count > own:
                 raise OverloadedError(

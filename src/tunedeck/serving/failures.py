@@ -16,7 +16,7 @@ from tunedeck.core.i18n import say
 from tunedeck.serving.repository import AdapterRepository
 
 _LASTING = (AdapterFileError, BaseMismatchError, UnsupportedKindError)
-"""What trying again cannot mend until the files change."""
+"""Errors that persist until the files change."""
 
 
 @final

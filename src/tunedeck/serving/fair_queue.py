@@ -20,17 +20,17 @@ _RECENT_S = 60.0
 _HALF_LIFE_S = 10.0
 """After which what a caller has had counts half when it is asked who may go before the rest of a running batch."""
 _CLEARLY_LESS = 0.8
-"""What a caller may have had, as a share of what each caller of the running batch has, to go before its rest."""
+"""Largest share, relative to each caller of the running batch, that lets a caller go before the batch's rest."""
 _EACH = 8
-"""Positions that a request counts beside its own, for what it costs whatever its length."""
+"""Positions added to each request's own for the cost that does not depend on its length."""
 
 
 @final
 class FairQueue:
     """However much one caller has waiting, and however hot one adapter is, others wait for one batch of each at most.
 
-    Of the callers the one that has had the fewest positions comes first, so that long inputs give nobody more of the
-    engine; a caller's adapters take turns. The first request of whoever comes first is always taken.
+    Of the callers the one that has had the fewest positions comes first, so that long inputs give no caller more of the
+    engine; a caller's adapters take turns. The first request of the first caller is always taken.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class FairQueue:
                 result.set_exception(error)
 
     def close(self) -> None:
-        """Wake whoever waits; what waits in `call` gets DrainingError."""
+        """Wake all waiting threads; those that wait in `call` get DrainingError."""
         with self._changed:
             self._closed = True
             while self._calls:
@@ -157,7 +157,7 @@ class FairQueue:
                 self._changed.wait(left)
 
     def wake(self) -> None:
-        """Let whoever waits look again."""
+        """Wake waiting threads to check again."""
         with self._changed:
             self._changed.notify_all()
 

@@ -1,4 +1,4 @@
-"""One load under way, and everybody who waits for it."""
+"""Represent one load in progress and the callers that wait for it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tunedeck.serving.adapter_cache import Lease
 @final
 @dataclass(eq=False)
 class Job:
-    """One load under way; everybody who asks for the name meanwhile waits for the same."""
+    """One load in progress; all callers that ask for the name meanwhile wait for it."""
 
     name: str
     version: int
     pin: bool | None
     """None: as it was before."""
     explicit: bool
-    """Asked for by an operator: goes on even when nobody waits for its answer any more."""
+    """Requested by an operator: continues even if no request waits for it any more."""
     waiting: list[Future[Lease]] = field(default_factory=list)
     withdrawn: bool = False
 
@@ -30,7 +30,7 @@ class Job:
         return not self.withdrawn and (self.explicit or any(not one.cancelled() for one in self.waiting))
 
     def still_waiting(self) -> list[Future[Lease]]:
-        """The futures that nobody has cancelled; from here on nobody can."""
+        """Return the futures that are not cancelled; from here on they cannot be."""
         return [one for one in self.waiting if one.set_running_or_notify_cancel()]
 
     def fail(self, error: TunedeckError) -> None:

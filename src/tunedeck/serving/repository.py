@@ -28,7 +28,7 @@ _DEPTH = 3
 _FRESH_S = 2.0
 _FLOAT_BYTES = 4
 _NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EINVAL}
-"""What the system says where there is no folder to be seen; anything else is its own failure."""
+"""Error numbers of the system that mean a missing folder; all others are failures of the disk."""
 _NOTHING: Mapping[Hashable, int] = {}
 
 
@@ -164,7 +164,7 @@ def _is_plain_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _within(files: Sequence[Path]) -> bool:
-    """Whether an adapter's folder, which comes first, is no link, and none of its files leads out of it."""
+    """Tell whether an adapter's folder, which comes first, is not a link, and none of its files leads out of it."""
     home = str(files[0])
     real = [os.path.realpath(file) for file in files]
     return real[0] == home and all(path == home or path.startswith(home + os.sep) for path in real)

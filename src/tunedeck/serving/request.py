@@ -17,9 +17,9 @@ from tunedeck.generation.sequence import Chunk
 from tunedeck.serving.adapter_cache import Lease
 
 Content = TypeVar("Content", default=Any)
-"""What is asked: a text, token ids, or a `Sequence` to generate."""
+"""The input: a text, token ids, or a `Sequence` to generate."""
 Answer = TypeVar("Answer", default=Any)
-"""What comes back: a `Prediction`, a vector, or the `Sequence` itself."""
+"""The output: a `Prediction`, a vector, or the `Sequence` itself."""
 
 
 @final

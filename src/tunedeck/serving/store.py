@@ -1,4 +1,4 @@
-"""The adapter store: one folder of thousands, some of them in memory, loaded and freed by a thread of their own.
+"""Store adapters: a folder of thousands, some of them in memory, loaded and freed by a separate thread.
 
 The file is long because callers and the loading thread change the same tables under one lock.
 """
@@ -74,7 +74,7 @@ class AdapterStore:
         self._closing = False
         self._busy_since: float | None = None
         self._changed = threading.Condition()
-        work = partial(copy_context().run, self._work)  # speaks the language of whoever opened it
+        work = partial(copy_context().run, self._work)  # messages in the language of the thread that opened it
         self._loader = threading.Thread(target=work, name="adapter-loader", daemon=True)
         self._loader.start()
 
@@ -83,7 +83,7 @@ class AdapterStore:
         return [name for name in self.repository.names() if name not in self._withdrawn]
 
     def cached(self) -> list[CachedAdapter]:
-        """What is in memory under a name, least recently used first."""
+        """Return the adapters in memory by name, least recently used first."""
         with self._changed:
             return self._cache.all()
 
@@ -222,7 +222,7 @@ class AdapterStore:
             adapter = self._load(job, seen)
         except CancelledError:
             error = unknown(job.name)
-        except Exception as raised:  # whatever a damaged folder may raise must not end the loader
+        except Exception as raised:  # no error of a damaged folder may end the loader
             error = self._failures.translate(job.name, raised)
         with self._changed:
             del self._jobs[job.name]
@@ -288,7 +288,7 @@ class AdapterStore:
             self._tell("evict", victim.name)
 
     def _free(self) -> None:
-        """Free retired versions that nobody uses; only the loader's thread does, so that none is freed twice."""
+        """Free retired versions that are not in use; only the loader's thread does, so that none is freed twice."""
         with self._changed:
             unused = self._cache.take_unused_retired()
         for adapter in unused:

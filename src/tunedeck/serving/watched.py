@@ -19,7 +19,7 @@ log = logging.getLogger("tunedeck.server")
 class WatchedThread:
     """Repeats `step` until `stop`; then, or after a fault, calls `ended` on the same thread.
 
-    It speaks the language of whoever started it.
+    Its messages are in the language of the thread that started it.
     """
 
     def __init__(self, name: str, step: Callable[[], None], ended: Callable[[], None]) -> None:
@@ -40,13 +40,11 @@ class WatchedThread:
         self._stopping = True
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the step under way; a stuck one is left behind when the time is up."""
+        """Wait for the current step; a stuck one is left behind when the time is up."""
         self._thread.join(timeout_s)
 
     def alarm(self, stall_s: float) -> str | None:
-        """What is wrong: it has ended by a fault, or its step has lasted longer than `stall_s`; None when all is
-        well.
-        """
+        """Return the fault of the thread: it ended, or its step has lasted longer than `stall_s`; None if it works."""
         if self.fault is not None:
             return say("the {name} thread has ended: {reason}", name=self.name, reason=type(self.fault).__name__)
         lasted = time.monotonic() - self._began_s

@@ -1,4 +1,4 @@
-"""What training, serving, comparison, export and planning ask of a task.
+"""Define the interface of a task for training, serving, comparison, export and planning.
 
 A task is a dataclass of settings that reads data and turns it into a loss (`TrainableTask`). One `TaskView` per task
 says the rest; a part that is None is refused by name where it is needed.
@@ -42,7 +42,7 @@ class Dataset(Generic[E]):
     text_column: str | None = None
     """The column that holds the texts, where one does."""
     notes: tuple[str, ...] = ()
-    """What a user should know of the data before training, in a line each."""
+    """Return notes on the data for the user before training, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Evaluation:
     description: str
     metrics: dict[str, dict[str, float]]
     notes: tuple[str, ...] = ()
-    """What a user should know of how the data was read, in a line each."""
+    """Notes for the user on how the data was read, one line each."""
 
 
 class Objective(Protocol):
@@ -82,7 +82,7 @@ class Objective(Protocol):
 
     @staticmethod
     def losses(parts: Sequence[tuple[Any, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """Return the `loss` of several objectives of one kind and deck, each with rows of its own, from one pass
+        """Return the `loss` of several objectives of one kind and deck, each with its own rows, from one pass
         through the base.
 
         None of the adapters has tensors in the base's place.
@@ -107,7 +107,7 @@ class TrainableTask(Task, Protocol):
         ...
 
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
-        """Return metrics of adapters, None for the bare base, on all examples of `settings.train`."""
+        """Return metrics of adapters, None for the base model, on all examples of `settings.train`."""
         ...
 
     def objective(self, deck: Deck, name: str, dataset: Dataset[Any]) -> Objective:
@@ -141,7 +141,8 @@ class BatchServing(Protocol):
 class HeldOut:
     """One adapter's answers to the held-out examples.
 
-    `scores` is a number for each, whose mean by `weights` is the metric that decides; empty where it is no such mean.
+    `scores` is a number for each, whose mean by `weights` is the metric that decides; empty where it is not such a
+    mean.
     """
 
     scores: tuple[float, ...] = ()
@@ -160,7 +161,7 @@ class Mistake(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Comparing:
-    """What a comparison shows of a task; whatever is None is left out of the report."""
+    """Describe a task to a comparison; parts that are None are left out of the report."""
 
     text_of: Callable[[Any], str]
     """An example's text as it would be asked."""
@@ -175,7 +176,7 @@ class Comparing:
     mistakes_note: Callable[[], str] | None = None
     """A sentence on which mistakes are shown."""
     score_name: Callable[[], str] | None = None
-    """What the score of a mistake is called."""
+    """Name of the score of a mistake."""
     latency_note: Callable[[], str] | None = None
     """A sentence on what the time of one text leaves out."""
 
@@ -244,7 +245,7 @@ the held-out examples, as `Objective.evaluate` would.
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What the planner's calibration trains on."""
+    """Return the objective that the planner's calibration trains on."""
 
     task: TrainableTask
     examples: Callable[[int, int], Dataset[Any]]

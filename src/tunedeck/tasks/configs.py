@@ -1,6 +1,6 @@
 """The settings of every task by its kind; run files, options of the command line and the JSON schema are made of them.
 
-Nothing here loads torch. Adding a task is a folder beside this file and a line in `BUILT_IN`. A package adds one with
+Nothing here loads torch. Adding a task is a folder next to this file and a line in `BUILT_IN`. A package adds one with
 an entry point in the group `tunedeck.tasks`, whose name is the task's kind and whose object is the class of its
 settings (docs/guides/plug-ins.md).
 """
@@ -45,7 +45,7 @@ DEFAULT_TASK = ClassifyConfig.kind
 
 
 def check_plug_in(name: str, config_type: object, known: Mapping[str, type[TaskConfig]]) -> None:
-    """Raise ConfigError for another package's settings that cannot be used beside those that are known."""
+    """Raise ConfigError for another package's settings that conflict with known ones."""
     if not isinstance(config_type, type) or not dataclasses.is_dataclass(config_type):
         raise ConfigError(say("its entry point is not a dataclass of settings"))
     if name in known:

@@ -1,4 +1,4 @@
-"""What is wrong with data files before training: `td.data_check`."""
+"""Find problems in data files before training: `td.data_check`."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class _Problem:
     bias: bool
 
     def rows(self, rows: torch.Tensor) -> _Problem:
-        """The same of some rows."""
+        """Return the problem restricted to some rows."""
         return replace(self, x=self.x[rows], targets=self.targets[rows])
 
     def loss(self, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -81,12 +81,12 @@ _points = [point for point in entry_points(group=ENTRY_POINTS) if point.name in 
 TASKS, _loaded = load_plug_ins(_points, say("task"), _OURS, check_plug_in, lambda point: load_view(CONFIGS[point.name]))
 """Every task by its kind, this package's first."""
 PLUG_INS = [*_loaded, *(plug_in for plug_in in configs.PLUG_INS if plug_in.error is not None)]
-"""What is known of the tasks that other packages bring."""
+"""Tasks of other packages."""
 BROKEN = {plug_in.name: plug_in.error for plug_in in PLUG_INS if plug_in.error is not None}
 
 
 def view_of(task: Task | TaskConfig | str) -> TaskView:
-    """What other rooms ask of a task, or of the task of that kind; ConfigError for one that is not known."""
+    """Return the view of a task, given as an object or by its kind; ConfigError for an unknown kind."""
     kind = task if isinstance(task, str) else task.kind
     if kind in BROKEN and kind not in TASKS:
         raise ConfigError(BROKEN[kind])
@@ -94,12 +94,12 @@ def view_of(task: Task | TaskConfig | str) -> TaskView:
 
 
 def view_of_values(values: Mapping[str, Any]) -> TaskView:
-    """What other rooms ask of the task that a manifest's values name; see `view_of`."""
+    """Return the view of the task that a manifest's values name; see `view_of`."""
     return view_of(str(values.get("kind", DEFAULT_TASK)))
 
 
 def comparing_of(task: Task | str) -> Comparing:
-    """What a comparison shows of a task; ConfigError for a task that cannot be compared."""
+    """Return the description of a task for comparisons; ConfigError for a task that cannot be compared."""
     view = view_of(task)
     if view.comparing is None:
         raise ConfigError(say("the task {kind} cannot be compared: its TaskView has no `comparing`", kind=view.kind))

@@ -18,8 +18,8 @@ _CHARS_A_TOKEN = 8
 too little.
 """
 _MARGIN = 128
-"""The last tokens before the place where a text was broken off may be others than in the whole text; so many are not
-used. WordPiece makes one unknown token of a word above 100 characters, and up to 100 tokens of a part of it.
+"""The last tokens before the place where a text was broken off may differ from those of the whole text; this number is
+not used. WordPiece makes one unknown token of a word above 100 characters, and up to 100 tokens of a part of it.
 """
 
 
@@ -57,7 +57,7 @@ def tokenize_rows(deck: Deck, texts: Sequence[str], limits: Sequence[int]) -> li
 
 
 def cut_ids(backend: Any, texts: Sequence[str], room: int, side: str = "right") -> list[list[int]]:
-    """Token ids of each text, cut to `room` tokens beside the special ones, by a tokenizer of the tokenizers library.
+    """Token ids of each text, cut to `room` tokens besides the special ones, by a tokenizer of the tokenizers library.
 
     The cut is not set on the tokenizer, which other threads use as well. Of a long text only as much is read as the cut
     leaves.

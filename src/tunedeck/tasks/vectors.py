@@ -1,4 +1,4 @@
-"""What the last layer of an adapter's head reads, text by text; kept on disk where it is the frozen base's alone."""
+"""Compute the input of the head's last layer for each text; cached on disk where it depends on the frozen base only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def head_inputs(deck: Deck, name: str, ids: Sequence[Sequence[int]], tolerance: 
     """Vectors (rows, size), float32, on the CPU, that an adapter's last layer is given for rows of token ids.
 
     They are the frozen base's where the adapter changes a few of them by at most `tolerance` of their length; these
-    come from disk where the same rows were asked for before, for whatever adapter.
+    are read from disk where the same rows were computed before, for any adapter.
     """
     if not (_belong_to_base(deck, name) and _changed_by(deck, name, ids[:_COMPARED]) <= tolerance):
         return _computed(deck, name, ids)
@@ -74,7 +74,7 @@ def _changed_by(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> float:
 
 
 def _computed_by_base(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tensor:
-    """What the adapter's last layer would be given if all but its head were not there."""
+    """Return the input of the head's last layer without the rest of the adapter."""
     adapter = deck.adapter(name)
     deck.add(_BARE, config_of("full", {"layers": "head"}), task=adapter.task)
     try:
@@ -86,7 +86,7 @@ def _computed_by_base(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> to
 
 
 def _belong_to_base(deck: Deck, name: str) -> bool:
-    """Whether no layer of the adapter's own head, drawn at random, stands before the last."""
+    """Tell whether the head has no randomly initialized layer before the last."""
     return pooling_of(deck.adapter(name).task) != "model" or reads_trained(deck.base)
 
 
@@ -100,7 +100,7 @@ def _key(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> str:
 
 
 def _keep(file: Path, vectors: torch.Tensor) -> None:
-    """Write vectors for later runs, and remove the oldest where they are too many; a full disk is no error."""
+    """Write vectors for later runs, and remove the oldest where they are too many; a full disk is not an error."""
     with suppress(OSError, StorageError):
         with replacing_file(file) as temporary:
             write_safetensors(temporary, {"vectors": vectors})

@@ -1,6 +1,6 @@
 """Real steps of a real model and method at a few batch sizes and lengths, for the planner to predict from.
 
-`python -m tunedeck.training.calibrate '{"model": ..., "method": {...}}'` measures in a process of its own, so that the
+`python -m tunedeck.training.calibrate '{"model": ..., "method": {...}}'` measures in a separate process, so that the
 memory it reads is that of a training run and nothing else, and prints one JSON object.
 """
 

@@ -68,7 +68,7 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def read(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, None when there is none at all; a damaged one is passed over with a
+        """The newest checkpoint that is whole, None when there is none at all; a damaged one is skipped with a
         warning.
 
         Raises TrainingError when every checkpoint is damaged.

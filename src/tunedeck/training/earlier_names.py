@@ -22,7 +22,7 @@ RENAMED = {
 
 
 UNSAID: Mapping[str, Any] = {"head_init": "random"}
-"""What version 0.1.0 did where its run folders and checkpoints, which lack these training settings, say nothing."""
+"""Values of training settings that run folders and checkpoints of version 0.1.0 do not record."""
 
 
 def with_current_names(training: Mapping[str, Any], note: bool = True) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Evaluations:
         return bool(self._patience) and state.stale >= (self._patience or 0)
 
     def note(self, state: RunState) -> str | None:
-        """What a person is told at the end of a run that stopped early or was evaluated less often than usual."""
+        """Yield the notes for a run that stopped early or was evaluated less often than usual."""
         if state.stopped == "early":
             return say(
                 "stopped after {steps:,} of {planned:,} steps: no better for {count} evaluations; saved about {saved}; "

@@ -1,4 +1,4 @@
-"""What happens in a run: lines of JSON in events.jsonl, and the same for trackers such as TensorBoard."""
+"""Record the events of a run as lines of JSON in events.jsonl and in trackers such as TensorBoard."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Listener = Callable[[Mapping[str, Any]], None]
 class EventLog:
     """Appends one JSON object per event, written at once, with its kind and the seconds since the run began.
 
-    `place`, as `mark` gave it, goes on with an earlier log and cuts off what was written after that; `listener` is told
+    `place`, as returned by `mark`, continues an earlier log and cuts off what was written after it; `listener` is told
     each event, too. Raises StorageError when the disk refuses.
     """
 

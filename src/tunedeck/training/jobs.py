@@ -40,7 +40,7 @@ Data: TypeAlias = str | DataSettings | Dataset[Any]
 @final
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one of several adapters is trained on, and how; `settings` None takes those of all."""
+    """Hold the data and settings of one of several adapters; `settings` None means the shared ones."""
 
     data: Data
     settings: TrainingSettings | None = None

@@ -1,4 +1,4 @@
-"""Whether a base's tokenizer knows the language of the texts it is to be trained on."""
+"""Check whether a base's tokenizer knows the language of the training texts."""
 
 from __future__ import annotations
 

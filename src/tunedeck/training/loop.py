@@ -165,8 +165,9 @@ def split_further(running: Sequence[AdapterTrainer], batches: Sequence[list[list
 
 
 def agreed_stop(running: Sequence[AdapterTrainer]) -> Ended | None:
-    """What ends the runs after this step in all processes: a signal that one of them saw before the gradients were
-    added up.
+    """Return the reason to end the runs of all processes after this step.
+
+    It is a signal that one of them received before the gradients were summed.
     """
     return next((trainer.stats.signal for trainer in running if trainer.stats.signal), None)
 

@@ -17,12 +17,12 @@ from rich.progress import Progress as Bar
 from tunedeck.core.i18n import say
 
 _RECENT = 20
-"""The rate is that of so many steps."""
+"""Number of latest steps over which the rate is averaged."""
 
 
 @final
 class Progress:
-    """Shows runs as they go, each in a row of its own; `show=False` says nothing."""
+    """Show the progress of runs, one row for each; `show=False` prints nothing."""
 
     def __init__(self, device: torch.device, show: bool = True) -> None:
         self._device = device
@@ -107,5 +107,5 @@ class ProgressRow:
 
 
 def used_bytes(device: torch.device) -> int:
-    """What training holds now: of the GPU's memory, or of this process's."""
+    """Return the memory that training uses now, on the GPU or in this process."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its measurement, its metrics, its adapter and a figure of its losses."""
+"""Record a finished run: its measurement, its metrics, its adapter and a figure of its losses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TRAIN, HELD_OUT, THIRD = "#1f5fa8", "#d1495b", "#2a9d6f"
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """What a run achieved and where it lies."""
+    """Hold the results of a run and the path of its folder."""
 
     adapter: str
     metrics: dict[str, float]
@@ -167,7 +167,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 
 def draw(folder: Path, title: str, metrics: Sequence[str]) -> None:
-    """Write loss.png and loss.svg from a run folder's events.jsonl; `metrics` are the ones to show beside the loss.
+    """Write loss.png and loss.svg from a run folder's events.jsonl; `metrics` are the ones to show with the loss.
 
     Labels are English, which every font has. Nothing is written for a run without a step.
     """

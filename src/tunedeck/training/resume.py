@@ -76,7 +76,7 @@ def identity(
 
 
 def resume_point(folder: Path, checkpoints: Checkpoints, resume: bool, accelerator: Accelerator) -> Checkpoint | None:
-    """The checkpoint to go on from; the folder of a run that begins is cleared of an earlier one's.
+    """Return the checkpoint to resume from; a new run's folder is cleared of the files of an earlier one.
 
     Read by the first process and sent to all others. Raises TrainingError when the run in the folder is another one or
     finished.

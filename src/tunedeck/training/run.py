@@ -75,7 +75,7 @@ def train(
     `data` is a file, a hub id, a `bundled:` name, settings that say more, or a Dataset read by the task. With `out`, a
     run folder is written: events.jsonl and checkpoints/ as it goes, then metrics.json, measurement.json, loss.png,
     loss.svg and adapter/. Ctrl-C and SIGTERM write a checkpoint, end the run early, keep the best state and warn;
-    `stopped` of what is returned says so. `resume` goes on from the newest checkpoint in `out`, from the start where
+    `stopped` of the result says so. `resume` continues from the newest checkpoint in `out`, from the start where
     there is none, to the very end that the run would have had. `should_stop` sees the metrics of every evaluation and
     may end the run there.
 
@@ -162,7 +162,7 @@ def run_together(
 ) -> dict[str, TrainingRun]:
     """Carry out a run file: read the data, load the base, add the adapters, train them, write the run folder.
 
-    Several `configs` share model and task; their adapters are trained together. `resume` goes on with the run in `out`.
+    Several `configs` share model and task; their adapters are trained together. `resume` continues the run in `out`.
     `tell` is given what a person wants to know before training starts. Returns the runs by adapter.
     """
     first, several = configs[0], len(configs) > 1
@@ -208,7 +208,7 @@ def run_together(
 
 
 def _described(deck: Deck, name: str) -> str:
-    """What trains, in numbers."""
+    """Describe the number of trained parameters."""
     summary = deck.summary(name)
     return say(
         "{kind} on {model} in {dtype}: {trainable:,} parameters train, the head's {head:,} included; "
@@ -224,7 +224,7 @@ def _described(deck: Deck, name: str) -> str:
 
 
 def _packed(deck: Deck) -> str:
-    """What a quantised base takes, part by part."""
+    """Describe the memory of a quantized base by part."""
     parts = {part.name: part for part in deck.base_parts()}
     return say(
         "the base in {scheme} takes {total:.1f} MB ({whole:.1f} in 16 bits): linear layers "

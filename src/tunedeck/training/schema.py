@@ -77,7 +77,9 @@ def _rename(properties: dict[str, Any]) -> None:
 
 
 def _jobs(properties: Mapping[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Several adapters that are trained together: each a name and whatever differs from the rest of the file."""
+    """Several adapters that are trained together: each a name and the settings that differ from the rest of the
+    file.
+    """
     definitions["JobData"] = {**definitions["DataSettings"], "required": []}
     own = {key: one for key, one in properties.items() if key not in ("data", "jobs")}
     return {

@@ -29,7 +29,7 @@ class StopSignals:
 
     @property
     def ended(self) -> Ended | None:
-        """What a run that the signal ends calls its end; None before one has come."""
+        """Return the name of the end that the received signal causes; None if there was no signal."""
         if self.seen is None:
             return None
         return "terminated" if self.seen is signal.SIGTERM else "interrupted"

@@ -1,4 +1,4 @@
-"""What a step and a run count, how a run can end, and which of two evaluations is better."""
+"""Count steps and runs, name the ways in which a run can end, and compare two evaluations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.core.i18n import listing, say
 
 Ended: TypeAlias = Literal["finished", "early", "time", "stopped", "interrupted", "terminated", "failed"]
-"""What ended a run: all its steps, `early_stopping_patience`, `max_minutes`, `should_stop`, Ctrl-C, SIGTERM or an
+"""Reason why a run ended: all steps, `early_stopping_patience`, `max_minutes`, `should_stop`, Ctrl-C, SIGTERM,
 error.
 """
 
@@ -23,9 +23,7 @@ COMPLETE = ("finished", "early", "time", "stopped", "given up")
 @final
 @dataclass
 class StepStats:
-    """What one step counts; with several processes, the sum over all of them. Flags count the processes that raise
-    them.
-    """
+    """Count the work of one step, summed over all processes; a flag counts the processes that raise it."""
 
     loss: float = 0.0
     examples: int = 0
@@ -39,7 +37,7 @@ class StepStats:
 
     @property
     def signal(self) -> Ended | None:
-        """What ends the run after this step, if any process has received a signal; SIGTERM before Ctrl-C."""
+        """Return the reason to end after this step if any process has received a signal; SIGTERM before Ctrl-C."""
         return "terminated" if self.terminated else "interrupted" if self.interrupted else None
 
     def add(self, loss: float, examples: int, tokens: int, positions: int, share: float) -> None:

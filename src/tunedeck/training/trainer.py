@@ -186,7 +186,7 @@ class AdapterTrainer:
         self._told_to_stop = self._should_stop(metrics)
 
     def ended(self) -> Ended | None:
-        """What ends the run after its last step; None where it goes on."""
+        """Return the reason why the run ends after its latest step; None if it continues."""
         if self.evaluation_due():
             return None
         if self._told_to_stop:

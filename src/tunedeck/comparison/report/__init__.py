@@ -1,1 +1,1 @@
-"""What a comparison says: intervals, a recommendation, tables, figures, pages. Takes plain values, runs nothing."""
+"""Build the report of a comparison (intervals, recommendation, tables, figures, pages) from plain values."""

@@ -176,7 +176,7 @@ def front(points: Sequence[tuple[float, float]], higher_is_better: bool = True) 
     """The Pareto front: numbers of the points (cost, quality) that no other equals in one and beats in the other,
     by rising cost.
 
-    Less cost is better. Of points that are equal in both, the first stands.
+    Less cost is better. Of points that are equal in both, the first is kept.
     """
     sign = 1 if higher_is_better else -1
     best = float("-inf")

@@ -1,7 +1,7 @@
 """Letters that a figure can show: matplotlib's own font and, for Chinese, Japanese and Korean, one of the system's.
 
 No font of that size is shipped. Where the system has none, a figure's words are English and a label with letters that
-no font has is shown by its number, which the text beside the figure explains; empty boxes are never drawn.
+no font has is shown by its number, which the text next to the figure explains; empty boxes are never drawn.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Fonts:
 
 @cache
 def available_fonts() -> Fonts:
-    """What this system can show; looks at its fonts once."""
+    """Return the fonts of this system with the characters they cover, looked up once."""
     from matplotlib import font_manager
 
     paths = [font_manager.findfont("DejaVu Sans"), *_cjk_file()]

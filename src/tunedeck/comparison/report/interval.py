@@ -67,7 +67,7 @@ def t_95(freedom: int) -> float:
 
 
 def of_median(values: Sequence[float]) -> Interval:
-    """Return the k-th smallest and the k-th largest value, between which the median lies 19 times in 20.
+    """Return the k-th smallest and the k-th largest value, an interval that contains the median 19 times in 20.
 
     k is the largest with P(Binomial(n, 1/2) < k) of at most 2.5 % (the sign test's interval: Conover, Practical
     Nonparametric Statistics, section 3.2), 1 where there are fewer than six values.

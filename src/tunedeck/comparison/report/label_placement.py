@@ -1,4 +1,4 @@
-"""Names beside points, each put where it covers nothing."""
+"""Place the labels of points so that they cover nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ARROW = {"arrowstyle": "-", "color": "#8a94a0", "linewidth": 0.6, "shrinkB": 4}
 
 
 def place_labels(drawing: Any, axes: Any, points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
-    """Write `names` beside `points` (data coordinates) inside the axes, off each other, points, lines and the legend.
+    """Write `names` next to `points` (data coordinates) inside the axes, off each other, points, lines and the legend.
 
     Where every place covers something, the one that covers least is used.
     """

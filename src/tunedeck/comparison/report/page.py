@@ -39,7 +39,7 @@ def html_page(comparison: Comparison, figures: list[Figure]) -> str:
 
 
 def markdown_page(comparison: Comparison, figures: list[Figure]) -> str:
-    """The same in Markdown, with the figures beside it."""
+    """Return the report in Markdown, which refers to the figures in its folder."""
     return _rendered("report.md.j2", comparison, figures, escape=False)
 
 

@@ -23,7 +23,7 @@ def recommend(comparison: Comparison) -> Recommendation:
     """The entry to take.
 
     alone: nothing to compare with. unknown: no intervals, the best mean. clear: every other is surely behind the best.
-    Otherwise the smallest on disk of those that may be as good, because zero lies in the interval of how far they are
+    Otherwise the smallest on disk of those that may be as good, because zero is in the interval of how far they are
     behind: "smaller", or "best-anyway" where that is the best itself.
     """
     best = comparison.best
@@ -101,7 +101,7 @@ def _text_of_smallest(comparison: Comparison, chosen: Entry) -> str:
 
 
 def _warning(comparison: Comparison) -> str:
-    """Where the best is no better than answering the same label always."""
+    """Return a warning if the best entry is not better than always predicting one label."""
     best, floor = comparison.best, comparison.data.majority
     if floor is None or comparison.metric != "accuracy":
         return ""

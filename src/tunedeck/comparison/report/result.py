@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a value lies, 19 times in 20; `source` is "seeds", "examples" or "rounds", and `count` how many of them."""
+    """A 95 % confidence interval; `source` is "seeds", "examples" or "rounds", and `count` how many of them."""
 
     low: float
     high: float
@@ -43,7 +43,7 @@ class SeedRun:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What the planner would have said of the first run beside what happened; `unit` is "bytes", "s" or a currency."""
+    """Compare the planner's prediction of the first run with the actual value; `unit` is "bytes", "s" or a currency."""
 
     quantity: str
     low: float
@@ -52,11 +52,11 @@ class Forecast:
     actual: float
     unit: str
     reason: str
-    """Why the actual value lies outside; empty where it lies inside."""
+    """Reason why the actual value is outside; empty if it is inside."""
 
     @property
     def inside(self) -> bool:
-        """Whether what happened lies within low and high."""
+        """Tell whether the actual value is between low and high."""
         return self.low <= self.actual <= self.high
 
 
@@ -65,15 +65,15 @@ class Serving:
     """How an adapter answers: alone in a batch, in a batch that all entries share, and after another adapter."""
 
     latency_ms: float
-    """One text in a batch of its own."""
+    """Latency of a single text."""
     latency_ratio: float
-    """The same over the bare base's."""
+    """Latency relative to the base model's."""
     texts_per_s: float
-    """In batches of its own."""
+    """Throughput in batches of this adapter only."""
     mixed_texts_per_s: float
     """In batches whose other half belongs to the other entries."""
     switch_ms: float
-    """What one text takes longer right after another adapter's than after one's own."""
+    """Extra time of one text right after a text of another adapter."""
     switch_interval_ms: Interval
     """Over the rounds; where it reaches zero, nothing was measured but noise."""
     load_ms: float
@@ -183,11 +183,11 @@ class Comparison:
     confusion: Confusion | None
     mistakes: tuple[Mistake, ...]
     search: tuple[dict[str, Any], ...]
-    """What the search tried: entry, settings, quality on its own held-out part, and how far it was let."""
+    """Trials of the search: entry, settings, quality on the search's held-out part, and number of steps."""
     repeat: Repeat
     total_s: float
     folder: str
-    """Where the runs lie."""
+    """Folder of the runs."""
 
     def quality(self, entry: Entry) -> float:
         """The mean of the metric that decides."""

@@ -154,7 +154,7 @@ def _stopped_early(entry: Entry) -> str:
 
 
 def _planned(entry: Entry, quantity: str) -> str:
-    """`50 (41–70) s`, marked where what happened lies outside."""
+    """`50 (41–70) s`, marked if the actual value is outside."""
     found = next((one for one in entry.planned if one.quantity == quantity), None)
     if found is None or found.high == float("inf"):
         return NOTHING

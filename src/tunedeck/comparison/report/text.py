@@ -41,7 +41,7 @@ def words(comparison: Comparison) -> dict[str, str]:
 
 
 def _comparing(comparison: Comparison) -> Comparing:
-    from tunedeck.tasks.registry import comparing_of  # loads torch, which whoever only reads a report's words need not
+    from tunedeck.tasks.registry import comparing_of  # loads torch, which reading a report does not need
 
     return comparing_of(comparison.task)
 
@@ -59,7 +59,7 @@ def figure_title(comparison: Comparison, figure: str) -> str:
 
 
 def title(comparison: Comparison) -> str:
-    """What was compared on what."""
+    """Return the summary of the entries, data and base."""
     return say("{model} on {data}", model=comparison.model, data=comparison.data.source)
 
 
@@ -72,7 +72,7 @@ def seeds_text(comparison: Comparison) -> str:
 
 
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
-    """What a repeat needs to know, besides the command."""
+    """Return the versions and settings that a repetition needs besides the command."""
     data, price = comparison.data, comparison.price
     found = [
         (say("data"), data.source),
@@ -90,7 +90,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What the numbers mean, and what they leave out."""
+    """Return the notes on the meaning and the limits of the numbers."""
     found = [
         _interval_note(comparison),
         say(

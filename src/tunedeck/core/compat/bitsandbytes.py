@@ -51,7 +51,7 @@ def keep_backward_pass(linear: Any) -> None:
 
 def is_nf4(parameter: object) -> bool:
     """Return whether a parameter is a quantized weight of bitsandbytes."""
-    package = sys.modules.get("bitsandbytes")  # whoever made such a weight has imported it
+    package = sys.modules.get("bitsandbytes")  # such a weight exists only if it was imported
     return package is not None and isinstance(parameter, package.nn.Params4bit)
 
 

@@ -31,7 +31,7 @@ def can_use_sdpa(model: nn.Module) -> bool:
 
 
 def kept_in_float32(model: nn.Module) -> frozenset[str]:
-    """Return the names of the modules that a model wants in float32 whatever the rest is in, such as T5's `wo`."""
+    """Return the names of the modules that a model keeps in float32 in any precision, such as T5's `wo`."""
     return frozenset(model._keep_in_fp32_modules or ()) if isinstance(model, PreTrainedModel) else frozenset()
 
 

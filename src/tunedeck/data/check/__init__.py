@@ -1,1 +1,1 @@
-"""What is wrong with a data file, before it costs anything. Loads no torch."""
+"""Find problems in a data file before training. Loads no torch."""

@@ -30,7 +30,7 @@ class TokenLimit:
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """What is in a file and what is wrong with it; lengths in characters: median, 95th percentile, longest."""
+    """Hold the statistics and findings of a file; lengths in characters: median, 95th percentile, longest."""
 
     source: str
     rows: int

@@ -1,4 +1,4 @@
-"""What is wrong with labelled texts, one finding for each kind of fault."""
+"""Find problems in labelled texts, one finding for each kind of problem."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _contentless(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _only(text: str) -> str:
-    """What a text consists of where it has no words: links, html or numbers."""
+    """Return the content of a text without words: links, html or numbers."""
     if not _LETTER.search(text):
         return "numbers"
     without = _LINK.sub(" ", text) if "http" in text or "www." in text else text

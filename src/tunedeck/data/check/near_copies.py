@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 SHINGLE = 4
 """Characters of a sequence."""
 ALIKE = 0.75
-"""Two texts are near copies where this share of their different sequences stands in both (Jaccard index)."""
+"""Two texts are near copies where this share of their different sequences occurs in both (Jaccard index)."""
 _SHORTEST = 12
 """Characters; of shorter texts one other character changes too many sequences."""
 _BANDS, _BAND_ROWS = 16, 4
@@ -42,7 +42,7 @@ def near_copies(texts: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def alike(one: str, other: str) -> float:
-    """Return the share of two texts' different character sequences that stands in both."""
+    """Return the share of two texts' different character sequences that occurs in both."""
     first, second = (
         {text[at : at + SHINGLE] for at in range(max(1, len(text) - SHINGLE + 1))} for text in (one, other)
     )

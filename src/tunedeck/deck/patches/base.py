@@ -1,4 +1,4 @@
-"""What every patch is, and how a module's forward is replaced so that patches nest in any order."""
+"""Define patches and replace a module's forward so that patches nest in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Skip positions that nobody reads: a classifier of BERT's kind reads the first one only."""
+"""Skip positions that are not used: a classifier of BERT's kind uses the first one only."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ class FirstPositionOnly:
 
 def _first_position(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     hidden = output[0] if isinstance(output, tuple) else output
-    cut = hidden[:, :1].contiguous()  # else the linears copy their weights for every row
+    cut = hidden[:, :1].contiguous()  # else the linear layers copy their weights for every row
     return (cut, *output[1:]) if isinstance(output, tuple) else cut

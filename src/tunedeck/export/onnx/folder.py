@@ -1,4 +1,4 @@
-"""What lies beside a graph: tokenizer, settings and the runner; and the check of the whole folder against the deck."""
+"""Write the tokenizer, settings and runner next to a graph, and compare the whole folder with the deck."""
 
 from __future__ import annotations
 

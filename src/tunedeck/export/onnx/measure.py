@@ -1,4 +1,4 @@
-"""What a graph costs and gains: quality on labelled data, latency and throughput, beside torch, the sides taking turns.
+"""Measure a graph against torch: quality on labelled data, latency and throughput, alternating between the two.
 
 torch runs the same graph of modules, with LoRA merged as it is in the file, on batches padded as the deck pads them;
 ONNX Runtime runs batches padded as the runner pads them. Both have the same number of threads.
@@ -44,7 +44,7 @@ class Measured:
     name: str
     metrics: dict[str, float]
     latency_ms: float
-    """Median of a text in a batch of its own."""
+    """Median latency of a single text."""
     texts_per_s: float
     """In batches of 32, sorted by length; median over the rounds."""
 

@@ -55,7 +55,7 @@ class MultiExport:
 
 @final
 class _Inputs(nn.Module):
-    """A graph whose adapter tensors are inputs: `tensors` by the names that stand in the adapter files."""
+    """A graph whose adapter tensors are inputs: `tensors` by the names in the adapter files."""
 
     def __init__(self, graph: nn.Module, owned: dict[str, str]) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ LoraPlace = Literal["merged", "inside"]
 
 @dataclass(frozen=True, slots=True)
 class OnnxExport:
-    """What was written, and how far its answers are from the deck's; bytes of each graph."""
+    """Describe the written export: files, the bytes of each graph, and its largest difference from the deck."""
 
     difference: Difference
     float32_bytes: int
@@ -78,5 +78,5 @@ def save_onnx(
 
 
 def _bytes(folder: Path, name: str) -> int:
-    """A graph's file, and the data beside it where it is above two gigabytes."""
+    """Return a graph's file, and its external data if it is above two gigabytes."""
     return sum(file.stat().st_size for file in folder.glob(f"{name}*"))

@@ -104,7 +104,7 @@ def _method(folder: Path, config: Mapping[str, Any], names: ModelNames) -> Bottl
 def prompt_refusal() -> str:
     """Why prompt tuning does not go between AdapterHub and the others."""
     return say(
-        "AdapterHub's prompt tuning is another method: its virtual tokens stand behind the embedding layer's "
+        "AdapterHub's prompt tuning is another method: its virtual tokens come after the embedding layer's "
         "position and "
         "norm, and the text's own positions begin at 0 after them, so neither form can be turned into the other; "
         "prompt tuning is kept as PEFT's folder: --to peft"

@@ -1,8 +1,8 @@
 """LoRA in AdapterHub's form: `<prefix>.<layers>.<i>.<linear>.loras.<adapter>.lora_A`, one rank and one scale
 everywhere.
 
-It knows the linears of core/architectures.toml's `adapterhub_lora` alone, all or none of them in a layer. Scale: alpha
-/ r.
+It knows the linear layers of core/architectures.toml's `adapterhub_lora` alone, all or none of them in a layer. Scale:
+alpha / r.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answer texts with the ONNX files beside this one; needs onnxruntime and tokenizers, nothing else.
+"""Answer texts with the ONNX files in this folder; needs onnxruntime and tokenizers, nothing else.
 
     python run.py "a text" "another one"
     python run.py --adapter law --int8 < texts.txt
@@ -93,7 +93,7 @@ class Runner:
         return self.run_with(input_ids, attention_mask, self.active(adapters))
 
     def run_with(self, input_ids: Any, attention_mask: Any, active: list[Any]) -> Any:
-        """The same with adapters that were read before."""
+        """Answer texts with adapters that were read before."""
         options = onnxruntime.RunOptions()
         for adapter in active:
             options.add_active_adapter(adapter)
@@ -152,7 +152,7 @@ class Runner:
         return adapter, list(content.get_parameters())
 
     def labelled(self, logits: Any, name: str) -> dict[str, Any]:
-        """What logits (labels,) say: label, score, probabilities and labels."""
+        """Return label, score, probabilities and labels of logits (labels,)."""
         told = self.settings["adapters"][name]
         wide = logits.astype(numpy.float64)
         if told["multi_label"]:

@@ -53,7 +53,7 @@ NON_LINEARITIES = ("relu", "swish", "gelu", "gelu_new", "gelu_orig", "silu", "ta
 
 @dataclass(frozen=True, slots=True)
 class BottleneckConfig:
-    """Bottleneck hyper-parameters: a kind, and whatever differs from that kind's defaults.
+    """Bottleneck hyper-parameters: a kind, and settings that differ from its defaults.
 
     `name` is seq_bn, double_seq_bn or par_bn (or AdapterHub's older pfeiffer, houlsby, parallel). A field left at None
     takes the kind's default. `reduction_factor` may be a mapping from layer index (as text) to factor, with "default".

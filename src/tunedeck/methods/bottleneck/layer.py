@@ -135,7 +135,7 @@ class BlockOutput:
 
 
 def can_batch(dispatch: RowDispatch) -> bool:
-    """Whether `batched_forward` can stand for the layers: all of one activation and none in training, in a mixed
+    """Whether `batched_forward` can replace the layers: all of one activation and none in training, in a mixed
     batch.
     """
     known = [layer for layer in _layers(dispatch) if layer is not None]

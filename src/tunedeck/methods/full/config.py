@@ -15,7 +15,7 @@ from tunedeck.methods.base import SearchSpace, Trains
 
 @dataclass(frozen=True, slots=True)
 class FullConfig:
-    """What to train besides the head: "all" of the base, its top k layers and what follows them, or "head" alone.
+    """Choose what to train besides the head: "all" of the base, its top k layers and what follows, or "head" only.
 
     Raises ConfigError for another value.
     """
@@ -44,7 +44,7 @@ class FullConfig:
 
     @property
     def learning_rate(self) -> float:
-        """A fresh head alone stands a high rate; trained tensors want a low one."""
+        """Return the default rate: high for a new head only, low for pretrained tensors."""
         return 5e-3 if self.layers == "head" else 1e-4
 
     @property
@@ -73,7 +73,7 @@ class FullConfig:
         return spec.num_layers if self.layers == "head" else spec.num_layers - self.layers
 
     def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:
-        """The inputs of each layer's linears that nothing else keeps: 2 H of the projections, the feed-forward's
+        """Return the inputs of the linear layers that nothing else keeps: 2 H of the projections, the feed-forward's
         width.
         """
         if self.layers == "head":

@@ -1,4 +1,4 @@
-"""Full fine-tuning: copies of the base's tensors that stand in for them while the adapter's rows run."""
+"""Full fine-tuning: copies of the base's tensors that replace them while the adapter's rows run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def merge(model: nn.Module, built: Built) -> None:
 
 
 def _chosen(base: Base, config: FullConfig) -> dict[str, nn.Parameter | PackedEmbedding]:
-    """The base's parameters that train, by name; a packed embedding stands in for its table."""
+    """The base's parameters that train, by name; a packed embedding counts as its table."""
     if config.layers == "head":
         return {}
     start, head = f"{base.prefix}." if base.prefix else "", tuple(f"{path}." for path in base.head)

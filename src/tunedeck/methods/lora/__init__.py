@@ -1,1 +1,1 @@
-"""LoRA: a trainable low-rank patch B·A beside a frozen linear layer (arXiv 2106.09685)."""
+"""LoRA: a trainable low-rank update B·A of a frozen linear layer (arXiv 2106.09685)."""

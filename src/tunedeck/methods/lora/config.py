@@ -17,7 +17,7 @@ from tunedeck.methods.base import SearchSpace, Trains
 from tunedeck.methods.targets import select_targets
 
 LORA_COST = 1.12
-"""Time with LoRA on 4 of a layer's 7 linears against none: two thin products and an addition around each (fms rows)."""
+"""Relative time with LoRA on 4 of a layer's 7 linear layers: two thin products and an addition each (fms rows)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class LoraConfig:
         return 0 if self.layers_to_transform is None else min(self.layers_to_transform)
 
     def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:
-        """The input of every targeted linear, once where linears of one block share it, and A's output of r numbers."""
+        """Return the inputs of the targeted linear layers, once where layers share it, and A's outputs of r numbers."""
         linears = self._linears(spec)
         inputs = {(one.path.rpartition(".")[0], one.in_features) for one in linears}
         copies = 4 * sum(one.in_features for one in linears) if float32_inputs and number_bytes < 4 else 0
@@ -97,7 +97,7 @@ class LoraConfig:
         return number_bytes * (sum(width for _, width in inputs) + ranks) + copies
 
     def forward_overhead(self, spec: ModelSpec) -> float:
-        """In proportion to the share of the linears that are targeted."""
+        """Return the overhead in proportion to the share of linear layers that are targeted."""
         adapted = len(self._linears(spec)) / len(spec.linears)
         return (LORA_COST - 1) * adapted / (4 / 7)
 

@@ -18,7 +18,7 @@ class PromptTuningConfig:
     """Prompt tuning hyper-parameters; field names are those of PEFT's adapter_config.json.
 
     `prompt_tuning_init` starts the virtual tokens from randomly drawn words of the vocabulary, from the tokens of
-    `prompt_tuning_init_text` (repeated or cut to length), or at random. Raises ConfigError for values out of range.
+    `prompt_tuning_init_text` (repeated or cut to length), or randomly. Raises ConfigError for values out of range.
     """
 
     kind: ClassVar[str] = "prompt_tuning"
@@ -67,5 +67,5 @@ class PromptTuningConfig:
         return 0
 
     def forward_overhead(self, spec: ModelSpec) -> float:
-        """Nothing beside the longer sequence, which counts by `virtual_tokens`."""
+        """Return no overhead besides the longer sequence, which `virtual_tokens` accounts for."""
         return 0.0

@@ -38,7 +38,7 @@ _LOADING = refusals(400, 404, 408, 413, 415, 422, 503)
 
 @router.get("/v1/models")
 def models(http: Request) -> ModelList:
-    """The bare base, where it can answer, and every adapter that the caller's key may use."""
+    """List the base model, where it can answer, and every adapter that the caller's key may use."""
     service, caller = service_of(http), caller_of(http)
     names = [name for name in service.engine.store.names() if caller.may_use(name)]
     base = [_model(http, service.base, None)] if service.base_answers and caller.may_use(service.base) else []

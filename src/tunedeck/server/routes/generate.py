@@ -71,7 +71,7 @@ async def chat(http: Request, body: ChatRequest) -> Any:
 
 @router.post("/v1/completions", response_model=None, responses=whole_or_streamed(CompletionAnswer))
 async def completions(http: Request, body: CompletionRequest) -> Any:
-    """Go on from a text, or from token ids, as they stand: no chat template."""
+    """Continue a text, or token ids, as given, without a chat template."""
     prompts: list[Any] = body.prompt if _several(body.prompt) else [body.prompt]  # type: ignore[assignment]
     if body.stream and len(prompts) > 1:
         raise ConfigError(say("a stream takes one prompt; send several requests"))

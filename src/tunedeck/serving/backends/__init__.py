@@ -1,1 +1,1 @@
-"""What computes: a deck, or an exported graph."""
+"""Run inference with a deck or with an exported graph."""

@@ -1,4 +1,4 @@
-"""A deck as a backend: whatever its task answers in mixed batches."""
+"""Use a deck as a backend that answers mixed batches by its task."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def here(work: Callable[[], T]) -> T:
 
 @final
 class Adapters:
-    """What every deck backend does with adapters: load, test, remove."""
+    """Load, test and remove adapters for every deck backend."""
 
     def __init__(self, deck: Deck, compute: Compute) -> None:
         self._deck, self._compute = deck, compute
@@ -75,7 +75,7 @@ class Adapters:
         self._deck.attach(adapter)
         try:
             return self._deck.check_probe(adapter.name)
-        except BaseException:  # whatever a stored probe may raise
+        except BaseException:  # a stored probe may raise anything
             self._deck.remove(adapter.name)
             raise
 

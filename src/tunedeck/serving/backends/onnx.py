@@ -1,8 +1,8 @@
 """ONNX graphs as a backend: classification and embedding without the base's weights in torch.
 
-Every row has a run of its own, several of them at once. One run has one adapter, and an int8 graph takes the scale of a
-layer's input from the whole batch, padding included; so a row's answer does not depend on its company, and nothing is
-padded. On two cores batches of 32 answered no more texts a second (docs/serving.md).
+Every row is a separate run, several of them at once. One run has one adapter, and an int8 graph takes the scale of a
+layer's input from the whole batch, padding included; so a row's answer does not depend on the other rows, and nothing
+is padded. On two cores batches of 32 answered no more texts a second (docs/serving.md).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Held:
 
 @final
 class OnnxBackend:
-    """What `tunedeck export onnx` wrote of one task and one base; adapters of one graph share its session."""
+    """Run the exports of `tunedeck export onnx` of one task and one base; adapters of one graph share its session."""
 
     def __init__(self, task: str, base: str, precision: str, threads: int) -> None:
         """Raise ConfigError where ONNX Runtime is missing."""
@@ -127,7 +127,7 @@ class OnnxBackend:
 
 @contextmanager
 def _translate_errors(place: Path) -> Iterator[None]:
-    """ONNX Runtime and the tokenizer have exceptions of their own, some of them bare."""
+    """ONNX Runtime and the tokenizer raise their own exceptions, some of them without a class."""
     try:
         yield
     except (TunedeckError, MemoryError):

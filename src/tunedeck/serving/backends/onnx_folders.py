@@ -19,7 +19,7 @@ from tunedeck.tasks.registry import TASKS, view_of
 
 @final
 class OnnxFolders:
-    """What `tunedeck export onnx` writes, as adapters that are loaded in one precision."""
+    """Find the exports of `tunedeck export onnx` as adapters that are loaded in one precision."""
 
     def __init__(self, precision: str) -> None:
         self.precision = precision
@@ -33,7 +33,7 @@ class OnnxFolders:
         return [folder / file.name.removesuffix(SUFFIX) for file in (folder / ADAPTERS).glob(f"*{SUFFIX}")]
 
     def files(self, place: Path) -> list[Path]:
-        """The export, what lies in it, and the adapter's own file."""
+        """The export, its contents, and the adapter's own file."""
         folder, name = split(place)
         own = [] if name is None else [folder / adapter_file(name)]
         if not _is_export(folder) or _takes_several(folder) != bool(own) or not all(file.is_file() for file in own):

@@ -1,1 +1,1 @@
-"""What the engine's thread runs: batches, or decoding steps."""
+"""Run batches or decoding steps in the engine's thread."""

@@ -13,9 +13,9 @@ from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
 
 _PADDING = 2.0
-"""A batch may be this many times its real positions; longer rows wait for a batch of their own length."""
+"""A batch may be this many times its real positions; longer rows wait for a batch of similar length."""
 _FORGETTING = 0.95
-"""What the time of a batch still counts for after the next one."""
+"""Weight of a batch's time after the next batch (exponential moving average)."""
 _SMALL = 512
 """Positions below which padding does not matter."""
 
@@ -122,7 +122,7 @@ class BatchWorker:
 
 @final
 class _Running:
-    """A batch under way. Others may be let in before its end, and others still before the end of those."""
+    """A running batch. Others may be let in before its end, and others still before the end of those."""
 
     def __init__(self, batch: list[Request]) -> None:
         self.callers = {request.caller for request in batch}

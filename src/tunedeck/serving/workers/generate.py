@@ -1,4 +1,4 @@
-"""Generation: continuous batching, prompts in chunks between the steps of the answers under way."""
+"""Generation: continuous batching, prompts in chunks between the steps of the running answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class GenerationLimits:
     """`kv_bytes` bounds the keys and values of all sequences, `prefill_positions` what one step spends on a new prompt.
 
     One caller has no more than `key_share` of the sequences while another waits. A request that has waited
-    `patience_s` gets its keys and values reserved as they become free, so that a long one is admitted beside a steady
+    `patience_s` gets its keys and values reserved as they become free, so that a long one is admitted despite a steady
     flow of short ones.
     """
 
@@ -69,7 +69,7 @@ class GenerateWorker:
             )
 
     def step(self) -> bool:
-        """Run one step of everything under way."""
+        """Run one step of all running requests."""
         self._drop_unwanted()
         self._compute_prompts()
         for batch in [group.batch for group in self._groups]:
@@ -79,7 +79,7 @@ class GenerateWorker:
         return bool(self._running)
 
     def stop(self) -> None:
-        """Fail what is under way."""
+        """Fail all running requests."""
         self._fail(list(self._running), DrainingError(say("the server is shutting down")))
 
     def _admit(self) -> None:
@@ -103,7 +103,7 @@ class GenerateWorker:
         self._prefill = Prefill(self._deck, sequences, [self._backend.prefix(one.adapter) for one in sequences]), group
 
     def _prefill_together(self, together: list[Sequence]) -> bool:
-        """Whether no sequence has base tensors of its own and little of their common prefill is padding."""
+        """Tell whether no sequence has its own base tensors and little of their common prefill is padding."""
         if any(batch_key(self._deck, one.adapter) is not None for one in together):
             return False
         if self._windows and any(one.virtual_tokens for one in together):
@@ -202,7 +202,7 @@ class GenerateWorker:
 
 @final
 class _Admission:
-    """Whether requests, one after the other, fit beside those under way, in one group and one prefill."""
+    """Tell whether requests, one after the other, fit next to the running ones, in one group and one prefill."""
 
     def __init__(self, worker: GenerateWorker) -> None:
         self._worker = worker

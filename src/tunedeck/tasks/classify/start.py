@@ -18,10 +18,10 @@ from tunedeck.tasks.linear_probe import fit_linear_head
 from tunedeck.tasks.vectors import head_inputs
 
 MOST_ROWS = 50_000
-"""The most rows that the start of a head is fitted on; a larger data set is sampled at random."""
+"""Maximum number of rows that the start of a head is fitted on; a larger data set is sampled randomly."""
 NEAR = 0.2
 """The head of a fresh adapter that moves vectors by less is fitted to the base's. Bottlenecks move MiniLM's by 0.05 of
-their length and reach what they reach on vectors of their own; virtual tokens move them by 0.7.
+their length and reach what they reach on their own vectors; virtual tokens move them by 0.7.
 """
 
 

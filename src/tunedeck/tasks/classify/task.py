@@ -55,7 +55,7 @@ class Classify(ClassifyConfig):
     progress_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "loss")
 
     def with_labels(self, labels: Sequence[str]) -> Classify:
-        """The same task with other labels."""
+        """Return the task with other labels."""
         return replace(self, labels=tuple(labels))
 
     def for_base(self, base: LoadedBase) -> Classify:
@@ -104,7 +104,9 @@ class Classify(ClassifyConfig):
         return [self.prediction(deck, row, name) for row, name in zip(logits, adapters, strict=True)]
 
     def prediction(self, deck: Deck, logits: torch.Tensor, adapter: str | None) -> Prediction:
-        """What logits (labels,) of an adapter say; wider ones, of a mixed batch, are cut to its own labels."""
+        """Return the prediction of logits (labels,); wider ones, from a mixed batch, are cut to the adapter's
+        labels.
+        """
         labels = deck.label_names(adapter)
         multi_label = self.multi_label if adapter is None else cast(Classify, deck.adapter(adapter).task).multi_label
         own = logits[: len(labels)].double()
@@ -190,7 +192,7 @@ class ClassifyObjective:
 
     @staticmethod
     def losses(parts: Sequence[tuple[ClassifyObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """The same of several objectives, each with rows of its own, from one pass through the base."""
+        """Return the losses of several objectives, each with its own rows, from one pass through the base."""
         deck = parts[0][0]._deck
         ids, mask = pad(deck, [objective._ids[row] for objective, rows in parts for row in rows])
         names = [objective._name for objective, rows in parts for _ in rows]

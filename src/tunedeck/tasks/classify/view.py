@@ -1,4 +1,4 @@
-"""What other rooms ask of classification."""
+"""Describe classification to serving, comparison, export and planning."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ class EmbedConfig:
     """Make vectors of texts, and learn from pairs, triplets or labelled texts which of them belong together.
 
     Left at None, `pooling`, `normalize`, the instructions and `max_length` are what a sentence-transformers base says
-    of itself, else mean, True, none and 512 tokens. `query_instruction` stands before queries and training anchors,
+    of itself, else mean, True, none and 512 tokens. `query_instruction` is put before queries and training anchors,
     `document_instruction` before all other texts. `temperature` divides the cosines in training; `symmetric` also
-    learns to find the anchor by its positive; `chunk_size` texts at a time lie in memory while a larger batch is
+    learns to find the anchor by its positive; `chunk_size` texts at a time are in memory while a larger batch is
     contrasted whole. Raises ConfigError for values out of range.
     """
 

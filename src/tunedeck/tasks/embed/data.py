@@ -1,6 +1,4 @@
-"""What an embedding run learns from: pairs, triplets or labelled texts, read, repeats removed, split so that nothing
-leaks.
-"""
+"""Read the data of an embedding run (pairs, triplets or labelled texts), remove repeats and split without leakage."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ Examples: TypeAlias = list[Pair] | list[Scored] | list[Example]
 
 
 def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
-    """Read and split a run's data. What is held out may be of another form than what is learnt: scored pairs, for
+    """Read and split a run's data. The held-out data may have another form than the training data: scored pairs, for
     example.
 
     Raises DataError for files, columns or rows that are not usable, and for scored pairs to learn from.
@@ -140,7 +138,7 @@ def _key(pair: Pair) -> tuple[str, str, str]:
 
 
 def form_of(example: object) -> str:
-    """What examples like this one are called."""
+    """Return the name for examples of this form."""
     if isinstance(example, Example):
         return say("labelled texts")
     if isinstance(example, Scored):

@@ -18,11 +18,11 @@ class Relations:
     negatives: torch.Tensor
 
     def to(self, device: torch.device) -> Relations:
-        """The same on a device."""
+        """Return the relations on a device."""
         return Relations(self.positives.to(device), self.negatives.to(device))
 
     def turned(self) -> Relations:
-        """The same with anchors and candidates in each other's place, for candidates that have an anchor."""
+        """Return the relations with anchors and candidates exchanged, for candidates that have an anchor."""
         owned = self.positives.any(dim=0)
         return Relations(self.positives[:, owned].T, self.negatives[:, owned].T)
 
@@ -54,8 +54,8 @@ def _one_way(scores: torch.Tensor, relations: Relations) -> torch.Tensor:
 def pair_relations(anchors: list[str], positives: list[str], negatives: list[str]) -> Relations:
     """Relations of pairs whose candidates are all the positives, then all the negatives.
 
-    Another pair's candidate is no negative when it is the same text as one's own positive, belongs to the same anchor
-    text, or is the anchor itself.
+    Another pair's candidate is not a negative when it is the same text as the pair's own positive, belongs to the same
+    anchor text, or is the anchor itself.
     """
     candidates = [*positives, *negatives]
     known_positives: dict[str, set[str]] = {}

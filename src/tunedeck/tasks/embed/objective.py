@@ -148,8 +148,9 @@ class EmbedObjective:
 
     @staticmethod
     def losses(parts: Sequence[tuple[EmbedObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """The same of several objectives, each with rows of its own, from one pass through the base; by themselves
-        where they are in chunks.
+        """Return the losses of several objectives, each with its own rows, from one pass through the base.
+
+        Objectives that work in chunks run one after another.
         """
         if any(objective._learning.chunk_size is not None for objective, _ in parts):
             return [objective.loss(rows) for objective, rows in parts]

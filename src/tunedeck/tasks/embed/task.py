@@ -39,7 +39,7 @@ class Embed(EmbedConfig):
     progress_metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr", "loss", "spearman")
 
     def for_base(self, base: LoadedBase) -> Embed:
-        """The same task with what the base says of itself where nothing is set.
+        """Return the task with the base's own settings where none are given.
 
         Raises ModelError for a sentence-transformers model that does something we cannot do, unless `pooling` is set.
         """
@@ -114,7 +114,7 @@ class Embed(EmbedConfig):
 
 
 def evaluate_embedding(deck: Deck, name: str | None, examples: Sequence[Any]) -> dict[str, float]:
-    """Metrics of an adapter, or of the bare base, on pairs, labelled texts or scored pairs; see `evaluate_vectors`."""
+    """Return metrics of an adapter or of the base on pairs, labelled texts or scored pairs; see `evaluate_vectors`."""
     task = cast(Embed, deck.task if name is None else deck.adapter(name).task)
 
     def vectors(texts: Sequence[str], as_query: bool) -> torch.Tensor:

@@ -11,7 +11,7 @@ from tunedeck.data.chat import Conversation, Message
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of one conversation and, for each, whether it is learnt."""
+    """Token ids of one conversation and, for each, whether it is trained on."""
 
     ids: list[int]
     loss_mask: list[bool]
@@ -28,7 +28,7 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
 
 def encode_conversation(tokenizer: Any, conversation: Conversation) -> Encoded:
-    """A whole conversation; the assistant's turns are learnt, the end token after each included, and nothing else.
+    """A whole conversation; the assistant's turns are trained on, the end token after each included, and nothing else.
 
     A tokenizer without an end token gives answers without one.
     """

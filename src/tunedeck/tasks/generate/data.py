@@ -1,4 +1,4 @@
-"""Conversations of a generation run: read, repeats removed, split so that no prompt stands on both sides."""
+"""Conversations of a generation run: read, repeats removed, split so that no prompt is on both sides."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_chats(settings: DataSettings) -> Dataset[Conversation]:
 def split_by_prompt(
     conversations: Sequence[Conversation], eval_fraction: float, seed: int
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Training and evaluation conversations; those with the same prompt stand on the same side. At least one on
+    """Training and evaluation conversations; those with the same prompt are on the same side. At least one on
     each.
     """
     keys = sorted({_key(conversation) for conversation in conversations})

@@ -19,12 +19,12 @@ from tunedeck.tasks.text import PAD_TO
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Rows ready for the model, virtual tokens included, and what is to be learnt in them."""
+    """Rows ready for the model, virtual tokens included, and the positions that are trained on."""
 
     input_ids: torch.Tensor  # (rows, seq)
     attention_mask: torch.Tensor  # (rows, seq), or (rows, 1, seq, seq) to add to the scores where rows hold several
     position_ids: torch.Tensor  # (rows, seq), counted anew in every conversation
-    loss_mask: torch.Tensor  # (rows, seq), true where the next token is to be predicted
+    loss_mask: torch.Tensor  # (rows, seq), true where the next token is predicted
     targets: torch.Tensor  # (targets,), those tokens
 
 
@@ -106,13 +106,15 @@ def _widened(one: Pack, width: int, pad_id: int) -> Pack:
 
 
 def target_logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
-    """Logits (targets, vocab) at the positions whose next token is learnt; the output layer works on those alone."""
+    """Logits (targets, vocab) at the positions whose next token is trained on; the output layer works on those
+    alone.
+    """
     with OutputPositions(packed.loss_mask).on(deck.base):
         return _logits(deck, name, packed)
 
 
 def target_states(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
-    """What enters the output layer at those positions, (targets, hidden); the output layer itself does next to
+    """Return the output layer's input at those positions, (targets, hidden); the output layer itself does next to
     nothing.
     """
     positions = OutputPositions(packed.loss_mask, most=1)
@@ -150,7 +152,7 @@ def _logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
 
 
 def _block_mask(owner: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What to add to the attention scores: 0 for earlier tokens of the same conversation, the lowest number
+    """Return the mask added to the attention scores: 0 for earlier tokens of the same conversation, the lowest number
     elsewhere.
     """
     seq = owner.shape[1]

@@ -164,7 +164,7 @@ class GenerateObjective:
         self._output_is_a_product = output_is_a_product(deck, name, pack(deck, name, [[self._evaluation[0][1]]]))
 
     def weight(self, rows: Sequence[int]) -> float:
-        """The number of learnt tokens."""
+        """Return the number of tokens that are trained on."""
         return sum(sum(one.loss_mask[1:]) for row in rows for one in self._rows[row])
 
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
@@ -175,7 +175,7 @@ class GenerateObjective:
 
     @staticmethod
     def losses(parts: Sequence[tuple[GenerateObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """The same of several objectives, each with rows of its own, from one pass through the base."""
+        """Return the losses of several objectives, each with its own rows, from one pass through the base."""
         deck = parts[0][0]._deck
         packs = [pack(deck, objective._name, [objective._rows[row] for row in rows]) for objective, rows in parts]
         names = [objective._name for objective, rows in parts for _ in rows]

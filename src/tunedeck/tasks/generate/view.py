@@ -1,4 +1,4 @@
-"""What other rooms ask of text generation."""
+"""Describe text generation to serving, comparison, export and planning."""
 
 from __future__ import annotations
 
