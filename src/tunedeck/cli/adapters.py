@@ -82,7 +82,7 @@ def convert(
 
 
 def _flat(value: dict[str, object], start: str = "") -> dict[str, object]:
-    """Nested keys as `a.b`."""
+    """Return nested keys as `a.b`."""
     flat: dict[str, object] = {}
     for key, inner in value.items():
         flat |= _flat(inner, f"{start}{key}.") if isinstance(inner, dict) else {f"{start}{key}": inner}

@@ -48,7 +48,7 @@ class Commands(TyperGroup):
     """The commands; the options of a run are made when its command is called, not for every other one."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """The command that is called, whole."""
+        """Return the command that is called, whole."""
         name, command, rest = super().resolve_command(ctx, args)
         if name in RUN_COMMANDS:
             function, without = RUN_COMMANDS[name]

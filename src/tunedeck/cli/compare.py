@@ -26,7 +26,7 @@ WITHOUT = ("method", "training.learning_rate", "training.seed", "data.train_size
 
 
 def _default_methods() -> str:
-    """Default in the help text; generation and embeddings have no head that can be trained on its own."""
+    """Return the default shown in the help; generation and embeddings have no head that can be trained on its own."""
     from tunedeck.comparison.spec import METHODS_WITH_HEAD
 
     return METHODS_WITH_HEAD

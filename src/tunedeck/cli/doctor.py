@@ -66,7 +66,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"
 
 
 def examine() -> dict[str, Any]:
-    """Everything `doctor` reports, as plain JSON values."""
+    """Return everything `doctor` reports, as plain JSON values."""
     import torch
     from huggingface_hub import constants
 

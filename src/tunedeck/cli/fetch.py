@@ -66,5 +66,5 @@ def fetch_part(bundle: Bundle) -> None:
 
 
 def all_bundles() -> dict[str, Bundle]:
-    """Every bundled model and data set by name."""
+    """Return every bundled model and data set by name."""
     return {**read_bundles("tunedeck.models"), **read_bundles("tunedeck.data")}

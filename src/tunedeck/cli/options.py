@@ -99,7 +99,7 @@ def opened(
     allow_base_mismatch: bool = False,
     task: str = "classify",
 ) -> Deck:
-    """The deck that the options above ask for: the adapters on their base."""
+    """Return the deck that the options above ask for: the adapters on their base."""
     import tunedeck as td
     from tunedeck.tasks.registry import task_of
 
@@ -116,7 +116,7 @@ def opened(
 
 
 def base_model(reference: str, task: Task, dtype: str, quantize: str | None, trust_remote_code: bool) -> Deck:
-    """A deck without adapters, as the options above ask for it."""
+    """Return a deck without adapters, as the options above ask for it."""
     import tunedeck as td
 
     _hide_loading()

@@ -47,12 +47,12 @@ def show(plan: Plan, everything: bool) -> None:
 
 
 def is_wide() -> bool:
-    """Whether the terminal has room for every column."""
+    """Tell whether the terminal has room for every column."""
     return shutil.get_terminal_size().columns >= WIDE
 
 
 def note_text(note: str) -> str:
-    """The sentence behind a note's short name."""
+    """Return the sentence behind a note's short name."""
     return {
         "float16-instead-of-bfloat16": say("no native bfloat16, counted in float16"),
         "no-flash-attention": say("no FlashAttention-2 (Ampere and later), counted with sdpa"),
@@ -66,7 +66,7 @@ def note_text(note: str) -> str:
 
 
 def parts_text(parts: MemoryParts) -> str:
-    """The parts of a peak that count, the largest first."""
+    """Return the parts of a peak that count, the largest first."""
     names = {
         "weights": say("weights"),
         "trainable": say("trained weights"),

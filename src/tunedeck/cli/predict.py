@@ -150,8 +150,8 @@ def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 
 
 def texts_to_answer(texts: list[str] | None, file: str | None, column: str | None, encoding: str) -> list[str]:
-    """Texts given as arguments, in a column of a data file, or as lines on standard input; DataError when there is
-    none.
+    """Return texts given as arguments, in a column of a data file, or as lines on standard input; DataError when there
+    is none.
     """
     if file is not None:
         from tunedeck.data.labelled import read_texts

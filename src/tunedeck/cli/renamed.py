@@ -27,8 +27,8 @@ RENAMED = {
 
 
 def with_new_names(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a command with every old flag replaced; each gets a warning. What follows `--` stays as it
-    is.
+    """Return the arguments of a command with every old flag replaced; each gets a warning. What follows `--` stays as
+    it is.
     """
     found: list[str] = []
     rest = list(arguments)

@@ -25,7 +25,7 @@ KIND = "kind"
 
 
 def with_run_options(command: Callable[..., None], without: Collection[str] = ()) -> Callable[..., None]:
-    """A command with an option for each key of a run file, which are handed to it as `flags`, by dotted key.
+    """Return a command with an option for each key of a run file, which are handed to it as `flags`, by dotted key.
 
     `without` are the groups and keys that get none. Loads pydantic.
     """
@@ -46,7 +46,7 @@ def with_run_options(command: Callable[..., None], without: Collection[str] = ()
 def run_values(
     run_file: Path | None, flags: Mapping[str, Any], assignments: Sequence[str], stored: bool = False
 ) -> dict[str, Any]:
-    """The plain values of a run: the run file's, over them the flags by dotted key, over them --set. Raises
+    """Return the plain values of a run: the run file's, over them the flags by dotted key, over them --set. Raises
     ConfigError.
 
     `stored` is whether the file is that of a run folder, where earlier names of settings are no mistake of the user's.
@@ -77,7 +77,7 @@ def described_settings() -> Iterator[tuple[str, Setting, str]]:
 
 
 def _options(without: Collection[str], taken: set[str]) -> Iterator[tuple[str, inspect.Parameter]]:
-    """The option of each key; the first key of a name has it, others are left to --set."""
+    """Yield the option of each key; the first key of a name has it, others are left to --set."""
     for panel, group, setting, text in _settings():
         key = f"{group}.{setting.name}" if group else setting.name
         flag = setting.help.flag if setting.help and setting.help.flag else "--" + setting.name.replace("_", "-")
@@ -113,7 +113,7 @@ def _settings() -> Iterator[tuple[str | None, str, Setting, str]]:
 
 
 def _of_kinds(configs: Mapping[str, type[Any]]) -> Iterator[tuple[Setting, str]]:
-    """Each setting of methods or of tasks once, with its text and the kinds that have it."""
+    """Yield each setting of methods or of tasks once, with its text and the kinds that have it."""
     fields: dict[str, tuple[Setting, list[str]]] = {}
     for kind, config in configs.items():
         for one in settings_of(config):

@@ -23,7 +23,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "
 
 
 def size(text: str | int) -> int:
-    """Bytes of `2GB`, `512MiB` or a plain number; ConfigError for anything else."""
+    """Return bytes of `2GB`, `512MiB` or a plain number; ConfigError for anything else."""
     if isinstance(text, int):
         return text
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", text.strip().lower())
@@ -33,7 +33,7 @@ def size(text: str | int) -> int:
 
 
 def with_bounds(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with one flag for each bound of a server, which are handed to it as `bounds`."""
+    """Return a command with one flag for each bound of a server, which are handed to it as `bounds`."""
     signature = inspect.signature(command, eval_str=True)
     own = [one for one in signature.parameters.values() if one.name != "bounds"]
 

@@ -105,7 +105,7 @@ def _report(run: Any, task: TaskConfig) -> None:
 
 
 def _start(run: Any) -> list[list[str]]:
-    """Rows on the head's start, where there was one."""
+    """Return rows on the head's start, where there was one."""
     if not run.start:
         return []
     first, *_ = run.start.items()
@@ -113,7 +113,7 @@ def _start(run: Any) -> list[list[str]]:
 
 
 def _steps(run: Any) -> list[list[str]]:
-    """A row on the training steps; none where the start was all."""
+    """Return a row on the training steps; none where the start was all."""
     seconds, rate = run.measurement.train_s, run.measurement.examples_per_s
     took = f"{seconds:.1f} s, " + say("{rate:.0f} examples/s", rate=rate)
     return [[say("training"), took]] if run.measurement.steps else []

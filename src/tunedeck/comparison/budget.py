@@ -20,7 +20,7 @@ MAX_SEEDS = 100
 
 
 def price_of(per_hour: float | None, currency: str) -> Price | None:
-    """The price given, else the GPU's in the price list; None without a GPU and for a GPU without a price."""
+    """Return the price given, else the GPU's in the price list; None without a GPU and for a GPU without a price."""
     if per_hour is not None:
         return Price(per_hour, currency, say("as given by --price-per-hour"))
     offer = listed_offer(_first_gpu(), currency)
@@ -53,7 +53,7 @@ def _first_gpu() -> str | None:
 def with_budget(
     values: dict[str, Any], examples: int | None, minutes: float | None, money: float | None, price: Price | None
 ) -> tuple[dict[str, Any], str]:
-    """The run's values with the budget of each run in them, and the budget in words.
+    """Return the run's values with the budget of each run in them, and the budget in words.
 
     Minutes and money end a run by the clock; unless epochs or steps are set, the run passes over the data until then.
     Raises ConfigError for a number that is not above 0, for minutes and money at once, and for money without a price.
@@ -97,7 +97,8 @@ def _in_words(training: Mapping[str, Any], minutes: float | None, money: float |
 
 
 def seeds_of(wanted: int | str | Sequence[int] | None, first: int) -> tuple[int, ...]:
-    """The seeds of every entry: 3 or `3` is three from `first` on; [0, 7, 13] or `0,7,13` is those; None is `first`.
+    """Return the seeds of every entry: 3 or `3` is three from `first` on; [0, 7, 13] or `0,7,13` is those; None is
+    `first`.
 
     Raises ConfigError for anything else.
     """

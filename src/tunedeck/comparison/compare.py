@@ -121,7 +121,7 @@ def _run_values(
 
 
 def _as_call(arguments: Mapping[str, Any]) -> str:
-    """The call that `arguments` of `compare` make, without those at their default."""
+    """Return the call that `arguments` of `compare` make, without those at their default."""
     given = []
     for name, parameter in inspect.signature(compare).parameters.items():
         value = arguments[name]
@@ -142,7 +142,7 @@ def clear(folder: Path) -> None:
 
 
 def run_comparison(spec: ComparisonSpec) -> tuple[Comparison, Deck]:
-    """The comparison, and the deck with every entry's first run loaded under the entry's name.
+    """Return the comparison, and the deck with every entry's first run loaded under the entry's name.
 
     Runs that are finished are not trained again. Raises what `compare` raises; after an interruption it
     says how to resume.
@@ -200,7 +200,7 @@ def _first_runs(spec: ComparisonSpec, runs: Sequence[Run]) -> list[Run]:
 
 
 def load_entries(runs: Sequence[Run]) -> tuple[Deck, dict[str, float]]:
-    """A deck with each run's adapter under its entry's name, and the milliseconds each took to load."""
+    """Return a deck with each run's adapter under its entry's name, and the milliseconds each took to load."""
     deck = _base_of(runs[0], runs[0].manifest().task.get("labels"))
     load_ms = {}
     for run in runs:

@@ -36,7 +36,7 @@ class Candidate:
 
     @property
     def folder(self) -> str:
-        """The name as a folder may be called on every system."""
+        """Return the name as a folder may be called on every system."""
         return re.sub(r"[^\w.=-]+", "-", self.name)
 
 
@@ -53,7 +53,7 @@ class _Term:
 
 
 def parse_methods(methods: Methods, run_values: Mapping[str, Any]) -> list[Candidate]:
-    """The entries, in the order written.
+    """Return the entries, in the order written.
 
     A string is `method` or `method:key=value`, entries separated by commas; a piece that names no method is a further
     value of the key before it, and several values make several entries. Settings of the run file's own method count for
@@ -88,7 +88,7 @@ def _neither(value: Any) -> ConfigError:
 
 
 def _of_config(config: MethodConfig) -> _Term:
-    """A config by its method's short name where it has one, with the settings that are not at their default."""
+    """Return a config by its method's short name where it has one, with the settings that are not at their default."""
     if not isinstance(config, tuple(METHODS.values())):
         raise _neither(config)
     plain = type(config)()
@@ -171,7 +171,9 @@ def _check_keys(method: str, settings: Mapping[str, Any], own: Sequence[str]) ->
 
 
 def _file_settings(kind: str, run_values: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
-    """The run file's settings and learning rate for a method of this kind; nothing if its own method is another."""
+    """Return the run file's settings and learning rate for a method of this kind; nothing if its own method is
+    another.
+    """
     filed = run_values.get("method", DEFAULT_METHOD)
     filed = dict(filed) if isinstance(filed, Mapping) else {"kind": filed}
     filed |= _kind_of(str(filed.get("kind", DEFAULT_METHOD)))
@@ -181,7 +183,7 @@ def _file_settings(kind: str, run_values: Mapping[str, Any]) -> tuple[dict[str, 
 
 
 def _varying_keys(terms: Sequence[_Term], name: str) -> list[str]:
-    """The settings in which the entries of one method differ, which their names then show."""
+    """Return the settings in which the entries of one method differ, which their names then show."""
     same = [term for term in terms if term.name == name]
     keys = dict.fromkeys(key for term in same for key in term.values)
 

@@ -39,7 +39,7 @@ def predicted_and_actual(
 
 
 def _was_here(measurement: Measurement) -> bool:
-    """Whether a run was made on this machine's processor."""
+    """Tell whether a run was made on this machine's processor."""
     return measurement.device == "cpu" and cpu_of(measurement.machine) == cpu_of(this_machine())
 
 

@@ -26,7 +26,8 @@ TIME_LIMIT_S = 20.0
 def measure_serving(
     deck: Deck, load_ms: Mapping[str, float], texts: Sequence[str], max_length: int
 ) -> tuple[dict[str, Serving], float, float]:
-    """Every loaded entry's figures, and the base model's (milliseconds for one text, texts per second in a batch).
+    """Return every loaded entry's figures, and the base model's (milliseconds for one text, texts per second in a
+    batch).
 
     One text is the one of median length; a batch is BATCH texts spread over all lengths.
     """
@@ -65,8 +66,8 @@ def _encoded(deck: Deck, texts: Sequence[str], max_length: int) -> tuple[torch.T
 def _one_text(
     deck: Deck, names: Sequence[str], inputs: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[dict[str | None, float], dict[str, list[float]]]:
-    """Median seconds of one text right after another adapter's; milliseconds that it takes longer than the next, of the
-    same adapter, in each round.
+    """Return median seconds of one text right after another adapter's; milliseconds that it takes longer than the next,
+    of the same adapter, in each round.
     """
     calls: dict[tuple[str | None, bool], Callable[[], object]] = {}
     for name in (None, *names):
@@ -83,7 +84,9 @@ def _one_text(
 def _batches(
     deck: Deck, names: Sequence[str], inputs: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[dict[str | None, float], dict[str, float]]:
-    """Median seconds of a batch of one adapter alone, and of one whose every other row goes to the others in turn."""
+    """Return median seconds of a batch of one adapter alone, and of one whose every other row goes to the others in
+    turn.
+    """
     calls: dict[tuple[str | None, str], Callable[[], object]] = {}
     for name in (None, *names):
         calls[name, "own"] = lambda name=name: deck(*inputs, adapter=name)  # type: ignore[misc]
@@ -96,7 +99,7 @@ def _batches(
 
 
 def _take_turns(calls: Mapping[K, Callable[[], object]]) -> dict[K, list[float]]:
-    """Seconds of each call in every round after the first few; all of them take a turn in each."""
+    """Return seconds of each call in every round after the first few; all of them take a turn in each."""
     seconds: dict[K, list[float]] = {key: [] for key in calls}
     started = time.perf_counter()
     for number in range(WARM_UP + ROUNDS):

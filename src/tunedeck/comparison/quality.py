@@ -28,7 +28,7 @@ def interval_of(answers: HeldOut | None, values: Sequence[float]) -> Interval | 
 def behind(
     best: HeldOut | None, own: HeldOut | None, differences: Sequence[float], higher_is_better: bool
 ) -> Interval | None:
-    """How far an entry is behind the best one, compared seed by seed (`differences`) or example by example."""
+    """Return how far an entry is behind the best one, compared seed by seed (`differences`) or example by example."""
     if len(differences) > 1:
         return over_seeds(differences)
     if not best or not own or not own.scores:
@@ -41,7 +41,9 @@ def behind(
 def confusion_and_mistakes(
     deck: Deck, name: str, dataset: Dataset[Any], answers: HeldOut
 ) -> tuple[Confusion | None, tuple[Mistake, ...]]:
-    """The best entry's confusions, where each text has one label, and its worst mistakes, where the task shows any."""
+    """Return the best entry's confusions, where each text has one label, and its worst mistakes, where the task shows
+    any.
+    """
     comparing = comparing_of(deck.task)
     mistakes = comparing.mistakes(deck, name, dataset, answers) if comparing.mistakes is not None else ()
     pairs = comparing.confusions(deck, name, dataset, answers) if comparing.confusions is not None else None
@@ -50,6 +52,6 @@ def confusion_and_mistakes(
 
 
 def texts_of(deck: Deck, dataset: Dataset[Any]) -> list[str]:
-    """The held-out texts as they would be asked."""
+    """Return the held-out texts as they would be asked."""
     text_of = comparing_of(deck.task).text_of
     return [text_of(example) for example in dataset.evaluation]

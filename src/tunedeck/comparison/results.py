@@ -43,7 +43,7 @@ def build_comparison(
     tried: Sequence[dict[str, Any]],
     began: float,
 ) -> Comparison:
-    """The comparison; times the loaded adapters and reads the best one's predictions."""
+    """Return the comparison; times the loaded adapters and reads the best one's predictions."""
     spec.tell(say("timing the adapters on one base ..."))
     serving, base_ms, base_rate = measure_serving(deck, load_ms, texts_of(deck, dataset), LONGEST_TIMED)
     spec.tell(say("answering the held-out examples ..."))
@@ -105,7 +105,7 @@ def _repeat(command: str, measured: Measurement) -> Repeat:
 
 
 def _behind(found: Comparison, answers: dict[str, HeldOut]) -> tuple[Entry, ...]:
-    """The entries with how far each is behind the best."""
+    """Return the entries with how far each is behind the best."""
     best = found.best
     sign = 1 if found.higher_is_better else -1
 

@@ -58,16 +58,16 @@ class Run:
 
     @property
     def adapter(self) -> Path:
-        """The saved adapter."""
+        """Return the saved adapter."""
         return self.folder / "adapter"
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of the finished run."""
+        """Return a JSON file of the finished run."""
         values: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
         return values
 
     def manifest(self) -> Manifest:
-        """The manifest of its adapter."""
+        """Return the manifest of its adapter."""
         from tunedeck.formats.manifest import read_manifest
 
         manifest = read_manifest(self.adapter)
@@ -76,7 +76,7 @@ class Run:
 
 
 def planned_runs(spec: ComparisonSpec, candidates: Sequence[Candidate]) -> list[Run]:
-    """Every entry with every seed; ConfigError where an entry's settings do not fit."""
+    """Return every entry with every seed; ConfigError where an entry's settings do not fit."""
     from tunedeck.deck.reading import check_trains
     from tunedeck.tasks.registry import task_of
 
@@ -165,7 +165,8 @@ def train_run(run: Run, spec: ComparisonSpec) -> None:
 
 
 def _watched(command: Sequence[str], quiet: bool) -> tuple[int, str, signal.Signals | None]:
-    """A command's exit code, its standard error if `quiet`, and the first signal that asked this process to stop.
+    """Return a command's exit code, its standard error if `quiet`, and the first signal that asked this process to
+    stop.
 
     The command is asked to stop by SIGTERM and waited for: a second SIGINT in addition to the terminal's would break
     off its last step. Outside the main thread, where Python allows no handlers, signals do what they always do.

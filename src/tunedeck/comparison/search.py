@@ -37,7 +37,7 @@ FILE = "search.jsonl"
 def search(
     spec: ComparisonSpec, runs: Sequence[Run], deck: Deck, dataset: Dataset[Any], metric: str
 ) -> tuple[list[Candidate], list[dict[str, Any]]]:
-    """Each entry with the best settings found, and every trial; a search that was interrupted is resumed.
+    """Return each entry with the best settings found, and every trial; a search that was interrupted is resumed.
 
     `runs` is one run for each entry. Raises ConfigError when optuna is missing or the folder holds a search of other
     settings.
@@ -67,7 +67,7 @@ def search(
 
 
 def _study(run: Run, metric: str, folder: Path, data_sha256: str) -> optuna.Study:
-    """The entry's study, begun with its own settings, or as an interrupted search left it."""
+    """Return the entry's study, begun with its own settings, or as an interrupted search left it."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -94,7 +94,7 @@ def _trial_values(name: str, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
 
 
 def with_settings(candidate: Candidate, found: Mapping[str, Any]) -> Candidate:
-    """The entry with what was found; settings that are proportional to the size keep their ratio to it."""
+    """Return the entry with what was found; settings that are proportional to the size keep their ratio to it."""
     method, training = dict(candidate.method), dict(candidate.training)
     config_type = METHODS[str(method["kind"])]
     space, defaults = config_type.search_space, to_values(config_type())
@@ -148,7 +148,7 @@ def _trial(trial: optuna.Trial, spec: ComparisonSpec, run: Run, deck: Deck, part
 
 
 def _suggested(trial: optuna.Trial, run: Run) -> dict[str, Any]:
-    """The settings of a trial, besides those that were named for the entry."""
+    """Return the settings of a trial, besides those that were named for the entry."""
     found: dict[str, Any] = {}
     if "learning_rate" not in run.candidate.given:
         found["learning_rate"] = trial.suggest_float("learning_rate", *_rates(run), log=True)
@@ -178,7 +178,7 @@ def _rates(run: Run) -> tuple[float, float]:
 
 
 def _size(run: Run) -> tuple[list[Any], dict[str, Any]]:
-    """The sizes to try, and {its key: what it is}; nothing where the method has none or the entry names it."""
+    """Return the sizes to try, and {its key: what it is}; nothing where the method has none or the entry names it."""
     method = run.config.method
     space = method.search_space
     now = to_values(method)[space.setting] if space is not None else None
@@ -188,7 +188,7 @@ def _size(run: Run) -> tuple[list[Any], dict[str, Any]]:
 
 
 def _divided(dataset: Dataset[Any]) -> Dataset[Any]:
-    """The training examples in two: to train trials on, and to judge them by."""
+    """Return the training examples in two: to train trials on, and to judge them by."""
     numbers = set(random.Random(0).sample(range(len(dataset.train)), max(1, len(dataset.train) // HELD_OUT)))
     train = [one for number, one in enumerate(dataset.train) if number not in numbers]
     return replace(dataset, train=train, evaluation=[dataset.train[number] for number in sorted(numbers)])

@@ -58,7 +58,9 @@ def comparison_spec(
     currency: str = "CNY",
     progress: bool = True,
 ) -> ComparisonSpec:
-    """The comparison that the arguments of `tunedeck.compare` describe; raises ConfigError where they do not fit."""
+    """Return the comparison that the arguments of `tunedeck.compare` describe; raises ConfigError where they do not
+    fit.
+    """
     if price_per_hour is not None and not 0 < price_per_hour < 1e12:
         raise ConfigError(say("{name} must be above 0, got {value}", name="price_per_hour", value=price_per_hour))
     checked = run_config(values)
@@ -70,7 +72,7 @@ def comparison_spec(
 
 
 def default_methods(task: TaskConfig) -> str:
-    """Every method that the task can be trained with."""
+    """Return every method that the task can be trained with."""
     from tunedeck.tasks.registry import view_of
 
     return METHODS_WITH_HEAD if "labels" in view_of(task).task.capabilities else METHODS

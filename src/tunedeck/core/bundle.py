@@ -57,17 +57,17 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """The hashes of its archives, as its receipt names them."""
+        """Return the hashes of its archives, as its receipt names them."""
         return "+".join(part.sha256 for part in (self, *self.also))
 
     @property
     def total_bytes(self) -> int:
-        """The size of its archives."""
+        """Return the size of its archives."""
         return sum(part.download_bytes for part in (self, *self.also))
 
     @property
     def packages(self) -> str:
-        """The packages and their versions."""
+        """Return the packages and their versions."""
         return ", ".join(f"{part.package} {part.version}" for part in (self, *self.also))
 
 
@@ -77,7 +77,7 @@ def print_to_stderr(text: str) -> None:
 
 
 def read_bundles(package: str) -> dict[str, Bundle]:
-    """The bundles that the file `bundled.toml` of one of our packages lists, by name."""
+    """Return the bundles that the file `bundled.toml` of one of our packages lists, by name."""
     table = parse_toml(files(package).joinpath("bundled.toml").read_text(encoding="utf-8"))
     return {name: _bundle(name, row, row["description"][language()]) for name, row in table.items()}
 
@@ -106,12 +106,12 @@ def cache_folder() -> Path:
 
 
 def folder_of(bundle: Bundle) -> Path:
-    """The folder that holds, or will hold, the files of a bundle."""
+    """Return the folder that holds, or will hold, the files of a bundle."""
     return cache_folder() / bundle.name
 
 
 def is_fetched(bundle: Bundle) -> bool:
-    """Whether the files of this very version are in the cache, each with the size it was written with."""
+    """Tell whether the files of this very version are in the cache, each with the size it was written with."""
     folder = folder_of(bundle)
     try:
         receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))

@@ -15,8 +15,8 @@ HUB_ID_OR_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def one_of(name: str, value: str | None, allowed: Iterable[str]) -> str:
-    """The value, if it is one of those allowed; else ConfigError that names the option or setting and the nearest
-    one.
+    """Return the value, if it is one of those allowed; else ConfigError that names the option or setting and the
+    nearest one.
     """
     known = tuple(allowed)
     if value is None or value not in known:
@@ -28,7 +28,7 @@ def one_of(name: str, value: str | None, allowed: Iterable[str]) -> str:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported; it is not imported."""
+    """Tell whether a package can be imported; it is not imported."""
     return find_spec(package) is not None
 
 

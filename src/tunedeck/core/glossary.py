@@ -24,12 +24,12 @@ class Term:
 
     @property
     def text(self) -> str:
-        """The explanation in the user's language."""
+        """Return the explanation in the user's language."""
         return self.zh_text if language() == "zh" else self.en_text
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Every word that finds the term, in lower case."""
+        """Return every word that finds the term, in lower case."""
         return tuple(word.lower() for word in (self.name, self.zh, *self.aliases))
 
 
@@ -43,13 +43,13 @@ class ErrorCode:
 
     @property
     def text(self) -> str:
-        """The explanation in the user's language."""
+        """Return the explanation in the user's language."""
         return self.zh_text if language() == "zh" else self.en_text
 
 
 @cache
 def terms() -> tuple[Term, ...]:
-    """Every term, in the order of the file."""
+    """Return every term, in the order of the file."""
     return tuple(
         Term(**{**entry, "aliases": tuple(entry.get("aliases", ())), "see": tuple(entry.get("see", ()))})
         for entry in _tables()["term"]
@@ -58,7 +58,7 @@ def terms() -> tuple[Term, ...]:
 
 @cache
 def error_codes() -> tuple[ErrorCode, ...]:
-    """Every error code, in order."""
+    """Return every error code, in order."""
     return tuple(ErrorCode(**entry) for entry in _tables()["error"])
 
 

@@ -10,7 +10,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 
 
 def hub_is_reachable(timeout_s: float = 5.0) -> bool:
-    """Whether the hub's host (HF_ENDPOINT is honoured) takes a connection; a proxy is trusted to reach it."""
+    """Tell whether the hub's host (HF_ENDPOINT is honoured) takes a connection; a proxy is trusted to reach it."""
     if constants.HF_HUB_OFFLINE:
         return False
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):

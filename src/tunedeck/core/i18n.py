@@ -29,7 +29,7 @@ def set_language(language: str) -> None:
 
 
 def language() -> str:
-    """The chosen language, else the one of the environment (TUNEDECK_LANG, LC_ALL, LC_MESSAGES, LANG)."""
+    """Return the chosen language, else the one of the environment (TUNEDECK_LANG, LC_ALL, LC_MESSAGES, LANG)."""
     return _language.get() or _language_of_environment()
 
 
@@ -44,18 +44,18 @@ def say_plural(one: str, many: str, /, count: int, **values: Any) -> str:
 
 
 def listing(names: Iterable[object]) -> str:
-    """Names in one line for an error message: `a, b, c`, or `none`."""
+    """Return names in one line for an error message: `a, b, c`, or `none`."""
     return ", ".join(str(name) for name in names) or say("none")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """A hint ` (did you mean 'x'?)` when one of the allowed names is close, else nothing."""
+    """Return a hint ` (did you mean 'x'?)` when one of the allowed names is close, else nothing."""
     close = difflib.get_close_matches(name, list(allowed), n=1)
     return say(" (did you mean {name!r}?)", name=close[0]) if close else ""
 
 
 def renamed(old: str, new: str) -> str:
-    """A note that a setting, an argument or a flag has another name now."""
+    """Return a note that a setting, an argument or a flag has another name now."""
     return say("{old} is called {new} now; the old name works until the next release", old=old, new=new)
 
 

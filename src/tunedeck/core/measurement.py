@@ -68,7 +68,7 @@ class Measurement:
     """Passes over the data that the steps made; 0 in files from before it was kept."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
@@ -83,7 +83,7 @@ def this_machine() -> Machine:
 
 
 def fastest_s(work: Callable[[], object], rounds: int = 7) -> float:
-    """Seconds of the fastest of a few rounds after a first one: other programs can only make it slower."""
+    """Return seconds of the fastest of a few rounds after a first one: other programs can only make it slower."""
     work()
     taken = []
     for _ in range(rounds):

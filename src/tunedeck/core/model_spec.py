@@ -79,11 +79,11 @@ class ModelSpec:
 
     @property
     def base_parameters(self) -> int:
-        """Parameters of the base inside a sequence classifier, without its head."""
+        """Return parameters of the base inside a sequence classifier, without its head."""
         return self.embedding_parameters + sum(self.layer_parameters) + self.final_parameters
 
     def head_parameters(self, num_labels: int) -> int:
-        """Parameters of the modules that the sequence classifier of `num_labels` classes adds to the base."""
+        """Return parameters of the modules that the sequence classifier of `num_labels` classes adds to the base."""
         return self.head_fixed_parameters + num_labels * self.head_parameters_per_label
 
     def layers_path(self, prefix: str) -> str:
@@ -141,7 +141,7 @@ class ModelSpec:
 
 
 def known_model_types() -> tuple[str, ...]:
-    """The model types that have a row, in the order of the table."""
+    """Return the model types that have a row, in the order of the table."""
     return tuple(_table())
 
 
@@ -184,7 +184,7 @@ def _row(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sizes(row: dict[str, Any], config: Mapping[str, Any]) -> dict[str, int]:
-    """Every name of [config] and [sizes] with its value for this model."""
+    """Return every name of [config] and [sizes] with its value for this model."""
     sizes: dict[str, int] = {}
     for name, entry in row["config"].items():
         key, *default = [entry] if isinstance(entry, str) else entry

@@ -49,8 +49,8 @@ def end_helper_threads() -> None:
 
 @cache
 def _gnu_openmp() -> list[ctypes.CDLL]:
-    """The libraries of that kind in this process; LLVM's would end everybody's threads. Torch is loaded by now, and
-    with it its own.
+    """Return the libraries of that kind in this process; LLVM's would end everybody's threads. Torch is loaded by now,
+    and with it its own.
     """
     with contextlib.suppress(OSError):
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()

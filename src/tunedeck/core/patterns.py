@@ -47,7 +47,7 @@ def time_limit(seconds: float = _SECONDS) -> Iterator[None]:
 
 
 def fullmatch(pattern: str, text: str) -> bool:
-    """Whether a regular expression matches the whole text.
+    """Tell whether a regular expression matches the whole text.
 
     Raises TargetError where it is none, ConfigError where it is longer than 10,000 characters or takes too long.
     """

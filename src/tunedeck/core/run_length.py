@@ -15,29 +15,33 @@ third to a half of the time, so that evaluations take less than about a fifth of
 
 
 def steps_per_epoch(examples: int, batch_size: int, gradient_accumulation_steps: int) -> int:
-    """Optimizer steps in which every example is seen once; the last few batches may be left to the next epoch."""
+    """Return optimizer steps in which every example is seen once; the last few batches may be left to the next
+    epoch.
+    """
     return max(1, math.ceil(examples / batch_size) // gradient_accumulation_steps)
 
 
 def total_steps(epochs: float | None, per_epoch: int) -> int:
-    """Steps of a run: its epochs, else two, or more where these would be fewer than FEWEST_STEPS."""
+    """Return steps of a run: its epochs, else two, or more where these would be fewer than FEWEST_STEPS."""
     if epochs is None:
         return max(round(DEFAULT_EPOCHS * per_epoch), FEWEST_STEPS)
     return max(1, round(epochs * per_epoch))
 
 
 def wanted_evaluations(epochs: float, steps: int) -> int:
-    """Evaluations of a run of `steps` that may stop early: one for each epoch, but four to ten."""
+    """Return evaluations of a run of `steps` that may stop early: one for each epoch, but four to ten."""
     return min(max(FEWEST_EVALUATIONS, math.ceil(epochs)), MOST_EVALUATIONS, steps)
 
 
 def affordable_evaluations(epochs: float, held_out_ratio: float) -> int:
-    """Evaluations of `held_out_ratio` examples for each training example that `epochs` of training leave time for."""
+    """Return evaluations of `held_out_ratio` examples for each training example that `epochs` of training leave time
+    for.
+    """
     return int(EVALUATED_SHARE * epochs / held_out_ratio)
 
 
 def planned_evaluations(epochs: float, steps: int, held_out_ratio: float) -> int:
-    """Evaluations of a whole run that may stop early; its last step always ends with one."""
+    """Return evaluations of a whole run that may stop early; its last step always ends with one."""
     if not held_out_ratio or not steps:
         return 0
     return max(1, min(wanted_evaluations(epochs, steps), affordable_evaluations(epochs, held_out_ratio)))

@@ -37,7 +37,7 @@ class Setting:
 
     @property
     def plain(self) -> type[Any] | None:
-        """The one type of its values besides None, if that is bool, int, float or str (or a choice of texts)."""
+        """Return the one type of its values besides None, if that is bool, int, float or str (or a choice of texts)."""
         found = _members(self.type)
         if len(found) != 1:
             return None
@@ -47,22 +47,22 @@ class Setting:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that a Literal allows, for itself or for the items of a list; empty for anything else."""
+        """Return the values that a Literal allows, for itself or for the items of a list; empty for anything else."""
         return tuple(str(value) for literal in _literals(self.type) for value in get_args(literal))
 
     @property
     def is_list(self) -> bool:
-        """Whether it takes a list of values."""
+        """Tell whether it takes a list of values."""
         return any(get_origin(member) is tuple for member in _members(self.type))
 
     @property
     def is_list_or_pattern(self) -> bool:
-        """Whether it takes a list of names or one text, as LoRA's target_modules do."""
+        """Tell whether it takes a list of names or one text, as LoRA's target_modules do."""
         return self.is_list and str in _members(self.type)
 
 
 def settings_of(cls: type[Any]) -> list[Setting]:
-    """The fields of a pydantic model or a dataclass with their texts, in order."""
+    """Return the fields of a pydantic model or a dataclass with their texts, in order."""
     fields: Mapping[str, Any] = getattr(cls, "model_fields", None) or {f.name: f for f in dataclasses.fields(cls)}
     hints = get_type_hints(cls, vars(sys.modules[cls.__module__]), include_extras=True)
     found = []
@@ -77,7 +77,7 @@ def settings_of(cls: type[Any]) -> list[Setting]:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The types of a union without None; the type itself if it is not a union."""
+    """Return the types of a union without None; the type itself if it is not a union."""
     if get_origin(annotation) not in (Union, UnionType):
         return [annotation]
     return [member for member in get_args(annotation) if member is not type(None)]

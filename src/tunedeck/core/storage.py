@@ -190,7 +190,7 @@ def _sweep_target(target: Path) -> None:
 
 
 def _umask() -> int:
-    """The process's umask. Asking os.umask for it sets it, for a moment and for all threads, so that is the last
+    """Return the process's umask. Asking os.umask for it sets it, for a moment and for all threads, so that is the last
     resort.
     """
     with suppress(OSError, StopIteration):

@@ -18,7 +18,7 @@ _LARGEST = 3.4e38
 
 
 def from_values(cls: type[T], values: Mapping[str, Any], group: str) -> T:
-    """An instance of a settings dataclass or pydantic model; `group` names it in errors, as `method`.
+    """Return an instance of a settings dataclass or pydantic model; `group` names it in errors, as `method`.
 
     Raises ConfigError for an unknown key (naming the nearest) or a value that does not fit.
     """
@@ -41,7 +41,7 @@ def from_values(cls: type[T], values: Mapping[str, Any], group: str) -> T:
 
 
 def field_names(cls: type[Any]) -> list[str]:
-    """The keys of a settings dataclass or pydantic model."""
+    """Return the keys of a settings dataclass or pydantic model."""
     if issubclass(cls, BaseModel):
         return list(cls.model_fields)
     return [field.name for field in dataclasses.fields(cls)]
@@ -57,5 +57,5 @@ def check_finite(settings: Any) -> None:
 
 
 def to_values(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as plain values, the inverse of `from_values`."""
+    """Return a settings dataclass as plain values, the inverse of `from_values`."""
     return dataclasses.asdict(settings)

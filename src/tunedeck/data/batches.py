@@ -9,7 +9,7 @@ BUCKET_BATCHES = 50
 
 
 def length_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
-    """Indices of one epoch's batches, every example once.
+    """Return indices of one epoch's batches, every example once.
 
     Examples are shuffled, each run of BUCKET_BATCHES batches is sorted by length and cut, and the batches are shuffled
     again. The same seed gives the same batches on every machine.

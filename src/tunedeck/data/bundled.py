@@ -23,7 +23,8 @@ SPLITS = ("train", "test")
 
 
 def read_bundled(reference: str) -> tuple[Columns, Rows]:
-    """Rows of a bundled data set, fetched if need be; `NAME:train` and `NAME:test` are its two sides where it has any.
+    """Return rows of a bundled data set, fetched if need be; `NAME:train` and `NAME:test` are its two sides where it
+    has any.
 
     Raises DataError for an unknown name or side and StorageError when fetching fails.
     """
@@ -64,7 +65,9 @@ def _read(folder: Path, how: Mapping[str, Any]) -> tuple[Columns, Rows]:
 
 
 def _with_questions(columns: Columns, rows: Rows, ask: Mapping[str, str]) -> tuple[Columns, Rows]:
-    """The rows with a question and an answer made of their columns, `{text:.600}` being the first 600 characters."""
+    """Return the rows with a question and an answer made of their columns, `{text:.600}` being the first 600
+    characters.
+    """
     return (*columns, *ask), [
         {**row, **{column: pattern.format_map(row) for column, pattern in ask.items()}} for row in rows
     ]

@@ -46,12 +46,12 @@ class Conversation:
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """Everything before the last answer."""
+        """Return everything before the last answer."""
         return self.messages[:-1]
 
     @property
     def answer(self) -> str:
-        """The last answer."""
+        """Return the last answer."""
         return self.messages[-1].content
 
     def as_dicts(self) -> list[dict[str, str]]:
@@ -60,7 +60,7 @@ class Conversation:
 
 
 def read_conversations(table: Table) -> tuple[list[Conversation], str]:
-    """Every row as a conversation, and the name of the shape the columns have.
+    """Return every row as a conversation, and the name of the shape the columns have.
 
     Shapes: `messages` (openai), `conversations` (sharegpt), instruction/input/output (alpaca), or a pair of columns
     such as prompt and completion. Raises DataError that lists the columns when none fits, or names the row that is

@@ -16,7 +16,7 @@ _SAMPLE_CHARACTERS = 30
 
 
 def named_column(table: Table, name: str) -> str:
-    """The column of that name; DataError that lists the columns when there is none."""
+    """Return the column of that name; DataError that lists the columns when there is none."""
     if name in table.columns:
         return name
     alike = [column for column in table.columns if folded(column) == folded(name)]
@@ -34,14 +34,14 @@ def named_column(table: Table, name: str) -> str:
 
 
 def usual_columns(table: Table, names: tuple[str, ...]) -> list[str]:
-    """Columns with a usual name; the first of the usual names wins over all others."""
+    """Return columns with a usual name; the first of the usual names wins over all others."""
     found = [column for column in table.columns if folded(column) in names]
     first = [column for column in found if folded(column) == names[0]]
     return first or found
 
 
 def shown_columns(table: Table) -> str:
-    """The columns with the first values of each, for a message that asks which to use."""
+    """Return the columns with the first values of each, for a message that asks which to use."""
     return listing(f"{column} ({', '.join(_samples(table, column))})" for column in table.columns)
 
 
@@ -52,18 +52,22 @@ def _samples(table: Table, column: str) -> list[str]:
 
 
 def shorten(text: str, longest: int = _SAMPLE_CHARACTERS) -> str:
-    """A text on one line, cut to a number of characters."""
+    """Return a text on one line, cut to a number of characters."""
     line = " ".join(text.split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def column_texts(table: Table, column: str) -> list[str]:
-    """Every cell of a column as text, "" where it is missing; DataError for values that are not text or numbers."""
+    """Return every cell of a column as text, "" where it is missing; DataError for values that are not text or
+    numbers.
+    """
     return [_as_text(table, column, number, row[column]) for number, row in enumerate(table.rows, start=1)]
 
 
 def _as_text(table: Table, column: str, number: int, value: object) -> str:
-    """A cell as text that UTF-8 can hold: halves of characters, as broken JSON escapes leave them, become U+FFFD."""
+    """Return a cell as text that UTF-8 can hold: halves of characters, as broken JSON escapes leave them, become
+    U+FFFD.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if not isinstance(value, (str, int, float)):
@@ -80,7 +84,7 @@ def _as_text(table: Table, column: str, number: int, value: object) -> str:
 
 
 def row_numbers(numbers: Iterable[int]) -> str:
-    """The first row numbers, counted from 1 without the header."""
+    """Return the first row numbers, counted from 1 without the header."""
     ordered = sorted(numbers)
     rows = listing(number + 1 for number in ordered[:SHOWN_ROWS])
     return say("rows {rows}", rows=rows + (", ..." if len(ordered) > SHOWN_ROWS else ""))

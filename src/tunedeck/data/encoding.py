@@ -71,7 +71,9 @@ def _wide(path: Path, sample: bytes) -> str:
 
 
 def _of_one_byte_or_two(content: bytes) -> str:
-    """The encoding in which charset-normalizer can read a sample and most of whose characters are everyday ones."""
+    """Return the encoding in which charset-normalizer can read a sample and most of whose characters are everyday
+    ones.
+    """
     from charset_normalizer import from_bytes
 
     sample = content[:SAMPLE_BYTES]
@@ -83,7 +85,7 @@ def _of_one_byte_or_two(content: bytes) -> str:
 
 
 def _everyday_share(sample: bytes, encoding: str) -> float:
-    """The share of the characters above ASCII that everyday text in this encoding consists of."""
+    """Return the share of the characters above ASCII that everyday text in this encoding consists of."""
     text = sample.decode(encoding, errors="ignore")
     above = [place for place, character in enumerate(text) if character > "\x7f"]
     return sum(_is_everyday(text, place, encoding) for place in above) / max(1, len(above))

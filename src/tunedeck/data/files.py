@@ -58,17 +58,17 @@ def read_standard_input(encoding: str = AUTO) -> Content:
 
 
 def read_text(path: Path, encoding: str) -> str:
-    """A text file's content without a byte order mark; DataError when it is empty or not in this encoding."""
+    """Return a text file's content without a byte order mark; DataError when it is empty or not in this encoding."""
     return _text(path, _read_bytes(path), encoding)[0]
 
 
 def is_known(path: Path) -> bool:
-    """Whether files with this ending can be read."""
+    """Tell whether files with this ending can be read."""
     return kind_of(path) in _KINDS
 
 
 def kind_of(path: Path) -> str:
-    """The ending in lower case, without that of gzip."""
+    """Return the ending in lower case, without that of gzip."""
     name = path.name.lower()
     return Path(name.removesuffix(GZIP)).suffix
 
@@ -120,7 +120,7 @@ def _read_bytes(path: Path) -> bytes:
 
 @cache
 def _standard_input() -> bytes:
-    """All of it, once: what was read cannot be read again."""
+    """Return the content of standard input, which can be read only once."""
     if sys.stdin is None or sys.stdin.isatty():
         raise DataError(say("{path} stands for standard input, but nothing is piped into it", path=STANDARD_INPUT))
     return sys.stdin.buffer.read()

@@ -22,7 +22,7 @@ _FAMILY = re.compile(r"[^-_.]+")
 def read_documents(
     paths: Iterable[Path], columns: Mapping[str, str], skip: Mapping[str, Any], meanings: Mapping[str, str]
 ) -> tuple[Columns, Rows]:
-    """Documents whose label has a meaning, one row each.
+    """Return documents whose label has a meaning, one row each.
 
     `columns` names the header key of each column, `skip` the header values that leave a document out: a value, or
     `!value` for any other. Besides them: `text` with single spaces, `meaning` of the label, and `family`, the file name

@@ -16,7 +16,7 @@ COPIED_SHARE = 0.5
 
 
 def divided(rows: Rows, by: str, unlike: str | None = None, within: str | None = None) -> tuple[Rows, Rows]:
-    """Training and test rows, the same on every machine.
+    """Return training and test rows, the same on every machine.
 
     All rows with the same value in column `by` are on one side, about TEST_SHARE of these values in the test side.
     With `unlike`, test rows whose text in that column is a near copy of a training text are left out. With `within`,
@@ -43,7 +43,7 @@ def _tested_within(rows: Rows, by: str, within: str) -> set[str]:
 
 
 def _place(value: str) -> float:
-    """A number from 0 to 1 that looks random and depends on the value alone."""
+    """Return a number from 0 to 1 that looks random and depends on the value alone."""
     return int.from_bytes(hashlib.sha256(value.encode()).digest()[:4], "big") / 2**32
 
 

@@ -12,7 +12,7 @@ from tunedeck.data.rows import Columns, Rows
 
 
 def read_saved(folder: Path, split: str) -> tuple[Columns, Rows]:
-    """Rows of a folder written by `save_to_disk`; one with several splits gives the named split.
+    """Return rows of a folder written by `save_to_disk`; one with several splits gives the named split.
 
     Raises DataError.
     """
@@ -45,7 +45,7 @@ def read_saved(folder: Path, split: str) -> tuple[Columns, Rows]:
 
 
 def read_hub(name: str, split: str) -> tuple[Columns, Rows]:
-    """Rows of one split of a data set on the hub; DataError when the hub does not give it."""
+    """Return rows of one split of a data set on the hub; DataError when the hub does not give it."""
     import datasets
 
     try:
@@ -65,7 +65,7 @@ def read_hub(name: str, split: str) -> tuple[Columns, Rows]:
 
 
 def _rows(dataset: Any) -> tuple[Columns, Rows]:
-    """Rows with class numbers replaced by the class names that the data set knows."""
+    """Return rows with class numbers replaced by the class names that the data set knows."""
     import datasets
 
     rows: Rows = dataset.to_list()

@@ -21,7 +21,7 @@ _RANGE_VALUES = 40
 
 
 def read_intents(path: Path, values: Mapping[str, Any]) -> tuple[Columns, Rows]:
-    """Sentences of each intent, about SENTENCES_PER_INTENT, in equal parts from its templates.
+    """Return sentences of each intent, about SENTENCES_PER_INTENT, in equal parts from its templates.
 
     `values` holds what the file leaves to each house: the names of areas, of devices by domain (`name`), the texts of
     its free slots. Columns: `text`, `label` (the intent), `template` and `slots`, a list of slots with `value`, `start`
@@ -49,7 +49,7 @@ def read_intents(path: Path, values: Mapping[str, Any]) -> tuple[Columns, Rows]:
 
 
 def _templates(blocks: Sequence[Mapping[str, Any]], names: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Each template with the names that its `{name}` may have: those of the domains it asks for."""
+    """Return each template with the names that its `{name}` may have: those of the domains it asks for."""
     found: dict[str, list[str]] = {}
     for block in blocks:
         domains = block.get("requires_context", {}).get("domain", [])
@@ -59,7 +59,7 @@ def _templates(blocks: Sequence[Mapping[str, Any]], names: Mapping[str, list[str
 
 
 def _list_values(entry: Mapping[str, Any]) -> list[Template]:
-    """The values of a list, of a range about _RANGE_VALUES evenly spaced numbers."""
+    """Return the values of a list, of a range about _RANGE_VALUES evenly spaced numbers."""
     if "range" in entry:
         numbers = range(entry["range"]["from"], entry["range"]["to"] + 1, entry["range"].get("step", 1))
         return [(str(number),) for number in numbers[:: max(1, len(numbers) // _RANGE_VALUES)]]

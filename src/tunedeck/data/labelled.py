@@ -31,7 +31,7 @@ class Example:
 def labelled_examples(
     table: Table, text: str | None, label: str | None, multi_label: bool = False, drop_empty: bool = False
 ) -> list[Example]:
-    """Examples from the named columns, or from the obvious ones where a name is None.
+    """Return examples from the named columns, or from the obvious ones where a name is None.
 
     Numbers as labels become text, 1.0 becomes "1", full-width letters and digits become plain ones. With `multi_label`
     a label cell is a list, or a text divided by `,` `;` or `|`, and may be empty. Raises DataError for columns,
@@ -63,7 +63,7 @@ def labelled_examples(
 
 
 def read_texts(table: Table, text: str | None) -> list[str]:
-    """The texts to predict for, one per row; DataError when a text is missing or empty."""
+    """Return the texts to predict for, one per row; DataError when a text is missing or empty."""
     column = column_to_predict(table, text)
     texts = column_texts(table, column)
     empty = {number for number, value in enumerate(texts) if not value.strip()}
@@ -86,7 +86,7 @@ def column_to_predict(table: Table, name: str | None) -> str:
 
 
 def label_names(examples: Iterable[Example]) -> tuple[str, ...]:
-    """The different labels in order: by value if all are whole numbers, else by character code."""
+    """Return the different labels in order: by value if all are whole numbers, else by character code."""
     names = sorted({label for example in examples for label in example.labels})
     if all(re.fullmatch(r"-?\d+", name) for name in names):
         names.sort(key=int)
@@ -94,7 +94,7 @@ def label_names(examples: Iterable[Example]) -> tuple[str, ...]:
 
 
 def check_classes(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The label names; DataError when there are fewer than two."""
+    """Return the label names; DataError when there are fewer than two."""
     names = label_names(examples)
     if len(names) < 2:
         raise DataError(
@@ -108,7 +108,7 @@ def check_classes(examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 def text_column_of(table: Table, name: str | None, label_column: str | None) -> str:
-    """The text column: the named one, a usual name, or the only column that holds text; DataError otherwise.
+    """Return the text column: the named one, a usual name, or the only column that holds text; DataError otherwise.
 
     Of columns without names, the one with the longest texts.
     """
@@ -136,7 +136,7 @@ def text_column_of(table: Table, name: str | None, label_column: str | None) -> 
 
 
 def label_column_of(table: Table, name: str | None, text: str | None) -> str:
-    """The label column: the named one, a usual name, or the only one besides the text; DataError otherwise.
+    """Return the label column: the named one, a usual name, or the only one besides the text; DataError otherwise.
 
     Of columns without names, the only one besides the text whose values recur.
     """
@@ -217,7 +217,7 @@ def labels_of_cell(value: object, multi_label: bool) -> tuple[str, ...]:
 
 
 def _one_label(value: object) -> tuple[str, ...] | None:
-    """The label of a cell: one, `("",)` where it is missing, None where the cell holds something else."""
+    """Return the label of a cell: one, `("",)` where it is missing, None where the cell holds something else."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ("",)
     if isinstance(value, float) and value.is_integer():

@@ -16,7 +16,7 @@ _SENTENCE_END = re.compile(r"(?<=[^.][.])\s+(?=[A-Z])")
 
 
 def read_terms(path: Path, synonym_type: str) -> tuple[Columns, Rows]:
-    """Terms with a definition and a synonym of one type, such as `layperson`, that differs from their name.
+    """Return terms with a definition and a synonym of one type, such as `layperson`, that differs from their name.
 
     Columns: `term`, the first sentence of its `definition`, `plain` (the first such synonym) and `family`, the first
     parent term's name. Obsolete terms are skipped. DataError when the file cannot be read.

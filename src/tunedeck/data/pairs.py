@@ -38,14 +38,14 @@ class Scored:
 
 
 def has_pairs(table: Table, settings: DataSettings) -> bool:
-    """Whether the columns, named or usual, are those of pairs; labelled texts otherwise."""
+    """Tell whether the columns, named or usual, are those of pairs; labelled texts otherwise."""
     if settings.anchor is not None or settings.positive is not None:
         return True
     return bool(usual_columns(table, ANCHOR_COLUMNS) and usual_columns(table, POSITIVE_COLUMNS))
 
 
 def read_pairs(table: Table, settings: DataSettings) -> list[Pair] | list[Scored]:
-    """Pairs or triplets; scored pairs where the table has a score. Named columns win over usual names.
+    """Return pairs or triplets; scored pairs where the table has a score. Named columns win over usual names.
 
     Raises DataError for columns, texts or scores that cannot be used.
     """

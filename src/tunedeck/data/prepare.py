@@ -77,7 +77,7 @@ def prepare(
 
 
 def normalised(text: str) -> str:
-    """The text as it counts for equality: two texts that differ only in what is dropped here are repeats.
+    """Return the text as it counts for equality: two texts that differ only in what is dropped here are repeats.
 
     Lower case, without `RT @user:`, links, @mentions and all characters that are neither letters nor digits; a text
     that has nothing else stays as it is.
@@ -89,7 +89,7 @@ def normalised(text: str) -> str:
 
 
 def deduplicated(examples: Sequence[Example]) -> Sequence[Example]:
-    """The first of each group of equal normalised texts.
+    """Return the first of each group of equal normalised texts.
 
     The labels of the first one are kept, even if a later repeat has others.
     """
@@ -102,13 +102,13 @@ def deduplicated(examples: Sequence[Example]) -> Sequence[Example]:
 
 
 def without_overlap(train: Sequence[Example], evaluation: Sequence[Example]) -> Sequence[Example]:
-    """Training examples whose normalised text is not in the evaluation set."""
+    """Return training examples whose normalised text is not in the evaluation set."""
     held_out = {normalised(example.text) for example in evaluation}
     return _chosen(train, [n for n, example in enumerate(train) if normalised(example.text) not in held_out])
 
 
 def split(examples: Sequence[Example], eval_fraction: float, seed: int) -> tuple[Sequence[Example], Sequence[Example]]:
-    """Training and evaluation examples, each set of labels divided in proportion, both in their original order.
+    """Return training and evaluation examples, each set of labels divided in proportion, both in their original order.
 
     Every set of labels keeps at least one example in training. Raises ConfigError for a fraction outside 0 to 1 and
     DataError when nothing can be held out.

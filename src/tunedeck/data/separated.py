@@ -73,7 +73,7 @@ def _rows(path: Path, numbered: Iterable[tuple[int, list[str]]], columns: Column
 
 
 def _numbered(path: Path, text: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not blank, each with the line it begins in."""
+    """Yield rows that are not blank, each with the line it begins in."""
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     first_line = 1
     try:
@@ -123,7 +123,7 @@ def noticed_delimiter(text: str, usual: str) -> str:
 
 
 def _division(sample: str, delimiter: str) -> tuple[bool, bool, float, int]:
-    """How well a delimiter divides the rows after those of one value at the top, the better the greater.
+    """Return how well a delimiter divides the rows after those of one value at the top, the better the greater.
 
     Whether nearly all have the most frequent number of values, whether the first has a usual name, how many have that
     number, and minus the number of rows at the top.

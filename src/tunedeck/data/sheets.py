@@ -69,7 +69,7 @@ def read_sheet(path: Path, content: bytes, name: str | None = None) -> Content:
 def _chosen(
     path: Path, book: CalamineWorkbook, sheets: list[str], name: str | None
 ) -> tuple[CalamineSheet, list[tuple[int, Row]], list[str]]:
-    """The sheet to read with its rows that hold something, and the names of the others."""
+    """Return the sheet to read with its rows that hold something, and the names of the others."""
     if name is not None and name not in sheets:
         raise DataError(
             say("{path} has no sheet {name!r}; it has: {sheets}", path=path, name=name, sheets=listing(sheets))
@@ -83,7 +83,7 @@ def _chosen(
 
 
 def _rows(sheet: CalamineSheet) -> Iterator[tuple[int, Row]]:
-    """Rows that hold something, with their numbers in the sheet."""
+    """Yield rows that hold something, with their numbers in the sheet."""
     for number, cells in enumerate(sheet.to_python(skip_empty_area=False)):
         row = [_value(cell) for cell in cells]
         if any(cell is not None for cell in row):

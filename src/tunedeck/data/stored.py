@@ -71,7 +71,7 @@ class StoredExamples(Sequence[Example]):
 
 
 def is_large(reference: str) -> bool:
-    """Whether a reference is a file that is read piece by piece."""
+    """Tell whether a reference is a file that is read piece by piece."""
     path = Path(reference).expanduser()
     return path.suffix.lower() in KINDS and path.is_file() and path.stat().st_size >= LARGE_BYTES
 

@@ -11,7 +11,7 @@ from tunedeck.data.rows import Content, Rows
 
 
 def is_text_folder(folder: Path) -> bool:
-    """Whether there is a text file in one of its folders."""
+    """Tell whether there is a text file in one of its folders."""
     return any(folder.glob("*/*.txt"))
 
 

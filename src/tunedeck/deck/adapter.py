@@ -37,18 +37,18 @@ class Adapter(nn.Module):
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """The label names, None for a task without labels."""
+        """Return the label names, None for a task without labels."""
         return labels_of(self.task)
 
     def placements(self) -> dict[str, Placement]:
-        """Every place where this adapter works, its head included."""
+        """Return every place where this adapter works, its head included."""
         return {
             **self.built.placements,
             **{f"head:{k}": v for k, v in placements_of(self.head, pooling_of(self.task)).items()},
         }
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The adapter's tensors without its head, `<layer name>.<parameter>`, detached."""
+        """Return the adapter's tensors without its head, `<layer name>.<parameter>`, detached."""
         layers = {
             f"{name}.{key}": tensor.detach()
             for name, placement in self.built.placements.items()
@@ -57,7 +57,7 @@ class Adapter(nn.Module):
         return {**layers, **{name: tensor.detach() for name, tensor in self.built.weights.items()}}
 
     def head_tensors(self) -> dict[str, torch.Tensor]:
-        """The head's tensors, `<module path>.<parameter>`, detached."""
+        """Return the head's tensors, `<module path>.<parameter>`, detached."""
         return {
             f"{path}.{key}": tensor.detach()
             for path, module in self.head.items()
@@ -116,17 +116,17 @@ class Summary:
 
     @property
     def trainable_parameters(self) -> int:
-        """All parameters that train: the method's and the head's."""
+        """Return all parameters that train: the method's and the head's."""
         return self.method_parameters + self.head_parameters
 
     @property
     def trainable_share(self) -> float:
-        """Trainable parameters over the base's, 0 to 1 (above for more)."""
+        """Return trainable parameters over the base's, 0 to 1 (above for more)."""
         return self.trainable_parameters / self.base_parameters
 
 
 def summarise(base: LoadedBase, adapter: Adapter) -> Summary:
-    """The summary of a loaded adapter."""
+    """Return the summary of a loaded adapter."""
     own, head = adapter.tensors(), adapter.head_tensors()
     return Summary(
         name=adapter.name,

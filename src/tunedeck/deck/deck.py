@@ -93,16 +93,18 @@ class Deck:
 
     @property
     def lock(self) -> AbstractContextManager[object]:
-        """Held while a batch runs; hold it to change what the model's hooks do. The same thread may take it again."""
+        """Return the lock that is held while a batch runs; hold it to change what the model's hooks do. The same thread
+        may take it again.
+        """
         return self.router.lock
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The names of the loaded adapters."""
+        """Return the names of the loaded adapters."""
         return tuple(self._adapters)
 
     def adapter(self, name: str) -> Adapter:
-        """A loaded adapter; UnknownAdapterError when there is none of that name."""
+        """Return a loaded adapter; UnknownAdapterError when there is none of that name."""
         if name not in self._adapters:
             raise UnknownAdapterError(
                 say("adapter {name!r} is not loaded (loaded: {loaded})", name=name, loaded=listing(self._adapters))
@@ -264,7 +266,7 @@ class Deck:
         token_type_ids: torch.Tensor | None = None,
         adapter: Rows = None,
     ) -> Any:
-        """The transformers output for a batch, all tensors (batch, seq); `adapter` is one name or one per row.
+        """Return the transformers output for a batch, all tensors (batch, seq); `adapter` is one name or one per row.
 
         `logits` are for the caller's own positions, (batch, seq, vocab) or (batch, labels), in the caller's order;
         labels that a row's adapter does not have are -inf. A bare model's `last_hidden_state` is (batch, seq, hidden).
@@ -306,7 +308,9 @@ class Deck:
                 return call_model(self.model, inputs, weights)
 
     def order(self, adapters: Sequence[str | None]) -> list[int]:
-        """Row numbers as `call` takes them: the rows of an adapter are neighbours, and so are adapters of one kind."""
+        """Return row numbers as `call` takes them: the rows of an adapter are neighbours, and so are adapters of one
+        kind.
+        """
         order = self._grouping(adapters).order
         return list(range(len(adapters))) if order is None else order.tolist()
 
@@ -316,7 +320,7 @@ class Deck:
 
     @property
     def length_limit(self) -> int:
-        """The longest sequence in tokens that the model's positions and its tokenizer allow."""
+        """Return the longest sequence in tokens that the model's positions and its tokenizer allow."""
         positions = 1_000_000 if self.positions is None else self.positions
         return min(positions, self.tokenizer.model_max_length if self.tokenizer else positions)
 
@@ -328,21 +332,24 @@ class Deck:
         return limit - self.virtual_tokens(adapter)
 
     def generate(self, prompts: Sequence[Any], adapter: Rows = None, sampling: Any = None) -> list[str]:
-        """An answer to each prompt, a text or a list of {"role", "content"}; `sampling` is a td.Sampling, greedy by
-        default.
+        """Return an answer to each prompt, a text or a list of {"role", "content"}; `sampling` is a td.Sampling, greedy
+        by default.
         """
         return generating(self.task).generate(self, prompts, self.adapters_of_rows(adapter, len(prompts)), sampling)
 
     def stream(self, prompts: Sequence[Any], adapter: Rows = None, sampling: Any = None) -> Iterator[Any]:
-        """The same, as Chunk(row, text, done) while the answers are under way."""
+        """Yield the answers to prompts as Chunk(row, text, done) while they are generated."""
         return generating(self.task).stream(self, prompts, self.adapters_of_rows(adapter, len(prompts)), sampling)
 
     def embed(self, texts: Sequence[str], adapter: Rows = None, *, as_query: bool = False) -> torch.Tensor:
-        """Vectors (texts, hidden), float32, on the CPU; `as_query` puts the query instruction before each text."""
+        """Return vectors (texts, hidden), float32, on the CPU; `as_query` puts the query instruction before each
+        text.
+        """
         return embedding(self.task).embed(self, texts, self.adapters_of_rows(adapter, len(texts)), as_query=as_query)
 
     def merge(self, name: str, *, dequantize: bool = False) -> nn.Module:
-        """A plain transformers model with the adapter in its weights; UnsupportedKindError where the kind cannot merge.
+        """Return a plain transformers model with the adapter in its weights; UnsupportedKindError where the kind cannot
+        merge.
 
         A quantised base is refused with AdapterError unless `dequantize`; a warning says what that loses.
         """
@@ -353,11 +360,11 @@ class Deck:
         return base_parts(self.model, self.base.prefix)
 
     def summary(self, name: str) -> Summary:
-        """Sites, parameters and bytes of an adapter."""
+        """Return sites, parameters and bytes of an adapter."""
         return summarise(self.base, self.adapter(name))
 
     def adapters_of_rows(self, adapter: Rows, rows: int) -> list[str | None]:
-        """One adapter name per row; UnknownAdapterError or ConfigError when the names do not fit."""
+        """Return one adapter name per row; UnknownAdapterError or ConfigError when the names do not fit."""
         names = [adapter] * rows if adapter is None or isinstance(adapter, str) else list(adapter)
         if len(names) != rows:
             raise ConfigError(

@@ -34,7 +34,7 @@ class Inputs:
     token_type_ids: torch.Tensor | None
 
     def rows(self, rows: slice | torch.Tensor) -> Inputs:
-        """Some of the rows, or all of them in another order."""
+        """Return some of the rows, or all of them in another order."""
         types = None if self.token_type_ids is None else self.token_type_ids[rows]
         return Inputs(self.input_ids[rows], self.attention_mask[rows], types)
 
@@ -98,12 +98,14 @@ def _shared_passes(
 
 
 def answer_name(output: Any) -> str:
-    """Which of a transformers output's tensors answers the batch: its logits, or a bare model's last hidden states."""
+    """Return which of a transformers output's tensors answers the batch: its logits, or a bare model's last hidden
+    states.
+    """
     return "logits" if "logits" in output else "last_hidden_state"
 
 
 def with_answer(output: Any, answer: torch.Tensor) -> Any:
-    """An output of the same class that holds this answer alone."""
+    """Return an output of the same class that holds this answer alone."""
     return type(output)(**{answer_name(output): answer})
 
 
@@ -116,7 +118,7 @@ def call_model(model: nn.Module, inputs: Mapping[str, Any], weights: Mapping[str
 
 
 def _precision(model: nn.Module, name: str) -> torch.dtype:
-    """The precision of a parameter, or of the packed embedding that has none."""
+    """Return the precision of a parameter, or of the packed embedding that has none."""
     module = model.get_submodule(name.rpartition(".")[0])
     return module.dtype if isinstance(module, PackedEmbedding) else model.get_parameter(name).dtype
 
@@ -142,8 +144,8 @@ def _renumbered(segments: Sequence[Segment]) -> tuple[Segment, ...]:
 def _with_virtual_tokens(
     model: Any, inputs: Inputs, segments: Sequence[Segment], counts: Sequence[int], positions: int | None
 ) -> Inputs:
-    """Each row as [virtual tokens][the caller's row][filler up to the longest], so that positions are as in a single
-    run.
+    """Return each row as [virtual tokens][the caller's row][filler up to the longest], so that positions are as in a
+    single run.
 
     What is padding in every row is cut off where the model has no positions for it.
     """
@@ -174,7 +176,7 @@ def _with_virtual_tokens(
 
 
 def position_limit(model: Any) -> int | None:
-    """The longest sequence, in tokens, that the model has positions for; None where it has no limit.
+    """Return the longest sequence, in tokens, that the model has positions for; None where it has no limit.
 
     A position table with a padding index, as RoBERTa's, begins to count after it.
     """

@@ -96,7 +96,8 @@ def concatenate_padded(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def head_paths(base: LoadedBase) -> tuple[str, ...]:
-    """The modules that make the task head: everything with tensors outside the base, and what the checkpoint lacks.
+    """Return the modules that make the task head: everything with tensors outside the base, and what the checkpoint
+    lacks.
 
     Tensors that a checkpoint lacks are initialized randomly on load, so an adapter must bring its own (a BERT pooler,
     for example).
@@ -111,7 +112,7 @@ def head_paths(base: LoadedBase) -> tuple[str, ...]:
 
 
 def reads_trained(base: LoadedBase) -> bool:
-    """Whether the model's own head lacks nothing but its last layer, if that: what it reads is then trained."""
+    """Tell whether the model's own head lacks nothing but its last layer, if that: what it reads is then trained."""
     linears = [
         f"{path}.{name}".rstrip(".")
         for path in head_paths(base)
@@ -122,7 +123,7 @@ def reads_trained(base: LoadedBase) -> bool:
 
 
 def new_head(base: LoadedBase, num_labels: int, pooling: HeadPooling) -> dict[str, nn.Module]:
-    """A fresh float32 head: one linear on pooled states, or copies of the base's own head modules, by path.
+    """Return a fresh float32 head: one linear on pooled states, or copies of the base's own head modules, by path.
 
     These copies have the base's values where the number of labels is the same, else a new last layer (normal, with the
     config's initializer_range, 0.02 where it has none). Raises ConfigError where states cannot be pooled.
@@ -155,7 +156,7 @@ def _initial_std(base: LoadedBase) -> float:
 
 
 def stored_head(base: LoadedBase, tensors: dict[str, torch.Tensor], pooling: HeadPooling) -> dict[str, nn.Module]:
-    """A head from the tensors an adapter brings, `<module path>.<parameter>`; AdapterFileError where they do not
+    """Return a head from the tensors an adapter brings, `<module path>.<parameter>`; AdapterFileError where they do not
     fit.
     """
     originals: dict[str, nn.Module] = {POOLED_HEAD: _linear(base, 1)}
@@ -188,7 +189,7 @@ def stored_head(base: LoadedBase, tensors: dict[str, torch.Tensor], pooling: Hea
 
 
 def last_linear(head: dict[str, nn.Module]) -> nn.Linear:
-    """The layer that gives the logits; its outputs are the labels."""
+    """Return the layer that gives the logits; its outputs are the labels."""
     return [m for module in head.values() for m in module.modules() if isinstance(m, nn.Linear)][-1]
 
 
@@ -200,7 +201,7 @@ def placements_of(head: dict[str, nn.Module], pooling: HeadPooling) -> dict[str,
 
 
 def copy_of(module: nn.Module) -> nn.Module:
-    """A trainable float32 copy without the hooks of the original."""
+    """Return a trainable float32 copy without the hooks of the original."""
     fresh = copy.deepcopy(module)
     for part in fresh.modules():
         forget_forward_hooks(part)
@@ -208,7 +209,9 @@ def copy_of(module: nn.Module) -> nn.Module:
 
 
 def _owners(model: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
-    """The top-most modules that own the tensors: a child of the model, or the owner itself when inside the base."""
+    """Return the top-most modules that own the tensors: a child of the model, or the owner itself when inside the
+    base.
+    """
     prefix = cast(Any, model).base_model_prefix
     paths: list[str] = []
     for name in tensors:
@@ -232,12 +235,12 @@ def _owners(model: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
 
 
 def _belongs(tensor: str, path: str) -> bool:
-    """Whether a stored tensor is one of a module's; all are the pooled head's, so that none is left over."""
+    """Tell whether a stored tensor is one of a module's; all are the pooled head's, so that none is left over."""
     return path == POOLED_HEAD or tensor.startswith(f"{path}.")
 
 
 def _expected_shapes(module: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shapes that a head's tensors must have to take the place of a module; nothing is copied."""
+    """Return the shapes that a head's tensors must have to take the place of a module; nothing is copied."""
     expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     for name, linear, outputs in _resized(module, tensors):
         expected[f"{name}.weight".lstrip(".")] = (outputs, linear.in_features)
@@ -256,7 +259,7 @@ def _fit_last_linear(module: nn.Module, tensors: dict[str, torch.Tensor]) -> Non
 
 
 def _resized(module: nn.Module, tensors: dict[str, torch.Tensor]) -> list[tuple[str, nn.Linear, int]]:
-    """The linear layers whose stored weight has another number of outputs, with that number."""
+    """Return the linear layers whose stored weight has another number of outputs, with that number."""
     found = []
     for name, linear in module.named_modules():
         weight = tensors.get(f"{name}.weight".lstrip("."))

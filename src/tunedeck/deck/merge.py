@@ -24,7 +24,7 @@ from tunedeck.models.quantize import base_parts, dense_weight
 
 
 def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -> nn.Module:
-    """A new model of the base's class and precision; the base itself is untouched.
+    """Return a new model of the base's class and precision; the base itself is untouched.
 
     A head on pooled states, which no class of transformers has, works as a hook and is not in the model's state dict.
     Raises UnsupportedKindError for kinds that have no equivalent in the base's weights; AdapterError for a quantised
@@ -98,8 +98,8 @@ def _agree_to_unpack(base: LoadedBase, name: str, dequantize: bool) -> None:
 
 
 def _unpacked(original: nn.Module, merged: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of a quantised model as `merged`, which is of the same class, keeps it: a Conv1D's weight is (in,
-    out).
+    """Return the state of a quantised model as `merged`, which is of the same class, keeps it: a Conv1D's weight is
+    (in, out).
     """
     state = dict(original.state_dict())
     for path, module in original.named_modules():

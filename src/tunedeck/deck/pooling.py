@@ -25,7 +25,7 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Te
 
 
 def head_input(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """Pooled states (rows, hidden), float32, scaled to a mean square of 1: what a head reads is of the same size on any
-    base.
+    """Return pooled states (rows, hidden), float32, scaled to a mean square of 1: what a head reads is of the same size
+    on any base.
     """
     return F.normalize(pool(hidden, mask, pooling), dim=-1) * math.sqrt(hidden.shape[-1])

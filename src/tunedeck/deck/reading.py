@@ -143,7 +143,7 @@ def check_head(folder: Path, head: dict[str, nn.Module], base: LoadedBase) -> No
 def stored_labels(
     folder: Path, stored: StoredAdapter, head: dict[str, nn.Module], known: tuple[str, ...] | None, base: LoadedBase
 ) -> tuple[str, ...] | None:
-    """The labels an adapter names, else those `known` to the deck where the number fits, else LABEL_0 and so on.
+    """Return the labels an adapter names, else those `known` to the deck where the number fits, else LABEL_0 and so on.
 
     None for an adapter that answers through the base's own head. AdapterFileError when names and head do not fit.
     """
@@ -172,7 +172,7 @@ def _some(names: list[str]) -> str:
 
 
 def model_names(base: LoadedBase) -> ModelNames:
-    """How the base's modules are called, for reading and writing adapter folders."""
+    """Return the names of the base's modules, for reading and writing adapter folders."""
     model = cast(Any, base.model)
     return ModelNames(
         prefix=base.prefix,
@@ -186,7 +186,7 @@ def model_names(base: LoadedBase) -> ModelNames:
 
 
 def method_base(base: LoadedBase, head: tuple[str, ...]) -> Base:
-    """The base as a method builds on it."""
+    """Return the base as a method builds on it."""
 
     def tokenize(text: str) -> list[int]:
         if base.tokenizer is None:
@@ -197,7 +197,7 @@ def method_base(base: LoadedBase, head: tuple[str, ...]) -> Base:
 
 
 def new_manifest(base: LoadedBase, task: Task, config: MethodConfig) -> Manifest:
-    """The manifest of an adapter that has not been trained yet."""
+    """Return the manifest of an adapter that has not been trained yet."""
     return Manifest(
         base=BaseRecord(reference=base.reference, fingerprint=base.fingerprint, quantize=base.quantize),
         task=task.describe(),

@@ -31,11 +31,11 @@ class Task(Protocol):
     """Which of the protocols below the task fulfils."""
 
     def for_base(self, base: LoadedBase) -> Task:
-        """Return the same task with what a base says of itself where nothing is set."""
+        """Return the task with the base's own settings where none are given."""
         ...
 
     def as_described(self, described: Mapping[str, Any]) -> Task:
-        """Return the same task with what an adapter's tunedeck.json says of how its answers read; {} where there is
+        """Return the same task with the form of the answers from an adapter's tunedeck.json; {} where there is
         none.
         """
         ...
@@ -50,12 +50,12 @@ class Labelled(Task, Protocol):
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """The label names, None where they are not known yet."""
+        """Return the label names, None where they are not known yet."""
         ...
 
     @property
     def pooling(self) -> str:
-        """The head's input, a `HeadPooling`; "model" for a task that always uses the model's own head."""
+        """Return the head's input, a `HeadPooling`; "model" for a task that always uses the model's own head."""
         ...
 
     def with_labels(self, labels: Sequence[str]) -> Labelled:

@@ -123,7 +123,7 @@ def _front_matter(name: str, form: str, manifest: Manifest, pipeline_tag: str | 
 
 
 def _hub_dataset(data: DataRecord | None) -> list[str] | None:
-    """The data set's id, where the data came from the hub."""
+    """Return the data set's id, where the data came from the hub."""
     source = "" if data is None else data.source.removeprefix("hf:")
     return [source] if HUB_ID.fullmatch(source) and not Path(source).exists() else None
 
@@ -201,7 +201,7 @@ def _method(folder: Path, manifest: Manifest) -> str | None:
 
 
 def _training(folder: Path) -> dict[str, Any]:
-    """The training settings in the run folder around an adapter, nothing where there is none."""
+    """Return the training settings in the run folder around an adapter, nothing where there is none."""
     file = folder.resolve().parent / "config.yaml"
     if folder.resolve().name != "adapter" or not file.is_file():
         return {}

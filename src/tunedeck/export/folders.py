@@ -53,7 +53,7 @@ def write_verified(opened: OpenedAdapter, folder: Path, form: str, name: str) ->
 
 
 def name_of(folder: Path) -> str:
-    """The name an adapter has inside a folder; a point would end a module's name there."""
+    """Return the name an adapter has inside a folder; a point would end a module's name there."""
     return folder.resolve().name.replace(".", "-")
 
 

@@ -78,7 +78,7 @@ def save_gguf_lora(opened: OpenedAdapter, file: Path, dtype: str = "f32") -> flo
 
 
 def _patches(opened: OpenedAdapter) -> tuple[float, list[Patch]]:
-    """The file's alpha and every patch; where ranks or scales differ, B carries the difference."""
+    """Return the file's alpha and every patch; where ranks or scales differ, B carries the difference."""
     config, stored, base = low_rank(opened.stored.config), opened.stored, opened.base
     architecture = _check(opened)
     assert config is not None
@@ -104,7 +104,7 @@ def _patches(opened: OpenedAdapter) -> tuple[float, list[Patch]]:
 
 
 def _check(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
-    """The architecture in llama.cpp; UnsupportedKindError for architectures it cannot run."""
+    """Return the architecture in llama.cpp; UnsupportedKindError for architectures it cannot run."""
     stored, base = opened.stored, opened.base
     model_type = _config(opened).model_type
     if low_rank(stored.config) is None:
@@ -166,7 +166,7 @@ def _write(file: Path, opened: OpenedAdapter, alpha: float, patches: list[Patch]
 
 
 def _read_back(file: Path, alpha: float, patches: list[Patch], tolerance: float) -> float:
-    """The largest difference of alpha / r · B A x between file and adapter, relative to the largest value."""
+    """Return the largest difference of alpha / r · B A x between file and adapter, relative to the largest value."""
     reader = gguf.GGUFReader(file)
     found = {tensor.name: tensor for tensor in reader.tensors}
     wanted = {f"{patch.tensor}.{ending}" for patch in patches for ending in ("lora_a", "lora_b")}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 
 def code(text: object) -> str:
-    """A value as inline code, in one line and behind more backticks than it holds."""
+    """Return a value as inline code, in one line and behind more backticks than it holds."""
     line = " ".join(str(text).split())
     ticks = "`" * (_longest_run(line) + 1)
     padded = f" {line} " if line.startswith("`") or line.endswith("`") or not line else line
@@ -15,13 +15,13 @@ def code(text: object) -> str:
 
 
 def code_block(language: str, text: str) -> str:
-    """A block of code behind a fence that it does not hold."""
+    """Return a block of code behind a fence that it does not hold."""
     fence = "`" * max(3, _longest_run(text) + 1)
     return f"{fence}{language}\n{text}\n{fence}"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a bar inside a cell stays in it."""
+    """Return a table; a bar inside a cell stays in it."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 

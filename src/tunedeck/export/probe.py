@@ -46,7 +46,7 @@ class Difference:
 
 
 def probe_batches(deck: Deck, name: str, seed: int = 0) -> list[Batch]:
-    """Batches of several sizes and lengths of random tokens, every row but the first shorter, within the model's
+    """Return batches of several sizes and lengths of random tokens, every row but the first shorter, within the model's
     positions.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -66,8 +66,8 @@ def probe_batches(deck: Deck, name: str, seed: int = 0) -> list[Batch]:
 
 
 def compare(left: list[torch.Tensor], right: list[torch.Tensor], masks: list[torch.Tensor]) -> Difference:
-    """The difference of two sides' answers, batch by batch, (batch, labels) or (batch, seq, vocab); padding is left
-    out.
+    """Return the difference of two sides' answers, batch by batch, (batch, labels) or (batch, seq, vocab); padding is
+    left out.
     """
     kept = [
         (a[mask.bool()], b[mask.bool()]) if a.dim() == 3 else (a, b)

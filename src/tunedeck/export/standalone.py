@@ -77,7 +77,7 @@ def _task(folder: Path, reference: str, trust_remote_code: bool) -> Task:
 
 
 def _last_weight(stored: StoredAdapter, base: LoadedBase) -> Any:
-    """The head's matrix that gives the logits, (labels, in)."""
+    """Return the head's matrix that gives the logits, (labels, in)."""
     order = [name for name, _ in base.model.named_parameters() if name in stored.head]
     matrices = [stored.head[name] for name in order if stored.head[name].dim() == 2]
     if not matrices:

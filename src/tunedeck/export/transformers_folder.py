@@ -48,7 +48,7 @@ def _check_head(deck: Deck, name: str) -> None:
 
 
 def tokenizer_of(deck: Deck) -> Any:
-    """The base's tokenizer; ModelError when it has none."""
+    """Return the base's tokenizer; ModelError when it has none."""
     if deck.tokenizer is None:
         raise ModelError(
             say("{model} has no tokenizer files; put tokenizer.json beside its config.json", model=deck.base.reference)

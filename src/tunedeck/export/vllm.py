@@ -182,7 +182,7 @@ def _command(adapters: Mapping[str, OpenedAdapter], first: OpenedAdapter) -> str
 
 
 def _base(reference: str) -> str:
-    """The base as vLLM finds it: a hub id or a folder."""
+    """Return the base as vLLM finds it: a hub id or a folder."""
     source = find_model(reference)
     if source.gguf_file is not None:
         raise ConfigError(

@@ -30,7 +30,7 @@ def open_regular(file: Path) -> BinaryIO:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a regular file; AdapterFileError where it cannot be read."""
+    """Return the content of a regular file; AdapterFileError where it cannot be read."""
     with open_regular(file) as opened:
         try:
             return opened.read()
@@ -41,7 +41,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def read_text(file: Path) -> str:
-    """The text of a regular file in UTF-8 of at most 16 MiB; AdapterFileError for any other."""
+    """Return the text of a regular file in UTF-8 of at most 16 MiB; AdapterFileError for any other."""
     with open_regular(file) as opened:
         size = os.fstat(opened.fileno()).st_size
     if size > _LARGEST_TEXT:
@@ -55,5 +55,5 @@ def read_text(file: Path) -> str:
 
 
 def not_regular(file: Path) -> str:
-    """Why a FIFO, a device or a socket is refused."""
+    """Return why a FIFO, a device or a socket is refused."""
     return say("{path} is not a regular file; an adapter folder holds files and folders only", path=file)

@@ -134,12 +134,12 @@ def check_format(config: MethodConfig, to: str) -> None:
 
 
 def adapter_bytes(folder: Path) -> int:
-    """Bytes of an adapter folder on disk."""
+    """Return bytes of an adapter folder on disk."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def base_of(folder: Path) -> str | None:
-    """The base an adapter folder names, None where it names none."""
+    """Return the base an adapter folder names, None where it names none."""
     manifest = read_manifest(folder)
     if manifest is not None:
         return manifest.base.reference
@@ -154,7 +154,7 @@ def adapter_name(folder: Path) -> str:
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
-    """A name for each adapter folder; a second one of the same name gets a number."""
+    """Return a name for each adapter folder; a second one of the same name gets a number."""
     names: list[str] = []
     for folder in folders:
         plain = adapter_name(folder)

@@ -54,12 +54,12 @@ class Manifest(BaseModel):
 
 
 def versions() -> dict[str, str]:
-    """The versions of the libraries that shape an adapter."""
+    """Return the versions of the libraries that shape an adapter."""
     return {name: version(name) for name in _RECORDED}
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest in an adapter folder, None where there is none; AdapterFileError where it is damaged."""
+    """Return the manifest in an adapter folder, None where there is none; AdapterFileError where it is damaged."""
     file = folder / FILE
     if not file.exists():
         return None

@@ -128,7 +128,7 @@ def write(folder: Path, adapter: StoredAdapter, names: ModelNames, peft_task: st
 
 
 def _without_prefix(config: LoraConfig, prefix: str) -> LoraConfig:
-    """The config with paths as the model without a head has them."""
+    """Return the config with paths as the model without a head has them."""
     if not prefix:
         return config
     targets = config.target_modules
@@ -229,7 +229,7 @@ def _lora_config(config: Mapping[str, Any], body: Mapping[str, torch.Tensor]) ->
 
 
 def _may_mean(targets: str | list[str], path: str) -> bool:
-    """Whether target_modules can name a path by PEFT's rules; the file may leave out the base's first parts."""
+    """Tell whether target_modules can name a path by PEFT's rules; the file may leave out the base's first parts."""
     parts = path.split(".")
     shorter = [".".join(parts[start:]) for start in range(len(parts))]
     if isinstance(targets, str):
@@ -238,7 +238,7 @@ def _may_mean(targets: str | list[str], path: str) -> bool:
 
 
 def _selects(targets: str | list[str], layers: list[int] | int | None, paths: set[str]) -> bool:
-    """Whether the file's own target_modules name exactly the modules that have tensors, by our stricter rules."""
+    """Tell whether the file's own target_modules name exactly the modules that have tensors, by our stricter rules."""
     try:
         wanted = None if layers is None else tuple([layers] if isinstance(layers, int) else layers)
         chosen = targets if isinstance(targets, str) else tuple(targets)

@@ -43,7 +43,7 @@ class ModelNames:
     """Paths of the linear layers that short target names must not reach: pooler, head, output layer."""
 
     def in_model(self, path: str) -> str:
-        """A path with the base's prefix, whether the file has it or not; without it where the model is the base
+        """Return a path with the base's prefix, whether the file has it or not; without it where the model is the base
         alone.
         """
         if not self.prefix and self.spec is not None:
@@ -52,7 +52,7 @@ class ModelNames:
         return path if whole else f"{self.prefix}.{path}"
 
     def head_module(self, tensor: str) -> str:
-        """The module of a head that owns a tensor: a child of the model, or the owner itself where it is in the
+        """Return the module of a head that owns a tensor: a child of the model, or the owner itself where it is in the
         base.
         """
         inside = bool(self.prefix) and tensor.startswith(f"{self.prefix}.")
@@ -72,12 +72,12 @@ class StoredAdapter:
 
     @property
     def pooled(self) -> bool:
-        """Whether its head reads pooled states, which no other library's classifier does."""
+        """Tell whether its head reads pooled states, which no other library's classifier does."""
         return f"{POOLED_HEAD}.weight" in self.head
 
 
 def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file; AdapterFileError when it is damaged or is something else."""
+    """Return tensors of a safetensors file; AdapterFileError when it is damaged or is something else."""
     content = read_bytes(file)
     if content[8:9] != b"{" and content.startswith((b"PK", b"\x80")):
         raise AdapterFileError(
@@ -93,7 +93,7 @@ def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of a safetensors file's tensors, from its header; AdapterFileError when it is damaged.
+    """Return the shapes of a safetensors file's tensors, from its header; AdapterFileError when it is damaged.
 
     The header is 8 bytes of length, then JSON (huggingface.co/docs/safetensors); 16 MiB of it are read at most. Read
     here and not by `safe_open`, which lets no other thread run while it waits for the file.
@@ -111,8 +111,8 @@ def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def torch_bytes(file: Path) -> int:
-    """Bytes that a file of `torch.save` takes once read, from its zip directory; AdapterFileError where they are more
-    than the file's.
+    """Return bytes that a file of `torch.save` takes once read, from its zip directory; AdapterFileError where they are
+    more than the file's.
 
     torch compresses nothing, so that such a file was made to fill the memory. An older file, which is not a zip, counts
     by its size.
@@ -149,7 +149,7 @@ def write_bin(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; AdapterFileError when the file holds anything else."""
+    """Return a JSON object; AdapterFileError when the file holds anything else."""
     text = read_text(file)
     try:
         value = json.loads(text)

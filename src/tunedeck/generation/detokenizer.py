@@ -29,7 +29,7 @@ class Detokenizer:
         """Characters so far, those held back by a stop string included."""
 
     def take(self, token: int) -> tuple[str, bool]:
-        """The text that a token makes certain, and whether a stop string has ended the answer before it."""
+        """Return the text that a token makes certain, and whether a stop string has ended the answer before it."""
         self._ids.append(token)
         whole = self._decode(self._ids)
         if whole.endswith(UNFINISHED):
@@ -68,7 +68,7 @@ class Detokenizer:
         return text[:begun], False
 
     def _begun(self, text: str) -> int:
-        """Characters at the end of a text that may be the beginning of a stop string."""
+        """Return characters at the end of a text that may be the beginning of a stop string."""
         for at in range(max(0, len(text) - self._longest + 1), len(text)):
             end = text[at:]
             if any(stop.startswith(end) for stop in self._stops):

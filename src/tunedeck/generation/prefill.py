@@ -39,7 +39,7 @@ class Prefill:
 
     @property
     def left(self) -> int:
-        """Positions of each row that have not been computed yet."""
+        """Return positions of each row that have not been computed yet."""
         return int(self._ids.shape[1] - self._done)
 
     @torch.inference_mode()

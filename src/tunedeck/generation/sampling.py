@@ -64,7 +64,9 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is taken; logits divided by less than 1e-5 leave float32 (vLLM's bound too)."""
+        """Tell whether the likeliest token is taken; logits divided by less than 1e-5 leave float32 (vLLM's bound
+        too).
+        """
         return self.temperature < 1e-5
 
     def processors(self, prompt_tokens: int) -> LogitsProcessorList:
@@ -94,7 +96,7 @@ class AnswerPenalties(LogitsProcessor):  # type: ignore[misc]
         self._prompt_tokens, self._presence, self._frequency = prompt_tokens, presence, frequency
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Logits (1, vocab) for the one row of `input_ids` (1, seq)."""
+        """Return logits (1, vocab) for the one row of `input_ids` (1, seq)."""
         tokens, counts = torch.unique(input_ids[0, self._prompt_tokens :], return_counts=True)
         penalized = scores.clone()
         penalized[0, tokens] -= self._presence + self._frequency * counts

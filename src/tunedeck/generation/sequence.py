@@ -130,28 +130,28 @@ class Sequence:
 
     @property
     def prompt_tokens(self) -> int:
-        """Positions of the prompt, virtual tokens included."""
+        """Return positions of the prompt, virtual tokens included."""
         return self.virtual_tokens + len(self.prompt_ids)
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens of a finished answer; the token that ended an empty one counts."""
+        """Return tokens of a finished answer; the token that ended an empty one counts."""
         return max(1, len(self.token_ids))
 
     @property
     def max_length(self) -> int:
-        """Positions that the prompt and the longest possible answer take."""
+        """Return positions that the prompt and the longest possible answer take."""
         return self.prompt_tokens + self.max_new_tokens
 
     @property
     def plain(self) -> bool:
-        """Whether decoding takes the likeliest token and needs nothing else of the logits."""
+        """Tell whether decoding takes the likeliest token and needs nothing else of the logits."""
         sampling = self.sampling
         return sampling.greedy and not self.processors and sampling.logprobs is None and self.grammar_state is None
 
     @property
     def has_news(self) -> bool:
-        """Whether there is text that `take_chunk` has not returned, or the sequence has finished."""
+        """Tell whether there is text that `take_chunk` has not returned, or the sequence has finished."""
         return len(self.text) > self._taken_text or self.finish_reason is not None
 
     def append_token(self, token: int) -> None:

@@ -52,24 +52,24 @@ class MethodConfig(Protocol):
 
     @property
     def learning_rate(self) -> float:
-        """The default peak learning rate for AdamW."""
+        """Return the default peak learning rate for AdamW."""
         ...
 
     @property
     def learning_rates(self) -> tuple[float, float]:
-        """The lowest and the highest learning rate worth trying."""
+        """Return the lowest and the highest learning rate worth trying."""
         ...
 
     @property
     def trains(self) -> Trains:
-        """The trained part: layers added to the frozen model ("adapter"), or the model's tensors: "head", "part" or
-        "all".
+        """Return the trained part: layers added to the frozen model ("adapter"), or the model's tensors: "head", "part"
+        or "all".
         """
         ...
 
     @property
     def virtual_tokens(self) -> int:
-        """Number of virtual tokens in front of each text."""
+        """Return number of virtual tokens in front of each text."""
         ...
 
     def count_parameters(self, spec: ModelSpec) -> int:

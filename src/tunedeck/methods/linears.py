@@ -20,12 +20,12 @@ from tunedeck.methods.targets import select_targets
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module multiplies by one weight matrix."""
+    """Tell whether a module multiplies by one weight matrix."""
     return isinstance(module, nn.Linear | Int8Linear) or is_conv1d(module)
 
 
 def is_conv1d(module: nn.Module) -> bool:
-    """Whether a module is transformers' Conv1D, which keeps its weight as (in, out)."""
+    """Tell whether a module is transformers' Conv1D, which keeps its weight as (in, out)."""
     return type(module).__name__ == "Conv1D"
 
 
@@ -38,19 +38,22 @@ def linear_shape(module: nn.Module) -> tuple[int, int]:
 
 
 def linears_in_layers(model: nn.Module, prefix: str) -> list[str]:
-    """Paths of the linear layers inside the numbered layers of the base: no embedding, pooler, head or output layer."""
+    """Return paths of the linear layers inside the numbered layers of the base: no embedding, pooler, head or output
+    layer.
+    """
     return [path for path, inside in _linears(model, prefix) if inside]
 
 
 def linears_outside_layers(model: nn.Module, prefix: str) -> list[str]:
-    """Paths of all other linear layers: pooler, head, output layer."""
+    """Return paths of all other linear layers: pooler, head, output layer."""
     return [path for path, inside in _linears(model, prefix) if not inside]
 
 
 def targeted_linears(
     base: Base, target_modules: tuple[str, ...] | str | None, layers_to_transform: tuple[int, ...] | None = None
 ) -> list[str]:
-    """Paths of the linear layers that `target_modules` selects, in model order; None takes the architecture's default.
+    """Return paths of the linear layers that `target_modules` selects, in model order; None takes the architecture's
+    default.
 
     A linear outside the layers, a pooler's for example, is meant by its full path alone. Raises TargetError where
     nothing matches, only some layers do, or the architecture has no default.

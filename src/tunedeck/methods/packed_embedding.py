@@ -57,7 +57,7 @@ class PackedEmbedding(nn.Module):
         return self.num_embeddings, self.embedding_dim
 
     def numel(self) -> int:
-        """The numbers of the table."""
+        """Return the numbers of the table."""
         return self.num_embeddings * self.embedding_dim
 
     def values_at(self, places: slice) -> torch.Tensor:
@@ -79,7 +79,7 @@ class PackedEmbedding(nn.Module):
 
 
 def packed_embeddings(model: nn.Module) -> dict[str, PackedEmbedding]:
-    """The packed embeddings of a model by path."""
+    """Return the packed embeddings of a model by path."""
     return {path: module for path, module in model.named_modules() if isinstance(module, PackedEmbedding)}
 
 
@@ -105,5 +105,5 @@ def embedding_shape(embedding: nn.Module) -> tuple[int, int]:
 
 
 def vocabulary_size(model: nn.Module) -> int:
-    """The rows of a model's token embedding."""
+    """Return the rows of a model's token embedding."""
     return embedding_shape(cast(Any, model).get_input_embeddings())[0]

@@ -90,7 +90,7 @@ SHORT_NAMES: Mapping[str, Mapping[str, Any]] = {
 
 
 def method_of(config: MethodConfig) -> Method:
-    """The torch side of a config's method; UnsupportedKindError where its module cannot be used."""
+    """Return the torch side of a config's method; UnsupportedKindError where its module cannot be used."""
     name = config.layer_module
     try:
         module = import_module(name)
@@ -117,7 +117,7 @@ def _unusable(config: MethodConfig, reason: str) -> UnsupportedKindError:
 
 
 def config_of(kind: str, values: Mapping[str, Any]) -> MethodConfig:
-    """A method's config from plain values, as run files and manifests carry them.
+    """Return a method's config from plain values, as run files and manifests carry them.
 
     Raises UnsupportedKindError for an unknown or broken method, ConfigError for an unknown key or a value that does not
     fit.

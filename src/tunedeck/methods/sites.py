@@ -60,7 +60,7 @@ class RowDispatch:
         return self._cached[1]  # type: ignore[return-value]
 
     def stacked(self, read: Callable[[Layer], torch.Tensor]) -> torch.Tensor:
-        """A tensor of each layer for each active row, (rows, *its shape), zeros where there is no layer.
+        """Return a tensor of each layer for each active row, (rows, *its shape), zeros where there is no layer.
 
         Smaller ones are filled up with zeros to the largest.
         """
@@ -73,7 +73,7 @@ class RowDispatch:
         return self._spread(torch.stack(known))
 
     def scaled(self, tensor: torch.Tensor, read: Callable[[Layer], float]) -> torch.Tensor:
-        """A tensor (rows, ...), times a number of each layer."""
+        """Return a tensor (rows, ...), times a number of each layer."""
         numbers = [1.0 if layer is None else read(layer) for layer in self.layers]
         if len(set(numbers)) == 1:
             return tensor if numbers[0] == 1 else tensor * numbers[0]
@@ -207,7 +207,7 @@ def check_rows(tensor: torch.Tensor, dispatch: RowDispatch) -> None:
 
 
 def first_tensor(args: tuple[object, ...], kwargs: Mapping[str, object]) -> torch.Tensor:
-    """The hidden states a module was called with: its first argument, by position or by name."""
+    """Return the hidden states a module was called with: its first argument, by position or by name."""
     value = args[0] if args else next(iter(kwargs.values()))
     assert isinstance(value, torch.Tensor)
     return value

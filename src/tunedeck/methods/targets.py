@@ -16,7 +16,7 @@ def select_targets(
     *,
     layers_to_transform: tuple[int, ...] | None = None,
 ) -> list[str]:
-    """The module paths that `target_modules` selects, in model order.
+    """Return the module paths that `target_modules` selects, in model order.
 
     `linears` are the paths of the linear layers inside the model's layers (no head, no output layer). Names must match
     in every layer, or in every layer of `layers_to_transform`; a regular expression may choose layers itself.
@@ -88,6 +88,6 @@ def _layers(paths: Sequence[str]) -> set[int]:
 
 
 def _layer(path: str) -> int | None:
-    """The layer index in a path: its first numbered part, as PEFT reads it."""
+    """Return the layer index in a path: its first numbered part, as PEFT reads it."""
     match = re.search(r"\.(\d+)\.", path)
     return int(match.group(1)) if match else None

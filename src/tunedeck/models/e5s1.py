@@ -93,7 +93,7 @@ def convert_e5s1(folder: Path) -> None:
 
 
 def _read_header(content: numpy.ndarray[Any, Any]) -> tuple[_Header, dict[str, _Stored]]:
-    """The sizes and the table of tensors; the tokenizer's pieces between them are skipped."""
+    """Return the sizes and the table of tensors; the tokenizer's pieces between them are skipped."""
     if bytes(content[:4]) != MAGIC or _at("<I", content, 4) != (VERSION,):
         raise ValueError(f"not {MAGIC.decode()} version {VERSION}")
     hidden, layers, heads, ffn, vocabulary, positions, types = _at("<7i", content, 8)
@@ -121,7 +121,7 @@ def _at(layout: str, content: numpy.ndarray[Any, Any], offset: int) -> tuple[Any
 
 
 def _name(name: str) -> str:
-    """The name of a tensor in transformers' BertModel."""
+    """Return the name of a tensor in transformers' BertModel."""
     if name in _NAMES:
         return _NAMES[name]
     start, _, last = name.rpartition(".")
@@ -141,7 +141,7 @@ def _tensor(content: numpy.ndarray[Any, Any], stored: _Stored) -> numpy.ndarray[
 def _blocks(
     content: numpy.ndarray[Any, Any], stored: _Stored
 ) -> tuple[numpy.ndarray[Any, Any], numpy.ndarray[Any, Any]]:
-    """The codes (blocks, 16) and the scales (blocks,) of a packed tensor."""
+    """Return the codes (blocks, 16) and the scales (blocks,) of a packed tensor."""
     if not stored.packed or stored.bytes * BLOCK != stored.numbers * _Q4_BYTES:
         raise ValueError("a tensor is not in blocks of 4 bits")
     blocks = content[stored.offset : stored.offset + stored.bytes].reshape(-1, _Q4_BYTES)
@@ -149,7 +149,7 @@ def _blocks(
 
 
 def _unpacked(codes: numpy.ndarray[Any, Any], scales: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
-    """The values of blocks, float32 and flat."""
+    """Return the values of blocks, float32 and flat."""
     values = numpy.empty((len(codes), BLOCK), dtype=numpy.float32)
     values[:, : BLOCK // 2] = codes & 15
     values[:, BLOCK // 2 :] = codes >> 4
@@ -159,7 +159,7 @@ def _unpacked(codes: numpy.ndarray[Any, Any], scales: numpy.ndarray[Any, Any]) -
 
 
 def _shaped(name: str, tensor: numpy.ndarray[Any, Any], header: _Header) -> numpy.ndarray[Any, Any]:
-    """A tensor as (out, in), or (out,) where it is a vector."""
+    """Return a tensor as (out, in), or (out,) where it is a vector."""
     if name.endswith("bias") or "LayerNorm" in name:
         return tensor
     return tensor.reshape(

@@ -46,7 +46,9 @@ class LoadedBase:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision the base computes in: that of its weights, of those left unpacked where others are packed."""
+        """Return the precision the base computes in: that of its weights, of those left unpacked where others are
+        packed.
+        """
         return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
 
     @property
@@ -118,8 +120,8 @@ def load_base(
 
 
 def load_skeleton(reference: str, auto_class: str, *, trust_remote_code: bool = False) -> LoadedBase:
-    """A base without its weights, from its config alone: the modules are on torch's meta device, the fingerprint is
-    empty.
+    """Return a base without its weights, from its config alone: the modules are on torch's meta device, the fingerprint
+    is empty.
 
     Raises ModelError when the config cannot be found or read.
     """
@@ -171,7 +173,7 @@ def fingerprint(model: nn.Module, untrained: tuple[str, ...]) -> str:
 
 
 def _sampled(numel: int) -> slice:
-    """Evenly spaced places in a flattened tensor, at most _SAMPLES_PER_TENSOR from its start."""
+    """Return evenly spaced places in a flattened tensor, at most _SAMPLES_PER_TENSOR from its start."""
     step = max(1, numel // _SAMPLES_PER_TENSOR)
     return slice(0, min(numel, _SAMPLES_PER_TENSOR * step), step)
 

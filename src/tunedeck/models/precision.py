@@ -61,6 +61,6 @@ def choose_attention(dtype: torch.dtype, device: torch.device) -> str | None:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    """Tell whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
     features = cpu_features()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))

@@ -95,7 +95,7 @@ def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: tor
 
 
 def _can_pack(model: nn.Module, path: str, scheme: Quantize) -> bool:
-    """Whether a linear is a plain one that its model does not keep in float32, with rows that the scheme takes.
+    """Tell whether a linear is a plain one that its model does not keep in float32, with rows that the scheme takes.
 
     bitsandbytes 0.50.2 unpacks NF4 wrongly on a CPU where rows are a multiple of 16 but not of its blocks of 64.
     """
@@ -106,7 +106,7 @@ def _can_pack(model: nn.Module, path: str, scheme: Quantize) -> bool:
 
 
 def dense_weight(module: nn.Module) -> torch.Tensor:
-    """A linear layer's weight (out, in) in the precision it computes in, unpacked where it is packed."""
+    """Return a linear layer's weight (out, in) in the precision it computes in, unpacked where it is packed."""
     if isinstance(module, Int8Linear):
         return module.dense()
     weight: Any = module.weight
@@ -116,7 +116,7 @@ def dense_weight(module: nn.Module) -> torch.Tensor:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """The model's parameters, counted as before packing."""
+    """Return the model's parameters, counted as before packing."""
     packed = sum(embedding.numel() for embedding in packed_embeddings(model).values())
     return packed + sum(_count(parameter) for parameter in model.parameters())
 

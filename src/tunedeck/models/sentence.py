@@ -68,7 +68,7 @@ def sentence_settings(reference: str) -> SentenceSettings | None:
 
 
 def _pooling_names(config: Mapping[str, Any]) -> list[str]:
-    """The poolings whose results are put side by side: one, nearly always."""
+    """Return the poolings whose results are put side by side: one, nearly always."""
     named = config.get("pooling_mode")
     if named is not None:
         return [named] if isinstance(named, str) else list(named)
@@ -89,7 +89,7 @@ class _Files:
         return found if isinstance(found, dict) else {}
 
     def read(self, name: str) -> Any:
-        """The content of a file, None where there is none."""
+        """Return the content of a file, None where there is none."""
         path = Path(self.location) / name if Path(self.location).is_dir() else self._from_hub(name)
         if path is None or not path.is_file():
             return None

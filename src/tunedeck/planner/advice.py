@@ -35,8 +35,8 @@ class Change:
 
 
 def recommend(rows: Sequence[PlanRow]) -> Recommendation | None:
-    """The cheapest row of the most dependable method that fits and is within budget and deadline; None where none
-    is.
+    """Return the cheapest row of the most dependable method that fits and is within budget and deadline; None where
+    none is.
     """
     wanted = [row for row in rows if row.fits and row.within and "four-bit-unsupported" not in row.notes]
     best = {row.method: row for row in reversed(wanted)}
@@ -54,7 +54,9 @@ def recommend(rows: Sequence[PlanRow]) -> Recommendation | None:
 
 
 def _rank(row: PlanRow) -> tuple[bool, int, bool]:
-    """Methods that leave the model as it is come first, in the order of METHODS, each before itself on a 4-bit base."""
+    """Return the sort key: methods that keep the model first, in the order of METHODS, then the same on a 4-bit
+    base.
+    """
     method = row.setup.method
     return method.trains != "adapter", list(METHODS).index(method.kind), row.setup.four_bit
 
@@ -64,7 +66,7 @@ def _is_default(row: PlanRow) -> bool:
 
 
 def reason_text(chosen: Recommendation) -> str:
-    """Why this row is recommended, in a sentence."""
+    """Return why this row is recommended, in a sentence."""
     row = chosen.row
     method, gpu = row.method, row.offer.gpu.name
     if chosen.reason == "cheaper-in-four-bits":
@@ -96,7 +98,7 @@ def changes(row: PlanRow, others: Sequence[Gpu]) -> list[Change]:
 
 
 def _variants(row: PlanRow) -> Iterator[tuple[str, Setup]]:
-    """Flags and the setup they make, one change at a time before several at once."""
+    """Yield flags and the setup they make, one change at a time before several at once."""
     setup, gpu = row.setup, row.offer.gpu
     frugal = replace(setup, micro_batch=1, checkpointing=True)
     quantized = setup.method.quantized_name if not setup.four_bit and gpu.capability >= 7.0 else None

@@ -75,7 +75,7 @@ def calibrate(machine: Machine, model: PlannedModel, setup: Setup) -> Profile:
 
 
 def _measured(request: str) -> dict[str, Any]:
-    """The rates and points that a measuring process prints."""
+    """Return the rates and points that a measuring process prints."""
     busy = psutil.cpu_percent(interval=0.5)
     if busy > BUSY_PERCENT:
         text = say("other programs take {busy:.0f} % of this machine; measured steps will be too slow", busy=busy)
@@ -93,7 +93,7 @@ def _measured(request: str) -> dict[str, Any]:
 
 
 def _calibration(model: PlannedModel, setup: Setup, found: dict[str, Any]) -> Calibration:
-    """The laws through the measured points."""
+    """Return the laws through the measured points."""
     measured = [(int(r), int(t), float(s), float(b)) for r, t, s, b in found["points"]]
     rows, tokens, seconds, _ = measured[-1]
     flops = rows * tokens * training_flops_per_token(_at(setup, rows, tokens))

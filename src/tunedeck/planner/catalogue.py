@@ -39,22 +39,22 @@ class Gpu:
 
     @property
     def has_bfloat16(self) -> bool:
-        """Whether it multiplies bfloat16 natively (compute capability 8.0, pytorch#148322)."""
+        """Tell whether it multiplies bfloat16 natively (compute capability 8.0, pytorch#148322)."""
         return self.capability >= 8.0
 
     @property
     def has_flash_attention(self) -> bool:
-        """Whether FlashAttention-2 runs on it (Ampere and later, flash-attention README)."""
+        """Tell whether FlashAttention-2 runs on it (Ampere and later, flash-attention README)."""
         return self.capability >= 8.0
 
     def flops_per_s(self, dtype: str) -> float:
-        """Peak rate of matrix products in a precision; a GPU without bfloat16 computes in float16."""
+        """Return peak rate of matrix products in a precision; a GPU without bfloat16 computes in float16."""
         return self.fp32_flops_per_s if dtype == "float32" else self.tensor_flops_per_s
 
 
 @cache
 def all_gpus() -> dict[str, Gpu]:
-    """The catalogue's GPUs by name, in its order."""
+    """Return the catalogue's GPUs by name, in its order."""
     table = parse_toml(files("tunedeck.planner").joinpath("gpus.toml").read_text(encoding="utf-8"))
     return {
         name: Gpu(
@@ -79,7 +79,7 @@ def all_gpus() -> dict[str, Gpu]:
 
 
 def find_gpu(name: str) -> Gpu:
-    """The GPU of that name or short name; ConfigError names the nearest ones otherwise."""
+    """Return the GPU of that name or short name; ConfigError names the nearest ones otherwise."""
     wanted = name.strip().lower().replace("_", "-")
     for gpu in all_gpus().values():
         if wanted == gpu.name or wanted in gpu.names:

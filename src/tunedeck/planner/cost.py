@@ -45,21 +45,21 @@ class Hours:
 
     @property
     def total_h(self) -> Estimate:
-        """The whole run in hours."""
+        """Return the whole run in hours."""
         total = Estimate.exactly(0)
         for name in self.__slots__:
             total = total.plus(getattr(self, name))
         return total.scaled(1 / 3600)
 
     def to_json(self) -> dict[str, dict[str, float]]:
-        """Seconds by part."""
+        """Return seconds by part."""
         return {f"{name}_s": getattr(self, name).to_json() for name in self.__slots__}
 
 
 def run_hours(
     setup: Setup, gpu: Gpu, train_s: Estimate, evaluated_tokens: float, process_s: Estimate | None = None
 ) -> Hours:
-    """Everything a rented hour meter counts: setup, download, load, training, evaluation, saving, upload and export.
+    """Return all hours that are billed: setup, download, load, training, evaluation, saving, upload and export.
 
     On your own machine a process only has to start, in `process_s`, and the model is assumed to be there.
     """
@@ -83,7 +83,7 @@ def run_hours(
 
 
 def run_cost(offer: Offer, hours: Estimate) -> Estimate:
-    """Price times hours."""
+    """Return price times hours."""
     return offer.price_per_hour.times(hours)
 
 

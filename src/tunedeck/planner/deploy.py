@@ -68,11 +68,11 @@ class DeployRow:
 
     @property
     def fits(self) -> bool:
-        """Whether a GPU holds it and answers in time."""
+        """Tell whether a GPU holds it and answers in time."""
         return self.at_once > 0
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return plain JSON values."""
 
         def values(estimate: Estimate | None) -> dict[str, float] | None:
             return estimate.to_json() if estimate else None
@@ -113,13 +113,13 @@ class Deployment:
 
     @property
     def cheapest(self) -> DeployRow | None:
-        """The cheapest row that fits; None where none does."""
+        """Return the cheapest row that fits; None where none does."""
         return next((row for row in self.rows if row.fits), None)
 
     def to_json(
         self, training_cost: float | None = None, api_price: float | None = None, endpoint_price: float | None = None
     ) -> dict[str, Any]:
-        """As plain JSON values, with the points from which the cheapest row pays against the prices given."""
+        """Return plain JSON values, with the points from which the cheapest row pays against the prices given."""
         found: dict[str, Any] = {
             "model": self.model.name,
             "adapters": self.service.adapters,
@@ -154,7 +154,7 @@ def deploy_cost(
     prices: str | Path | None = None,
     exchange_rates: Sequence[str] = (),
 ) -> Deployment:
-    """Which GPUs hold a model with its adapters, how much they answer, and what that costs a month.
+    """Return which GPUs hold a model with its adapters, how much they answer, and what that costs a month.
 
     `model` is a name such as qwen-7b, a hub id, a `bundled:` name or the folder of a config.json; `adapters` LoRAs of
     rank `r` on all linear layers share it. The load is `rate` requests per second (None: a GPU that runs all day) of
@@ -196,14 +196,14 @@ def _service(
 
 
 def deploy_rows(service: Service, rate_per_s: float | None, offers: Sequence[Offer]) -> list[DeployRow]:
-    """A row for each offer and each precision that makes sense on it; what fits first, the cheapest on top."""
+    """Return a row for each offer and each precision that makes sense on it; what fits first, the cheapest on top."""
     rows = [_row(service, rate_per_s, offer, p) for offer in offers for p in precisions(service, offer)]
     return sorted(rows, key=lambda row: (not row.fits, row.month.expected))
 
 
 def precisions(service: Service, offer: Offer) -> tuple[Precision, ...]:
-    """A CPU runs int8 (ONNX); a GPU 16 bits, decoders in 4 bits too where the kernels support it (compute capability
-    7.0).
+    """Return the precisions to plan: int8 (ONNX) on a CPU; 16 bits on a GPU, decoders in 4 bits too where the kernels
+    support it (compute capability 7.0).
     """
     if not offer.gpu.capability:
         return ("int8",)
@@ -211,7 +211,7 @@ def precisions(service: Service, offer: Offer) -> tuple[Precision, ...]:
 
 
 def cards_needed(rate_per_s: float | None, capacity_per_s: float) -> int:
-    """GPUs that carry a rate at LOAD of their capacity, at least one; 0 where a GPU cannot answer at all."""
+    """Return GPUs that carry a rate at LOAD of their capacity, at least one; 0 where a GPU cannot answer at all."""
     if capacity_per_s <= 0:
         return 0
     return 1 if rate_per_s is None else max(1, math.ceil(rate_per_s / (LOAD * capacity_per_s)))
@@ -224,12 +224,12 @@ def cost_per_1000(row: DeployRow, rate_per_s: float) -> float:
 
 
 def training_days(row: DeployRow, training_cost: float) -> float:
-    """Days of deployment after which it has cost as much as the training did."""
+    """Return days of deployment after which it has cost as much as the training did."""
     return training_cost / (row.month.expected / DAYS_PER_MONTH)
 
 
 def even_requests_per_day(row: DeployRow, service: Service, price_per_million_tokens: float) -> float:
-    """Requests a day from which your own GPUs are cheaper than paying per token; inf where the GPUs cannot carry
+    """Return requests a day from which your own GPUs are cheaper than paying per token; inf where the GPUs cannot carry
     them.
     """
     requests = row.month.expected / DAYS_PER_MONTH / (price_per_million_tokens * service.tokens / 1e6)
@@ -238,7 +238,9 @@ def even_requests_per_day(row: DeployRow, service: Service, price_per_million_to
 
 
 def even_hours_per_day(row: DeployRow, price_per_hour: float) -> float:
-    """Hours a day of a rented endpoint that cost as much as these GPUs all day; above them, your own are cheaper."""
+    """Return hours a day of a rented endpoint that cost as much as these GPUs all day; above them, your own are
+    cheaper.
+    """
     return row.month.expected / DAYS_PER_MONTH / price_per_hour
 
 

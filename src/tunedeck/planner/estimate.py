@@ -15,7 +15,7 @@ class Estimate:
 
     @classmethod
     def exactly(cls, value: float) -> Estimate:
-        """A value that is known."""
+        """Return a value that is known."""
         return cls(value, value, value)
 
     @classmethod
@@ -24,11 +24,11 @@ class Estimate:
         return cls(expected * below, expected, expected * above)
 
     def plus(self, other: Estimate) -> Estimate:
-        """The sum; lows add up with lows, highs with highs."""
+        """Return the sum; lows add up with lows, highs with highs."""
         return Estimate(self.low + other.low, self.expected + other.expected, self.high + other.high)
 
     def times(self, other: Estimate) -> Estimate:
-        """The product of two positive estimates."""
+        """Return the product of two positive estimates."""
         return Estimate(self.low * other.low, self.expected * other.expected, self.high * other.high)
 
     def scaled(self, factor: float) -> Estimate:
@@ -40,5 +40,5 @@ class Estimate:
         return self.low <= value <= self.high
 
     def to_json(self) -> dict[str, float]:
-        """As plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)

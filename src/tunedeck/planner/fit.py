@@ -27,7 +27,7 @@ def fits(parts: MemoryParts, gpu: Gpu) -> bool:
 
 
 def largest_micro_batch(setup: Setup, gpu: Gpu, parts: Callable[[Setup], MemoryParts] = memory_parts) -> int:
-    """The largest power of two that fits, up to LARGEST_MICRO_BATCH; 0 when not even one row does."""
+    """Return the largest power of two that fits, up to LARGEST_MICRO_BATCH; 0 when not even one row does."""
     size = 0
     while size < LARGEST_MICRO_BATCH:
         larger = max(1, 2 * size)

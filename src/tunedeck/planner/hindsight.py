@@ -40,7 +40,7 @@ class Comparison:
     """Basis of the prediction if this machine was not measured before."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return plain JSON values."""
         return {
             "quantity": self.quantity,
             "predicted": self.predicted.to_json(),
@@ -99,7 +99,7 @@ def _at_longest(
     accumulation: int,
     epochs: float,
 ) -> Setup:
-    """The run at the padded length of its largest batch."""
+    """Return the run at the padded length of its largest batch."""
     rows = max(1, round(measurement.batch_size / accumulation * measurement.texts_per_example))
     return Setup(
         spec,
@@ -120,7 +120,7 @@ def _at_longest(
 
 
 def _at_mean(longest: Setup, measurement: Measurement, accumulation: int) -> Setup:
-    """The run at the mean padded length of its batches."""
+    """Return the run at the mean padded length of its batches."""
     tokens = measurement.tokens_per_s * measurement.train_s
     positions = tokens / (1 - measurement.padded_share) / (measurement.steps * accumulation)
     return replace(longest, tokens=max(1, round(positions / longest.micro_batch)))
@@ -133,8 +133,8 @@ def _predicted(
     mean: Setup,
     look: Callable[[Setup], Processor] | None,
 ) -> tuple[Estimate, Estimate, bool, str]:
-    """Seconds of the head's start and all steps, bytes at the peak, whether this very model and method were calibrated
-    here, and the basis of the predicted time.
+    """Return seconds of the head's start and all steps, bytes at the peak, whether this very model and method were
+    calibrated here, and the basis of the predicted time.
     """
     if measurement.device.startswith("cuda"):
         try:
@@ -153,7 +153,7 @@ def _predicted(
 
 
 def _training_s(step: Estimate, mean: Setup, measurement: Measurement, processor: Processor | None) -> Estimate:
-    """All steps, and the head's start where it was solved for."""
+    """Return the time of all steps, and of the head's start where it was solved for."""
     train_s = step.scaled(measurement.steps)
     return train_s.plus(start_s(mean, step, measurement.steps, processor)) if measurement.start_s else train_s
 
@@ -186,7 +186,7 @@ def _allocated(longest: Setup) -> Estimate:
 
 
 def cpu_of(machine: Machine) -> Machine:
-    """The machine as calibrations know it, without a GPU."""
+    """Return the machine as calibrations know it, without a GPU."""
     return Machine(machine.system, machine.cpu, machine.cpu_cores, machine.memory_bytes)
 
 
@@ -198,7 +198,7 @@ def _compared(
 
 
 def _reason(quantity: str, predicted: Estimate, actual: float, measurement: Measurement, exact: bool) -> str:
-    """The likeliest reason, from what the run itself says; said to be unknown where it says nothing."""
+    """Return the likeliest reason from the run's own record, or that it is unknown."""
     if not exact and measurement.device == "cpu":
         return say("this model and method were not measured here; run: tunedeck plan --calibrate")
     if not exact:

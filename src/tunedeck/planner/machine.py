@@ -39,7 +39,7 @@ class Law:
     per_score: float
 
     def at(self, setup: Setup) -> float:
-        """The value for a run's micro-batch."""
+        """Return the value for a run's micro-batch."""
         tokens = setup.batch_tokens
         return self.constant + self.per_token * tokens + self.per_score * tokens * setup.width
 
@@ -72,8 +72,8 @@ class Profile:
     calibrations: tuple[Calibration, ...]
 
     def find(self, model: str, setup: Setup) -> tuple[Calibration | None, bool]:
-        """The calibration of this model and method, and whether it is of these very settings; else the nearest or
-        None.
+        """Return the calibration of this model and method, and whether it is of these very settings; else the nearest
+        or None.
         """
         same = [c for c in self.calibrations if c.model == model and c.method == setup.method.kind]
         same = [c for c in same if c.generate == setup.generate] or same
@@ -83,7 +83,9 @@ class Profile:
         return (same[0] if same else None), False
 
     def add(self, calibration: Calibration) -> Profile:
-        """The profile with a calibration in the place of an older one for the same model, method and settings."""
+        """Return the profile with a calibration in the place of an older one for the same model, method and
+        settings.
+        """
         key = (calibration.model, calibration.method, dict(calibration.settings), calibration.generate)
         kept = [c for c in self.calibrations if (c.model, c.method, dict(c.settings), c.generate) != key]
         return replace(self, calibrations=(*kept, calibration))
@@ -105,7 +107,7 @@ class Prediction:
 
 
 def plain_settings(setup: Setup) -> dict[str, Any]:
-    """A method's settings as they come back from JSON."""
+    """Return a method's settings as they come back from JSON."""
     values: dict[str, Any] = json.loads(json.dumps(to_values(setup.method)))
     return values
 
@@ -113,7 +115,8 @@ def plain_settings(setup: Setup) -> dict[str, Any]:
 def predict(
     profile: Profile | None, model: str, longest: Setup, mean: Setup, gpu: Gpu, processor: Processor | None = None
 ) -> Prediction:
-    """Memory at the longest batch and the time of an update at the mean one, from the nearest calibration there is.
+    """Return memory at the longest batch and the time of an update at the mean one, from the nearest calibration there
+    is.
 
     Without any it is from the formulae and the `processor` as it is now, where that is known.
     """
@@ -172,7 +175,7 @@ def profile_path(machine: Machine) -> Path:
 
 
 def read_profile(machine: Machine) -> Profile | None:
-    """The profile of a machine; None when it was never measured or the file is of another version."""
+    """Return the profile of a machine; None when it was never measured or the file is of another version."""
     try:
         values = json.loads(profile_path(machine).read_text(encoding="utf-8"))
         return Profile(
@@ -236,7 +239,7 @@ def _calibration(row: Mapping[str, Any]) -> Calibration:
 
 
 def _parts(formula: MemoryParts, law: Law, total: float) -> MemoryParts:
-    """The measured total, split by the formulae: what does not grow with the batch, and what does."""
+    """Return the measured total, split by the formulae: what does not grow with the batch, and what does."""
     growing = total - law.constant
     libraries = max(0.0, law.constant - formula.weights - formula.trainable - formula.optimizer)
     fixed = law.constant - libraries

@@ -110,17 +110,17 @@ class Setup:
 
     @property
     def number_bytes(self) -> int:
-        """Bytes of a number in the base's dtype, b in the formulas."""
+        """Return bytes of a number in the base's dtype, b in the formulas."""
         return 4 if self.dtype == "float32" else 2
 
     @property
     def width(self) -> int:
-        """Tokens of one row, virtual tokens included."""
+        """Return tokens of one row, virtual tokens included."""
         return self.tokens + self.method.virtual_tokens
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of one micro-batch."""
+        """Return tokens of one micro-batch."""
         return self.micro_batch * self.width
 
     @property
@@ -130,7 +130,7 @@ class Setup:
 
     @property
     def head_parameters(self) -> int:
-        """The parameters of a classifier's head."""
+        """Return the parameters of a classifier's head."""
         return 0 if self.generate or not self.labels else self.spec.head_parameters(self.labels)
 
 
@@ -149,21 +149,23 @@ class MemoryParts:
 
     @property
     def allocated(self) -> float:
-        """Peak of torch's own counter."""
+        """Return peak of torch's own counter."""
         return self.device - self.context - self.fragmentation
 
     @property
     def device(self) -> float:
-        """Peak of the whole process on the GPU."""
+        """Return peak of the whole process on the GPU."""
         return sum(self.to_json().values())
 
     def to_json(self) -> dict[str, float]:
-        """The parts by name."""
+        """Return the parts by name."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 def memory_parts(setup: Setup) -> MemoryParts:
-    """The parts at the moment of the highest peak: in the loss, in a layer's backward, or in the optimizer's step."""
+    """Return the parts at the moment of the highest peak: in the loss, in a layer's backward, or in the optimizer's
+    step.
+    """
     weights = weights_bytes(setup)
     trainable, gradients, moments, in_step = trainable_bytes(setup)
     stored, working, logits = stored_bytes(setup), working_bytes(setup), logits_bytes(setup)
@@ -190,18 +192,18 @@ def weights_bytes(setup: Setup) -> float:
 
 
 def linear_parameters(spec: ModelSpec) -> int:
-    """Weights of all linear layers, biases left out."""
+    """Return weights of all linear layers, biases left out."""
     return sum(linear.in_features * linear.out_features for linear in spec.linears)
 
 
 def trainable_parameters(setup: Setup) -> int:
-    """The method's own and, for a classifier, its head's."""
+    """Return the number of the method's parameters and, for a classifier, its head's."""
     extra = setup.spec.lm_head_parameters if setup.generate and setup.method.trains == "all" else 0
     return setup.facts.parameters + setup.head_parameters + extra
 
 
 def trainable_bytes(setup: Setup) -> tuple[float, float, float, float]:
-    """Weights, gradients, AdamW's moments, and what the step adds for a moment.
+    """Return bytes of trained weights, gradients, AdamW's moments, and temporary tensors of the step.
 
     Adapters: float32, 4 + 4 + 8. Full fine-tuning in the base's own precision (transformers): the weights are the
     base's, gradients b, moments 2 b, and b more during the step (fms-acceleration: 6 bytes resident, 10 at the peak, b
@@ -214,7 +216,9 @@ def trainable_bytes(setup: Setup) -> tuple[float, float, float, float]:
 
 
 def stored_bytes(setup: Setup) -> float:
-    """Activations kept from forward to backward. With checkpointing each layer keeps its input alone: b·h per token."""
+    """Return activations kept from forward to backward. With checkpointing each layer keeps its input alone: b·h per
+    token.
+    """
     spec = setup.spec
     layers = layers_with_backward(setup)
     if setup.checkpointing:
@@ -237,8 +241,8 @@ def working_bytes(setup: Setup) -> float:
 
 
 def logits_bytes(setup: Setup) -> float:
-    """Peak of the loss: T·(k·V + 20·h) for a language model; n vectors, their gradients and n² scores in float32 for
-    embeddings.
+    """Return peak of the loss: T·(k·V + 20·h) for a language model; n vectors, their gradients and n² scores in float32
+    for embeddings.
     """
     spec, rows = setup.spec, setup.micro_batch
     if setup.generate:
@@ -249,7 +253,7 @@ def logits_bytes(setup: Setup) -> float:
 
 
 def layer_bytes_per_token(setup: Setup) -> float:
-    """Activations of one layer per token, from what each operation keeps for its backward.
+    """Return activations of one layer per token, from what each operation keeps for its backward.
 
     Norms: RMSNorm a float32 copy of its input (4 h each), LayerNorm its input (b h). Attention: queries, keys, values
     and the output; eager attention its probabilities too, a·s of them, twice where softmax runs in float32.
@@ -273,12 +277,12 @@ def _kept_by_method(setup: Setup) -> float:
 
 
 def layers_with_backward(setup: Setup) -> int:
-    """Layers that gradients pass through: those from the lowest trained one up (peft#1469: below it nothing is
-    kept).
+    """Return the number of layers that gradients pass through: those from the lowest trained one up (peft#1469: below
+    it nothing is kept).
     """
     return setup.spec.num_layers - setup.facts.lowest_layer
 
 
 def _hidden_bytes(setup: Setup) -> int:
-    """The bytes of one number between the layers."""
+    """Return the bytes of one number between the layers."""
     return 4 if setup.stack.float32_hidden else setup.number_bytes

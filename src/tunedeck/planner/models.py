@@ -33,17 +33,18 @@ class PlannedModel:
 
     @property
     def parameters(self) -> int:
-        """All parameters, the causal model's output layer included."""
+        """Return all parameters, the causal model's output layer included."""
         return self.spec.base_parameters + self.spec.lm_head_parameters
 
 
 def known_models() -> tuple[str, ...]:
-    """The catalogue's names."""
+    """Return the catalogue's names."""
     return tuple(_catalogue())
 
 
 def find_planned_model(reference: str) -> PlannedModel:
-    """The model behind a catalogue name, a hub id or `bundled:` name of the catalogue, a folder or a config.json.
+    """Return the model behind a catalogue name, a hub id or `bundled:` name of the catalogue, a folder or a
+    config.json.
 
     Raises ModelError for an unknown name, ConfigError for a config without the keys its size depends on, and
     TargetError for an architecture that is not known.
@@ -80,7 +81,7 @@ def _planned(name: str, reference: str, config: Mapping[str, Any], source: str) 
 
 
 def _in_hub_cache(hub_id: str) -> Path | None:
-    """The config.json of a model that was downloaded from the hub before."""
+    """Return the config.json of a model that was downloaded from the hub before."""
     if not HUB_ID.fullmatch(hub_id):
         return None
     from huggingface_hub import try_to_load_from_cache

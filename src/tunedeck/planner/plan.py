@@ -77,7 +77,7 @@ class PlanRow:
     """Inside the budget and the deadline, as far as they were given."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; estimates have low, expected and high."""
+        """Return plain JSON values; estimates have low, expected and high."""
         return {
             "model": self.model,
             "method": self.method,
@@ -109,7 +109,7 @@ class PlanRow:
 
 
 def make_plan(request: PlanRequest, offers: Sequence[Offer]) -> list[PlanRow]:
-    """A row for every method on every offer: what fits and is wanted first, the cheapest on top.
+    """Return a row for every method on every offer: first those that fit, sorted by cost.
 
     A method that is not known on the architecture is left out, unless it is the only one asked for.
     Raises TargetError for target modules that do not fit the model.
@@ -129,7 +129,7 @@ def make_plan(request: PlanRequest, offers: Sequence[Offer]) -> list[PlanRow]:
 
 
 def setup_for(request: PlanRequest, name: str, method: MethodConfig, facts: MethodFacts, gpu: Gpu) -> Setup:
-    """The run on a GPU before its batch is chosen: precision and attention as the GPU has them."""
+    """Return the run on a GPU before its batch is chosen: precision and attention as the GPU has them."""
     dtype = request.dtype or ("bfloat16" if gpu.has_bfloat16 else "float16")
     if not gpu.has_bfloat16 and dtype == "bfloat16":
         dtype = "float16"
@@ -160,14 +160,16 @@ def setup_for(request: PlanRequest, name: str, method: MethodConfig, facts: Meth
 
 
 def engine_loss(method: MethodConfig) -> Loss:
-    """How tasks/generate/loss.py computes a language model's loss: without whole logits where the output layer is
-    frozen.
+    """Return how tasks/generate/loss.py computes a language model's loss: without whole logits where the output layer
+    is frozen.
     """
     return "chunked" if method.trains == "adapter" else "eager"
 
 
 def with_batch(setup: Setup, request: PlanRequest, largest: int) -> Setup:
-    """The batch the user named, else the largest that fits up to EFFECTIVE_BATCH rows an update, accumulated to it."""
+    """Return the batch the user named, else the largest that fits up to EFFECTIVE_BATCH rows an update, accumulated to
+    it.
+    """
     micro = request.micro_batch or max(1, min(largest, EFFECTIVE_BATCH))
     accumulation = request.accumulation or max(1, EFFECTIVE_BATCH // micro)
     return replace(setup, micro_batch=micro, accumulation=accumulation)
@@ -221,7 +223,7 @@ def _row(request: PlanRequest, name: str, method: MethodConfig, facts: MethodFac
 
 
 def _prediction(request: PlanRequest, setup: Setup, gpu: Gpu, processor: Processor | None) -> Prediction:
-    """Memory and the time of a step on this machine or a listed GPU."""
+    """Return memory and the time of a step on this machine or a listed GPU."""
     mean = at_mean(setup, request.workload)
     if gpu.name == THIS_MACHINE:
         return predict(request.profile, request.model.name, setup, mean, gpu, processor)
@@ -238,7 +240,7 @@ def at_mean(setup: Setup, work: Workload) -> Setup:
 
 
 def time_band(gpu: Gpu, work: Workload) -> tuple[float, float]:
-    """How far below and above the expected time the run may end."""
+    """Return how far below and above the expected time the run may end."""
     low, high = TIME_BAND[gpu.measured]
     return (low, high) if work.counted else (low * LENGTH_BAND[0], high * LENGTH_BAND[1])
 

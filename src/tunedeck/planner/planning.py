@@ -61,7 +61,7 @@ class Plan:
         return found
 
     def run_values(self) -> dict[str, Any]:
-        """The recommendation as the values of a run file, as `td.compare` and `tunedeck train` take them.
+        """Return the recommendation as the values of a run file, as `td.compare` and `tunedeck train` take them.
 
         Raises ConfigError when there is nothing to recommend or the plan was made without data.
         """
@@ -72,7 +72,7 @@ class Plan:
         return run_values(self.recommendation.row, self.request, self.data)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain JSON values; every estimate has low, expected and high."""
+        """Return the plan as plain JSON values; every estimate has low, expected and high."""
         today = datetime.date.today()
         chosen, work = self.recommendation, self.request.workload
         recommendation = None
@@ -162,7 +162,7 @@ def plan(
 
 
 def run_values(row: PlanRow, request: PlanRequest, data: str) -> dict[str, Any]:
-    """The settings of a row of the plan as the values of a run file."""
+    """Return the settings of a row of the plan as the values of a run file."""
     setup = row.setup
     settings = {key: value for key, value in to_values(setup.method).items() if value not in (None, {}, ())}
     training: dict[str, Any] = {
@@ -187,7 +187,7 @@ def run_values(row: PlanRow, request: PlanRequest, data: str) -> dict[str, Any]:
 
 
 def _methods(wanted: str | Sequence[str] | None, settings: Mapping[str, Any]) -> dict[str, MethodConfig]:
-    """The methods to plan, by the name shown; a setting goes to those that have it."""
+    """Return the methods to plan, by the name shown; a setting goes to those that have it."""
     listed = wanted.split(",") if isinstance(wanted, str) else wanted or PLANNED
     names = [name.strip().replace("-", "_") for name in listed]
     for name in names:

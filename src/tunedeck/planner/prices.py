@@ -38,7 +38,7 @@ class Offer:
     list_name: str
 
     def days_old(self, today: datetime.date) -> int | None:
-        """Age of the price; None without a date."""
+        """Return age of the price; None without a date."""
         return (today - datetime.date.fromisoformat(self.date)).days if self.date else None
 
     def is_stale(self, today: datetime.date) -> bool:
@@ -84,7 +84,7 @@ class PriceBook:
         return found
 
     def convert(self, offer: Offer, currency: str) -> Offer:
-        """The offer in another currency; ConfigError where no rate is known."""
+        """Return the offer in another currency; ConfigError where no rate is known."""
         rate = self.rate(offer.currency, currency)
         month = offer.price_per_month
         return replace(
@@ -116,7 +116,7 @@ class PriceBook:
 
 
 def read_prices(list_name: str = "market", own: Path | None = None) -> PriceBook:
-    """The offers of a named list, those of a GPU replaced by the user's own for it.
+    """Return the offers of a named list, those of a GPU replaced by the user's own for it.
 
     Raises ConfigError for an unknown list, and for a row of the user's file that is wrong, naming its line.
     """
@@ -143,7 +143,7 @@ def read_prices(list_name: str = "market", own: Path | None = None) -> PriceBook
 
 
 def with_rates(book: PriceBook, assignments: Sequence[str], target: str) -> PriceBook:
-    """The book with rates the user gave as `USD=7.1`: what one of it costs in `target`."""
+    """Return the book with rates the user gave as `USD=7.1`: what one of it costs in `target`."""
     rates, sources = dict(book.rates), dict(book.rate_sources)
     for assignment in assignments:
         name, _, value = assignment.partition("=")
@@ -159,14 +159,16 @@ def with_rates(book: PriceBook, assignments: Sequence[str], target: str) -> Pric
 
 
 def chosen_offers(book: PriceBook, gpus: Sequence[str] | None, currency: str, with_cpus: bool) -> list[Offer]:
-    """The offers of the GPUs named, in that order, or of all in the list; ConfigError for a GPU that is not known."""
+    """Return the offers of the GPUs named, in that order, or of all in the list; ConfigError for a GPU that is not
+    known.
+    """
     if gpus is None:
         return [book.convert(offer, currency) for offer in book.offers if with_cpus or offer.gpu.capability > 0]
     return [book.convert(offer, currency) for name in gpus for offer in book.offers_of(find_gpu(name))]
 
 
 def gpu_names(gpus: str | Sequence[str] | None) -> list[str] | None:
-    """GPUs as a list, from text with commas too; None where none are given."""
+    """Return GPUs as a list, from text with commas too; None where none are given."""
     if not gpus:
         return None
     return [name.strip() for name in (gpus.split(",") if isinstance(gpus, str) else gpus) if name.strip()]
@@ -248,7 +250,7 @@ def _offer(row: Mapping[str, Any], list_name: str) -> Offer:
 
 
 def _range(value: Any, key: str) -> Estimate:
-    """A price, or [low, high]."""
+    """Return a price, or [low, high]."""
     if not isinstance(value, list):
         return Estimate.exactly(_checked_positive(value, key))
     low, high = (_checked_positive(part, key) for part in value)
@@ -271,7 +273,7 @@ def _positive(value: Any) -> float | None:
 
 
 def _lines(text: str, table: str) -> list[int]:
-    """Line numbers at which the rows of a table begin."""
+    """Return line numbers at which the rows of a table begin."""
     return [number for number, line in enumerate(text.splitlines(), start=1) if line.strip().startswith(f"[[{table}]]")]
 
 

@@ -57,15 +57,17 @@ def slowed(idle_s: Estimate, processor: Processor | None) -> Estimate:
 
 
 def product_shape(setup: Setup) -> tuple[int, int, int]:
-    """Rows, inner size and columns of a feed-forward layer's first product, where most of a step's arithmetic is."""
+    """Return rows, inner size and columns of a feed-forward layer's first product, where most of a step's arithmetic
+    is.
+    """
     shape = (setup.batch_tokens, setup.spec.hidden_size, setup.spec.ffn_size)
     rows, inner, columns = map(min, shape, LARGEST_SHAPE)
     return rows, inner, columns
 
 
 def other_load(computed_s: float = 0.0) -> float:
-    """The load average for each core, without what this process has added in its last `computed_s` seconds; 0 where the
-    system has none.
+    """Return the load average for each core, without what this process has added in its last `computed_s` seconds; 0
+    where the system has none.
     """
     try:
         load = os.getloadavg()[0]
@@ -76,7 +78,7 @@ def other_load(computed_s: float = 0.0) -> float:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, at most OMP_NUM_THREADS."""
+    """Return cores that this process may use, at most OMP_NUM_THREADS."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS", "")
     return min(cores, int(threads)) if threads.isdigit() and int(threads) else cores
@@ -84,7 +86,7 @@ def usable_cores() -> int:
 
 @cache
 def bfloat16_instructions() -> str | None:
-    """The fastest instructions for bfloat16 that this processor has, by Linux' name; None where it has none."""
+    """Return the fastest instructions for bfloat16 that this processor has, by Linux' name; None where it has none."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
     flags = next((line.split() for line in lines if line.startswith("flags")), [])

@@ -68,13 +68,13 @@ class Service:
 
     @property
     def tokens(self) -> int:
-        """The tokens of one request, in and out."""
+        """Return the tokens of one request, in and out."""
         return self.input_tokens + self.output_tokens
 
 
 def served_bytes(service: Service, precision: Precision) -> float:
-    """Weights: 2 bytes each, 1 in int8; in 4 bits the linear layers, the rest at 2. Adapters: 2 bytes a
-    parameter.
+    """Return the bytes of weights and adapters. Weights: 2 bytes each, 1 in int8; in 4 bits the linear layers, the rest
+    at 2. Adapters: 2 bytes a parameter.
     """
     spec = service.spec
     total = spec.base_parameters + spec.lm_head_parameters
@@ -86,7 +86,9 @@ def served_bytes(service: Service, precision: Precision) -> float:
 
 
 def cache_bytes_per_token(spec: ModelSpec) -> int:
-    """Keys and values of every layer in 16 bits: 2 · 2 · layers · width; 18-fold apart among "7B" models."""
+    """Return the bytes of keys and values of every layer in 16 bits: 2 · 2 · layers · width; 18-fold apart among "7B"
+    models.
+    """
     return 2 * 2 * spec.num_layers * spec.key_value_size if spec.causal else 0
 
 
@@ -100,7 +102,9 @@ def slots(service: Service, gpu: Gpu, precision: Precision) -> int:
 
 
 def step_s(service: Service, gpu: Gpu, precision: Precision, at_once: int) -> float:
-    """One decoding step of `at_once` requests: weights and caches are read once, or the arithmetic takes longer."""
+    """Return the time of one decoding step of `at_once` requests: weights and caches are read once, or the arithmetic
+    takes longer.
+    """
     spec = service.spec
     read = served_bytes(service, precision) + at_once * cache_bytes_per_token(spec) * (
         service.input_tokens + service.output_tokens / 2
@@ -112,7 +116,7 @@ def step_s(service: Service, gpu: Gpu, precision: Precision, at_once: int) -> fl
 
 
 def input_s(service: Service, gpu: Gpu, precision: Precision) -> float:
-    """Arithmetic of one request's input, or of an encoder's whole work."""
+    """Return the time of one request's input, or of an encoder's whole work."""
     return service.input_tokens * _flops_per_token(service.spec) / flops_per_s(gpu, precision)
 
 
@@ -128,7 +132,7 @@ def flops_per_s(gpu: Gpu, precision: Precision) -> float:
 
 
 def request_s(service: Service, gpu: Gpu, precision: Precision, at_once: int) -> float:
-    """Time of one request among `at_once`: its output's steps, and everyone's inputs computed in between."""
+    """Return time of one request among `at_once`: its output's steps, and everyone's inputs computed in between."""
     decoding = service.output_tokens * step_s(service, gpu, precision, at_once) if service.output_tokens else 0.0
     fixed = 0.0 if service.output_tokens else (ENCODER_S if gpu.capability else 0.0)
     cost = MULTI_ADAPTER_COST if service.adapters > 1 else 1.0
@@ -136,7 +140,8 @@ def request_s(service: Service, gpu: Gpu, precision: Precision, at_once: int) ->
 
 
 def best_at_once(service: Service, gpu: Gpu, precision: Precision) -> int:
-    """The most requests at once that memory and the latency target allow; 0 where even one is too slow or does not fit.
+    """Return the most requests at once that memory and the latency target allow; 0 where even one is too slow or does
+    not fit.
 
     Doubles, then halves the step: request_s grows with the number.
     """
@@ -155,7 +160,7 @@ def best_at_once(service: Service, gpu: Gpu, precision: Precision) -> int:
 
 
 def requests_per_s(service: Service, gpu: Gpu, precision: Precision) -> float:
-    """The most a GPU answers within the latency target: requests at once over the time of one (Little's law)."""
+    """Return the most a GPU answers within the latency target: requests at once over the time of one (Little's law)."""
     at_once = best_at_once(service, gpu, precision)
     return at_once / request_s(service, gpu, precision, at_once) if at_once else 0.0
 

@@ -54,15 +54,15 @@ def training_flops_per_token(setup: Setup) -> float:
 
 
 def forward_share(setup: Setup) -> float:
-    """Layers that an average step runs forward: outputs of those below the lowest trained one are kept after the first
-    epoch (deck/patches/lower_layers.py).
+    """Return the share of layers that an average step runs forward: outputs of those below the lowest trained one are
+    kept after the first epoch (deck/patches/lower_layers.py).
     """
     depth = layers_with_backward(setup) / setup.spec.num_layers
     return depth + (1 - depth) / max(1.0, setup.epochs)
 
 
 def compute_s(setup: Setup, gpu: Gpu) -> float:
-    """Arithmetic of one micro-batch at the GPU's utilisation, and eager attention's traffic."""
+    """Return the time of one micro-batch's arithmetic at the GPU's utilisation, and eager attention's traffic."""
     rate = gpu.flops_per_s(setup.dtype) * gpu.utilisation * setup.stack.speed
     seconds = setup.batch_tokens * training_flops_per_token(setup) / rate * _method_cost(setup)
     if setup.attention == "eager":
@@ -73,7 +73,7 @@ def compute_s(setup: Setup, gpu: Gpu) -> float:
 
 
 def floor_s(setup: Setup) -> float:
-    """Time below which no micro-batch goes, however short: kernels are launched layer by layer."""
+    """Return the least time of a micro-batch, however short: kernels are launched layer by layer."""
     spec = setup.spec
     share = (forward_share(setup) + layers_with_backward(setup) / spec.num_layers) / 2
     factor = (RECOMPUTED_LAUNCH if setup.checkpointing else 1.0) * (FOUR_BIT_LAUNCH if setup.four_bit else 1.0)
@@ -81,8 +81,8 @@ def floor_s(setup: Setup) -> float:
 
 
 def micro_batch_s(setup: Setup, gpu: Gpu) -> float:
-    """One micro-batch: floor and arithmetic joined, so that small batches cost the floor and large ones the
-    arithmetic.
+    """Return the time of one micro-batch: floor and arithmetic joined, so that small batches cost the floor and large
+    ones the arithmetic.
     """
     return float((floor_s(setup) ** JOIN + compute_s(setup, gpu) ** JOIN) ** (1 / JOIN))
 
@@ -93,7 +93,7 @@ def optimizer_s(setup: Setup, gpu: Gpu) -> float:
 
 
 def step_s(setup: Setup, gpu: Gpu) -> float:
-    """One optimizer step: `accumulation` micro-batches and the update."""
+    """Return the time of one optimizer step: `accumulation` micro-batches and the update."""
     return setup.accumulation * micro_batch_s(setup, gpu) + optimizer_s(setup, gpu)
 
 

@@ -36,7 +36,7 @@ PAD_TO = 8  # tokens that lengths are rounded up to (tasks/text.py)
 
 
 def process_bytes(setup: Setup) -> float:
-    """Memory of a process of this package, its data included, besides the model and the trained part."""
+    """Return memory of a process of this package, its data included, besides the model and the trained part."""
     kernels = KERNEL_BYTES if setup.number_bytes == 2 else 0.0
     return PROCESS_BYTES + kernels + TOKEN_BYTES * setup.data_tokens
 
@@ -52,7 +52,7 @@ def update_s(setup: Setup, gpu: Gpu, processor: Processor | None) -> float:
 
 
 def band(processor: Processor | None) -> tuple[float, float]:
-    """How far from its expected time an update may end: the busier the machine, the further.
+    """Return how far from its expected time an update may end: the busier the machine, the further.
 
     A thread takes 1 + load times as long, which the timed product has seen; the root allows for a load that changes.
     """

@@ -59,7 +59,8 @@ class Workload:
 def workload_of_texts(
     texts: Sequence[str], source: str, model: PlannedModel, epochs: float, limit: int | None
 ) -> Workload:
-    """Examples and lengths of texts, of which a share is held out; lengths beyond `limit` or the model's own are cut.
+    """Return examples and lengths of texts, of which a share is held out; lengths beyond `limit` or the model's own are
+    cut.
 
     Tokens are counted with the tokenizer.json next to the model's config where there is one, else estimated from
     characters, on COUNTED_TEXTS of them and on the longest. Raises DataError when there are no texts.
@@ -83,7 +84,7 @@ def workload_of_texts(
 
 
 def workload_of_data(reference: str, model: PlannedModel, epochs: float, limit: int | None) -> Workload:
-    """The workload of a data set: its text column, the messages of its chats, or every text of a row, as in
+    """Return the workload of a data set: its text column, the messages of its chats, or every text of a row, as in
     instruction, input and output. Repeats are left out as training leaves them out. Raises DataError where it cannot be
     read.
     """
@@ -95,7 +96,7 @@ def workload_of_data(reference: str, model: PlannedModel, epochs: float, limit: 
 
 
 def _joined(value: object) -> str:
-    """A text; the contents of messages; or all texts of a list."""
+    """Join the texts of a row's value: a text, the contents of messages, or all texts of a list."""
     if isinstance(value, dict):
         value = value.get("content", "")
     if isinstance(value, list):
@@ -120,6 +121,6 @@ def _count(texts: Sequence[str], model: PlannedModel) -> tuple[list[int], bool]:
 
 
 def estimated_tokens(text: str, causal: bool) -> int:
-    """Tokens of a text by its characters, two special tokens included."""
+    """Return tokens of a text by its characters, two special tokens included."""
     cjk = sum("\u3040" <= character <= "\u9fff" or "\uac00" <= character <= "\ud7af" for character in text)
     return 2 + round(cjk * CJK_TOKENS[causal] + (len(text) - cjk) / CHARACTERS_PER_TOKEN)

@@ -56,7 +56,7 @@ def create_app(
     hosts: Collection[str] | None = None,
     tracer: Tracer | None = None,
 ) -> FastAPI:
-    """An ASGI app over a running service; closing the service is the caller's. `bounds` take the place of the
+    """Return an ASGI app over a running service; closing the service is the caller's. `bounds` take the place of the
     service's, `hosts` and `tracer` are the gate's.
     """
     app = FastAPIOffline(title="Tunedeck", version=__version__)
@@ -170,7 +170,9 @@ async def _invalid(http: Request, error: Exception) -> Response:
 
 
 def _place(error: dict[str, Any]) -> str:
-    """Field names and indexes; the names that pydantic gives to the members of a union are no part of the body."""
+    """Return field names and indexes; the names that pydantic gives to the members of a union are no part of the
+    body.
+    """
     *parts, last = error["loc"][1:] or ("",)
     kept = [str(one) for one in parts if isinstance(one, int) or _FIELD.fullmatch(one)]
     if isinstance(last, int) or _FIELD.fullmatch(last) or (error["type"] == "extra_forbidden" and last.isprintable()):
@@ -190,7 +192,7 @@ async def _http(http: Request, error: Exception) -> Response:
 
 
 def _methods_at(http: Request) -> str:
-    """Every method that the path has, whichever route it belongs to."""
+    """Return every method that the path has, whichever route it belongs to."""
     routes, there = http.app.router.routes, []
     for method in ("GET", "POST", "DELETE"):
         if any(route.matches({**http.scope, "method": method})[0] is Match.FULL for route in routes):

@@ -59,7 +59,7 @@ class Bucket:
         self._lock = threading.Lock()
 
     def wait_s(self, least: float) -> float:
-        """Seconds until `least` is there; 0 when it is there now."""
+        """Return seconds until `least` is there; 0 when it is there now."""
         with self._lock:
             now = time.monotonic()
             self._left = min(self.a_minute, self._left + (now - self._counted) * self.a_minute / 60)
@@ -88,11 +88,11 @@ class Caller:
     tokens: Bucket | None = None
 
     def may_use(self, model: str) -> bool:
-        """Whether a model is on its list."""
+        """Tell whether a model is on its list."""
         return any(fnmatchcase(model, pattern) for pattern in self.models)
 
     def most(self, bounds: Bounds) -> int:
-        """Inputs of this key that may wait or run at once: its own limit, else its share where there are several
+        """Return inputs of this key that may wait or run at once: its own limit, else its share where there are several
         keys.
         """
         if self.max_requests is not None:
@@ -206,7 +206,7 @@ class Guesses:
 
 
 def read_keys(file: Path | None) -> Keys:
-    """The keys in a TOML file of `[[key]]` tables; ConfigError when it cannot be read or holds none."""
+    """Return the keys in a TOML file of `[[key]]` tables; ConfigError when it cannot be read or holds none."""
     return Keys(None) if file is None else KeyFile(file).keys
 
 
@@ -248,7 +248,7 @@ def _bucket(a_minute: int | None, before: Bucket | None) -> Bucket | None:
 
 
 def _signature(path: Path) -> object:
-    """The state of the file as it is now; None when it does not exist."""
+    """Return the state of the file as it is now; None when it does not exist."""
     try:
         seen = path.stat()
     except OSError:

@@ -53,7 +53,7 @@ class Bodies:
 
     @property
     def held(self) -> int:
-        """Bytes in memory now."""
+        """Return bytes in memory now."""
         return self._held
 
     @contextmanager
@@ -69,7 +69,7 @@ class Bodies:
                 del self._held_by[key]
 
     def refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Failure | None:
-        """Why a body is not even begun to be read: it says itself that it is too long, or that it is no JSON."""
+        """Return why a body is refused before reading it: its headers declare it too long, or not JSON."""
         length, chunked = headers.get(b"content-length", b"0"), b"transfer-encoding" in headers
         declared = int(length) if length.isdigit() else 0
         if not chunked and not declared:
@@ -86,7 +86,7 @@ class Bodies:
         return None
 
     def limit(self, scope: Scope) -> tuple[str, int] | None:
-        """The bound of a request's body and its name; None where no route takes one, so that none is read."""
+        """Return the bound of a request's body and its name; None where no route takes one, so that none is read."""
         if scope["method"] == "POST" and scope["path"] in WITH_INPUTS:
             return "max_body", self._bounds.max_body
         if scope["method"] == "POST" and scope["path"] in TO_ADMINISTER:

@@ -19,7 +19,7 @@ _OTHER_DESCRIPTORS = 64
 
 
 def bounded_protocol(bounds: Bounds) -> type[asyncio.Protocol]:
-    """The class for `uvicorn.Config(http=...)` of one server.
+    """Return the class for `uvicorn.Config(http=...)` of one server.
 
     When `max_connections` are open, the one that has been without a request for longest is closed for the new one; when
     all have a running request, the new one is. A connection whose next request's head is not there `header_time`

@@ -126,7 +126,7 @@ class _Now:
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:
-        """Gauges, and vLLM's `lora_requests_info`, which Kubernetes' inference gateway reads."""
+        """Yield gauges, and vLLM's `lora_requests_info`, which Kubernetes' inference gateway reads."""
         inside, cached = self._engine.inside(), self._engine.store.cached()
         running = {one.adapter for one in inside if one.adapter and one.started_s is not None}
         waiting = {one.adapter for one in inside if one.adapter and one.started_s is None}

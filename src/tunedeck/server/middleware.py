@@ -47,12 +47,12 @@ class _Passage:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Values shared with the routes: `caller`, `request_id`, ... for them; `model`, `timing` from them."""
+        """Return values shared with the routes: `caller`, `request_id`, ... for them; `model`, `timing` from them."""
         state: dict[str, Any] = self.scope["state"]
         return state
 
     def added_headers(self) -> list[tuple[bytes, bytes]]:
-        """The request's id, and its times in the queue and in computing where a route has told them."""
+        """Return the request's id, and its times in the queue and in computing where a route has told them."""
         added = [(b"x-request-id", self.request_id.encode())]
         if self.scope["path"] in DOCS:
             added.append((b"content-security-policy", _ONLY_THIS_HOST))

@@ -14,7 +14,7 @@ _PREFIXES = ("/v1/models/", "/v1/adapters/")
 
 
 def is_open(path: str) -> bool:
-    """Whether a path is answered without a key: the health check, and the documentation, in which no adapter is
+    """Tell whether a path is answered without a key: the health check, and the documentation, in which no adapter is
     named.
     """
     return path == HEALTH or path in DOCS or path.startswith(DOCS_FILES)

@@ -108,7 +108,7 @@ class GenerationRequest(ModelRequest):
         return tuple(one for one in given if one)
 
     def schema_text(self) -> str | None:
-        """The JSON schema that the answer has to fit, as text; ConfigError for one that is too deep."""
+        """Return the JSON schema that the answer has to fit, as text; ConfigError for one that is too deep."""
         if isinstance(self.response_format, JsonObjectFormat):
             return '{"type": "object"}'
         if isinstance(self.response_format, JsonSchemaFormat):
@@ -119,7 +119,7 @@ class GenerationRequest(ModelRequest):
         return None
 
     def given(self) -> dict[str, Any]:
-        """The settings that are not null, by their names in `Sampling`."""
+        """Return the settings that are not null, by their names in `Sampling`."""
         names = ("temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 

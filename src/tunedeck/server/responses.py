@@ -243,7 +243,7 @@ class CompletionAnswer(TypedDict):
 
 
 def whole_or_streamed(whole: type) -> dict[int | str, dict[str, Any]]:
-    """A success of a route that answers in JSON, or in server-sent events when `stream` is set."""
+    """Return a success of a route that answers in JSON, or in server-sent events when `stream` is set."""
     event = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
     events = {"text/event-stream": {"itemSchema": event}}
     return {200: {"model": whole, "content": events, "description": "the answer; events when `stream` is set"}}

@@ -68,7 +68,7 @@ class ServerSettings:
 
 
 def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str | None = None) -> Service:
-    """An engine over the adapters in a folder; ConfigError when the folder is not there or the names collide."""
+    """Return an engine over the adapters in a folder; ConfigError when the folder is not there or the names collide."""
     base = name or public_name(deck.base.reference)
     metrics = Metrics(base)
     keep_in_memory(deck.model)
@@ -142,7 +142,7 @@ def check_address(settings: ServerSettings) -> None:
 
 
 def bind(settings: ServerSettings) -> list[socket.socket]:
-    """The sockets of the address, bound and not yet listening; ConfigError when it cannot be had."""
+    """Return the sockets of the address, bound and not yet listening; ConfigError when it cannot be had."""
     check_address(settings)
     bound: list[socket.socket] = []
     try:

@@ -54,7 +54,7 @@ class Service:
     created_s: int = field(default_factory=lambda: int(time.time()))
 
     def adapter_of(self, http: HttpRequest, model: str | None) -> str | None:
-        """The adapter that a request's `model` names, None for the base model.
+        """Return the adapter that a request's `model` names, None for the base model.
 
         Raises UnknownAdapterError for what the caller's key may not use as for what is not there.
         """
@@ -74,7 +74,7 @@ class Service:
         return None
 
     async def grammar(self, schema: str) -> JsonGrammar:
-        """The grammar of a JSON schema; ConfigError for one that is too long or cannot be used."""
+        """Return the grammar of a JSON schema; ConfigError for one that is too long or cannot be used."""
         assert self.schemas is not None
         if len(schema) > self.bounds.max_schema_chars:
             raise ConfigError(exceeded("max_schema_chars", len(schema), self.bounds.max_schema_chars))
@@ -194,25 +194,27 @@ def caller_of(http: HttpRequest) -> Caller:
 
 
 def service_of(http: HttpRequest) -> Service:
-    """The service of the app that a request came to."""
+    """Return the service of the app that a request came to."""
     return cast(Service, http.app.state.service)
 
 
 def public_name(reference: str) -> str:
-    """A base's name for clients: never a path on this machine."""
+    """Return a base's name for clients: never a path on this machine."""
     plain = reference.rpartition(":")[2] if reference.startswith(("bundled:", "hf:", "ms:")) else reference
     return Path(plain).name if Path(plain).expanduser().exists() or plain.startswith(("/", ".", "~")) else plain
 
 
 def error_of(request: Request) -> BaseException | None:
-    """The error of a request that is done, None where it has an answer."""
+    """Return the error of a request that is done, None where it has an answer."""
     return CancelledError() if request.done.cancelled() else request.done.exception()
 
 
 async def _pieces(
     requests: Sequence[Request], first: Piece, pieces: asyncio.Queue[Piece], until_s: float
 ) -> AsyncGenerator[Piece, None]:
-    """The first piece and the others. At `until_s` what the engine has not answered or failed by then fails here."""
+    """Yield the first piece and the others. At `until_s` what the engine has not answered or failed by then fails
+    here.
+    """
     left, got = len(requests), first
     try:
         while True:
@@ -233,7 +235,7 @@ async def _pieces(
 
 
 def _timing(requests: Sequence[Request]) -> tuple[float, float]:
-    """Seconds until the last of them was started, and the longest that one was computed."""
+    """Return the seconds until the last request was started, and the longest time that one was computed."""
     begun = [(one.arrived_s, one.started_s or one.arrived_s, one.ended_s or one.arrived_s) for one in requests]
     return max(start - arrival for arrival, start, _ in begun), max(end - start for _, start, end in begun)
 

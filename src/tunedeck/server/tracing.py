@@ -32,7 +32,7 @@ class Tracer(Protocol):
 
 
 def tracer_of_environment() -> Tracer | None:
-    """A tracer where the extra `otel` is installed and OpenTelemetry's variables name an endpoint, else None."""
+    """Return a tracer where the extra `otel` is installed and OpenTelemetry's variables name an endpoint, else None."""
     if not any(os.environ.get(name) for name in _WANTED):
         return None
     try:

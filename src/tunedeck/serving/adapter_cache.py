@@ -28,7 +28,7 @@ class CachedAdapter:
 
     @property
     def bytes(self) -> int:
-        """Its own; what it shares with others comes on top once for all of them."""
+        """Return the adapter's own bytes; shared parts are counted once for all adapters."""
         return self.memory.own
 
 
@@ -63,22 +63,22 @@ class AdapterCache:
         self._all, self._pinned = _Total(), _Total()
 
     def get(self, name: str) -> CachedAdapter | None:
-        """The current version, which counts as used now."""
+        """Return the current version, which counts as used now."""
         found = self._current.get(name)
         if found is not None:
             self._current.move_to_end(name)
         return found
 
     def all(self) -> list[CachedAdapter]:
-        """The current versions, least recently used first."""
+        """Return the current versions, least recently used first."""
         return list(self._current.values())
 
     def bytes(self, *more: AdapterMemory) -> int:
-        """The bytes of everything in memory, old versions included, and of `more`."""
+        """Return the bytes of everything in memory, old versions included, and of `more`."""
         return self._all.bytes(*more)
 
     def pinned_bytes(self, *more: AdapterMemory) -> int:
-        """The bytes of what may not be evicted, and of `more`."""
+        """Return the bytes of what may not be evicted, and of `more`."""
         return self._pinned.bytes(*more)
 
     def put(self, adapter: CachedAdapter) -> None:
@@ -99,11 +99,11 @@ class AdapterCache:
         return old
 
     def oldest_unused(self) -> CachedAdapter | None:
-        """The one to evict: least recently used, not in use, not pinned."""
+        """Return the one to evict: least recently used, not in use, not pinned."""
         return next((one for one in self._current.values() if not one.users and not one.pinned), None)
 
     def has_unused_retired(self) -> bool:
-        """Whether there is something to free."""
+        """Tell whether there is something to free."""
         return any(not one.users for one in self._retired)
 
     def take_unused_retired(self) -> list[CachedAdapter]:
@@ -134,6 +134,6 @@ class _Total:
                 del self._sharing[key], self._shared[key]
 
     def bytes(self, *more: AdapterMemory) -> int:
-        """The bytes of what is counted, and of `more`."""
+        """Return the bytes of what is counted, and of `more`."""
         shared = {key: size for memory in more for key, size in memory.shared.items() if key not in self._shared}
         return self._own + sum(memory.own for memory in more) + sum(self._shared.values()) + sum(shared.values())

@@ -73,7 +73,7 @@ current_bounds: ContextVar[Bounds] = ContextVar("current_bounds", default=Bounds
 
 
 def flag_of(name: str) -> str:
-    """The command line's flag for a bound: `max_inputs` is `--max-inputs`."""
+    """Return the command line's flag for a bound: `max_inputs` is `--max-inputs`."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -83,7 +83,7 @@ def text_of(name: str) -> str:
 
 
 def exceeded(name: str, seen: float, limit: float) -> str:
-    """The sentence for a request that is over a bound; it names the limit and the server's flag."""
+    """Return the sentence for a request that is over a bound; it names the limit and the server's flag."""
     return say(
         "{what}: at most {limit} are allowed, got {seen}; the server's flag is {flag}",
         what=text_of(name),

@@ -96,23 +96,23 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        """Requests that wait or run."""
+        """Return requests that wait or run."""
         return len(self._inside)
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken."""
+        """Tell whether requests are taken."""
         return not self._draining and all(thread.fault is None for thread in self._threads)
 
     def alarm(self) -> str | None:
-        """Why nothing is answered any more, because a thread is stuck or has died; None when all is well."""
+        """Return why nothing is answered any more, because a thread is stuck or has died; None when all is well."""
         found = [thread.alarm(self.bounds.stall_time) for thread in self._threads]
         return next(
             (reason for reason in (*found, self.store.alarm(self.bounds.stall_time)) if reason is not None), None
         )
 
     def inside(self) -> list[Request]:
-        """The requests that wait or run now."""
+        """Return the requests that wait or run now."""
         with self._lock:
             return list(self._inside)
 

@@ -50,22 +50,22 @@ class FairQueue:
 
     @property
     def positions(self) -> int:
-        """The positions of all waiting requests, virtual tokens included."""
+        """Return the positions of all waiting requests, virtual tokens included."""
         return self._positions
 
     def several_callers(self) -> bool:
-        """Whether more than one caller has put something within the last minute."""
+        """Tell whether more than one caller has put something within the last minute."""
         since = time.monotonic() - _RECENT_S
         with self._changed:
             return sum(last > since for last in self._last_put.values()) > 1
 
     def waiting(self, caller: str) -> bool:
-        """Whether a request of another caller waits."""
+        """Tell whether a request of another caller waits."""
         with self._changed:
             return any(other != caller for other in self._callers)
 
     def waiting_ahead(self, of: Collection[str]) -> bool:
-        """Whether a caller waits who has lately had clearly less than each of these."""
+        """Tell whether a caller waits who has lately had clearly less than each of these."""
         with self._changed:
             return bool(self._ahead(of))
 
@@ -176,8 +176,8 @@ class FairQueue:
         return used * math.pow(0.5, (time.monotonic() - when_s) / _HALF_LIFE_S)
 
     def _next(self, caller: str, lanes: deque[str | None], fits: Callable[[Request], bool]) -> Request | None:
-        """The first request of the first lane whose first request fits; the lane goes to the end, those before it are
-        closed.
+        """Return the first request of the first lane whose first request fits; the lane goes to the end, those before
+        it are closed.
         """
         while lanes:
             adapter = lanes.popleft()
@@ -188,7 +188,7 @@ class FairQueue:
         return None
 
     def _head(self, caller: str, adapter: str | None) -> Request | None:
-        """The first of a lane that is still wanted; an empty lane goes."""
+        """Return the first of a lane that is still wanted; an empty lane goes."""
         while adapter in self._callers.get(caller, ()):
             head = self._callers[caller][adapter][0]
             if not head.done.done() and not head.expired:

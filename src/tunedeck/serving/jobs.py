@@ -26,7 +26,7 @@ class Job:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody is still interested."""
+        """Tell whether anybody is still interested."""
         return not self.withdrawn and (self.explicit or any(not one.cancelled() for one in self.waiting))
 
     def still_waiting(self) -> list[Future[Lease]]:

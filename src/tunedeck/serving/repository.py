@@ -95,7 +95,7 @@ class AdapterRepository:
         return self._names
 
     def find(self, name: str) -> Path:
-        """Return the place of a name; UnknownAdapterError, which does not say whether something else is there."""
+        """Return the place of a name; UnknownAdapterError, which does not reveal whether something else is there."""
         place = self.folder / name
         try:
             files = self.layout.files(place) if self._is_plain(name) else []

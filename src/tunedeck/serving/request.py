@@ -49,12 +49,12 @@ class Request(Generic[Content, Answer]):
 
     @property
     def key(self) -> str | None:
-        """The adapter's name in the backend."""
+        """Return the adapter's name in the backend."""
         return None if self.lease is None else self.lease.adapter.key
 
     @property
     def expired(self) -> bool:
-        """Whether its time is up."""
+        """Tell whether its time is up."""
         return time.monotonic() > self.arrived_s + self.timeout_s
 
     def start(self) -> bool:

@@ -79,7 +79,7 @@ class AdapterStore:
         self._loader.start()
 
     def names(self) -> list[str]:
-        """Every name that can be asked for, in memory or not."""
+        """Return every name that can be asked for, in memory or not."""
         return [name for name in self.repository.names() if name not in self._withdrawn]
 
     def cached(self) -> list[CachedAdapter]:
@@ -89,7 +89,7 @@ class AdapterStore:
 
     @property
     def bytes(self) -> int:
-        """The bytes of all adapters in memory, including unloaded ones that are still in use."""
+        """Return the bytes of all adapters in memory, including unloaded ones that are still in use."""
         with self._changed:
             return self._cache.bytes()
 
@@ -110,7 +110,7 @@ class AdapterStore:
         return None
 
     def acquire(self, name: str) -> Future[Lease]:
-        """A lease on the current version: at once when it is in memory, else when it has been loaded.
+        """Return a lease on the current version: at once when it is in memory, else when it has been loaded.
 
         The future or this call raises UnknownAdapterError, or the reason why the adapter cannot be loaded.
         """
@@ -300,7 +300,7 @@ class AdapterStore:
                 )
 
     def _signature(self, name: str) -> object:
-        """The state of the files before they are read; None when the folder does not exist."""
+        """Return the state of the files before they are read; None when the folder does not exist."""
         with contextlib.suppress(TunedeckError, OSError):
             return self.repository.signature(self.repository.find(name))
         return None

@@ -69,7 +69,7 @@ class Objective(Protocol):
 
     @property
     def texts_per_example(self) -> float:
-        """Rows of the base's batches for each training example."""
+        """Return rows of the base's batches for each training example."""
         ...
 
     def weight(self, rows: Sequence[int]) -> float:
@@ -185,7 +185,7 @@ class OnnxView(Protocol):
     """How a task's answers become an ONNX graph and come out of one."""
 
     def settings(self, deck: Deck, name: str) -> dict[str, Any]:
-        """Return what settings.json says of how an adapter's texts are encoded and its output is read."""
+        """Return the part of settings.json on how an adapter's texts are encoded and its output is read."""
         ...
 
     def wrong(self, settings: Mapping[str, Any]) -> str | None:
@@ -210,7 +210,7 @@ class OnnxView(Protocol):
 
     @property
     def by_cosine(self) -> bool:
-        """Whether two outputs are compared by their cosine."""
+        """Tell whether two outputs are compared by their cosine."""
         ...
 
     def examples(self, deck: Deck, name: str, settings: DataSettings) -> Sequence[Any]:
@@ -276,5 +276,5 @@ class TaskView:
 
     @property
     def kind(self) -> str:
-        """The task's name."""
+        """Return the task's name."""
         return str(self.task.kind)

@@ -32,7 +32,7 @@ class TaskConfig(Protocol):
     """Where the task's TaskView is, as `package.module:NAME`."""
 
     def as_described(self, described: Mapping[str, Any]) -> Self:
-        """Return the same settings with what an adapter's tunedeck.json says of how its answers read; {} where there is
+        """Return the same settings with the form of the answers from an adapter's tunedeck.json; {} where there is
         none.
         """
         ...

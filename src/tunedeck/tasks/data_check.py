@@ -105,7 +105,7 @@ def _rows(table: Table, text: str | None, label: str | None, multi_label: bool) 
 
 
 def _token_limit(model: str | None) -> TokenLimit | None:
-    """The tokenizer of a base that is on disk, without loading the base; None where there is none."""
+    """Return the tokenizer of a base that is on disk, without loading the base; None where there is none."""
     from tokenizers import Tokenizer
 
     from tunedeck.models.source import find_model

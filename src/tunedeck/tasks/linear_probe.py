@@ -29,7 +29,7 @@ class LinearHead:
     strength: float
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Logits (rows, labels)."""
+        """Return logits (rows, labels)."""
         return vectors.float() @ self.weight.T + self.bias
 
 
@@ -48,7 +48,7 @@ class _Problem:
         return replace(self, x=self.x[rows], targets=self.targets[rows])
 
     def loss(self, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """The mean loss, without the penalty."""
+        """Return the mean loss, without the penalty."""
         logits = self.x @ weight.T + bias
         if self.multi_label:
             return F.binary_cross_entropy_with_logits(logits, self.targets.to(logits.dtype))
@@ -80,7 +80,7 @@ def fit_linear_head(
 
 
 def _best_strength(problem: _Problem) -> float:
-    """The strength with the lowest loss on rows left out, in folds that share out each label."""
+    """Return the strength with the lowest loss on rows left out, in folds that share out each label."""
     chosen = torch.randperm(len(problem.x), generator=torch.Generator().manual_seed(0))[:CROSS_VALIDATED]
     if not problem.multi_label:
         chosen = chosen[problem.targets[chosen].argsort(stable=True)]
@@ -101,7 +101,7 @@ def _best_strength(problem: _Problem) -> float:
 def _solution(
     problem: _Problem, strength: float, start: tuple[torch.Tensor, torch.Tensor] | None = None, steps: int = 300
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias, by L-BFGS from `start` or zeros."""
+    """Return weight and bias, by L-BFGS from `start` or zeros."""
     count, x = problem.num_labels, problem.x
     weight, bias = start or (x.new_zeros(count, x.shape[1]), x.new_zeros(count))
     weight, bias = weight.clone().requires_grad_(True), bias.clone().requires_grad_(problem.bias)

@@ -107,7 +107,7 @@ def comparing_of(task: Task | str) -> Comparing:
 
 
 def task_of(settings: TaskConfig | Mapping[str, Any]) -> TrainableTask:
-    """A task from its settings, or from plain values as manifests carry them: `kind` and that task's own keys.
+    """Return a task from its settings, or from plain values as manifests carry them: `kind` and that task's own keys.
 
     Raises ConfigError for an unknown task, an unknown key or a value that does not fit.
     """
@@ -117,7 +117,9 @@ def task_of(settings: TaskConfig | Mapping[str, Any]) -> TrainableTask:
 
 
 def kind_of_folder(task_type: str, model_class: str) -> str | None:
-    """The task that PEFT's task_type or the model class in an AdapterHub folder means; None where neither tells."""
+    """Return the task that PEFT's task_type or the model class in an AdapterHub folder means; None where neither
+    tells.
+    """
     for kind, view in TASKS.items():
         if view.task.peft_task == task_type:
             return kind
@@ -128,5 +130,5 @@ def kind_of_folder(task_type: str, model_class: str) -> str | None:
 
 
 def first_kind_with(capability: Capability) -> str:
-    """The first task of that capability, which is one of this package's."""
+    """Return the first task of that capability, which is one of this package's."""
     return next(kind for kind, view in TASKS.items() if capability in view.task.capabilities)

@@ -24,7 +24,7 @@ not used. WordPiece makes one unknown token of a word above 100 characters, and 
 
 
 def tokenize(deck: Deck, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Token ids of each text with its special tokens, cut to `max_length`.
+    """Return token ids of each text with its special tokens, cut to `max_length`.
 
     Raises ModelError when the base has no tokenizer, ConfigError when no token of text would be left.
     """
@@ -57,7 +57,8 @@ def tokenize_rows(deck: Deck, texts: Sequence[str], limits: Sequence[int]) -> li
 
 
 def cut_ids(backend: Any, texts: Sequence[str], room: int, side: str = "right") -> list[list[int]]:
-    """Token ids of each text, cut to `room` tokens besides the special ones, by a tokenizer of the tokenizers library.
+    """Return token ids of each text, cut to `room` tokens besides the special ones, by a tokenizer of the tokenizers
+    library.
 
     The cut is not set on the tokenizer, which other threads use as well. Of a long text only as much is read as the cut
     leaves.
@@ -88,8 +89,8 @@ def check_ids(ids: Sequence[int], vocabulary: int) -> None:
 
 
 def fitting_ids(ids: Sequence[int], vocabulary: int, room: int) -> list[int]:
-    """Token ids that come from outside in place of a text; ConfigError for those of another vocabulary and for too
-    many.
+    """Return token ids that come from outside in place of a text; ConfigError for those of another vocabulary and for
+    too many.
     """
     check_ids(ids, vocabulary)
     if len(ids) > room:
@@ -98,7 +99,7 @@ def fitting_ids(ids: Sequence[int], vocabulary: int, room: int) -> list[int]:
 
 
 def pad(deck: Deck, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, (batch, seq), padded on the right to a multiple of PAD_TO within the model's limit."""
+    """Return token ids and mask, (batch, seq), padded on the right to a multiple of PAD_TO within the model's limit."""
     longest = max(len(row) for row in rows)
     width = max(longest, min(-(-longest // PAD_TO) * PAD_TO, deck.length_limit))
     ids = torch.full((len(rows), width), deck.model.config.pad_token_id, dtype=torch.long)

@@ -30,7 +30,7 @@ _BARE = "(bare)"
 
 
 def head_inputs(deck: Deck, name: str, ids: Sequence[Sequence[int]], tolerance: float = 0.0) -> torch.Tensor:
-    """Vectors (rows, size), float32, on the CPU, that an adapter's last layer is given for rows of token ids.
+    """Return vectors (rows, size), float32, on the CPU, that an adapter's last layer is given for rows of token ids.
 
     They are the frozen base's where the adapter changes a few of them by at most `tolerance` of their length; these
     are read from disk where the same rows were computed before, for any adapter.
@@ -68,7 +68,7 @@ def _computed(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tens
 
 
 def _changed_by(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> float:
-    """How far the adapter moves what the head reads of a few rows, in lengths of the base's vectors."""
+    """Return how far the adapter moves what the head reads of a few rows, in lengths of the base's vectors."""
     own, base = _computed(deck, name, ids), _computed_by_base(deck, name, ids)
     return float(((own - base).norm(dim=-1) / base.norm(dim=-1)).max())
 

@@ -36,7 +36,7 @@ STEPS, PASSES = {True: 5, False: 3}, {True: 3, False: 2}  # short steps vary mor
 def measure(
     reference: str, method: dict[str, Any], generate: bool, points: Sequence[tuple[int, int]] | None = None
 ) -> dict[str, Any]:
-    """Rates of this machine, and (rows, tokens, seconds of a step, peak bytes of the process) at each point.
+    """Return rates of this machine, and (rows, tokens, seconds of a step, peak bytes of the process) at each point.
 
     `points` are (rows, tokens); by default a ladder that suits the model's size.
     """
@@ -66,7 +66,7 @@ def measure(
 
 
 def _point(deck: Deck, calibration: Calibration, rows: int, tokens: int, steps: int) -> Measurement:
-    """A few real steps; taken again in every pass, because other programs can only make them slower."""
+    """Time a few real steps; repeated in every pass, because other programs can only make them slower."""
     give_back_freed_memory()  # what the point before has left behind must not count as this one's
     settings = TrainingSettings(max_steps=steps, batch_size=rows, schedule="constant", early_stopping_patience=None)
     dataset = calibration.examples(rows * steps, tokens)
@@ -84,7 +84,7 @@ def products_flops_per_s(dtype: torch.dtype, shape: tuple[int, int, int] = (1024
 
 
 def _copy_bytes_per_s(size: int = 64 * 2**20) -> float:
-    """Rate of memory, reading and writing counted, for a block that no cache holds."""
+    """Return rate of memory, reading and writing counted, for a block that no cache holds."""
     source, target = torch.zeros(size, dtype=torch.uint8), torch.zeros(size, dtype=torch.uint8)
     return 2 * size / fastest_s(lambda: target.copy_(source))
 

@@ -52,7 +52,7 @@ class Checkpoints:
 
     @property
     def newest(self) -> Path | None:
-        """The newest checkpoint's folder; None when there is none."""
+        """Return the newest checkpoint's folder; None when there is none."""
         return next(iter(self._folders()), None)
 
     def write(self, checkpoint: Checkpoint) -> None:
@@ -68,7 +68,7 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def read(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, None when there is none at all; a damaged one is skipped with a
+        """Return the newest checkpoint that is whole, None when there is none at all; a damaged one is skipped with a
         warning.
 
         Raises TrainingError when every checkpoint is damaged.
@@ -108,7 +108,7 @@ class Checkpoints:
 
 
 def _read(folder: Path) -> Checkpoint:
-    """A checkpoint, its files checked; StorageError or AdapterFileError when it is damaged."""
+    """Return a checkpoint, its files checked; StorageError or AdapterFileError when it is damaged."""
     try:
         expected, found = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")), _sums(folder)
         if found != expected:
@@ -121,7 +121,7 @@ def _read(folder: Path) -> Checkpoint:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """The sha256 of every file but the list of them itself."""
+    """Return the sha256 of every file but the list of them itself."""
     return {file.name: _sha256(file) for file in sorted(folder.iterdir()) if file.name != CHECKSUMS}
 
 
@@ -134,7 +134,7 @@ def _sha256(file: Path) -> str:
 
 
 def adapter_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
-    """The adapter's parameters, head included, detached and shared with it."""
+    """Return the adapter's parameters, head included, detached and shared with it."""
     return {name: parameter.detach() for name, parameter in adapter.named_parameters()}
 
 
@@ -152,7 +152,8 @@ def captured(
     state: RunState,
     values: Mapping[str, Any],
 ) -> Checkpoint:
-    """The state at the end of a step, `values` included; its tensors are shared with the live objects, not copied.
+    """Return the state at the end of a step, `values` included; its tensors are shared with the live objects, not
+    copied.
 
     Raises TrainingError when a weight is no longer a number.
     """
@@ -166,7 +167,7 @@ def captured(
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Per parameter in order, `<number>.<name>`: tensors, and plain numbers.
+    """Return per parameter in order, `<number>.<name>`: tensors, and plain numbers.
 
     Tensors that parameters share, as the code books of 8-bit states, are kept for the first of them; the others'
     entries among the numbers name it.
@@ -200,8 +201,8 @@ def fill_optimizer(
 
 
 def random_state() -> dict[str, Any]:
-    """The states of all random numbers that a step may draw, as JSON values: torch's on the CPU and the GPU, Python's,
-    numpy's.
+    """Return the states of all random numbers that a step may draw, as JSON values: torch's on the CPU and the GPU,
+    Python's, numpy's.
     """
     name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state())
     return {

@@ -30,8 +30,8 @@ from tunedeck.training.earlier_names import UNSAID, with_current_names
 
 
 def stored_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a run that a run folder keeps, under present names: earlier versions wrote their own, without a
-    note.
+    """Return the values of a run that a run folder keeps, under present names: earlier versions wrote their own,
+    without a note.
     """
     found = dict(values)
     if isinstance(found.get("training"), Mapping):
@@ -145,7 +145,9 @@ class TrainingSettings(_Settings):
 
 
 def _method(value: Any) -> MethodConfig:
-    """A method's config from its name, from `kind` and its settings, or as it is; raises what `config_of` raises."""
+    """Return a method's config from its name, from `kind` and its settings, or as it is; raises what `config_of`
+    raises.
+    """
     if isinstance(value, tuple(METHODS.values())):
         return cast(MethodConfig, value)
     if not isinstance(value, str | Mapping):
@@ -193,7 +195,7 @@ class RunConfig(_Settings):
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
-    """The plain values of a run file; ConfigError when it is missing or is no YAML mapping."""
+    """Return the plain values of a run file; ConfigError when it is missing or is not a YAML mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -26,7 +26,7 @@ from tunedeck.training.state import StepStats
 
 
 def joined(device: torch.device) -> Accelerator:
-    """The other processes, if there are any, as accelerate sees them; left again when this process ends."""
+    """Return the other processes, if there are any, as accelerate sees them; left again when this process ends."""
     accelerator = Accelerator(cpu=device.type == "cpu")
     if accelerator.num_processes > 1:
         atexit.unregister(_leave)  # of an earlier run in this process
@@ -77,7 +77,7 @@ def summed(parameters: Sequence[nn.Parameter], stats: StepStats, accelerator: Ac
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
-    """Whether `accelerate launch --use_fsdp` asks to cut the base among the processes."""
+    """Tell whether `accelerate launch --use_fsdp` asks to cut the base among the processes."""
     return accelerator.num_processes > 1 and fsdp_is_requested()
 
 

@@ -26,7 +26,7 @@ UNSAID: Mapping[str, Any] = {"head_init": "random"}
 
 
 def with_current_names(training: Mapping[str, Any], note: bool = True) -> dict[str, Any]:
-    """Training settings under their present names; with `note`, each earlier name gets a warning.
+    """Return training settings under their present names; with `note`, each earlier name gets a warning.
 
     Raises ConfigError where a setting is given under both names.
     """

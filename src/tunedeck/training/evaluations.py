@@ -29,7 +29,7 @@ class Evaluations:
         self._wanted = wanted_evaluations(total_steps / steps_per_epoch, total_steps)
 
     def due(self, state: RunState, time_share: float) -> bool:
-        """Whether the last step ends with an evaluation that has not been made.
+        """Tell whether the last step ends with an evaluation that has not been made.
 
         `time_share` is the part of `max_minutes` that has passed. Only what is counted decides, so that all processes
         and a resumed run evaluate after the same steps.
@@ -46,7 +46,7 @@ class Evaluations:
         return state.evaluations < min(wanted, affordable)
 
     def out_of_patience(self, state: RunState) -> bool:
-        """Whether the last evaluations were no better than the best before them, and the run stops for that."""
+        """Tell whether the last evaluations were no better than the best before them, and the run stops for that."""
         return bool(self._patience) and state.stale >= (self._patience or 0)
 
     def note(self, state: RunState) -> str | None:

@@ -73,7 +73,7 @@ class EventLog:
             raise StorageError(say("cannot write {path}: {reason}", path=self._path, reason=error.strerror)) from error
 
     def mark(self) -> dict[str, Any]:
-        """The place in the log, everything before it safe on the disk."""
+        """Return the place in the log, everything before it safe on the disk."""
         at_s = time.perf_counter() - self._start
         if self._file is None:
             return {"bytes": 0, "at_s": at_s}
@@ -127,7 +127,7 @@ def tracked(names: Sequence[str], folder: Path | None, settings: Mapping[str, An
 
 
 def _values(event: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a step as `train/...`, of an evaluation as `eval/...`; none of other events."""
+    """Return the numbers of a step as `train/...`, of an evaluation as `eval/...`; none of other events."""
     group = {"step": "train", "eval": "eval"}.get(event["event"])
     return {f"{group}/{key}": value for key, value in event.items() if group and key not in ("event", "at_s", "step")}
 

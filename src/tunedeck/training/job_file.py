@@ -13,7 +13,7 @@ _SHARED = ("model", "task", "dtype", "quantize", "device", "trust_remote_code")
 
 
 def run_configs(values: Mapping[str, Any]) -> list[RunConfig]:
-    """A config for each of the `jobs`, one alone where there are none; ConfigError where they are not usable."""
+    """Return a config for each of the `jobs`, one alone where there are none; ConfigError where they are not usable."""
     common = {key: value for key, value in values.items() if key != "jobs"}
     if "jobs" not in values:
         return [run_config(common)]
@@ -31,7 +31,7 @@ def run_configs(values: Mapping[str, Any]) -> list[RunConfig]:
 
 
 def _merged(common: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
-    """The job's keys over the common ones, those of data and training one by one."""
+    """Return the job's keys over the common ones, those of data and training one by one."""
     flags: dict[str, Any] = {}
     for key, value in job.items():
         parts = key in ("data", "training") and isinstance(value, dict) and isinstance(common.get(key), dict)

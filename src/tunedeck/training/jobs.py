@@ -106,7 +106,7 @@ def _trainer(
     should_stop: ShouldStop,
     stack: ExitStack,
 ) -> AdapterTrainer:
-    """A trainer, ready to begin or to resume; its log and trackers are closed with the stack."""
+    """Return a trainer, ready to begin or to resume; its log and trackers are closed with the stack."""
     accelerator = joined(deck.model.device)
     if is_sharded(accelerator):
         shard_base(deck, name, accelerator)
@@ -155,7 +155,9 @@ def _start(deck: Deck, name: str, dataset: Dataset[Any], settings: TrainingSetti
 
 
 def _checkpointed(deck: Deck, trainers: Sequence[AdapterTrainer]) -> AbstractContextManager[None]:
-    """The inside of layers computed again where the settings ask for it; ConfigError where the jobs differ in that."""
+    """Return the inside of layers computed again where the settings ask for it; ConfigError where the jobs differ in
+    that.
+    """
     wanted = trainers[0].settings.gradient_checkpointing
     if any(trainer.settings.gradient_checkpointing is not wanted for trainer in trainers):
         raise ConfigError(
@@ -183,8 +185,8 @@ def _finish(
 
 
 def _prepared(deck: Deck, adapter: str, data: Data, seed: int) -> tuple[Dataset[Any], TrainableTask]:
-    """The data, read, and the adapter's task, with the data's labels where it had none; DataError when the labels
-    differ.
+    """Return the data, read, and the adapter's task, with the data's labels where it had none; DataError when the
+    labels differ.
     """
     task = _trainable(deck.adapter(adapter).task)
     if isinstance(data, str):

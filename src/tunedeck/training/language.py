@@ -20,7 +20,7 @@ _ENCODER, _DECODER = "bundled:multilingual-e5-small", "ms:Qwen/Qwen2.5-0.5B"
 
 
 def language_note(deck: Deck, examples: Sequence[Any]) -> str | None:
-    """Return what to say where the tokenizer breaks these texts into unknown or tiny tokens, else None."""
+    """Return a warning if the tokenizer breaks these texts into unknown or tiny tokens, else None."""
     texts = [text[:CHARACTERS] for example in examples[:EXAMPLES] for text in _texts(example)]
     characters = "".join("".join(texts).split())
     letters = sum(character.isalpha() for character in characters)
@@ -45,7 +45,7 @@ def language_note(deck: Deck, examples: Sequence[Any]) -> str | None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts in an example of any task: its own fields, and those of the turns or pairs in it."""
+    """Yield the texts in an example of any task: its own fields, and those of the turns or pairs in it."""
     if isinstance(value, str):
         yield value
     elif dataclasses.is_dataclass(value):

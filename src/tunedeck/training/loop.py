@@ -138,7 +138,8 @@ def accumulate_gradients(parts: Sequence[MicroBatch], accelerator: Accelerator) 
 
 
 def shared_losses(parts: Sequence[MicroBatch]) -> list[tuple[torch.Tensor, int]]:
-    """The mean loss of each micro-batch and the positions it took, from one pass through the base for all adapters.
+    """Return the mean loss of each micro-batch and the positions it took, from one pass through the base for all
+    adapters.
 
     An adapter with tensors in the base's place takes a pass alone.
     """
@@ -173,7 +174,7 @@ def agreed_stop(running: Sequence[AdapterTrainer]) -> Ended | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, on a GPU or on the CPU, or Python could not get memory."""
+    """Tell whether torch, on a GPU or on the CPU, or Python could not get memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)

@@ -53,8 +53,8 @@ def schedule(
     time_share: Callable[[], float] = lambda: 0.0,
     taken: int = 0,
 ) -> LambdaLR:
-    """Linear warm-up over `warmup_ratio` of the steps, then cosine or linear to zero, or constant; `taken` steps are
-    done already.
+    """Return linear warm-up over `warmup_ratio` of the steps, then cosine or linear to zero, or constant; `taken` steps
+    are done already.
 
     `time_share` says how much of a time limit is used, 0 to 1; the rate is as far as the steps or the time, whichever
     is further.

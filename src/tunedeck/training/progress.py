@@ -39,7 +39,7 @@ class Progress:
         )
 
     def row(self, title: str, progress_metrics: Sequence[str]) -> ProgressRow:
-        """A row for one run; `progress_metrics` are the metrics to show."""
+        """Return a row for one run; `progress_metrics` are the metrics to show."""
         return ProgressRow(self._bar, title, progress_metrics, self._device)
 
     def __enter__(self) -> Progress:

@@ -46,12 +46,14 @@ class TrainingRun:
 
     @property
     def kept_start(self) -> bool:
-        """Whether no step brought more than the start."""
+        """Tell whether no step brought more than the start."""
         return bool(self.start) and self.best_step == 0 and self.measurement.steps > 0
 
     @property
     def still_improving(self) -> bool:
-        """Whether the last evaluation is the best and its loss is below the one before it, or below the start's."""
+        """Tell whether the last evaluation is the best and its loss is below the one before it, or below the
+        start's.
+        """
         if self.folder is None or self.best_step != self.measurement.steps:
             return False
         evaluations = [event for event in read_events(self.folder) if event["event"] == "eval"]
@@ -60,11 +62,11 @@ class TrainingRun:
 
     @property
     def adapter_folder(self) -> Path | None:
-        """The saved adapter inside the run folder."""
+        """Return the saved adapter inside the run folder."""
         return self.folder / "adapter" if self.folder else None
 
     def to_json(self) -> dict[str, Any]:
-        """Metrics by name, times in seconds and paths, as plain JSON values."""
+        """Return metrics by name, times in seconds and paths, as plain JSON values."""
         return {
             "adapter": self.adapter,
             **self.metrics,
@@ -94,7 +96,7 @@ def measured(
     texts_per_example: float,
     examples: int,
 ) -> Measurement:
-    """The run on a number of `examples` in numbers; `peak_bytes` is the process's."""
+    """Return the run on a number of `examples` in numbers; `peak_bytes` is the process's."""
     machine = this_machine()
     device = next(deck.model.parameters()).device
     if device.type == "cuda":
@@ -149,7 +151,7 @@ def record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
 
 
 def read_run(adapter: str, folder: Path) -> TrainingRun:
-    """A finished run from its folder; StorageError when its files are damaged."""
+    """Return a finished run from its folder; StorageError when its files are damaged."""
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         values = json.loads((folder / MEASUREMENT).read_text(encoding="utf-8"))
@@ -225,6 +227,6 @@ def _curve(events: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list
 
 
 def _running_mean(values: Sequence[float], window: int) -> list[float]:
-    """The mean of the last `window` values at each place, of fewer at the beginning."""
+    """Return the mean of the last `window` values at each place, of fewer at the beginning."""
     sums = [0.0, *accumulate(values)]
     return [(sums[end] - sums[max(0, end - window)]) / min(end, window) for end in range(1, len(values) + 1)]

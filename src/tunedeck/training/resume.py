@@ -60,7 +60,7 @@ def locked(folder: Path) -> Iterator[None]:
 def identity(
     deck: Deck, adapter: str, dataset: Dataset[Any], settings: TrainingSettings, processes: int
 ) -> dict[str, Any]:
-    """All that a run's steps depend on, as JSON values under dotted keys."""
+    """Return all that a run's steps depend on, as JSON values under dotted keys."""
     manifest = deck.adapter(adapter).manifest
     values = {
         "checkpoint format": FORMAT,
@@ -117,7 +117,7 @@ def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> 
 
 
 def _with_unsaid(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a checkpoint with what version 0.1.0, which lacks some of those that are compared, did."""
+    """Return the values of a checkpoint with what version 0.1.0, which lacks some of those that are compared, did."""
     if "training.head_init" in was:
         return dict(was)
     task = {key.removeprefix("task."): value for key, value in was.items() if key.startswith("task.")}
@@ -127,7 +127,7 @@ def _with_unsaid(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run in a folder has come to its end."""
+    """Tell whether the run in a folder has come to its end."""
     try:
         return json.loads((folder / METRICS).read_text(encoding="utf-8"))["stopped"] in COMPLETE
     except (OSError, ValueError, KeyError):
@@ -160,6 +160,6 @@ def _current(key: str) -> str:
 
 
 def _short(value: Any) -> str:
-    """Digests by their beginning."""
+    """Return digests by their beginning."""
     text = listing(value) if isinstance(value, list) else "null" if value is None else str(value)
     return text[:12] if len(text) == 64 else text

@@ -17,7 +17,8 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def run_schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a run file, with the settings of every method and task that is installed.
+    """Return the JSON schema (draft 2020-12) of a run file, with the settings of every method and task that is
+    installed.
 
     A run file that this schema accepts is read without an error about its keys; ranges within a method's or a task's
     settings are checked when the run begins.
@@ -51,7 +52,7 @@ def run_schema() -> dict[str, Any]:
 
 
 def _settings(kind: str, cls: type[Any], short_names: Iterable[str]) -> dict[str, Any]:
-    """The settings of one method or task, `kind` first."""
+    """Return the settings of one method or task, `kind` first."""
     found = TypeAdapter(cls).json_schema()
     assert "$defs" not in found, kind
     name = {"description": say("chooses these settings"), "enum": [kind, *short_names]}
@@ -77,7 +78,7 @@ def _rename(properties: dict[str, Any]) -> None:
 
 
 def _jobs(properties: Mapping[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Several adapters that are trained together: each a name and the settings that differ from the rest of the
+    """Return several adapters that are trained together: each a name and the settings that differ from the rest of the
     file.
     """
     definitions["JobData"] = {**definitions["DataSettings"], "required": []}

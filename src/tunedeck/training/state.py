@@ -99,7 +99,7 @@ class RunState:
 
     @property
     def step_s(self) -> float:
-        """Median seconds of a step."""
+        """Return median seconds of a step."""
         return median(self.step_seconds) if self.step_seconds else 0.0
 
     @property
@@ -123,7 +123,8 @@ class RunState:
 def is_better(
     metrics: Mapping[str, float], before: Mapping[str, float], best_by: str, lower_is_better: frozenset[str]
 ) -> bool:
-    """Whether `metrics` beat those `before`, if there are any; where they are equal by `best_by`, a lower loss decides.
+    """Tell whether `metrics` beat those `before`, if there are any; where they are equal by `best_by`, a lower loss
+    decides.
 
     Raises ConfigError when there is no metric of that name.
     """

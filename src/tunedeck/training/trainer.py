@@ -128,7 +128,7 @@ class AdapterTrainer:
         self.adapter.train()
 
     def next_batches(self) -> list[list[int]]:
-        """The batches of the next step, as row numbers."""
+        """Return the batches of the next step, as row numbers."""
         return [next(self._batches) for _ in range(self.settings.gradient_accumulation_steps)]
 
     def optimizer_step(self, seconds: float) -> None:
@@ -150,7 +150,7 @@ class AdapterTrainer:
         self._progress.step(step, loss, self.stats.tokens)
 
     def evaluation_due(self) -> bool:
-        """Whether the last step ends with an evaluation that has not been made."""
+        """Tell whether the last step ends with an evaluation that has not been made."""
         return self._evaluations.due(self.state, self._time_share())
 
     def evaluate(self, signals: StopSignals) -> None:
@@ -198,13 +198,13 @@ class AdapterTrainer:
         return "early" if self._evaluations.out_of_patience(self.state) else None
 
     def checkpoint_due(self) -> bool:
-        """Whether the last step ends with a checkpoint."""
+        """Tell whether the last step ends with a checkpoint."""
         if self.settings.checkpoint_every is not None:
             return self.state.steps % self.settings.checkpoint_every == 0
         return self.state.evaluated_step == self.state.steps or self.stats.save > 0
 
     def checkpoint_overdue(self) -> bool:
-        """Whether the last checkpoint is longer ago than it should be."""
+        """Tell whether the last checkpoint is longer ago than it should be."""
         return time.monotonic() - self._saved_at > CHECKPOINT_S
 
     def save_checkpoint(self) -> None:
@@ -236,7 +236,7 @@ class AdapterTrainer:
             self._log.write("failed", step=self.state.steps, reason=str(error))
 
     def can_split(self, batches: list[list[int]]) -> bool:
-        """Whether batches like these can be cut into smaller micro-batches."""
+        """Tell whether batches like these can be cut into smaller micro-batches."""
         return self.objective.divisible and self._micro_batches_of_a_batch() < max(map(len, batches))
 
     def split(self, batches: list[list[int]]) -> None:
@@ -267,7 +267,7 @@ class AdapterTrainer:
         return self.state.splits * int(self.accelerator.num_processes)
 
     def _time_share(self) -> float:
-        """The part of `max_minutes` that the steps so far have taken; 0 without that limit."""
+        """Return the part of `max_minutes` that the steps so far have taken; 0 without that limit."""
         limit = self.settings.max_minutes
         return 0.0 if limit is None else min(1.0, self.state.train_s / (60 * limit))
 
@@ -315,7 +315,7 @@ class AdapterTrainer:
                     self.objective.loss(rows)
 
     def _all_batches(self) -> Iterator[list[int]]:
-        """Row numbers, epoch after epoch, without end."""
+        """Yield row numbers, epoch after epoch, without end."""
         epoch = 0
         while True:
             yield from length_batches(self.objective.lengths, self.settings.batch_size, self.settings.seed + epoch)

@@ -19,7 +19,9 @@ _WIDTH, _HEIGHT = 5.6, 3.7
 
 
 def draw_figures(comparison: Comparison) -> list[Figure]:
-    """Every figure that the comparison has something for, its words in a language that this system has letters for."""
+    """Return every figure that the comparison has something for, its words in a language that this system has letters
+    for.
+    """
 
     def drawn() -> list[Figure]:
         set_language(available_fonts().language)
@@ -64,7 +66,7 @@ def _cost(comparison: Comparison) -> Figure:
 def _scatter(
     comparison: Comparison, name: str, across: str, value: Callable[[Entry], float], unit: Callable[[float], str]
 ) -> Figure:
-    """Quality against something that less of is better, on a logarithmic axis, with intervals and the front."""
+    """Return quality against something that less of is better, on a logarithmic axis, with intervals and the front."""
     entries = comparison.entries
     points = [(value(entry), comparison.quality(entry)) for entry in entries]
     best = front(points, comparison.higher_is_better)
@@ -163,7 +165,7 @@ def _curves(
 
 
 def _smooth(line: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """A running mean over a tenth of the run, at least one step."""
+    """Return a running mean over a tenth of the run, at least one step."""
     width = max(1, len(line) // 10)
     means = []
     for end in range(1, len(line) + 1):
@@ -173,8 +175,8 @@ def _smooth(line: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def front(points: Sequence[tuple[float, float]], higher_is_better: bool = True) -> list[int]:
-    """The Pareto front: numbers of the points (cost, quality) that no other equals in one and beats in the other,
-    by rising cost.
+    """Return the Pareto front: numbers of the points (cost, quality) that no other equals in one and beats in the
+    other, by rising cost.
 
     Less cost is better. Of points that are equal in both, the first is kept.
     """

@@ -41,12 +41,12 @@ class Fonts:
     characters: frozenset[int]
 
     def covers(self, text: str) -> bool:
-        """Whether every letter can be shown."""
+        """Tell whether every letter can be shown."""
         return all(ord(letter) in self.characters for letter in text)
 
     @property
     def language(self) -> str:
-        """The language of a figure's own words: the chosen one where it can be shown, else English."""
+        """Return the language of a figure's own words: the chosen one where it can be shown, else English."""
         return language() if self.covers(_CHINESE) else "en"
 
 
@@ -66,7 +66,7 @@ def available_fonts() -> Fonts:
 
 
 def _cjk_file() -> list[str]:
-    """The best font file for Chinese that the system has, if any."""
+    """Return the best font file for Chinese that the system has, if any."""
     from matplotlib import font_manager
 
     found = {Path(path).stem.lower(): path for path in sorted(font_manager.findSystemFonts())}

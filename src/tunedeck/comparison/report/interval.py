@@ -82,7 +82,8 @@ def of_median(values: Sequence[float]) -> Interval:
 
 
 def over_examples(scores: Sequence[float], weights: Sequence[float] | None = None) -> Interval:
-    """The middle 95 % of the weighted mean over examples drawn again with replacement: what other texts would do.
+    """Return the middle 95 % of the weighted mean over examples drawn again with replacement: what other texts would
+    do.
 
     Percentile bootstrap (Efron 1979) of RESAMPLES draws from a fixed seed, so that the same scores give the same
     interval. Where all are right (1) or all wrong (0), drawing again says nothing; the far end is then 3 / n away, the

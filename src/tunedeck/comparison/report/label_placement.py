@@ -64,7 +64,7 @@ def place_labels(drawing: Any, axes: Any, points: Sequence[tuple[float, float]],
 
 
 def _line_boxes(axes: Any) -> list[Any]:
-    """A thin box around every upright or level piece of the lines in the axes."""
+    """Return a thin box around every upright or level piece of the lines in the axes."""
     from matplotlib.transforms import Bbox
 
     boxes = []
@@ -76,7 +76,7 @@ def _line_boxes(axes: Any) -> list[Any]:
 
 
 def _common(left: Any, right: Any) -> float:
-    """Area that two boxes share."""
+    """Return area that two boxes share."""
     width = min(left.x1, right.x1) - max(left.x0, right.x0)
     height = min(left.y1, right.y1) - max(left.y0, right.y0)
     return float(max(0.0, width) * max(0.0, height))

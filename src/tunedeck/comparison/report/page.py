@@ -34,7 +34,7 @@ def write_report(folder: Path, comparison: Comparison) -> None:
 
 
 def html_page(comparison: Comparison, figures: list[Figure]) -> str:
-    """The page; every text that is not ours is escaped by the template."""
+    """Return the page; every text that is not ours is escaped by the template."""
     return _rendered("report.html.j2", comparison, figures, escape=True)
 
 
@@ -91,5 +91,5 @@ def _cut(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text that means nothing to Markdown or HTML, on one line."""
+    """Return a text that means nothing to Markdown or HTML, on one line."""
     return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -20,7 +20,7 @@ class Recommendation:
 
 
 def recommend(comparison: Comparison) -> Recommendation:
-    """The entry to take.
+    """Return the entry to take.
 
     alone: nothing to compare with. unknown: no intervals, the best mean. clear: every other is surely behind the best.
     Otherwise the smallest on disk of those that may be as good, because zero is in the interval of how far they are
@@ -116,7 +116,7 @@ def _warning(comparison: Comparison) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """A metric as people call it."""
+    """Return a metric as people call it."""
     names = {
         "accuracy": say("accuracy"),
         "macro_f1": say("macro-F1"),

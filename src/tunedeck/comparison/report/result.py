@@ -107,7 +107,7 @@ class Entry:
     runs: tuple[SeedRun, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, metrics and serving figures by their own names."""
+        """Return plain JSON values, metrics and serving figures by their own names."""
         values = asdict(self)
         metrics, serving = values.pop("metrics"), values.pop("serving")
         values.pop("planned")
@@ -190,24 +190,24 @@ class Comparison:
     """Folder of the runs."""
 
     def quality(self, entry: Entry) -> float:
-        """The mean of the metric that decides."""
+        """Return the mean of the metric that decides."""
         return entry.metrics[self.metric]
 
     @property
     def best(self) -> Entry:
-        """The entry of the best mean quality; `recommendation` may name a smaller one that is as good."""
+        """Return the entry of the best mean quality; `recommendation` may name a smaller one that is as good."""
         sign = 1 if self.higher_is_better else -1
         return max(self.entries, key=lambda entry: sign * self.quality(entry))
 
     @property
     def recommendation(self) -> Recommendation:
-        """The entry to take, and why."""
+        """Return the entry to take, and why."""
         from tunedeck.comparison.report.recommend import recommend
 
         return recommend(self)
 
     def table(self) -> str:
-        """The numbers as text, one column for each entry."""
+        """Return the numbers as text, one column for each entry."""
         from tunedeck.comparison.report.table import text_table
 
         return text_table(self)
@@ -222,7 +222,7 @@ class Comparison:
         write_report(Path(folder), self)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; the entries are `rows`."""
+        """Return plain JSON values; the entries are `rows`."""
         values = asdict(self)
         values.pop("entries")
         rows = [entry.to_json() for entry in self.entries]

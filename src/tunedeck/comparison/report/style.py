@@ -58,7 +58,7 @@ def canvas(width: float, height: float) -> Iterator[tuple[Any, Any]]:
 
 
 def finished(drawing: Any, name: str, alt: str, key: tuple[str, ...] = ()) -> Figure:
-    """The drawing as PNG (200 dots per inch) and SVG, the same bytes for the same drawing."""
+    """Return the drawing as PNG (200 dots per inch) and SVG, the same bytes for the same drawing."""
     png, svg = io.BytesIO(), io.BytesIO()
     drawing.savefig(png, format="png", dpi=200, metadata={"Software": None})
     drawing.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
@@ -66,17 +66,17 @@ def finished(drawing: Any, name: str, alt: str, key: tuple[str, ...] = ()) -> Fi
 
 
 def colour(number: int) -> str:
-    """The colour of the entry of that number, the same in every figure."""
+    """Return the colour of the entry of that number, the same in every figure."""
     return COLOURS[number % len(COLOURS)]
 
 
 def marker(number: int) -> str:
-    """Its mark; a new one once the colours have been used up."""
+    """Return the marker of the entry of that number; a new one once the colours have been used up."""
     return MARKERS[(number // len(COLOURS) + number) % len(MARKERS)]
 
 
 def shown_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names as a figure can show them, and the key of those that became numbers."""
+    """Return names as a figure can show them, and the key of those that became numbers."""
     letters = available_fonts()
     shown = tuple(_shortened(name) if letters.covers(name) else f"#{number}" for number, name in enumerate(names, 1))
     return shown, tuple(

@@ -36,13 +36,13 @@ class Group:
 
 
 def blocks(comparison: Comparison) -> list[tuple[tuple[Entry, ...], list[Group]]]:
-    """The entries, at most AT_ONCE at a time, each with its groups of rows."""
+    """Return the entries, at most AT_ONCE at a time, each with its groups of rows."""
     parts = [comparison.entries[start : start + AT_ONCE] for start in range(0, len(comparison.entries), AT_ONCE)]
     return [(part, _groups(comparison, part)) for part in parts]
 
 
 def text_table(comparison: Comparison) -> str:
-    """Every block as lines of aligned columns, the names of the entries first."""
+    """Return every block as lines of aligned columns, the names of the entries first."""
     found = []
     for entries, groups in blocks(comparison):
         rows = [("", *(entry.name for entry in entries))]
@@ -55,7 +55,7 @@ def text_table(comparison: Comparison) -> str:
 
 
 def _groups(comparison: Comparison, entries: Sequence[Entry]) -> list[Group]:
-    """The groups, without the rows in which no entry has anything."""
+    """Return the groups, without the rows in which no entry has anything."""
     rows = {
         say("Quality"): _quality_rows(comparison, entries),
         say("Size"): _size_rows(entries),
@@ -73,7 +73,7 @@ def _row(entries: Sequence[Entry], label: str, cell: Callable[[Entry], str], str
 
 
 def _quality_rows(comparison: Comparison, entries: Sequence[Entry]) -> list[Row]:
-    """The metric that decides with its intervals, and the metrics that differ from it."""
+    """Return the metric that decides with its intervals, and the metrics that differ from it."""
     metrics = [
         metric for metric in entries[0].metrics if any(e.metrics[metric] != comparison.quality(e) for e in entries)
     ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def words(comparison: Comparison) -> dict[str, str]:
-    """Headings and captions by the names that the templates use."""
+    """Return headings and captions by the names that the templates use."""
     data, shown = comparison.data, _comparing(comparison)
     return {
         "kicker": say("Tunedeck · methods compared"),
@@ -47,7 +47,7 @@ def _comparing(comparison: Comparison) -> Comparing:
 
 
 def figure_title(comparison: Comparison, figure: str) -> str:
-    """The heading over a figure, by its name."""
+    """Return the heading over a figure, by its name."""
     return {
         "quality-size": say("Quality against size"),
         "quality-cost": say("Quality against cost"),

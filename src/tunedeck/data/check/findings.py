@@ -44,7 +44,7 @@ class Finding:
 
 
 def quick_findings(rows: Sequence[Row], held_out: Sequence[Row] | None = None) -> Iterator[Finding]:
-    """Yield what one pass over the texts shows, the worst first: what training says of its data by itself."""
+    """Yield the findings of one pass over the texts, the worst first; training prints them too."""
     first = _first_of_each(rows)
     yield from _conflicts(rows)
     if held_out is not None:

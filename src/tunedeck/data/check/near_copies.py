@@ -50,7 +50,7 @@ def alike(one: str, other: str) -> float:
 
 
 def _band_keys(texts: Sequence[str]) -> Hashes:
-    """A key for each text (rows) and band (columns)."""
+    """Return a key for each text (rows) and band (columns)."""
     lengths = np.array([len(text) for text in texts])
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     hashed = np.zeros(len(codes) - SHINGLE + 1, np.uint64)

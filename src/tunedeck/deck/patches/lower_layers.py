@@ -41,7 +41,7 @@ class LowerLayers:
 
     @property
     def keeps(self) -> bool:
-        """Whether anything is kept."""
+        """Tell whether anything is kept."""
         return self._skipped > 0
 
     def patch(self, rows: Sequence[int]) -> Patch:

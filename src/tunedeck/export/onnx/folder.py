@@ -97,7 +97,7 @@ def verify(deck: Deck, name: str, runner: Runner) -> Difference:
 
 
 def distance(deck: Deck, name: str, whole: Runner, small: Runner) -> tuple[Difference, float | None]:
-    """How far the int8 graph is from the float32 one, and for vectors the lowest cosine between them."""
+    """Return how far the int8 graph is from the float32 one, and for vectors the lowest cosine between them."""
     batches = probe_batches(deck, name)
     left, right = ([answered(runner, name, *batch) for batch in batches] for runner in (whole, small))
     found = compare(left, right, [mask for _, mask in batches])
@@ -107,5 +107,5 @@ def distance(deck: Deck, name: str, whole: Runner, small: Runner) -> tuple[Diffe
 
 
 def answered(runner: Runner, name: str, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The runner's output for a batch of token ids."""
+    """Return the runner's output for a batch of token ids."""
     return torch.from_numpy(runner.run(ids.cpu().numpy(), mask.cpu().numpy(), [name]))

@@ -50,7 +50,7 @@ class Graph(nn.Module):
         self._run, self._output = run, output
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """The adapter's answer to a batch padded on the right."""
+        """Return the adapter's answer to a batch padded on the right."""
         virtual = cast(torch.Tensor, self.virtual)
         count, ids, mask = len(virtual), input_ids, attention_mask
         if count:
@@ -63,8 +63,8 @@ class Graph(nn.Module):
 
 
 def graph_of(deck: Deck, name: str, *, merge: bool) -> Graph:
-    """The graph of one adapter; with `merge` its weights are added to the base's first (UnsupportedKindError where they
-    cannot).
+    """Return the graph of one adapter; with `merge` its weights are added to the base's first (UnsupportedKindError
+    where they cannot).
     """
     adapter = deck.adapter(name)
     output = partial(onnx_view(deck).output, adapter.task)
@@ -156,7 +156,7 @@ def trace(
 
 
 def example_inputs(deck: Deck) -> tuple[dict[str, torch.Tensor], dict[str, dict[int, str]]]:
-    """A batch to trace with, and which of its dimensions vary."""
+    """Return a batch to trace with, and which of its dimensions vary."""
     ids = torch.full((2, 7), 5, device=next(deck.model.parameters()).device)
     varying = {0: "batch", 1: "length"}
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, dict.fromkeys(INPUTS, varying)

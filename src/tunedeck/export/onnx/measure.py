@@ -52,7 +52,7 @@ class Measured:
 def measure(
     decks: Mapping[str, Deck], name: str, folders: Mapping[str, Path], examples: Sequence[Any]
 ) -> list[Measured]:
-    """Every deck ("torch float32": deck) and every graph of the exported folders ("ONNX": folder) on the same
+    """Measure every deck ("torch float32": deck) and every graph of the exported folders ("ONNX": folder) on the same
     examples.
     """
     threads = torch.get_num_threads()
@@ -83,7 +83,7 @@ def measure(
 
 
 def read_examples(deck: Deck, name: str, settings: DataSettings) -> Sequence[Any]:
-    """The examples to measure on, `settings.eval_size` at most; DataError where they do not fit the adapter."""
+    """Return the examples to measure on, `settings.eval_size` at most; DataError where they do not fit the adapter."""
     return onnx_view(deck).examples(deck, name, settings)
 
 
@@ -105,7 +105,7 @@ def _onnx_side(runner: Runner, name: str) -> Side:
 
 
 def _take_turns(sides: Mapping[str, Side], batches: Sequence[list[list[int]]]) -> dict[str, list[list[float]]]:
-    """Seconds of every batch by side and round; the sides take turns at all batches, and the first round is not
+    """Return seconds of every batch by side and round; the sides take turns at all batches, and the first round is not
     counted.
 
     Turns are whole rounds with a pause before them: both libraries' idle threads spin for a while, and would slow the

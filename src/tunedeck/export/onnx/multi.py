@@ -155,7 +155,7 @@ def _slot(deck: Deck, names: Sequence[str]) -> Iterator[Adapter]:
 
 
 def _inputs(slot: Adapter) -> dict[str, tuple[nn.Parameter, dict[int, str]]]:
-    """Each input's example tensor and the dimensions of it that vary, by the name it has in the graph and in the
+    """Return each input's example tensor and the dimensions of it that vary, by the name it has in the graph and in the
     files.
     """
     found: dict[str, tuple[nn.Parameter, dict[int, str]]] = {}
@@ -203,7 +203,9 @@ def _add_defaults(slot: Adapter, file: Path) -> None:
 
 
 def _tensors_of(deck: Deck, name: str, slot: Adapter) -> dict[str, numpy.ndarray[Any, Any]]:
-    """An adapter's tensors by input, B with the scaling in it; the base's own head where the adapter brings none."""
+    """Return an adapter's tensors by input, B with the scaling in it; the base's own head where the adapter brings
+    none.
+    """
     adapter = deck.adapter(name)
     found = {
         f"{path}.{key}": deck.model.get_submodule(path).get_parameter(key).detach()

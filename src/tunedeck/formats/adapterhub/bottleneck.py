@@ -65,7 +65,7 @@ _LEGACY = re.compile(r"\b(attention|layer)_text_(task|lang)_adapters\b")
 
 
 def read_config(config: Mapping[str, Any], names: ModelNames, *, ours: bool) -> BottleneckConfig:
-    """The settings in an adapter_config.json; `ours` says that this library wrote it.
+    """Return the settings in an adapter_config.json; `ours` is true if this library wrote it.
 
     Raises UnsupportedKindError for a setting that changes the result.
     """
@@ -98,7 +98,7 @@ def read_config(config: Mapping[str, Any], names: ModelNames, *, ours: bool) -> 
 
 
 def settings(config: BottleneckConfig) -> dict[str, Any]:
-    """The method's part of an adapter_config.json."""
+    """Return the method's part of an adapter_config.json."""
     values = {**_FIXED, **{key: getattr(config, key) for key in _VARIED}}
     values["leave_out"] = list(config.leave_out)
     factor = config.reduction_factor
@@ -108,7 +108,7 @@ def settings(config: BottleneckConfig) -> dict[str, Any]:
 
 
 def our_name(key: str, adapter_name: str, names: ModelNames) -> str | None:
-    """Our name of the tensor that AdapterHub calls `key`, None where it belongs to no bottleneck adapter."""
+    """Return our name of the tensor that AdapterHub calls `key`, None where it belongs to no bottleneck adapter."""
     spec = names.spec
     assert spec is not None
     path = _LEGACY.sub("adapters", key).removeprefix(f"{spec.prefix}.")

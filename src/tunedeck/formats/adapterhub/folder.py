@@ -102,7 +102,7 @@ def _method(folder: Path, config: Mapping[str, Any], names: ModelNames) -> Bottl
 
 
 def prompt_refusal() -> str:
-    """Why prompt tuning does not go between AdapterHub and the others."""
+    """Return why prompt tuning does not go between AdapterHub and the others."""
     return say(
         "AdapterHub's prompt tuning is another method: its virtual tokens come after the embedding layer's "
         "position and "
@@ -133,7 +133,7 @@ def _load(file: Path) -> dict[str, torch.Tensor]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether it is a tensor with all its values in memory: a pickle may say that one value is a million."""
+    """Tell whether it is a tensor with all its values in memory: a pickle may repeat one value a million times."""
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
         return False
     return value.nbytes <= value.untyped_storage().nbytes()

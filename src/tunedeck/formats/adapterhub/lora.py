@@ -36,8 +36,8 @@ _SCALED_BY_ALPHA = (1, 1)
 
 
 def read_config(config: Mapping[str, Any], names: ModelNames) -> LoraConfig:
-    """The settings in an adapter_config.json; UnsupportedKindError where one changes the result or the model has no
-    place.
+    """Return the settings in an adapter_config.json; UnsupportedKindError where one changes the result or the model has
+    no place.
     """
     values = {"r": 8, "alpha": 8, "selfattn_lora": True, "attn_matrices": ["q", "v"], **config["config"]}
     changed = [key for key in _CHANGES_RESULT if values.get(key) not in (_FIXED[key], None)]
@@ -75,7 +75,9 @@ def read_config(config: Mapping[str, Any], names: ModelNames) -> LoraConfig:
 
 
 def settings(adapter: StoredAdapter, names: ModelNames) -> dict[str, Any]:
-    """The method's part of an adapter_config.json; UnsupportedKindError for a LoRA that AdapterHub cannot hold."""
+    """Return the method's part of an adapter_config.json; UnsupportedKindError for a LoRA that AdapterHub cannot
+    hold.
+    """
     config = adapter.config
     assert isinstance(config, LoraConfig)
     spec = _spec(names)
@@ -109,7 +111,7 @@ def settings(adapter: StoredAdapter, names: ModelNames) -> dict[str, Any]:
 
 
 def our_name(key: str, adapter_name: str, names: ModelNames) -> str | None:
-    """Our name of the tensor that AdapterHub calls `key`, None where it belongs to no LoRA."""
+    """Return our name of the tensor that AdapterHub calls `key`, None where it belongs to no LoRA."""
     match = re.fullmatch(rf"(.+)\.loras\.{re.escape(adapter_name)}\.(lora_[AB])", key)
     return f"{names.in_model(match.group(1))}.{match.group(2)}" if match else None
 
@@ -149,7 +151,7 @@ def _targets(sites: list[str], layers: tuple[int, ...], names: ModelNames) -> tu
 
 
 def _inside(path: str, names: ModelNames) -> tuple[int, str]:
-    """The layer of a linear and its path there; (-1, path) outside the layers."""
+    """Return the layer of a linear and its path there; (-1, path) outside the layers."""
     spec = _spec(names)
     match = re.fullmatch(rf"(?:{re.escape(spec.prefix)}\.)?{re.escape(spec.layers)}\.(\d+)\.(.+)", path)
     return (int(match.group(1)), match.group(2)) if match else (-1, path)
@@ -160,7 +162,7 @@ def _paths(adapter: StoredAdapter) -> list[str]:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """The numbers of `adapters.1.3.0`; a file without a version counts as new."""
+    """Return the numbers of `adapters.1.3.0`; a file without a version counts as new."""
     numbers = re.fullmatch(r"adapters\.(\d+)\.(\d+).*", text)
     return tuple(int(number) for number in numbers.groups()) if numbers else (99,)
 

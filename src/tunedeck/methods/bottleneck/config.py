@@ -122,7 +122,7 @@ class BottleneckConfig:
                 raise ConfigError(say("reduction_factor must be above 0, got {value}", value=factor))
 
     def size(self, layer: int, hidden_size: int) -> int:
-        """The bottleneck's width in a layer: hidden / reduction_factor, rounded down, at least 1."""
+        """Return the bottleneck's width in a layer: hidden / reduction_factor, rounded down, at least 1."""
         factors = self.reduction_factor
         if isinstance(factors, Mapping):
             factor = factors.get(str(layer), factors.get("default"))
@@ -169,11 +169,11 @@ class BottleneckConfig:
         return sum(2 * hidden * d + d + hidden + extra for d in widths)
 
     def lowest_layer(self, spec: ModelSpec) -> int:
-        """The lowest layer with an adapter."""
+        """Return the lowest layer with an adapter."""
         return min((layer for layer, *_ in self.blocks(spec)), default=spec.num_layers)
 
     def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:
-        """Input and output of every adapter's two projections: H and d numbers, twice."""
+        """Return input and output of every adapter's two projections: H and d numbers, twice."""
         hidden = spec.hidden_size
         return 2 * number_bytes * sum(hidden + self.size(layer, hidden) for layer, *_ in self.blocks(spec))
 

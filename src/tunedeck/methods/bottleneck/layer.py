@@ -135,7 +135,7 @@ class BlockOutput:
 
 
 def can_batch(dispatch: RowDispatch) -> bool:
-    """Whether `batched_forward` can replace the layers: all of one activation and none in training, in a mixed
+    """Tell whether `batched_forward` can replace the layers: all of one activation and none in training, in a mixed
     batch.
     """
     known = [layer for layer in _layers(dispatch) if layer is not None]
@@ -182,7 +182,7 @@ def _layers(dispatch: RowDispatch) -> Sequence[BottleneckLayer | None]:
 
 
 def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
-    """Down- and up-projection, their biases and a learned scaling, behind every chosen sub-block."""
+    """Return the shapes of down- and up-projection, biases and a learned scaling after every chosen sub-block."""
     assert isinstance(config, BottleneckConfig)
     spec = _spec(base)
     hidden = spec.hidden_size
@@ -198,7 +198,7 @@ def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
 
 
 def build(base: Base, config: MethodConfig) -> Built:
-    """A bottleneck layer behind every chosen sub-block, named `<layer>.attention` or `<layer>.ffn`."""
+    """Return a bottleneck layer after every chosen sub-block, named `<layer>.attention` or `<layer>.ffn`."""
     assert isinstance(config, BottleneckConfig)
     spec = _spec(base)
     return Built(

@@ -58,7 +58,7 @@ class FullConfig:
         return "part" if isinstance(self.layers, int) else self.layers
 
     def count_parameters(self, spec: ModelSpec) -> int:
-        """The parameters of the chosen part of the base."""
+        """Return the parameters of the chosen part of the base."""
         if self.layers == "head":
             return 0
         if self.layers == "all":
@@ -67,7 +67,7 @@ class FullConfig:
         return sum(spec.layer_parameters[-self.layers :]) + spec.final_parameters
 
     def lowest_layer(self, spec: ModelSpec) -> int:
-        """The lowest of the layers that train; none of them where the head trains alone."""
+        """Return the lowest of the layers that train; none of them where the head trains alone."""
         if self.layers == "all":
             return 0
         return spec.num_layers if self.layers == "head" else spec.num_layers - self.layers

@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 
 def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
-    """Those of the chosen base parameters."""
+    """Return the shapes of the chosen base parameters."""
     assert isinstance(config, FullConfig)
     return {name: tuple(found.shape) for name, found in _chosen(base, config).items()}
 
 
 def build(base: Base, config: MethodConfig) -> Built:
-    """Trainable float32 copies of the chosen base parameters, by their own names."""
+    """Return trainable float32 copies of the chosen base parameters, by their own names."""
     assert isinstance(config, FullConfig)
     dense = {
         name: found.dense() if isinstance(found, PackedEmbedding) else found.detach()
@@ -41,7 +41,7 @@ def merge(model: nn.Module, built: Built) -> None:
 
 
 def _chosen(base: Base, config: FullConfig) -> dict[str, nn.Parameter | PackedEmbedding]:
-    """The base's parameters that train, by name; a packed embedding counts as its table."""
+    """Return the base's parameters that train, by name; a packed embedding counts as its table."""
     if config.layers == "head":
         return {}
     start, head = f"{base.prefix}." if base.prefix else "", tuple(f"{path}." for path in base.head)
@@ -64,7 +64,7 @@ def _chosen(base: Base, config: FullConfig) -> dict[str, nn.Parameter | PackedEm
 
 
 def _top_layers(named: dict[str, T], config: FullConfig, num_layers: int) -> dict[str, T]:
-    """The last k layers and everything outside the embeddings and the layers: final norm, pooler."""
+    """Return the last k layers and everything outside the embeddings and the layers: final norm, pooler."""
     config.check_depth(num_layers)
     assert isinstance(config.layers, int)
     first = num_layers - config.layers

@@ -71,11 +71,11 @@ class LoraConfig:
             raise ConfigError(say("layers_to_transform is empty; name at least one layer, or leave it out"))
 
     def rank(self, path: str) -> int:
-        """The rank at a module path: `rank_pattern` where it matches, else `r`."""
+        """Return the rank at a module path: `rank_pattern` where it matches, else `r`."""
         return self.rank_pattern.get(_pattern(self.rank_pattern, path), self.r)
 
     def scaling(self, path: str) -> float:
-        """The factor on B·A: alpha / r, or alpha / sqrt(r) with `use_rslora` (arXiv 2312.03732)."""
+        """Return the factor on B·A: alpha / r, or alpha / sqrt(r) with `use_rslora` (arXiv 2312.03732)."""
         alpha = self.alpha_pattern.get(_pattern(self.alpha_pattern, path), self.lora_alpha)
         r = self.rank(path)
         return alpha / math.sqrt(r) if self.use_rslora else alpha / r
@@ -85,7 +85,7 @@ class LoraConfig:
         return sum(self.rank(one.path) * (one.in_features + one.out_features) for one in self._linears(spec))
 
     def lowest_layer(self, spec: ModelSpec) -> int:
-        """The lowest of `layers_to_transform`."""
+        """Return the lowest of `layers_to_transform`."""
         return 0 if self.layers_to_transform is None else min(self.layers_to_transform)
 
     def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:
@@ -110,5 +110,5 @@ class LoraConfig:
 
 
 def _pattern(patterns: Mapping[str, object], path: str) -> str:
-    """The first pattern that matches a path as PEFT's `get_pattern_key` does, else the path."""
+    """Return the first pattern that matches a path as PEFT's `get_pattern_key` does, else the path."""
     return next((p for p in patterns if fullmatch(rf"(.*\.)?({p})", path)), path)

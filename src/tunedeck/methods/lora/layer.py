@@ -114,7 +114,7 @@ def _stacked(dispatch: RowDispatch, dtype: torch.dtype) -> tuple[torch.Tensor, t
 
 
 def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
-    """A and B at every targeted linear."""
+    """Return the shapes of A and B at every targeted linear layer."""
     assert isinstance(config, LoraConfig)
     found: dict[str, tuple[int, ...]] = {}
     for path in targeted_linears(base, config.target_modules, config.layers_to_transform):
@@ -125,7 +125,7 @@ def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
 
 
 def build(base: Base, config: MethodConfig) -> Built:
-    """A LoRA layer at every targeted linear, named by the linear's path."""
+    """Return a LoRA layer at every targeted linear layer, named by its path."""
     assert isinstance(config, LoraConfig)
     sequence_first = base.spec is not None and base.spec.sequence_first
     placements, oversized = {}, dict[str, tuple[int, int]]()

@@ -55,11 +55,11 @@ class PromptTuningConfig:
         return self.num_virtual_tokens
 
     def count_parameters(self, spec: ModelSpec) -> int:
-        """One vector of the hidden size for every virtual token."""
+        """Return one vector of the hidden size for every virtual token."""
         return self.num_virtual_tokens * spec.hidden_size
 
     def lowest_layer(self, spec: ModelSpec) -> int:
-        """The first: the virtual tokens go in below it."""
+        """Return the first layer: the virtual tokens are inserted below it."""
         return 0
 
     def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:

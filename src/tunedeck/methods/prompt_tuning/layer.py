@@ -71,14 +71,14 @@ class TokenEmbedding:
 
 
 def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
-    """The virtual tokens, (num_virtual_tokens, hidden)."""
+    """Return the virtual tokens, (num_virtual_tokens, hidden)."""
     assert isinstance(config, PromptTuningConfig)
     _, embedding = _token_embedding(base.model)
     return {"prompt.prompt_embeddings": (config.num_virtual_tokens, embedding_shape(embedding)[1])}
 
 
 def build(base: Base, config: MethodConfig) -> Built:
-    """The virtual tokens of one adapter, named `prompt`."""
+    """Return the virtual tokens of one adapter, named `prompt`."""
     assert isinstance(config, PromptTuningConfig)
     path, embedding = _token_embedding(base.model)
     layer = PromptLayer(_initial(embedding, config, base.tokenize))
@@ -96,7 +96,7 @@ def _token_embedding(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def _initial(embedding: nn.Module, config: PromptTuningConfig, tokenize: Callable[[str], list[int]]) -> torch.Tensor:
-    """The embedding's own output for the chosen words: Gemma 3 scales what it looks up."""
+    """Return the embedding's own output for the chosen words: Gemma 3 scales what it looks up."""
     count, (vocab_size, _) = config.num_virtual_tokens, embedding_shape(embedding)
     if config.prompt_tuning_init == "RANDOM":
         words = _embedded(embedding, torch.randint(vocab_size, (_SAMPLED_WORDS,)))

@@ -59,7 +59,7 @@ class Adapters:
             self._deck.remove(key)
 
     def width(self, ids: Sequence[int], key: str | None) -> int:
-        """Positions that the ids take with the adapter's virtual tokens."""
+        """Return positions that the ids take with the adapter's virtual tokens."""
         return len(ids) + self._deck.virtual_tokens(key)
 
     def pausing(self, keys: Sequence[str | None], pause: Callable[[], None] | None) -> AbstractContextManager[None]:

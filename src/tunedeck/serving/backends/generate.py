@@ -70,7 +70,7 @@ class GenerateBackend:
 
     @property
     def prefix_positions(self) -> int:
-        """Positions that the cached virtual tokens take."""
+        """Return positions that the cached virtual tokens take."""
         return sum(cache.get_seq_length() for cache in list(self._prefixes.values()))
 
     def prefix_to_come(self, key: str | None) -> int:

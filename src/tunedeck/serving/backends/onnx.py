@@ -74,8 +74,8 @@ class OnnxBackend:
         del self._held[key]
 
     def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
-        """Token ids of texts behind their adapter's document instruction, cut to its length; a content may be token ids
-        already.
+        """Return token ids of texts behind their adapter's document instruction, cut to its length; a content may be
+        token ids already.
         """
         runner, told = self._held[key].runner, self._held[key].told
         texts = [told.get("document_instruction", "") + one for one in contents if isinstance(one, str)]
@@ -91,13 +91,13 @@ class OnnxBackend:
         return rows
 
     def width(self, ids: Sequence[int], key: str | None) -> int:
-        """Positions that the ids take with the adapter's virtual tokens."""
+        """Return positions that the ids take with the adapter's virtual tokens."""
         return len(ids) + int(self._held[key].told.get("virtual_tokens", 0))
 
     def answer(
         self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: Callable[[], None] | None = None
     ) -> list[Any]:
-        """A Prediction or a vector (hidden,) for each row."""
+        """Return a Prediction or a vector (hidden,) for each row."""
         return list(self._pool.map(self._answer, rows, keys))
 
     def _answer(self, row: Sequence[int], key: str | None) -> Any:

@@ -25,7 +25,7 @@ class OnnxFolders:
         self.precision = precision
 
     def adapters_in(self, folder: Path) -> list[Path]:
-        """The export itself, or a place for each adapter file of its graph."""
+        """Return the export itself, or a place for each adapter file of its graph."""
         if not _is_export(folder):
             return []
         if not _takes_several(folder):
@@ -33,7 +33,7 @@ class OnnxFolders:
         return [folder / file.name.removesuffix(SUFFIX) for file in (folder / ADAPTERS).glob(f"*{SUFFIX}")]
 
     def files(self, place: Path) -> list[Path]:
-        """The export, its contents, and the adapter's own file."""
+        """Return the export, its contents, and the adapter's own file."""
         folder, name = split(place)
         own = [] if name is None else [folder / adapter_file(name)]
         if not _is_export(folder) or _takes_several(folder) != bool(own) or not all(file.is_file() for file in own):
@@ -41,7 +41,7 @@ class OnnxFolders:
         return [folder, *folder.iterdir(), *own]
 
     def memory(self, place: Path) -> AdapterMemory:
-        """The graph's bytes; of one that takes several adapters, the adapter's, and the graph's once for all of
+        """Return the graph's bytes; of one that takes several adapters, the adapter's, and the graph's once for all of
         them.
         """
         folder, name = split(place)
@@ -54,7 +54,7 @@ class OnnxFolders:
 
 
 def split(place: Path) -> tuple[Path, str | None]:
-    """The export's folder, and which adapter of its graph is meant; None where the graph holds its adapter."""
+    """Return the export's folder, and which adapter of its graph is meant; None where the graph holds its adapter."""
     return (place, None) if _is_export(place) else (place.parent, place.name)
 
 
@@ -99,7 +99,7 @@ def _servable(task: object) -> bool:
 
 
 def _wrong(settings: dict[str, Any]) -> str | None:
-    """Which value of the settings has a type or a size that no answer could be made with."""
+    """Return which value of the settings has a type or a size that no answer could be made with."""
     told = {key: settings.get(key) for key in ("pad_id", "truncation_side")}
     if not _is_count(told["pad_id"], 0) or told["truncation_side"] not in ("left", "right"):
         return str(told)
@@ -125,7 +125,7 @@ def _is_count(value: object, least: int) -> bool:
 
 
 def graph_file(settings: dict[str, Any], folder: Path, precision: str) -> Path:
-    """The graph of a precision; AdapterFileError where the export has none."""
+    """Return the graph of a precision; AdapterFileError where the export has none."""
     files = settings["files"]
     if precision not in files:
         raise AdapterFileError(
@@ -161,7 +161,7 @@ def check_servable(settings: dict[str, Any], folder: Path, precision: str, task:
 
 
 def first_settings(exports: Path, precision: str, task: str | None) -> dict[str, Any]:
-    """The settings of the first export that can be served, of whose task and base all are that can.
+    """Return the settings of the first export that can be served, of whose task and base all are that can.
 
     Raises ConfigError when there is none, which says why, and when they are of several tasks or bases.
     """

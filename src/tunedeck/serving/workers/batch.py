@@ -79,7 +79,9 @@ class BatchWorker:
             running.let_in_s += self._run(short)
 
     def _room(self, most: int | None = None) -> Callable[[Request], bool]:
-        """Whether one more request fits into the batch, which is empty to begin with: then one of any length does."""
+        """Tell whether one more request fits into the batch, which is empty to begin with: then one of any length
+        does.
+        """
         rows, real, widest = 0, 0, 0
         limit = self._budget() if most is None else most
 
@@ -96,8 +98,8 @@ class BatchWorker:
         return fits
 
     def _budget(self) -> int:
-        """Positions of the next batch; while several callers ask, no more than `batch_s` is enough for, as the last
-        batches went.
+        """Return positions of the next batch; while several callers ask, no more than `batch_s` is enough for, as the
+        last batches went.
         """
         most = self._limits.batch_positions
         if not self._queue.several_callers():
@@ -146,7 +148,7 @@ class _Pace:
         )
 
     def positions_in(self, seconds: float, most: int) -> int:
-        """How many positions a batch of that time has; `most` while nothing is known."""
+        """Return how many positions a batch of that time has; `most` while nothing is known."""
         if not self._count:
             return most
         mean_x, mean_y = self._x / self._count, self._y / self._count

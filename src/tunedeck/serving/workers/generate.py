@@ -213,7 +213,7 @@ class _Admission:
         self._reserved = 0
 
     def fits(self, request: GenerateRequest) -> bool:
-        """Whether a request is taken together with those that have been."""
+        """Tell whether a request is taken together with those that have been."""
         worker, sequence = self._worker, request.content
         together = [*self._taken, sequence]
         if not self._shared(request):
@@ -244,7 +244,7 @@ class _Admission:
         return self._worker._groups[at] if at < len(self._worker._groups) else Group(self._group.key)
 
     def _shared(self, request: GenerateRequest) -> bool:
-        """Whether the caller leaves rows for another that waits."""
+        """Tell whether the caller leaves rows for another that waits."""
         limits = self._worker._limits
         most = max(1, int(limits.key_share * limits.rows))
         return self._callers[request.caller] < most or not self._worker._queue.waiting(request.caller)

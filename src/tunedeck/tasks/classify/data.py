@@ -61,7 +61,9 @@ def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[st
 
 
 def _training_examples(settings: DataSettings, multi_label: bool) -> tuple[Sequence[Example], str, tuple[str, ...]]:
-    """Examples, their text column, and what a user should know of how they were read; on disk where they are many."""
+    """Return examples, their text column, and what a user should know of how they were read; on disk where they are
+    many.
+    """
     if is_large(settings.train):
         return stored_examples(settings.train, settings, multi_label)
     table = read_table(settings.train, settings.encoding)
@@ -87,13 +89,13 @@ def check_labels(examples: Sequence[Example], known: tuple[str, ...]) -> None:
 
 
 def read_examples(settings: DataSettings, reference: str, multi_label: bool) -> tuple[list[Example], tuple[str, ...]]:
-    """Labelled examples of one file or name, and what a user should know of how it was read."""
+    """Return labelled examples of one file or name, and what a user should know of how it was read."""
     table = read_table(reference, settings.encoding)
     return labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty), table.notes
 
 
 def _described(source: str, train: Sequence[Example], held_out: int, removed: int) -> str:
-    """Class balance and lengths in a line."""
+    """Return class balance and lengths in a line."""
     found = describe(train)
     balance = ", ".join(f"{label} {count / found.size:.0%}" for label, count in found.label_counts.items())
     return say(

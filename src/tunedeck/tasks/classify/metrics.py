@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 def classification_loss(logits: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> torch.Tensor:
-    """Mean cross-entropy of logits (batch, labels) against ids (batch,), or against 0/1 (batch, labels) when
+    """Return mean cross-entropy of logits (batch, labels) against ids (batch,), or against 0/1 (batch, labels) when
     multi-label.
     """
     if multi_label:
@@ -44,7 +44,7 @@ def classification_metrics(logits: torch.Tensor, targets: torch.Tensor, multi_la
 
 
 def targets_of(names: Sequence[str], labels: Sequence[tuple[str, ...]], multi_label: bool) -> torch.Tensor:
-    """Label ids (examples,), or 0/1 floats (examples, labels) when multi-label."""
+    """Return label ids (examples,), or 0/1 floats (examples, labels) when multi-label."""
     position = {label: index for index, label in enumerate(names)}
     if not multi_label:
         return torch.tensor([position[own[0]] for own in labels])

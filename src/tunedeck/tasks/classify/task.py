@@ -72,7 +72,7 @@ class Classify(ClassifyConfig):
         return replace(self, pooling="model" if reads_trained(base) else "mean")
 
     def describe(self) -> dict[str, Any]:
-        """The task as plain JSON values."""
+        """Return the task as plain JSON values."""
         return {"kind": self.kind, **to_values(self)}
 
     def read(self, settings: DataSettings) -> Dataset[Example]:
@@ -99,7 +99,7 @@ class Classify(ClassifyConfig):
         return ClassifyObjective(deck, name, self, dataset)
 
     def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Prediction]:
-        """One Prediction per text."""
+        """Return one Prediction per text."""
         logits = classify_logits(deck, texts, adapters, self.max_length)
         return [self.prediction(deck, row, name) for row, name in zip(logits, adapters, strict=True)]
 
@@ -134,7 +134,7 @@ def classify_logits(
 
 
 def logits_of_ids(deck: Deck, ids: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:
-    """Logits (rows, labels), float32, on the CPU, of one batch of token ids."""
+    """Return logits (rows, labels), float32, on the CPU, of one batch of token ids."""
     input_ids, attention_mask = pad(deck, ids)
     with torch.inference_mode(), deck.lock, only_read_positions(deck, adapters).on(deck.base):
         logits: torch.Tensor = deck(input_ids, attention_mask, adapter=adapters).logits
@@ -153,7 +153,7 @@ def classify_ids(deck: Deck, texts: Sequence[str], adapters: Sequence[str | None
 
 
 def evaluate_labelled(deck: Deck, name: str | None, task: Classify, examples: Sequence[Example]) -> dict[str, float]:
-    """Metrics of an adapter on labelled examples: accuracy, macro_f1, micro_f1, loss."""
+    """Return metrics of an adapter on labelled examples: accuracy, macro_f1, micro_f1, loss."""
     logits = classify_logits(deck, [example.text for example in examples], [name] * len(examples), task.max_length)
     targets = targets_of(deck.label_names(name), [example.labels for example in examples], task.multi_label)
     return classification_metrics(torch.stack(logits), targets, task.multi_label)
@@ -179,11 +179,11 @@ class ClassifyObjective:
         self.remembers = self._lower.keeps
 
     def weight(self, rows: Sequence[int]) -> float:
-        """The number of examples."""
+        """Return the number of examples."""
         return len(rows)
 
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
-        """Mean loss of some training examples, and how many positions were computed."""
+        """Return mean loss of some training examples, and how many positions were computed."""
         ids, mask = pad(self._deck, [self._ids[row] for row in rows])
         with patched(self._deck.base, self._lower.patch(rows), only_read_positions(self._deck, [self._name])):
             logits = self._deck(ids, mask, adapter=self._name).logits

@@ -60,7 +60,9 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
 
 
 def read_examples(reference: str, settings: DataSettings) -> tuple[Examples, tuple[str, ...]]:
-    """The pairs, scored pairs or labelled texts of one source, and what a user should know of how it was read."""
+    """Return the pairs, scored pairs or labelled texts of one source, and what a user should know of how it was
+    read.
+    """
     table = read_table(reference, settings.encoding)
     if has_pairs(table, settings):
         return read_pairs(table, settings), table.notes
@@ -94,7 +96,7 @@ def _without_pairs(train: Sequence[Pair], evaluation: Sequence[Any]) -> list[Pai
 
 
 def _steps_of_texts(settings: DataSettings) -> Steps[Any]:
-    """Labelled texts with two or more of their label; the held-out ones in proportion."""
+    """Return labelled texts with two or more of their label; the held-out ones in proportion."""
 
     def hold_out(found: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Any]]:
         train, evaluation = split(found, settings.eval_fraction, settings.split_seed)

@@ -31,7 +31,7 @@ class EncodingConfig:
 def vectors_of(
     deck: Deck, ids: torch.Tensor, mask: torch.Tensor, names: Sequence[str | None], encodings: Sequence[EncodingConfig]
 ) -> torch.Tensor:
-    """Vectors (rows, hidden), float32, of padded token ids (rows, seq); each row by its own settings."""
+    """Return vectors (rows, hidden), float32, of padded token ids (rows, seq); each row by its own settings."""
     hidden = deck(ids, mask, adapter=names).last_hidden_state
     ways = [(encoding.pooling, encoding.normalize) for encoding in encodings]
     if len(set(ways)) == 1:
@@ -58,7 +58,7 @@ def embed_texts(
     encodings: Sequence[EncodingConfig],
     batch_size: int = 32,
 ) -> torch.Tensor:
-    """Vectors (texts, hidden), float32, on the CPU, without gradients; batches go from short to long texts."""
+    """Return vectors (texts, hidden), float32, on the CPU, without gradients; batches go from short to long texts."""
     ids = token_ids(deck, texts, names, encodings)
     vectors: dict[int, torch.Tensor] = {}
     with torch.inference_mode():
@@ -72,7 +72,7 @@ def embed_texts(
 def trained_vectors(
     deck: Deck, name: str, ids: Sequence[Sequence[int]], encoding: EncodingConfig, chunk_size: int | None
 ) -> tuple[torch.Tensor, int]:
-    """Vectors (texts, hidden) with their gradients, and how many positions were computed.
+    """Return vectors (texts, hidden) with their gradients, and how many positions were computed.
 
     With `chunk_size` only the vectors of a chunk are kept, and its inner states are computed again when the gradient
     comes to it: the memory of one chunk, the gradients of the whole batch (gradient caching, arXiv 2101.06983, as
@@ -95,6 +95,6 @@ def trained_vectors(
 
 
 def finished(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling, normalize: bool) -> torch.Tensor:
-    """Pooled and, if asked for, normalised: (rows, hidden), float32."""
+    """Return pooled and, if asked for, normalized vectors (rows, hidden), float32."""
     vectors = pool(hidden, mask, pooling)
     return F.normalize(vectors, dim=-1) if normalize else vectors

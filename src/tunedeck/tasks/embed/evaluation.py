@@ -32,7 +32,7 @@ class Search:
 
 
 def evaluate_vectors(vectors: Vectors, examples: Sequence[Any], temperature: float) -> dict[str, float]:
-    """Metrics of one form of examples.
+    """Return metrics of one form of examples.
 
     Pairs: recall@1, @5, @10, mrr, ndcg@10 and loss of every anchor among all positives and negatives. Labelled texts:
     precision@1, @5, @10, mrr, ndcg@10 and loss of every text among all others, those of its label being relevant.
@@ -70,7 +70,7 @@ def _search(vectors: Vectors, search: Search, temperature: float, *, as_queries:
 
 
 def _among_pairs(pairs: list[Pair]) -> Search:
-    """Every anchor once, every positive and negative once; a text is not looked for among copies of itself."""
+    """Return every anchor once, every positive and negative once; a text is not looked for among copies of itself."""
     texts = [*(pair.positive for pair in pairs), *(pair.negative for pair in pairs if pair.negative is not None)]
     number = {text: index for index, text in enumerate(dict.fromkeys(texts))}
     relevant: dict[str, list[int]] = {}

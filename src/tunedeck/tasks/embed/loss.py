@@ -28,7 +28,7 @@ class Relations:
 
 
 def contrastive_loss(scores: torch.Tensor, relations: Relations, *, symmetric: bool = False) -> torch.Tensor:
-    """Mean of -log exp(s_p) / (exp(s_p) + sum over negatives exp(s_n)) over every anchor's positives, then over
+    """Return mean of -log exp(s_p) / (exp(s_p) + sum over negatives exp(s_n)) over every anchor's positives, then over
     anchors.
 
     `scores` (anchors, candidates) are similarities divided by the temperature. With one positive for each anchor and
@@ -52,7 +52,7 @@ def _one_way(scores: torch.Tensor, relations: Relations) -> torch.Tensor:
 
 
 def pair_relations(anchors: list[str], positives: list[str], negatives: list[str]) -> Relations:
-    """Relations of pairs whose candidates are all the positives, then all the negatives.
+    """Return relations of pairs whose candidates are all the positives, then all the negatives.
 
     Another pair's candidate is not a negative when it is the same text as the pair's own positive, belongs to the same
     anchor text, or is the anchor itself.
@@ -72,7 +72,7 @@ def pair_relations(anchors: list[str], positives: list[str], negatives: list[str
 
 
 def label_relations(texts: list[str], labels: list[str]) -> Relations:
-    """Relations of labelled texts to one another: the same label is a positive, another label a negative.
+    """Return relations of labelled texts to one another: the same label is a positive, another label a negative.
 
     A text is neither to itself nor to a copy of it.
     """

@@ -34,7 +34,7 @@ class Batches(Protocol):
     texts_per_example: float
 
     def contrast(self, rows: Sequence[int]) -> Contrast:
-        """The texts of some examples."""
+        """Return the texts of some examples."""
         ...
 
 
@@ -61,7 +61,7 @@ class PairBatches:
         self.texts_per_example = 2 + len(self._negatives) / len(pairs)
 
     def contrast(self, rows: Sequence[int]) -> Contrast:
-        """Anchors, then their positives in the same order, then the negatives there are."""
+        """Return anchors, then their positives in the same order, then the negatives there are."""
         pairs = [self._pairs[row] for row in rows]
         with_negative = [row for row in rows if row in self._negatives]
         ids = [self._anchors[row] for row in rows] + [self._positives[row] for row in rows]
@@ -91,7 +91,7 @@ class LabelledBatches:
         self.texts_per_example = 1.0
 
     def contrast(self, rows: Sequence[int]) -> Contrast:
-        """The texts, each an anchor and a candidate."""
+        """Return the texts, each an anchor and a candidate."""
         labels = [self._labels[row] for row in rows]
         alone = [row for row, label in zip(rows, labels, strict=True) if labels.count(label) == 1]
         together = [*rows, *(self._partner(row) for row in alone)]
@@ -135,11 +135,11 @@ class EmbedObjective:
         self.texts_per_example = batches.texts_per_example
 
     def weight(self, rows: Sequence[int]) -> float:
-        """The number of examples."""
+        """Return the number of examples."""
         return len(rows)
 
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
-        """Mean loss of some training examples against one another, and how many positions were computed."""
+        """Return mean loss of some training examples against one another, and how many positions were computed."""
         batch = self._batches.contrast(rows)
         vectors, positions = trained_vectors(
             self._deck, self._name, batch.ids, self._encoding, self._learning.chunk_size
@@ -173,12 +173,12 @@ class EmbedObjective:
         return contrastive_loss(scores, relations, symmetric=self._learning.symmetric)
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics on the held-out examples."""
+        """Return metrics on the held-out examples."""
         return self._evaluate()
 
 
 def encoder(deck: Deck, name: str, encoding: EncodingConfig) -> Callable[[list[str]], list[list[int]]]:
-    """Texts to token ids, as one adapter takes them."""
+    """Return the function from texts to token ids that one adapter uses."""
 
     def encode(texts: list[str]) -> list[list[int]]:
         return token_ids(deck, texts, [name] * len(texts), [encoding] * len(texts))

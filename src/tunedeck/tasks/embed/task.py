@@ -67,11 +67,11 @@ class Embed(EmbedConfig):
         return replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
 
     def describe(self) -> dict[str, Any]:
-        """The task as plain JSON values."""
+        """Return the task as plain JSON values."""
         return {"kind": self.kind, **to_values(self)}
 
     def encoding(self, *, as_query: bool) -> EncodingConfig:
-        """How vectors are made, of queries or of other texts."""
+        """Return how vectors are made, of queries or of other texts."""
         instruction = self.query_instruction if as_query else self.document_instruction
         return EncodingConfig(
             self.pooling or "mean", self.normalize is not False, instruction or "", self.max_length or MAX_LENGTH
@@ -82,7 +82,7 @@ class Embed(EmbedConfig):
         return read_embedding_data(settings)
 
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
-        """Retrieval metrics, or correlations for scored pairs, of each adapter; see `evaluate_vectors`."""
+        """Return retrieval metrics, or correlations for scored pairs, of each adapter; see `evaluate_vectors`."""
         examples, notes = read_examples(settings.train, settings)
         metrics = {name or BARE_BASE: evaluate_embedding(deck, name, examples) for name in names}
         return Evaluation(say("{count} {form}", count=len(examples), form=form_of(examples[0])), metrics, notes)
@@ -108,7 +108,9 @@ class Embed(EmbedConfig):
     def embed(
         self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], *, as_query: bool
     ) -> torch.Tensor:
-        """Vectors (texts, hidden), float32, on the CPU; each row by the settings its own adapter was trained with."""
+        """Return vectors (texts, hidden), float32, on the CPU; each row by the settings its own adapter was trained
+        with.
+        """
         tasks = [self if name is None else cast(Embed, deck.adapter(name).task) for name in adapters]
         return embed_texts(deck, texts, adapters, [task.encoding(as_query=as_query) for task in tasks])
 

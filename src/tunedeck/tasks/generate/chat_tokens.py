@@ -18,7 +18,7 @@ class Encoded:
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids up to where the answer begins, by the tokenizer's chat template; without one, the turns in plain
+    """Return token ids up to where the answer begins, by the tokenizer's chat template; without one, the turns in plain
     lines.
     """
     if tokenizer.chat_template is None:
@@ -28,7 +28,8 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
 
 def encode_conversation(tokenizer: Any, conversation: Conversation) -> Encoded:
-    """A whole conversation; the assistant's turns are trained on, the end token after each included, and nothing else.
+    """Return a whole conversation; the assistant's turns are trained on, the end token after each included, and nothing
+    else.
 
     A tokenizer without an end token gives answers without one.
     """
@@ -50,7 +51,7 @@ def encode_conversation(tokenizer: Any, conversation: Conversation) -> Encoded:
 
 
 def fit(encoded: Encoded, max_length: int) -> Encoded | None:
-    """The conversation within `max_length` tokens: the prompt is cut at its start, the last answer never.
+    """Return the conversation within `max_length` tokens: the prompt is cut at its start, the last answer never.
 
     None when the last answer does not fit with at least one token of its prompt.
     """
@@ -75,7 +76,7 @@ def _answered(tokenizer: Any, messages: Sequence[Message], asked: list[int]) -> 
 
 
 def _loss_mask(answer: list[int], end: int | None) -> list[bool]:
-    """Every token up to the end token; what a template writes behind that is not the model's to say."""
+    """Return every token up to the end token; the model does not generate what a template writes after it."""
     stop = answer.index(end) + 1 if end in answer else len(answer)
     return [position < stop for position in range(len(answer))]
 

@@ -45,7 +45,7 @@ def read_chats(settings: DataSettings) -> Dataset[Conversation]:
 def split_by_prompt(
     conversations: Sequence[Conversation], eval_fraction: float, seed: int
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Training and evaluation conversations; those with the same prompt are on the same side. At least one on
+    """Return training and evaluation conversations; those with the same prompt are on the same side. At least one on
     each.
     """
     keys = sorted({_key(conversation) for conversation in conversations})

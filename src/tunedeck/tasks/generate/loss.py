@@ -44,7 +44,7 @@ class _FrozenOutputLoss(torch.autograd.Function):
 
 
 def frozen_output_loss(hidden: torch.Tensor, output_layer: nn.Linear, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy, float32, of the logits that a frozen output layer without a bias gives.
+    """Return mean cross-entropy, float32, of the logits that a frozen output layer without a bias gives.
 
     `hidden` (n, hidden) has a gradient; `targets` (n,) are token ids.
     """

@@ -44,7 +44,7 @@ def pack_rows(conversations: Sequence[Encoded], limit: int) -> list[list[Encoded
 
 
 def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pack:
-    """Rows of conversations as tensors, padded on the right; each conversation begins with the adapter's virtual
+    """Return rows of conversations as tensors, padded on the right; each conversation begins with the adapter's virtual
     tokens.
     """
     vocab_size = vocabulary_size(deck.model)
@@ -106,7 +106,7 @@ def _widened(one: Pack, width: int, pad_id: int) -> Pack:
 
 
 def target_logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
-    """Logits (targets, vocab) at the positions whose next token is trained on; the output layer works on those
+    """Return logits (targets, vocab) at the positions whose next token is trained on; the output layer works on those
     alone.
     """
     with OutputPositions(packed.loss_mask).on(deck.base):
@@ -125,8 +125,8 @@ def target_states(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
 
 
 def output_is_a_product(deck: Deck, name: str | None, packed: Pack) -> bool:
-    """Whether the logits are the frozen output layer's product and nothing more: no bias, no cap, no scale, no adapter
-    in it.
+    """Tell whether the logits are the frozen output layer's product and nothing more: no bias, no cap, no scale, no
+    adapter in it.
     """
     output_layer = deck.model.get_output_embeddings()
     if type(output_layer) is not nn.Linear or cast(Any, output_layer).bias is not None:

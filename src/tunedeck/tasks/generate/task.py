@@ -61,7 +61,7 @@ class Generate(GenerateConfig):
         return self
 
     def describe(self) -> dict[str, Any]:
-        """The task as plain JSON values."""
+        """Return the task as plain JSON values."""
         return {"kind": self.kind, **to_values(self)}
 
     def read(self, settings: DataSettings) -> Dataset[Conversation]:
@@ -96,13 +96,13 @@ class Generate(GenerateConfig):
         return GenerateObjective(deck, name, self, dataset)
 
     def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[str]:
-        """A greedy answer to each text."""
+        """Return a greedy answer to each text."""
         return self.generate(deck, texts, adapters)
 
     def generate(
         self, deck: Deck, prompts: Sequence[Prompt], adapters: Sequence[str | None], sampling: Sampling | None = None
     ) -> list[str]:
-        """Answers in the order of the prompts, all rows decoded together."""
+        """Return answers in the order of the prompts, all rows decoded together."""
         answers = [""] * len(prompts)
         for chunk in self.stream(deck, prompts, adapters, sampling):
             answers[chunk.row] += chunk.text
@@ -111,7 +111,7 @@ class Generate(GenerateConfig):
     def stream(
         self, deck: Deck, prompts: Sequence[Prompt], adapters: Sequence[str | None], sampling: Sampling | None = None
     ) -> Iterator[Chunk]:
-        """The same, piece by piece as they come."""
+        """Yield the answers piece by piece as they are generated."""
         if deck.tokenizer is None:
             raise ModelError(
                 say(
@@ -123,8 +123,8 @@ class Generate(GenerateConfig):
         return decode(deck, ids, adapters, sampling or Sampling())
 
     def prompt_ids(self, deck: Deck, prompt: Prompt) -> list[int]:
-        """Token ids of a question or a chat, by the chat template, up to where the answer begins; ConfigError for no
-        prompt.
+        """Return token ids of a question or a chat, by the chat template, up to where the answer begins; ConfigError
+        for no prompt.
         """
         return encode_prompt(deck.tokenizer, self._turns(prompt))
 
@@ -168,7 +168,7 @@ class GenerateObjective:
         return sum(sum(one.loss_mask[1:]) for row in rows for one in self._rows[row])
 
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
-        """Mean loss of the answers' tokens in some rows, and how many positions were computed."""
+        """Return mean loss of the answers' tokens in some rows, and how many positions were computed."""
         packed = pack(self._deck, self._name, [self._rows[row] for row in rows])
         with self._lower.patch(rows).on(self._deck.base):
             return self._mean_loss(packed), packed.input_ids.numel()
@@ -192,13 +192,15 @@ class GenerateObjective:
         return [(loss, len(one.input_ids) * width) for loss, one in zip(losses, packs, strict=True)]
 
     def evaluate(self) -> dict[str, float]:
-        """Mean loss of an answer's token on the held-out conversations, and its exponential."""
+        """Return mean loss of an answer's token on the held-out conversations, and its exponential."""
         losses = self.held_out_losses()
         mean = sum(loss * tokens for _, loss, tokens in losses) / sum(tokens for *_, tokens in losses)
         return {"loss": mean, "perplexity": math.exp(min(mean, 700))}
 
     def held_out_losses(self) -> list[tuple[Conversation, float, int]]:
-        """Every held-out conversation that fits, the mean loss of its answers' tokens, and how many tokens that is."""
+        """Return every held-out conversation that fits, the mean loss of its answers' tokens, and how many tokens that
+        is.
+        """
         found = []
         lengths = [len(encoded.ids) for _, encoded in self._evaluation]
         with torch.inference_mode():
