@@ -53,7 +53,7 @@ def training_rows(training: Training) -> list[PlanRow]:
     model = find_planned_model(training.model)
     methods: dict[str, Any] = {name: config_of("lora" if name == "qlora" else name, {}) for name in training.methods}
     work = Workload(SAMPLES, EPOCHS, float(TOKENS), TOKENS, 0.1, "example", counted=True)
-    book = read_prices("source-article")
+    book = read_prices("reference")
     offers = [book.convert(offer, "CNY") for name in training.gpus for offer in book.offers_of(find_gpu(name))]
     return make_plan(PlanRequest(model=model, methods=methods, workload=work, generate=model.spec.causal), offers)
 
@@ -73,7 +73,7 @@ def main() -> None:
         "requests, full and at a tenth |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    book = read_prices("source-article")
+    book = read_prices("reference")
     for gpu, name, hour, month in DEPLOYMENTS:
         spec = find_planned_model(name).spec
         parameters = config_of("lora", {"r": 16, "target_modules": "all-linear"}).count_parameters(spec)

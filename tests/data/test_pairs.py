@@ -111,7 +111,7 @@ def test_labelled_texts_need_company(tmp_path: Path) -> None:
     held_out = write(tmp_path, [{"sentence1": "a", "sentence2": "b", "score": 1}], "eval.jsonl")
     data = read_embedding_data(DataSettings(train=write(tmp_path, rows), eval=held_out))
     assert {example.labels[0] for example in data.train} == {"a", "b", "c"}
-    assert (data.labels, data.best_by) == (None, "spearman")
+    assert (data.labels, data.metric_for_best_model) == (None, "spearman")
     with pytest.raises(DataError, match="two labels with two texts or more each"):
         read_embedding_data(DataSettings(train=write(tmp_path, rows[::3]), eval=held_out))
 

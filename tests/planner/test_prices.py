@@ -13,7 +13,7 @@ from tunedeck.planner.catalogue import GIB, all_gpus, find_gpu
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.prices import Offer, PriceBook, read_prices, with_rates
 
-LISTS = ("market", "market-floor", "source-article")
+LISTS = ("market", "market-floor", "reference")
 
 
 def all_offers() -> list[Offer]:
@@ -71,7 +71,7 @@ def test_spot_community_and_floor_prices_lie_below_on_demand_ones() -> None:
 
 
 def test_the_articles_prices_are_one_named_list() -> None:
-    prices = {offer.gpu.name: offer for offer in read_prices("source-article").offers}
+    prices = {offer.gpu.name: offer for offer in read_prices("reference").offers}
     a10 = prices["a10-24gb"]
     assert (a10.price_per_hour.low, a10.price_per_hour.high) == (8, 12)
     assert a10.price_per_month is not None
@@ -93,7 +93,7 @@ def test_running_all_day_takes_the_monthly_price_where_it_is_lower() -> None:
 
 
 def test_a_card_that_the_list_does_not_price_is_looked_up_in_the_others() -> None:
-    assert read_prices("market").offers_of(find_gpu("3090"))[0].list_name in ("market-floor", "source-article")
+    assert read_prices("market").offers_of(find_gpu("3090"))[0].list_name in ("market-floor", "reference")
 
 
 def own(tmp_path: Path, text: str) -> PriceBook:

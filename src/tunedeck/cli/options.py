@@ -58,7 +58,7 @@ MaxExamples: TypeAlias = Annotated[
     int | None, typer.Option("--max-examples", help=say("evaluate on at most this number of examples"))
 ]
 Currency: TypeAlias = Annotated[str, where("--currency", help=say("CNY, USD, ..."))]
-PriceList: TypeAlias = Annotated[str, where("--price-list", help=say("market, market-floor or source-article"))]
+PriceList: TypeAlias = Annotated[str, where("--price-list", help=say("market, market-floor or reference"))]
 PriceFile: TypeAlias = Annotated[Path | None, where("--prices", help=say("a price file that overrides the list"))]
 ExchangeRates: TypeAlias = Annotated[
     list[str] | None, where("--exchange-rate", help=say("what a currency costs, as USD=7.1"))

@@ -169,7 +169,7 @@ def _run_comparison(spec: ComparisonSpec) -> tuple[Comparison, Deck]:
     config = runs[0].config
     task = task_of(config.task)
     dataset: Dataset[Any] = task.read(config.data)
-    metric = config.training.metric_for_best_model or dataset.best_by or task.best_by
+    metric = config.training.metric_for_best_model or dataset.metric_for_best_model or task.metric_for_best_model
     for text in (*dataset.notes, dataset.description):
         spec.tell(text)
     tried: list[dict[str, Any]] = []

@@ -45,9 +45,9 @@ class RowDispatch:
         self._cached: tuple[object, object] | None = None
 
     def cached(self, key: object, make: Callable[[], T]) -> T:
-        """Return `make()`, made again only when a parameter or `key` has changed, or when gradients are recorded.
+        """Cache the result of `make()` until `key` or a trainable parameter changes; never while gradients are recorded.
 
-        Parameters that do not train are taken not to change: looking at every tensor costs as much as a small product.
+        Frozen parameters are assumed constant, because checking them costs as much as a small matrix product.
         """
         if self._trainable is None:
             parameters = [p for layer in self.layers if isinstance(layer, nn.Module) for p in layer.parameters()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,7 +14,7 @@ from typing import Any
 
 from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.i18n import listing, nearest, renamed, say
 from tunedeck.core.toml import parse_toml
 from tunedeck.planner.catalogue import Gpu, find_gpu
 from tunedeck.planner.estimate import Estimate
@@ -120,6 +121,9 @@ def read_prices(list_name: str = "market", own: Path | None = None) -> PriceBook
 
     Raises ConfigError for an unknown list, and for a row of the user's file that is wrong, naming its line.
     """
+    if list_name == "source-article":
+        warnings.warn(renamed("--price-list source-article", "--price-list reference"), stacklevel=2)
+        list_name = "reference"
     book = _bundled()
     names = tuple(dict.fromkeys(offer.list_name for offer in book.offers))
     if list_name not in names:

@@ -37,7 +37,7 @@ class Dataset(Generic[E]):
     description: str
     """Size, balance and lengths in a line."""
     labels: tuple[str, ...] | None = None
-    best_by: str | None = None
+    metric_for_best_model: str | None = None
     """The metric that tells the best state on these held-out examples, where it is not the task's own."""
     text_column: str | None = None
     """The column that holds the texts, where one does."""
@@ -97,7 +97,7 @@ class Objective(Protocol):
 class TrainableTask(Task, Protocol):
     """A task that an adapter can be trained for."""
 
-    best_by: ClassVar[str]
+    metric_for_best_model: ClassVar[str]
     """The metric that tells the best state."""
     progress_metrics: ClassVar[tuple[str, ...]]
     """The metrics to show while training."""

@@ -122,14 +122,14 @@ def _trainer(
     adapter = deck.adapter(name)
     task = _trainable(adapter.task)
     objective = task.objective(deck, name, dataset)
-    best_by = settings.metric_for_best_model or dataset.best_by or task.best_by
+    metric = settings.metric_for_best_model or dataset.metric_for_best_model or task.metric_for_best_model
     start = _start(deck, name, dataset, settings) if saved is None else None
     held_out_ratio = len(dataset.evaluation) / len(dataset.train)
     return AdapterTrainer(
         adapter,
         objective,
         settings,
-        best_by,
+        metric,
         held_out_ratio,
         log,
         accelerator,

@@ -121,24 +121,23 @@ class RunState:
 
 
 def is_better(
-    metrics: Mapping[str, float], before: Mapping[str, float], best_by: str, lower_is_better: frozenset[str]
+    metrics: Mapping[str, float], before: Mapping[str, float], metric: str, lower_is_better: frozenset[str]
 ) -> bool:
-    """Tell whether `metrics` beat those `before`, if there are any; where they are equal by `best_by`, a lower loss
-    decides.
+    """Tell whether `metrics` are better than `before` by `metric`, or by a lower loss where that is equal.
 
     Raises ConfigError when there is no metric of that name.
     """
-    if best_by not in metrics:
+    if metric not in metrics:
         raise ConfigError(
             say(
                 "training.metric_for_best_model must be one of {allowed}, got {value!r}",
                 allowed=listing(metrics),
-                value=best_by,
+                value=metric,
             )
         )
     if not before:
         return True
-    now, then = metrics[best_by], before[best_by]
+    now, then = metrics[metric], before[metric]
     if now == then:
         return metrics.get("loss", math.inf) < before.get("loss", math.inf)
-    return now < then if best_by in lower_is_better else now > then
+    return now < then if metric in lower_is_better else now > then

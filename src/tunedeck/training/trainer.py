@@ -63,8 +63,8 @@ class Start(NamedTuple):
 class AdapterTrainer:
     """Trains one adapter on an objective; the base stays frozen and in eval mode.
 
-    `best_by` names the metric of the best state; `held_out_ratio` is the number of held-out examples for each training
-    example; `saved` is the checkpoint to resume from. `state` is what a run counts, `stats` what its last step counted.
+    `metric_for_best_model` names the metric of the best state; `held_out_ratio` is the number of held-out examples for
+    each training example; `saved` is the checkpoint to resume from. `state` is what a run counts, `stats` what its last step counted.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class AdapterTrainer:
         adapter: Adapter,
         objective: Objective,
         settings: TrainingSettings,
-        best_by: str,
+        metric_for_best_model: str,
         held_out_ratio: float,
         log: EventLog,
         accelerator: Accelerator,
@@ -91,7 +91,7 @@ class AdapterTrainer:
         self.stats = StepStats()
         self.parameters = list(adapter.parameters())
         self.optimizer = adamw(adapter, settings)
-        self._best_by = best_by
+        self._metric_for_best_model = metric_for_best_model
         self._lower_is_better = view_of(adapter.task).lower_is_better
         self._log = log
         self._progress = progress
@@ -281,7 +281,7 @@ class AdapterTrainer:
             fill_adapter(self.adapter, self._best)
 
     def _is_better(self, metrics: dict[str, float], before: dict[str, float]) -> bool:
-        return is_better(metrics, before, self._best_by, self._lower_is_better)
+        return is_better(metrics, before, self._metric_for_best_model, self._lower_is_better)
 
     def _begin_with(self, start: Start) -> None:
         """Let the start be the state to surpass, where it is known how good that is."""

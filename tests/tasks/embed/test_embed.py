@@ -22,8 +22,8 @@ from tunedeck.tasks.base import Dataset
 from tunedeck.tasks.embed.task import evaluate_embedding
 
 
-def dataset(train: list[Any], evaluation: list[Any], best_by: str | None = None) -> Dataset[Any]:
-    return Dataset("made", train, evaluation, "0", "made", best_by=best_by)
+def dataset(train: list[Any], evaluation: list[Any], metric_for_best_model: str | None = None) -> Dataset[Any]:
+    return Dataset("made", train, evaluation, "0", "made", metric_for_best_model=metric_for_best_model)
 
 
 def test_pooling_gives_the_numbers_worked_out_by_hand_on_both_sides_of_padding() -> None:

@@ -51,7 +51,7 @@ class Classify(ClassifyConfig):
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_task: ClassVar[str] = "SEQ_CLS"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"labels", "predictions"})
-    best_by: ClassVar[str] = "accuracy"
+    metric_for_best_model: ClassVar[str] = "accuracy"
     progress_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "loss")
 
     def with_labels(self, labels: Sequence[str]) -> Classify:

@@ -55,8 +55,16 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
         held_out_form=form_of(evaluation[0]),
         left_out=prepared.left_out,
     )
-    best_by = "spearman" if isinstance(evaluation[0], Scored) else None
-    return Dataset(settings.train, train, evaluation, prepared.sha256, description, best_by=best_by, notes=notes)
+    metric = "spearman" if isinstance(evaluation[0], Scored) else None
+    return Dataset(
+        settings.train,
+        train,
+        evaluation,
+        prepared.sha256,
+        description,
+        metric_for_best_model=metric,
+        notes=notes,
+    )
 
 
 def read_examples(reference: str, settings: DataSettings) -> tuple[Examples, tuple[str, ...]]:

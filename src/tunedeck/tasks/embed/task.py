@@ -35,7 +35,7 @@ class Embed(EmbedConfig):
     auto_class: ClassVar[str] = "AutoModel"
     peft_task: ClassVar[str] = "FEATURE_EXTRACTION"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"vectors"})
-    best_by: ClassVar[str] = "ndcg@10"
+    metric_for_best_model: ClassVar[str] = "ndcg@10"
     progress_metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr", "loss", "spearman")
 
     def for_base(self, base: LoadedBase) -> Embed:

@@ -53,7 +53,7 @@ class Generate(GenerateConfig):
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     peft_task: ClassVar[str] = "CAUSAL_LM"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"predictions", "text"})
-    best_by: ClassVar[str] = "loss"
+    metric_for_best_model: ClassVar[str] = "loss"
     progress_metrics: ClassVar[tuple[str, ...]] = ("loss", "perplexity")
 
     def for_base(self, base: LoadedBase) -> Generate:
