@@ -12,6 +12,8 @@ import typer
 import tunedeck
 from tunedeck.cli.app import RUN_COMMANDS, app
 from tunedeck.cli.run_options import with_run_options
+from tunedeck.core.errors import TunedeckError
+from tunedeck.core.glossary import Term, error_codes, terms
 from tunedeck.core.i18n import language
 from tunedeck.server.app import api_document
 
@@ -38,6 +40,17 @@ ZH = {
     "type": "类型",
     "Bodies": "请求体与响应体",
     "Body": "请求体",
+    "Glossary": "术语表",
+    "The terms of this documentation in English and Chinese; `tunedeck explain WORD` prints them too.": (
+        "本文档使用的术语，中英文对照；`tunedeck explain 词` 也会打印。"
+    ),
+    "Also": "又称",
+    "See also": "另见",
+    "Errors by code": "按错误代码排错",
+    "Every error message ends with one of these codes; `tunedeck explain TD-E002` prints this text.": (
+        "每条错误消息末尾都有一个代码；`tunedeck explain TD-E002` 会打印下面的说明。"
+    ),
+    "In Python": "在 Python 中",
 }
 
 
@@ -65,8 +78,8 @@ def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def parameters(command: Any) -> list[Any]:
-    """The arguments and options that help shows."""
-    return [one for one in command.params if one.name != "help" and not getattr(one, "hidden", False)]
+    """The arguments and options of a command, those of --help-all included."""
+    return [one for one in command.params if one.name != "help"]
 
 
 def commands_page() -> str:
@@ -158,7 +171,51 @@ def _type(one: Mapping[str, Any]) -> str:
     return str(one.get("const", one.get("type", "any")))
 
 
-PAGES = {"commands": commands_page, "python": python_page, "http": http_page}
+def glossary_page() -> str:
+    """The page of all terms in both languages."""
+    said = "The terms of this documentation in English and Chinese; `tunedeck explain WORD` prints them too."
+    found = sorted(terms(), key=lambda term: term.name.lower())
+    return "\n\n".join([f"# {word('Glossary')}\n\n{word(said)}", *map(_term, found)]) + "\n"
+
+
+def _term(term: Term) -> str:
+    title = term.name if term.zh == term.name else f"{term.name} · {term.zh}"
+    text = f"## {title} {{ #{_anchor(term.name)} }}\n\n{_cell(term.text)}"
+    if term.aliases:
+        text += f"\n\n{word('Also')}: {', '.join(term.aliases)}"
+    if term.see:
+        text += f"\n\n{word('See also')}: " + ", ".join(f"[{name}](#{_anchor(name)})" for name in term.see)
+    return text
+
+
+def _anchor(name: str) -> str:
+    return "".join(one if one.isalnum() else "-" for one in name.lower())
+
+
+def errors_page() -> str:
+    """The page of all error codes."""
+    said = "Every error message ends with one of these codes; `tunedeck explain TD-E002` prints this text."
+    classes: dict[str, type[TunedeckError]] = {one.code: one for one in _tree(TunedeckError)}
+    parts = [
+        f"## {one.code}\n\n{_cell(one.text)}\n\n{word('In Python')}: `{classes[one.code].__name__}`"
+        for one in error_codes()
+    ]
+    return "\n\n".join([f"# {word('Errors by code')}\n\n{word(said)}", *parts]) + "\n"
+
+
+def _tree(error: type[TunedeckError]) -> Iterator[type[TunedeckError]]:
+    yield error
+    for one in error.__subclasses__():
+        yield from _tree(one)
+
+
+PAGES = {
+    "commands": commands_page,
+    "python": python_page,
+    "http": http_page,
+    "glossary": glossary_page,
+    "errors": errors_page,
+}
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from support.stopped_runs import at_loss
 
 from tunedeck.core.i18n import set_language
 from tunedeck.core.plug_ins import PlugIn
+from tunedeck.data import stored
 from tunedeck.data.table import read_table
 
 MODEL = "bert"
@@ -189,6 +190,29 @@ def test_predict_writes_the_rows_of_a_file_with_the_predictions(
         assert float(str(row["score"])) == pytest.approx(prediction["score"], abs=1e-5)
     assert "has a column 'predicted' already" in tunedeck("predict", *given[1:4], out, *given[5:], "--out", out).err
     assert read_table(str(out)).rows == rows
+
+
+def test_predict_reads_a_large_file_piece_by_piece(
+    tunedeck: Command, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": f"w{number} w50"} for number in range(4, 19)]
+    asked, out = tmp_path / "in.jsonl", tmp_path / "out.csv"
+    given = ("predict", "--adapter", run_folder / "adapter", "--file", asked, "--out")
+    asked.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert tunedeck(*given, tmp_path / "whole.csv").code == 0
+    monkeypatch.setattr(stored, "PIECE", 4)
+    monkeypatch.setattr(stored, "LARGE_BYTES", 1)
+    read = stored.table_pieces(str(asked), "auto")
+    assert [len(table.rows) for table in read] == [4, 4, 4, 3]
+    said = tunedeck(*given, out)
+    assert f"wrote {out}: 15 rows" in said.err
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    asked.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": " "}]), encoding="utf-8")
+    assert "empty texts in column 'text': 1 (rows 4); fill" in (said := tunedeck(*given, out)).err
+    assert "(rows counted from row 13)" in said.err
+    asked.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": "w3", "id": 1}]), encoding="utf-8")
+    assert "row 13 has other columns than the first rows; write .jsonl instead" in tunedeck(*given, out).err
+    assert tunedeck(*given, tmp_path / "out.jsonl").code == 0
 
 
 def test_predict_reads_the_column_that_the_adapter_was_trained_on(

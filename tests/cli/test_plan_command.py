@@ -156,7 +156,7 @@ def test_nothing_is_written_where_nothing_can_be_carried_out(tunedeck: Command, 
 def test_a_budget_that_nothing_meets_names_the_cheapest_and_the_fastest(tunedeck: Command) -> None:
     said = tunedeck(*PLAN, "--gpu", "a10,h100", "--budget", "0.5")
     assert said.code == 0
-    assert "nothing that fits stays within what you set; the cheapest is" in said.err
+    assert "nothing that fits is within your limits; the cheapest is" in said.err
 
 
 def test_where_nothing_fits_the_changes_are_named(tunedeck: Command) -> None:
@@ -228,7 +228,7 @@ def test_a_deployment_is_costed_by_load_and_compared(tunedeck: Command, prices: 
     assert "20 adapters on one base: 4,000 CNY a month; as 20 deployments: 80,000 on 20 GPUs" in said.err
     assert "days the deployment has cost as much as the training" in said.err
     assert "requests a day a10-24gb is cheaper than 2 per million tokens" in said.err
-    assert "a rented endpoint at 12 an hour is dearer than a10-24gb from" in said.err
+    assert "a rented endpoint at 12 an hour is more expensive than a10-24gb from" in said.err
 
 
 def test_a_deployment_in_json_has_its_break_even_points(tunedeck: Command) -> None:

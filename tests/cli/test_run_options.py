@@ -76,7 +76,7 @@ def test_a_comparison_has_no_flags_for_what_its_entries_differ_in(tunedeck: Comm
 
 def test_the_help_of_a_command_shows_the_flags_whole(tunedeck: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    shown = tunedeck("train", "--help").out
+    shown = tunedeck("train", "--help-all").out
     for flag in ("--gradient-accumulation-steps", "--no-deduplicate", "--prompt-tuning-init-text", "--target-modules"):
         assert flag in shown
 

@@ -163,7 +163,7 @@ def test_max_length_counts_special_and_virtual_tokens() -> None:
 def test_virtual_tokens_that_leave_no_room_for_text_are_an_error() -> None:
     deck = deck_of("bert")
     deck.add("prompt", td.PromptTuningConfig(num_virtual_tokens=POSITIONS))
-    with pytest.raises(ConfigError, match="leaves no room for text beside the virtual and the special tokens"):
+    with pytest.raises(ConfigError, match="leaves no room for text besides the virtual and the special tokens"):
         deck.predict(["w10"], adapter="prompt")
 
 

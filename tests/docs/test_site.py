@@ -20,12 +20,14 @@ import tunedeck as td
 from tunedeck.cli.app import RUN_COMMANDS, app
 from tunedeck.cli.run_options import with_run_options
 from tunedeck.core.errors import TunedeckError
+from tunedeck.core.glossary import error_codes, terms
+from tunedeck.core.i18n import set_language
 from tunedeck.server.app import api_document
 from tunedeck.training.schema import run_schema
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-GENERATED = ("commands", "http", "python", "settings")
+GENERATED = ("commands", "errors", "glossary", "http", "python", "settings")
 PAGES = sorted(page for page in DOCS.rglob("*.md") if page.name.split(".")[0] not in GENERATED)
 ENGLISH = [page for page in PAGES if not page.name.endswith(".zh.md")]
 TEXTS = [*PAGES, DOCS / "reference" / "settings.md", ROOT / "README.md", ROOT / "README.zh.md"]
@@ -133,7 +135,7 @@ def test_every_command_option_and_public_name_has_a_page() -> None:
     for name, one in reference.commands():
         section = page.split(f"## {name}\n")[1].split("\n## ")[0]
         for option in one.params:
-            if not getattr(option, "hidden", False) and option.name != "help":
+            if option.name != "help":
                 shown = [*option.opts, *option.secondary_opts, option.name]
                 assert any(f"`{one}`" in section for one in shown), f"{name}: {shown}"
     python = reference.python_page()
@@ -151,6 +153,22 @@ def test_every_setting_route_and_error_has_a_page() -> None:
     for page in ("exit-codes.md", "exit-codes.zh.md"):
         text = (DOCS / "reference" / page).read_text("utf-8")
         assert all(one.__name__ in text for one in subclasses(TunedeckError))
+
+
+@pytest.mark.parametrize("chosen", ["en", "zh"])
+def test_every_term_and_error_code_has_a_place_that_its_references_lead_to(chosen: str) -> None:
+    set_language(chosen)
+    glossary, errors = reference.glossary_page(), reference.errors_page()
+    for term in terms():
+        assert f"{term.text}\n" in glossary
+        assert term.zh in glossary
+        assert term.name in glossary
+    anchors = re.findall(r"\{ #(\S+) \}", glossary)
+    assert len(anchors) == len(set(anchors)) == len(terms())
+    assert set(re.findall(r"\]\(#(\S+?)\)", glossary)) <= set(anchors)
+    for code in error_codes():
+        assert f"## {code.code}\n\n{code.text}\n" in errors
+    assert all(f"`{one.__name__}`" in errors for one in subclasses(TunedeckError))
 
 
 def subclasses(one: type[Exception]) -> list[type[Exception]]:

@@ -82,9 +82,9 @@ def test_an_unknown_scheme_and_a_missing_package_are_named(monkeypatch: pytest.M
     assert deck.base.quantize == "int8"
 
 
-def test_a_checkpoint_that_is_quantised_already_is_not_packed_again(tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_quantized_already_is_not_packed_again(tmp_path: Path) -> None:
     transformers_in_nf4(wide_folder("llama", "causal")).save_pretrained(tmp_path / "packed")
-    with pytest.raises(ModelError, match="this checkpoint is quantised already; leave quantize out"):
+    with pytest.raises(ModelError, match="this checkpoint is quantized already; leave quantize out"):
         td.Deck.load(str(tmp_path / "packed"), td.Generate(), dtype="float32", quantize="int8")
 
 

@@ -62,10 +62,10 @@ def test_static_sizes_are_those_of_the_reference_table(
 
 
 def test_four_bits_leave_embeddings_norms_and_the_output_layer_at_sixteen() -> None:
-    plain, quantised = setup("qwen2.5-7b"), setup("qwen2.5-7b", four_bit=True)
+    plain, quantized = setup("qwen2.5-7b"), setup("qwen2.5-7b", four_bit=True)
     linears = linear_parameters(plain.spec)
-    assert weights_bytes(plain) - weights_bytes(quantised) == pytest.approx(linears * (2 - 0.5 - 0.127 / 8))
-    assert weights_bytes(quantised) / GIB > 5.0  # two embeddings of a 152 k vocabulary
+    assert weights_bytes(plain) - weights_bytes(quantized) == pytest.approx(linears * (2 - 0.5 - 0.127 / 8))
+    assert weights_bytes(quantized) / GIB > 5.0  # two embeddings of a 152 k vocabulary
 
 
 def test_checkpointing_keeps_one_input_a_layer() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
-from tunedeck.training.config import run_config
+from tunedeck.core.run_length import default_epochs, steps_per_epoch, total_steps
+from tunedeck.training.config import TrainingSettings, run_config
 
 
 def test_a_plan_recommends_one_of_its_rows() -> None:
@@ -59,3 +60,12 @@ def test_a_deployment_names_its_cheapest_row() -> None:
     assert td.deploy_cost("bge-large-zh", gpus="cpu").service.output_tokens == 0
     with pytest.raises(ConfigError, match="rate must be above 0, got -1"):
         td.deploy_cost("qwen-7b", rate=-1)
+
+
+@pytest.mark.parametrize("samples", [10, 300, 10_000])
+def test_without_epochs_a_plan_takes_the_steps_of_a_training_run(samples: int) -> None:
+    plan = td.plan("bundled:all-minilm-l6-v2", samples=samples, tokens=32, gpus="t4", methods="lora")
+    settings = TrainingSettings()
+    per_epoch = steps_per_epoch(samples, settings.batch_size, settings.gradient_accumulation_steps)
+    assert plan.request.workload.epochs == default_epochs(per_epoch)
+    assert round(plan.request.workload.epochs * per_epoch) == total_steps(settings.epochs, per_epoch)

@@ -147,7 +147,8 @@ def test_embeddings_share_the_base_too(tmp_path: Path) -> None:
         return deck
 
     def unlabelled(data: Dataset[Example]) -> Dataset[Example]:
-        return Dataset(data.source, data.train, data.evaluation, data.sha256, data.description, metric_for_best_model="loss")
+        values = (data.source, data.train, data.evaluation, data.sha256, data.description)
+        return Dataset(*values, metric_for_best_model="loss")
 
     settings = td.TrainingSettings(
         max_steps=4, eval_steps=4, batch_size=80, learning_rate=1e-2

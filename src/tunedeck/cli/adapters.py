@@ -49,7 +49,7 @@ def list_adapters(
     )
 
 
-@app.command("show", help=say("show what an adapter folder holds"))
+@app.command("show", help=say("describe an adapter folder"))
 def show(
     folder: Annotated[Path, typer.Argument(help=say("adapter folder"))],
     as_json: options.AsJson = False,

@@ -36,6 +36,9 @@ from tunedeck.core.errors import UsageError
 from tunedeck.core.i18n import say
 from tunedeck.core.process import USER_ERROR
 
+HELP_ALL = "--help-all"
+SHORTENED = ("train", "compare", "plan", "serve")
+"""Commands whose --help leaves out the less common options."""
 RUN_COMMANDS: dict[str, tuple[Callable[..., None], Collection[str]]] = {
     "train": (train.train, ()),
     "compare": (compare.compare, compare.WITHOUT),
@@ -54,8 +57,14 @@ class Commands(TyperGroup):
             function, without = RUN_COMMANDS[name]
             alone = typer.Typer(add_completion=False)
             text = command.help if command else None
-            alone.command(name, help=text, epilog=_example(name))(with_run_options(function, without))
+            alone.command(name, help=text, epilog=_epilog(name))(with_run_options(function, without))
             command = typer.main.get_command(alone)
+        end = rest.index("--") if "--" in rest else len(rest)
+        if command and (HELP_ALL in rest[:end] or ctx.resilient_parsing):
+            parameters: list[Any] = command.params
+            for one in parameters:
+                one.hidden = False
+            rest = ["--help" if argument == HELP_ALL else argument for argument in rest[:end]] + rest[end:]
         return name, command, rest
 
 
@@ -117,12 +126,15 @@ app.command("deploy-cost", help=say("estimate what serving a model costs a month
 )
 
 
-def _example(command: str) -> str:
-    return say("Example: {command}", command=EXAMPLES[command])
+def _epilog(command: str) -> str:
+    example = say("Example: {command}", command=EXAMPLES[command])
+    if command not in SHORTENED:
+        return example
+    return example + "\n\n" + say("All options: tunedeck {command} --help-all", command=command)
 
 
 for _group, _commands in (("", app), ("data ", data.app), ("adapters ", adapters.app), ("export ", export.app)):
     for _command in _commands.registered_commands:
-        _command.epilog = _example(f"{_group}{_command.name}")
+        _command.epilog = _epilog(f"{_group}{_command.name}")
 
 set_help_style()

@@ -28,7 +28,7 @@ def chat(
         float, typer.Option(help=say("sample from the likeliest tokens of this total probability"))
     ] = 0.95,
     repetition_penalty: Annotated[float, typer.Option(help=say("above 1, repetition is less likely"))] = 1.1,
-    seed: Annotated[int, typer.Option(help=say("repeats a conversation"))] = 0,
+    seed: Annotated[int, typer.Option(help=say("a seed; the same one repeats a conversation"))] = 0,
     dtype: options.DtypeName = "auto",
     quantize: options.Quantize = None,
     trust_remote_code: options.TrustRemoteCode = False,

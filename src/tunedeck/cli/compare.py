@@ -115,7 +115,7 @@ def exit_code_of_a_signal() -> Iterator[None]:
 
 
 def show(comparison: Comparison) -> None:
-    """The tables, one below the other where the terminal is narrow, the recommendation, and where the report is."""
+    """Print the tables, one below the other if the terminal is narrow, the recommendation and the report's path."""
     from tunedeck.cli.plan_output import is_wide
     from tunedeck.comparison.report.table import blocks
     from tunedeck.comparison.report.text import title

@@ -18,7 +18,7 @@ _TEXT = 60
 app = typer.Typer(no_args_is_help=True)
 
 
-@app.command("check", help=say("say what is wrong with data files, before training"))
+@app.command("check", help=say("find problems in data files before training"))
 def check(
     files: Annotated[
         list[str], typer.Argument(help=say("training data, then test data: files, hub ids or bundled: names"))

@@ -189,7 +189,7 @@ def _tell_comparisons(service: Service, best: DeployRow, against: dict[str, floa
         hours = even_hours_per_day(best, price)
         tell(
             say(
-                "a rented endpoint at {price:g} an hour is dearer than {gpu} from {hours:.1f} hours a day on",
+                "a rented endpoint at {price:g} an hour is more expensive than {gpu} from {hours:.1f} hours a day on",
                 price=price,
                 gpu=name,
                 hours=hours,

@@ -16,7 +16,7 @@ def add_commands(app: typer.Typer) -> None:
     """Put these commands into `tunedeck export`."""
     app.command("peft", help=say("a folder that PEFT loads"))(peft)
     app.command("adapterhub", help=say("a folder that AdapterHub's adapters library loads"))(adapterhub)
-    app.command("gguf-lora", help=say("a LoRA that llama.cpp loads beside its base"))(gguf_lora)
+    app.command("gguf-lora", help=say("a LoRA file for llama.cpp"))(gguf_lora)
     app.command("vllm", help=say("LoRA adapters with the command that serves them by vLLM"))(vllm)
     app.command("card", help=say("a model card (README.md) as the hub expects it"))(card)
 
@@ -64,9 +64,7 @@ def gguf_lora(
 
 
 def vllm(
-    adapter: Annotated[
-        list[Path], typer.Option("--adapter", help=say("adapter folder, as often as there are adapters"))
-    ],
+    adapter: Annotated[list[Path], typer.Option("--adapter", help=say("adapter folder; once for each adapter"))],
     out: options.NewFolder,
     model: options.Base = None,
     trust_remote_code: options.TrustRemoteCode = False,

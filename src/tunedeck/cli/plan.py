@@ -25,18 +25,20 @@ def plan(
     data: Annotated[str | None, work(help=say("training data: file, hub id or bundled: name"))] = None,
     samples: Annotated[int | None, work(help=say("instead of --data: the number of examples"))] = None,
     tokens: Annotated[int | None, work(help=say("tokens of every example; with --data, where texts are cut"))] = None,
-    epochs: Annotated[float, work(help=say("passes over the data"))] = 3,
+    epochs: Annotated[float | None, work(help=say("passes over the data (default: as many as tunedeck train)"))] = None,
     task: Annotated[str | None, work(help=say("classify or generate; by default what the model is for"))] = None,
     method: Annotated[str | None, how(help=say("methods with commas, such as lora,qlora; all by default"))] = None,
     r: Annotated[int | None, how("--r", help=say("LoRA rank"))] = None,
     target_modules: Annotated[
         str | None, how(help=say("names with commas, a regular expression, or all-linear"))
     ] = None,
-    num_virtual_tokens: Annotated[int | None, how(help=say("prompt tuning length"))] = None,
-    reduction_factor: Annotated[float | None, how(help=say("bottleneck width: hidden size / this"))] = None,
+    num_virtual_tokens: Annotated[int | None, how(help=say("prompt tuning length"), hidden=True)] = None,
+    reduction_factor: Annotated[
+        float | None, how(help=say("bottleneck width: hidden size / this"), hidden=True)
+    ] = None,
     micro_batch: Annotated[int | None, how(help=say("examples at once; by default what fits"))] = None,
     gradient_accumulation_steps: Annotated[
-        int | None, how(help=say("micro-batches per update; by default up to 32 examples"))
+        int | None, how(help=say("micro-batches per update; by default up to 32 examples"), hidden=True)
     ] = None,
     gradient_checkpointing: Annotated[
         bool,
@@ -45,8 +47,10 @@ def plan(
             help=say("recompute activations: less memory, more time"),
         ),
     ] = False,
-    loss: Annotated[str | None, how(help=say("eager, fused, chunked; by default as this engine computes it"))] = None,
-    attention: Annotated[str | None, how(help="flash, sdpa, eager")] = None,
+    loss: Annotated[
+        str | None, how(help=say("eager, fused, chunked; by default as this engine computes it"), hidden=True)
+    ] = None,
+    attention: Annotated[str | None, how(help="flash, sdpa, eager", hidden=True)] = None,
     dtype: Annotated[str | None, how(help="bf16, fp16, fp32")] = None,
     gpu: Annotated[str | None, options.where(help=say("GPUs, separated by commas, or this-machine"))] = None,
     budget: Annotated[float | None, options.where(help=say("at most this amount of money"))] = None,

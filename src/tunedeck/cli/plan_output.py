@@ -109,7 +109,7 @@ def _title(request: PlanRequest) -> str:
         samples=work.samples,
         mean=work.mean_tokens,
         longest=work.longest_tokens,
-        epochs=work.epochs,
+        epochs=round(work.epochs, 1),
     )
 
 
@@ -196,7 +196,7 @@ def _tell_recommendation(plan: Plan) -> None:
         fastest = min((row for row in rows if row.fits), key=lambda row: row.hours.total_h.expected)
         tell(
             say(
-                "nothing that fits stays within what you set; the cheapest is {method} on {gpu} for {cost} "
+                "nothing that fits is within your limits; the cheapest is {method} on {gpu} for {cost} "
                 "{currency}, the "
                 "fastest {fast} on {fast_gpu} in {hours} h",
                 method=cheapest.method,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +17,7 @@ from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say, say_plural
 
 if TYPE_CHECKING:
+    from tunedeck.data.rows import Rows
     from tunedeck.deck.deck import Deck
 
 PIECE = 1024
@@ -39,6 +42,7 @@ def predict(
     as_json: options.AsJson = False,
 ) -> None:
     """Answer every text by every adapter, all in mixed batches on one base."""
+    from tunedeck.data.stored import is_large
     from tunedeck.data.write import check_ending
 
     if not adapter:
@@ -46,11 +50,13 @@ def predict(
     if out is not None:
         check_ending(out)
     options.check_task(adapter, "predictions", "predict")
-    asked, rows = _asked(texts, file, text or _text_column(adapter), encoding, named=text is not None)
+    pieces = _pieces(texts, file, text or _text_column(adapter), encoding, named=text is not None)
+    first = next(pieces)
     deck = options.opened(adapter, model, dtype, quantize, trust_remote_code, allow_base_mismatch=allow_base_mismatch)
     if out is not None:
-        _write(deck, asked, rows, out)
+        _write(deck, chain([first], pieces), None if file and is_large(file) else len(first[0]), out)
         return
+    asked = [one for found, _ in chain([first], pieces) for one in found]
     names = deck.adapters
     answers = deck.predict(asked * len(names), adapter=[name for name in names for _ in asked])
     predictions = [
@@ -81,48 +87,74 @@ def _text_column(folders: list[Path]) -> str | None:
     return None if manifest is None or manifest.data is None else manifest.data.text_column
 
 
-def _asked(
+def _pieces(
     texts: list[str] | None, file: str | None, column: str | None, encoding: str, *, named: bool
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the texts and the rows that they come from; a column that the user did not name may be another here."""
+) -> Iterator[tuple[list[str], Rows]]:
+    """Yield texts and the rows that they come from, those of a large file piece by piece.
+
+    A column that the user did not name may be another in this file.
+    """
     if file is None:
         asked = texts_to_answer(texts, None, None, encoding)
-        return asked, [{"text": one} for one in asked]
+        yield asked, [{"text": one} for one in asked]
+        return
     from tunedeck.data.labelled import column_to_predict, read_texts
-    from tunedeck.data.table import read_table
+    from tunedeck.data.stored import counting_rows, table_pieces
     from tunedeck.data.usual_names import TEXT_COLUMNS
 
-    table = read_table(file, encoding)
-    for note in table.notes:
-        tell(note)
-    if not named and column not in table.columns:
-        column = None
-        if (found := column_to_predict(table, None)).lower() not in TEXT_COLUMNS:
-            tell(say("the texts are those of column {column!r}, the first line of {file}", column=found, file=file))
-    return read_texts(table, column), table.rows
+    for number, table in enumerate(table_pieces(file, encoding)):
+        if number == 0:
+            for note in table.notes:
+                tell(note)
+            if not named and column not in table.columns:
+                column = column_to_predict(table, None)
+                if column.lower() not in TEXT_COLUMNS:
+                    tell(
+                        say(
+                            "the texts are those of column {column!r}, the first line of {file}",
+                            column=column,
+                            file=file,
+                        )
+                    )
+        with counting_rows(number):
+            yield read_texts(table, column), table.rows
 
 
-def _write(deck: Deck, texts: list[str], rows: list[dict[str, Any]], out: Path) -> None:
+def _write(deck: Deck, pieces: Iterator[tuple[list[str], Rows]], total: int | None, out: Path) -> None:
     """Predict and write a piece at a time; every row is followed by what each adapter predicts for it."""
     from rich.console import Console
     from rich.progress import Progress
 
     from tunedeck.data.write import row_writer
 
-    names = deck.adapters
+    written, keys = 0, None
     progress = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
     with progress, row_writer(out) as write:
-        bar = progress.add_task(say("predicting"), total=len(texts))
-        for start in range(0, len(texts), PIECE):
-            piece = texts[start : start + PIECE]
-            answers = iter(deck.predict(piece * len(names), adapter=[name for name in names for _ in piece]))
-            columns = [[_columns(deck, name, next(answers)) for _ in piece] for name in names]
-            if taken := [column for found in columns for column in found[0] if column in rows[start]]:
-                raise DataError(say("the data has a column {column!r} already; rename it", column=taken[0]))
-            found = zip(rows[start : start + PIECE], *columns, strict=True)
-            write([{key: value for part in parts for key, value in part.items()} for parts in found])
-            progress.update(bar, advance=len(piece))
-    tell(say_plural("wrote {path}: {count} row", "wrote {path}: {count} rows", count=len(texts), path=out))
+        bar = progress.add_task(say("predicting"), total=total)
+        for texts, rows in pieces:
+            for start in range(0, len(texts), PIECE):
+                found = _predicted(deck, texts[start : start + PIECE], rows[start : start + PIECE])
+                keys = keys or list(found[0])
+                if list(found[0]) != keys and out.suffix.lower() not in (".json", ".jsonl"):
+                    row = written + 1
+                    raise DataError(
+                        say("row {row} has other columns than the first rows; write .jsonl instead", row=row)
+                    )
+                write(found)
+                written += len(found)
+                progress.update(bar, advance=len(found))
+    tell(say_plural("wrote {path}: {count} row", "wrote {path}: {count} rows", count=written, path=out))
+
+
+def _predicted(deck: Deck, texts: list[str], rows: Rows) -> Rows:
+    """Return the rows followed by the columns of each adapter's predictions for their texts."""
+    names = deck.adapters
+    answers = iter(deck.predict(texts * len(names), adapter=[name for name in names for _ in texts]))
+    columns = [[_columns(deck, name, next(answers)) for _ in texts] for name in names]
+    if taken := [column for found in columns for column in found[0] if column in rows[0]]:
+        raise DataError(say("the data has a column {column!r} already; rename it", column=taken[0]))
+    found = zip(rows, *columns, strict=True)
+    return [{key: value for part in parts for key, value in part.items()} for parts in found]
 
 
 def _columns(deck: Deck, name: str, answer: Any) -> dict[str, Any]:

@@ -18,6 +18,30 @@ RunFile: TypeAlias = Annotated[Path | None, typer.Argument(help=say("a YAML run 
 Assignments: TypeAlias = Annotated[
     list[str] | None, typer.Option("--set", help=say("any other key, as training.warmup_ratio=0.1"))
 ]
+SHOWN = frozenset(
+    [
+        "model",
+        "data",
+        "eval_data",
+        "text",
+        "label",
+        "task",
+        "max_length",
+        "method",
+        "r",
+        "lora_alpha",
+        "target_modules",
+        "num_virtual_tokens",
+        "reduction_factor",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "seed",
+        "dtype",
+        "quantize",
+    ]
+)
+"""Options that --help shows; --help-all shows the others too."""
 RESERVED = ("name", "out")
 """Keys of a run itself: a method's or task's setting of that name gets no flag."""
 KIND = "kind"
@@ -136,6 +160,7 @@ def _option(flag: str, name: str, setting: Setting, text: str, panel: str | None
         flag,
         help=text + choices,
         rich_help_panel=panel,
+        hidden=name not in SHOWN,
         parser=None if plain else partial(_value, setting, flag),
         metavar=None if plain else "VALUE",
     )

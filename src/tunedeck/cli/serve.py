@@ -54,6 +54,7 @@ def _flag(bound: Field[Any]) -> inspect.Parameter:
         flag_of(bound.name),
         help=bound.metadata["text"](),
         rich_help_panel=say("Bounds"),
+        hidden=True,
         parser=size if of_bytes else None,
         metavar="SIZE" if of_bytes else None,
         show_default=format_bytes(default) if of_bytes else True,

@@ -97,7 +97,7 @@ def _report(run: Any, task: TaskConfig) -> None:
         numbers_from=9,
     )
     if run.kept_start:
-        tell(say("no step brought more than the head on the frozen base, which is kept: another learning rate may"))
+        tell(say("no step was better than the head on the frozen base, which is kept; try another learning rate"))
     elif run.still_improving:
         tell(say("the last evaluation was the best: more --epochs may do better"))
     command = "embed" if "vectors" in view_of(task).task.capabilities else "predict"

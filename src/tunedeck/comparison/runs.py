@@ -111,7 +111,7 @@ def is_finished(run: Run, data_sha256: str) -> bool:
         raise ConfigError(
             say(
                 "{path} was made with other settings: {differences}; go back to them, choose another --out, "
-                "or start anew with --overwrite",
+                "or start again with --overwrite",
                 path=run.folder,
                 differences="; ".join(differing),
             )
@@ -123,7 +123,7 @@ def is_finished(run: Run, data_sha256: str) -> bool:
         raise DataError(
             say(
                 "{path} was trained on other examples than the data holds now; restore the data, "
-                "choose another --out, or start anew with --overwrite",
+                "choose another --out, or start again with --overwrite",
                 path=run.folder,
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 DEFAULT_EPOCHS = 2.0
+DEFAULT_BATCH_SIZE = 32
 FEWEST_STEPS = 40
 """Steps of a run on few examples whose epochs are not set."""
 FEWEST_EVALUATIONS, MOST_EVALUATIONS = 4, 10
@@ -21,11 +22,14 @@ def steps_per_epoch(examples: int, batch_size: int, gradient_accumulation_steps:
     return max(1, math.ceil(examples / batch_size) // gradient_accumulation_steps)
 
 
+def default_epochs(per_epoch: int) -> float:
+    """Return the epochs of a run that sets none: two, or more where these would be fewer than FEWEST_STEPS."""
+    return max(DEFAULT_EPOCHS, FEWEST_STEPS / per_epoch)
+
+
 def total_steps(epochs: float | None, per_epoch: int) -> int:
-    """Return steps of a run: its epochs, else two, or more where these would be fewer than FEWEST_STEPS."""
-    if epochs is None:
-        return max(round(DEFAULT_EPOCHS * per_epoch), FEWEST_STEPS)
-    return max(1, round(epochs * per_epoch))
+    """Return the optimizer steps of a run, see `default_epochs`."""
+    return max(1, round((default_epochs(per_epoch) if epochs is None else epochs) * per_epoch))
 
 
 def wanted_evaluations(epochs: float, steps: int) -> int:

@@ -208,7 +208,7 @@ def _as_storage_error(target: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             say(
-                "cannot write {path}: {reason}; {hint}. What stood there before is untouched",
+                "cannot write {path}: {reason}; {hint}. The previous content is unchanged",
                 path=target,
                 reason=error.strerror or error,
                 hint=say("free some space or choose another place")

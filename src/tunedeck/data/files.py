@@ -122,7 +122,7 @@ def _read_bytes(path: Path) -> bytes:
 def _standard_input() -> bytes:
     """Return the content of standard input, which can be read only once."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise DataError(say("{path} stands for standard input, but nothing is piped into it", path=STANDARD_INPUT))
+        raise DataError(say("{path} means standard input, but nothing is piped into it", path=STANDARD_INPUT))
     return sys.stdin.buffer.read()
 
 

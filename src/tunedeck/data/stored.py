@@ -1,11 +1,11 @@
-"""Labelled examples of a file that is too large for memory: read piece by piece, kept in an Arrow file on disk."""
+"""Read files that are too large for memory piece by piece; keep labelled examples in an Arrow file on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, final, overload
@@ -23,7 +23,7 @@ from tunedeck.data.labelled import Example, label_column_of, labelled_examples, 
 from tunedeck.data.rows import Content
 from tunedeck.data.separated import noticed_delimiter, separated_pieces
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.table import Table
+from tunedeck.data.table import Table, read_table
 
 LARGE_BYTES = 256 << 20
 """Files from this size on are read piece by piece."""
@@ -74,6 +74,30 @@ def is_large(reference: str) -> bool:
     """Tell whether a reference is a file that is read piece by piece."""
     path = Path(reference).expanduser()
     return path.suffix.lower() in KINDS and path.is_file() and path.stat().st_size >= LARGE_BYTES
+
+
+def table_pieces(reference: str, encoding: str) -> Iterator[Table]:
+    """Yield the table of a data reference, that of a large file in pieces of PIECE rows.
+
+    Raises DataError as `read_table`.
+    """
+    if not is_large(reference):
+        yield read_table(reference, encoding)
+        return
+    with ExitStack() as stack:
+        for content in _pieces(Path(reference).expanduser(), encoding, stack):
+            yield Table(reference, *content)
+
+
+@contextmanager
+def counting_rows(piece: int) -> Iterator[None]:
+    """Add to a DataError about a later piece where its rows are counted from."""
+    try:
+        yield
+    except DataError as error:
+        if piece == 0:
+            raise
+        raise DataError(say("{reason} (rows counted from row {row})", reason=error, row=piece * PIECE + 1)) from error
 
 
 def stored_examples(
@@ -128,12 +152,8 @@ def _examples_of(
     if drop_empty:
         kept = [row for row in table.rows if str(row[columns[0]] or "").strip()]
         table = Table(table.source, table.columns, kept)
-    try:
+    with counting_rows(piece):
         return labelled_examples(table, *columns, multi_label) if table.rows else []
-    except DataError as error:
-        if piece == 0:
-            raise
-        raise DataError(say("{reason} (rows counted from row {row})", reason=error, row=piece * PIECE + 1)) from error
 
 
 def _pieces(path: Path, encoding: str, stack: ExitStack) -> Iterator[Content]:

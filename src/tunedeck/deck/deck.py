@@ -351,7 +351,7 @@ class Deck:
         """Return a plain transformers model with the adapter in its weights; UnsupportedKindError where the kind cannot
         merge.
 
-        A quantised base is refused with AdapterError unless `dequantize`; a warning says what that loses.
+        A quantized base is refused with AdapterError unless `dequantize`; a warning says what that loses.
         """
         return merged_model(self.base, self.adapter(name), dequantize)
 

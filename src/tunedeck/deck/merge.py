@@ -27,7 +27,7 @@ def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -
     """Return a new model of the base's class and precision; the base itself is untouched.
 
     A head on pooled states, which no class of transformers has, works as a hook and is not in the model's state dict.
-    Raises UnsupportedKindError for kinds that have no equivalent in the base's weights; AdapterError for a quantised
+    Raises UnsupportedKindError for kinds that have no equivalent in the base's weights; AdapterError for a quantized
     base unless `dequantize`, which unpacks its weights first and warns of what that loses.
     """
     original: Any = base.model
@@ -84,7 +84,7 @@ def _agree_to_unpack(base: LoadedBase, name: str, dequantize: bool) -> None:
         say(
             "merged into weights dequantized from {scheme} to {dtype}: they keep the rounding of {scheme}, so "
             "this is not the "
-            "original base with {name!r} in it, and they take {after:.0f} MB instead of {before:.0f}; quantise "
+            "original base with {name!r} in it, and they take {after:.0f} MB instead of {before:.0f}; quantize "
             "the result again "
             "and its answers change, for the adapter is rounded with the weights",
             scheme=base.quantize,
@@ -98,7 +98,7 @@ def _agree_to_unpack(base: LoadedBase, name: str, dequantize: bool) -> None:
 
 
 def _unpacked(original: nn.Module, merged: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the state of a quantised model as `merged`, which is of the same class, keeps it: a Conv1D's weight is
+    """Return the state of a quantized model as `merged`, which is of the same class, keeps it: a Conv1D's weight is
     (in, out).
     """
     state = dict(original.state_dict())

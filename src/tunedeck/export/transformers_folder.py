@@ -51,7 +51,7 @@ def tokenizer_of(deck: Deck) -> Any:
     """Return the base's tokenizer; ModelError when it has none."""
     if deck.tokenizer is None:
         raise ModelError(
-            say("{model} has no tokenizer files; put tokenizer.json beside its config.json", model=deck.base.reference)
+            say("{model} has no tokenizer files; put tokenizer.json next to its config.json", model=deck.base.reference)
         )
     return deck.tokenizer
 

@@ -45,7 +45,7 @@ class RowDispatch:
         self._cached: tuple[object, object] | None = None
 
     def cached(self, key: object, make: Callable[[], T]) -> T:
-        """Cache the result of `make()` until `key` or a trainable parameter changes; never while gradients are recorded.
+        """Cache `make()` until `key` or a trainable parameter changes; never while gradients are recorded.
 
         Frozen parameters are assumed constant, because checking them costs as much as a small matrix product.
         """

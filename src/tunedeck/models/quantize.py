@@ -58,10 +58,10 @@ def check_scheme(scheme: str | None) -> None:
 def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: torch.dtype, device: torch.device) -> None:
     """Quantize the linear layers one after another to compute in `dtype`; convert the rest to `dtype`.
 
-    Warns when a layer cannot be packed. Raises ModelError when the checkpoint is quantised already or none can be.
+    Warns when a layer cannot be packed. Raises ModelError when the checkpoint is quantized already or none can be.
     """
     if not all(parameter.is_floating_point() for parameter in model.parameters()):
-        raise ModelError(say("this checkpoint is quantised already; leave quantize out, or take one that is not"))
+        raise ModelError(say("this checkpoint is quantized already; leave quantize out, or take one that is not"))
     paths = linears_in_layers(model, prefix)
     left = [path for path in paths if not _can_pack(model, path, scheme)]
     if len(left) == len(paths):

@@ -81,7 +81,7 @@ def _bundled(reference: str, name: str, fetch_missing: bool) -> ModelSource:
     if not fetch_missing and not is_fetched(bundles[name]):
         raise ModelError(
             say(
-                "the bundled model {name} is not in {folder} yet; bring it with: tunedeck fetch {name}",
+                "the bundled model {name} is not in {folder} yet; get it with: tunedeck fetch {name}",
                 name=name,
                 folder=folder_of(bundles[name]),
             )

@@ -79,7 +79,7 @@ def reason_text(chosen: Recommendation) -> str:
         )
     if chosen.reason == "only-this-is-within":
         return say(
-            "LoRA does not stay within what you set; {method} does, and {gpu} is the cheapest for it",
+            "LoRA exceeds your limits; {method} does not, and {gpu} is the cheapest for it",
             method=method,
             gpu=gpu,
         )

@@ -18,7 +18,7 @@ Attention = Literal["flash", "sdpa", "eager"]
 
 NF4_BYTES = (
     0.5 + 0.127 / 8
-)  # 4 bits and, with double quantisation, 0.127 bit of constants (QLoRA, arXiv 2305.14314, section 3)
+)  # 4 bits and, with double quantization, 0.127 bit of constants (QLoRA, arXiv 2305.14314, section 3)
 LOGIT_BYTES = {"eager": 12, "fused": 8, "chunked": 0}
 """Bytes per logit at the loss's peak. Eager: 16-bit logits 2, float32 copy 4, its gradient 4, 16-bit gradient 2.
 Fused: logits 2, float32 copy 4 in place of its gradient, 16-bit gradient 2. Chunked: only a chunk exists."""
@@ -187,8 +187,8 @@ def weights_bytes(setup: Setup) -> float:
     """
     spec = setup.spec
     total = spec.base_parameters + (spec.lm_head_parameters if setup.generate else setup.head_parameters)
-    quantised = linear_parameters(spec) if setup.four_bit else 0
-    return NF4_BYTES * quantised + _hidden_bytes(setup) * (total - quantised)
+    quantized = linear_parameters(spec) if setup.four_bit else 0
+    return NF4_BYTES * quantized + _hidden_bytes(setup) * (total - quantized)
 
 
 def linear_parameters(spec: ModelSpec) -> int:

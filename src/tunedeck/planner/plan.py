@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunedeck.core.errors import ArchitectureError
-from tunedeck.core.run_length import planned_evaluations
+from tunedeck.core.run_length import DEFAULT_BATCH_SIZE, planned_evaluations, steps_per_epoch, total_steps
 from tunedeck.methods.base import MethodConfig
 from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.cost import PROCESS_S, Hours, run_cost, run_hours, start_s
@@ -22,7 +22,7 @@ from tunedeck.planner.processor import Processor, bfloat16_instructions, process
 from tunedeck.planner.throughput import step_s
 from tunedeck.planner.workload import Workload
 
-EFFECTIVE_BATCH = 32
+EFFECTIVE_BATCH = DEFAULT_BATCH_SIZE
 MEMORY_BAND = (0.92, 1.10)  # contains the held-out rows of bench/planner_accuracy.py
 TIME_BAND = {True: (0.8, 1.3), False: (0.6, 1.8)}  # on a GPU with measured rows; on another
 LENGTH_BAND = (0.85, 1.2)  # lengths estimated from characters
@@ -186,7 +186,7 @@ def _row(request: PlanRequest, name: str, method: MethodConfig, facts: MethodFac
     setup = with_batch(bare, request, largest)
     found = _prediction(request, setup, gpu, processor)
     step, parts = found.step_s, found.parts
-    steps = math.ceil(work.samples * work.epochs / (setup.micro_batch * setup.accumulation))
+    steps = total_steps(work.epochs, steps_per_epoch(work.samples, setup.micro_batch, setup.accumulation))
     train_s = found.first_use_s
     if not request.generate:
         train_s = train_s.plus(start_s(at_mean(setup, work), step, steps, processor))

@@ -24,7 +24,7 @@ from tunedeck.planner.memory import Attention, Loss, method_facts
 from tunedeck.planner.models import PlannedModel, find_planned_model
 from tunedeck.planner.plan import PlanRequest, PlanRow, make_plan, setup_for
 from tunedeck.planner.prices import Offer, PriceBook, check_sizes, chosen_offers, gpu_names, read_prices, with_rates
-from tunedeck.planner.workload import Workload, workload_of_data
+from tunedeck.planner.workload import Workload, planned_epochs, workload_of_data
 
 PLANNED: Mapping[str, str] = {
     name: kind for kind, method in METHODS.items() for name in (kind, method.quantized_name) if name is not None
@@ -66,7 +66,7 @@ class Plan:
         Raises ConfigError when there is nothing to recommend or the plan was made without data.
         """
         if self.recommendation is None:
-            raise ConfigError(say("there is no run to write: nothing fits within what you set"))
+            raise ConfigError(say("there is no run to write: nothing fits within your limits"))
         if self.data is None:
             raise ConfigError(say("a run file needs the data: give --data FILE instead of --samples"))
         return run_values(self.recommendation.row, self.request, self.data)
@@ -96,7 +96,7 @@ def plan(
     *,
     samples: int | None = None,
     tokens: int | None = None,
-    epochs: float = 3,
+    epochs: float | None = None,
     task: Literal["classify", "generate"] | None = None,
     methods: str | Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -120,9 +120,10 @@ def plan(
 
     `model` is a name such as qwen-7b, a hub id, a `bundled:` name or the folder of a config.json. The work is `data` (a
     file, a hub id or a `bundled:` name) or `samples` examples of `tokens` tokens; with `data`, longer texts are cut at
-    `tokens`. `task` is by default what the model is for. `methods` are some of lora, qlora, bottleneck, ... (names or
-    text with commas); `settings` of methods, as {"r": 16}, count for those that have them. Left at None, the batch,
-    `loss` (eager, fused, chunked), `attention` (flash, sdpa, eager) and `dtype` are chosen for each GPU.
+    `tokens`. `epochs` are by default those of a training run, `task` what the model is for. `methods` are some of lora,
+    qlora, bottleneck, ... (names or text with commas); `settings` of methods, as {"r": 16}, count for those that have
+    them. Left at None, the batch, `loss` (eager, fused, chunked), `attention` (flash, sdpa, eager) and `dtype` are
+    chosen for each GPU.
 
     `gpus` are names of the catalogue or "this-machine", by default all that the price list offers. `budget` is an
     amount of `currency`, `deadline` hours or text such as "90m", "6h", "2d". `prices` is a price file over
@@ -166,7 +167,7 @@ def run_values(row: PlanRow, request: PlanRequest, data: str) -> dict[str, Any]:
     setup = row.setup
     settings = {key: value for key, value in to_values(setup.method).items() if value not in (None, {}, ())}
     training: dict[str, Any] = {
-        "epochs": request.workload.epochs,
+        "epochs": round(request.workload.epochs, 2),
         "batch_size": setup.micro_batch,
         "gradient_accumulation_steps": setup.accumulation,
     }
@@ -207,7 +208,7 @@ def _methods(wanted: str | Sequence[str] | None, settings: Mapping[str, Any]) ->
 
 
 def _workload(
-    model: PlannedModel, data: str | None, samples: int | None, tokens: int | None, epochs: float
+    model: PlannedModel, data: str | None, samples: int | None, tokens: int | None, epochs: float | None
 ) -> Workload:
     if (data is None) == (samples is None):
         raise ConfigError(say("give either --data FILE, or --samples N with --tokens N"))
@@ -224,7 +225,7 @@ def _workload(
                 value=length,
             )
         )
-    return Workload(samples, epochs, float(length), length, 0.1, "--samples", counted=True)
+    return Workload(samples, planned_epochs(epochs, samples), float(length), length, 0.1, "--samples", counted=True)
 
 
 def _is_generation(task: str | None, model: PlannedModel) -> bool:

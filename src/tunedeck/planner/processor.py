@@ -50,8 +50,8 @@ def processor_now(setup: Setup) -> Processor:
 def slowed(idle_s: Estimate, processor: Processor | None) -> Estimate:
     """Return the time of work that takes `idle_s` on an idle core while other programs share it.
 
-        They may end, so the low value stays.
-        """
+    They may end, so the low value stays.
+    """
     factor = 1 + (processor.load if processor else 0.0)
     return Estimate(idle_s.low, factor * idle_s.expected, factor * idle_s.high)
 

@@ -16,9 +16,7 @@ Precision = Literal["16-bit", "4-bit", "int8"]
 
 USABLE = 0.9  # of a GPU's memory that an engine fills (vLLM's gpu_memory_utilization)
 ENGINE_BYTES = 1.0 * GIB  # context, kernels, workspace
-BANDWIDTH_SHARE = (
-    0.8  # of the bandwidth that decoding reaches (60 to 90 % on slower-memory GPUs)
-)
+BANDWIDTH_SHARE = 0.8  # of the bandwidth that decoding reaches (60 to 90 % on slower-memory GPUs)
 STEP_S = (
     3.5e-3  # of every decoding step besides its memory traffic: launches and scheduling (Qwen2.5-7B on A100: 11.9 ms)
 )

@@ -16,9 +16,9 @@ from tunedeck.planner.memory import (
 
 LAUNCH_S_PER_LAYER = 3.3e-3  # a layer forward and backward however few tokens there are: kernel launches from Python
 RECOMPUTED_LAUNCH = 1.25  # the same with checkpointing, which launches the forward twice
-FOUR_BIT_LAUNCH = 2.6  # and where each linear is dequantised first (Qwen README: QLoRA's floor is 2 to 3 times LoRA's)
+FOUR_BIT_LAUNCH = 2.6  # and where each linear is dequantized first (Qwen README: QLoRA's floor is 2 to 3 times LoRA's)
 JOIN = 3  # exponent that joins floor and arithmetic: the larger wins, both count where they meet
-FOUR_BIT_COST = 1.04  # dequantising before each product, large micro-batches
+FOUR_BIT_COST = 1.04  # dequantizing before each product, large micro-batches
 OPTIMIZER_BYTES = (
     60  # traffic of an AdamW step per trainable parameter (50 on PEFT's L40S rows, 72 to 77 on fms's A100 rows)
 )

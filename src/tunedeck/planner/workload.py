@@ -10,6 +10,7 @@ from pathlib import Path
 from tunedeck.core.bundle import cache_folder
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.i18n import say
+from tunedeck.core.run_length import DEFAULT_BATCH_SIZE, default_epochs, steps_per_epoch
 from tunedeck.data.prepare import normalised
 from tunedeck.data.table import read_table
 from tunedeck.planner.models import PlannedModel
@@ -57,7 +58,7 @@ class Workload:
 
 
 def workload_of_texts(
-    texts: Sequence[str], source: str, model: PlannedModel, epochs: float, limit: int | None
+    texts: Sequence[str], source: str, model: PlannedModel, epochs: float | None, limit: int | None
 ) -> Workload:
     """Return examples and lengths of texts, of which a share is held out; lengths beyond `limit` or the model's own are
     cut.
@@ -72,9 +73,10 @@ def workload_of_texts(
     lengths, counted = _count([*texts[::step], max(texts, key=len)], model)
     longest_allowed = min(limit or 10**9, model.max_tokens or 10**9)
     cut = [min(length, longest_allowed) for length in lengths]
+    samples = max(1, round(len(texts) * (1 - HELD_OUT)))
     return Workload(
-        samples=max(1, round(len(texts) * (1 - HELD_OUT))),
-        epochs=epochs,
+        samples=samples,
+        epochs=planned_epochs(epochs, samples),
         mean_tokens=statistics.fmean(cut[:-1]),
         longest_tokens=max(cut),
         evaluation_share=HELD_OUT / (1 - HELD_OUT),
@@ -83,7 +85,12 @@ def workload_of_texts(
     )
 
 
-def workload_of_data(reference: str, model: PlannedModel, epochs: float, limit: int | None) -> Workload:
+def planned_epochs(epochs: float | None, samples: int) -> float:
+    """Return the epochs given, else those of a training run on this number of examples."""
+    return default_epochs(steps_per_epoch(samples, DEFAULT_BATCH_SIZE, 1)) if epochs is None else epochs
+
+
+def workload_of_data(reference: str, model: PlannedModel, epochs: float | None, limit: int | None) -> Workload:
     """Return the workload of a data set: its text column, the messages of its chats, or every text of a row, as in
     instruction, input and output. Repeats are left out as training leaves them out. Raises DataError where it cannot be
     read.

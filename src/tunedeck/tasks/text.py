@@ -31,12 +31,12 @@ def tokenize(deck: Deck, texts: Sequence[str], max_length: int) -> list[list[int
     tokenizer = deck.tokenizer
     if tokenizer is None:
         raise ModelError(
-            say("{model} has no tokenizer files; put tokenizer.json beside its config.json", model=deck.base.reference)
+            say("{model} has no tokenizer files; put tokenizer.json next to its config.json", model=deck.base.reference)
         )
     room = max_length - tokenizer.num_special_tokens_to_add()
     if room <= 0:
         raise ConfigError(
-            say("max_length leaves no room for text beside the virtual and the special tokens; raise it or use fewer")
+            say("max_length leaves no room for text besides the virtual and the special tokens; raise it or use fewer")
         )
     if not tokenizer.is_fast:
         encoded = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)

@@ -80,10 +80,10 @@ class Checkpoints:
             try:
                 return _read(folder)
             except (AdapterFileError, StorageError) as error:
-                warnings.warn(say("a checkpoint is passed over: {reason}", reason=error), stacklevel=2)
+                warnings.warn(say("a damaged checkpoint is skipped: {reason}", reason=error), stacklevel=2)
         if folders:
             raise TrainingError(
-                say("every checkpoint in {path} is damaged; begin the run anew with --overwrite", path=self._folder)
+                say("every checkpoint in {path} is damaged; start the run again with --overwrite", path=self._folder)
             )
         return None
 

@@ -19,6 +19,7 @@ from pydantic import (
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.run_length import DEFAULT_BATCH_SIZE
 from tunedeck.core.settings import Help
 from tunedeck.core.validation import reason_of
 from tunedeck.core.values import to_values
@@ -64,7 +65,7 @@ class TrainingSettings(_Settings):
         Help(say("stop after this many minutes of training steps, evaluations not counted; the schedule ends then")),
         Field(gt=0),
     ] = None
-    batch_size: Annotated[int, Help(say("examples per batch")), Field(ge=1)] = 32
+    batch_size: Annotated[int, Help(say("examples per batch")), Field(ge=1)] = DEFAULT_BATCH_SIZE
     gradient_accumulation_steps: Annotated[
         int, Help(say("batches whose gradients are added up for one step")), Field(ge=1)
     ] = 1

@@ -89,7 +89,9 @@ def resume_point(folder: Path, checkpoints: Checkpoints, resume: bool, accelerat
             check_unfinished(folder)
             saved = checkpoints.read()
             if saved is None:
-                warnings.warn(say("{path} holds no checkpoint yet; the run begins anew", path=folder), stacklevel=3)
+                warnings.warn(
+                    say("{path} holds no checkpoint yet; the run starts from the beginning", path=folder), stacklevel=3
+                )
             else:
                 check_same(folder, saved.state["run"], checkpoints.run)
         else:

@@ -85,7 +85,7 @@ def _jobs(properties: Mapping[str, Any], definitions: dict[str, Any]) -> dict[st
     own = {key: one for key, one in properties.items() if key not in ("data", "jobs")}
     return {
         "title": "Jobs",
-        "description": say("several adapters trained together; each has a name and whatever differs from the rest"),
+        "description": say("several adapters trained together; each has a name and the settings that differ"),
         "type": "array",
         "minItems": 1,
         "items": {

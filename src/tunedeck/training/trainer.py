@@ -64,7 +64,7 @@ class AdapterTrainer:
     """Trains one adapter on an objective; the base stays frozen and in eval mode.
 
     `metric_for_best_model` names the metric of the best state; `held_out_ratio` is the number of held-out examples for
-    each training example; `saved` is the checkpoint to resume from. `state` is what a run counts, `stats` what its last step counted.
+    each training example; `saved` is the checkpoint to resume from. `state` counts the run, `stats` its last step.
     """
 
     def __init__(

@@ -54,6 +54,6 @@ def test_of_losses_the_lower_is_better() -> None:
 
 def test_no_better_than_the_most_frequent_label_is_said() -> None:
     plain = Data("words.csv", "0" * 64, 100, 50, 0.73)
-    assert "always answering the most frequent label (73.0%)" in recommend(comparison(LORA, data=plain)).warning
+    assert "always predicting the most frequent label (73.0%)" in recommend(comparison(LORA, data=plain)).warning
     set_language("zh")
     assert "最常见的标签" in recommend(comparison(LORA, data=plain)).warning

@@ -64,7 +64,7 @@ def _text(comparison: Comparison, chosen: Entry, rule: str) -> str:
         rivals = [entry for entry in comparison.entries if entry is not chosen]
         second = max(rivals, key=lambda entry: sign * comparison.quality(entry))
         return say(
-            "Take {name}: its {metric} of {value} is the best, and all others are surely behind; the next is "
+            "Take {name}: its {metric} of {value} is the best, and all others are reliably worse; the next is "
             "{second} with {next_value}.",
             name=chosen.name,
             metric=metric,
@@ -109,7 +109,7 @@ def _warning(comparison: Comparison) -> str:
     if low > floor:
         return ""
     return say(
-        "None of them is surely better than always answering the most frequent label ({share:.1%}): check the "
+        "None of them is reliably better than always predicting the most frequent label ({share:.1%}): check the "
         "labels, take more data, or train longer.",
         share=floor,
     )

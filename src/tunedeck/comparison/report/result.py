@@ -136,7 +136,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The examples every run had; `majority` is what always answering the most frequent label gets."""
+    """The examples every run had; `majority` is what always predicting the most frequent label gets."""
 
     source: str
     sha256: str

@@ -137,8 +137,7 @@ def _plan_notes(comparison: Comparison) -> list[str]:
     if not planned:
         return []
     note = say(
-        "“As planned” is what tunedeck plan would have said of the first run: expected, and the range; ! marks what "
-        "left it."
+        "“As planned” is what tunedeck plan predicts for the first run, with the range; ! marks values outside it."
     )
     reasons = (forecast.reason for forecast in planned if forecast.reason and not forecast.inside)
     return [note, *dict.fromkeys(reasons)]
@@ -151,13 +150,13 @@ def _interval_note(comparison: Comparison) -> str:
     if interval.source == "seeds":
         return say(
             "The 95% interval is over {count} seeds (Student's t): what another seed would give on the same held-out "
-            "examples. “Behind the best” compares seed by seed; where zero lies in it, the two cannot be told apart.",
+            "examples. “Behind the best” compares seed by seed; if it contains zero, the two cannot be told apart.",
             count=interval.count,
         )
     return say(
         "The 95% interval is over the {count:,} held-out examples (bootstrap), with one seed: what other texts of "
         "this kind would give. "
-        "“Behind the best” compares example by example; where zero lies in it, the two cannot be told apart. What "
+        "“Behind the best” compares example by example; if it contains zero, the two cannot be told apart. What "
         "another seed would change is in neither: --seeds 3.",
         count=interval.count,
     )

@@ -120,7 +120,8 @@ def _classes(rows: Sequence[Row]) -> Iterator[Finding]:
     (most, many), (least, little) = counts.most_common()[0], counts.most_common()[-1]
     if many >= IMBALANCE * little:
         text = say(
-            "the classes are uneven: {most} has {many} rows, {least} {little}; accuracy says little of the small ones",
+            "the classes are uneven: {most} has {many} rows, {least} {little}; accuracy says little about the small "
+            "ones",
             most=most,
             many=many,
             least=least,

@@ -164,7 +164,7 @@ def example_inputs(deck: Deck) -> tuple[dict[str, torch.Tensor], dict[str, dict[
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's and the quantiser's remarks, which ask for nothing the user could do."""
+    """Without the exporter's and the quantizer's remarks, which ask for nothing the user could do."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

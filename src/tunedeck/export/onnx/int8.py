@@ -13,7 +13,7 @@ from tunedeck.export.onnx.graph import quiet
 
 
 def write_int8(source: Path, target: Path) -> None:
-    """Write `source` with its embeddings and matrix products in int8, by ONNX Runtime's dynamic quantisation."""
+    """Write `source` with its embeddings and matrix products in int8, by ONNX Runtime's dynamic quantization."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with quiet():

@@ -86,7 +86,7 @@ def save_onnx_multi(
         _write_graph(deck, slot, staging / FLOAT32, opset)
         if (
             int8
-        ):  # before the defaults: the quantiser would turn a head it takes for a constant, and give it another name
+        ):  # before the defaults: the quantizer would turn a head it takes for a constant, and give it another name
             write_int8(staging / FLOAT32, staging / INT8)
         files = {"float32": FLOAT32, "int8": INT8} if int8 else {"float32": FLOAT32}
         for file in files.values():

@@ -51,8 +51,8 @@ def _chosen(base: Base, config: FullConfig) -> dict[str, nn.Parameter | PackedEm
     if isinstance(config.layers, int):
         total = base.spec.num_layers if base.spec else cast(Any, base.model).config.num_hidden_layers
         named = _top_layers(named, config, total)
-    quantised = (name for name, p in named.items() if isinstance(p, nn.Parameter) and not p.is_floating_point())
-    if (first := next(quantised, None)) is not None:
+    quantized = (name for name, p in named.items() if isinstance(p, nn.Parameter) and not p.is_floating_point())
+    if (first := next(quantized, None)) is not None:
         raise TargetError(
             say(
                 "full fine-tuning cannot train {name}: this base is quantized; load it without quantize, "

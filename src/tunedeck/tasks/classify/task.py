@@ -88,7 +88,7 @@ class Classify(ClassifyConfig):
             metrics[name or BARE_BASE] = evaluate_labelled(deck, name, self, examples)
         most = Counter(example.labels for example in examples).most_common(1)[0][1] / len(examples)
         described = say(
-            "{count} examples; always answering the most frequent label is right in {share:.1%}",
+            "{count} examples; always predicting the most frequent label is right in {share:.1%}",
             count=len(examples),
             share=most,
         )
@@ -170,7 +170,7 @@ class ClassifyObjective:
         self._deck, self._name, self._task, self._dataset = deck, name, task, dataset
         limit = deck.text_limit(name, task.max_length)
         if limit < 3:
-            raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
+            raise ConfigError(say("max_length leaves no room for text besides the virtual tokens; raise it"))
         self._ids = tokenize(deck, [example.text for example in dataset.train], limit)
         labels = [example.labels for example in dataset.train]
         self._targets = targets_of(deck.label_names(name), labels, task.multi_label)

@@ -115,7 +115,7 @@ class Generate(GenerateConfig):
         if deck.tokenizer is None:
             raise ModelError(
                 say(
-                    "{model} has no tokenizer files; put tokenizer.json beside its config.json",
+                    "{model} has no tokenizer files; put tokenizer.json next to its config.json",
                     model=deck.base.reference,
                 )
             )
@@ -149,7 +149,7 @@ class GenerateObjective:
         self._deck, self._name = deck, name
         self._limit = deck.text_limit(name, task.max_length)
         if self._limit < 4:
-            raise ConfigError(say("max_length leaves no room for text beside the virtual tokens; raise it"))
+            raise ConfigError(say("max_length leaves no room for text besides the virtual tokens; raise it"))
         if deck.tokenizer.chat_template is None and deck.tokenizer.eos_token_id is None:
             warnings.warn(
                 say("the tokenizer has no end token: answers are learnt without one, and may not end by themselves"),

@@ -54,7 +54,7 @@ VIEW = TaskView(
         text_of=_text_of,
         held_out=_held_out,
         mistakes=_mistakes,
-        mistakes_note=lambda: say("Held-out texts whose wanted answer it found least likely, the worst first."),
+        mistakes_note=lambda: say("Held-out texts whose expected answer it found least likely, the worst first."),
         score_name=lambda: say("loss"),
         latency_note=lambda: say("One text is one pass over a prompt, without the tokens of the answer."),
     ),
