@@ -19,16 +19,16 @@ from tunedeck.core.model_spec import ModelSpec
 from tunedeck.methods.registry import config_of
 from tunedeck.planner.catalogue import find_gpu
 from tunedeck.planner.fit import fits
-from tunedeck.planner.memory import Setup, Stack, memory_parts, method_facts
+from tunedeck.planner.memory import Setup, TrainingStack, memory_parts, method_facts
 from tunedeck.planner.models import find_planned_model
 from tunedeck.planner.serving import Precision, Service, request_s
 from tunedeck.planner.throughput import step_s
 
 ROWS = Path(__file__).with_name("planner_rows.csv")
 STACKS = {
-    "transformers": Stack("transformers", full_copies=False, lora_inputs_in_float32=True),
-    "fast-kernels": Stack("fast-kernels", full_copies=False, lora_inputs_in_float32=True, speed=1.15),
-    "kbit": Stack("kbit", full_copies=False, lora_inputs_in_float32=True, float32_hidden=True),
+    "transformers": TrainingStack("transformers", full_copies=False, lora_inputs_in_float32=True),
+    "fast-kernels": TrainingStack("fast-kernels", full_copies=False, lora_inputs_in_float32=True, speed=1.15),
+    "kbit": TrainingStack("kbit", full_copies=False, lora_inputs_in_float32=True, float32_hidden=True),
 }
 OTHER_MODELS: dict[str, dict[str, Any]] = {
     "llama-2-70b": {

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tunedeck.core.measurement import this_machine
-from tunedeck.planner.machine import fit_law
+from tunedeck.planner.machine import fit_cost_model
 from tunedeck.training.calibrate import LADDERS
 
 GENERATE = "bundled:smollm2-135m-instruct"
@@ -55,7 +55,7 @@ def examine(model: str, name: str) -> list[dict[str, Any]]:
     ladder = LADDERS[model != GENERATE]
     points = measured(model, METHODS[name], [*ladder, *OTHERS[model]])
     known = [(int(r), int(t) + extra, s, b) for r, t, s, b in points[: len(ladder)]]
-    time_s, memory = (fit_law([(row[0], row[1], row[column]) for row in known]) for column in (2, 3))
+    time_s, memory = (fit_cost_model([(row[0], row[1], row[column]) for row in known]) for column in (2, 3))
     found = []
     for rows, tokens, seconds, peak in points[len(ladder) :]:
         p, width = rows * (tokens + extra), tokens + extra

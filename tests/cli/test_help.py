@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from support import tiny_models
 from support.command_line import Command
 
 from tunedeck.cli import adapters, data, export
-from tunedeck.cli.app import app
+from tunedeck.cli.app import SHORTENED, app
 from tunedeck.cli.examples import EXAMPLES
 
 RUN = [
@@ -59,6 +60,18 @@ def test_the_help_shows_an_example_whose_options_exist(
     assert EXAMPLES[command] in said.out
 
 
+@pytest.mark.parametrize("command", SHORTENED)
+def test_the_help_of_a_command_with_many_options_fits_a_screen_and_names_the_rest(
+    tunedeck: Command, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    short, whole = tunedeck(command, "--help").out, tunedeck(command, "--help-all").out
+    assert short.count("\n") <= (60 if command == "compare" else 50)
+    assert f"tunedeck {command} --help-all" in short
+    options = set(re.findall(r"--[a-z-]+", short))
+    assert options < set(re.findall(r"--[a-z-]+", whole))
+
+
 def test_the_examples_run(
     tunedeck: Command, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
@@ -102,3 +115,31 @@ def test_the_shell_completes_commands_and_options(typed: str, completed: list[st
         },
     )
     assert sorted(done.stdout.split()) == completed
+
+
+def test_a_narrow_terminal_shows_options_whole_and_in_the_chosen_language() -> None:
+    shown = {}
+    for lang in ("en", "zh"):
+        done = subprocess.run(
+            [sys.executable, "-m", "tunedeck", "predict", "--help", "--lang", lang],
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "40"},
+        )
+        shown[lang] = done.stdout
+        assert "--allow-base-mismatch" in done.stdout
+        assert "│" not in done.stdout
+    assert "show this help" in shown["en"]
+    assert "显示本帮助" in shown["zh"]
+    assert max(map(len, shown["en"].splitlines())) <= 60  # an example stays on a line
+
+
+def test_a_closed_pipe_ends_a_command_without_a_word() -> None:
+    command = [sys.executable, "-m", "tunedeck", "explain", "lora"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

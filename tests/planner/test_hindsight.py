@@ -14,7 +14,7 @@ from tunedeck.core.measurement import Machine, Measurement, this_machine
 from tunedeck.core.plan_shape import PlanShape
 from tunedeck.methods.registry import config_of
 from tunedeck.planner.hindsight import Comparison, compare_with_plan
-from tunedeck.planner.machine import Calibration, Law, Profile, machine_card, plain_settings, write_profile
+from tunedeck.planner.machine import Calibration, CostModel, Profile, machine_card, plain_settings, write_profile
 from tunedeck.planner.memory import Setup, memory_parts, trainable_parameters
 from tunedeck.planner.processor import Processor, product_shape
 from tunedeck.planner.throughput import forward_flops_per_token, training_flops_per_token
@@ -52,8 +52,8 @@ def _calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         plain_settings(run),
         "bfloat16",
         False,
-        Law(0.0, 0.1 / 1024, 0.0),
-        Law(500e6, 100e6 / 2048, 0.0),
+        CostModel(0.0, 0.1 / 1024, 0.0),
+        CostModel(500e6, 100e6 / 2048, 0.0),
         2e10,
         (),
     )

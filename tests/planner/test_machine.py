@@ -1,4 +1,4 @@
-"""What was measured on a machine: laws through points, profiles kept and found again, predictions from them."""
+"""What was measured on a machine: cost models through points, profiles kept and found again, predictions from them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from support.planner_setups import setup
 from tunedeck.core.measurement import Machine
 from tunedeck.planner.machine import (
     Calibration,
-    Law,
+    CostModel,
     Profile,
-    fit_law,
+    fit_cost_model,
     machine_card,
     plain_settings,
     predict,
@@ -32,7 +32,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def calibrated() -> Profile:
-    law = Law(0.01, 1e-4, 1e-7)
+    law = CostModel(0.01, 1e-4, 1e-7)
     run = setup("all-minilm-l6-v2")
     calibration = Calibration(
         "all-minilm-l6-v2",
@@ -41,23 +41,25 @@ def calibrated() -> Profile:
         "bfloat16",
         False,
         law,
-        Law(5e8, 1e5, 0.0),
+        CostModel(5e8, 1e5, 0.0),
         2e10,
         ((8, 16, 0.02, 5e8),),
     )
     return Profile(MACHINE, "2026-11-24T04:00:00", 9e10, 1e10, (calibration,))
 
 
-@pytest.mark.parametrize("law", [Law(0.01, 1e-4, 1e-7), Law(0.0, 2e-4, 0.0), Law(5e8, 0.0, 30.0)])
-def test_points_on_a_law_give_the_law_back(law: Law) -> None:
-    found = fit_law([(r, s, law.constant + law.per_token * r * s + law.per_score * r * s * s) for r, s in POINTS])
+@pytest.mark.parametrize("law", [CostModel(0.01, 1e-4, 1e-7), CostModel(0.0, 2e-4, 0.0), CostModel(5e8, 0.0, 30.0)])
+def test_points_on_a_law_give_the_law_back(law: CostModel) -> None:
+    found = fit_cost_model(
+        [(r, s, law.constant + law.per_token * r * s + law.per_score * r * s * s) for r, s in POINTS]
+    )
     rounding = 1e-12 * max(1.0, law.constant)
     for name in ("constant", "per_token", "per_score"):
         assert getattr(found, name) == pytest.approx(getattr(law, name), rel=1e-6, abs=rounding)
 
 
 def test_noise_never_makes_a_coefficient_negative() -> None:
-    found = fit_law([(r, s, value) for (r, s), value in zip(POINTS, (3.0, 2.0, 4.0, 3.5, 9.0), strict=True)])
+    found = fit_cost_model([(r, s, value) for (r, s), value in zip(POINTS, (3.0, 2.0, 4.0, 3.5, 9.0), strict=True)])
     assert min(found.constant, found.per_token, found.per_score) >= 0
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from tunedeck.methods.registry import config_of
-from tunedeck.planner.memory import Setup, Stack, method_facts
+from tunedeck.planner.memory import Setup, TrainingStack, method_facts
 from tunedeck.planner.models import find_planned_model
 from tunedeck.planner.plan import PlanRequest
 from tunedeck.planner.workload import Workload
 
-TRANSFORMERS = Stack("transformers", full_copies=False, lora_inputs_in_float32=True)
+TRANSFORMERS = TrainingStack("transformers", full_copies=False, lora_inputs_in_float32=True)
 WORK = Workload(10_000, 3.0, 512.0, 512, 0.1, "--samples", counted=True)
 
 

@@ -29,7 +29,7 @@ from tunedeck.cli import (
     train,
 )
 from tunedeck.cli.examples import EXAMPLES
-from tunedeck.cli.help_style import set_help_style
+from tunedeck.cli.help_style import markup_mode, set_help_style
 from tunedeck.cli.run_options import with_run_options
 from tunedeck.cli.usage import usage_message
 from tunedeck.core.errors import UsageError
@@ -37,7 +37,7 @@ from tunedeck.core.i18n import say
 from tunedeck.core.process import USER_ERROR
 
 HELP_ALL = "--help-all"
-SHORTENED = ("train", "compare", "plan", "serve")
+SHORTENED = ("train", "compare", "plan", "deploy-cost", "serve")
 """Commands whose --help leaves out the less common options."""
 RUN_COMMANDS: dict[str, tuple[Callable[..., None], Collection[str]]] = {
     "train": (train.train, ()),
@@ -55,11 +55,13 @@ class Commands(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name in RUN_COMMANDS:
             function, without = RUN_COMMANDS[name]
-            alone = typer.Typer(add_completion=False)
+            alone = typer.Typer(add_completion=False, rich_markup_mode=markup_mode())
             text = command.help if command else None
             alone.command(name, help=text, epilog=_epilog(name))(with_run_options(function, without))
             command = typer.main.get_command(alone)
         end = rest.index("--") if "--" in rest else len(rest)
+        if command and (shown := command.get_help_option(ctx)):
+            shown.help = say("show this help")
         if command and (HELP_ALL in rest[:end] or ctx.resilient_parsing):
             parameters: list[Any] = command.params
             for one in parameters:
@@ -74,6 +76,7 @@ app = typer.Typer(
     help=say("Turn one frozen model into many specialists: fine-tune, compare and switch adapters on one base."),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=markup_mode(),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

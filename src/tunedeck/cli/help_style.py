@@ -1,16 +1,19 @@
-"""How Typer shows help: titles in the user's language, and long words folded.
+"""Set how Typer shows help: titles in the user's language, long words folded, no panels in a narrow terminal.
 
 Chinese has no spaces, so that Rich takes a whole sentence for a word and would cut it at the end of the column.
 """
 
 from __future__ import annotations
 
-from typing import final
+import shutil
+from typing import Literal, final
 
 from rich.text import Text
 from typer import rich_utils
 
 from tunedeck.core.i18n import say
+
+NARROW = 70
 
 
 @final
@@ -22,6 +25,11 @@ class _Folding(rich_utils.OptionHighlighter):
         shown = super().__call__(text)
         shown.overflow = "fold"
         return shown
+
+
+def markup_mode() -> Literal["rich"] | None:
+    """Return Typer's markup mode: panels, or none in a narrow terminal, where they would break the names of options."""
+    return "rich" if shutil.get_terminal_size().columns >= NARROW else None
 
 
 def set_help_style() -> None:

@@ -1,4 +1,4 @@
-"""The front door: chooses the language, runs the command, and turns every error a user can cause into one line."""
+"""Choose the language, run the command, and turn every error a user can cause into one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def main() -> None:
     warnings.showwarning = _note  # type: ignore[assignment]
     try:
         sys.argv[1:] = with_new_names(_choose_language(sys.argv[1:]))
-        sys.exit(import_module("tunedeck.cli.app").run())
+        code = import_module("tunedeck.cli.app").run()
+        sys.stdout.flush()  # a closed pipe is noticed here and not by the interpreter's end, which prints it
     except TunedeckError as error:
         text = " ".join(str(error).split())
         print(say("error: {text} [{code}]", text=text, code=error.code), file=sys.stderr)
@@ -29,6 +30,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    sys.exit(code)
 
 
 def _choose_language(arguments: list[str]) -> list[str]:

@@ -59,9 +59,11 @@ MaxExamples: TypeAlias = Annotated[
 ]
 Currency: TypeAlias = Annotated[str, where("--currency", help=say("CNY, USD, ..."))]
 PriceList: TypeAlias = Annotated[str, where("--price-list", help=say("market, market-floor or reference"))]
-PriceFile: TypeAlias = Annotated[Path | None, where("--prices", help=say("a price file that overrides the list"))]
+PriceFile: TypeAlias = Annotated[
+    Path | None, where("--prices", help=say("a price file that overrides the list"), hidden=True)
+]
 ExchangeRates: TypeAlias = Annotated[
-    list[str] | None, where("--exchange-rate", help=say("what a currency costs, as USD=7.1"))
+    list[str] | None, where("--exchange-rate", help=say("what a currency costs, as USD=7.1"), hidden=True)
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help=say("print JSON"))]
 AllRows: TypeAlias = Annotated[bool, typer.Option("--all", help=say("show every row"))]

@@ -45,6 +45,7 @@ def plan(
         how(
             "--gradient-checkpointing/--no-gradient-checkpointing",
             help=say("recompute activations: less memory, more time"),
+            hidden=True,
         ),
     ] = False,
     loss: Annotated[

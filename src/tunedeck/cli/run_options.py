@@ -31,12 +31,9 @@ SHOWN = frozenset(
         "r",
         "lora_alpha",
         "target_modules",
-        "num_virtual_tokens",
-        "reduction_factor",
         "epochs",
         "batch_size",
         "learning_rate",
-        "seed",
         "dtype",
         "quantize",
     ]

@@ -73,14 +73,17 @@ def serve(
         str | None, typer.Option(help=say("classify, generate or embed (default: the adapters' task)"))
     ] = None,
     host: Annotated[str, typer.Option(help=say("address to listen on"))] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help=say("port to listen on"), min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(help=say("port to listen on"), min=1, max=65535, metavar="PORT")] = 8000,
     api_key_file: Annotated[Path | None, typer.Option(help=say("TOML file with hashed API keys"))] = None,
     adapter_memory: Annotated[str, typer.Option(help=say("memory for adapters, such as 2GB"))] = "1GiB",
     kv_cache_memory: Annotated[
         str, typer.Option(help=say("memory for the keys and values of requests in flight"))
     ] = "1GiB",
     drain_timeout: Annotated[
-        float, typer.Option(help=say("grace period in seconds for in-flight requests after SIGTERM"), min=0)
+        float,
+        typer.Option(
+            help=say("grace period in seconds for in-flight requests after SIGTERM"), min=0, metavar="SECONDS"
+        ),
     ] = 45.0,
     name: Annotated[str | None, typer.Option(help=say("name of the base model in requests"))] = None,
     dtype: options.DtypeName = "auto",

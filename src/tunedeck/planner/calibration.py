@@ -19,7 +19,7 @@ from tunedeck.core.measurement import Machine
 from tunedeck.planner.machine import (
     Calibration,
     Profile,
-    fit_law,
+    fit_cost_model,
     plain_settings,
     profile_path,
     read_profile,
@@ -93,7 +93,7 @@ def _measured(request: str) -> dict[str, Any]:
 
 
 def _calibration(model: PlannedModel, setup: Setup, found: dict[str, Any]) -> Calibration:
-    """Return the laws through the measured points."""
+    """Return the cost models through the measured points."""
     measured = [(int(r), int(t), float(s), float(b)) for r, t, s, b in found["points"]]
     rows, tokens, seconds, _ = measured[-1]
     flops = rows * tokens * training_flops_per_token(_at(setup, rows, tokens))
@@ -105,8 +105,8 @@ def _calibration(model: PlannedModel, setup: Setup, found: dict[str, Any]) -> Ca
         settings=plain_settings(setup),
         dtype=str(found["dtype"]),
         generate=setup.generate,
-        time_s=fit_law([(r, t, s) for r, t, s, _ in points]),
-        memory_bytes=fit_law([(r, t, b) for r, t, _, b in points]),
+        time_s=fit_cost_model([(r, t, s) for r, t, s, _ in points]),
+        memory_bytes=fit_cost_model([(r, t, b) for r, t, _, b in points]),
         flops_per_s=flops / seconds,
         points=tuple(points),
     )

@@ -31,7 +31,7 @@ FREE_SHARE = 0.9  # of a CPU machine's memory; the rest is the system's
 
 
 @dataclass(frozen=True, slots=True)
-class Law:
+class CostModel:
     """A quantity of a step with P tokens in rows of length s: constant + per_token·P + per_score·P·s."""
 
     constant: float
@@ -53,8 +53,8 @@ class Calibration:
     settings: Mapping[str, Any]
     dtype: str
     generate: bool
-    time_s: Law
-    memory_bytes: Law
+    time_s: CostModel
+    memory_bytes: CostModel
     flops_per_s: float
     """Arithmetic of its longest point over the time that took."""
     points: tuple[tuple[int, int, float, float], ...]
@@ -136,7 +136,7 @@ def predict(
 
 
 def _measured(calibration: Calibration, longest: Setup, mean: Setup, exact: bool) -> Prediction:
-    """From the laws of this machine's own steps."""
+    """From the cost models of this machine's own steps."""
     around = MEASURED_BAND if exact else NEAR_BAND
     again = training_flops_per_token(mean) / training_flops_per_token(replace(mean, chunk=None, epochs=1.0))
     step = Estimate.around(calibration.time_s.at(mean) * again * mean.accumulation, *around["time"])
@@ -196,7 +196,7 @@ def write_profile(profile: Profile) -> Path:
     return path
 
 
-def fit_law(points: Sequence[tuple[int, int, float]]) -> Law:
+def fit_cost_model(points: Sequence[tuple[int, int, float]]) -> CostModel:
     """Least squares, relative errors, no negative coefficient, over (rows, length, value).
 
     With three unknowns every subset of the terms is tried, the best without a negative coefficient is taken.
@@ -218,7 +218,7 @@ def fit_law(points: Sequence[tuple[int, int, float]]) -> Law:
         if best is None or error < best[0]:
             best = (error, (found[0], found[1], found[2]))
     assert best is not None
-    return Law(*best[1])
+    return CostModel(*best[1])
 
 
 def _solve(rows: list[list[float]]) -> list[float] | None:
@@ -234,11 +234,11 @@ def _solve(rows: list[list[float]]) -> list[float] | None:
 
 def _calibration(row: Mapping[str, Any]) -> Calibration:
     points = tuple((int(rows), int(length), float(s), float(b)) for rows, length, s, b in row["points"])
-    laws = {name: Law(**row[name]) for name in ("time_s", "memory_bytes")}
-    return Calibration(**{**row, **laws, "points": points})
+    models = {name: CostModel(**row[name]) for name in ("time_s", "memory_bytes")}
+    return Calibration(**{**row, **models, "points": points})
 
 
-def _parts(formula: MemoryParts, law: Law, total: float) -> MemoryParts:
+def _parts(formula: MemoryParts, law: CostModel, total: float) -> MemoryParts:
     """Return the measured total, split by the formulae: what does not grow with the batch, and what does."""
     growing = total - law.constant
     libraries = max(0.0, law.constant - formula.weights - formula.trainable - formula.optimizer)

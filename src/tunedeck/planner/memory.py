@@ -35,7 +35,7 @@ FRAGMENTATION = 1.08  # device use over allocated; a run near the limit compress
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
+class TrainingStack:
     """Describe how a training program uses memory."""
 
     name: str
@@ -53,7 +53,7 @@ class Stack:
     """
 
 
-TUNEDECK = Stack("tunedeck", full_copies=True, lora_inputs_in_float32=False)
+TUNEDECK = TrainingStack("tunedeck", full_copies=True, lora_inputs_in_float32=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Setup:
     """Tokens of all training examples, which the process keeps in memory."""
     chunk: int | None = None
     """Texts of an embedding batch whose inner states are in memory at once; None means all."""
-    stack: Stack = TUNEDECK
+    stack: TrainingStack = TUNEDECK
 
     @property
     def number_bytes(self) -> int:

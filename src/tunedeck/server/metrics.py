@@ -30,7 +30,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.charge: Callable[[str, int], None] = lambda *_: None
-        """Told of a key's name and the tokens it has used."""
+        """Count the tokens that a key has used."""
         self._base = base
         self._responses = self._counter("http_responses", "Answers by route and status", "route", "status")
         self._key_requests = self._counter("key_requests", "Inputs by key and outcome", "key", "outcome")

@@ -35,7 +35,7 @@ from tunedeck.serving.jobs import Job
 from tunedeck.serving.repository import AdapterMemory, AdapterRepository, RepositoryLayout, unknown
 
 Listener = Callable[[str, str], None]
-"""Told of (event, adapter): hit, miss, load, fail, evict, unload."""
+"""Callback with (event, adapter): hit, miss, load, fail, evict, unload."""
 
 _LEAVING_S = 10.0
 """For the load under way when the store is closed; a stuck one is left behind."""

@@ -152,7 +152,7 @@ class GenerateObjective:
             raise ConfigError(say("max_length leaves no room for text besides the virtual tokens; raise it"))
         if deck.tokenizer.chat_template is None and deck.tokenizer.eos_token_id is None:
             warnings.warn(
-                say("the tokenizer has no end token: answers are learnt without one, and may not end by themselves"),
+                say("the tokenizer has no end token: answers are trained without one, and may not end by themselves"),
                 stacklevel=2,
             )
         train = [encoded for _, encoded in self._fitting(task, dataset.train)]
