@@ -14,10 +14,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 HEAD = {
     "en": """# Settings of a run
 
-Every key of a run file with its type and its default. This page is generated from `tunedeck schema`; `tunedeck train --help` shows the same keys as
-options. How a run file is used is described in [Training](../guides/training.md).
+Every key of a run file with its type and its default. This page is generated from `tunedeck schema`; `tunedeck train
+--help-all` shows the same keys as options. How a run file is used is described in [Training](../guides/training.md).
 
-An editor with the YAML language server (VS Code with the YAML extension, Neovim, Emacs, IntelliJ) completes and checks run files with the schema:
+An editor with the YAML language server (VS Code with the YAML extension, Neovim, Emacs, IntelliJ) completes and checks
+run files with the schema:
 
 ```sh
 tunedeck schema > run.schema.json
@@ -31,7 +32,8 @@ and, as the first line of the run file:
 """,
     "zh": """# 运行的设置
 
-运行文件的所有键、类型和默认值。本页由 `tunedeck schema` 生成；`tunedeck train --help` 里有同样的键对应的选项。运行文件怎么用，见[训练](../guides/training.md)。
+运行文件的所有键、类型和默认值。本页由 `tunedeck schema` 生成；`tunedeck train --help-all` 里有同样的键对应的选项。
+运行文件怎么用，见[训练](../guides/training.md)。
 
 带 YAML 语言服务器的编辑器（装了 YAML 扩展的 VS Code、Neovim、Emacs、IntelliJ）可以用这份 schema 补全和检查运行文件：
 
