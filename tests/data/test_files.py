@@ -259,8 +259,8 @@ ENCRYPTED = bytes.fromhex("d0cf11e0a1b11ae1") + b"\0" * 504 + "EncryptedPackage"
     [
         ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is a binary file"),
         ("a.jsonl", bytes(range(256)) * 4, "is a binary file"),
-        ("a.csv.gz", b"text,label", "damaged or not packed by gzip"),
-        ("a.csv.gz", cut_short(gzip.compress(bytes(range(256)) * 9)), "damaged or not packed by gzip"),
+        ("a.csv.gz", b"text,label", "damaged or not a gzip file"),
+        ("a.csv.gz", cut_short(gzip.compress(bytes(range(256)) * 9)), "damaged or not a gzip file"),
         ("a.csv.gz", gzip.compress(b""), "is empty"),
         ("a.xlsx", b"", "is empty"),
         ("a.xlsx", b"text", "as a spreadsheet"),

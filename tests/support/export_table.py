@@ -5,7 +5,9 @@ The table in `docs/export.md` is written from here by `make pages`.
 
 from __future__ import annotations
 
+import re
 import tempfile
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -111,7 +113,8 @@ def page_with_table(text: str) -> str:
 
 def on_the_page(kind: str, target: Target) -> str | None:
     """What the page says of a case: None for yes, else the text of the note, which is the refusal."""
-    lines = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].splitlines()
+    table = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+    lines = re.sub(r"\n +", " ", table).splitlines()  # a note may have several lines
     (row,) = (line for line in lines if line.startswith(f"| {kind} |"))
     cell = row.strip("| ").split(" | ")[1 + TARGETS.index(target)]
     if cell == "yes":
@@ -128,7 +131,12 @@ def _table() -> str:
         cells = [_cell(refusal(kind, target), notes) for target in TARGETS]
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     lines.append("")
-    lines += [f"{number}. {WORDS[language()][2].format(text)}" for text, number in notes.items()]
+    for text, number in notes.items():
+        first, note = f"{number}. ", WORDS[language()][2].format(text)
+        indent = " " * len(first)
+        lines += textwrap.wrap(
+            first + note, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def settings_page() -> str:
             kinds = own["properties"]["kind"]["enum"]
             also = f" {word('Also')}: {', '.join(f'`{kind}`' for kind in kinds[1:])}." if kinds[1:] else ""
             rest = {key: one for key, one in own["properties"].items() if key != "kind"}
-            parts.append(f"## {group}: {kinds[0]}\n\n{own['description']}{also}\n\n" + _table(rest, []))
+            about = textwrap.fill(own["description"] + also, 120, break_long_words=False, break_on_hyphens=False)
+            parts.append(f"## {group}: {kinds[0]}\n\n{about}\n\n" + _table(rest, []))
     return "\n".join(parts)
 
 

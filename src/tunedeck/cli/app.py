@@ -59,15 +59,18 @@ class Commands(TyperGroup):
             text = command.help if command else None
             alone.command(name, help=text, epilog=_epilog(name))(with_run_options(function, without))
             command = typer.main.get_command(alone)
-        end = rest.index("--") if "--" in rest else len(rest)
-        if command and (shown := command.get_help_option(ctx)):
-            shown.help = say("show this help")
-        if command and (HELP_ALL in rest[:end] or ctx.resilient_parsing):
-            parameters: list[Any] = command.params
-            for one in parameters:
-                one.hidden = False
-            rest = ["--help" if argument == HELP_ALL else argument for argument in rest[:end]] + rest[end:]
-        return name, command, rest
+        return name, command, _with_help(command, ctx, rest)
+
+
+def _with_help(command: Any, ctx: Any, arguments: list[str]) -> list[str]:
+    """Return the arguments with --help for --help-all, for which, as for completion, every option is shown."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    if command and (option := command.get_help_option(ctx)):
+        option.help = say("show this help")
+    if command and (HELP_ALL in arguments[:end] or ctx.resilient_parsing):
+        for one in command.params:
+            one.hidden = False
+    return ["--help" if argument == HELP_ALL else argument for argument in arguments[:end]] + arguments[end:]
 
 
 app = typer.Typer(

@@ -29,7 +29,7 @@ def merge(
     dtype: Annotated[str, typer.Option(help="checkpoint, auto, float32, bfloat16, float16")] = "checkpoint",
     dequantize: Annotated[
         bool,
-        typer.Option("--dequantize", help=say("unpack a 4-bit or 8-bit base and merge into what it was rounded to")),
+        typer.Option("--dequantize", help=say("dequantize a 4-bit or 8-bit base and merge into the rounded weights")),
     ] = False,
     task: options.TaskOfFolder = "classify",
     allow_base_mismatch: options.AllowBaseMismatch = False,

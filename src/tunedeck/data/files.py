@@ -1,4 +1,4 @@
-"""Rows out of files by their ending, packed by gzip or not, and out of standard input."""
+"""Read rows from files by their ending, compressed by gzip or not, and from standard input."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _unpacked(path: Path, content: bytes) -> bytes:
                         say("{path} unpacks to more than {size}; split it", path=path, size=format_bytes(MOST_BYTES))
                     )
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(say("{path} is damaged or not packed by gzip: {reason}", path=path, reason=error)) from error
+        raise DataError(say("{path} is damaged or not a gzip file: {reason}", path=path, reason=error)) from error
     return b"".join(parts)
 
 

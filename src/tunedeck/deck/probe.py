@@ -74,5 +74,5 @@ def _answer(base: LoadedBase, adapter: Adapter, run: Run, ids: list[int]) -> lis
 
 
 def _precision(base: LoadedBase) -> str:
-    """Return the base's precision; a packed base rounds like bfloat16 or worse."""
+    """Return the base's precision; a quantized base rounds like bfloat16 or worse."""
     return "packed" if base.quantize else str(base.dtype).removeprefix("torch.")

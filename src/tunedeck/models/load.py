@@ -42,13 +42,11 @@ class LoadedBase:
     """Parameters that the checkpoint does not carry: the head of a plain encoder, for example."""
     fingerprint: str
     quantize: Quantize | None = None
-    """How its linear layers are packed, None where they are not."""
+    """Quantization of its linear layers, None without."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the precision the base computes in: that of its weights, of those left unpacked where others are
-        packed.
-        """
+        """Return the precision the base computes in: that of its weights, or of the unquantized ones."""
         return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
 
     @property

@@ -30,7 +30,7 @@ _NF4_BLOCK = 64
 
 @dataclass(frozen=True, slots=True)
 class BasePart:
-    """One part of a base: its parameters, counted as before packing, and the bytes they take with their scales."""
+    """One part of a base: its parameters, counted as before quantization, and the bytes they take with their scales."""
 
     name: str
     """"linears", "embeddings", "head" or "other" (norms, pooler)."""
@@ -106,7 +106,7 @@ def _can_pack(model: nn.Module, path: str, scheme: Quantize) -> bool:
 
 
 def dense_weight(module: nn.Module) -> torch.Tensor:
-    """Return a linear layer's weight (out, in) in the precision it computes in, unpacked where it is packed."""
+    """Return a linear layer's weight (out, in) in the precision it computes in, dequantized if it is quantized."""
     if isinstance(module, Int8Linear):
         return module.dense()
     weight: Any = module.weight
@@ -116,7 +116,7 @@ def dense_weight(module: nn.Module) -> torch.Tensor:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Return the model's parameters, counted as before packing."""
+    """Return the model's parameters, counted as before quantization."""
     packed = sum(embedding.numel() for embedding in packed_embeddings(model).values())
     return packed + sum(_count(parameter) for parameter in model.parameters())
 
@@ -153,5 +153,5 @@ def _count(parameter: nn.Parameter) -> int:
 
 
 def _stored(parameter: nn.Parameter) -> Iterable[torch.Tensor]:
-    """Return the tensors behind a parameter: itself, and the tables of a packed one."""
+    """Return the tensors behind a parameter: itself, and the tables of a quantized one."""
     return nf4_tensors(parameter) if is_nf4(parameter) else [parameter.data]

@@ -21,7 +21,7 @@ STEP_S = (
     3.5e-3  # of every decoding step besides its memory traffic: launches and scheduling (Qwen2.5-7B on A100: 11.9 ms)
 )
 SLOW_UNPACKING = (
-    0.65  # of the bandwidth in 4 bits on such a GPU: unpacking takes the time (same source, 33 to 35 tokens/s)
+    0.65  # of the bandwidth in 4 bits on such a GPU: dequantizing takes the time (same source, 33 to 35 tokens/s)
 )
 FOUR_BIT_BEFORE_AMPERE = (
     0.35  # of its 16-bit rate that a GPU of compute capability 7 reaches in 4 bits (T4: AutoAWQ PR#92)

@@ -1,4 +1,4 @@
-"""Undocumented interfaces of bitsandbytes, as of 0.50: its NF4 linear layers on a CPU and what is behind a packed
+"""Undocumented interfaces of bitsandbytes, as of 0.50: its NF4 linear layers on a CPU and what is behind a quantized
 weight.
 """
 
@@ -56,14 +56,14 @@ def is_nf4(parameter: object) -> bool:
 
 
 def nf4_dense(weight: Any) -> torch.Tensor:
-    """Return a quantized weight unpacked, (out, in), in the precision it computes in."""
+    """Return a quantized weight dequantized, (out, in), in the precision it computes in."""
     from bitsandbytes.functional import dequantize_4bit
 
     return cast(torch.Tensor, dequantize_4bit(weight.data, weight.quant_state))
 
 
 def nf4_numel(weight: Any) -> int:
-    """Return the number of a quantized weight's values before they were packed."""
+    """Return the number of a quantized weight's values before quantization."""
     return int(weight.quant_state.shape.numel())
 
 
