@@ -99,7 +99,7 @@ def compare(
 
 
 def command_line() -> str:
-    """This command, as a shell takes it."""
+    """Return this command as a shell takes it."""
     return "tunedeck " + shlex.join(sys.argv[1:])
 
 

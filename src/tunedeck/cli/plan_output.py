@@ -87,7 +87,7 @@ def gib(count: float) -> str:
 
 
 def spread(estimate: Estimate, unit: str = "") -> str:
-    """`3.1 (2.5-4.0)`, or one number where it is exact."""
+    """Return `3.1 (2.5-4.0)`, or one number where it is exact."""
     if estimate.low == estimate.high:
         return f"{_number(estimate.expected)}{unit}"
     return f"{_number(estimate.expected)}{unit} ({_number(estimate.low)}-{_number(estimate.high)})"
@@ -166,7 +166,7 @@ def tell_stale(offers: Sequence[Offer]) -> None:
 
 
 def _tell_rates(offers: Sequence[Offer], book: PriceBook, currency: str) -> None:
-    """The rates of exchange that prices were converted with."""
+    """Print the exchange rates that prices were converted with."""
     quoted = {original.currency for offer in offers for original in book.offers_of(offer.gpu)} - {currency}
     for (source, target), value in book.rates.items():
         if {source, target} == {currency, *(quoted & {source, target})}:

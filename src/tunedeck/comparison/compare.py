@@ -87,7 +87,7 @@ def compare(
 
 
 def default_folder(reference: str | Path) -> Path:
-    """compare/NAME after a run file or a data reference: compare/tweets for `bundled:tweets`."""
+    """Return compare/NAME after a run file or a data reference: compare/tweets for `bundled:tweets`."""
     name = Path(str(reference).rpartition(":")[2]).stem
     return Path("compare") / (re.sub(r"[^\w.-]+", "-", name) or "comparison")
 

@@ -44,7 +44,7 @@ def _was_here(measurement: Measurement) -> bool:
 
 
 def _processor(measurement: Measurement, setup: Setup) -> Processor:
-    """This processor right after a run: its rate in the run's precision, and what other programs take of it."""
+    """Return this processor's rate in the run's precision right after a run, and the load of other programs."""
     took_s = measurement.train_s + measurement.eval_s
     return Processor(_products_rate(measurement.dtype, product_shape(setup)), other_load(took_s))
 

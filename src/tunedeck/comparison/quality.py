@@ -19,7 +19,9 @@ def answers_of(deck: Deck, name: str, dataset: Dataset[Any], metric: str) -> Hel
 
 
 def interval_of(answers: HeldOut | None, values: Sequence[float]) -> Interval | None:
-    """Over seeds where there are several values; else over the held-out examples, None where they have no scores."""
+    """Return the interval over seeds if there are several values, else over the held-out examples; None without
+    scores.
+    """
     if len(values) > 1:
         return over_seeds(values)
     return over_examples(answers.scores, answers.weights) if answers and answers.scores else None

@@ -131,7 +131,7 @@ def is_finished(run: Run, data_sha256: str) -> bool:
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], group: str = "") -> list[str]:
-    """`training.epochs: 2 before, 3 now` for every key that differs."""
+    """Return `training.epochs: 2 before, 3 now` for every key that differs."""
     found = []
     for key in dict.fromkeys([*before, *now]):
         old, new = before.get(key), now.get(key)

@@ -39,7 +39,7 @@ class Inputs:
         return Inputs(self.input_ids[rows], self.attention_mask[rows], types)
 
     def named(self) -> dict[str, torch.Tensor]:
-        """As keyword arguments of a transformers model."""
+        """Return the inputs as keyword arguments of a transformers model."""
         named = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         return named if self.token_type_ids is None else {**named, "token_type_ids": self.token_type_ids}
 
@@ -124,8 +124,8 @@ def _precision(model: nn.Module, name: str) -> torch.dtype:
 
 
 def _of_callers_positions(answer: torch.Tensor, virtual_tokens: int, seq: int) -> torch.Tensor:
-    """(batch, seq, vocab or hidden) without the virtual positions; zeros where `_with_virtual_tokens` has cut padding
-    off.
+    """Return (batch, seq, vocab or hidden) without the virtual positions; zeros where `_with_virtual_tokens` has cut
+    padding off.
     """
     own = answer[:, virtual_tokens : virtual_tokens + seq]
     return F.pad(own, (0, 0, 0, seq - own.shape[1])) if own.shape[1] < seq else own

@@ -194,7 +194,7 @@ def last_linear(head: dict[str, nn.Module]) -> nn.Linear:
 
 
 def placements_of(head: dict[str, nn.Module], pooling: HeadPooling) -> dict[str, Placement]:
-    """Where a head's modules work."""
+    """Return the placements of a head's modules."""
     if pooling != "model":
         return {path: Placement(PooledOutput(pooling), module) for path, module in head.items()}
     return {path: Placement(ModuleOutput(path, last=path == list(head)[-1]), module) for path, module in head.items()}

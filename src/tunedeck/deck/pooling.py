@@ -11,7 +11,7 @@ from tunedeck.core.pooling import Pooling
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """(rows, hidden), float32, from the last hidden states (rows, seq, hidden) and their mask (rows, seq).
+    """Return (rows, hidden), float32, from the last hidden states (rows, seq, hidden) and their mask (rows, seq).
 
     Padding may be on either side. A text is pooled over its own tokens: virtual tokens are not among the states, or
     are 0 in the mask, and the first position is the text's own (docs/guides/embeddings.md says why).

@@ -24,7 +24,7 @@ def empty_place(folder: str | Path) -> Path:
 
 
 def merged(deck: Deck, name: str, instead: str, *, dequantize: bool = False) -> Any:
-    """`deck.merge`; what a folder of transformers cannot hold is refused with what to do `instead`."""
+    """Merge as `deck.merge`; refuse what a transformers folder cannot hold, with advice on what to do `instead`."""
     try:
         _check_head(deck, name)
         return deck.merge(name, dequantize=dequantize)
@@ -58,7 +58,7 @@ def tokenizer_of(deck: Deck) -> Any:
 
 @contextmanager
 def no_bar() -> Iterator[None]:
-    """Without transformers' bar for writing weights."""
+    """Hide transformers' progress bar for writing weights."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

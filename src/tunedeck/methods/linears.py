@@ -30,7 +30,7 @@ def is_conv1d(module: nn.Module) -> bool:
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int]:
-    """(in_features, out_features) of a linear layer."""
+    """Return (in_features, out_features) of a linear layer."""
     if isinstance(module, nn.Linear | Int8Linear):
         return module.in_features, module.out_features
     in_features, out_features = cast(torch.Tensor, module.weight).shape

@@ -53,7 +53,7 @@ class PackedEmbedding(nn.Module):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(rows, hidden) of the table."""
+        """Return (rows, hidden) of the table."""
         return self.num_embeddings, self.embedding_dim
 
     def numel(self) -> int:
@@ -97,7 +97,7 @@ def unpacked(model: nn.Module) -> Iterator[None]:
 
 
 def embedding_shape(embedding: nn.Module) -> tuple[int, int]:
-    """(rows, hidden) of a token embedding, packed or not."""
+    """Return (rows, hidden) of a token embedding, packed or not."""
     if isinstance(embedding, PackedEmbedding):
         return embedding.shape
     rows, hidden = cast(torch.Tensor, embedding.weight).shape

@@ -154,7 +154,7 @@ def _filled(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 def map_rows(
     output: torch.Tensor, dispatch: RowDispatch, change: Callable[[Layer, slice], torch.Tensor]
 ) -> torch.Tensor:
-    """`output` with `change(layer, rows)` in place of the rows that have a layer."""
+    """Return `output` with `change(layer, rows)` in place of the rows that have a layer."""
     check_rows(output, dispatch)
     parts = [output[rows] if layer is None else change(layer, rows) for rows, layer in dispatch.parts]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -166,8 +166,8 @@ def map_active_rows(
     dim: int,
     change: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor],
 ) -> torch.Tensor:
-    """`output` with `change(its, out)` in place of the active rows: `its` is (rows, positions, size), or (all, size)
-    for `dim` 2.
+    """Return `output` with `change(its, out)` in place of the active rows: `its` is (rows, positions, size), or (all,
+    size) for `dim` 2.
 
     Where no gradient is wanted, `out` is `its` and the change is written into `output` itself.
     """

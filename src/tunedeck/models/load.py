@@ -149,7 +149,8 @@ def keep_in_memory(model: nn.Module) -> None:
 
 
 def fingerprint(model: nn.Module, untrained: tuple[str, ...]) -> str:
-    """sha256 over names, shapes and evenly spaced values (as bfloat16) of the base's tensors, head and pooler left out.
+    """Return sha256 over names, shapes and evenly spaced values (as bfloat16) of the base's tensors, head and pooler
+    left out.
 
     The same for every task class and precision the base is loaded with, packed or not: it is taken before packing.
     """

@@ -218,7 +218,7 @@ def cards_needed(rate_per_s: float | None, capacity_per_s: float) -> int:
 
 
 def cost_per_1000(row: DeployRow, rate_per_s: float) -> float:
-    """At another load than the row's: the GPUs that load needs, all day, over its requests."""
+    """Return the cost per 1,000 requests at another load than the row's, for the GPUs that it needs all day."""
     cards = cards_needed(rate_per_s, row.capacity_per_s.expected)
     return cards * row.offer.per_month().expected / (rate_per_s * SECONDS_PER_MONTH) * 1000
 

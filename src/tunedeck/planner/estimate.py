@@ -20,7 +20,7 @@ class Estimate:
 
     @classmethod
     def around(cls, expected: float, below: float, above: float) -> Estimate:
-        """`expected`, from `below` to `above` times it."""
+        """Return `expected`, from `below` to `above` times it."""
         return cls(expected * below, expected, expected * above)
 
     def plus(self, other: Estimate) -> Estimate:

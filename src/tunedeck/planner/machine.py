@@ -136,7 +136,7 @@ def predict(
 
 
 def _measured(calibration: Calibration, longest: Setup, mean: Setup, exact: bool) -> Prediction:
-    """From the cost models of this machine's own steps."""
+    """Predict from the cost models of this machine's own steps."""
     around = MEASURED_BAND if exact else NEAR_BAND
     again = training_flops_per_token(mean) / training_flops_per_token(replace(mean, chunk=None, epochs=1.0))
     step = Estimate.around(calibration.time_s.at(mean) * again * mean.accumulation, *around["time"])
@@ -146,7 +146,7 @@ def _measured(calibration: Calibration, longest: Setup, mean: Setup, exact: bool
 
 
 def machine_card(machine: Machine, profile: Profile | None) -> Gpu:
-    """This machine's processor as a GPU of the catalogue."""
+    """Return this machine's processor as a GPU of the catalogue."""
     cores = min(machine.cpu_cores, usable_cores())
     rate = profile.products_flops_per_s if profile else FLOPS_PER_CORE * cores
     return Gpu(
@@ -197,7 +197,7 @@ def write_profile(profile: Profile) -> Path:
 
 
 def fit_cost_model(points: Sequence[tuple[int, int, float]]) -> CostModel:
-    """Least squares, relative errors, no negative coefficient, over (rows, length, value).
+    """Fit by least squares of relative errors, without negative coefficients, over (rows, length, value).
 
     With three unknowns every subset of the terms is tried, the best without a negative coefficient is taken.
     """

@@ -264,7 +264,7 @@ def _dtype(value: str | None) -> str | None:
 
 
 def _hours(given: float | str | None) -> float | None:
-    """`90m`, `6h`, `2d`, or hours as a number."""
+    """Return `90m`, `6h`, `2d`, or hours as a number."""
     if given is None:
         return None
     text = str(given)

@@ -48,13 +48,13 @@ class Offer:
         return days is None or days > STALE_DAYS
 
     def per_month(self) -> Estimate:
-        """Running all day: the monthly price where there is one and it is lower, else HOURS_PER_MONTH hours."""
+        """Return the price of running all day: the monthly one if it is lower, else HOURS_PER_MONTH hours."""
         hourly = self.price_per_hour.scaled(HOURS_PER_MONTH)
         monthly = self.price_per_month
         return monthly if monthly is not None and monthly.expected < hourly.expected else hourly
 
     def source_json(self) -> dict[str, Any]:
-        """Where the price is from, as plain JSON values."""
+        """Return where the price is from, as plain JSON values."""
         return {"list": self.list_name, "billing": self.billing, "source": self.source, "date": self.date or None}
 
 

@@ -29,7 +29,7 @@ EAGER_ATTENTION_BYTES = (
 
 
 def forward_flops_per_token(setup: Setup) -> float:
-    """2 per weight of every matrix product, and 4·s·q per layer for attention, half of it where it is causal.
+    """Return 2 per weight of every matrix product, and 4·s·q per layer for attention, half of it where it is causal.
 
     The input embedding is a lookup and does not count; the output layer does where every token has logits
     (EleutherAI transformer-math; Kaplan et al. 2020, section 2.1).
@@ -41,9 +41,9 @@ def forward_flops_per_token(setup: Setup) -> float:
 
 
 def training_flops_per_token(setup: Setup) -> float:
-    """Forward once, below the lowest trained layer in the first epoch alone; the gradient of the activations once more
-    above it; the gradient of the weights once more where they train; checkpointing of layers or chunks repeats the
-    forward: 6 N full, 4 N with a frozen base, plus 2 N.
+    """Count the forward pass once, below the lowest trained layer in the first epoch only; the gradient of the
+    activations once more above it; the gradient of the weights once more where they train; checkpointing of layers or
+    chunks repeats the forward: 6 N full, 4 N with a frozen base, plus 2 N.
     """
     forward = forward_flops_per_token(setup)
     depth = layers_with_backward(setup) / setup.spec.num_layers
@@ -88,7 +88,7 @@ def micro_batch_s(setup: Setup, gpu: Gpu) -> float:
 
 
 def optimizer_s(setup: Setup, gpu: Gpu) -> float:
-    """AdamW reads and writes its numbers once: traffic over bandwidth."""
+    """Return the time of AdamW, which reads and writes its numbers once: traffic over bandwidth."""
     return OPTIMIZER_BYTES * trainable_parameters(setup) / gpu.bytes_per_s
 
 

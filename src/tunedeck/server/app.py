@@ -91,7 +91,8 @@ def api_document() -> dict[str, Any]:
 
 
 def _document(app: FastAPI, bounds: Bounds) -> dict[str, Any]:
-    """FastAPI's document with what the gate answers: 408 and 415 where there is a body, ids and times in the headers.
+    """Return FastAPI's document with the answers of the middleware: 408 and 415 where there is a body, ids and times in
+    the headers.
 
     The 422 that FastAPI adds to every route goes: what does not fit is 400 here.
     """

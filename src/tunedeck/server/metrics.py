@@ -53,7 +53,7 @@ class Metrics:
         self.registry.register(_Now(engine))
 
     def responded(self, route: str, status: int) -> None:
-        """An answer over HTTP, refusals included; 499 is a client that left before one."""
+        """Return an answer over HTTP, refusals included; 499 is a client that left before one."""
         self._responses.labels(route, status).inc()
 
     def on_store_event(self, event: str, adapter: str) -> None:

@@ -79,7 +79,7 @@ class _Passage:
         tracer.ended(f"{self.scope['method']} {route}", self.headers, time.monotonic() - self.began, timing, told)
 
     def line(self) -> Line:
-        """For the log: who asked what and how it ended, never what was in it."""
+        """Return the line for the log: the caller, the request and its outcome, never its content."""
         queue_s, compute_s = self.state.get("timing") or (None, None)
         return Line(
             time=round(time.time(), 3),

@@ -144,7 +144,7 @@ class ChatMessage(Strict):
     annotations: Nothing | None = None
 
     def turn(self) -> dict[str, str]:
-        """As the chat template takes it."""
+        """Return the turn in the form that the chat template takes."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 

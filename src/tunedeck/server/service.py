@@ -189,7 +189,7 @@ class ClientGone(Exception):  # noqa: N818 - no error of anybody's
 
 
 def caller_of(http: HttpRequest) -> Caller:
-    """Who asks; the gate has made sure that it is somebody."""
+    """Return the caller, whom the middleware has identified."""
     return cast(Caller, http.state.caller)
 
 

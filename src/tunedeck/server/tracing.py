@@ -23,7 +23,7 @@ class Tracer(Protocol):
     def ended(
         self, name: str, headers: Mapping[bytes, bytes], lasted_s: float, timing: Timing, attributes: dict[str, Any]
     ) -> None:
-        """A request that has just ended after `lasted_s` seconds."""
+        """Return a request that has just ended after `lasted_s` seconds."""
         ...
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class SpanTracer:
     def ended(
         self, name: str, headers: Mapping[bytes, bytes], lasted_s: float, timing: Timing, attributes: dict[str, Any]
     ) -> None:
-        """A request that has just ended; its parent is the span that its `traceparent` names."""
+        """Return a request that has just ended; its parent is the span that its `traceparent` names."""
         from opentelemetry.trace import SpanKind, set_span_in_context
 
         carrier = {

@@ -77,7 +77,9 @@ def _point(deck: Deck, calibration: Calibration, rows: int, tokens: int, steps: 
 
 
 def products_flops_per_s(dtype: torch.dtype, shape: tuple[int, int, int] = (1024, 1024, 1024)) -> float:
-    """This machine's rate of a product (rows, inner) · (inner, columns) in a precision; takes less than a second."""
+    """Return this machine's rate of a product (rows, inner) · (inner, columns) in a precision; takes less than a
+    second.
+    """
     rows, inner, columns = shape
     left, right = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
     return 2 * rows * inner * columns / fastest_s(lambda: left @ right)

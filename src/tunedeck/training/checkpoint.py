@@ -89,7 +89,7 @@ class Checkpoints:
 
     @contextmanager
     def named_in_errors(self) -> Iterator[None]:
-        """An error that ends the run inside the block names the checkpoint to go back to."""
+        """Add to an error that ends the run inside the block the checkpoint to return to."""
         try:
             yield
         except (TrainingError, StorageError) as error:

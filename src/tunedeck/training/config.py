@@ -212,7 +212,7 @@ def read_run_file(path: Path) -> dict[str, Any]:
 
 
 def override(values: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with dotted keys set, as `training.epochs`; a flag that is None changes nothing."""
+    """Return `values` with dotted keys set, as `training.epochs`; a flag that is None changes nothing."""
     changed = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     if isinstance(changed.get("training"), dict):
         changed["training"] = with_current_names(changed["training"])
@@ -234,7 +234,7 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]
 
 
 def parsed_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """`key=value` pairs as dotted keys and YAML values; ConfigError for anything else."""
+    """Return `key=value` pairs as dotted keys and YAML values; ConfigError for anything else."""
     parsed: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")

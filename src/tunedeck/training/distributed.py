@@ -42,7 +42,7 @@ def _leave() -> None:
 def micro_batches(
     objective: Objective, batches: Sequence[Sequence[int]], splits: int, accelerator: Accelerator
 ) -> list[tuple[Sequence[int], float]]:
-    """This process's part of some batches: row numbers, and their share of the mean loss.
+    """Return this process's part of some batches: row numbers, and their share of the mean loss.
 
     Each batch is cut into `splits` micro-batches for each process; one whose loss is not the mean of its parts stays
     whole. All processes have the same number of micro-batches, as a sharded base needs it; one that only fills up has

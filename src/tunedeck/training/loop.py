@@ -118,7 +118,7 @@ class MicroBatch(NamedTuple):
 
 
 def side_by_side(running: Sequence[AdapterTrainer], batches: Sequence[list[list[int]]]) -> Iterator[list[MicroBatch]]:
-    """This process's micro-batches of a step, those of all adapters at the same place together."""
+    """Return this process's micro-batches of a step, those of all adapters at the same place together."""
     shares = [
         micro_batches(trainer.objective, chosen, trainer.state.splits, trainer.accelerator)
         for trainer, chosen in zip(running, batches, strict=True)

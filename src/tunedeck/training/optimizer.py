@@ -16,7 +16,7 @@ from tunedeck.training.config import TrainingSettings
 
 
 def adamw(adapter: Adapter, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW, its states in 32 or 8 bits; biases, norms and virtual tokens are not decayed.
+    """Return AdamW, its states in 32 or 8 bits; biases, norms and virtual tokens are not decayed.
 
     Raises ConfigError when 8-bit states are asked for and bitsandbytes is not there.
     """

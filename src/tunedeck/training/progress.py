@@ -69,14 +69,14 @@ class ProgressRow:
         self._task = self._bar.add_task(self._title, total=steps, completed=done, now="")
 
     def began(self, metrics: dict[str, float], seconds: float) -> None:
-        """The head has been fitted to the frozen base."""
+        """Note that the head has been fitted to the frozen base."""
         if not self._bar.disable:
             values = self._shown(metrics)
             text = say("  {run}, start ({seconds:.1f} s): {values}", run=self._title, values=values, seconds=seconds)
             self._bar.console.print(text)
 
     def step(self, step: int, loss: float, tokens: int) -> None:
-        """One step is done."""
+        """Note that one step is done."""
         if self._bar.disable:
             return
         self._recent.append((time.perf_counter(), tokens))
@@ -91,7 +91,7 @@ class ProgressRow:
         self._bar.update(self._task, completed=step, now=now)
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
-        """An evaluation is done."""
+        """Note that an evaluation is done."""
         if self._bar.disable:
             return
         values = self._shown(metrics)

@@ -36,7 +36,7 @@ class StopSignals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Work that may be broken off anywhere: inside, the first signal raises KeyboardInterrupt too."""
+        """Allow work to be interrupted anywhere: inside the block the first signal raises KeyboardInterrupt too."""
         if self.seen is not None:
             raise KeyboardInterrupt
         self._at_once = True

@@ -104,7 +104,7 @@ class RunState:
 
     @property
     def saved_s(self) -> float:
-        """About the seconds that early stopping saved, evaluations included."""
+        """Return about the seconds that early stopping saved, evaluations included."""
         if self.stopped != "early":
             return 0.0
         return (self.train_s + self.eval_s) * (self.planned_steps / self.steps - 1)

@@ -13,7 +13,7 @@ SHOWN = 12
 
 
 def counted(entry: str, labels: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Confusion:
-    """Counts of (wanted, answered) pairs, rows and columns in the order of `labels`."""
+    """Return counts of (wanted, answered) pairs, rows and columns in the order of `labels`."""
     place = {label: number for number, label in enumerate(labels)}
     counts = [[0] * len(labels) for _ in labels]
     for actual, predicted in pairs:
@@ -22,7 +22,9 @@ def counted(entry: str, labels: Sequence[str], pairs: Sequence[tuple[str, str]])
 
 
 def condensed(confusion: Confusion) -> Confusion:
-    """At most SHOWN labels: those with the most mistakes in their own order, and the sum of the others at the end."""
+    """Return at most SHOWN labels: those with the most mistakes in their own order, and the sum of the others at the
+    end.
+    """
     size = len(confusion.labels)
     if size <= SHOWN:
         return confusion

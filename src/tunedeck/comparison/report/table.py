@@ -122,14 +122,14 @@ def _serving_rows(entries: Sequence[Entry]) -> list[Row]:
 
 
 def money(amount: float | None, currency: str) -> str:
-    """`0.12 CNY`, small amounts with two digits that count."""
+    """Return `0.12 CNY`, small amounts with two digits that count."""
     if amount is None:
         return NOTHING
     return f"{amount:,.2f} {currency}" if amount >= 0.1 or amount == 0 else f"{amount:.2g} {currency}"
 
 
 def _span(interval: Interval | None) -> str:
-    """`0.725–0.769`; a span that goes below zero is written `−0.010 … 0.012`."""
+    """Return `0.725–0.769`; a span that goes below zero is written `−0.010 … 0.012`."""
     if interval is None:
         return NOTHING
     low, high = f"{interval.low:.3f}", f"{interval.high:.3f}"
@@ -137,12 +137,12 @@ def _span(interval: Interval | None) -> str:
 
 
 def _switch(serving: Serving) -> str:
-    """`+0.3 ms` where it is surely above zero."""
+    """Return `+0.3 ms` where it is surely above zero."""
     return f"{serving.switch_ms:+.1f} ms" if serving.switch_interval_ms.low > 0 else say("0 (within noise)")
 
 
 def _stopped_early(entry: Entry) -> str:
-    """`640 of 1,000, saved 40 s`, means over the runs; nothing where none stopped early."""
+    """Return `640 of 1,000, saved 40 s`, means over the runs; nothing where none stopped early."""
     if all(run.stopped != "early" for run in entry.runs):
         return NOTHING
     return say(
@@ -154,7 +154,7 @@ def _stopped_early(entry: Entry) -> str:
 
 
 def _planned(entry: Entry, quantity: str) -> str:
-    """`50 (41–70) s`, marked if the actual value is outside."""
+    """Return `50 (41–70) s`, marked if the actual value is outside."""
     found = next((one for one in entry.planned if one.quantity == quantity), None)
     if found is None or found.high == float("inf"):
         return NOTHING

@@ -64,7 +64,7 @@ def title(comparison: Comparison) -> str:
 
 
 def seeds_text(comparison: Comparison) -> str:
-    """`seed 0`, or `seeds 0, 1, 2`."""
+    """Return `seed 0`, or `seeds 0, 1, 2`."""
     numbers = ", ".join(map(str, comparison.seeds))
     if len(comparison.seeds) == 1:
         return say("seed {numbers}", numbers=numbers)

@@ -164,7 +164,7 @@ def example_inputs(deck: Deck) -> tuple[dict[str, torch.Tensor], dict[str, dict[
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's and the quantizer's remarks, which ask for nothing the user could do."""
+    """Hide the remarks of the exporter and the quantizer, which the user cannot act on."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -123,7 +123,7 @@ def our_name(key: str, adapter_name: str, names: ModelNames) -> str | None:
 
 
 def hub_name(name: str, adapter_name: str, names: ModelNames) -> str:
-    """AdapterHub's name of one of our tensors."""
+    """Return AdapterHub's name of one of our tensors."""
     spec = names.spec
     assert spec is not None
     layer, block, parameter = name.split(".", 2)

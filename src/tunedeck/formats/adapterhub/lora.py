@@ -117,7 +117,7 @@ def our_name(key: str, adapter_name: str, names: ModelNames) -> str | None:
 
 
 def hub_name(name: str, adapter_name: str) -> str:
-    """AdapterHub's name of one of our tensors."""
+    """Return AdapterHub's name of one of our tensors."""
     path, _, parameter = name.rpartition(".")
     return f"{path}.loras.{adapter_name}.{parameter}"
 

@@ -136,7 +136,7 @@ class BottleneckConfig:
         return max(1, int(hidden_size // factor))
 
     def blocks(self, spec: ModelSpec) -> list[tuple[int, str, BlockSites]]:
-        """(layer, "attention" or "ffn", sites) for every adapter, in model order.
+        """Return (layer, "attention" or "ffn", sites) for every adapter, in model order.
 
         Raises ArchitectureError where the architecture's sites are not known, TargetError where `leave_out` names a
         layer that is not there.
@@ -162,7 +162,7 @@ class BottleneckConfig:
         return [(layer, block, sites) for layer in layers for block, sites in chosen]
 
     def count_parameters(self, spec: ModelSpec) -> int:
-        """2·H·d + d + H for every adapter of width d, plus a learned scaling."""
+        """Return 2·H·d + d + H for every adapter of width d, plus a learned scaling."""
         hidden = spec.hidden_size
         extra = {"learned": 1, "channel": hidden}.get(str(self.scaling), 0)
         widths = [self.size(layer, hidden) for layer, _, _ in self.blocks(spec)]
@@ -178,5 +178,5 @@ class BottleneckConfig:
         return 2 * number_bytes * sum(hidden + self.size(layer, hidden) for layer, *_ in self.blocks(spec))
 
     def forward_overhead(self, spec: ModelSpec) -> float:
-        """Not measured; its two products are thin."""
+        """Return no overhead: not measured, the two products are thin."""
         return 0.0

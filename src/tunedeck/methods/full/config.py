@@ -49,12 +49,12 @@ class FullConfig:
 
     @property
     def learning_rates(self) -> tuple[float, float]:
-        """From a tenth of the default to ten times the default."""
+        """Return the range from a tenth of the default to ten times the default."""
         return (5e-4, 5e-2) if self.layers == "head" else (1e-5, 1e-3)
 
     @property
     def trains(self) -> Trains:
-        """As `layers` says."""
+        """Return the trained part by `layers`."""
         return "part" if isinstance(self.layers, int) else self.layers
 
     def count_parameters(self, spec: ModelSpec) -> int:
@@ -81,7 +81,7 @@ class FullConfig:
         return number_bytes * (2 * spec.hidden_size + spec.ffn_size) * spec.num_layers
 
     def forward_overhead(self, spec: ModelSpec) -> float:
-        """Nothing: the products are the base's."""
+        """Return no overhead: the products are the base's."""
         return 0.0
 
     def check_depth(self, num_layers: int) -> None:

@@ -81,7 +81,7 @@ class LoraConfig:
         return alpha / math.sqrt(r) if self.use_rslora else alpha / r
 
     def count_parameters(self, spec: ModelSpec) -> int:
-        """r·(in + out) for every targeted linear."""
+        """Return r·(in + out) for every targeted linear."""
         return sum(self.rank(one.path) * (one.in_features + one.out_features) for one in self._linears(spec))
 
     def lowest_layer(self, spec: ModelSpec) -> int:

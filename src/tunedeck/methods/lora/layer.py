@@ -151,7 +151,7 @@ def build(base: Base, config: MethodConfig) -> Built:
 
 
 def merge(model: nn.Module, built: Built) -> None:
-    """W + scaling · B A, computed in float32 and stored in the weight's own precision."""
+    """Return W + scaling · B A, computed in float32 and stored in the weight's own precision."""
     for path, placement in built.placements.items():
         module, layer = model.get_submodule(path), placement.layer
         assert isinstance(layer, LoraLayer)

@@ -63,7 +63,7 @@ class PromptTuningConfig:
         return 0
 
     def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:
-        """Nothing: a looked-up vector is the parameter itself."""
+        """Return 0: a looked-up vector is the parameter itself."""
         return 0
 
     def forward_overhead(self, spec: ModelSpec) -> float:

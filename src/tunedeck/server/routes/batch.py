@@ -59,7 +59,9 @@ async def embeddings(http: HttpRequest, body: EmbeddingsRequest) -> Embeddings:
 
 
 def _shortened(vector: torch.Tensor, dimensions: int | None) -> torch.Tensor:
-    """The first numbers of a vector, scaled to length 1, as embeddings trained to be cut are meant to be used."""
+    """Return the first numbers of a vector, scaled to length 1, as embeddings trained to be cut are meant to be
+    used.
+    """
     if dimensions is None:
         return vector
     if dimensions > len(vector):

@@ -18,7 +18,7 @@ def classification_loss(logits: torch.Tensor, targets: torch.Tensor, multi_label
 
 
 def classification_metrics(logits: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> dict[str, float]:
-    """accuracy, macro_f1, micro_f1 and loss of logits (examples, labels), each 0 to 1 but the loss.
+    """Return accuracy, macro_f1, micro_f1 and loss of logits (examples, labels), each 0 to 1 but the loss.
 
     `accuracy` counts a multi-label example only when all its labels are right. A label that neither occurs nor is
     predicted does not enter macro_f1, as in scikit-learn's f1_score over the labels that are present.

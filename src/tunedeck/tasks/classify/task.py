@@ -80,7 +80,7 @@ class Classify(ClassifyConfig):
         return read_labelled(settings, multi_label=self.multi_label, labels=self.labels)
 
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
-        """accuracy, macro_f1, micro_f1 and loss of each adapter; DataError for a label it was not trained on."""
+        """Return accuracy, macro_f1, micro_f1 and loss of each adapter; DataError for a label it was not trained on."""
         examples, notes = read_examples(settings, settings.train, self.multi_label)
         metrics = {}
         for name in names:
@@ -207,5 +207,5 @@ class ClassifyObjective:
         return found
 
     def evaluate(self) -> dict[str, float]:
-        """accuracy, macro_f1, micro_f1 and loss on the held-out examples."""
+        """Return accuracy, macro_f1, micro_f1 and loss on the held-out examples."""
         return evaluate_labelled(self._deck, self._name, self._task, self._dataset.evaluation)

@@ -134,7 +134,7 @@ def _with_partners(train: Sequence[Example], source: str) -> list[Example]:
 
 
 def fewer(examples: Sequence[Any], size: int | None, seed: int) -> Sequence[Any]:
-    """At most `size` examples in their original order; of labelled texts, each label in proportion."""
+    """Return at most `size` examples in their original order; of labelled texts, each label in proportion."""
     if size is None or size >= len(examples):
         return examples
     if isinstance(examples[0], Example):

@@ -12,7 +12,8 @@ CUTS = (1, 5, 10)
 
 
 def retrieval_metrics(scores: torch.Tensor, relevant: torch.Tensor) -> dict[str, float]:
-    """recall@1, @5 and @10, precision at the same, mrr and ndcg@10 of scores (queries, documents), means over queries.
+    """Return recall@1, @5 and @10, precision at the same, mrr and ndcg@10 of scores (queries, documents), means over
+    queries.
 
     `relevant` (queries, documents) of bool; a query without a relevant document does not count, a score of -inf is no
     document for that query. recall@k is the share of the relevant documents among the first k, precision@k the share of
@@ -38,7 +39,7 @@ def retrieval_metrics(scores: torch.Tensor, relevant: torch.Tensor) -> dict[str,
 
 
 def mean_of(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Means of several groups of queries as one: (queries that counted, their means)."""
+    """Return means of several groups of queries as one: (queries that counted, their means)."""
     total = sum(count for count, _ in parts)
     return {name: sum(count * found[name] for count, found in parts) / total for name in parts[0][1]}
 

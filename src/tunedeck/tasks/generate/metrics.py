@@ -12,7 +12,7 @@ _TOKEN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af]|\w+
 
 
 def answer_metrics(answers: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
-    """exact_match, rouge_l and chrf, each 0 to 1, means over the answers.
+    """Return exact_match, rouge_l and chrf, each 0 to 1, means over the answers.
 
     exact_match ignores case and outer white space. rouge_l is the F1 of the longest common subsequence of tokens (Lin
     2004), words for alphabetic scripts and single characters for Chinese, Japanese and Korean. chrf is sacrebleu's
@@ -29,7 +29,7 @@ def answer_metrics(answers: Sequence[str], wanted: Sequence[str]) -> dict[str, f
 
 
 def rouge_l(answer: str, wanted: str) -> float:
-    """F1 of the longest common subsequence of tokens, 0 to 1; two empty texts are equal."""
+    """Return F1 of the longest common subsequence of tokens, 0 to 1; two empty texts are equal."""
     ours, theirs = _TOKEN.findall(answer.lower()), _TOKEN.findall(wanted.lower())
     if not ours or not theirs:
         return float(ours == theirs)

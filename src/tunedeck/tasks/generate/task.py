@@ -69,7 +69,7 @@ class Generate(GenerateConfig):
         return read_chats(settings)
 
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
-        """loss, perplexity, exact_match, rouge_l and chrf of each adapter; answers are greedy."""
+        """Return loss, perplexity, exact_match, rouge_l and chrf of each adapter; answers are greedy."""
         table = read_table(settings.train, settings.encoding)
         found, shape = read_conversations(table)
         found = found[: settings.eval_size]
