@@ -84,9 +84,14 @@ def table_pieces(reference: str, encoding: str) -> Iterator[Table]:
     if not is_large(reference):
         yield read_table(reference, encoding)
         return
+    empty = True
     with ExitStack() as stack:
         for content in _pieces(Path(reference).expanduser(), encoding, stack):
-            yield Table(reference, *content)
+            if content.rows:
+                empty = False
+                yield Table(reference, *content)
+    if empty:
+        raise DataError(say("{source} has a header or columns but no rows", source=reference))
 
 
 @contextmanager
