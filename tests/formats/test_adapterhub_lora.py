@@ -167,7 +167,7 @@ def test_a_form_that_has_no_place_for_a_kind_is_refused(
 
 def test_prompt_tuning_of_adapterhub_is_refused_with_the_reason(tmp_path: Path) -> None:
     folder = changed_copy(tmp_path, architecture="prompt_tuning")
-    with pytest.raises(UnsupportedKindError, match="virtual tokens stand behind the embedding layer"):
+    with pytest.raises(UnsupportedKindError, match="virtual tokens come after the embedding layer"):
         convert_adapter(folder, tmp_path / "x", "peft", model=folder_of("llama", "causal"))
 
 

@@ -49,7 +49,7 @@ def test_a_write_that_the_disk_refuses_leaves_the_old_adapter(kind: str, tmp_pat
     deck.save("small", tmp_path / "adapter")
     before = files_of(tmp_path)
     add_stirred(deck, "large", LARGE[kind])
-    with no_file_larger_than(50_000), pytest.raises(StorageError, match=r"cannot write .*adapter: .*untouched"):
+    with no_file_larger_than(50_000), pytest.raises(StorageError, match=r"cannot write .*adapter: .*unchanged"):
         deck.save("large", tmp_path / "adapter")
     assert files_of(tmp_path) == before
     fresh = deck_of("bert")
