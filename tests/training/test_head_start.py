@@ -22,6 +22,7 @@ from tunedeck.tasks.base import Dataset
 from tunedeck.tasks.classify.task import ClassifyObjective, evaluate_labelled
 from tunedeck.training import jobs
 from tunedeck.training.config import TrainingSettings
+from tunedeck.training.record import read_run
 from tunedeck.training.trainer import AdapterTrainer
 
 METHODS: dict[str, MethodConfig] = {
@@ -98,6 +99,19 @@ def test_a_run_that_ends_below_its_start_keeps_it(data: DataSettings, tmp_path: 
     assert evaluation(deck, "law", data) == pytest.approx(run.start, abs=1e-4)
 
 
+def test_a_prompt_is_compared_with_a_head_on_the_base_without_it(data: DataSettings, tmp_path: Path) -> None:
+    deck = deck_of("bert")
+    for kind in ("prompt", "head", "lora"):
+        deck.add(kind, METHODS[kind], task=td.Classify(labels=read(data).labels, pooling="mean"))
+    head = td.train(deck, "head", data, progress=False)
+    prompt = td.train(deck, "prompt", data, settings=STILL, out=tmp_path / "run", progress=False)
+    assert prompt.head_only == head.metrics
+    assert prompt.head_only != prompt.start
+    assert prompt.below_head_only == (head.metrics["accuracy"] > prompt.metrics["accuracy"])
+    assert read_run("prompt", tmp_path / "run").head_only == prompt.head_only
+    assert td.train(deck, "lora", data, settings=STILL, progress=False).head_only == {}
+
+
 def test_a_run_that_rises_below_its_start_is_not_stopped(data: DataSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     rising = iter(range(1, 9))
     monkeypatch.setattr(ClassifyObjective, "evaluate", lambda self: {"accuracy": next(rising) / 100, "loss": 1.0})
@@ -165,8 +179,11 @@ def test_methods_that_hardly_change_the_base_share_its_vectors(
 def test_an_adapter_that_changes_the_base_from_the_first_step_has_vectors_of_its_own(
     data: DataSettings, cache: Path
 ) -> None:
-    trained(data, "prompt", STILL)
-    assert not cache.exists()
+    trained(data, "head", STILL)
+    files = sorted(cache.glob("*.safetensors"))
+    _, prompt = trained(data, "prompt", STILL)
+    assert sorted(cache.glob("*.safetensors")) == files  # those of the base, for comparison
+    assert prompt.start != prompt.head_only
 
 
 def test_the_start_is_told_in_a_line_of_eighty_columns(

@@ -96,7 +96,15 @@ def _report(run: Any, task: TaskConfig) -> None:
         rows,
         numbers_from=9,
     )
-    if run.kept_start:
+    if run.below_head_only:
+        (metric, value), *_ = run.head_only.items()
+        text = say(
+            "a head only on the frozen base reaches {metric} {value:.4f}, more than this run",
+            metric=metric,
+            value=value,
+        )
+        tell(text + say("; try --method head or another method"))
+    elif run.kept_start:
         tell(say("no step was better than the head on the frozen base, which is kept; try another learning rate"))
     elif run.still_improving:
         tell(say("the last evaluation was the best: more --epochs may do better"))

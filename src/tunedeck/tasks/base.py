@@ -237,10 +237,17 @@ class VllmView:
     """Whether vLLM has to serve a classification head."""
 
 
-HeadStart: TypeAlias = Callable[[Deck, str, Dataset[Any]], dict[str, float]]
-"""Puts the solution for the frozen base's vectors into an adapter's fresh head; returns the metrics of that start on
-the held-out examples, as `Objective.evaluate` would.
-"""
+class Started(NamedTuple):
+    """Metrics on the held-out examples, as `Objective.evaluate` returns them; empty where nothing is held out."""
+
+    metrics: dict[str, float]
+    """Those of the adapter with its new head."""
+    head_only: dict[str, float]
+    """Those of a head on the frozen base without the adapter; empty where the first are these."""
+
+
+HeadStart: TypeAlias = Callable[[Deck, str, Dataset[Any]], Started]
+"""Puts the solution for the frozen base's vectors into an adapter's fresh head."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,13 +29,13 @@ _COMPARED = 4
 _BARE = "(bare)"
 
 
-def head_inputs(deck: Deck, name: str, ids: Sequence[Sequence[int]], tolerance: float = 0.0) -> torch.Tensor:
+def head_inputs(deck: Deck, name: str, ids: Sequence[Sequence[int]], *, of_base: bool = False) -> torch.Tensor:
     """Return vectors (rows, size), float32, on the CPU, that an adapter's last layer is given for rows of token ids.
 
-    They are the frozen base's where the adapter changes a few of them by at most `tolerance` of their length; these
-    are read from disk where the same rows were computed before, for any adapter.
+    `of_base` gives those of the frozen base without the adapter; these are read from disk where the same rows were
+    computed before, for any adapter.
     """
-    if not (_belong_to_base(deck, name) and _changed_by(deck, name, ids[:_COMPARED]) <= tolerance):
+    if not of_base:
         return _computed(deck, name, ids)
     file = cache_folder() / "vectors" / f"{_key(deck, name, ids)}.safetensors"
     try:
@@ -67,9 +67,10 @@ def _computed(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tens
     return torch.stack([found[row] for row in range(len(ids))])
 
 
-def _changed_by(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> float:
-    """Return how far the adapter moves what the head reads of a few rows, in lengths of the base's vectors."""
-    own, base = _computed(deck, name, ids), _computed_by_base(deck, name, ids)
+def distance_to_base(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> float:
+    """Return how far the adapter moves what the head reads of a few of the rows, in lengths of the base's vectors."""
+    rows = ids[:_COMPARED]
+    own, base = _computed(deck, name, rows), _computed_by_base(deck, name, rows)
     return float(((own - base).norm(dim=-1) / base.norm(dim=-1)).max())
 
 
@@ -85,7 +86,7 @@ def _computed_by_base(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> to
         deck.remove(_BARE)
 
 
-def _belong_to_base(deck: Deck, name: str) -> bool:
+def reads_base(deck: Deck, name: str) -> bool:
     """Tell whether the head has no randomly initialized layer before the last."""
     return pooling_of(deck.adapter(name).task) != "model" or reads_trained(deck.base)
 

@@ -73,7 +73,11 @@ class TrainingSettings(_Settings):
         None
     )
     head_learning_rate: Annotated[
-        float | None, Help(say("peak learning rate of the head; by default that of the rest")), Field(gt=0)
+        float | None,
+        Help(
+            say("peak learning rate of the head; by default that of the rest, but at most 0.002 with head_init: probe")
+        ),
+        Field(gt=0),
     ] = None
     head_init: Annotated[
         Literal["probe", "random"],

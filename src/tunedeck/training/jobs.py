@@ -149,9 +149,9 @@ def _start(deck: Deck, name: str, dataset: Dataset[Any], settings: TrainingSetti
     if head_start is None or settings.head_init != "probe":
         return None
     began = time.perf_counter()
-    metrics = head_start(deck, name, dataset)
+    started = head_start(deck, name, dataset)
     broadcast(list(deck.adapter(name).head_tensors().values()))
-    return Start(broadcast_object_list([metrics])[0], time.perf_counter() - began)
+    return Start(broadcast_object_list([started])[0], time.perf_counter() - began)
 
 
 def _checkpointed(deck: Deck, trainers: Sequence[AdapterTrainer]) -> AbstractContextManager[None]:
@@ -174,7 +174,9 @@ def _finish(
     state, name = trainer.state, trainer.adapter.name
     texts, examples = trainer.objective.texts_per_example, len(dataset.train)
     measurement = measured(deck, name, trainer.settings, state, peak_bytes, texts, examples)
-    run = TrainingRun(name, state.metrics, measurement, state.stopped, state.best_step, folder, state.start)
+    run = TrainingRun(
+        name, state.metrics, measurement, state.stopped, state.best_step, folder, state.start, state.head_only
+    )
     if trainer.accelerator.is_main_process:
         record(deck, dataset, run)
         if folder is not None:

@@ -14,6 +14,11 @@ from tunedeck.core.compat.bitsandbytes import import_bitsandbytes
 from tunedeck.deck.adapter import Adapter
 from tunedeck.training.config import TrainingSettings
 
+FITTED_HEAD_RATE = 2e-3
+"""The largest default learning rate of a head that begins as a solution: a larger one leaves it before the rest has
+learned anything.
+"""
+
 
 def adamw(adapter: Adapter, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Return AdamW, its states in 32 or 8 bits; biases, norms and virtual tokens are not decayed.
@@ -26,11 +31,12 @@ def adamw(adapter: Adapter, settings: TrainingSettings) -> torch.optim.Optimizer
     undecayed |= {id(p) for p in parameters if p.dim() < 2}
     head = {id(p) for module in adapter.head.values() for p in module.parameters()}
     rate = settings.learning_rate or adapter.config.learning_rate
+    head_rate = settings.head_learning_rate or (min(rate, FITTED_HEAD_RATE) if settings.head_init == "probe" else rate)
     groups: list[dict[str, Any]] = [
         {
             "params": [p for p in parameters if (id(p) in head, id(p) in undecayed) == (of_head, of_undecayed)],
             "weight_decay": 0.0 if of_undecayed else settings.weight_decay,
-            "lr": (settings.head_learning_rate or rate) if of_head else rate,
+            "lr": head_rate if of_head else rate,
         }
         for of_head in (False, True)
         for of_undecayed in (False, True)

@@ -43,11 +43,18 @@ class TrainingRun:
     """The run folder; None when `out` was not given."""
     start: dict[str, float] = field(default_factory=dict)
     """Metrics before the first step, where the head began as the solution on the frozen base's vectors."""
+    head_only: dict[str, float] = field(default_factory=dict)
+    """Metrics of a head on the frozen base alone, where the start's are others."""
 
     @property
     def kept_start(self) -> bool:
         """Tell whether no step brought more than the start."""
         return bool(self.start) and self.best_step == 0 and self.measurement.steps > 0
+
+    @property
+    def below_head_only(self) -> bool:
+        """Tell whether a head on the frozen base alone has a better accuracy, or whatever metric comes first."""
+        return any(value > self.metrics[name] for name, value in list(self.head_only.items())[:1])
 
     @property
     def still_improving(self) -> bool:
@@ -71,6 +78,7 @@ class TrainingRun:
             "adapter": self.adapter,
             **self.metrics,
             "start": self.start or None,
+            "head_only": self.head_only or None,
             "start_s": self.measurement.start_s,
             "train_s": self.measurement.train_s,
             "eval_s": self.measurement.eval_s,
@@ -146,7 +154,7 @@ def record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
     if run.folder is not None and run.adapter_folder is not None:
         deck.save(run.adapter, run.adapter_folder)
         write_json(run.folder / MEASUREMENT, run.measurement.to_json())
-        kept = {"stopped": run.stopped, "best_step": run.best_step, "start": run.start}
+        kept = {"stopped": run.stopped, "best_step": run.best_step, "start": run.start, "head_only": run.head_only}
         write_json(run.folder / METRICS, {**kept, **run.metrics})
 
 
@@ -156,9 +164,9 @@ def read_run(adapter: str, folder: Path) -> TrainingRun:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         values = json.loads((folder / MEASUREMENT).read_text(encoding="utf-8"))
         measurement = Measurement(**{**values, "machine": Machine(**values["machine"])})
-        start = metrics.pop("start", {})
+        start, head_only = metrics.pop("start", {}), metrics.pop("head_only", {})
         stopped, best_step = metrics.pop("stopped"), metrics.pop("best_step")
-        return TrainingRun(adapter, metrics, measurement, stopped, best_step, folder, start)
+        return TrainingRun(adapter, metrics, measurement, stopped, best_step, folder, start, head_only)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(say("{path} is damaged: {reason}", path=folder, reason=error)) from error
 

@@ -73,6 +73,8 @@ class RunState:
     """0 is the start, before the first step."""
     start: dict[str, float] = field(default_factory=dict)
     """Metrics of the start, where the head begins as the solution on the frozen base's vectors."""
+    head_only: dict[str, float] = field(default_factory=dict)
+    """Metrics of a head on the frozen base alone, where the start's are others."""
     start_s: float = 0.0
     """Seconds that the start took."""
     evaluations: int = 0

@@ -23,7 +23,7 @@ from tunedeck.core.i18n import say
 from tunedeck.core.run_length import steps_per_epoch, total_steps
 from tunedeck.data.batches import length_batches
 from tunedeck.deck.adapter import Adapter
-from tunedeck.tasks.base import Objective
+from tunedeck.tasks.base import Objective, Started
 from tunedeck.tasks.registry import view_of
 from tunedeck.training.checkpoint import (
     Checkpoint,
@@ -52,10 +52,9 @@ ShouldStop: TypeAlias = Callable[[dict[str, float]], bool]
 
 
 class Start(NamedTuple):
-    """Metrics of a head that begins as the solution on the frozen base's vectors, and the seconds it took."""
+    """The start from a head in closed form, and the seconds it took."""
 
-    metrics: dict[str, float]
-    """Empty where nothing is held out."""
+    started: Started
     seconds: float
 
 
@@ -286,11 +285,12 @@ class AdapterTrainer:
     def _begin_with(self, start: Start) -> None:
         """Let the start be the state to surpass, where it is known how good that is."""
         self.state.start_s = start.seconds
-        if start.metrics:
-            self.state.metrics = self.state.start = start.metrics
+        metrics, self.state.head_only = start.started
+        if metrics:
+            self.state.metrics = self.state.start = metrics
             self._best = {name: tensor.clone() for name, tensor in adapter_tensors(self.adapter).items()}
-            self._log.write("eval", step=0, **start.metrics)
-            self._progress.began(start.metrics, start.seconds)
+            self._log.write("eval", step=0, **metrics)
+            self._progress.began(metrics, start.seconds)
 
     def _restore(self, saved: Checkpoint) -> None:
         self.state = RunState(**saved.state["outcome"])

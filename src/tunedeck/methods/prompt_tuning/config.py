@@ -17,8 +17,9 @@ from tunedeck.methods.base import SearchSpace, Trains
 class PromptTuningConfig:
     """Prompt tuning hyper-parameters; field names are those of PEFT's adapter_config.json.
 
-    `prompt_tuning_init` starts the virtual tokens from randomly drawn words of the vocabulary, from the tokens of
-    `prompt_tuning_init_text` (repeated or cut to length), or randomly. Raises ConfigError for values out of range.
+    `prompt_tuning_init` starts the virtual tokens from common words of the vocabulary, drawn at random, from the tokens
+    of `prompt_tuning_init_text` (repeated or cut to length), or from random numbers. Raises ConfigError for values out
+    of range.
     """
 
     kind: ClassVar[str] = "prompt_tuning"
@@ -28,8 +29,8 @@ class PromptTuningConfig:
     short_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     quantized_name: ClassVar[str | None] = None
     search_space: ClassVar[SearchSpace | None] = SearchSpace("num_virtual_tokens", (4, 8, 16, 32))
-    learning_rate: ClassVar[float] = 5e-2
-    learning_rates: ClassVar[tuple[float, float]] = (5e-3, 5e-1)
+    learning_rate: ClassVar[float] = 1e-2
+    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 1e-1)
     trains: ClassVar[Trains] = "adapter"
 
     num_virtual_tokens: Annotated[int, Help(say("prompt tuning length"))] = 8

@@ -19,6 +19,10 @@ from tunedeck.methods.packed_embedding import embedding_shape
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 from tunedeck.methods.sites import Placement, RowDispatch, map_rows
 
+_COMMON_TOKENS = 5000
+"""Vocabularies list common tokens first; prompts that begin as common tokens learn better (arXiv 2104.08691) and move
+less what a head reads.
+"""
 _SAMPLED_WORDS = 1024
 """Enough words of the vocabulary to learn how large its vectors are."""
 
@@ -102,7 +106,7 @@ def _initial(embedding: nn.Module, config: PromptTuningConfig, tokenize: Callabl
         words = _embedded(embedding, torch.randint(vocab_size, (_SAMPLED_WORDS,)))
         return torch.randn(count, words.shape[1]) * words.std()
     if config.prompt_tuning_init == "SAMPLE_VOCAB":
-        ids = torch.randint(vocab_size, (count,))
+        ids = torch.randint(min(vocab_size, _COMMON_TOKENS), (count,))
     else:
         tokens = tokenize(config.prompt_tuning_init_text or "")
         if not tokens:

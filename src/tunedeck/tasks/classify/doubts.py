@@ -57,7 +57,7 @@ def base_vectors(deck: Deck, texts: Sequence[str], labels: Sequence[str], max_le
     """Return what a head would read of texts (rows, size); kept on disk for the next time."""
     deck.add(_PROBE, config_of("full", {"layers": "head"}), labels=tuple(labels))
     try:
-        return head_inputs(deck, _PROBE, classify_ids(deck, texts, [_PROBE] * len(texts), max_length))
+        return head_inputs(deck, _PROBE, classify_ids(deck, texts, [_PROBE] * len(texts), max_length), of_base=True)
     finally:
         deck.remove(_PROBE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import cast
@@ -11,11 +12,11 @@ import torch
 from tunedeck.data.labelled import Example
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.heads import last_linear
-from tunedeck.tasks.base import Dataset
+from tunedeck.tasks.base import Dataset, Started
 from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
 from tunedeck.tasks.classify.task import Classify, classify_ids
-from tunedeck.tasks.linear_probe import fit_linear_head
-from tunedeck.tasks.vectors import head_inputs
+from tunedeck.tasks.linear_probe import LinearHead, fit_linear_head
+from tunedeck.tasks.vectors import distance_to_base, head_inputs, reads_base
 
 MOST_ROWS = 50_000
 """Maximum number of rows that the start of a head is fitted on; a larger data set is sampled randomly."""
@@ -25,29 +26,43 @@ their length and reach what they reach on their own vectors; virtual tokens move
 """
 
 
-def start_head(deck: Deck, name: str, dataset: Dataset[Example]) -> dict[str, float]:
-    """Fit an adapter's last layer to what it reads of the training texts; return the metrics on the held-out ones,
-    none where nothing is held out.
+def start_head(deck: Deck, name: str, dataset: Dataset[Example]) -> Started:
+    """Fit an adapter's last layer to what it reads of the training texts.
+
+    Where a fresh adapter moves these vectors far from the base's, a head on the base's is fitted as well, for
+    comparison.
     """
     adapter = deck.adapter(name)
     task, labels = cast(Classify, adapter.task), deck.label_names(name)
+    last = last_linear(adapter.head)
 
-    def vectors_and_targets(examples: Sequence[Example], tolerance: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-        ids = classify_ids(deck, [one.text for one in examples], [name] * len(examples), task.max_length)
-        targets = targets_of(labels, [one.labels for one in examples], task.multi_label)
-        return head_inputs(deck, name, ids, tolerance), targets
+    def ids_of(examples: Sequence[Example]) -> list[list[int]]:
+        return classify_ids(deck, [one.text for one in examples], [name] * len(examples), task.max_length)
+
+    def targets(examples: Sequence[Example]) -> torch.Tensor:
+        return targets_of(labels, [one.labels for one in examples], task.multi_label)
+
+    def fitted(of_base: bool) -> LinearHead:
+        vectors = head_inputs(deck, name, train_ids, of_base=of_base)
+        bias = last.bias is not None
+        return fit_linear_head(vectors, targets(train), len(labels), multi_label=task.multi_label, bias=bias)
+
+    def measured(head: LinearHead, of_base: bool) -> dict[str, float]:
+        if not dataset.evaluation:
+            return {}
+        logits = head(head_inputs(deck, name, ids_of(dataset.evaluation), of_base=of_base))
+        return classification_metrics(logits, targets(dataset.evaluation), task.multi_label)
 
     train = dataset.train
     if len(train) > MOST_ROWS:
         train = random.Random(0).sample(train, MOST_ROWS)
-    last = last_linear(adapter.head)
-    vectors, targets = vectors_and_targets(train, NEAR)
-    head = fit_linear_head(vectors, targets, len(labels), multi_label=task.multi_label, bias=last.bias is not None)
+    train_ids = ids_of(train)
+    distance = distance_to_base(deck, name, train_ids) if reads_base(deck, name) else math.inf
+    head = fitted(of_base=distance <= NEAR)
     with torch.no_grad():
         last.weight.copy_(head.weight)
         if last.bias is not None:
             last.bias.copy_(head.bias)
-    if not dataset.evaluation:
-        return {}
-    vectors, targets = vectors_and_targets(dataset.evaluation)
-    return classification_metrics(head(vectors), targets, task.multi_label)
+    far = NEAR < distance < math.inf
+    head_only = measured(fitted(of_base=True), of_base=True) if far and dataset.evaluation else {}
+    return Started(measured(head, of_base=distance == 0), head_only)
