@@ -1,31 +1,35 @@
-"""Which learning rates and how many steps suit a method: a grid over data sets, sizes and seeds, searched in rounds.
+"""Which learning rates and how many steps suit a method: a grid over data sets, sizes and seeds.
 
-    python bench/defaults.py --minutes 60          # resumes where the last call ended; results/defaults.jsonl
-    python bench/defaults.py --table               # what is known so far
+    python bench/defaults.py --minutes 60            # resumes where the last call ended; results/defaults.jsonl
+    python bench/defaults.py --workers 14            # so many processes, on a GPU or many cores
+    python bench/defaults.py --table                 # what is known so far
 
-Each round changes one setting and keeps the best value of the rounds before it: the learning rate on a few data sets
-with one seed, the rate of the head, the number of steps, then the best settings and their neighbours on every data set
-and size with every seed. Every set is split once; a size is that number of examples of each label, drawn with the seed
-of the run. A run is measured at its end on the same held-out texts, by which nothing was chosen. `probe` is the head
-alone, from which the others start.
+Every set is split once; a size is that number of examples of each label, drawn with the seed of the run. A run is
+measured at its end on the same held-out texts, by which nothing was chosen. `probe` is the head alone, from which the
+others start.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise, product
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
+
+import torch
 
 import tunedeck as td
 from tunedeck.data.labelled import Example
 from tunedeck.tasks.base import Dataset
+from tunedeck.tasks.classify.start import start_head
 
 MODEL = "bundled:all-minilm-l6-v2"
 OUT = Path(__file__).parent / "results" / "defaults.jsonl"
@@ -52,16 +56,13 @@ METHODS: dict[str, Any] = {
 }
 RATES: dict[str, tuple[float, ...]] = {
     "lora": (3e-4, 1e-3, 3e-3),
-    "bottleneck": (3e-4, 1e-3, 3e-3),
+    "bottleneck": (5e-4, 2e-3, 5e-3),
     "prompt": (3e-3, 1e-2, 5e-2),
     "full": (1e-5, 3e-5, 1e-4),
 }
-HEAD_RATES = (1e-4, 1e-3, 1e-2)
-STEPS = (12, 30, 75)
-FIRST: dict[str, Any] = {"head_rate": 1e-3, "steps": 30}
-"""What the first round, on rates, holds fixed."""
-SCANNED = (("intents-en", 8), ("two-intents", 8), ("tweets", 32), ("reviews-zh", 32))
-CELLS = tuple((data, size) for size, data in product((8, 32, 128), SETS))
+HEAD_RATES = (1e-3, 1e-2)
+STEPS = (40, 120)
+SIZES = (8, 32, 128)
 SEEDS = (0, 1, 2)
 
 
@@ -91,85 +92,26 @@ class Case:
 Known = dict[Case, dict[str, Any]]
 
 
-def gains(known: Known, method: str, cells: Iterable[tuple[str, int]], seeds: Iterable[int]) -> dict[Any, list[float]]:
-    """By setting of a method: macro-F1 above the probe's, of the cells that are known."""
-    wanted = {(*cell, seed) for cell in cells for seed in seeds}
-    probes = {case.cell: row["macro_f1"] for case, row in known.items() if case.method == "probe"}
-    found: dict[Any, list[float]] = {}
-    for case, row in known.items():
-        if case.method == method and case.cell in wanted:
-            found.setdefault(case.setting, []).append(row["macro_f1"] - probes[case.cell])
-    return found
+def jobs() -> Iterator[list[Case]]:
+    """The cases with the same data and method: one start serves all of them."""
+    for seed, size, data in product(SEEDS, SIZES, SETS):
+        yield [Case(data, size, seed, "probe")]
+        for method, rates in RATES.items():
+            yield [Case(data, size, seed, method, *setting) for setting in product(rates, HEAD_RATES, STEPS)]
 
 
-def best(known: Known, method: str, settings: Iterable[tuple[float | None, float | None, int]]) -> Case:
-    """The setting with the highest mean gain on the scanned cells, as a case without data."""
-    found = gains(known, method, SCANNED, SEEDS[:1])
-    rate, head_rate, steps = max(settings, key=lambda one: fmean(found[one]))
-    return Case("", 0, 0, method, rate, head_rate, steps)
+@cache
+def read_set(name: str) -> Dataset[Example]:
+    """The set of this name, split."""
+    data = td.Classify().read(SETS[name])
+    return two_at_once(data) if name == "two-intents" else data
 
 
-def rounds(known: Known) -> Iterator[Case]:
-    """The cases in the order in which they are run; later ones depend on the results of earlier ones."""
-    for data, size in SCANNED:
-        yield Case(data, size, 0, "probe")
-    chosen: dict[str, Case] = {}
-    first = [Case("", 0, 0, method, rate, **FIRST) for method, rates in RATES.items() for rate in rates]
-    yield from on_scanned(first)
-    for method in RATES:
-        chosen[method] = best(known, method, [case.setting for case in first if case.method == method])
-    for field, values in (("head_rate", HEAD_RATES), ("steps", STEPS)):
-        for method, case in list(chosen.items()):
-            tried = [replace(case, **{field: value}) for value in values]
-            yield from on_scanned(tried)
-            chosen[method] = best(known, method, [one.setting for one in tried])
-    for seed, neighbours in ((0, False), (0, True), (1, False), (2, False), (1, True), (2, True)):
-        for data, size in CELLS:
-            yield Case(data, size, seed, "probe")
-            for case in chosen.values():
-                for one in around(case) if neighbours else [case]:
-                    yield replace(one, data=data, size=size, seed=seed)
-
-
-def on_scanned(cases: Iterable[Case]) -> Iterator[Case]:
-    """The cases on each of the scanned cells."""
-    yield from (replace(case, data=data, size=size) for data, size in SCANNED for case in cases)
-
-
-def around(case: Case) -> list[Case]:
-    """The settings beside a best one: the next lower and higher rate of the grid, and the other numbers of steps."""
-    rates = RATES[case.method]
-    near = {pair[pair.index(case.rate) - 1] for pair in pairwise(rates) if case.rate in pair}
-    others = [steps for steps in STEPS if steps != case.steps]
-    return [*(replace(case, rate=rate) for rate in sorted(near)), *(replace(case, steps=steps) for steps in others)]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A set, read and split once, and the deck that it is learnt on."""
-
-    data: Dataset[Example]
-    deck: td.Deck
-
-    @classmethod
-    def read(cls, name: str) -> Source:
-        """The set of this name."""
-        data = td.Classify().read(SETS[name])
-        several = name == "two-intents"
-        if several:
-            data = two_at_once(data)
-        task = td.Classify(labels=data.labels, multi_label=several, max_length=MAX_LENGTH)
-        return cls(data, td.Deck.load(MODEL, task, dtype="float32"))
-
-    def part(self, size: int, seed: int) -> Dataset[Example]:
-        """`size` training examples of each label, all where there are fewer."""
-        chosen: dict[int, Example] = {}
-        for label in self.data.labels or ():
-            own = [row for row, one in enumerate(self.data.train) if label in one.labels]
-            rows = random.Random(seed).sample(own, min(size, len(own)))
-            chosen |= {row: self.data.train[row] for row in rows}
-        name = f"{self.data.source}-{size}-{seed}"
-        return Dataset(name, [*chosen.values()], self.data.evaluation, name, "", self.data.labels)
+@cache
+def deck_for(name: str, model: str) -> td.Deck:
+    """The base, for the set of this name."""
+    task = td.Classify(labels=read_set(name).labels, multi_label=name == "two-intents", max_length=MAX_LENGTH)
+    return td.Deck.load(model, task, dtype="float32")
 
 
 def two_at_once(data: Dataset[Example]) -> Dataset[Example]:
@@ -187,15 +129,50 @@ def two_at_once(data: Dataset[Example]) -> Dataset[Example]:
     return Dataset(data.source, joined(data.train), joined(data.evaluation)[:HELD_OUT], "", "", labels)
 
 
-def measured(source: Source, case: Case) -> dict[str, Any]:
-    """The metrics of a run at its end, where nothing was chosen by them."""
-    deck, data = source.deck, source.part(case.size, case.seed)
-    deck.add("case", METHODS[case.method], labels=data.labels, seed=case.seed)
+def part(data: Dataset[Example], size: int, seed: int) -> Dataset[Example]:
+    """`size` training examples of each label, all where there are fewer."""
+    chosen: dict[int, Example] = {}
+    for label in data.labels or ():
+        own = [row for row, one in enumerate(data.train) if label in one.labels]
+        rows = random.Random(seed).sample(own, min(size, len(own)))
+        chosen |= {row: data.train[row] for row in rows}
+    name = f"{data.source}-{size}-{seed}"
+    return Dataset(name, [*chosen.values()], data.evaluation, name, "", data.labels)
+
+
+def measured(model: str, cases: list[Case]) -> list[dict[str, Any]]:
+    """The metrics at the end of runs that differ in their settings alone, from one fitted head."""
+    torch.set_num_threads(1)
+    deck, data = deck_for(cases[0].data, model), part(read_set(cases[0].data), cases[0].size, cases[0].seed)
+    start: dict[str, float] = {}
+    head: dict[str, torch.Tensor] = {}
+    rows = []
+    for case in cases:
+        deck.add("case", METHODS[case.method], labels=data.labels, seed=case.seed)
+        began = time.perf_counter()
+        tensors = deck.adapter("case").head_tensors()
+        if not head:
+            start = start_head(deck, "case", data).metrics
+            head = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(head[name])
+        metrics = trained(deck, case, data) if case.steps else start
+        deck.remove("case")
+        found = {name: round(metrics[name], 4) for name in ("accuracy", "macro_f1", "loss")}
+        row = {**asdict(case), "start": round(start["macro_f1"], 4), **found, "examples": len(data.train)}
+        rows.append({**row, "seconds": round(time.perf_counter() - began, 2)})
+    return rows
+
+
+def trained(deck: td.Deck, case: Case, data: Dataset[Example]) -> dict[str, float]:
+    """The metrics at the end of one run, where nothing was chosen by them."""
     last: dict[str, float] = {}
     settings = td.TrainingSettings(
-        max_steps=case.steps or None,
+        max_steps=case.steps,
         learning_rate=case.rate,
         head_learning_rate=case.head_rate,
+        head_init="random",  # `measured` has put the fitted one there
         seed=case.seed,
         eval_steps=10**6,
         early_stopping_patience=0,
@@ -205,21 +182,10 @@ def measured(source: Source, case: Case) -> dict[str, Any]:
         last.update(metrics)
         return False
 
-    began = time.perf_counter()
     run = td.train(deck, "case", data, settings=settings, progress=False, should_stop=keep)
-    deck.remove("case")
     if run.stopped != "finished":
         raise SystemExit(f"{run.stopped}: {case}")
-    metrics = last or run.start
-    return {
-        **asdict(case),
-        "start": round(run.start["macro_f1"], 4),
-        "accuracy": round(metrics["accuracy"], 4),
-        "macro_f1": round(metrics["macro_f1"], 4),
-        "loss": round(metrics["loss"], 4),
-        "examples": len(data.train),
-        "seconds": round(time.perf_counter() - began, 2),
-    }
+    return last
 
 
 def read_known() -> Known:
@@ -228,55 +194,54 @@ def read_known() -> Known:
     return {Case(**{key: row[key] for key in Case.__slots__}): row for row in rows}
 
 
-def run_grid(minutes: float) -> None:
+def run_grid(model: str, workers: int, minutes: float) -> None:
     """Run what is not known yet, until the time is over."""
-    end = time.monotonic() + 60 * minutes
-    known, sources = read_known(), dict[str, Source]()
-    for case in rounds(known):
-        if case in known:
-            continue
-        if time.monotonic() > end:
-            return
-        if case.data not in sources:
-            sources[case.data] = Source.read(case.data)
-        known[case] = row = measured(sources[case.data], case)
-        with OUT.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(row, flush=True)
+    end, known = time.monotonic() + 60 * minutes, read_known()
+    missing = ([case for case in job if case not in known] for job in jobs())
+    for name in SETS:
+        read_set(name)  # once, before the processes divide
+    with multiprocessing.get_context("fork").Pool(workers) as pool, OUT.open("a") as file:
+        for rows in pool.imap_unordered(partial(measured, model), filter(None, missing)):
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            print(f"{rows[-1]}", flush=True)
+            if time.monotonic() > end:
+                pool.terminate()
+                return
 
 
 def table(known: Known) -> None:
     """Print as Markdown what each setting gains over the probe and loses to the best of its grid, run by run."""
-    tried: dict[tuple[str, Any], list[Case]] = {}
-    for case in known:
-        tried.setdefault((case.method, case.cell), []).append(case)
+    probes = {case.cell: row["macro_f1"] for case, row in known.items() if case.method == "probe"}
+    best: dict[tuple[str, Any], float] = {}
+    for case, row in known.items():
+        best[case.method, case.cell] = max(best.get((case.method, case.cell), 0.0), row["macro_f1"])
     print(
         "| method | rate | rate of the head | steps | runs | over the probe, median | lowest | below the best, median |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for method in RATES:
-        for setting, own in sorted(gains(known, method, CELLS, SEEDS).items()):
-            lost = [
-                max(known[one]["macro_f1"] for one in cases) - known[case]["macro_f1"]
-                for (name, _), cases in tried.items()
-                if name == method and len(cases) > 1
-                for case in cases
-                if case.setting == setting
-            ]
+    for method, rates in RATES.items():
+        for setting in product(rates, HEAD_RATES, STEPS):
+            own = {c: row["macro_f1"] for c, row in known.items() if c.method == method and c.setting == setting}
+            gains = [value - probes[case.cell] for case, value in own.items() if case.cell in probes]
+            if not gains:
+                continue
+            below = median(best[method, case.cell] - value for case, value in own.items())
             rate, head_rate, steps = setting
-            below = f"{100 * median(lost):.1f}" if lost else "-"
             cells = [method, f"{rate:g}", f"{head_rate:g}", steps, len(own)]
-            cells += [f"{100 * median(own):+.1f}", f"{100 * min(own):+.1f}", below]
+            cells += [f"{100 * median(gains):+.1f}", f"{100 * min(gains):+.1f}", f"{100 * below:.1f}"]
             print("| " + " | ".join(map(str, cells)) + " |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--table", action="store_true", help="print what is known and run nothing")
     options = parser.parse_args()
     if not options.table:
-        run_grid(options.minutes)
+        run_grid(options.model, options.workers, options.minutes)
     table(read_known())
 
 

@@ -8,14 +8,16 @@
 
 `tunedeck` is a run of `tunedeck train` on these examples with its defaults, of which it holds a tenth out itself;
 `probe` is its head only. SetFit has its documented defaults. PEFT has rank 8 on query and value, a rate of 1e-3 and
-100 steps of 32 examples in transformers' Trainer. Seconds are of the processor, by one thread, without loading and
-without the measurement afterwards.
+100 steps of 32 examples in transformers' Trainer. Each side takes a GPU where there is one. Seconds are of the
+processor, by one thread, without loading and without the measurement afterwards; a run on a GPU counts for accuracy
+alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -29,7 +31,7 @@ from typing import Any
 
 HERE = Path(__file__).parent / "results"
 OUT, TEXTS = HERE / "few_shot.jsonl", Path(tempfile.gettempdir()) / "few_shot_texts.json"
-BASE = Path("~/.cache/tunedeck/all-minilm-l6-v2").expanduser()
+BASE = Path(os.environ.get("FEW_SHOT_BASE", "~/.cache/tunedeck/all-minilm-l6-v2")).expanduser()
 SETS = {
     "tweets": {"train": "bundled:tweets"},
     "reviews-zh": {"train": "bundled:reviews-zh"},
@@ -67,7 +69,8 @@ def split() -> None:
                 for label in labels
                 for one in source_of_chance.sample([one for one in data.train if one.labels == (label,)], size)
             ]
-        found[name] = {"labels": labels, "held_out": held_out[:HELD_OUT], "train": parts}
+        held_out = random.Random(0).sample(held_out, min(HELD_OUT, len(held_out)))
+        found[name] = {"labels": labels, "held_out": held_out, "train": parts}
     TEXTS.write_text(json.dumps(found))
 
 
@@ -114,7 +117,6 @@ def peft(examples: Texts, labels: Sequence[str], seed: int) -> Callable[[Sequenc
         save_strategy="no",
         report_to=[],
         seed=seed,
-        use_cpu=True,
         disable_tqdm=True,
     )
     began()
@@ -123,7 +125,7 @@ def peft(examples: Texts, labels: Sequence[str], seed: int) -> Callable[[Sequenc
     def answer(texts: Sequence[str]) -> list[str]:
         model.eval()
         with torch.inference_mode():
-            batch = tokenizer(list(texts), truncation=True, padding=True, return_tensors="pt")
+            batch = tokenizer(list(texts), truncation=True, padding=True, return_tensors="pt").to(model.device)
             return [labels[place] for place in model(**batch).logits.argmax(-1)]
 
     return answer
@@ -154,6 +156,13 @@ def began() -> None:
     _began[0] = time.process_time()
 
 
+def on_gpu() -> bool:
+    """Whether the sides run on a GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def cases(sets: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
     """All sets with few examples first, and each seed with all sets."""
     yield from ((name, size, seed) for size, seed, name in product(SIZES, SEEDS, sets))
@@ -179,7 +188,7 @@ def run(side: str, minutes: float, sizes: Sequence[int], seeds: Sequence[int]) -
         given = answer([text for text, _ in one["held_out"]])
         right = [own == label for own, (_, label) in zip(given, one["held_out"], strict=True)]
         row = {"side": side, "data": name, "size": size, "seed": seed}
-        row |= {"accuracy": round(fmean(right), 4), "seconds": round(seconds, 2)}
+        row |= {"accuracy": round(fmean(right), 4), "seconds": None if on_gpu() else round(seconds, 2)}
         with OUT.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(row, flush=True)
@@ -197,7 +206,9 @@ def table() -> None:
             found = [row["accuracy"] for row in own]
             width = STUDENT_T[len(found)] * stdev(found) / len(found) ** 0.5 if len(found) > 1 else None
             spread = "" if width is None else f" ± {width:.3f}"
-            cells.append(f"{fmean(found):.3f}{spread}, {fmean(row['seconds'] for row in own):.1f} s" if own else "-")
+            times = [row["seconds"] for row in own if row["seconds"] is not None]
+            seconds = f", {fmean(times):.1f} s" if times else ""
+            cells.append(f"{fmean(found):.3f}{spread}{seconds}" if own else "-")
         if any(cell != "-" for cell in cells):
             print(f"| {name} | {size} | " + " | ".join(cells) + " |")
 
