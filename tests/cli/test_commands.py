@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import signal
@@ -112,9 +113,25 @@ def test_evaluation_repeats_the_metrics_of_training(tunedeck: Command, words: Pa
     )
     found = json.loads(
         tunedeck(
-            "eval", "--adapter", tmp_path / "r" / "adapter", "--data", held_out, "--dtype", "float32", "--json"
+            "eval",
+            "--adapter",
+            tmp_path / "r" / "adapter",
+            "--data",
+            held_out,
+            "--dtype",
+            "float32",
+            "--json",
+            "--errors",
+            tmp_path / "wrong.csv",
         ).out
     )
+    with (tmp_path / "wrong.csv").open(newline="", encoding="utf-8") as file:
+        wrong = list(csv.DictReader(file))
+    assert len(wrong) == round(40 * (1 - trained["accuracy"]))
+    assert all(row["label"] != row["predicted"] for row in wrong)
+    labels = found["breakdowns"]["r"]["labels"]
+    assert sum(label["support"] for label in labels) == 40
+    assert sum(map(sum, found["breakdowns"]["r"]["confusion"])) == 40
     assert found["description"].startswith("40 examples")
     assert found["adapters"]["r"]["accuracy"] == trained["accuracy"]
     assert found["adapters"]["r"]["loss"] == pytest.approx(trained["loss"], abs=1e-5)
@@ -206,7 +223,9 @@ def test_predict_reads_a_large_file_piece_by_piece(
     assert [len(table.rows) for table in read] == [4, 4, 4, 3]
     said = tunedeck(*given, out)
     assert f"wrote {out}: 15 rows" in said.err
-    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    pieces, whole = read_table(str(out)).rows, read_table(str(tmp_path / "whole.csv")).rows
+    assert [row["predicted"] for row in pieces] == [row["predicted"] for row in whole]
+    assert [float(row["score"]) for row in pieces] == pytest.approx([float(row["score"]) for row in whole], abs=1e-5)
     asked.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": " "}]), encoding="utf-8")
     assert "empty texts in column 'text': 1 (rows 4); fill" in (said := tunedeck(*given, out)).err
     assert "(rows counted from row 13)" in said.err

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tunedeck.cli import options
-from tunedeck.cli.console import print_json, print_table, tell
-from tunedeck.core.i18n import say
+from tunedeck.cli.console import print_json, print_table, print_tables, tell
+from tunedeck.core.errors import UsageError
+from tunedeck.core.i18n import say, say_plural
 
 if TYPE_CHECKING:
-    from tunedeck.tasks.base import Evaluation
+    from tunedeck.tasks.base import Breakdown, Evaluation, LabelMetrics
+
+MOST_LABELS, MOST_CONFUSED = 40, 10
+PER_LABEL = ("precision", "recall", "f1")
 
 
 def evaluate(
@@ -28,6 +34,10 @@ def evaluate(
     encoding: options.Encoding = "auto",
     drop_empty: Annotated[bool, typer.Option("--drop-empty", help=say("leave out empty texts"))] = False,
     max_examples: options.MaxExamples = None,
+    errors: Annotated[
+        Path | None,
+        typer.Option(help=say("write all wrong predictions: .csv, .tsv, .json, .jsonl or .parquet")),
+    ] = None,
     include_base: Annotated[bool, typer.Option("--include-base", help=say("evaluate the base model too"))] = False,
     dtype: options.DtypeName = "auto",
     quantize: options.Quantize = None,
@@ -38,7 +48,10 @@ def evaluate(
     """Evaluate saved adapters on data they have not been trained on."""
     import tunedeck as td
     from tunedeck.data.settings import DataSettings
+    from tunedeck.data.write import check_ending
 
+    if errors is not None:
+        check_ending(errors)
     deck = options.opened(adapter, model, dtype, quantize, trust_remote_code, allow_base_mismatch=allow_base_mismatch)
     settings = DataSettings(
         train=data,
@@ -55,7 +68,33 @@ def evaluate(
     found = td.evaluate(deck, settings, include_base=include_base)
     for text in found.notes:
         tell(text)
-    print_json({"description": found.description, "adapters": found.metrics}) if as_json else _print(found)
+    if errors is not None:
+        _write_errors(found, errors)
+    print_json(_as_json(found)) if as_json else _print(found)
+
+
+def _as_json(found: Evaluation) -> dict[str, Any]:
+    breakdowns = {
+        name: {"labels": [asdict(label) for label in one.labels], "confusion": one.confusion}
+        for name, one in found.breakdowns.items()
+    }
+    return {"description": found.description, "adapters": found.metrics, "breakdowns": breakdowns}
+
+
+def _write_errors(found: Evaluation, target: Path) -> None:
+    """Write a row for each wrong prediction, the most confident first."""
+    from tunedeck.data.write import row_writer
+
+    if not found.breakdowns:
+        raise UsageError(say("--errors lists wrong labels, and this task has none; see the metrics of `tunedeck eval`"))
+    rows = [
+        {"text": one.text, "label": one.wanted, "predicted": one.answered, "score": one.score, "adapter": name}
+        for name, breakdown in found.breakdowns.items()
+        for one in breakdown.mistakes
+    ]
+    with row_writer(target) as write:
+        write(rows)
+    tell(say_plural("wrote {path}: {count} row", "wrote {path}: {count} rows", count=len(rows), path=target))
 
 
 def _print(found: Evaluation) -> None:
@@ -65,3 +104,57 @@ def _print(found: Evaluation) -> None:
         [say("adapter"), *columns],
         [[name, *(f"{values[key]:.4f}" for key in columns)] for name, values in found.metrics.items()],
     )
+    if found.breakdowns:
+        _print_labels(found.breakdowns)
+    for name, one in found.breakdowns.items():
+        if one.confusion:
+            _print_confusion(name, one)
+
+
+def _print_labels(breakdowns: Mapping[str, Breakdown]) -> None:
+    """Print a row for each label, with the adapters side by side."""
+    found = {name: {label.label: label for label in one.labels} for name, one in breakdowns.items()}
+    support = {label.label: label.support for one in breakdowns.values() for label in one.labels}
+    shown = sorted(support, key=lambda label: -support[label])[:MOST_LABELS]
+    columns = [f"{name} {metric}" if len(found) > 1 else metric for name in found for metric in PER_LABEL]
+    rows = [
+        [
+            label,
+            str(support[label]),
+            *(_share(own.get(label), metric) for own in found.values() for metric in PER_LABEL),
+        ]
+        for label in shown
+    ]
+    print_tables("", [say("label"), "support", *columns], rows)
+    if len(support) > MOST_LABELS:
+        tell(say("the {count} most frequent of {total} labels; --json has all", count=MOST_LABELS, total=len(support)))
+
+
+def _share(found: LabelMetrics | None, metric: str) -> str:
+    return "-" if found is None else f"{getattr(found, metric):.3f}"
+
+
+def _print_confusion(name: str, found: Breakdown) -> None:
+    """Print the counts of true and predicted labels; for many labels the pairs that are confused most often."""
+    labels = [label.label for label in found.labels]
+    if len(labels) <= MOST_CONFUSED:
+        print_tables(
+            say("{name}: true label in the row, predicted in the column", name=name),
+            ["", *labels],
+            [[label, *map(str, counts)] for label, counts in zip(labels, found.confusion, strict=True)],
+        )
+        return
+    pairs = [
+        (count, true, given)
+        for true, counts in zip(labels, found.confusion, strict=True)
+        for given, count in zip(labels, counts, strict=True)
+        if count and true != given
+    ]
+    rows = [[true, given, str(count)] for count, true, given in sorted(pairs, reverse=True)[:MOST_CONFUSED]]
+    if rows:
+        print_table(
+            say("{name}: labels that are confused most often", name=name),
+            [say("true label"), say("predicted"), "count"],
+            rows,
+            numbers_from=2,
+        )

@@ -45,6 +45,40 @@ class Dataset(Generic[E]):
     """Return notes on the data for the user before training, one line each."""
 
 
+class Mistake(NamedTuple):
+    """A held-out example that was answered wrongly; `score` is what `Comparing.score_name` calls it."""
+
+    text: str
+    wanted: str
+    answered: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMetrics:
+    """How well one label is predicted: shares from 0 to 1, and `support`, the number of examples that have it.
+
+    `precision` is 0 where the label is never predicted, `recall` where it never occurs, as in scikit-learn.
+    """
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Where an adapter is right and wrong."""
+
+    labels: tuple[LabelMetrics, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """Counts by true label (rows) and predicted label, both in the order of `labels`; empty when multi-label."""
+    mistakes: tuple[Mistake, ...]
+    """All wrong answers, the most confident first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Metrics of each adapter on the same examples."""
@@ -53,6 +87,8 @@ class Evaluation:
     metrics: dict[str, dict[str, float]]
     notes: tuple[str, ...] = ()
     """Notes for the user on how the data was read, one line each."""
+    breakdowns: dict[str, Breakdown] = field(default_factory=dict)
+    """By adapter, for tasks with labels."""
 
 
 class Objective(Protocol):
@@ -148,15 +184,6 @@ class HeldOut:
     scores: tuple[float, ...] = ()
     weights: tuple[float, ...] = ()
     answers: tuple[Any, ...] = ()
-
-
-class Mistake(NamedTuple):
-    """A held-out example that was answered wrongly; `score` is what `Comparing.score_name` calls it."""
-
-    text: str
-    wanted: str
-    answered: str
-    score: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ def evaluate(
 
     `data` is a file, a hub id or a `bundled:` name, or the keys of a run file's `data` with columns and encoding.
     `adapters` are the names of those to evaluate, all loaded ones by default; `include_base` adds the base model, as
-    "base". Returns an Evaluation: `metrics[adapter][metric]`, shares between 0 and 1 (losses in nats), and
-    `description` of the data in one line.
+    "base". Returns an Evaluation: `metrics[adapter][metric]`, shares between 0 and 1 (losses in nats), `description` of
+    the data in one line, and for classification `breakdowns[adapter]`: metrics by label, confusion matrix, mistakes.
 
     Raises DataError for data that is not usable or holds a label that an adapter does not know, ConfigError for an
     unknown key of `data`, UnknownAdapterError for a name that is not loaded.

@@ -24,6 +24,7 @@ from tunedeck.deck.task import Capability, pooling_of
 from tunedeck.models.load import LoadedBase
 from tunedeck.models.sentence import sentence_settings
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
+from tunedeck.tasks.classify.breakdown import breakdown
 from tunedeck.tasks.classify.config import ClassifyConfig
 from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify.metrics import classification_loss, classification_metrics, targets_of
@@ -82,17 +83,22 @@ class Classify(ClassifyConfig):
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
         """Return accuracy, macro_f1, micro_f1 and loss of each adapter; DataError for a label it was not trained on."""
         examples, notes = read_examples(settings, settings.train, self.multi_label)
-        metrics = {}
+        texts = [example.text for example in examples]
+        metrics, breakdowns = {}, {}
         for name in names:
-            check_labels(examples, deck.label_names(name))
-            metrics[name or BARE_BASE] = evaluate_labelled(deck, name, self, examples)
+            labels, key = deck.label_names(name), name or BARE_BASE
+            check_labels(examples, labels)
+            logits = classify_logits(deck, texts, [name] * len(texts), self.max_length)
+            targets = targets_of(labels, [example.labels for example in examples], self.multi_label)
+            metrics[key] = classification_metrics(torch.stack(logits), targets, self.multi_label)
+            breakdowns[key] = breakdown(labels, examples, [self.prediction(deck, row, name) for row in logits])
         most = Counter(example.labels for example in examples).most_common(1)[0][1] / len(examples)
         described = say(
             "{count} examples; always predicting the most frequent label is right in {share:.1%}",
             count=len(examples),
             share=most,
         )
-        return Evaluation(described, metrics, notes)
+        return Evaluation(described, metrics, notes, breakdowns)
 
     def objective(self, deck: Deck, name: str, dataset: Dataset[Example]) -> ClassifyObjective:
         """Encode a dataset for one adapter of a deck."""

@@ -16,6 +16,7 @@ from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task, pooling_of
 from tunedeck.tasks.base import VLLM_DECODERS, Calibration, Comparing, Dataset, HeldOut, Mistake, TaskView, VllmView
+from tunedeck.tasks.classify.breakdown import mistakes
 from tunedeck.tasks.classify.data import check_labels, read_examples
 from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
 from tunedeck.tasks.classify.start import start_head
@@ -110,19 +111,7 @@ def _held_out(deck: Deck, name: str, dataset: Dataset[Example], metric: str) -> 
 
 
 def _mistakes(deck: Deck, name: str, dataset: Dataset[Example], found: HeldOut) -> list[Mistake]:
-    wrong = [
-        Mistake(example.text, ", ".join(example.labels), ", ".join(answer.labels), _sureness(example.labels, answer))
-        for example, answer in zip(dataset.evaluation, found.answers, strict=True)
-        if set(example.labels) != set(answer.labels)
-    ]
-    return sorted(wrong, key=lambda mistake: -mistake.score)[:MISTAKES]
-
-
-def _sureness(wanted: Sequence[str], answer: Prediction) -> float:
-    """Return the probability of what is most wrong: a label that does not belong, or the absence of one that does."""
-    odd = {label: answer.probabilities[label] for label in answer.labels if label not in wanted}
-    missing = {label: 1 - answer.probabilities[label] for label in wanted if label not in answer.labels}
-    return max([*odd.values(), *([] if odd else missing.values())])
+    return mistakes(dataset.evaluation, found.answers)[:MISTAKES]
 
 
 def _confusions(deck: Deck, name: str, dataset: Dataset[Example], found: HeldOut) -> list[tuple[str, str]] | None:
