@@ -225,7 +225,8 @@ def test_predict_reads_a_large_file_piece_by_piece(
     assert f"wrote {out}: 15 rows" in said.err
     pieces, whole = read_table(str(out)).rows, read_table(str(tmp_path / "whole.csv")).rows
     assert [row["predicted"] for row in pieces] == [row["predicted"] for row in whole]
-    assert [float(row["score"]) for row in pieces] == pytest.approx([float(row["score"]) for row in whole], abs=1e-5)
+    scores, expected = ([float(str(row["score"])) for row in found] for found in (pieces, whole))
+    assert scores == pytest.approx(expected, abs=1e-5)
     asked.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": " "}]), encoding="utf-8")
     assert "empty texts in column 'text': 1 (rows 4); fill" in (said := tunedeck(*given, out)).err
     assert "(rows counted from row 13)" in said.err
