@@ -42,6 +42,7 @@ class _Problem:
     num_labels: int
     multi_label: bool
     bias: bool
+    weights: torch.Tensor | None
 
     def rows(self, rows: torch.Tensor) -> _Problem:
         """Return the problem restricted to some rows."""
@@ -51,8 +52,9 @@ class _Problem:
         """Return the mean loss, without the penalty."""
         logits = self.x @ weight.T + bias
         if self.multi_label:
-            return F.binary_cross_entropy_with_logits(logits, self.targets.to(logits.dtype))
-        return F.cross_entropy(logits, self.targets)
+            targets = self.targets.to(logits.dtype)
+            return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights)
+        return F.cross_entropy(logits, self.targets, weight=self.weights)
 
 
 def fit_linear_head(
@@ -63,16 +65,18 @@ def fit_linear_head(
     multi_label: bool,
     bias: bool = True,
     strength: float | None = None,
+    weights: torch.Tensor | None = None,
 ) -> LinearHead:
     """Fit `num_labels` outputs to vectors (rows, size) and targets as `targets_of` gives them.
 
     Minimises the mean loss plus strength / 2 · |weight|², on vectors scaled to unit variance as a whole, and centred
-    where there is a bias. The strength is cross-validated unless it is given.
+    where there is a bias. The strength is cross-validated unless it is given; `weights` (labels,) weigh the labels.
     """
     whole = vectors.double() if vectors.numel() <= _IN_DOUBLE else vectors.float()
     centre = whole.mean(0) if bias else whole.new_zeros(whole.shape[1])
     scale = (whole - centre).square().mean().sqrt().clamp(min=1e-6)
-    problem = _Problem((whole - centre) / scale, targets, num_labels, multi_label, bias)
+    weights = None if weights is None else weights.to(whole.dtype)
+    problem = _Problem((whole - centre) / scale, targets, num_labels, multi_label, bias, weights)
     strength = _best_strength(problem) if strength is None else strength
     weight, offset = _solution(problem, strength)
     weight = weight / scale

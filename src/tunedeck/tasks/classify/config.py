@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from typing_extensions import Self
 
@@ -13,6 +13,8 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.pooling import HeadPooling, Pooling
 from tunedeck.core.settings import Help
+
+ClassWeights: TypeAlias = Literal["balanced"] | Mapping[str, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,19 @@ class ClassifyConfig:
         ),
     ] = "auto"
 
+    class_weights: Annotated[
+        ClassWeights,
+        Help(
+            say(
+                "weights of the labels in the loss: balanced gives rare labels the weight of frequent ones; or a "
+                "weight for each label"
+            )
+        ),
+    ] = None
+
     def __post_init__(self) -> None:
+        if isinstance(self.class_weights, Mapping) and not all(weight > 0 for weight in self.class_weights.values()):
+            raise ConfigError(say("class_weights must be above 0, got {weights}", weights=dict(self.class_weights)))
         one_of("pooling", self.pooling, ("auto", *get_args(Pooling), "model"))
         if self.labels is None:
             return

@@ -17,6 +17,7 @@ from tunedeck.data.labelled import (
     text_column_of,
 )
 from tunedeck.data.prepare import (
+    Statistics,
     Steps,
     deduplicated,
     describe,
@@ -30,6 +31,9 @@ from tunedeck.data.settings import DataSettings
 from tunedeck.data.stored import is_large, stored_examples
 from tunedeck.data.table import read_table
 from tunedeck.tasks.base import Dataset
+
+UNEVEN = 10.0
+"""The most frequent label has more than so many times the examples of the rarest: accuracy says little then."""
 
 
 def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None) -> Dataset[Example]:
@@ -52,11 +56,32 @@ def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[st
     known = found if labels is None else labels
     check_labels(train, known)
     check_labels(evaluation, known)
-    description = _described(settings.train, train, len(evaluation), prepared.left_out)
+    described = describe(train)
+    description = _described(settings.train, described, len(evaluation), prepared.left_out)
     if isinstance(examples, list):
         notes = (*notes, *quick_notes(examples, held_out))
+    ratio = max(described.label_counts.values()) / min(described.label_counts.values())
+    uneven = ratio > UNEVEN and not multi_label
+    if uneven:
+        notes = (*notes, _note_of_uneven_labels(ratio))
     return Dataset(
-        settings.train, train, evaluation, prepared.sha256, description, known, text_column=text_column, notes=notes
+        settings.train,
+        train,
+        evaluation,
+        prepared.sha256,
+        description,
+        known,
+        metric_for_best_model="macro_f1" if uneven else None,
+        text_column=text_column,
+        notes=notes,
+    )
+
+
+def _note_of_uneven_labels(ratio: float) -> str:
+    return say(
+        "the most frequent label has {ratio:.0f} times the examples of the rarest: the best state is chosen by "
+        "macro-F1; task.class_weights: balanced gives rare labels the weight of frequent ones",
+        ratio=ratio,
     )
 
 
@@ -94,9 +119,8 @@ def read_examples(settings: DataSettings, reference: str, multi_label: bool) -> 
     return labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty), table.notes
 
 
-def _described(source: str, train: Sequence[Example], held_out: int, removed: int) -> str:
+def _described(source: str, found: Statistics, held_out: int, removed: int) -> str:
     """Return class balance and lengths in a line."""
-    found = describe(train)
     balance = ", ".join(f"{label} {count / found.size:.0%}" for label, count in found.label_counts.items())
     return say(
         "{source}: {train} examples to train on, {held_out} held out, {removed} repeats left out; {balance}; "

@@ -8,13 +8,16 @@ import torch
 from torch.nn import functional as F
 
 
-def classification_loss(logits: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> torch.Tensor:
+def classification_loss(
+    logits: torch.Tensor, targets: torch.Tensor, multi_label: bool, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return mean cross-entropy of logits (batch, labels) against ids (batch,), or against 0/1 (batch, labels) when
-    multi-label.
+    multi-label; `weights` (labels,) are those of `label_weights`.
     """
+    weights = None if weights is None else weights.to(logits.device)
     if multi_label:
-        return F.binary_cross_entropy_with_logits(logits.float(), targets)
-    return F.cross_entropy(logits.float(), targets)
+        return F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights)
+    return F.cross_entropy(logits.float(), targets, weight=weights)
 
 
 def classification_metrics(logits: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> dict[str, float]:

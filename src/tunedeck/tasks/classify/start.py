@@ -15,6 +15,7 @@ from tunedeck.deck.heads import last_linear
 from tunedeck.tasks.base import Dataset, Started
 from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
 from tunedeck.tasks.classify.task import Classify, classify_ids
+from tunedeck.tasks.classify.weights import label_weights
 from tunedeck.tasks.linear_probe import LinearHead, fit_linear_head
 from tunedeck.tasks.vectors import distance_to_base, head_inputs, reads_base
 
@@ -44,8 +45,10 @@ def start_head(deck: Deck, name: str, dataset: Dataset[Example]) -> Started:
 
     def fitted(of_base: bool) -> LinearHead:
         vectors = head_inputs(deck, name, train_ids, of_base=of_base)
+        wanted = targets(train)
+        weights = label_weights(task.class_weights, labels, wanted, task.multi_label)
         bias = last.bias is not None
-        return fit_linear_head(vectors, targets(train), len(labels), multi_label=task.multi_label, bias=bias)
+        return fit_linear_head(vectors, wanted, len(labels), multi_label=task.multi_label, bias=bias, weights=weights)
 
     def measured(head: LinearHead, of_base: bool) -> dict[str, float]:
         if not dataset.evaluation:

@@ -28,6 +28,7 @@ from tunedeck.tasks.classify.breakdown import breakdown
 from tunedeck.tasks.classify.config import ClassifyConfig
 from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify.metrics import classification_loss, classification_metrics, targets_of
+from tunedeck.tasks.classify.weights import label_weights
 from tunedeck.tasks.text import pad, tokenize, tokenize_rows
 
 
@@ -180,13 +181,16 @@ class ClassifyObjective:
         self._ids = tokenize(deck, [example.text for example in dataset.train], limit)
         labels = [example.labels for example in dataset.train]
         self._targets = targets_of(deck.label_names(name), labels, task.multi_label)
+        self._weights = label_weights(task.class_weights, deck.label_names(name), self._targets, task.multi_label)
         self.lengths: Sequence[int] = [len(ids) for ids in self._ids]
         self._lower = LowerLayers(deck.base, deck.adapter(name), self.lengths)
         self.remembers = self._lower.keeps
 
     def weight(self, rows: Sequence[int]) -> float:
-        """Return the number of examples."""
-        return len(rows)
+        """Return the number of examples, or the sum of their weights."""
+        if self._weights is None or self._task.multi_label:
+            return len(rows)
+        return float(self._weights[self._targets[list(rows)]].sum())
 
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
         """Return mean loss of some training examples, and how many positions were computed."""
@@ -194,7 +198,7 @@ class ClassifyObjective:
         with patched(self._deck.base, self._lower.patch(rows), only_read_positions(self._deck, [self._name])):
             logits = self._deck(ids, mask, adapter=self._name).logits
         targets = self._targets[list(rows)].to(logits.device)
-        return classification_loss(logits, targets, self._task.multi_label), ids.numel()
+        return classification_loss(logits, targets, self._task.multi_label, self._weights), ids.numel()
 
     @staticmethod
     def losses(parts: Sequence[tuple[ClassifyObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
@@ -208,7 +212,7 @@ class ClassifyObjective:
         for (objective, rows), own in zip(parts, torch.split(logits, [len(rows) for _, rows in parts]), strict=True):
             known = own[:, : len(deck.label_names(objective._name))]
             targets = objective._targets[list(rows)].to(own.device)
-            loss = classification_loss(known, targets, objective._task.multi_label)
+            loss = classification_loss(known, targets, objective._task.multi_label, objective._weights)
             found.append((loss, len(rows) * ids.shape[1]))
         return found
 
