@@ -63,7 +63,7 @@ class DeployRow:
     per_1000: Estimate | None
     per_million_tokens: Estimate | None
     separate_month: Estimate
-    """Return the adapters as separate deployments, each with its own GPUs and its share of the rate."""
+    """The adapters as separate deployments, each with its own GPUs and its share of the rate."""
     separate_cards: int
 
     @property
@@ -109,7 +109,7 @@ class Deployment:
     service: Service
     rate_per_s: float | None
     rows: tuple[DeployRow, ...]
-    """Return the rows that fit first, sorted by cost."""
+    """The rows that fit, sorted by cost, then the others."""
 
     @property
     def cheapest(self) -> DeployRow | None:

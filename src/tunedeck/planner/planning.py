@@ -40,7 +40,7 @@ class Plan:
 
     request: PlanRequest
     rows: tuple[PlanRow, ...]
-    """Return the rows sorted: first those that fit and stay within budget and deadline, then by cost."""
+    """Sorted rows: first those that fit and stay within budget and deadline, then by cost."""
     recommendation: Recommendation | None
     """None where nothing fits within what was asked for."""
     offers: tuple[Offer, ...]

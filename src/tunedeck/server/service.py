@@ -43,7 +43,7 @@ class Service:
     metrics: Metrics
     base: str
     base_answers: bool
-    """Tell whether the base can answer: not an encoder without a trained head, nor the graph of an adapter."""
+    """Whether the base can answer: not an encoder without a trained head, nor the graph of an adapter."""
     positions: int | None
     """The longest sequence in tokens; None where nothing says so."""
     bounds: Bounds = field(default_factory=Bounds)

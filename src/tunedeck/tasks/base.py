@@ -42,7 +42,7 @@ class Dataset(Generic[E]):
     text_column: str | None = None
     """The column that holds the texts, where one does."""
     notes: tuple[str, ...] = ()
-    """Return notes on the data for the user before training, one line each."""
+    """Notes on the data for the user before training, one line each."""
 
 
 class Mistake(NamedTuple):
@@ -279,7 +279,7 @@ HeadStart: TypeAlias = Callable[[Deck, str, Dataset[Any]], Started]
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Return the objective that the planner's calibration trains on."""
+    """The objective that the planner's calibration trains on."""
 
     task: TrainableTask
     examples: Callable[[int, int], Dataset[Any]]

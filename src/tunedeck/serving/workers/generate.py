@@ -202,7 +202,7 @@ class GenerateWorker:
 
 @final
 class _Admission:
-    """Tell whether requests, one after the other, fit next to the running ones, in one group and one prefill."""
+    """Decide whether requests, one after the other, fit next to the running ones, in one group and one prefill."""
 
     def __init__(self, worker: GenerateWorker) -> None:
         self._worker = worker
