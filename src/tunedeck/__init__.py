@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from tunedeck.export.onnx.save import save_onnx
     from tunedeck.export.sentence_transformers import save_sentence_transformers
     from tunedeck.generation.sampling import Sampling
+    from tunedeck.methods.bias.config import BiasConfig
     from tunedeck.methods.bottleneck.config import BottleneckConfig
     from tunedeck.methods.full.config import FullConfig
+    from tunedeck.methods.ia3.config import Ia3Config
     from tunedeck.methods.lora.config import LoraConfig
     from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
     from tunedeck.planner.deploy import deploy_cost
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "BiasConfig": "methods.bias.config",
     "BottleneckConfig": "methods.bottleneck.config",
     "Classify": "tasks.classify.task",
     "Comparison": "comparison.report.result",
@@ -45,6 +48,7 @@ _HOME = {
     "Embed": "tasks.embed.task",
     "FullConfig": "methods.full.config",
     "Generate": "tasks.generate.task",
+    "Ia3Config": "methods.ia3.config",
     "Job": "training.jobs",
     "LoraConfig": "methods.lora.config",
     "Prediction": "tasks.classify.task",
@@ -67,6 +71,7 @@ _HOME = {
     "train_run": "training.run",
 }
 __all__ = [
+    "BiasConfig",
     "BottleneckConfig",
     "Classify",
     "Comparison",
@@ -76,6 +81,7 @@ __all__ = [
     "Embed",
     "FullConfig",
     "Generate",
+    "Ia3Config",
     "Job",
     "LoraConfig",
     "Prediction",

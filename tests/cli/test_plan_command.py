@@ -78,9 +78,9 @@ def test_the_table_recommends_one_row_with_its_reason(tunedeck: Command) -> None
 def test_json_has_every_method_on_every_offer(tunedeck: Command, prices: Path) -> None:
     found = json.loads(tunedeck(*PLAN, "--gpu", "a10,a100", "--prices", prices, "--json").out)
     rows = found["rows"]
-    assert {row["method"] for row in rows} == {"lora", "qlora", "prompt_tuning", "full"}
+    assert {row["method"] for row in rows} == {"lora", "qlora", "prompt_tuning", "ia3", "bias", "full"}
     assert {row["gpu"] for row in rows} == {"a10-24gb", "a100-80gb"}
-    assert len(rows) == 4 * 3  # one offer of the A10, two of the A100
+    assert len(rows) == 6 * 3  # one offer of the A10, two of the A100
     assert found["recommendation"]["reason"].startswith("LoRA is the sound default, and a100-80gb is the cheapest")
     (old,) = {(row["price"]["source"], row["price_is_stale"]) for row in rows if row["gpu"] == "a10-24gb"}
     assert old == ("an old letter", True)

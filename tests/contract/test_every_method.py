@@ -46,10 +46,8 @@ FOUR_LABELS = ("n", "e", "s", "w")
 
 
 def starts_as_the_base(config: MethodConfig) -> bool:
-    """LoRA and full always; a bottleneck whose up-projection starts at zero. Neither AdapterHub's other start nor a
-    prompt.
-    """
-    return config.kind in ("lora", "full") or getattr(config, "init_weights", None) == "mam_adapter"
+    """All but a prompt and a bottleneck whose up-projection does not start at zero, AdapterHub's other start."""
+    return config.kind not in ("bottleneck", "prompt_tuning") or getattr(config, "init_weights", None) == "mam_adapter"
 
 
 def other_labels(form: str) -> tuple[str, ...] | None:

@@ -16,8 +16,9 @@ from support.tiny_models import add_stirred, deck_of, folder_of, logits_of, toke
 import tunedeck as td
 from tunedeck.core.errors import UnsupportedKindError
 from tunedeck.export.folders import convert_adapter
+from tunedeck.methods.base import MethodConfig
 
-LORA = [case for case in CASES if case.startswith("adapterhub") and "lora" in case]
+LORA = [case for case in CASES if case.startswith("adapterhub") and ("lora" in case or "ia3" in case)]
 ATTENTION = ("q_proj", "v_proj")
 
 
@@ -33,7 +34,7 @@ def config_of(folder: Path) -> dict[str, Any]:
 def test_a_golden_folder_is_the_same_after_a_way_through_peft(case: str, tmp_path: Path) -> None:
     golden, base = GOLDEN / case / "adapter", str(GOLDEN / case / "base")
     assert convert_adapter(golden, tmp_path / "peft", "peft", model=base) == "peft"
-    assert config_of(tmp_path / "peft")["peft_type"] == "LORA"
+    assert config_of(tmp_path / "peft")["peft_type"] == ("IA3" if "ia3" in case else "LORA")
     convert_adapter(tmp_path / "peft", tmp_path / "t", "adapterhub", model=base)
     expected, found = config_of(golden), config_of(tmp_path / "t")
     assert found.pop("model_name") == base
@@ -57,11 +58,15 @@ def test_the_peft_form_of_a_golden_folder_gives_the_same_logits(case: str, tmp_p
     assert torch.equal(logits_of(deck, batch, "peft"), logits_of(deck, batch, "hub"))
 
 
-HELD: dict[str, tuple[td.LoraConfig, dict[str, Any]]] = {
+HELD: dict[str, tuple[MethodConfig, dict[str, Any]]] = {
     "defaults": (td.LoraConfig(), {"alpha": 16, "attn_matrices": ["q", "v"], "r": 8, "leave_out": []}),
     "rslora": (td.LoraConfig(r=4, lora_alpha=8, use_rslora=True), {"alpha": 16, "r": 4}),
     "a scale that is no whole number": (td.LoraConfig(r=8, lora_alpha=3, use_rslora=True), {"r": 8}),
     "one alpha for all by a pattern": (td.LoraConfig(r=4, alpha_pattern={".*_proj": 2}), {"alpha": 2, "r": 4}),
+    "(IA)³ in the second layer": (
+        td.Ia3Config(r".*layers\.1\..*(k_proj|down_proj)", feedforward_modules=()),
+        {"composition_mode": "scale", "attn_matrices": ["k"], "intermediate_lora": True, "leave_out": [0]},
+    ),
     "second layer": (td.LoraConfig(layers_to_transform=(1,)), {"leave_out": [0]}),
     "up and down": (
         td.LoraConfig(target_modules=("up_proj",)),
@@ -82,12 +87,14 @@ def test_a_lora_that_adapterhub_can_hold_comes_back_with_the_same_logits(name: s
     assert (logits_of(deck, batch, "hub") - logits_of(deck, batch, "t")).abs().max() < 1e-6
 
 
-REFUSED: dict[str, tuple[td.LoraConfig, str]] = {
+REFUSED: dict[str, tuple[MethodConfig, str]] = {
     "another place": (td.LoraConfig(target_modules=("q_proj", "o_proj")), r"a patch at model\.layers\.0\..*o_proj"),
     "other places in other layers": (
         td.LoraConfig(target_modules=r".*(layers\.0\..*q_proj|layers\.1\..*v_proj)"),
         "its layers have patches at different places",
     ),
+    "magnitudes": (td.LoraConfig(use_dora=True), "it has magnitudes"),
+    "scaled inputs": (td.Ia3Config(), r"it scales the input of model\.layers\.0\.mlp\.down_proj"),
     "two ranks": (td.LoraConfig(target_modules=ATTENTION, rank_pattern={"q_proj": 2}), "different ranks or scales"),
     "two scales": (td.LoraConfig(target_modules=ATTENTION, alpha_pattern={"q_proj": 2}), "different ranks or scales"),
 }
@@ -99,7 +106,7 @@ def test_a_lora_that_adapterhub_cannot_hold_is_refused_with_the_reason_and_a_way
     deck = deck_of("llama", "causal")
     add_stirred(deck, "t", config)
     deck.save("t", tmp_path / "t")
-    with pytest.raises(UnsupportedKindError, match=f"AdapterHub cannot hold this LoRA: .*{reason}.*--to peft"):
+    with pytest.raises(UnsupportedKindError, match=f"AdapterHub cannot hold this adapter: .*{reason}.*--to peft"):
         convert_adapter(tmp_path / "t", tmp_path / "hub", "adapterhub")
     assert not (tmp_path / "hub").exists()
 
@@ -136,7 +143,9 @@ def test_files_from_before_the_scale_was_divided_by_r_keep_the_scale_they_were_t
 
 
 @pytest.mark.parametrize(
-    "change", [{"composition_mode": "scale"}, {"use_dora": True}, {"use_gating": True}, {"vera_d": 0.1}], ids=str
+    "change",
+    [{"alpha": 12, "composition_mode": "scale"}, {"use_dora": True}, {"use_gating": True}, {"vera_d": 0.1}],
+    ids=str,
 )
 def test_a_relative_of_lora_that_computes_something_else_is_named(change: dict[str, Any], tmp_path: Path) -> None:
     base = str(GOLDEN / "adapterhub-llama-lora" / "base")

@@ -40,11 +40,11 @@ def edit_tensors(file: Path, change: Callable[[dict[str, torch.Tensor]], object]
 # Kinds that are not supported
 
 
-@pytest.mark.parametrize("peft_type", ["IA3", "PREFIX_TUNING", "ADALORA", "BOTTLENECK", "LOHA", "P_TUNING"])
+@pytest.mark.parametrize("peft_type", ["PREFIX_TUNING", "ADALORA", "BOTTLENECK", "LOHA", "P_TUNING"])
 def test_another_kind_of_peft_is_named_with_those_we_read(peft_type: str, tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a", {"peft_type": peft_type, "target_modules": ["query"], "r": 8})
     save_file({"x": torch.zeros(1)}, folder / "adapter_model.safetensors")
-    message = rf"the PEFT kind {peft_type} is not supported \(supported: LORA, PROMPT_TUNING\)"
+    message = rf"the PEFT kind {peft_type} is not supported \(supported: LORA, IA3, LN_TUNING, PROMPT_TUNING\)"
     refused(folder, UnsupportedKindError, message)
 
 
@@ -57,10 +57,18 @@ def test_another_kind_of_adapterhub_is_named_with_those_we_read(architecture: st
     refused(folder, UnsupportedKindError, message)
 
 
-def test_dora_is_not_loaded_as_plain_lora(tmp_path: Path) -> None:
+def test_a_dora_without_its_magnitudes_is_not_loaded_as_plain_lora(tmp_path: Path) -> None:
     folder = saved(tmp_path, "lora")
     edit_config(folder, use_dora=True)
-    refused(folder, UnsupportedKindError, r"the PEFT kind DORA is not supported \(supported: LORA")
+    refused(folder, AdapterFileError, r"missing bert.*lora_magnitude_vector.* and 1 more")
+
+
+def test_an_ia3_folder_with_a_matrix_for_a_vector_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "ia3")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    key = next(key for key in tensors if key.endswith("value.ia3_l"))
+    save_file({**tensors, key: torch.ones(4, 8)}, folder / "adapter_model.safetensors")
+    refused(folder, AdapterFileError, r"value\.ia3_l has the shape \(4, 8\); a vector of \(IA\)³ is \(out, 1\) or")
 
 
 @pytest.mark.parametrize(

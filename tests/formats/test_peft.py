@@ -26,6 +26,7 @@ from support.tiny_models import (
 )
 
 import tunedeck as td
+from tunedeck.export.folders import convert_adapter
 from tunedeck.methods.base import MethodConfig
 
 FOUR_LABELS = ("n", "e", "s", "w")
@@ -35,6 +36,8 @@ EVERYWHERE: dict[str, MethodConfig] = {
     "rslora": td.LoraConfig(r=4, use_rslora=True, target_modules="all-linear"),
     "second layer": td.LoraConfig(r=2, layers_to_transform=(1,)),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=5),
+    "ia3": td.Ia3Config(),
+    "dora": td.LoraConfig(r=4, target_modules="all-linear", use_dora=True),
 }
 BERT = {
     "names": td.LoraConfig(target_modules=("query", "output.dense")),
@@ -52,7 +55,7 @@ WRITTEN = [
     *(
         (model_type, "classifier", name, EVERYWHERE[name])
         for model_type in ("roberta", "distilbert", "modernbert", "gpt2")
-        for name in ("all-linear", "prompt")
+        for name in ("all-linear", "prompt", "ia3", "dora")
     ),
     ("gpt2", "causal", "all-linear", EVERYWHERE["all-linear"]),
 ]
@@ -199,6 +202,15 @@ def test_we_load_a_causal_adapter_of_peft(tmp_path: Path) -> None:
         ours = logits_of(deck, batch, "theirs")
         assert ours.shape == (4, 9, VOCAB)
         assert difference(ours, their_logits(theirs, batch)) < 1e-5
+
+
+def test_peft_loads_the_norms_that_we_write_with_the_same_logits(tmp_path: Path) -> None:
+    deck, batch, base = deck_of("bert"), token_batch(), folder_of("bert", "classifier")
+    add_stirred(deck, "ours", td.BiasConfig("norms"))
+    deck.save("ours", tmp_path / "ours")
+    convert_adapter(tmp_path / "ours", tmp_path / "theirs", "peft", model=base)
+    theirs = peft.PeftModel.from_pretrained(plain_model("bert", "classifier"), str(tmp_path / "theirs")).eval()
+    assert difference(their_logits(theirs, batch), logits_of(deck, batch, "ours")) < 1e-6
 
 
 def test_a_config_in_the_oldest_form_loads(tmp_path: Path) -> None:

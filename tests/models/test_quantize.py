@@ -14,8 +14,8 @@ from support.tiny_models import VOCAB, add_stirred, difference, folder_of, logit
 
 import tunedeck as td
 from tunedeck.core.errors import ModelError
-from tunedeck.methods.linears import is_conv1d, is_linear, linear_shape, linears_in_layers
-from tunedeck.models.quantize import Quantize, dense_weight
+from tunedeck.methods.linears import dense_weight, is_conv1d, is_linear, linear_shape, linears_in_layers
+from tunedeck.models.quantize import Quantize
 
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 every_family = pytest.mark.parametrize(("model_type", "form"), FAMILIES)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tunedeck.methods.base import MethodConfig
+from tunedeck.methods.bias.config import BiasConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.methods.full.config import FullConfig
+from tunedeck.methods.ia3.config import Ia3Config
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 
@@ -18,6 +20,11 @@ _EVERYWHERE: Mapping[str, Mapping[str, MethodConfig]] = {
         "all-linear": LoraConfig(r=3, lora_alpha=12, target_modules="all-linear"),
         "rslora": LoraConfig(r=4, use_rslora=True),
         "second layer": LoraConfig(r=2, layers_to_transform=(1,)),
+        "dora": LoraConfig(r=4, target_modules="all-linear", use_dora=True),
+    },
+    "ia3": {
+        "defaults": Ia3Config(),
+        "outputs only": Ia3Config("all-linear", feedforward_modules=()),
     },
     "bottleneck": {
         "seq_bn": BottleneckConfig("seq_bn"),
@@ -35,6 +42,7 @@ _EVERYWHERE: Mapping[str, Mapping[str, MethodConfig]] = {
         "from a text": PromptTuningConfig(4, "TEXT", "w10 w11 w12"),
         "at random": PromptTuningConfig(3, "RANDOM"),
     },
+    "bias": {"norms": BiasConfig("norms")},
     "full": {"all": FullConfig("all"), "top layer": FullConfig(1), "both layers": FullConfig(2)},
 }
 _BY_TYPE: Mapping[str, Mapping[str, Mapping[str, MethodConfig]]] = {
@@ -50,7 +58,16 @@ _BY_TYPE: Mapping[str, Mapping[str, Mapping[str, MethodConfig]]] = {
                 rank_pattern={"query": 2, r"layer\.1\.output\.dense": 6},
                 alpha_pattern={"value": 3},
             ),
-        }
+        },
+        "bias": {
+            # The gradient of a key's bias is zero: it moves all scores of a query by the same.
+            "both": BiasConfig(bias_modules=("query", "value", "dense")),
+            "biases of values": BiasConfig("biases", bias_modules=("value",)),
+        },
+        "ia3": {
+            "as PEFT has it": Ia3Config(("key", "value", "output.dense"), ("output.dense",)),
+            "regular expressions": Ia3Config(r".*layer\.1\..*(value|output\.dense)", r".*\.output\.dense"),
+        },
     },
     "llama": {
         "lora": {
@@ -62,7 +79,9 @@ _BY_TYPE: Mapping[str, Mapping[str, Mapping[str, MethodConfig]]] = {
                 rank_pattern={"q_proj": 2, r"layers\.1\.mlp\.down_proj": 6},
                 alpha_pattern={"v_proj": 3},
             ),
-        }
+        },
+        "bias": {"defaults": BiasConfig()},
+        "ia3": {"queries and gates": Ia3Config(("q_proj", "gate_proj"), ("q_proj",))},
     },
 }
 

@@ -10,13 +10,26 @@ from tunedeck.methods.base import MethodConfig
 
 KINDS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(r=4, target_modules="all-linear"),
+    "dora": td.LoraConfig(r=2, use_dora=True),
+    "ia3": td.Ia3Config(),
+    "bias": td.BiasConfig(),
     "seq_bn": td.BottleneckConfig("seq_bn"),
     "double_seq_bn": td.BottleneckConfig("double_seq_bn"),
     "par_bn": td.BottleneckConfig("par_bn"),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=5),
     "full": td.FullConfig(1),
 }
-NUMBER_OF_LABELS = {"lora": 2, "seq_bn": 3, "double_seq_bn": 4, "par_bn": 3, "prompt": 5, "full": 2}
+NUMBER_OF_LABELS = {
+    "lora": 2,
+    "dora": 3,
+    "ia3": 4,
+    "bias": 2,
+    "seq_bn": 3,
+    "double_seq_bn": 4,
+    "par_bn": 3,
+    "prompt": 5,
+    "full": 2,
+}
 
 
 @cache

@@ -25,6 +25,9 @@ SCHEMES: tuple[Quantize, ...] = ("nf4", "int8")
 FAMILIES = (("bert", "classifier"), ("llama", "causal"), ("gpt2", "causal"), ("modernbert", "classifier"))
 KINDS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(r=4, target_modules="all-linear"),
+    "dora": td.LoraConfig(r=2, target_modules="all-linear", use_dora=True),
+    "ia3": td.Ia3Config(),
+    "bias": td.BiasConfig(),
     "seq_bn": td.BottleneckConfig("seq_bn"),
     "par_bn": td.BottleneckConfig("par_bn"),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=5),

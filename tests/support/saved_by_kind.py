@@ -12,11 +12,18 @@ from support.tiny_models import add_stirred, deck_of, hook_count
 from tunedeck.methods.base import MethodConfig
 
 LORA, BOTTLENECK, PROMPT, FULL = td.LoraConfig(r=4), td.BottleneckConfig(), td.PromptTuningConfig(3), td.FullConfig(1)
-KINDS: dict[str, MethodConfig] = {"lora": LORA, "bottleneck": BOTTLENECK, "prompt": PROMPT, "full": FULL}
+KINDS: dict[str, MethodConfig] = {
+    "lora": LORA,
+    "bottleneck": BOTTLENECK,
+    "prompt": PROMPT,
+    "full": FULL,
+    "ia3": td.Ia3Config(),
+}
 WEIGHTS = {
     "lora": "adapter_model.safetensors",
     "prompt": "adapter_model.safetensors",
     "full": "model.safetensors",
+    "ia3": "adapter_model.safetensors",
     "bottleneck": "pytorch_adapter.bin",
 }
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"

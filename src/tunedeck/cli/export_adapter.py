@@ -27,7 +27,7 @@ def peft(
     model: options.Base = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """LoRA and prompt tuning as PEFT keeps them."""
+    """LoRA, (IA)³, norms and prompt tuning as PEFT keeps them."""
     convert_folder(adapter, out, "peft", model, trust_remote_code)
 
 
@@ -37,7 +37,7 @@ def adapterhub(
     model: options.Base = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Bottleneck adapters, and LoRA where its places are AdapterHub's."""
+    """Bottleneck adapters, and LoRA and (IA)³ where their places are AdapterHub's."""
     convert_folder(adapter, out, "adapterhub", model, trust_remote_code)
 
 

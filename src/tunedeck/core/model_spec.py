@@ -66,6 +66,7 @@ class ModelSpec:
     attention: BlockSites | None  # None where bottleneck adapters are not known to work
     ffn: BlockSites | None
     lora_targets: tuple[str, ...]
+    keys_values: tuple[str, ...]  # the linears in a layer that make keys and values, or the one that makes queries too
     adapterhub_lora: Mapping[
         str, str
     ]  # q, k, v, intermediate, output = path in a layer; empty where AdapterHub has no LoRA
@@ -81,6 +82,13 @@ class ModelSpec:
     def base_parameters(self) -> int:
         """Return parameters of the base inside a sequence classifier, without its head."""
         return self.embedding_parameters + sum(self.layer_parameters) + self.final_parameters
+
+    @property
+    def ffn_output(self) -> str:
+        """Return the path in a layer of its last linear layer, which leads from the feed-forward block to the hidden
+        size.
+        """
+        return self.linears[-1].path.removeprefix(f"{self.prefix}.{self.layers}.{self.num_layers - 1}.")
 
     def head_parameters(self, num_labels: int) -> int:
         """Return parameters of the modules that the sequence classifier of `num_labels` classes adds to the base."""
@@ -125,6 +133,7 @@ class ModelSpec:
             attention=_sites(row.get("attention")),
             ffn=_sites(row.get("ffn")),
             lora_targets=tuple(row["lora_targets"]),
+            keys_values=tuple(row["keys_values"]),
             adapterhub_lora=row.get("adapterhub_lora", {}),
             linears=tuple(
                 Linear(f"{row['prefix']}.{row['layers']}.{index}.{path}", *shape)

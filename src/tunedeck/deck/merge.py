@@ -15,12 +15,12 @@ from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.heads import PooledOutput
 from tunedeck.deck.task import pooling_of
-from tunedeck.methods.linears import is_conv1d, is_linear
+from tunedeck.methods.linears import dense_weight, is_conv1d, is_linear
 from tunedeck.methods.packed_embedding import packed_embeddings
 from tunedeck.methods.registry import method_of
 from tunedeck.methods.sites import RowDispatch
 from tunedeck.models.load import LoadedBase
-from tunedeck.models.quantize import base_parts, dense_weight
+from tunedeck.models.quantize import base_parts
 
 
 def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -> nn.Module:

@@ -20,7 +20,7 @@ from tunedeck.core.errors import ConfigError, StorageError, UnsupportedKindError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.storage import replacing_file
 from tunedeck.export.standalone import OpenedAdapter
-from tunedeck.formats.low_rank import low_rank
+from tunedeck.formats.low_rank import kind_name, low_rank
 from tunedeck.methods.linears import linears_in_layers
 
 ARCHITECTURES = {
@@ -110,10 +110,9 @@ def _check(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
     if low_rank(stored.config) is None:
         raise UnsupportedKindError(
             say(
-                "llama.cpp applies LoRA alone, and this is a {kind} adapter: serve it with tunedeck or train "
-                "lora; full "
-                "fine-tuning goes by tunedeck export merge",
-                kind=stored.config.kind,
+                "llama.cpp applies LoRA alone, and this is a {kind} adapter: serve it with tunedeck or train lora; "
+                "an adapter that can be merged goes by tunedeck export merge",
+                kind=kind_name(stored.config),
             )
         )
     if stored.head:

@@ -14,7 +14,7 @@ from tunedeck.deck.task import Task, with_labels
 from tunedeck.formats.adapterhub.folder import HEAD_CONFIG
 from tunedeck.formats.folder import base_of, detect_format, read_adapter
 from tunedeck.formats.manifest import BaseRecord, Manifest, read_manifest, versions
-from tunedeck.formats.peft import CONFIG
+from tunedeck.formats.peft.folder import CONFIG
 from tunedeck.formats.tensors import StoredAdapter, read_json
 from tunedeck.methods.registry import method_of
 from tunedeck.models.load import LoadedBase, load_skeleton

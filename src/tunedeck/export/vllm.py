@@ -18,7 +18,7 @@ from tunedeck.core.storage import replacing_folder, write_text
 from tunedeck.deck.task import Task
 from tunedeck.export.folders import write_verified
 from tunedeck.export.standalone import OpenedAdapter
-from tunedeck.formats.low_rank import low_rank
+from tunedeck.formats.low_rank import kind_name, low_rank
 from tunedeck.methods.linears import linears_in_layers
 from tunedeck.models.source import find_model
 from tunedeck.tasks.base import VllmView
@@ -76,10 +76,10 @@ def _check(name: str, opened: OpenedAdapter) -> None:
     if low_rank(config) is None:
         raise UnsupportedKindError(
             say(
-                "vLLM serves LoRA alone, and {name!r} is a {kind} adapter: serve it with tunedeck or train lora; full "
-                "fine-tuning goes by tunedeck export merge",
+                "vLLM serves LoRA alone, and {name!r} is a {kind} adapter: serve it with tunedeck or train lora; "
+                "an adapter that can be merged goes by tunedeck export merge",
                 name=name,
-                kind=config.kind,
+                kind=kind_name(config),
             )
         )
     form = view_of(opened.task).vllm

@@ -10,10 +10,9 @@ from typing import Any
 from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder, write_json
-from tunedeck.formats import peft
 from tunedeck.formats.adapterhub import folder as adapterhub
-from tunedeck.formats.low_rank import low_rank
 from tunedeck.formats.manifest import FILE, Manifest, read_manifest
+from tunedeck.formats.peft import folder as peft
 from tunedeck.formats.tensors import ModelNames, StoredAdapter, read_json, read_safetensors, write_safetensors
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
@@ -105,7 +104,8 @@ def write_adapter(
 
 def check_format(config: MethodConfig, to: str) -> None:
     """Raise UnsupportedKindError where a format has no place for a method, saying what else works."""
-    if to == config.stored_as or (to == "adapterhub" and low_rank(config) is not None):
+    others = {"peft": peft.holds, "adapterhub": adapterhub.holds}
+    if to == config.stored_as or (to in others and others[to](config)):
         return
     if config.trains != "adapter":
         raise UnsupportedKindError(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from sys import intern
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from tunedeck.core.compat.bitsandbytes import is_nf4, nf4_dense
 from tunedeck.core.errors import TargetError
 from tunedeck.core.i18n import say
 from tunedeck.methods.base import Base
@@ -35,6 +36,16 @@ def linear_shape(module: nn.Module) -> tuple[int, int]:
         return module.in_features, module.out_features
     in_features, out_features = cast(torch.Tensor, module.weight).shape
     return in_features, out_features
+
+
+def dense_weight(module: nn.Module) -> torch.Tensor:
+    """Return a linear layer's weight (out, in) in the precision it computes in, dequantized if it is quantized."""
+    if isinstance(module, Int8Linear):
+        return module.dense()
+    weight: Any = module.weight
+    if is_nf4(weight):
+        return nf4_dense(weight)
+    return cast(torch.Tensor, weight.detach().T if is_conv1d(module) else weight.detach())
 
 
 def linears_in_layers(model: nn.Module, prefix: str) -> list[str]:
@@ -73,7 +84,12 @@ def targeted_linears(
     return select_targets(targets, linears, layers_to_transform=layers_to_transform)
 
 
+def layer_pattern(prefix: str) -> re.Pattern[str]:
+    """Return the pattern that begins the path of a module inside a numbered layer of the base."""
+    return re.compile((re.escape(prefix) + r"\." if prefix else "") + r"(?:.*\.)?\d+\.")
+
+
 def _linears(model: nn.Module, prefix: str) -> list[tuple[str, bool]]:
-    """Yield the path of every linear layer, and whether it is inside a numbered layer of the base."""
-    layer = re.compile((re.escape(prefix) + r"\." if prefix else "") + r"(?:.*\.)?\d+\.")
+    """The path of every linear layer, and whether it lies inside a numbered layer of the base."""
+    layer = layer_pattern(prefix)
     return [(intern(path), bool(layer.match(path))) for path, module in model.named_modules() if is_linear(module)]

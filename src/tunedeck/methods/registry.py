@@ -18,15 +18,24 @@ from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.plug_ins import load_plug_ins
 from tunedeck.core.values import from_values
 from tunedeck.methods.base import Method, MethodConfig
+from tunedeck.methods.bias.config import BiasConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.methods.full.config import FullConfig
+from tunedeck.methods.ia3.config import Ia3Config
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 
 ENTRY_POINTS = "tunedeck.methods"
 DEFAULT_METHOD = "lora"
 """The method of a run that names none, and the one that a plan recommends where it fits."""
-_BUILT_IN: tuple[type[MethodConfig], ...] = (LoraConfig, BottleneckConfig, PromptTuningConfig, FullConfig)
+_BUILT_IN: tuple[type[MethodConfig], ...] = (
+    LoraConfig,
+    BottleneckConfig,
+    PromptTuningConfig,
+    Ia3Config,
+    BiasConfig,
+    FullConfig,
+)
 _MEMBERS = tuple(
     name for name in (*MethodConfig.__annotations__, *vars(MethodConfig)) if not name.startswith("_")
 )  # Python 3.13 has typing.get_protocol_members

@@ -42,12 +42,13 @@ class RowDispatch:
         self.layers = [layer for _, layer in self.active]
         self.rows = slice(self.active[0][0].start, self.active[-1][0].stop) if changed else slice(0)
         self._trainable: list[torch.Tensor] | None = None
-        self._cached: tuple[object, object] | None = None
+        self._cached: dict[str, tuple[object, object]] = {}
 
-    def cached(self, key: object, make: Callable[[], T]) -> T:
+    def cached(self, key: object, make: Callable[[], T], slot: str = "") -> T:
         """Cache `make()` until `key` or a trainable parameter changes; never while gradients are recorded.
 
-        Frozen parameters are assumed constant, because checking them costs as much as a small matrix product.
+        Each slot holds one value. Frozen parameters are assumed constant, because checking them costs as much as a
+        small matrix product.
         """
         if self._trainable is None:
             parameters = [p for layer in self.layers if isinstance(layer, nn.Module) for p in layer.parameters()]
@@ -55,12 +56,13 @@ class RowDispatch:
         if torch.is_grad_enabled() or any(tensor.is_inference() for tensor in self._trainable):
             return make()
         state = (key, [(tensor.data_ptr(), tensor_version(tensor)) for tensor in self._trainable])
-        if self._cached is None or self._cached[0] != state:
-            self._cached = (state, make())
-        return self._cached[1]  # type: ignore[return-value]
+        known = self._cached.get(slot)
+        if known is None or known[0] != state:
+            known = self._cached[slot] = (state, make())
+        return known[1]  # type: ignore[return-value]
 
-    def stacked(self, read: Callable[[Layer], torch.Tensor]) -> torch.Tensor:
-        """Return a tensor of each layer for each active row, (rows, *its shape), zeros where there is no layer.
+    def stacked(self, read: Callable[[Layer], torch.Tensor], absent: float = 0.0) -> torch.Tensor:
+        """Return a tensor of each layer for each active row, (rows, *its shape), `absent` where there is no layer.
 
         Smaller ones are filled up with zeros to the largest.
         """
@@ -68,19 +70,22 @@ class RowDispatch:
         known = [tensor for tensor in tensors if tensor is not None]
         if len(known) < len(tensors) or len({tensor.shape for tensor in known}) > 1:
             largest = torch.Size(map(max, zip(*(tensor.shape for tensor in known), strict=True)))
-            nothing = known[0].new_zeros(largest)
+            nothing = known[0].new_full(largest, absent)
             known = [nothing if tensor is None else _filled(tensor, largest) for tensor in tensors]
-        return self._spread(torch.stack(known))
+        return self.spread(torch.stack(known))
 
     def scaled(self, tensor: torch.Tensor, read: Callable[[Layer], float]) -> torch.Tensor:
         """Return a tensor (rows, ...), times a number of each layer."""
         numbers = [1.0 if layer is None else read(layer) for layer in self.layers]
         if len(set(numbers)) == 1:
             return tensor if numbers[0] == 1 else tensor * numbers[0]
-        own = self._spread(torch.tensor(numbers, device=tensor.device))
+        own = self.spread(torch.tensor(numbers, device=tensor.device))
         return tensor * own.view(-1, *[1] * (tensor.dim() - 1))
 
-    def _spread(self, tensor: torch.Tensor) -> torch.Tensor:
+    def spread(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Repeat a tensor (layers, ...) for each active row, (rows, ...); one layer for all rows stays (1, ...)."""
+        if len(self.parts) == 1:
+            return tensor
         counts = [rows.stop - rows.start for rows, _ in self.active]
         return tensor if max(counts) == 1 else tensor.repeat_interleave(torch.tensor(counts, device=tensor.device), 0)
 
@@ -176,10 +181,19 @@ def map_active_rows(
     if not torch.is_grad_enabled() and own.is_contiguous():
         change(its, its)
         return output
-    changed = change(its, None).view_as(own)
-    if len(own) == len(output):
+    return with_active_rows(output, dispatch, change(its, None).view_as(own))
+
+
+def row_vectors(vectors: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Reshape vectors (rows, size), or (1, size) for all rows, to multiply `like` (batch, ..., size)."""
+    return vectors.view(-1, *[1] * (like.dim() - 2), like.shape[-1])
+
+
+def with_active_rows(tensor: torch.Tensor, dispatch: RowDispatch, changed: torch.Tensor) -> torch.Tensor:
+    """Return `tensor` (batch, ...) with `changed` in place of the active rows."""
+    if len(changed) == len(tensor):
         return changed
-    return torch.cat([output[: dispatch.rows.start], changed, output[dispatch.rows.stop :]])
+    return torch.cat([tensor[: dispatch.rows.start], changed, tensor[dispatch.rows.stop :]])
 
 
 def dtype_of_products(output: torch.Tensor) -> torch.dtype:

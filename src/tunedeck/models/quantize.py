@@ -9,13 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import nn
 
 from tunedeck.core.checks import require
-from tunedeck.core.compat.bitsandbytes import is_nf4, nf4_dense, nf4_linear, nf4_numel, nf4_tensors
+from tunedeck.core.compat.bitsandbytes import is_nf4, nf4_linear, nf4_numel, nf4_tensors
 from tunedeck.core.compat.transformers import kept_in_float32
 from tunedeck.core.errors import ModelError
 from tunedeck.core.i18n import listing, say
@@ -103,16 +103,6 @@ def _can_pack(model: nn.Module, path: str, scheme: Quantize) -> bool:
     plain = type(module) is nn.Linear or is_conv1d(module)
     kept = kept_in_float32(model).intersection(path.split("."))
     return plain and not kept and (scheme != "nf4" or linear_shape(module)[0] % _NF4_BLOCK == 0)
-
-
-def dense_weight(module: nn.Module) -> torch.Tensor:
-    """Return a linear layer's weight (out, in) in the precision it computes in, dequantized if it is quantized."""
-    if isinstance(module, Int8Linear):
-        return module.dense()
-    weight: Any = module.weight
-    if is_nf4(weight):
-        return nf4_dense(weight)
-    return cast(torch.Tensor, weight.detach())
 
 
 def parameter_count(model: nn.Module) -> int:

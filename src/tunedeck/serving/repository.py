@@ -17,9 +17,9 @@ from typing import Protocol, final
 
 from tunedeck.core.errors import AdapterFileError, UnavailableError, UnknownAdapterError
 from tunedeck.core.i18n import say
-from tunedeck.formats import peft
 from tunedeck.formats.files import not_regular
 from tunedeck.formats.manifest import FILE
+from tunedeck.formats.peft import folder as peft
 from tunedeck.formats.tensors import safetensors_shapes, torch_bytes
 
 _NAME = re.compile(r"[^\W_][\w.\-]*(/[^\W_][\w.\-]*){0,2}")

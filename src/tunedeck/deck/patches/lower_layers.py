@@ -130,6 +130,10 @@ def first_trained_layer(base: LoadedBase, adapter: Adapter) -> int:
     """Return how many layers at the bottom have nothing of the adapter in them; 0 where that is not known."""
     if adapter.built.virtual_tokens or base.spec is None or base.spec.sequence_first or base.layers is None:
         return 0
+    below = base.spec.embedding.rpartition(".")[0]
+    start = f"{base.prefix}.{below}.".lstrip(".")
+    if below and any(name.startswith(start) for name in adapter.built.placements):
+        return 0
     numbers = [re.search(r"\.(\d+)\.", f".{name}.") for name in (*adapter.built.placements, *adapter.built.weights)]
     known = [int(number[1]) for number in numbers if number]
     return min(known, default=base.spec.num_layers)

@@ -30,7 +30,7 @@ from tunedeck.export.onnx.graph import INPUTS, check_exportable, example_inputs,
 from tunedeck.export.onnx.int8 import write_int8
 from tunedeck.export.probe import Difference
 from tunedeck.export.transformers_folder import empty_place
-from tunedeck.formats.low_rank import low_rank
+from tunedeck.formats.low_rank import kind_name, low_rank
 from tunedeck.formats.onnx.settings import ADAPTERS, adapter_file
 from tunedeck.methods.registry import config_of
 
@@ -118,7 +118,7 @@ def _check_sharable(deck: Deck, names: Sequence[str]) -> None:
                     "{name!r} is a {kind} adapter; only LoRA adapters and heads share one graph. Export it "
                     "in a separate graph, without --multi-adapter",
                     name=name,
-                    kind=adapter.config.kind,
+                    kind=kind_name(adapter.config),
                 )
             )
         if Path(name).name != name:

@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tunedeck.core.errors import UnsupportedKindError
+import torch
+
+from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
 from tunedeck.core.i18n import listing, say
-from tunedeck.formats.tensors import ModelNames
+from tunedeck.formats.tensors import ModelNames, StoredAdapter
+from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
 
 # BnConfig's fields that we do not vary, and the only value they may have in a file we read.
@@ -64,11 +67,37 @@ _PARAMETERS = {"adapter_down.0.": "down.", "adapter_up.": "up.", "scaling": "sca
 _LEGACY = re.compile(r"\b(attention|layer)_text_(task|lang)_adapters\b")
 
 
-def read_config(config: Mapping[str, Any], names: ModelNames, *, ours: bool) -> BottleneckConfig:
-    """Return the settings in an adapter_config.json; `ours` is true if this library wrote it.
+def holds(config: MethodConfig) -> bool:
+    """Tell whether the adapter is a bottleneck adapter."""
+    return isinstance(config, BottleneckConfig)
 
-    Raises UnsupportedKindError for a setting that changes the result.
+
+def read(
+    config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], names: ModelNames, *, ours: bool
+) -> tuple[MethodConfig, dict[str, torch.Tensor]]:
+    """Return our config and the tensors by our names; `ours` says that this library wrote the file.
+
+    Raises UnsupportedKindError for a setting that changes the result, AdapterFileError for a tensor of another form.
     """
+    method, body = _read_config(config, names, ours=ours), {}
+    for key, tensor in tensors.items():
+        name = _our_name(key, str(config["name"]), names)
+        if name is None:
+            raise AdapterFileError(say("the adapter holds a tensor {name!r} that has no place in this base", name=key))
+        body[name] = tensor
+    return method, body
+
+
+def write(
+    adapter: StoredAdapter, adapter_name: str, names: ModelNames
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the method's part of an adapter_config.json and the tensors by AdapterHub's names."""
+    config = adapter.config
+    assert isinstance(config, BottleneckConfig)
+    return _settings(config), {_hub_name(n, adapter_name, names): t for n, t in adapter.tensors.items()}
+
+
+def _read_config(config: Mapping[str, Any], names: ModelNames, *, ours: bool) -> BottleneckConfig:
     if names.spec is None or names.spec.attention is None:
         raise UnsupportedKindError(
             say("bottleneck adapters are not supported on {model_type} models; use lora", model_type=names.model_type)
@@ -97,8 +126,7 @@ def read_config(config: Mapping[str, Any], names: ModelNames, *, ours: bool) -> 
     return BottleneckConfig(name=kind, **own)
 
 
-def settings(config: BottleneckConfig) -> dict[str, Any]:
-    """Return the method's part of an adapter_config.json."""
+def _settings(config: BottleneckConfig) -> dict[str, Any]:
     values = {**_FIXED, **{key: getattr(config, key) for key in _VARIED}}
     values["leave_out"] = list(config.leave_out)
     factor = config.reduction_factor
@@ -107,7 +135,7 @@ def settings(config: BottleneckConfig) -> dict[str, Any]:
     return values
 
 
-def our_name(key: str, adapter_name: str, names: ModelNames) -> str | None:
+def _our_name(key: str, adapter_name: str, names: ModelNames) -> str | None:
     """Return our name of the tensor that AdapterHub calls `key`, None where it belongs to no bottleneck adapter."""
     spec = names.spec
     assert spec is not None
@@ -122,7 +150,7 @@ def our_name(key: str, adapter_name: str, names: ModelNames) -> str | None:
     return None
 
 
-def hub_name(name: str, adapter_name: str, names: ModelNames) -> str:
+def _hub_name(name: str, adapter_name: str, names: ModelNames) -> str:
     """Return AdapterHub's name of one of our tensors."""
     spec = names.spec
     assert spec is not None

@@ -1,5 +1,5 @@
-"""AdapterHub's folders (adapters 1.3.0): bottleneck adapters and LoRA, with a static or a two-layer classification
-head.
+"""AdapterHub's folders (adapters 1.3.0): bottleneck adapters, LoRA and (IA)³, with a static or a two-layer
+classification head.
 
 The .bin files are read with `weights_only=True`.
 """
@@ -9,19 +9,19 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 
 from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import write_json
-from tunedeck.formats.adapterhub import bottleneck, lora
+from tunedeck.formats.adapterhub import bottleneck, ia3, lora
 from tunedeck.formats.files import open_regular
 from tunedeck.formats.manifest import FILE
 from tunedeck.formats.tensors import ModelNames, StoredAdapter, read_json, read_safetensors, torch_bytes, write_bin
-from tunedeck.methods.bottleneck.config import KINDS, BottleneckConfig
-from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.methods.base import MethodConfig
+from tunedeck.methods.bottleneck.config import KINDS
 
 CONFIG, HEAD_CONFIG = "adapter_config.json", "head_config.json"
 VERSION = "adapters.1.3.0"
@@ -34,21 +34,42 @@ _FLEX_HEADS = {
 }
 
 
+class HubKind(Protocol):
+    """How AdapterHub stores one kind of adapter: the functions of a module."""
+
+    def holds(self, config: MethodConfig) -> bool:
+        """Tell whether adapters with this config are stored as this kind."""
+        ...
+
+    def read(
+        self, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], names: ModelNames, *, ours: bool
+    ) -> tuple[MethodConfig, dict[str, torch.Tensor]]:
+        """Return our config and the tensors by our names; `ours` says that this library wrote the file."""
+        ...
+
+    def write(
+        self, adapter: StoredAdapter, adapter_name: str, names: ModelNames
+    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Return the method's part of an adapter_config.json and the tensors by AdapterHub's names."""
+        ...
+
+
+_KINDS: tuple[HubKind, ...] = (bottleneck, lora, ia3)
+
+
+def holds(config: MethodConfig) -> bool:
+    """Tell whether AdapterHub has a kind for an adapter."""
+    return any(kind.holds(config) for kind in _KINDS)
+
+
 def read(folder: Path, config: Mapping[str, Any], names: ModelNames) -> StoredAdapter:
     """Read an AdapterHub folder whose adapter_config.json is `config`.
 
     Raises UnsupportedKindError for another kind, AdapterFileError for files that are missing, damaged or do not fit.
     """
-    method = _method(folder, config, names)
-    file = folder / "pytorch_adapter.bin"
+    kind, file = _kind(config), folder / "pytorch_adapter.bin"
     tensors = _load(file if file.exists() else folder / "adapter.safetensors")
-    our_name = lora.our_name if isinstance(method, LoraConfig) else bottleneck.our_name
-    body = {}
-    for key, tensor in tensors.items():
-        name = our_name(key, str(config["name"]), names)
-        if name is None:
-            raise AdapterFileError(say("the adapter holds a tensor {name!r} that has no place in this base", name=key))
-        body[name] = tensor
+    method, body = kind.read(config, tensors, names, ours=(folder / FILE).exists())
     head, labels = _read_head(folder, names)
     return StoredAdapter(method, body, head, labels, config.get("model_name") or None, None)
 
@@ -56,15 +77,9 @@ def read(folder: Path, config: Mapping[str, Any], names: ModelNames) -> StoredAd
 def write(folder: Path, adapter: StoredAdapter, names: ModelNames, adapter_name: str) -> None:
     """Write the config, pytorch_adapter.bin and, where there is a head, head_config.json and pytorch_model_head.bin.
 
-    Raises UnsupportedKindError for a LoRA that AdapterHub cannot hold.
+    Raises UnsupportedKindError for an adapter that AdapterHub cannot hold.
     """
-    config = adapter.config
-    if isinstance(config, BottleneckConfig):
-        values = bottleneck.settings(config)
-        tensors = {bottleneck.hub_name(n, adapter_name, names): t for n, t in adapter.tensors.items()}
-    else:
-        values = lora.settings(adapter, names)
-        tensors = {lora.hub_name(n, adapter_name): t for n, t in adapter.tensors.items()}
+    values, tensors = next(kind for kind in _KINDS if kind.holds(adapter.config)).write(adapter, adapter_name, names)
     assert names.spec is not None
     common = {
         "hidden_size": names.spec.hidden_size,
@@ -83,13 +98,13 @@ def write(folder: Path, adapter: StoredAdapter, names: ModelNames, adapter_name:
         write_bin(folder / "pytorch_model_head.bin", adapter.head)
 
 
-def _method(folder: Path, config: Mapping[str, Any], names: ModelNames) -> BottleneckConfig | LoraConfig:
+def _kind(config: Mapping[str, Any]) -> HubKind:
     values = config["config"]
     kind = values.get("architecture") if isinstance(values, Mapping) else None
     if kind == "prompt_tuning":
         raise UnsupportedKindError(prompt_refusal())
     if kind == "lora":
-        return lora.read_config(config, names)
+        return ia3 if values.get("composition_mode") == "scale" else lora
     if kind is not None:
         raise UnsupportedKindError(
             say(
@@ -98,7 +113,7 @@ def _method(folder: Path, config: Mapping[str, Any], names: ModelNames) -> Bottl
                 known=listing(("lora", *KINDS)),
             )
         )
-    return bottleneck.read_config(config, names, ours=(folder / FILE).exists())
+    return bottleneck
 
 
 def prompt_refusal() -> str:

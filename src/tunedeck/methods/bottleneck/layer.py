@@ -118,7 +118,8 @@ class BlockOutput:
             def read(rows: slice) -> torch.Tensor:
                 z: torch.Tensor = h[rows] if self.reads_h else cast(torch.Tensor, x)[rows]
                 z = z + x[rows] if self.reads_h and x is not None else z
-                return z if norm is None else cast(torch.Tensor, norm(z))
+                # Past the norm's hooks, for z has some of the batch's rows only.
+                return z if norm is None else cast(torch.Tensor, norm.forward(z))
 
             if can_batch(now):
                 check_rows(h, now)

@@ -55,6 +55,9 @@ class LoraConfig:
     alpha_pattern: Annotated[
         Mapping[str, float], Help(say("alphas of single modules, by name or regular expression"))
     ] = field(default_factory=dict)
+    use_dora: Annotated[bool, Help(say("DoRA: train the length of each row of the weight too (arXiv 2402.09353)"))] = (
+        False
+    )
 
     def __post_init__(self) -> None:
         check_finite(self)
@@ -66,7 +69,7 @@ class LoraConfig:
                 say("{name} must be at least 0 and below 1, got {value}", name="lora_dropout", value=self.lora_dropout)
             )
         if self.target_modules is not None and len(self.target_modules) == 0:
-            raise ConfigError(say("target_modules is empty; name at least one module, or leave it out"))
+            raise ConfigError(say("{name} is empty; name at least one module, or leave it out", name="target_modules"))
         if self.layers_to_transform is not None and len(self.layers_to_transform) == 0:
             raise ConfigError(say("layers_to_transform is empty; name at least one layer, or leave it out"))
 
@@ -81,20 +84,25 @@ class LoraConfig:
         return alpha / math.sqrt(r) if self.use_rslora else alpha / r
 
     def count_parameters(self, spec: ModelSpec) -> int:
-        """Return r·(in + out) for every targeted linear."""
-        return sum(self.rank(one.path) * (one.in_features + one.out_features) for one in self._linears(spec))
+        """Return r·(in + out) for every targeted linear, and with DoRA a length for each of its outputs."""
+        linears = self._linears(spec)
+        lengths = sum(one.out_features for one in linears) if self.use_dora else 0
+        return lengths + sum(self.rank(one.path) * (one.in_features + one.out_features) for one in linears)
 
     def lowest_layer(self, spec: ModelSpec) -> int:
         """Return the lowest of `layers_to_transform`."""
         return 0 if self.layers_to_transform is None else min(self.layers_to_transform)
 
     def kept_bytes(self, spec: ModelSpec, number_bytes: int, *, float32_inputs: bool) -> int:
-        """Return the inputs of the targeted linear layers, once where layers share it, and A's outputs of r numbers."""
+        """Return the inputs of the targeted linear layers, once where layers share it, A's outputs of r numbers, and
+        with DoRA the outputs before they are scaled.
+        """
         linears = self._linears(spec)
         inputs = {(one.path.rpartition(".")[0], one.in_features) for one in linears}
         copies = 4 * sum(one.in_features for one in linears) if float32_inputs and number_bytes < 4 else 0
-        ranks = sum(self.rank(one.path) for one in linears)
-        return number_bytes * (sum(width for _, width in inputs) + ranks) + copies
+        kept = sum(self.rank(one.path) for one in linears)
+        kept += sum(one.out_features for one in linears) if self.use_dora else 0
+        return number_bytes * (sum(width for _, width in inputs) + kept) + copies
 
     def forward_overhead(self, spec: ModelSpec) -> float:
         """Return the overhead in proportion to the share of linear layers that are targeted."""

@@ -16,20 +16,35 @@ from torch.utils.hooks import RemovableHandle
 
 from tunedeck.core.i18n import say
 from tunedeck.methods.base import Base, Built, MethodConfig
-from tunedeck.methods.linears import is_conv1d, linear_shape, targeted_linears
+from tunedeck.methods.linears import dense_weight, is_conv1d, linear_shape, targeted_linears
 from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.methods.lora.dora import has_lengths, row_lengths, scale_to_length
 from tunedeck.methods.sites import Placement, RowDispatch, check_rows, dtype_of_products, map_active_rows, map_rows
 
 
 @final
 class LoraLayer(nn.Module):
-    """A (r, in) and B (out, r), float32; B starts at zero, so that a fresh layer changes nothing."""
+    """A (r, in) and B (out, r), float32; B starts at zero, so that a fresh layer changes nothing.
 
-    def __init__(self, in_features: int, out_features: int, r: int, scaling: float, dropout: float) -> None:
+    `lengths` (out,), those of the weight's rows, makes it a DoRA layer, see dora.py.
+    """
+
+    lora_magnitude_vector: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        r: int,
+        scaling: float,
+        dropout: float,
+        lengths: torch.Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.lora_A = nn.Parameter(torch.empty(r, in_features))
         self.lora_B = nn.Parameter(torch.zeros(out_features, r))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        self.register_parameter("lora_magnitude_vector", None if lengths is None else nn.Parameter(lengths))
         self.scaling = scaling
         self.dropout = dropout
 
@@ -40,14 +55,20 @@ class LoraLayer(nn.Module):
 
 @final
 class FrozenLoraLayer:
-    """A LoRA layer of an adapter that only answers."""
+    """A LoRA layer of an adapter that only answers; `gain` is DoRA's, once it is known."""
 
-    __slots__ = ("lora_A", "lora_B", "scaling")
+    __slots__ = ("gain", "lora_A", "lora_B", "lora_magnitude_vector", "scaling")
     training, dropout = False, 0.0
 
     def __init__(self, layer: nn.Module) -> None:
         assert isinstance(layer, LoraLayer)
         self.lora_A, self.lora_B, self.scaling = layer.lora_A, layer.lora_B, layer.scaling
+        self.lora_magnitude_vector = layer.lora_magnitude_vector
+        self.gain: torch.Tensor | None = None
+
+    def delta(self) -> torch.Tensor:
+        """Return scaling · B A, (out, in), float32."""
+        return self.scaling * (self.lora_B.float() @ self.lora_A.float())
 
 
 AnyLoraLayer: TypeAlias = LoraLayer | FrozenLoraLayer
@@ -63,13 +84,17 @@ class LinearOutput:
     def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
         """Register the hook that adds scaling · B A x to the linear's output in the active rows."""
 
-        def hook(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        def hook(linear: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
             now = dispatch()
             if now is None:
                 return output
             if not self.sequence_first:
-                return add_low_rank(args[0], output, now)
-            return add_low_rank(args[0].transpose(0, 1), output.transpose(0, 1), now).transpose(0, 1)
+                return patched(linear, args[0], output, now)
+            return patched(linear, args[0].transpose(0, 1), output.transpose(0, 1), now).transpose(0, 1)
+
+        def patched(linear: nn.Module, x: torch.Tensor, output: torch.Tensor, now: RowDispatch) -> torch.Tensor:
+            output = add_low_rank(x, output, now)
+            return scale_to_length(linear, output, now) if has_lengths(now) else output
 
         return [model.get_submodule(self.path).register_forward_hook(hook)]
 
@@ -114,13 +139,14 @@ def _stacked(dispatch: RowDispatch, dtype: torch.dtype) -> tuple[torch.Tensor, t
 
 
 def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of A and B at every targeted linear layer."""
+    """Return the shapes of A and B, and with DoRA of the lengths, at every targeted linear layer."""
     assert isinstance(config, LoraConfig)
     found: dict[str, tuple[int, ...]] = {}
     for path in targeted_linears(base, config.target_modules, config.layers_to_transform):
         in_features, out_features = linear_shape(base.model.get_submodule(path))
         r = config.rank(path)
         found |= {f"{path}.lora_A": (r, in_features), f"{path}.lora_B": (out_features, r)}
+        found |= {f"{path}.lora_magnitude_vector": (out_features,)} if config.use_dora else {}
     return found
 
 
@@ -130,10 +156,12 @@ def build(base: Base, config: MethodConfig) -> Built:
     sequence_first = base.spec is not None and base.spec.sequence_first
     placements, oversized = {}, dict[str, tuple[int, int]]()
     for path in targeted_linears(base, config.target_modules, config.layers_to_transform):
-        in_features, out_features = linear_shape(base.model.get_submodule(path))
+        linear = base.model.get_submodule(path)
+        in_features, out_features = linear_shape(linear)
         if (rank := config.rank(path)) > min(in_features, out_features):
             oversized[path] = (rank, min(in_features, out_features))
-        layer = LoraLayer(in_features, out_features, rank, config.scaling(path), config.lora_dropout)
+        lengths = row_lengths(linear) if config.use_dora else None
+        layer = LoraLayer(in_features, out_features, rank, config.scaling(path), config.lora_dropout, lengths)
         placements[path] = Placement(_linear_output(path, sequence_first), layer)
     if oversized:
         path, (rank, size) = next(iter(oversized.items()))
@@ -151,13 +179,15 @@ def build(base: Base, config: MethodConfig) -> Built:
 
 
 def merge(model: nn.Module, built: Built) -> None:
-    """Return W + scaling · B A, computed in float32 and stored in the weight's own precision."""
+    """Write W + scaling · B A, with DoRA its rows scaled to their lengths, computed in float32 and stored in the
+    weight's own precision.
+    """
     for path, placement in built.placements.items():
         module, layer = model.get_submodule(path), placement.layer
         assert isinstance(layer, LoraLayer)
         weight = cast(torch.Tensor, module.weight)
-        delta = layer.delta()
-        if is_conv1d(module):  # it keeps (in, out)
-            delta = delta.T
         with torch.no_grad():
-            weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))
+            patched = dense_weight(module).float() + layer.delta().to(weight.device)
+            if (lengths := layer.lora_magnitude_vector) is not None:
+                patched *= (lengths.to(weight.device) / torch.linalg.norm(patched, dim=1))[:, None]
+            weight.copy_(patched.T if is_conv1d(module) else patched)  # a Conv1D keeps (in, out)
