@@ -68,8 +68,8 @@ def test_a_row_in_json_holds_the_setup_the_estimates_and_the_source_of_the_price
 
 def test_the_run_takes_its_steps_and_costs_its_hours() -> None:
     row = make_plan(wish("qwen-7b", "qlora", micro_batch=4, accumulation=8), [OFFER])[0]
-    assert row.steps == 939  # 313 batches of 32 in each of three epochs, as training counts them
-    assert row.hours.train.expected == pytest.approx(939 * row.step_s.expected)
+    assert row.steps == 936  # 312 updates of eight batches of 4 in each of three epochs, as training counts them
+    assert row.hours.train.expected == pytest.approx(936 * row.step_s.expected)
     assert row.cost.expected == pytest.approx(6 * row.hours.total_h.expected)
     assert row.hours.total_h.expected > row.hours.train.expected / 3600
 
