@@ -52,12 +52,16 @@ METHODS: dict[str, Any] = {
     "lora": td.LoraConfig(),
     "bottleneck": td.BottleneckConfig(),
     "prompt": td.PromptTuningConfig(),
+    "ia3": td.Ia3Config(),
+    "bias": td.BiasConfig(),
     "full": td.FullConfig(),
 }
 RATES: dict[str, tuple[float, ...]] = {
     "lora": (3e-4, 1e-3, 3e-3),
     "bottleneck": (5e-4, 2e-3, 5e-3),
     "prompt": (3e-3, 1e-2, 5e-2),
+    "ia3": (1e-3, 5e-3, 2e-2),
+    "bias": (1e-3, 3e-3, 1e-2),
     "full": (1e-5, 3e-5, 1e-4),
 }
 HEAD_RATES = (1e-3, 1e-2)
