@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tunedeck.tasks.embed.task import Embed
     from tunedeck.tasks.evaluate import evaluate
     from tunedeck.tasks.generate.task import Generate
+    from tunedeck.tasks.tag.task import Entities, Entity, Tag
     from tunedeck.training.config import TrainingSettings
     from tunedeck.training.jobs import Job
     from tunedeck.training.record import TrainingRun
@@ -46,6 +47,8 @@ _HOME = {
     "DataCheck": "tasks.data_check",
     "Deck": "deck.deck",
     "Embed": "tasks.embed.task",
+    "Entities": "tasks.tag.task",
+    "Entity": "tasks.tag.task",
     "FullConfig": "methods.full.config",
     "Generate": "tasks.generate.task",
     "Ia3Config": "methods.ia3.config",
@@ -54,6 +57,7 @@ _HOME = {
     "Prediction": "tasks.classify.task",
     "PromptTuningConfig": "methods.prompt_tuning.config",
     "Sampling": "generation.sampling",
+    "Tag": "tasks.tag.task",
     "TrainingRun": "training.record",
     "TrainingSettings": "training.config",
     "DataSettings": "data.settings",
@@ -79,6 +83,8 @@ __all__ = [
     "DataSettings",
     "Deck",
     "Embed",
+    "Entities",
+    "Entity",
     "FullConfig",
     "Generate",
     "Ia3Config",
@@ -87,6 +93,7 @@ __all__ = [
     "Prediction",
     "PromptTuningConfig",
     "Sampling",
+    "Tag",
     "TrainingRun",
     "TrainingSettings",
     "TunedeckError",

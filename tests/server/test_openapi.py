@@ -52,7 +52,7 @@ def with_known_models(schema: Any) -> Any:
     return schema
 
 
-@pytest.mark.parametrize("form", ["classifier", "unpooled", "causal"])
+@pytest.mark.parametrize("form", ["classifier", "tagger", "unpooled", "causal"])
 def test_every_answer_to_a_generated_request_is_documented(form: str) -> None:
     service = open_service(
         served_adapters.base_deck(form), served_adapters.saved_adapters(form), ServerSettings(), "tiny"
@@ -85,6 +85,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/embeddings": {"model": "NAME", "input": "w4"},
     "/classify": {"model": "NAME", "input": "w4"},
     "/predict": {"model": "NAME", "inputs": "w4"},
+    "/entities": {"model": "NAME", "inputs": "w4"},
     "/v1/adapters": {"name": "NAME"},
     "/v1/load_lora_adapter": {"lora_name": "NAME"},
     "/v1/unload_lora_adapter": {"lora_name": "NAME"},
@@ -120,7 +121,7 @@ def _provoking(status: int, method: str, path: str) -> dict[str, Any]:
     return asked
 
 
-@pytest.mark.parametrize("form", ["classifier", "unpooled", "causal"])
+@pytest.mark.parametrize("form", ["classifier", "tagger", "unpooled", "causal"])
 def test_every_refusal_that_is_documented_is_answered_and_as_documented(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,9 @@ _HOME = tempfile.TemporaryDirectory(prefix="tunedeck-served-")
 
 
 def base_deck(form: str) -> td.Deck:
-    """A fresh deck without adapters: "classifier", "causal" or "unpooled" for vectors."""
+    """A fresh deck without adapters: "classifier", "causal", "tagger" for entities or "unpooled" for vectors."""
+    if form == "tagger":
+        return td.Deck.load(tiny_models.folder_of("bert", "unpooled"), td.Tag(max_length=32), dtype="float32")
     if form == "unpooled":
         return td.Deck.load(tiny_models.folder_of("bert", form), td.Embed(), dtype="float32")
     deck = tiny_models.deck_of("llama" if form == "causal" else "bert", form)
@@ -44,7 +46,10 @@ def saved_adapters(form: str) -> Path:
     """
     root, deck = Path(_HOME.name) / form, base_deck(form)
     for seed, (kind, number) in enumerate((kind, number) for kind in KINDS for number in (1, 2)):
-        labels = [f"{kind}-{index}" for index in range(LABELS[kind])] if form == "classifier" else None
+        labels = {
+            "classifier": [f"{kind}-{index}" for index in range(LABELS[kind])],
+            "tagger": ["O", "B-room", "I-room", f"B-{kind}"][: LABELS[kind]],
+        }.get(form)
         tiny_models.add_stirred(deck, f"{kind}-{number}", KINDS[kind], labels=labels, seed=seed)
         deck.save(f"{kind}-{number}", root / f"{kind}-{number}")
     return root

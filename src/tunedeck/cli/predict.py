@@ -57,20 +57,19 @@ def predict(
         _write(deck, chain([first], pieces), None if file and is_large(file) else len(first[0]), out)
         return
     asked = [one for found, _ in chain([first], pieces) for one in found]
-    names = deck.adapters
-    answers = deck.predict(asked * len(names), adapter=[name for name in names for _ in asked])
-    predictions = [
-        {"text": asked[index % len(asked)], "adapter": names[index // len(asked)], **_values(answer)}
-        for index, answer in enumerate(answers)
-    ]
+    pairs = [(name, one) for name in deck.adapters for one in asked]
+    answers = deck.predict([one for _, one in pairs], adapter=[name for name, _ in pairs])
     if as_json:
-        print_json({"predictions": predictions})
+        found = zip(pairs, answers, strict=True)
+        print_json(
+            {"predictions": [{"text": one, "adapter": name, **_values(answer)} for (name, one), answer in found]}
+        )
         return
-    columns, cells = _cells(predictions)
+    cells = [_cells(deck, answer) for answer in answers]
     print_table(
         "",
-        [say("text"), say("adapter"), *columns],
-        [[row["text"], row["adapter"], *row_cells] for row, row_cells in zip(predictions, cells, strict=True)],
+        [say("text"), say("adapter"), *cells[0]],
+        [[one, name, *own.values()] for (name, one), own in zip(pairs, cells, strict=True)],
         numbers_from=3,
     )
 
@@ -171,14 +170,18 @@ def _columns(deck: Deck, name: str, answer: Any) -> dict[str, Any]:
     return {f"{key}_{name}" if len(deck.adapters) > 1 else key: value for key, value in values.items()}
 
 
-def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and cells that show the answers in a table."""
-    if "labels" in rows[0]:
-        columns = [say("label"), say("probability")]
-        return columns, [[", ".join(row["labels"]) or say("none"), f"{row['score']:.3f}"] for row in rows]
-    values = [{key: value for key, value in row.items() if key not in ("text", "adapter")} for row in rows]
-    columns = [say("answer") if key == "answer" else key for key in values[0]]
-    return columns, [[f"{one:.4g}" if isinstance(one, float) else str(one) for one in row.values()] for row in values]
+def _cells(deck: Deck, answer: Any) -> dict[str, str]:
+    """Return the columns that show an answer in a table, as its task has them; else its own values."""
+    from tunedeck.tasks.registry import view_of
+
+    shown = view_of(deck.task).shown
+    if shown is not None:
+        return dict(shown(answer))
+    values = _values(answer).items()
+    return {
+        say("answer") if key == "answer" else key: f"{one:.4g}" if isinstance(one, float) else str(one)
+        for key, one in values
+    }
 
 
 def texts_to_answer(texts: list[str] | None, file: str | None, column: str | None, encoding: str) -> list[str]:

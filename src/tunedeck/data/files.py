@@ -19,6 +19,7 @@ from tunedeck.data.json_rows import read_json, read_json_lines
 from tunedeck.data.rows import Content
 from tunedeck.data.separated import read_csv, read_tsv
 from tunedeck.data.sheets import SPREADSHEETS, read_sheet
+from tunedeck.data.tagged_words import read_word_lines
 
 STANDARD_INPUT = "-"
 GZIP = ".gz"
@@ -173,5 +174,8 @@ _TEXT_KINDS: dict[str, Callable[[Path, str], Content]] = {
     ".tsv": read_tsv,
     ".json": read_json,
     ".jsonl": read_json_lines,
+    ".conll": read_word_lines,
+    ".bio": read_word_lines,
+    ".txt": read_word_lines,
 }
 _KINDS = (*_TEXT_KINDS, ".parquet", *SPREADSHEETS)

@@ -15,7 +15,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.i18n import say
@@ -24,6 +24,23 @@ from tunedeck.data.settings import DataSettings
 from tunedeck.data.stored import StoredExamples, deduplicated_places
 
 E = TypeVar("E")
+
+
+class LabelledText(Protocol):
+    """A text with labels: a class or several, or the kinds of its entities."""
+
+    @property
+    def text(self) -> str:
+        """The text."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its labels."""
+        ...
+
+
+L = TypeVar("L", bound=LabelledText)
 _RETWEET_LINK_OR_MENTION = re.compile(r"\brt\s+@\w+|https?://\S+|www\.\S+|@\w+")
 _WORD = re.compile(r"[^\W_]+")
 
@@ -88,26 +105,26 @@ def normalised(text: str) -> str:
     return " ".join(_WORD.findall(words)) or text.strip()
 
 
-def deduplicated(examples: Sequence[Example]) -> Sequence[Example]:
+def deduplicated(examples: Sequence[L]) -> Sequence[L]:
     """Return the first of each group of equal normalised texts.
 
     The labels of the first one are kept, even if a later repeat has others.
     """
     if isinstance(examples, StoredExamples):
-        return examples.select(deduplicated_places(normalised(example.text) for example in examples))
-    first: dict[str, Example] = {}
+        return _chosen(examples, deduplicated_places(normalised(example.text) for example in examples))
+    first: dict[str, L] = {}
     for example in examples:
         first.setdefault(normalised(example.text), example)
     return list(first.values())
 
 
-def without_overlap(train: Sequence[Example], evaluation: Sequence[Example]) -> Sequence[Example]:
+def without_overlap(train: Sequence[L], evaluation: Sequence[L]) -> Sequence[L]:
     """Return training examples whose normalised text is not in the evaluation set."""
     held_out = {normalised(example.text) for example in evaluation}
     return _chosen(train, [n for n, example in enumerate(train) if normalised(example.text) not in held_out])
 
 
-def split(examples: Sequence[Example], eval_fraction: float, seed: int) -> tuple[Sequence[Example], Sequence[Example]]:
+def split(examples: Sequence[L], eval_fraction: float, seed: int) -> tuple[Sequence[L], Sequence[L]]:
     """Return training and evaluation examples, each set of labels divided in proportion, both in their original order.
 
     Every set of labels keeps at least one example in training. Raises ConfigError for a fraction outside 0 to 1 and
@@ -130,7 +147,7 @@ def split(examples: Sequence[Example], eval_fraction: float, seed: int) -> tuple
     return _chosen(examples, train), _chosen(examples, sorted(held_out))
 
 
-def subset(examples: Sequence[Example], size: int, seed: int) -> Sequence[Example]:
+def subset(examples: Sequence[L], size: int, seed: int) -> Sequence[L]:
     """At most `size` examples in their original order, each set of labels in proportion and, if there is room, present.
 
     Raises ConfigError for a size below 1.
@@ -143,13 +160,13 @@ def subset(examples: Sequence[Example], size: int, seed: int) -> Sequence[Exampl
     return _chosen(examples, sorted(chosen))
 
 
-def _chosen(examples: Sequence[Example], places: Sequence[int]) -> Sequence[Example]:
+def _chosen(examples: Sequence[L], places: Sequence[int]) -> Sequence[L]:
     if isinstance(examples, StoredExamples):
-        return examples.select(places)
+        return cast(Sequence[L], examples.select(places))
     return [examples[place] for place in places]
 
 
-def _by_labels(examples: Sequence[Example]) -> list[Sequence[int]]:
+def _by_labels(examples: Sequence[L]) -> list[Sequence[int]]:
     groups: dict[tuple[str, ...], array[int]] = defaultdict(lambda: array("q"))
     for number, example in enumerate(examples):
         groups[tuple(sorted(example.labels))].append(number)

@@ -33,11 +33,11 @@ class Table:
 def read_table(reference: str, encoding: str = AUTO) -> Table:
     """Read a file, standard input, a folder, a hub data set or a bundled one.
 
-    References: a path ending in .csv, .tsv, .json, .jsonl, .parquet, .xlsx, .xls or .ods, perhaps followed by .gz, a
-    spreadsheet's also by `:SHEET`; `-`; a folder written by `save_to_disk`; a folder that holds a folder of .txt files
-    for each class; `hf:NAME` or `org/name` on the hub; `bundled:NAME`. A saved folder or hub name may end in `:SPLIT`
-    (train without it). What exists on disk is a path. Raises DataError; StorageError when a bundled data set cannot be
-    fetched.
+    References: a path ending in .csv, .tsv, .json, .jsonl, .parquet, .xlsx, .xls or .ods, or in .conll, .bio or .txt
+    for words with tags, perhaps followed by .gz, a spreadsheet's also by `:SHEET`; `-`; a folder written by
+    `save_to_disk`; a folder that holds a folder of .txt files for each class; `hf:NAME` or `org/name` on the hub;
+    `bundled:NAME`. A saved folder or hub name may end in `:SPLIT` (train without it). What exists on disk is a path.
+    Raises DataError; StorageError when a bundled data set cannot be fetched.
     """
     content = _read(reference.strip(), encoding)
     if not content.rows:

@@ -108,7 +108,7 @@ def _cell(value: object) -> object:
     """Return a value as a cell: nothing for None, several labels divided by commas, an object as JSON."""
     if isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(one, str) for one in value):
         return ",".join(value)
-    return _as_json(value) if isinstance(value, (dict, list)) else value
+    return _as_json(value) if isinstance(value, (dict, list, tuple)) else value
 
 
 def _as_json(value: object) -> str:

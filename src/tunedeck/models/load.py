@@ -86,7 +86,7 @@ def load_base(
     with _quietly(), _translate_errors(source, trust_remote_code), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = transformers.AutoConfig.from_pretrained(source.location, **options)
-        if num_labels is not None and not _brings_head(config):
+        if num_labels is not None and not _brings_head(config, auto_class):
             config.num_labels = num_labels
         chosen = stored_dtype(config) if dtype == "checkpoint" else choose_dtype(dtype, place)
         auto, folder = getattr(transformers, auto_class), Path(source.location)
@@ -192,8 +192,9 @@ def _options(source: ModelSource, trust_remote_code: bool) -> dict[str, Any]:
     return options
 
 
-def _brings_head(config: Any) -> bool:
-    return any("ForSequenceClassification" in name for name in config.architectures or ())
+def _brings_head(config: Any, auto_class: str) -> bool:
+    head = auto_class.removeprefix("AutoModel")
+    return any(head in name for name in config.architectures or ())
 
 
 def _tokenizer(source: ModelSource, options: dict[str, Any]) -> Any:

@@ -34,6 +34,7 @@ from tunedeck.tasks.registry import view_of
 
 ROUTERS: Mapping[Route, APIRouter] = {
     "labels": batch_routes.classify_router,
+    "entities": batch_routes.entities_router,
     "vectors": batch_routes.embed_router,
     "text": generate_routes.router,
     "answers": batch_routes.answers_router,

@@ -213,6 +213,13 @@ class AnswersRequest(ModelRequest):
     input: Text | Texts
 
 
+class EntitiesRequest(Strict):
+    """POST /entities, as the pipelines of transformers take their inputs; `model` is ours."""
+
+    inputs: Text | Texts
+    model: Name | None = None
+
+
 class PredictRequest(Strict):
     """POST /predict, as TEI has it; `model` is ours, for TEI serves one model."""
 

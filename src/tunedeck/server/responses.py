@@ -164,6 +164,16 @@ class LabelScore(TypedDict):
     label: str
 
 
+class FoundEntity(TypedDict):
+    """An entity from `start` to `end` (exclusive) in code points; `score` is the mean probability of its tags."""
+
+    entity_group: str
+    score: float
+    word: str
+    start: int
+    end: int
+
+
 class AssistantMessage(TypedDict):
     """The answer's message."""
 

@@ -151,9 +151,9 @@ class TrainableTask(Task, Protocol):
         ...
 
 
-Route: TypeAlias = Literal["labels", "vectors", "text", "answers"]
-"""Which of the server's routes answer: /classify and /predict, /v1/embeddings, the completions, or the generic
-/v1/answers.
+Route: TypeAlias = Literal["labels", "entities", "vectors", "text", "answers"]
+"""Which of the server's routes answer: /classify and /predict, /entities, /v1/embeddings, the completions, or the
+generic /v1/answers.
 """
 
 
@@ -161,7 +161,10 @@ class BatchServing(Protocol):
     """How texts are answered a batch at a time."""
 
     def encode(self, deck: Deck, contents: Sequence[Any], adapter: str | None) -> list[list[int]]:
-        """Return token ids of each content for an adapter; ConfigError for what cannot be encoded."""
+        """Return token ids of each content for an adapter; ConfigError for what cannot be encoded.
+
+        A row may be a list of a class of the task's own, which says more than the ids: `answer` is given the same one.
+        """
         ...
 
     def answer(self, deck: Deck, rows: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Any]:
@@ -294,6 +297,8 @@ class TaskView:
     """The task's class, a dataclass whose fields all have defaults."""
     serving: BatchServing | None = None
     route: Route = "answers"
+    shown: Callable[[Any], Mapping[str, str]] | None = None
+    """An answer as columns of a table; its own fields where it is None."""
     comparing: Comparing | None = None
     onnx: OnnxView | None = None
     vllm: VllmView | None = None

@@ -50,7 +50,7 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            if field.name not in ("labels", "role"):
+            if field.name not in ("labels", "role", "spans"):
                 yield from _texts(getattr(value, field.name))
     elif isinstance(value, (list, tuple)):
         for item in value:

@@ -1,4 +1,4 @@
-"""POST /v1/embeddings, /classify as vLLM has it, /predict as TEI has it."""
+"""POST /v1/embeddings, /classify as vLLM has it, /predict as TEI has it, /entities as pipelines of transformers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ from torch.nn import functional
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.server.errors import refusals
-from tunedeck.server.requests import AnswersRequest, ClassifyRequest, EmbeddingsRequest, PredictRequest
+from tunedeck.server.requests import (
+    AnswersRequest,
+    ClassifyRequest,
+    EmbeddingsRequest,
+    EntitiesRequest,
+    PredictRequest,
+)
 from tunedeck.server.responses import (
     Answer,
     Answers,
     Classification,
     Classified,
     Embeddings,
+    FoundEntity,
     InputUsage,
     LabelScore,
     TeiErrorBody,
@@ -32,9 +39,11 @@ from tunedeck.server.service import service_of
 from tunedeck.serving.request import Request
 from tunedeck.tasks.classify.task import Prediction
 from tunedeck.tasks.registry import view_of
+from tunedeck.tasks.tag.task import Entities
 
 embed_router = APIRouter(tags=["embeddings"])
 classify_router = APIRouter(tags=["classification"])
+entities_router = APIRouter(tags=["entities"])
 answers_router = APIRouter(tags=["answers"])
 _REFUSED = (400, 404, 408, 413, 415, 422, 503)
 _REFUSED_AS_TEI = refusals(400, 401, 404, 408, 413, 415, 422, 429, 503, body=TeiErrorBody)
@@ -104,6 +113,29 @@ async def predict(http: HttpRequest, body: PredictRequest) -> list[LabelScore] |
         ranked = sorted(chances.items(), key=lambda one: -one[1])
         answers.append([{"score": chance, "label": label} for label, chance in ranked])
     return answers[0] if isinstance(body.inputs, str) else answers
+
+
+@entities_router.post("/entities", responses=refusals(*_REFUSED))
+async def entities(http: HttpRequest, body: EntitiesRequest) -> list[FoundEntity] | list[list[FoundEntity]]:
+    """The entities of a text in order; a list of such lists for a list of inputs. Long texts are read whole."""
+    service = service_of(http)
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    adapter = service.adapter_of(http, body.model)
+    requests: list[Request[str, Entities]] = await service.ask(http, adapter, texts)
+    found: list[list[FoundEntity]] = [
+        [
+            {
+                "entity_group": one.label,
+                "score": one.score,
+                "word": one.text,
+                "start": one.start,
+                "end": one.end,
+            }
+            for one in request.done.result().entities
+        ]
+        for request in requests
+    ]
+    return found[0] if isinstance(body.inputs, str) else found
 
 
 @answers_router.post("/v1/answers", responses=refusals(*_REFUSED))

@@ -153,7 +153,7 @@ class _Pace:
             return most
         mean_x, mean_y = self._x / self._count, self._y / self._count
         variance = self._xx / self._count - mean_x * mean_x
-        slope = (self._xy / self._count - mean_x * mean_y) / variance if variance > 1 else mean_y / mean_x
+        slope = (self._xy / self._count - mean_x * mean_y) / variance if variance > 1 else mean_y / max(1.0, mean_x)
         if slope <= 0:
             return most
         return max(0, int(mean_x + (seconds - mean_y) / slope))

@@ -103,6 +103,10 @@ class ClassifyOnnx:
         return Prediction(found["label"], found["score"], found["probabilities"], tuple(found["labels"]))
 
 
+def _shown(answer: Prediction) -> dict[str, str]:
+    return {say("label"): ", ".join(answer.labels) or say("none"), say("probability"): f"{answer.score:.3f}"}
+
+
 def _held_out(deck: Deck, name: str, dataset: Dataset[Example], metric: str) -> HeldOut:
     predictions = deck.predict([example.text for example in dataset.evaluation], adapter=name)
     right = [set(one.labels) == set(p.labels) for one, p in zip(dataset.evaluation, predictions, strict=True)]
@@ -141,6 +145,7 @@ VIEW = TaskView(
     task=Classify,
     serving=ClassifyServing(),
     route="labels",
+    shown=_shown,
     comparing=Comparing(
         text_of=lambda example: str(example.text),
         held_out=_held_out,
