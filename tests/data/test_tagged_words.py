@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,9 +30,10 @@ def read(tmp_path: Path, text: str, name: str = "train.conll") -> Table:
 
 
 def found(table: Table) -> list[tuple[str, list[tuple[str, str]]]]:
+    rows: list[dict[str, Any]] = table.rows
     return [
-        (row["text"], [(row["text"][one["start"] : one["end"]], one["label"]) for one in row["entities"]])  # type: ignore[index,attr-defined]
-        for row in table.rows
+        (row["text"], [(row["text"][one["start"] : one["end"]], one["label"]) for one in row["entities"]])
+        for row in rows
     ]
 
 

@@ -111,7 +111,8 @@ def deduplicated(examples: Sequence[L]) -> Sequence[L]:
     The labels of the first one are kept, even if a later repeat has others.
     """
     if isinstance(examples, StoredExamples):
-        return _chosen(examples, deduplicated_places(normalised(example.text) for example in examples))
+        places = deduplicated_places(normalised(example.text) for example in examples)
+        return cast(Sequence[L], examples.select(places))
     first: dict[str, L] = {}
     for example in examples:
         first.setdefault(normalised(example.text), example)
