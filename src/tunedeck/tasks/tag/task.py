@@ -69,7 +69,7 @@ class Tag(TagConfig):
     peft_task: ClassVar[str] = "TOKEN_CLS"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"labels", "predictions"})
     pooling: ClassVar[str] = "model"
-    best_by: ClassVar[str] = "f1"
+    metric_for_best_model: ClassVar[str] = "f1"
     progress_metrics: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "loss")
 
     def with_labels(self, labels: Sequence[str]) -> Tag:
