@@ -12,7 +12,7 @@ from torch import nn
 from tunedeck.data.batches import batches_by_length
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.heads import last_linear
-from tunedeck.tasks.base import Dataset
+from tunedeck.tasks.base import Dataset, Started
 from tunedeck.tasks.linear_probe import fit_linear_head
 from tunedeck.tasks.tag.reading import TaggedText
 from tunedeck.tasks.tag.task import UNLEARNT, Tag, evaluate_tagged, learnt_windows
@@ -23,10 +23,8 @@ MOST_WORDS = 40_000
 _BATCH = 32
 
 
-def start_head(deck: Deck, name: str, dataset: Dataset[TaggedText]) -> dict[str, float]:
-    """Fit an adapter's last layer to what it reads of the training words; return the metrics on the held-out texts,
-    none where nothing is held out.
-    """
+def start_head(deck: Deck, name: str, dataset: Dataset[TaggedText]) -> Started:
+    """Fit an adapter's last layer to what it reads of the training words."""
     adapter = deck.adapter(name)
     task, last = cast(Tag, adapter.task), last_linear(adapter.head)
     ids, targets, _ = learnt_windows(deck, name, task, dataset.train)
@@ -44,7 +42,7 @@ def start_head(deck: Deck, name: str, dataset: Dataset[TaggedText]) -> dict[str,
         last.weight.copy_(head.weight)
         if last.bias is not None:
             last.bias.copy_(head.bias)
-    return evaluate_tagged(deck, name, task, dataset.evaluation)[0] if dataset.evaluation else {}
+    return Started(evaluate_tagged(deck, name, task, dataset.evaluation)[0] if dataset.evaluation else {}, {})
 
 
 def _inputs(
