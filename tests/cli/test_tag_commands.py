@@ -36,7 +36,7 @@ def run_folder(tunedeck: Command, data: Path, tmp_path: Path) -> Path:
 def test_an_adapter_finds_entities_and_says_where(tunedeck: Command, run_folder: Path) -> None:
     said = tunedeck("predict", "w50 w10 w11", "w60", "--adapter", run_folder, "--dtype", "float32")
     assert said.code == 0, said.err
-    assert "w10 w11 [room]" in said.out
+    assert "w10 w11 (room)" in said.out
     assert "none" in said.out
     said = tunedeck("predict", "w50 w10 w11", "--adapter", run_folder, "--dtype", "float32", "--json")
     (entity,) = json.loads(said.out)["predictions"][0]["entities"]

@@ -46,7 +46,7 @@ class Entity:
     score: float
 
     def __str__(self) -> str:
-        return f"{self.text} [{self.label}]"
+        return f"{self.text} ({self.label})"
 
 
 @final
