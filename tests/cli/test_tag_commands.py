@@ -84,17 +84,6 @@ def test_methods_are_compared_by_f1(tunedeck: Command, data: Path, tmp_path: Pat
     assert all(row["interval"] is not None for row in result["rows"])
 
 
-def test_a_stopped_run_is_resumed_to_the_same_end(tunedeck: Command, data: Path, tmp_path: Path) -> None:
-    asked = ("train", *BASE, "--data", data, "--max-steps", 8, "--batch-size", 8, "--json")
-    whole = json.loads(tunedeck(*asked, "--out", tmp_path / "whole").out)
-    assert tunedeck(*asked, "--out", tmp_path / "cut", "--checkpoint-every", 2).code == 0
-    assert (
-        json.loads((tmp_path / "whole" / "metrics.json").read_text())["metrics"]
-        == json.loads((tmp_path / "cut" / "metrics.json").read_text())["metrics"]
-    )
-    assert whole["f1"] > 0
-
-
 def test_a_card_names_the_task_as_the_model_hub_does(tunedeck: Command, run_folder: Path, tmp_path: Path) -> None:
     said = tunedeck("export", "card", "--adapter", run_folder, "--out", tmp_path / "card", "--licence", "mit")
     assert said.code == 0, said.err

@@ -99,16 +99,17 @@ def _write_errors(found: Evaluation, target: Path) -> None:
 
 def _print(found: Evaluation) -> None:
     columns = list(next(iter(found.metrics.values())))
-    print_table(
-        found.description,
-        [say("adapter"), *columns],
-        [[name, *(f"{values[key]:.4f}" for key in columns)] for name, values in found.metrics.items()],
-    )
+    rows = [[name, *(_number(values[key]) for key in columns)] for name, values in found.metrics.items()]
+    print_tables(found.description, [say("adapter"), *columns], rows)
     if found.breakdowns:
         _print_labels(found.breakdowns)
     for name, one in found.breakdowns.items():
         if one.confusion:
             _print_confusion(name, one)
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def _print_labels(breakdowns: Mapping[str, Breakdown]) -> None:

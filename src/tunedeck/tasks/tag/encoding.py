@@ -30,7 +30,7 @@ def encode_texts(
     tokenizer = deck.tokenizer
     if tokenizer is None:
         raise ModelError(
-            say("{model} has no tokenizer files; put tokenizer.json beside its config.json", model=deck.base.reference)
+            say("{model} has no tokenizer files; put tokenizer.json next to its config.json", model=deck.base.reference)
         )
     if not tokenizer.is_fast:
         raise ModelError(
@@ -51,7 +51,7 @@ def encode_texts(
         ]
     except ValueError as error:
         raise ConfigError(
-            say("max_length leaves no room for text beside the virtual and the special tokens; raise it or use fewer")
+            say("max_length leaves no room for text besides the virtual and the special tokens; raise it or use fewer")
         ) from error
 
 

@@ -98,7 +98,7 @@ class Tag(TagConfig):
         for name in names:
             check_entities(examples, deck.label_names(name))
             found, score = evaluate_tagged(deck, name, self, examples)
-            metrics[name or BARE_BASE] = found | {kind: float(score.errors[kind]) for kind in ERRORS}
+            metrics[name or BARE_BASE] = found | {kind: score.errors[kind] for kind in ERRORS}
             breakdowns[name or BARE_BASE] = breakdown_of(score)
         described = say(
             "{count} texts with {entities} entities",
