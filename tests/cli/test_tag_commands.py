@@ -65,8 +65,12 @@ def test_evaluation_shows_every_entity_and_every_kind_of_error(
     assert "12 texts with 24 entities" in said.out
     for text in ("device", "room", "support", "missed", "invented", "wrong_border", "wrong_label"):
         assert text in said.out
-    said = tunedeck("eval", "--adapter", run_folder, "--data", test, "--dtype", "float32", "--json")
+    wrong = tmp_path / "wrong.jsonl"
+    said = tunedeck("eval", "--adapter", run_folder, "--data", test, "--dtype", "float32", "--json", "--errors", wrong)
     found = json.loads(said.out)
+    rows = [json.loads(line) for line in wrong.read_text().splitlines()]
+    assert rows
+    assert all(row["label"] != row["predicted"] for row in rows)
     errors = {"missed", "invented", "wrong_border", "wrong_label"}
     assert found["adapters"]["rooms"].keys() == {"f1", "precision", "recall", "loss"} | errors
     assert {one["label"]: one["support"] for one in found["breakdowns"]["rooms"]["labels"]} == {

@@ -42,7 +42,7 @@ def start_head(deck: Deck, name: str, dataset: Dataset[TaggedText]) -> Started:
         last.weight.copy_(head.weight)
         if last.bias is not None:
             last.bias.copy_(head.bias)
-    return Started(evaluate_tagged(deck, name, task, dataset.evaluation)[0] if dataset.evaluation else {}, {})
+    return Started(evaluate_tagged(deck, name, task, dataset.evaluation)[1] if dataset.evaluation else {}, {})
 
 
 def _inputs(

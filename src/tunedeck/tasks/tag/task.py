@@ -20,11 +20,11 @@ from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.lower_layers import LowerLayers
 from tunedeck.deck.task import Capability
 from tunedeck.models.load import LoadedBase
-from tunedeck.tasks.base import BARE_BASE, Breakdown, Dataset, Evaluation, LabelMetrics
+from tunedeck.tasks.base import BARE_BASE, Breakdown, Dataset, Evaluation, LabelMetrics, Mistake
 from tunedeck.tasks.tag.config import TagConfig
 from tunedeck.tasks.tag.data import check_entities, read_examples, read_tagged
 from tunedeck.tasks.tag.encoding import encode_texts, word_logits
-from tunedeck.tasks.tag.metrics import ERRORS, Score, score_of
+from tunedeck.tasks.tag.metrics import ERRORS, Score, errors_of, score_of
 from tunedeck.tasks.tag.reading import Span, TaggedText
 from tunedeck.tasks.text import pad
 
@@ -97,9 +97,9 @@ class Tag(TagConfig):
         breakdowns: dict[str, Breakdown] = {}
         for name in names:
             check_entities(examples, deck.label_names(name))
-            found, score = evaluate_tagged(deck, name, self, examples)
+            answers, found, score = evaluate_tagged(deck, name, self, examples)
             metrics[name or BARE_BASE] = found | {kind: score.errors[kind] for kind in ERRORS}
-            breakdowns[name or BARE_BASE] = breakdown_of(score)
+            breakdowns[name or BARE_BASE] = Breakdown(label_metrics(score), (), tuple(mistakes(examples, answers)))
         described = say(
             "{count} texts with {entities} entities",
             count=len(examples),
@@ -150,19 +150,19 @@ def targets_of(tags: Sequence[str], labels: Sequence[str]) -> torch.Tensor:
 
 def evaluate_tagged(
     deck: Deck, name: str | None, task: Tag, examples: Sequence[TaggedText]
-) -> tuple[dict[str, float], Score]:
-    """Return f1, precision, recall and loss of an adapter on tagged texts, and what they were counted from."""
+) -> tuple[list[Entities], dict[str, float], Score]:
+    """Return the answers of an adapter to tagged texts, their f1, precision, recall and loss, and the counts."""
     names, labels = [name] * len(examples), deck.label_names(name)
     encoded = encode_texts(deck, [example.text for example in examples], names, task.max_length)
     logits = word_logits(deck, encoded, names)
-    found = [entities_of(one.text, one.words, own, labels).entities for one, own in zip(encoded, logits, strict=True)]
+    found = [entities_of(one.text, one.words, own, labels) for one, own in zip(encoded, logits, strict=True)]
     targets = [
         targets_of(tags_of(one.words, example.spans)[0], labels) for one, example in zip(encoded, examples, strict=True)
     ]
     loss = F.cross_entropy(torch.cat(logits), torch.cat(targets), ignore_index=UNLEARNT).item()
-    score = score_of([example.spans for example in examples], [spans_of(one) for one in found])
+    score = score_of([example.spans for example in examples], [spans_of(one.entities) for one in found])
     total = score.total
-    return {"f1": total.f1, "precision": total.precision, "recall": total.recall, "loss": loss}, score
+    return found, {"f1": total.f1, "precision": total.precision, "recall": total.recall, "loss": loss}, score
 
 
 def spans_of(entities: Sequence[Entity]) -> list[Span]:
@@ -170,13 +170,25 @@ def spans_of(entities: Sequence[Entity]) -> list[Span]:
     return [Span(one.start, one.end, one.label) for one in entities]
 
 
-def breakdown_of(score: Score) -> Breakdown:
+def label_metrics(score: Score) -> tuple[LabelMetrics, ...]:
     """Return the metrics by kind of entity."""
-    labels = tuple(
+    return tuple(
         LabelMetrics(label, own.precision, own.recall, own.f1, own.wanted)
         for label, own in sorted(score.by_label.items())
     )
-    return Breakdown(labels, (), ())
+
+
+def mistakes(examples: Sequence[TaggedText], answers: Sequence[Entities]) -> list[Mistake]:
+    """Return the texts with errors; the score is their number, and the most come first."""
+    found = []
+    for example, answer in zip(examples, answers, strict=True):
+        errors = errors_of(example.spans, spans_of(answer.entities))
+        if errors:
+            wanted = [
+                Entity(example.text[one.start : one.end], one.label, one.start, one.end, 1.0) for one in example.spans
+            ]
+            found.append(Mistake(example.text, str(Entities(tuple(wanted))), str(answer), float(len(errors))))
+    return sorted(found, key=lambda mistake: -mistake.score)
 
 
 @final
@@ -228,7 +240,7 @@ class TagObjective:
 
     def evaluate(self) -> dict[str, float]:
         """Return f1, precision, recall and loss on the held-out texts."""
-        return evaluate_tagged(self._deck, self._name, self._task, self._dataset.evaluation)[0]
+        return evaluate_tagged(self._deck, self._name, self._task, self._dataset.evaluation)[1]
 
     def _mean_loss(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         """Logits (rows, positions, labels) to the mean over the words; labels of other adapters are left out."""

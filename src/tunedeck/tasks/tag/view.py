@@ -12,10 +12,10 @@ from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Comparing, Dataset, HeldOut, Mistake, TaskView
 from tunedeck.tasks.tag.config import TagConfig
 from tunedeck.tasks.tag.encoding import encode_texts
-from tunedeck.tasks.tag.metrics import errors_of, score_of
-from tunedeck.tasks.tag.reading import Span, TaggedText
+from tunedeck.tasks.tag.metrics import score_of
+from tunedeck.tasks.tag.reading import TaggedText
 from tunedeck.tasks.tag.start import start_head
-from tunedeck.tasks.tag.task import Entities, Entity, Tag, answers_of, spans_of
+from tunedeck.tasks.tag.task import Entities, Tag, answers_of, mistakes, spans_of
 
 MISTAKES = 10
 _PLANNED_LABELS = 9
@@ -55,16 +55,7 @@ def _held_out(deck: Deck, name: str, dataset: Dataset[TaggedText], metric: str) 
 
 
 def _mistakes(deck: Deck, name: str, dataset: Dataset[TaggedText], found: HeldOut) -> list[Mistake]:
-    wrong = []
-    for example, answer in zip(dataset.evaluation, found.answers, strict=True):
-        errors = errors_of(example.spans, spans_of(answer.entities))
-        if errors:
-            wrong.append(Mistake(example.text, _shown(example, example.spans), str(answer), float(len(errors))))
-    return sorted(wrong, key=lambda mistake: -mistake.score)[:MISTAKES]
-
-
-def _shown(example: TaggedText, spans: Sequence[Span]) -> str:
-    return str(Entities(tuple(Entity(example.text[s.start : s.end], s.label, s.start, s.end, 1.0) for s in spans)))
+    return mistakes(dataset.evaluation, found.answers)[:MISTAKES]
 
 
 def _plan_shape(config: TagConfig) -> PlanShape:
