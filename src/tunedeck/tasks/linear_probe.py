@@ -77,14 +77,16 @@ def fit_linear_head(
     scale = (whole - centre).square().mean().sqrt().clamp(min=1e-6)
     weights = None if weights is None else weights.to(whole.dtype)
     problem = _Problem((whole - centre) / scale, targets, num_labels, multi_label, bias, weights)
-    strength = _best_strength(problem) if strength is None else strength
-    weight, offset = _solution(problem, strength)
+    strength, start = _best_strength(problem) if strength is None else (strength, None)
+    weight, offset = _solution(problem, strength, start)
     weight = weight / scale
     return LinearHead(weight.float(), (offset - weight @ centre).float(), strength)
 
 
-def _best_strength(problem: _Problem) -> float:
-    """Return the strength with the lowest loss on rows left out, in folds that share out each label."""
+def _best_strength(problem: _Problem) -> tuple[float, tuple[torch.Tensor, torch.Tensor]]:
+    """Return the strength with the lowest loss on rows left out, in folds that share out each label; and weight and
+    bias of one fold, near the solution of all rows.
+    """
     chosen = torch.randperm(len(problem.x), generator=torch.Generator().manual_seed(0))[:CROSS_VALIDATED]
     if not problem.multi_label:
         chosen = chosen[problem.targets[chosen].argsort(stable=True)]
@@ -93,13 +95,16 @@ def _best_strength(problem: _Problem) -> float:
     parts = [(problem.rows(folds != fold), problem.rows(folds == fold)) for fold in range(int(folds.max()) + 1)]
     starts: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(parts)
     losses: list[float] = []
+    solutions: list[tuple[torch.Tensor, torch.Tensor]] = []
     for strength in STRENGTHS:
         found = [_solution(part, strength, start, steps=30) for (part, _), start in zip(parts, starts, strict=True)]
+        solutions.append(found[0])
         losses.append(sum(one.loss(*own).item() for (_, one), own in zip(parts, found, strict=True)))
         if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
             break  # weaker still is worse still, and slower
         starts = [*found]
-    return STRENGTHS[min(range(len(losses)), key=losses.__getitem__)]
+    best = min(range(len(losses)), key=losses.__getitem__)
+    return STRENGTHS[best], solutions[best]
 
 
 def _solution(
