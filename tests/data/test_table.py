@@ -113,7 +113,7 @@ def test_parquet_is_read(tmp_path: Path) -> None:
         ("a.json", "1" * 5000, "line 1"),
         ("a.parquet", "text", "as Parquet"),
         ("a.doc", "text", r"kind '\.doc' are not known; save it as one of: \.csv, \.tsv"),
-        ("a.txt", "text", "are not known"),
+        ("a.txt", "text", "line 1: expected a word and its tag"),
         ("noending", "text", "are not known"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_reference_that_names_nothing_says_what_to_do(reference: str, message:
 
 def test_a_folder_that_is_no_data_set_lists_its_files(tmp_path: Path) -> None:
     write("b.csv", "x")
-    write("notes.txt", "x")
+    write("notes.doc", "x")
     with pytest.raises(DataError, match=r"in this folder: b\.csv\)"):
         read_table(str(tmp_path))
 
