@@ -172,7 +172,7 @@ def test_training_only_the_head_is_refused_for_a_task_without_one(
     said = refused(
         "train", "--model", "any", "--data", words, "--task", task, "--method", "head", "--out", tmp_path / "r"
     )
-    assert f"only classification has a head to train alone; choose another method for {task}" in said
+    assert f"only tasks with labels have a head to train alone; choose another method for {task}" in said
 
 
 def test_an_unknown_key_names_the_nearest(refused: Callable[..., str], words: Path, tmp_path: Path) -> None:

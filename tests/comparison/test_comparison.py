@@ -135,7 +135,7 @@ def test_generation_is_compared_by_its_loss(tmp_path: Path, in_process: list[str
 
 
 def test_a_head_alone_is_refused_where_there_is_none(words: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"head: only classification has a head to train alone; .* for embed"):
+    with pytest.raises(ConfigError, match=r"head: only tasks with labels have a head to train alone; .* for embed"):
         td.compare(model="any", data=str(words), task="embed", methods="head", out=tmp_path)
 
 

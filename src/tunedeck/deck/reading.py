@@ -68,7 +68,7 @@ def check_trains(config: MethodConfig, task: Task) -> None:
     """Raise ConfigError for a head only where the task has none: nothing would train."""
     if config.trains == "head" and not has_labels(task):
         raise ConfigError(
-            say("only classification has a head to train alone; choose another method for {task}", task=task.kind)
+            say("only tasks with labels have a head to train alone; choose another method for {task}", task=task.kind)
         )
 
 

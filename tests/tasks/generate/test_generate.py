@@ -243,7 +243,7 @@ def test_logits_that_a_model_caps_or_an_adapter_changes_are_not_taken_for_a_prod
 
 
 def test_a_deck_without_a_head_has_no_head_to_train() -> None:
-    with pytest.raises(ConfigError, match="only classification has a head to train alone"):
+    with pytest.raises(ConfigError, match="only tasks with labels have a head to train alone"):
         tiny_models.deck_of("llama", "causal").add("h", td.FullConfig("head"))
 
 
