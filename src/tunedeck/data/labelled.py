@@ -42,6 +42,14 @@ def labelled_examples(
     if text_column == label_column:
         raise DataError(say("the column {column!r} cannot be both text and label", column=text_column))
     texts = column_texts(table, text_column)
+    empty = empty_texts(table, text_column, texts, drop_empty)
+    read_labels = _several_labels if multi_label else _one_label
+    labels = _labels(table, label_column, read_labels, skip=empty)
+    return [Example(texts[number], given) for number, given in labels.items()]
+
+
+def empty_texts(table: Table, column: str, texts: Sequence[str], drop_empty: bool) -> set[int]:
+    """Return the numbers of the empty texts; DataError where there are some and they are kept, or all are empty."""
     empty = {number for number, value in enumerate(texts) if not value.strip()}
     if empty and not drop_empty:
         raise DataError(
@@ -49,17 +57,13 @@ def labelled_examples(
                 "{source}: empty texts in column {column!r}: {count} ({rows}); fill them in, or pass --drop-empty",
                 source=table.source,
                 count=len(empty),
-                column=text_column,
+                column=column,
                 rows=row_numbers(empty),
             )
         )
     if len(empty) == len(texts):
-        raise DataError(
-            say("{source}: every text in column {column!r} is empty", source=table.source, column=text_column)
-        )
-    read_labels = _several_labels if multi_label else _one_label
-    labels = _labels(table, label_column, read_labels, skip=empty)
-    return [Example(texts[number], given) for number, given in labels.items()]
+        raise DataError(say("{source}: every text in column {column!r} is empty", source=table.source, column=column))
+    return empty
 
 
 def read_texts(table: Table, text: str | None) -> list[str]:

@@ -2,6 +2,8 @@
 
 A task is a dataclass of settings that reads data and turns it into a loss (`TrainableTask`). One `TaskView` per task
 says the rest; a part that is None is refused by name where it is needed.
+
+The file is long because it is the whole interface: types and their descriptions, no behaviour.
 """
 
 from __future__ import annotations

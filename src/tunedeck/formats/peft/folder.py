@@ -54,7 +54,7 @@ class PeftKind(Protocol):
     READ: frozenset[str]
     """The settings that `read` takes into account."""
     HEAD: str
-    """What stands before the name of a head's tensor."""
+    """The prefix of the names of a head's tensors."""
 
     def holds(self, config: MethodConfig) -> bool:
         """Tell whether adapters with this config are stored as this kind."""

@@ -33,7 +33,7 @@ from tunedeck.data.table import read_table
 from tunedeck.tasks.base import Dataset
 
 UNEVEN = 10.0
-"""The most frequent label has more than so many times the examples of the rarest: accuracy says little then."""
+"""Ratio of the most frequent label's examples to the rarest's above which accuracy says little."""
 
 
 def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None) -> Dataset[Example]:

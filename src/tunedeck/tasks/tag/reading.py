@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
-from tunedeck.data.columns import column_texts, named_column, row_numbers, shorten, shown_columns, usual_columns
-from tunedeck.data.labelled import text_column_of
+from tunedeck.data.columns import column_texts, named_column, shorten, shown_columns, usual_columns
+from tunedeck.data.labelled import empty_texts, text_column_of
 from tunedeck.data.rows import Content, Rows
 from tunedeck.data.table import Table
 from tunedeck.data.tagged_words import TaggedWords, is_tag, texts_of
@@ -68,17 +68,7 @@ def tagged_texts(table: Table, text: str | None, label: str | None, drop_empty: 
     span_column = _column(table, label, SPAN_COLUMNS, say("the entities"))
     text_column = text_column_of(table, text, span_column)
     texts = column_texts(table, text_column)
-    empty = {number for number, value in enumerate(texts) if not value.strip()}
-    if empty and (not drop_empty or len(empty) == len(texts)):
-        raise DataError(
-            say(
-                "{source}: empty texts in column {column!r}: {count} ({rows}); fill them in, or pass --drop-empty",
-                source=table.source,
-                count=len(empty),
-                column=text_column,
-                rows=row_numbers(empty),
-            )
-        )
+    empty = empty_texts(table, text_column, texts, drop_empty)
     examples = [
         TaggedText(one, _spans(table, number, one, row[span_column]))
         for number, (one, row) in enumerate(zip(texts, table.rows, strict=True))
