@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from support.tiny_models import add_stirred, deck_of, logits_of, token_batch
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
+from tunedeck.methods.prompt_tuning import layer
 from tunedeck.training.optimizer import adamw
 
 
@@ -62,3 +65,30 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ConfigError, match=r"adamw_8bit needs the package bitsandbytes; run: pip install 'tunedeck\[qlora"
     ):
         stepped(large_adapter(), "adamw_8bit")
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({}, 2e-3),
+        ({"head_init": "random"}, 0.05),
+        ({"head_learning_rate": 0.01}, 0.01),
+        ({"learning_rate": 1e-4}, 1e-4),
+    ],
+)
+def test_a_fitted_head_trains_more_gently_than_virtual_tokens(settings: dict[str, Any], rate: float) -> None:
+    deck = deck_of("bert", "classifier")
+    deck.add("new", td.PromptTuningConfig(num_virtual_tokens=2))
+    optimizer = adamw(deck.adapter("new"), td.TrainingSettings(**{"learning_rate": 0.05, **settings}))
+    head = {id(p) for module in deck.adapter("new").head.values() for p in module.parameters()}
+    rates = {group["lr"] for group in optimizer.param_groups for p in group["params"] if id(p) in head}
+    assert rates == {rate}
+
+
+def test_virtual_tokens_begin_as_common_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer, "_COMMON_TOKENS", 4)
+    deck = deck_of("bert", "classifier")
+    deck.add("new", td.PromptTuningConfig(num_virtual_tokens=12))
+    common = deck.model.get_input_embeddings().weight[:4]
+    (prompt,) = (placement.layer for placement in deck.adapter("new").built.placements.values())
+    assert all((vector == common).all(-1).any() for vector in prompt.prompt_embeddings)
