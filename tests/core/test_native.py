@@ -37,7 +37,7 @@ print(first, kept, faults_of_a_batch())
 def test_a_batch_finds_the_memory_of_the_one_before_until_that_is_given_back() -> None:
     said = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
     at_first, kept, given_back = map(int, said.split())  # pages that the system had to hand out for a batch
-    assert kept * 10 < min(at_first, given_back)
+    assert kept * 4 < min(at_first, given_back)  # one of the ten blocks may be new
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="needs GNU OpenMP")
