@@ -10,11 +10,14 @@ from typing import Annotated, Any, TypeAlias, cast
 
 import typer
 
+from tunedeck.cli.console import tell
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.settings import Setting, settings_of
 
-RunFile: TypeAlias = Annotated[Path | None, typer.Argument(help=say("a YAML run file; flags override its keys"))]
+RunFile: TypeAlias = Annotated[
+    Path | None, typer.Argument(help=say("a YAML run file or a data file; flags override keys"))
+]
 Assignments: TypeAlias = Annotated[
     list[str] | None, typer.Option("--set", help=say("any other key, as training.warmup_ratio=0.1"))
 ]
@@ -67,12 +70,13 @@ def with_run_options(command: Callable[..., None], without: Collection[str] = ()
 def run_values(
     run_file: Path | None, flags: Mapping[str, Any], assignments: Sequence[str], stored: bool = False
 ) -> dict[str, Any]:
-    """Return the plain values of a run: the run file's, over them the flags by dotted key, over them --set. Raises
-    ConfigError.
+    """Return the plain values of a run: the run file's, over them the flags by dotted key, over them --set, and what
+    the data tells. Raises ConfigError.
 
     `stored` is whether the file is that of a run folder, where earlier names of settings are no mistake of the user's.
     """
     from tunedeck.training.config import override, parsed_assignments, read_run_file, stored_values
+    from tunedeck.training.left_out import with_left_out
 
     values = read_run_file(run_file) if run_file else {}
     if stored:
@@ -81,7 +85,7 @@ def run_values(
         if f"{group}.{KIND}" in flags:
             values = {**values, group: flags[f"{group}.{KIND}"]}
     rest = {key: value for key, value in flags.items() if not key.endswith(f".{KIND}")}
-    return override(values, {**rest, **parsed_assignments(assignments)})
+    return with_left_out(override(values, {**rest, **parsed_assignments(assignments)}), tell)
 
 
 def names_or_pattern(text: str) -> str | list[str]:

@@ -14,9 +14,11 @@ from tunedeck.comparison.grammar import Candidate, Methods
 from tunedeck.comparison.report.result import Comparison
 from tunedeck.comparison.runs import Run, is_finished, planned_runs, train_run
 from tunedeck.comparison.spec import ComparisonSpec, comparison_spec
+from tunedeck.core.console import tell
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_json
 from tunedeck.training.config import override, read_run_file
+from tunedeck.training.left_out import with_left_out
 
 if TYPE_CHECKING:
     from tunedeck.deck.deck import Deck
@@ -47,11 +49,12 @@ def compare(
 ) -> Comparison:
     """Train several methods on the same data with the same budget, measure them, and say which to take and why.
 
-    `run` is a run file or its values; `model`, `data` (a reference, or the keys of `data`), `task` and `training`
-    override its keys. `methods` is text such as "lora:r=4,16,head", or a list of such texts and of configs such as
-    LoraConfig(r=4); by default every method of the task. `seeds` is a number of seeds or the seeds themselves. The
-    budget of each run is `examples`, `minutes` of training, or `budget`, an amount of money at `price_per_hour`; else
-    the run's own epochs or steps. `search` first tries that many settings for each entry.
+    `run` is a run file, a data file or a run's values; `model`, `data` (a reference, or the keys of `data`), `task` and
+    `training` override its keys; without a model, a bundled one that reads the language of the data is taken.
+    `methods` is text such as "lora:r=4,16,head", or a list of such texts and of configs such as LoraConfig(r=4); by
+    default every method of the task. `seeds` is a number of seeds or the seeds themselves. The budget of each run is
+    `examples`, `minutes` of training, or `budget`, an amount of money at `price_per_hour`; else the run's own epochs or
+    steps. `search` first tries that many settings for each entry.
 
     Each run is trained in a separate process. `out`, by default compare/NAME after the run file or the data, then
     holds the runs, comparison.json, report.html, report.md and figures/. If called again with the same arguments,
@@ -63,7 +66,7 @@ def compare(
     Ctrl-C or SIGTERM stopped a run, it is comparison.runs.Interrupted, a KeyboardInterrupt that names the signal.
     """
     call = command or _as_call(locals())
-    values = _run_values(run, model, data, task, training)
+    values = with_left_out(_run_values(run, model, data, task, training), tell if progress else lambda text: None)
     spec = comparison_spec(
         values,
         folder=Path(out or values.get("out") or default_folder(_name_source(run, values))),

@@ -23,6 +23,7 @@ from tunedeck.core.run_length import DEFAULT_BATCH_SIZE
 from tunedeck.core.settings import Help
 from tunedeck.core.validation import reason_of
 from tunedeck.core.values import to_values
+from tunedeck.data.files import is_known
 from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import DEFAULT_METHOD, METHODS, SHORT_NAMES, config_of
@@ -200,7 +201,12 @@ class RunConfig(_Settings):
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
-    """Return the plain values of a run file; ConfigError when it is missing or is not a YAML mapping."""
+    """Return the plain values of a run file, or of the run on the data file, folder or `bundled:` name that `path` is.
+
+    Raises ConfigError when the file is missing or is not a YAML mapping.
+    """
+    if str(path).startswith(("bundled:", "hf:")) or path.is_dir() or (is_known(path) and path.suffix != ".json"):
+        return {"data": {"train": str(path)}}
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -210,6 +216,8 @@ def read_run_file(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(say("the run file {path} is not YAML: {reason}", path=path, reason=reason)) from error
+    if isinstance(values, list) and path.suffix == ".json":
+        return {"data": {"train": str(path)}}
     if not isinstance(values, dict):
         raise ConfigError(say("the run file {path} must hold keys such as model and data", path=path))
     return values

@@ -24,6 +24,7 @@ from tunedeck.training.events import check_trackers
 from tunedeck.training.job_file import run_configs
 from tunedeck.training.jobs import Data, Job, run_jobs
 from tunedeck.training.language import language_note
+from tunedeck.training.left_out import with_left_out
 from tunedeck.training.record import TrainingRun
 from tunedeck.training.resume import CONFIG, EVENTS, check_unfinished
 from tunedeck.training.trainer import ShouldStop
@@ -134,7 +135,8 @@ def train_run(
 ) -> dict[str, TrainingRun]:
     """Train as `tunedeck train run.yaml` does: read the data, load the base, train, write the run folder.
 
-    `run` is a run file or its values; `changes` sets keys by their dotted names, such as `{"training.epochs": 1}`. The
+    `run` is a run file, a data file or a run's values; `changes` sets keys by their dotted names, such as
+    `{"training.epochs": 1}`. Where no model is named, a bundled one that reads the language of the data is taken. The
     run folder is `out`, by default the run's own `out`, else one in runs/ after the method and the time. `resume`
     continues the run that is in it, `overwrite` replaces it. `progress` prints notes and progress bars to standard
     error. Returns the runs by adapter, one for each job of the file; after Ctrl-C or SIGTERM, `stopped` says so.
@@ -142,17 +144,18 @@ def train_run(
     Raises ConfigError for settings that do not fit and where the folder holds an earlier run, and what `train` raises.
     """
     values = dict(run) if isinstance(run, Mapping) else read_run_file(Path(run))
-    configs = run_configs(override(values, {**(changes or {}), "out": None if out is None else str(out)}))
+    main = process_rank() == 0
+    tell_user = tell if main and progress else lambda text: None
+    values = override(values, {**(changes or {}), "out": None if out is None else str(out)})
+    configs = run_configs(with_left_out(values, tell_user))
     first = configs[0]
     folder = Path(first.out or Path("runs") / f"{first.method.kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     folders = [folder / str(one.name) for one in configs] if len(configs) > 1 else [folder]
-    main = process_rank() == 0
     if main and not overwrite and not resume and any((one / EVENTS).exists() for one in folders):
         raise ConfigError(
             say("{path} holds an earlier run; choose another --out, --overwrite it, or --resume it", path=folder)
         )
-    shown = main and progress
-    runs = run_together(configs, folder, tell if shown else lambda text: None, resume=resume, progress=shown)
+    runs = run_together(configs, folder, tell_user, resume=resume, progress=main and progress)
     _warn_if_stopped(runs, f"tunedeck train --resume {folder}")
     return runs
 
