@@ -194,7 +194,7 @@ def test_the_start_is_told_in_a_line_of_eighty_columns(
     deck.add("sentiment", METHODS["head"], task=td.Classify(labels=read(data).labels, pooling="mean"))
     run = td.train(deck, "sentiment", data)
     values = ", ".join(f"{name} {run.start[name]:.3f}" for name in ("accuracy", "macro_f1", "loss"))
-    assert f"  sentiment, start ({run.measurement.start_s:.1f} s): {values}\n" in capsys.readouterr().err
+    assert f"  start ({run.measurement.start_s:.1f} s): {values}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["lora", "head"])

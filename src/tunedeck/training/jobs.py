@@ -82,7 +82,7 @@ def run_jobs(
                 continue
             own = job.settings or settings
             datasets[name], task = _prepared(deck, name, job.data, own.seed)
-            row = bar.row(name, task.progress_metrics)
+            row = bar.row(name if len(jobs) > 1 else "", task.progress_metrics)
             trainers.append(_trainer(deck, name, datasets[name], own, folder, resume, row, should_stop, stack))
         if trainers:
             stack.enter_context(_checkpointed(deck, trainers))

@@ -39,7 +39,7 @@ class Progress:
         )
 
     def row(self, title: str, progress_metrics: Sequence[str]) -> ProgressRow:
-        """Return a row for one run; `progress_metrics` are the metrics to show."""
+        """Return a row for one run; `title` is "" where there is only one, `progress_metrics` are what is shown."""
         return ProgressRow(self._bar, title, progress_metrics, self._device)
 
     def __enter__(self) -> Progress:
@@ -71,9 +71,7 @@ class ProgressRow:
     def began(self, metrics: dict[str, float], seconds: float) -> None:
         """Note that the head has been fitted to the frozen base."""
         if not self._bar.disable:
-            values = self._shown(metrics)
-            text = say("  {run}, start ({seconds:.1f} s): {values}", run=self._title, values=values, seconds=seconds)
-            self._bar.console.print(text)
+            self.note(say("start ({seconds:.1f} s): {values}", values=self._shown(metrics), seconds=seconds))
 
     def step(self, step: int, loss: float, tokens: int) -> None:
         """Note that one step is done."""
@@ -92,15 +90,13 @@ class ProgressRow:
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
         """Note that an evaluation is done."""
-        if self._bar.disable:
-            return
-        values = self._shown(metrics)
-        self._bar.console.print(say("  {run}, step {step}: {values}", run=self._title, step=step, values=values))
+        if not self._bar.disable:
+            self.note(say("step {step}: {values}", step=step, values=self._shown(metrics)))
 
     def note(self, text: str) -> None:
         """Print a line about the run."""
         if not self._bar.disable:
-            self._bar.console.print(f"  {self._title}: {text}")
+            self._bar.console.print("  " + ": ".join(filter(None, [self._title, text])))
 
     def _shown(self, metrics: dict[str, float]) -> str:
         return ", ".join(f"{name} {metrics[name]:.3f}" for name in self._progress_metrics if name in metrics)
