@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
 import tunedeck as td
-from tunedeck.tasks.classify.task import classify_ids
+from tunedeck.tasks.text_head import text_ids
 
 KINDS = {
     "lora": td.LoraConfig(r=8),
@@ -95,7 +95,7 @@ def stir(deck: td.Deck, name: str, seed: int) -> None:
 def classified(deck: td.Deck, name: str, content: str) -> dict[str, Any]:
     """A question to /classify and the adapter's answer."""
     said = deck.predict([content], name)[0]
-    tokens = len(classify_ids(deck, [content], [name], deck.task.max_length)[0])
+    tokens = len(text_ids(deck, [content], [name], deck.task.max_length)[0])
     expected = {"label": said.label, "probs": list(said.probabilities.values()), "tokens": tokens}
     return {"path": "/classify", "body": {"model": name, "input": content}, "expected": expected}
 

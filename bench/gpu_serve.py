@@ -34,7 +34,7 @@ from peft import get_peft_model
 import tunedeck as td
 from tunedeck.methods.base import MethodConfig
 from tunedeck.serving import GenerationLimits, Request, Sequence, open_engine
-from tunedeck.tasks.classify.task import logits_of_ids
+from tunedeck.tasks.text_head import logits_of_ids
 
 RESULTS = Path(__file__).parent / "results" / "gpu_serve.json"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

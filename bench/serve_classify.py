@@ -28,7 +28,7 @@ from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.serving.engine import Engine
 from tunedeck.serving.factory import open_batch_engine
 from tunedeck.serving.request import Request
-from tunedeck.tasks.classify.task import logits_of_ids
+from tunedeck.tasks.text_head import logits_of_ids
 
 RESULTS = Path(__file__).parent / "results" / "serve_classify.json"
 TARGETS = ("query", "value")

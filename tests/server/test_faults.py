@@ -24,7 +24,7 @@ from tunedeck.core.i18n import set_language
 from tunedeck.server.auth import Keys, read_keys
 from tunedeck.server.log import Log
 from tunedeck.serving.bounds import Bounds
-from tunedeck.tasks.classify import task as classify
+from tunedeck.tasks import text_head
 
 
 def asked(url: str, name: str) -> httpx.Response:
@@ -82,7 +82,7 @@ def test_an_error_in_the_engine_is_500_says_nothing_of_itself_and_passes(
         assert asked(url, "lora-1").status_code == 200
     lines = [json.loads(one.message) for one in caplog.records if one.message.startswith("{")]
     assert [line["status"] for line in lines] == [500, 200]
-    assert classify.logits_of_ids is not broken
+    assert text_head.logits_of_ids is not broken
 
 
 def test_a_client_that_does_not_read_its_stream_holds_nothing_of_the_engine() -> None:

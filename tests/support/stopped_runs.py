@@ -14,7 +14,7 @@ from support import labelled_words
 from tunedeck.data.labelled import Example
 from tunedeck.data.prepare import digest
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.classify.task import ClassifyObjective
+from tunedeck.tasks.text_head import HeadObjective
 
 
 def dataset() -> Dataset[Example]:
@@ -38,7 +38,7 @@ def left_behind(folder: Path) -> tuple[list[dict[str, object]], str]:
 
 
 def at_loss(
-    monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], object], objective: Any = ClassifyObjective
+    monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], object], objective: Any = HeadObjective
 ) -> None:
     """Let something happen when the loss of some rows is asked for the n-th time."""
     plain, asked = objective.loss, [0]

@@ -19,7 +19,8 @@ from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks import vectors
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.classify.task import ClassifyObjective, evaluate_labelled
+from tunedeck.tasks.classify.task import evaluate_labelled
+from tunedeck.tasks.text_head import HeadObjective
 from tunedeck.training import jobs
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.record import read_run
@@ -114,7 +115,7 @@ def test_a_prompt_is_compared_with_a_head_on_the_base_without_it(data: DataSetti
 
 def test_a_run_that_rises_below_its_start_is_not_stopped(data: DataSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     rising = iter(range(1, 9))
-    monkeypatch.setattr(ClassifyObjective, "evaluate", lambda self: {"accuracy": next(rising) / 100, "loss": 1.0})
+    monkeypatch.setattr(HeadObjective, "evaluate", lambda self: {"accuracy": next(rising) / 100, "loss": 1.0})
     _, run = trained(data, "lora", TrainingSettings(max_steps=6, eval_steps=1))
     assert run.stopped == "finished"
     assert run.kept_start

@@ -18,7 +18,7 @@ from tunedeck.data.chat import Conversation, Message
 from tunedeck.data.labelled import Example
 from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.classify.task import ClassifyObjective
+from tunedeck.tasks.text_head import HeadObjective
 from tunedeck.training.job_file import run_configs
 
 METHODS: dict[str, tuple[MethodConfig, dict[str, Any]]] = {
@@ -207,7 +207,7 @@ def test_a_job_that_fails_is_named() -> None:
 
 
 def test_out_of_memory_the_batches_that_can_be_cut_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = ClassifyObjective.losses
+    plain = HeadObjective.losses
 
     def losses(parts: Any) -> Any:
         if sum(len(rows) for _, rows in parts) > 5:
@@ -218,7 +218,7 @@ def test_out_of_memory_the_batches_that_can_be_cut_are_cut(tmp_path: Path, monke
     jobs = {name: td.Job(JOBS[name], settings(name)) for name in deck.adapters}
     jobs["lora"] = td.Job(JOBS["lora"], settings("lora").model_copy(update={"batch_size": 1}))
     td.train(deck, jobs, out=tmp_path / "whole", progress=False)
-    monkeypatch.setattr(ClassifyObjective, "losses", staticmethod(losses))
+    monkeypatch.setattr(HeadObjective, "losses", staticmethod(losses))
     deck = deck_with(["lora", "prompt"])
     with pytest.warns(UserWarning, match="in pieces of 3 from here on"):
         td.train(deck, jobs, out=tmp_path / "pieces", progress=False)

@@ -24,8 +24,8 @@ from support.tiny_models import deck_of
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, StorageError, TrainingError
 from tunedeck.formats.tensors import write_safetensors
-from tunedeck.tasks.classify.task import ClassifyObjective
 from tunedeck.tasks.embed.objective import EmbedObjective
+from tunedeck.tasks.text_head import HeadObjective
 from tunedeck.training import checkpoint as checkpoint_file
 from tunedeck.training import trainer as trainer_file
 from tunedeck.training.events import EventLog
@@ -111,15 +111,15 @@ def test_a_stopped_and_resumed_run_ends_as_one_left_alone(
 def test_what_the_first_epoch_left_in_memory_is_made_again_from_the_same_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, asked = ClassifyObjective.loss, []
+    plain, asked = HeadObjective.loss, []
 
-    def loss(self: ClassifyObjective, rows: Any) -> Any:
+    def loss(self: HeadObjective, rows: Any) -> Any:
         asked.append(list(rows))
         if len(asked) == 15:  # in the second epoch of ten batches
             signal.raise_signal(signal.SIGINT)
         return plain(self, rows)
 
-    monkeypatch.setattr(ClassifyObjective, "loss", loss)
+    monkeypatch.setattr(HeadObjective, "loss", loss)
     upper = td.LoraConfig(layers_to_transform=(1,))
     go(tmp_path / "upper", upper, SETTINGS.model_copy(update={"early_stopping_patience": None}))
     first, count = asked[:10], len(asked)
@@ -131,9 +131,9 @@ def test_what_the_first_epoch_left_in_memory_is_made_again_from_the_same_batches
 def test_a_signal_during_an_evaluation_breaks_it_off_and_the_resumed_run_makes_it_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, asked = ClassifyObjective.evaluate, []
+    plain, asked = HeadObjective.evaluate, []
 
-    def evaluate(self: ClassifyObjective) -> dict[str, float]:
+    def evaluate(self: HeadObjective) -> dict[str, float]:
         asked.append(torch.rand(3))  # an evaluation may draw random numbers
         metrics = plain(self)
         if len(asked) == 2:
@@ -141,9 +141,9 @@ def test_a_signal_during_an_evaluation_breaks_it_off_and_the_resumed_run_makes_i
             raise AssertionError("the evaluation went on")
         return metrics
 
-    monkeypatch.setattr(ClassifyObjective, "evaluate", lambda self: (torch.rand(3), plain(self))[1])
+    monkeypatch.setattr(HeadObjective, "evaluate", lambda self: (torch.rand(3), plain(self))[1])
     go(tmp_path / "alone")
-    monkeypatch.setattr(ClassifyObjective, "evaluate", evaluate)
+    monkeypatch.setattr(HeadObjective, "evaluate", evaluate)
     assert go(tmp_path / "twice").measurement.steps == 8
     go(tmp_path / "twice", resume=True)
     assert left_behind(tmp_path / "twice") == left_behind(tmp_path / "alone")
@@ -323,7 +323,7 @@ def test_a_loss_that_is_no_number_names_the_checkpoint_and_leaves_the_best_adapt
 
 
 def too_large(
-    monkeypatch: pytest.MonkeyPatch, rows_that_fit: int, error: BaseException, objective: Any = ClassifyObjective
+    monkeypatch: pytest.MonkeyPatch, rows_that_fit: int, error: BaseException, objective: Any = HeadObjective
 ) -> None:
     """The loss of more rows than that does not fit into memory."""
     plain = objective.loss

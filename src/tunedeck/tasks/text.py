@@ -9,7 +9,9 @@ import torch
 
 from tunedeck.core.errors import ConfigError, ModelError
 from tunedeck.core.i18n import say
+from tunedeck.core.text_pair import PairIds, TextPair, pair_lengths
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.forward import Inputs
 
 PAD_TO = 8
 """Lengths are rounded up to this: few distinct shapes spare the CPU's kernel library from building new kernels."""
@@ -24,7 +26,7 @@ not used. WordPiece makes one unknown token of a word above 100 characters, and 
 
 
 def tokenize(deck: Deck, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Return token ids of each text with its special tokens, cut to `max_length`.
+    """Return token ids of each text with its special tokens, cut to `max_length`; of a TextPair, the longer text first.
 
     Raises ModelError when the base has no tokenizer, ConfigError when no token of text would be left.
     """
@@ -38,10 +40,57 @@ def tokenize(deck: Deck, texts: Sequence[str], max_length: int) -> list[list[int
         raise ConfigError(
             say("max_length leaves no room for text besides the virtual and the special tokens; raise it or use fewer")
         )
+    if any(isinstance(text, TextPair) for text in texts):
+        pairs = iter(_pair_ids(tokenizer, [text for text in texts if isinstance(text, TextPair)], max_length))
+        singles = iter(_text_ids(tokenizer, [text for text in texts if not isinstance(text, TextPair)], max_length))
+        return [next(pairs if isinstance(text, TextPair) else singles) for text in texts]
+    return _text_ids(tokenizer, texts, max_length)
+
+
+def _text_ids(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[int]]:
     if not tokenizer.is_fast:
         encoded = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
         return cast("list[list[int]]", encoded["input_ids"])
+    room = max_length - tokenizer.num_special_tokens_to_add()
     return cut_ids(tokenizer.backend_tokenizer, texts, room, tokenizer.truncation_side)
+
+
+def _pair_ids(tokenizer: Any, pairs: Sequence[TextPair], max_length: int) -> list[PairIds]:
+    if not tokenizer.is_fast:
+        encoded = tokenizer(
+            [pair.first for pair in pairs],
+            [pair.second for pair in pairs],
+            truncation="longest_first",
+            max_length=max_length,
+            return_token_type_ids=True,
+        )
+        return [PairIds(*found) for found in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)]
+    return cut_pairs(tokenizer.backend_tokenizer, pairs, max_length, tokenizer.truncation_side)
+
+
+def cut_pairs(backend: Any, pairs: Sequence[TextPair], max_length: int, side: str = "right") -> list[PairIds]:
+    """Return token ids and types of pairs, cut to `max_length` with the special tokens, the longer text first.
+
+    A line break comes before the second text where the tokenizer puts no special token between the two, as those of
+    many decoders. ConfigError when no token of text would be left.
+    """
+    _read_whole(backend)
+    between = "" if backend.num_special_tokens_to_add(True) > backend.num_special_tokens_to_add(False) else "\n"
+    room = max_length - backend.num_special_tokens_to_add(True)
+    if room < 2:
+        raise ConfigError(
+            say("max_length leaves no room for text besides the virtual and the special tokens; raise it or use fewer")
+        )
+    firsts = backend.encode_batch_fast([pair.first for pair in pairs], add_special_tokens=False)
+    seconds = backend.encode_batch_fast([between + pair.second for pair in pairs], add_special_tokens=False)
+    found = []
+    for first, second in zip(firsts, seconds, strict=True):
+        kept = pair_lengths(len(first), len(second), room)
+        first.truncate(kept[0], direction=side)
+        second.truncate(kept[1], direction=side)
+        whole = backend.post_process(first, second)
+        found.append(PairIds(whole.ids, whole.type_ids))
+    return found
 
 
 def tokenize_rows(deck: Deck, texts: Sequence[str], limits: Sequence[int]) -> list[list[int]]:
@@ -63,9 +112,7 @@ def cut_ids(backend: Any, texts: Sequence[str], room: int, side: str = "right") 
     The cut is not set on the tokenizer, which other threads use as well. Of a long text only as much is read as the cut
     leaves.
     """
-    if backend.truncation is not None or backend.padding is not None:  # as its file has it, before the first use
-        backend.no_truncation()
-        backend.no_padding()
+    _read_whole(backend)
     encodings: list[Any] = [None] * len(texts)
     unread, length = list(range(len(texts))), _CHARS_A_TOKEN * (room + _MARGIN)
     while unread:
@@ -80,6 +127,13 @@ def cut_ids(backend: Any, texts: Sequence[str], room: int, side: str = "right") 
     for encoding in encodings:
         encoding.truncate(room, direction=side)
     return [backend.post_process(encoding).ids for encoding in encodings]
+
+
+def _read_whole(backend: Any) -> None:
+    """Clear the truncation and the padding of a tokenizer's file, before its first use."""
+    if backend.truncation is not None or backend.padding is not None:
+        backend.no_truncation()
+        backend.no_padding()
 
 
 def check_ids(ids: Sequence[int], vocabulary: int) -> None:
@@ -109,3 +163,15 @@ def pad(deck: Deck, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.
         mask[index, : len(row)] = 1
     device = next(deck.model.parameters()).device
     return ids.to(device), mask.to(device)
+
+
+def padded(deck: Deck, rows: Sequence[Sequence[int]]) -> Inputs:
+    """Return rows padded as `pad` does, with token types where there are pairs and the base has such types."""
+    ids, mask = pad(deck, rows)
+    if getattr(deck.model.config, "type_vocab_size", 0) < 2 or not any(isinstance(row, PairIds) for row in rows):
+        return Inputs(ids, mask, None)
+    types = torch.zeros_like(ids, device="cpu")
+    for place, row in enumerate(rows):
+        if isinstance(row, PairIds):
+            types[place, : len(row)] = torch.tensor(row.types)
+    return Inputs(ids, mask, types.to(ids.device))

@@ -13,6 +13,7 @@ import torch
 from tunedeck.core.bundle import cache_folder
 from tunedeck.core.errors import AdapterFileError, StorageError
 from tunedeck.core.storage import replacing_file
+from tunedeck.core.text_pair import PairIds
 from tunedeck.data.batches import batches_by_length
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.heads import last_linear, reads_trained
@@ -20,7 +21,7 @@ from tunedeck.deck.pooling import pool
 from tunedeck.deck.task import pooling_of
 from tunedeck.formats.tensors import read_safetensors, write_safetensors
 from tunedeck.methods.registry import config_of
-from tunedeck.tasks.text import pad
+from tunedeck.tasks.text import padded
 
 KEPT_BYTES = 1 << 30
 """The largest size of the folder of vectors; the oldest are deleted first."""
@@ -55,12 +56,12 @@ def _computed(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tens
         with torch.inference_mode():
             for rows in batches_by_length([len(row) for row in ids], _BATCH):
                 read.clear()
-                input_ids, mask = pad(deck, [ids[row] for row in rows])
-                deck(input_ids, mask, adapter=name)
+                inputs = padded(deck, [ids[row] for row in rows])
+                deck(**inputs.named(), adapter=name)
                 (states,) = read
                 if states.dim() == 3:  # a decoder's head is given all positions, and its last is read
                     states = states[:, deck.virtual_tokens(name) :]
-                    states = pool(states, mask[:, : states.shape[1]], "last")
+                    states = pool(states, inputs.attention_mask[:, : states.shape[1]], "last")
                 found.update(zip(rows, states.float().cpu(), strict=True))
     finally:
         handle.remove()
@@ -97,6 +98,8 @@ def _key(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> str:
         digest.update(f"{part}\n".encode())
     for row in ids:
         digest.update(array("q", [len(row), *row]).tobytes())
+        if isinstance(row, PairIds):
+            digest.update(array("q", row.types).tobytes())
     return digest.hexdigest()
 
 

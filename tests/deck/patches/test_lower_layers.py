@@ -12,7 +12,7 @@ from tunedeck.deck.patches import lower_layers
 from tunedeck.deck.patches.lower_layers import first_trained_layer
 from tunedeck.methods.base import MethodConfig
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.classify.task import ClassifyObjective
+from tunedeck.tasks.text_head import HeadObjective
 
 TOP: dict[str, tuple[MethodConfig, int]] = {
     "lora": (td.LoraConfig(target_modules="all-linear", layers_to_transform=(1,)), 1),
@@ -28,10 +28,10 @@ WHOLE: dict[str, MethodConfig] = {
 TEXTS = ["w5 w6", "w7 w8 w9 w10 w11", "w12", "w13 w14 w15 w16 w17 w18 w19 w20 w21", "w22 w23 w24"]
 
 
-def objective_of(deck: td.Deck, name: str) -> ClassifyObjective:
+def objective_of(deck: td.Deck, name: str) -> HeadObjective:
     examples = [Example(text, (tiny_models.LABELS[row % 3],)) for row, text in enumerate(TEXTS)]
     data = Dataset("", examples, examples, "", "", tiny_models.LABELS)
-    return ClassifyObjective(deck, name, td.Classify(labels=tiny_models.LABELS), data)
+    return td.Classify(labels=tiny_models.LABELS).objective(deck, name, data)
 
 
 def gradients(deck: td.Deck, name: str) -> list[torch.Tensor]:

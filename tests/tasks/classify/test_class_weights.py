@@ -17,7 +17,6 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.classify.task import ClassifyObjective
 from tunedeck.tasks.classify.weights import label_weights
 from tunedeck.tasks.linear_probe import fit_linear_head
 
@@ -62,7 +61,7 @@ def test_pieces_of_a_batch_have_the_gradient_of_the_batch() -> None:
     data = Dataset("words", examples, examples[:2], "", "", ("a", "b"))
     task = deck.adapter("law").task
     assert isinstance(task, td.Classify)
-    objective = ClassifyObjective(deck, "law", task, data)
+    objective = task.objective(deck, "law", data)
     whole = objective.loss(range(8))[0].item()
     parts = [(objective.loss(part)[0].item(), objective.weight(part)) for part in (range(5), range(5, 8))]
     assert sum(loss * weight for loss, weight in parts) / sum(weight for _, weight in parts) == pytest.approx(whole)

@@ -16,8 +16,8 @@ import torch
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
 from tunedeck.methods.registry import config_of
-from tunedeck.tasks.classify.task import classify_ids
 from tunedeck.tasks.linear_probe import fit_linear_head
+from tunedeck.tasks.text_head import text_ids
 from tunedeck.tasks.vectors import head_inputs
 
 FOLDS = 5
@@ -57,7 +57,7 @@ def base_vectors(deck: Deck, texts: Sequence[str], labels: Sequence[str], max_le
     """Return what a head would read of texts (rows, size); kept on disk for the next time."""
     deck.add(_PROBE, config_of("full", {"layers": "head"}), labels=tuple(labels))
     try:
-        return head_inputs(deck, _PROBE, classify_ids(deck, texts, [_PROBE] * len(texts), max_length), of_base=True)
+        return head_inputs(deck, _PROBE, text_ids(deck, texts, [_PROBE] * len(texts), max_length), of_base=True)
     finally:
         deck.remove(_PROBE)
 

@@ -9,18 +9,13 @@ from typing import Any, ClassVar, cast, final
 
 import torch
 
-from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.values import to_values
-from tunedeck.data.batches import batches_by_length
 from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.heads import reads_trained
-from tunedeck.deck.patches.base import Patch, Unchanged, patched
-from tunedeck.deck.patches.first_position import FirstPositionOnly
-from tunedeck.deck.patches.lower_layers import LowerLayers
-from tunedeck.deck.task import Capability, pooling_of
+from tunedeck.deck.task import Capability
 from tunedeck.models.load import LoadedBase
 from tunedeck.models.sentence import sentence_settings
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
@@ -29,7 +24,7 @@ from tunedeck.tasks.classify.config import ClassifyConfig
 from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify.metrics import classification_loss, classification_metrics, targets_of
 from tunedeck.tasks.classify.weights import label_weights
-from tunedeck.tasks.text import pad, tokenize, tokenize_rows
+from tunedeck.tasks.text_head import HeadObjective, text_logits
 
 
 @final
@@ -89,7 +84,7 @@ class Classify(ClassifyConfig):
         for name in names:
             labels, key = deck.label_names(name), name or BARE_BASE
             check_labels(examples, labels)
-            logits = classify_logits(deck, texts, [name] * len(texts), self.max_length)
+            logits = text_logits(deck, texts, [name] * len(texts), self.max_length)
             targets = targets_of(labels, [example.labels for example in examples], self.multi_label)
             metrics[key] = classification_metrics(torch.stack(logits), targets, self.multi_label)
             breakdowns[key] = breakdown(labels, examples, [self.prediction(deck, row, name) for row in logits])
@@ -101,13 +96,20 @@ class Classify(ClassifyConfig):
         )
         return Evaluation(described, metrics, notes, breakdowns)
 
-    def objective(self, deck: Deck, name: str, dataset: Dataset[Example]) -> ClassifyObjective:
+    def objective(self, deck: Deck, name: str, dataset: Dataset[Example]) -> HeadObjective:
         """Encode a dataset for one adapter of a deck."""
-        return ClassifyObjective(deck, name, self, dataset)
+        return HeadObjective(
+            deck,
+            name,
+            [example.text for example in dataset.train],
+            self.max_length,
+            ClassifyTargets(self, deck.label_names(name), dataset.train),
+            lambda: evaluate_labelled(deck, name, self, dataset.evaluation),
+        )
 
     def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Prediction]:
         """Return one Prediction per text."""
-        logits = classify_logits(deck, texts, adapters, self.max_length)
+        logits = text_logits(deck, texts, adapters, self.max_length)
         return [self.prediction(deck, row, name) for row, name in zip(logits, adapters, strict=True)]
 
     def prediction(self, deck: Deck, logits: torch.Tensor, adapter: str | None) -> Prediction:
@@ -128,63 +130,21 @@ class Classify(ClassifyConfig):
         )
 
 
-def classify_logits(
-    deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int, batch_size: int = 32
-) -> list[torch.Tensor]:
-    """Return the logits of every text, in order; batches go from short to long texts so that little is padded."""
-    ids = classify_ids(deck, texts, adapters, max_length)
-    logits: dict[int, torch.Tensor] = {}
-    for rows in batches_by_length([len(one) for one in ids], batch_size):
-        batch = logits_of_ids(deck, [ids[row] for row in rows], [adapters[row] for row in rows])
-        logits.update(zip(rows, batch, strict=True))
-    return [logits[row] for row in range(len(texts))]
-
-
-def logits_of_ids(deck: Deck, ids: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:
-    """Return logits (rows, labels), float32, on the CPU, of one batch of token ids."""
-    input_ids, attention_mask = pad(deck, ids)
-    with torch.inference_mode(), deck.lock, only_read_positions(deck, adapters).on(deck.base):
-        logits: torch.Tensor = deck(input_ids, attention_mask, adapter=adapters).logits
-    return logits.float().cpu()
-
-
-def only_read_positions(deck: Deck, adapters: Sequence[str | None]) -> Patch:
-    """Return the patch that spares what none of these rows' heads reads."""
-    own = all(name is None or pooling_of(deck.adapter(name).task) == "model" for name in set(adapters))
-    return FirstPositionOnly() if own else Unchanged()
-
-
-def classify_ids(deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int) -> list[list[int]]:
-    """Return token ids of every text, each cut to what its own adapter's virtual tokens leave of `max_length`."""
-    return tokenize_rows(deck, texts, [deck.text_limit(name, max_length) for name in adapters])
-
-
 def evaluate_labelled(deck: Deck, name: str | None, task: Classify, examples: Sequence[Example]) -> dict[str, float]:
     """Return metrics of an adapter on labelled examples: accuracy, macro_f1, micro_f1, loss."""
-    logits = classify_logits(deck, [example.text for example in examples], [name] * len(examples), task.max_length)
+    logits = text_logits(deck, [example.text for example in examples], [name] * len(examples), task.max_length)
     targets = targets_of(deck.label_names(name), [example.labels for example in examples], task.multi_label)
     return classification_metrics(torch.stack(logits), targets, task.multi_label)
 
 
 @final
-class ClassifyObjective:
-    """Labelled examples as token ids, and the loss of any of them."""
+class ClassifyTargets:
+    """The labels of training examples, and the loss of logits for them."""
 
-    divisible: ClassVar[bool] = True
-    texts_per_example: ClassVar[float] = 1.0
-
-    def __init__(self, deck: Deck, name: str, task: Classify, dataset: Dataset[Example]) -> None:
-        self._deck, self._name, self._task, self._dataset = deck, name, task, dataset
-        limit = deck.text_limit(name, task.max_length)
-        if limit < 3:
-            raise ConfigError(say("max_length leaves no room for text besides the virtual tokens; raise it"))
-        self._ids = tokenize(deck, [example.text for example in dataset.train], limit)
-        labels = [example.labels for example in dataset.train]
-        self._targets = targets_of(deck.label_names(name), labels, task.multi_label)
-        self._weights = label_weights(task.class_weights, deck.label_names(name), self._targets, task.multi_label)
-        self.lengths: Sequence[int] = [len(ids) for ids in self._ids]
-        self._lower = LowerLayers(deck.base, deck.adapter(name), self.lengths)
-        self.remembers = self._lower.keeps
+    def __init__(self, task: Classify, labels: Sequence[str], examples: Sequence[Example]) -> None:
+        self._task = task
+        self._targets = targets_of(labels, [example.labels for example in examples], task.multi_label)
+        self._weights = label_weights(task.class_weights, labels, self._targets, task.multi_label)
 
     def weight(self, rows: Sequence[int]) -> float:
         """Return the number of examples, or the sum of their weights."""
@@ -192,30 +152,7 @@ class ClassifyObjective:
             return len(rows)
         return float(self._weights[self._targets[list(rows)]].sum())
 
-    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
-        """Return mean loss of some training examples, and how many positions were computed."""
-        ids, mask = pad(self._deck, [self._ids[row] for row in rows])
-        with patched(self._deck.base, self._lower.patch(rows), only_read_positions(self._deck, [self._name])):
-            logits = self._deck(ids, mask, adapter=self._name).logits
+    def loss(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """Return the mean loss of logits (rows, labels)."""
         targets = self._targets[list(rows)].to(logits.device)
-        return classification_loss(logits, targets, self._task.multi_label, self._weights), ids.numel()
-
-    @staticmethod
-    def losses(parts: Sequence[tuple[ClassifyObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """Return the losses of several objectives, each with its own rows, from one pass through the base."""
-        deck = parts[0][0]._deck
-        ids, mask = pad(deck, [objective._ids[row] for objective, rows in parts for row in rows])
-        names = [objective._name for objective, rows in parts for _ in rows]
-        with only_read_positions(deck, names).on(deck.base):
-            logits = deck(ids, mask, adapter=names).logits
-        found = []
-        for (objective, rows), own in zip(parts, torch.split(logits, [len(rows) for _, rows in parts]), strict=True):
-            known = own[:, : len(deck.label_names(objective._name))]
-            targets = objective._targets[list(rows)].to(own.device)
-            loss = classification_loss(known, targets, objective._task.multi_label, objective._weights)
-            found.append((loss, len(rows) * ids.shape[1]))
-        return found
-
-    def evaluate(self) -> dict[str, float]:
-        """Return accuracy, macro_f1, micro_f1 and loss on the held-out examples."""
-        return evaluate_labelled(self._deck, self._name, self._task, self._dataset.evaluation)
+        return classification_loss(logits, targets, self._task.multi_label, self._weights)

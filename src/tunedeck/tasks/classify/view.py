@@ -20,7 +20,8 @@ from tunedeck.tasks.classify.breakdown import mistakes
 from tunedeck.tasks.classify.data import check_labels, read_examples
 from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
 from tunedeck.tasks.classify.start import start_head
-from tunedeck.tasks.classify.task import Classify, Prediction, classify_ids, classify_logits, logits_of_ids
+from tunedeck.tasks.classify.task import Classify, Prediction
+from tunedeck.tasks.text_head import logits_of_ids, text_ids, text_logits
 
 MISTAKES = 10
 _LABELS = ("a", "b")
@@ -32,7 +33,7 @@ class ClassifyServing:
 
     def encode(self, deck: Deck, contents: Sequence[Any], adapter: str | None) -> list[list[int]]:
         """Return token ids of texts, cut to the task's length."""
-        return classify_ids(deck, contents, [adapter] * len(contents), _task(deck).max_length)
+        return text_ids(deck, contents, [adapter] * len(contents), _task(deck).max_length)
 
     def answer(self, deck: Deck, rows: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Prediction]:
         """Return a Prediction for each row."""
@@ -80,7 +81,7 @@ class ClassifyOnnx:
 
     def answers(self, deck: Deck, name: str, texts: Sequence[str], as_query: bool) -> torch.Tensor:
         """Return the deck's logits (texts, labels)."""
-        return torch.stack(classify_logits(deck, texts, [name] * len(texts), _task(deck).max_length))
+        return torch.stack(text_logits(deck, texts, [name] * len(texts), _task(deck).max_length))
 
     def examples(self, deck: Deck, name: str, settings: DataSettings) -> Sequence[Any]:
         """Return labelled texts; DataError for a label that the adapter does not have."""
