@@ -25,7 +25,7 @@ from tunedeck.tasks.text import padded
 
 KEPT_BYTES = 1 << 30
 """The largest size of the folder of vectors; the oldest are deleted first."""
-_BATCH = 64
+_BATCH = 32
 _COMPARED = 4
 _BARE = "(bare)"
 

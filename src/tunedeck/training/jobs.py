@@ -14,6 +14,7 @@ from accelerate.utils import broadcast, broadcast_object_list
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import PeakMemory
+from tunedeck.core.native import give_back_freed_memory
 from tunedeck.core.process import process_rank
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
@@ -150,6 +151,7 @@ def _start(deck: Deck, name: str, dataset: Dataset[Any], settings: TrainingSetti
         return None
     began = time.perf_counter()
     started = head_start(deck, name, dataset)
+    give_back_freed_memory()  # of its batches: the heap keeps it, and the steps need other sizes
     broadcast(list(deck.adapter(name).head_tensors().values()))
     return Start(broadcast_object_list([started])[0], time.perf_counter() - began)
 
