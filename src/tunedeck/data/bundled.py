@@ -17,6 +17,7 @@ from tunedeck.data.held_out import divided
 from tunedeck.data.intents import read_intents
 from tunedeck.data.obo import read_terms
 from tunedeck.data.rows import Columns, Rows
+from tunedeck.data.segmented import read_segmented
 from tunedeck.data.separated import read_separated
 
 SPLITS = ("train", "test")
@@ -59,6 +60,8 @@ def _read(folder: Path, how: Mapping[str, Any]) -> tuple[Columns, Rows]:
         return read_terms(folder / how["obo"], how["plain"])
     if "intents" in how:
         return read_intents(folder / how["intents"], how["values"])
+    if "segmented" in how:
+        return read_segmented(folder / how["segmented"], how["kinds"])
     if "documents" in how:
         return read_documents(sorted(folder.glob(how["documents"])), how["columns"], how["skip"], how["meanings"])
     return _read_lines({folder / file: label for file, label in how["lines"].items()})
