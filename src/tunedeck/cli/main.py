@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from functools import cache
 from importlib import import_module
 
 from tunedeck.cli.renamed import with_new_names
@@ -53,4 +54,9 @@ def _choose_language(arguments: list[str]) -> list[str]:
 
 def _note(message: Warning | str, category: type[Warning], *_: object) -> None:
     if process_rank() == 0 and (issubclass(category, UserWarning) or os.environ.get("PYTHONWARNINGS")):
-        print(say("note: {text}", text=" ".join(str(message).split())), file=sys.stderr)
+        _print_once(say("note: {text}", text=" ".join(str(message).split())))
+
+
+@cache
+def _print_once(note: str) -> None:
+    print(note, file=sys.stderr)
