@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tunedeck.comparison.compare import compare
     from tunedeck.comparison.report.result import Comparison
     from tunedeck.core.errors import TunedeckError
+    from tunedeck.core.text_pair import TextPair
     from tunedeck.data.settings import DataSettings
     from tunedeck.deck.deck import Deck
     from tunedeck.export.merge import save_merged
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tunedeck.tasks.embed.task import Embed
     from tunedeck.tasks.evaluate import evaluate
     from tunedeck.tasks.generate.task import Generate
+    from tunedeck.tasks.score.task import Score, ScoreAnswer
     from tunedeck.tasks.tag.task import Entities, Entity, Tag
     from tunedeck.training.config import TrainingSettings
     from tunedeck.training.jobs import Job
@@ -57,7 +59,10 @@ _HOME = {
     "Prediction": "tasks.classify.task",
     "PromptTuningConfig": "methods.prompt_tuning.config",
     "Sampling": "generation.sampling",
+    "Score": "tasks.score.task",
+    "ScoreAnswer": "tasks.score.task",
     "Tag": "tasks.tag.task",
+    "TextPair": "core.text_pair",
     "TrainingRun": "training.record",
     "TrainingSettings": "training.config",
     "DataSettings": "data.settings",
@@ -93,7 +98,10 @@ __all__ = [
     "Prediction",
     "PromptTuningConfig",
     "Sampling",
+    "Score",
+    "ScoreAnswer",
     "Tag",
+    "TextPair",
     "TrainingRun",
     "TrainingSettings",
     "TunedeckError",

@@ -52,7 +52,7 @@ def with_known_models(schema: Any) -> Any:
     return schema
 
 
-@pytest.mark.parametrize("form", ["classifier", "tagger", "unpooled", "causal"])
+@pytest.mark.parametrize("form", ["classifier", "tagger", "scorer", "unpooled", "causal"])
 def test_every_answer_to_a_generated_request_is_documented(form: str) -> None:
     service = open_service(
         served_adapters.base_deck(form), served_adapters.saved_adapters(form), ServerSettings(), "tiny"
@@ -86,6 +86,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "/classify": {"model": "NAME", "input": "w4"},
     "/predict": {"model": "NAME", "inputs": "w4"},
     "/entities": {"model": "NAME", "inputs": "w4"},
+    "/score": {"model": "NAME", "text_1": "w4", "text_2": "w5"},
+    "/v1/score": {"model": "NAME", "text_1": "w4", "text_2": "w5"},
+    "/rerank": {"model": "NAME", "query": "w4", "documents": ["w5"]},
+    "/v1/rerank": {"model": "NAME", "query": "w4", "documents": ["w5"]},
     "/v1/adapters": {"name": "NAME"},
     "/v1/load_lora_adapter": {"lora_name": "NAME"},
     "/v1/unload_lora_adapter": {"lora_name": "NAME"},
@@ -121,7 +125,7 @@ def _provoking(status: int, method: str, path: str) -> dict[str, Any]:
     return asked
 
 
-@pytest.mark.parametrize("form", ["classifier", "tagger", "unpooled", "causal"])
+@pytest.mark.parametrize("form", ["classifier", "tagger", "scorer", "unpooled", "causal"])
 def test_every_refusal_that_is_documented_is_answered_and_as_documented(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,12 @@ _HOME = tempfile.TemporaryDirectory(prefix="tunedeck-served-")
 
 
 def base_deck(form: str) -> td.Deck:
-    """A fresh deck without adapters: "classifier", "causal", "tagger" for entities or "unpooled" for vectors."""
+    """A fresh deck without adapters: "classifier", "causal", "tagger" for entities, "scorer" for scores or "unpooled"
+    for vectors.
+    """
+    if form == "scorer":
+        task = td.Score(pairs=True, max_length=32, target_means=(3.0,), target_stds=(2.0,))
+        return td.Deck.load(tiny_models.folder_of("bert", "unpooled"), task, dtype="float32")
     if form == "tagger":
         return td.Deck.load(tiny_models.folder_of("bert", "unpooled"), td.Tag(max_length=32), dtype="float32")
     if form == "unpooled":
@@ -48,6 +53,7 @@ def saved_adapters(form: str) -> Path:
     for seed, (kind, number) in enumerate((kind, number) for kind in KINDS for number in (1, 2)):
         labels = {
             "classifier": [f"{kind}-{index}" for index in range(LABELS[kind])],
+            "scorer": ["relevance"],
             "tagger": ["O", "B-room", "I-room", f"B-{kind}"][: LABELS[kind]],
         }.get(form)
         tiny_models.add_stirred(deck, f"{kind}-{number}", KINDS[kind], labels=labels, seed=seed)

@@ -99,7 +99,9 @@ def tiny_tokenizer(model_type: str) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = Whitespace()
     encoder = "bert" in model_type
     tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]" if encoder else "[CLS] $A", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+        single="[CLS] $A [SEP]" if encoder else "[CLS] $A",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1" if encoder else "[CLS] $A $B",
+        special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"

@@ -31,6 +31,7 @@ def evaluate(
     positive: Annotated[str | None, typer.Option(help=say("column of the texts that belong to them"))] = None,
     negative: Annotated[str | None, typer.Option(help=say("column of texts that do not"))] = None,
     score: Annotated[str | None, typer.Option(help=say("column of the scores of text pairs"))] = None,
+    text_pair: options.SecondTextColumn = None,
     encoding: options.Encoding = "auto",
     drop_empty: Annotated[bool, typer.Option("--drop-empty", help=say("leave out empty texts"))] = False,
     max_examples: options.MaxExamples = None,
@@ -56,6 +57,7 @@ def evaluate(
     settings = DataSettings(
         train=data,
         text=text,
+        text_pair=text_pair,
         label=label,
         anchor=anchor,
         positive=positive,
@@ -116,6 +118,8 @@ def _print_labels(breakdowns: Mapping[str, Breakdown]) -> None:
     """Print a row for each label, with the adapters side by side."""
     found = {name: {label.label: label for label in one.labels} for name, one in breakdowns.items()}
     support = {label.label: label.support for one in breakdowns.values() for label in one.labels}
+    if not support:
+        return
     shown = sorted(support, key=lambda label: -support[label])[:MOST_LABELS]
     columns = [f"{name} {metric}" if len(found) > 1 else metric for name in found for metric in PER_LABEL]
     rows = [

@@ -50,6 +50,9 @@ TaskOfFolder: TypeAlias = Annotated[
 ]
 DataFile: TypeAlias = Annotated[str | None, typer.Option("--file", help=say("a data file instead of texts"))]
 TextColumn: TypeAlias = Annotated[str | None, typer.Option("--text", help=say("text column"))]
+SecondTextColumn: TypeAlias = Annotated[
+    str | None, typer.Option("--text-pair", help=say("column of the second text, where each example is a pair"))
+]
 LabelColumn: TypeAlias = Annotated[str | None, typer.Option("--label", help=say("label column"))]
 Encoding: TypeAlias = Annotated[
     str, typer.Option("--encoding", help=say("encoding of the file, such as gb18030; auto detects it"))

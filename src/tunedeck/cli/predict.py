@@ -17,6 +17,7 @@ from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say, say_plural
 
 if TYPE_CHECKING:
+    from tunedeck.core.text_pair import TextPair
     from tunedeck.data.rows import Rows
     from tunedeck.deck.deck import Deck
 
@@ -33,6 +34,7 @@ def predict(
         typer.Option(help=say("write the rows of --file with the predictions: .csv, .tsv, .json, .jsonl or .parquet")),
     ] = None,
     text: options.TextColumn = None,
+    text_pair: options.SecondTextColumn = None,
     encoding: options.Encoding = "auto",
     model: options.Base = None,
     dtype: options.DtypeName = "auto",
@@ -41,7 +43,10 @@ def predict(
     allow_base_mismatch: options.AllowBaseMismatch = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Answer every text by every adapter, all in mixed batches on one base."""
+    """Answer every text by every adapter, all in mixed batches on one base.
+
+    Of an adapter for pairs, two texts after one another are a pair, and so are two in a line with a tab between them.
+    """
     from tunedeck.data.stored import is_large
     from tunedeck.data.write import check_ending
 
@@ -50,7 +55,8 @@ def predict(
     if out is not None:
         check_ending(out)
     options.check_task(adapter, "predictions", "predict")
-    pieces = _pieces(texts, file, text or _text_column(adapter), encoding, named=text is not None)
+    column, in_pairs = _trained_on(adapter)
+    pieces = _pieces(texts, file, text or column, encoding, named=text is not None, text_pair=text_pair, pairs=in_pairs)
     first = next(pieces)
     deck = options.opened(adapter, model, dtype, quantize, trust_remote_code, allow_base_mismatch=allow_base_mismatch)
     if out is not None:
@@ -62,7 +68,7 @@ def predict(
     if as_json:
         found = zip(pairs, answers, strict=True)
         print_json(
-            {"predictions": [{"text": one, "adapter": name, **_values(answer)} for (name, one), answer in found]}
+            {"predictions": [{**_asked(one), "adapter": name, **_values(answer)} for (name, one), answer in found]}
         )
         return
     cells = [_cells(deck, answer) for answer in answers]
@@ -74,20 +80,37 @@ def predict(
     )
 
 
+def _asked(text: str) -> dict[str, object]:
+    from tunedeck.core.text_pair import TextPair
+
+    return {"text": text.first, "text_pair": text.second} if isinstance(text, TextPair) else {"text": text}
+
+
 def _values(answer: Any) -> dict[str, Any]:
     return asdict(answer) if is_dataclass(answer) and not isinstance(answer, type) else {"answer": answer}
 
 
-def _text_column(folders: list[Path]) -> str | None:
-    """Return the column of texts that the first adapter was trained on, where its folder tells."""
+def _trained_on(folders: list[Path]) -> tuple[str | None, bool]:
+    """Return the column of texts that the first adapter was trained on, where its folder tells, and whether it reads
+    pairs.
+    """
     from tunedeck.formats.manifest import read_manifest
 
     manifest = read_manifest(folders[0])
-    return None if manifest is None or manifest.data is None else manifest.data.text_column
+    if manifest is None:
+        return None, False
+    return None if manifest.data is None else manifest.data.text_column, bool(manifest.task.get("pairs"))
 
 
 def _pieces(
-    texts: list[str] | None, file: str | None, column: str | None, encoding: str, *, named: bool
+    texts: list[str] | None,
+    file: str | None,
+    column: str | None,
+    encoding: str,
+    *,
+    named: bool,
+    text_pair: str | None,
+    pairs: bool,
 ) -> Iterator[tuple[list[str], Rows]]:
     """Yield texts and the rows that they come from, those of a large file piece by piece.
 
@@ -95,9 +118,12 @@ def _pieces(
     """
     if file is None:
         asked = texts_to_answer(texts, None, None, encoding)
-        yield asked, [{"text": one} for one in asked]
+        if pairs:
+            asked = [*_in_pairs(asked)]
+        yield asked, [_asked(one) for one in asked]
         return
     from tunedeck.data.labelled import column_to_predict, read_texts
+    from tunedeck.data.paired import first_column, second_column
     from tunedeck.data.stored import counting_rows, table_pieces
     from tunedeck.data.usual_names import TEXT_COLUMNS
 
@@ -105,8 +131,9 @@ def _pieces(
         if number == 0:
             for note in table.notes:
                 tell(note)
+            second = second_column(table, column if named else None, text_pair, pairs)
             if not named and column not in table.columns:
-                column = column_to_predict(table, None)
+                column = column_to_predict(table, first_column(table, second) if second else None)
                 if column.lower() not in TEXT_COLUMNS:
                     tell(
                         say(
@@ -116,7 +143,24 @@ def _pieces(
                         )
                     )
         with counting_rows(number):
-            yield read_texts(table, column), table.rows
+            yield read_texts(table, column, second), table.rows
+
+
+def _in_pairs(texts: list[str]) -> list[TextPair]:
+    """Return texts as pairs: two in a line with a tab between them, else two after one another."""
+    from tunedeck.core.text_pair import TextPair
+
+    if all(text.count("\t") == 1 for text in texts):
+        return [TextPair(*(part.strip() for part in text.split("\t"))) for text in texts]
+    if len(texts) % 2:
+        raise DataError(
+            say(
+                "the adapter answers pairs of texts, and {text!r} has no second text; give two texts for each answer, "
+                "or lines with a tab between the two",
+                text=texts[-1],
+            )
+        )
+    return [TextPair(*pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
 
 
 def _write(deck: Deck, pieces: Iterator[tuple[list[str], Rows]], total: int | None, out: Path) -> None:
@@ -161,7 +205,10 @@ def _columns(deck: Deck, name: str, answer: Any) -> dict[str, Any]:
 
     Their names end in the adapter's where there are several.
     """
-    values = _values(answer)
+    from tunedeck.tasks.registry import view_of
+
+    written = view_of(deck.task).columns
+    values = _values(answer) if written is None else dict(written(answer))
     if "labels" in values:
         several = deck.adapter(name).task.describe().get("multi_label")
         values = {"predicted": list(values["labels"]) if several else values["label"], "score": values["score"]}

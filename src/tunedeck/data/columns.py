@@ -83,6 +83,26 @@ def _as_text(table: Table, column: str, number: int, value: object) -> str:
     return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def number_of(table: Table, column: str, row: int) -> float:
+    """Return a cell as a finite number; DataError where it holds none."""
+    value = table.rows[row][column]
+    try:
+        number = float(value) if isinstance(value, (str, int, float)) else math.nan
+    except ValueError:
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    raise DataError(
+        say(
+            "{source}, row {row}: column {column!r} holds {value!r}, not a number",
+            source=table.source,
+            row=row + 1,
+            column=column,
+            value=value,
+        )
+    )
+
+
 def row_numbers(numbers: Iterable[int]) -> str:
     """Return the first row numbers, counted from 1 without the header."""
     ordered = sorted(numbers)

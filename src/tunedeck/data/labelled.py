@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
 from tunedeck.data.columns import column_texts, named_column, row_numbers, shown_columns, usual_columns
+from tunedeck.data.paired import first_column, paired
 from tunedeck.data.table import Table
 from tunedeck.data.usual_names import LABEL_COLUMNS, RARER_LABEL_COLUMNS, RARER_TEXT_COLUMNS, TEXT_COLUMNS
 
@@ -29,23 +30,38 @@ class Example:
 
 
 def labelled_examples(
-    table: Table, text: str | None, label: str | None, multi_label: bool = False, drop_empty: bool = False
+    table: Table,
+    text: str | None,
+    label: str | None,
+    multi_label: bool = False,
+    drop_empty: bool = False,
+    second: str | None = None,
 ) -> list[Example]:
     """Return examples from the named columns, or from the obvious ones where a name is None.
+
+    The texts are TextPairs where `second` names the column of their second texts.
 
     Numbers as labels become text, 1.0 becomes "1", full-width letters and digits become plain ones. With `multi_label`
     a label cell is a list, or a text divided by `,` `;` or `|`, and may be empty. Raises DataError for columns,
     texts and labels that cannot be used.
     """
+    if text is None and second is not None:
+        text = first_column(table, second)
     label_column = label_column_of(table, label, text)
     text_column = text_column_of(table, text, label_column)
-    if text_column == label_column:
-        raise DataError(say("the column {column!r} cannot be both text and label", column=text_column))
-    texts = column_texts(table, text_column)
+    if label_column in (text_column, second):
+        raise DataError(say("the column {column!r} cannot be both text and label", column=label_column))
+    texts = texts_of(table, text_column, second, drop_empty)
     empty = empty_texts(table, text_column, texts, drop_empty)
     read_labels = _several_labels if multi_label else _one_label
     labels = _labels(table, label_column, read_labels, skip=empty)
     return [Example(texts[number], given) for number, given in labels.items()]
+
+
+def texts_of(table: Table, column: str, second: str | None, drop_empty: bool) -> list[str]:
+    """Return the texts of a column, or with `second` the pairs of two; DataError for texts that cannot be used."""
+    texts = column_texts(table, column)
+    return texts if second is None else paired(table, second, texts, drop_empty)
 
 
 def empty_texts(table: Table, column: str, texts: Sequence[str], drop_empty: bool) -> set[int]:
@@ -66,10 +82,12 @@ def empty_texts(table: Table, column: str, texts: Sequence[str], drop_empty: boo
     return empty
 
 
-def read_texts(table: Table, text: str | None) -> list[str]:
-    """Return the texts to predict for, one per row; DataError when a text is missing or empty."""
+def read_texts(table: Table, text: str | None, second: str | None = None) -> list[str]:
+    """Return the texts to predict for, one per row, or with `second` the pairs of two columns; DataError when a text is
+    missing or empty.
+    """
     column = column_to_predict(table, text)
-    texts = column_texts(table, column)
+    texts = texts_of(table, column, second, drop_empty=False)
     empty = {number for number, value in enumerate(texts) if not value.strip()}
     if empty:
         raise DataError(

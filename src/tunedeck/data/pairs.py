@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
-from tunedeck.data.columns import column_texts, named_column, row_numbers, usual_columns
+from tunedeck.data.columns import column_texts, named_column, number_of, row_numbers, usual_columns
 from tunedeck.data.settings import DataSettings
 from tunedeck.data.table import Table
 from tunedeck.data.usual_names import (
@@ -58,7 +57,7 @@ def read_pairs(table: Table, settings: DataSettings) -> list[Pair] | list[Scored
     anchors, positives = column_texts(table, anchor), column_texts(table, positive)
     kept = _filled(table, anchors, positives, settings.drop_empty)
     if score is not None:
-        return [Scored(anchors[n], positives[n], _number(table, score, n)) for n in kept]
+        return [Scored(anchors[n], positives[n], number_of(table, score, n)) for n in kept]
     negatives = column_texts(table, negative) if negative is not None else [""] * len(anchors)
     return [Pair(anchors[n], positives[n], negatives[n] if negatives[n].strip() else None) for n in kept]
 
@@ -115,22 +114,3 @@ def _filled(table: Table, anchors: list[str], positives: list[str], drop_empty: 
         raise DataError(say("{source}: every pair has an empty text", source=table.source))
     left_out = set(empty)
     return [n for n in rows if n not in left_out]
-
-
-def _number(table: Table, column: str, row: int) -> float:
-    value = table.rows[row][column]
-    try:
-        number = float(value) if isinstance(value, (str, int, float)) else math.nan
-    except ValueError:
-        number = math.nan
-    if math.isfinite(number):
-        return number
-    raise DataError(
-        say(
-            "{source}, row {row}: column {column!r} holds {value!r}, not a number",
-            source=table.source,
-            row=row + 1,
-            column=column,
-            value=value,
-        )
-    )

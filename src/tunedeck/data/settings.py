@@ -19,6 +19,7 @@ class DataSettings(BaseModel):
     eval: Annotated[str | None, Help(say("evaluation data; else a part is held out"), flag="--eval-data")] = None
     eval_fraction: Annotated[float, Help(say("share held out for evaluation")), Field(gt=0, lt=1)] = 0.1
     text: Annotated[str | None, Help(say("text column"))] = None
+    text_pair: Annotated[str | None, Help(say("column of the second text, where each example is a pair"))] = None
     label: Annotated[str | None, Help(say("label column"))] = None
     anchor: Annotated[str | None, Help(say("column of the anchors or queries of text pairs"))] = None
     positive: Annotated[str | None, Help(say("column of the texts that belong to them"))] = None

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from tunedeck.core.bundle import cache_folder
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
+from tunedeck.core.text_pair import TextPair
 from tunedeck.data.encoding import AUTO, SAMPLE_BYTES, detect
 from tunedeck.data.files import encoding_note, kind_of, parquet_errors
 from tunedeck.data.json_rows import read_json_lines
 from tunedeck.data.labelled import Example, label_column_of, labelled_examples, text_column_of
+from tunedeck.data.paired import first_column, second_column
 from tunedeck.data.rows import Content
 from tunedeck.data.separated import noticed_delimiter, separated_pieces
 from tunedeck.data.settings import DataSettings
@@ -66,8 +68,11 @@ class StoredExamples(Sequence[Example]):
 
     def _examples(self, numbers: Numbers) -> list[Example]:
         part = self._table.take(numbers)
-        texts, labels = part["text"].to_pylist(), part["labels"].to_pylist()
-        return [Example(text, tuple(own)) for text, own in zip(texts, labels, strict=True)]
+        texts, seconds, labels = (part[name].to_pylist() for name in ("text", "second", "labels"))
+        return [
+            Example(text if second is None else TextPair(text, second), tuple(own))
+            for text, second, own in zip(texts, seconds, labels, strict=True)
+        ]
 
 
 def is_large(reference: str) -> bool:
@@ -106,7 +111,7 @@ def counting_rows(piece: int) -> Iterator[None]:
 
 
 def stored_examples(
-    reference: str, settings: DataSettings, multi_label: bool
+    reference: str, settings: DataSettings, multi_label: bool, pairs: bool | None = None
 ) -> tuple[StoredExamples, str, tuple[str, ...]]:
     """Read a large CSV, TSV, JSON lines or Parquet file; return its examples, its text column and what to tell.
 
@@ -116,18 +121,27 @@ def stored_examples(
 
     path = Path(reference).expanduser()
     folder = tempfile.TemporaryDirectory(dir=_room(), prefix="rows-", ignore_cleanup_errors=True)
-    schema = pyarrow.schema([("text", pyarrow.string()), ("labels", pyarrow.list_(pyarrow.string()))])
+    schema = pyarrow.schema(
+        [("text", pyarrow.string()), ("second", pyarrow.string()), ("labels", pyarrow.list_(pyarrow.string()))]
+    )
     file = Path(folder.name) / "examples.arrow"
-    columns: tuple[str, str] | None = None
+    columns: tuple[str, str, str | None] | None = None
     notes: tuple[str, ...] = ()
     with ExitStack() as stack, pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
         for number, content in enumerate(_pieces(path, settings.encoding, stack)):
             table = Table(reference, *content)
             if columns is None:
-                label = label_column_of(table, settings.label, settings.text)
-                columns, notes = (text_column_of(table, settings.text, label), label), table.notes
+                second = second_column(table, settings.text, settings.text_pair, pairs)
+                text = settings.text or (first_column(table, second) if second else None)
+                label = label_column_of(table, settings.label, text)
+                columns, notes = (text_column_of(table, text, label), label, second), table.notes
             found = _examples_of(table, columns, multi_label, settings.drop_empty, number)
-            rows = [[one.text for one in found], [list(one.labels) for one in found]]
+            both = [one.text if isinstance(one.text, TextPair) else None for one in found]
+            rows = [
+                [one.text if pair is None else pair.first for one, pair in zip(found, both, strict=True)],
+                [None if pair is None else pair.second for pair in both],
+                [list(one.labels) for one in found],
+            ]
             writer.write_batch(pyarrow.record_batch(rows, schema=schema))
     if columns is None:
         raise DataError(say("{source} has a header or columns but no rows", source=reference))
@@ -152,13 +166,15 @@ def _room() -> Path:
 
 
 def _examples_of(
-    table: Table, columns: tuple[str, str], multi_label: bool, drop_empty: bool, piece: int
+    table: Table, columns: tuple[str, str, str | None], multi_label: bool, drop_empty: bool, piece: int
 ) -> list[Example]:
+    text, label, second = columns
     if drop_empty:
-        kept = [row for row in table.rows if str(row[columns[0]] or "").strip()]
+        both = [text] if second is None else [text, second]
+        kept = [row for row in table.rows if all(str(row[column] or "").strip() for column in both)]
         table = Table(table.source, table.columns, kept)
     with counting_rows(piece):
-        return labelled_examples(table, *columns, multi_label) if table.rows else []
+        return labelled_examples(table, text, label, multi_label, second=second) if table.rows else []
 
 
 def _pieces(path: Path, encoding: str, stack: ExitStack) -> Iterator[Content]:

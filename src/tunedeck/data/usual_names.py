@@ -105,6 +105,39 @@ POSITIVE_COLUMNS = (
 )
 NEGATIVE_COLUMNS = ("negative", "hard_negative", "负例")
 SCORE_COLUMNS = ("score", "similarity", "similarity_score", "分数", "相似度")
+PAIR_COLUMNS = (
+    ("text", "text_pair"),
+    ("sentence1", "sentence2"),
+    ("sentence_1", "sentence_2"),
+    ("text1", "text2"),
+    ("text_1", "text_2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("文本", "文本对"),
+    ("句子1", "句子2"),
+    ("文本1", "文本2"),
+    ("问题1", "问题2"),
+    ("前提", "假设"),
+    ("查询", "文档"),
+    ("查询", "段落"),
+)
+"""Columns of the two texts of a pair."""
+RATING_COLUMNS = (
+    "score",
+    "rating",
+    "stars",
+    "similarity",
+    "relevance",
+    "分数",
+    "评分",
+    "得分",
+    "星级",
+    "相似度",
+    "相关性",
+)
+"""Columns of a number to predict."""
 CHAT_COLUMNS = ("messages", "conversations", "instruction", "output", "prompt", "completion", "response")
 USUAL_NAMES = frozenset(
     (
@@ -115,6 +148,8 @@ USUAL_NAMES = frozenset(
         *ANCHOR_COLUMNS,
         *POSITIVE_COLUMNS,
         *SCORE_COLUMNS,
+        *(name for names in PAIR_COLUMNS for name in names),
+        *RATING_COLUMNS,
         *CHAT_COLUMNS,
         "id",
         "title",

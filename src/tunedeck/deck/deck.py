@@ -152,6 +152,12 @@ class Deck:
         self.remove(name)
         self.attach(Adapter(name, old.config, task, old.built, head, new_manifest(self.base, task, old.config)))
 
+    def set_task(self, name: str, task: Task) -> None:
+        """Give an adapter other settings of its task, with the labels that it has."""
+        adapter = self.adapter(name)
+        adapter.task = task
+        adapter.manifest = adapter.manifest.model_copy(update={"task": task.describe()})
+
     @classmethod
     def open(
         cls,

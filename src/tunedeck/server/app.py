@@ -26,6 +26,7 @@ from tunedeck.server.responses import Status
 from tunedeck.server.routes import adapters as adapter_routes
 from tunedeck.server.routes import batch as batch_routes
 from tunedeck.server.routes import generate as generate_routes
+from tunedeck.server.routes import score as score_routes
 from tunedeck.server.service import ClientGone, Service, caller_of, service_of
 from tunedeck.server.tracing import Tracer
 from tunedeck.serving.bounds import Bounds, current_bounds
@@ -35,6 +36,7 @@ from tunedeck.tasks.registry import view_of
 ROUTERS: Mapping[Route, APIRouter] = {
     "labels": batch_routes.classify_router,
     "entities": batch_routes.entities_router,
+    "scores": score_routes.router,
     "vectors": batch_routes.embed_router,
     "text": generate_routes.router,
     "answers": batch_routes.answers_router,

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 WITH_INPUTS = frozenset(
-    {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/answers", "/classify", "/predict", "/entities"}
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/answers",
+        "/classify",
+        "/predict",
+        "/entities",
+        "/score",
+        "/v1/score",
+        "/rerank",
+        "/v1/rerank",
+    }
 )
 TO_ADMINISTER = frozenset({"/v1/adapters", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 HEALTH = "/health"

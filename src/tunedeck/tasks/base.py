@@ -45,6 +45,8 @@ class Dataset(Generic[E]):
     """The column that holds the texts, where one does."""
     notes: tuple[str, ...] = ()
     """Notes on the data for the user before training, one line each."""
+    task_values: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the task that the data decides besides the labels, such as the scale of scores."""
 
 
 class Mistake(NamedTuple):
@@ -153,9 +155,9 @@ class TrainableTask(Task, Protocol):
         ...
 
 
-Route: TypeAlias = Literal["labels", "entities", "vectors", "text", "answers"]
-"""Which of the server's routes answer: /classify and /predict, /entities, /v1/embeddings, the completions, or the
-generic /v1/answers.
+Route: TypeAlias = Literal["labels", "entities", "scores", "vectors", "text", "answers"]
+"""Which of the server's routes answer: /classify and /predict, /entities, /score and /rerank, /v1/embeddings, the
+completions, or the generic /v1/answers.
 """
 
 
@@ -301,6 +303,8 @@ class TaskView:
     route: Route = "answers"
     shown: Callable[[Any], Mapping[str, str]] | None = None
     """An answer as columns of a table; its own fields where it is None."""
+    columns: Callable[[Any], Mapping[str, Any]] | None = None
+    """An answer as columns of a written file; its own fields where it is None."""
     comparing: Comparing | None = None
     onnx: OnnxView | None = None
     vllm: VllmView | None = None

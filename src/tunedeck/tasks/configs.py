@@ -21,6 +21,7 @@ from tunedeck.core.values import from_values, to_values
 from tunedeck.tasks.classify.config import ClassifyConfig
 from tunedeck.tasks.embed.config import EmbedConfig
 from tunedeck.tasks.generate.config import GenerateConfig
+from tunedeck.tasks.score.config import ScoreConfig
 from tunedeck.tasks.tag.config import TagConfig
 
 
@@ -40,7 +41,7 @@ class TaskConfig(Protocol):
 
 
 ENTRY_POINTS = "tunedeck.tasks"
-BUILT_IN: tuple[type[TaskConfig], ...] = (ClassifyConfig, GenerateConfig, EmbedConfig, TagConfig)
+BUILT_IN: tuple[type[TaskConfig], ...] = (ClassifyConfig, GenerateConfig, EmbedConfig, TagConfig, ScoreConfig)
 DEFAULT_TASK = ClassifyConfig.kind
 """The task of a run that names none."""
 

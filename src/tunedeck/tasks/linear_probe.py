@@ -1,4 +1,5 @@
-"""A linear head on vectors of a frozen base: regularised logistic regression, its strength chosen by cross-validation.
+"""A linear head on vectors of a frozen base: regularised logistic or ridge regression, its strength chosen by
+cross-validation.
 
 Where a head starts from it, training keeps what the base knows already (LP-FT, arXiv 2202.10054).
 """
@@ -72,15 +73,45 @@ def fit_linear_head(
     Minimises the mean loss plus strength / 2 · |weight|², on vectors scaled to unit variance as a whole, and centred
     where there is a bias. The strength is cross-validated unless it is given; `weights` (labels,) weigh the labels.
     """
-    whole = vectors.double() if vectors.numel() <= _IN_DOUBLE else vectors.float()
-    centre = whole.mean(0) if bias else whole.new_zeros(whole.shape[1])
-    scale = (whole - centre).square().mean().sqrt().clamp(min=1e-6)
-    weights = None if weights is None else weights.to(whole.dtype)
-    problem = _Problem((whole - centre) / scale, targets, num_labels, multi_label, bias, weights)
+    x, centre, scale = _scaled(vectors, bias)
+    weights = None if weights is None else weights.to(x.dtype)
+    problem = _Problem(x, targets, num_labels, multi_label, bias, weights)
     strength, start = _best_strength(problem) if strength is None else (strength, None)
     weight, offset = _solution(problem, strength, start)
     weight = weight / scale
     return LinearHead(weight.float(), (offset - weight @ centre).float(), strength)
+
+
+def fit_ridge(vectors: torch.Tensor, targets: torch.Tensor, *, bias: bool = True) -> LinearHead:
+    """Fit vectors (rows, size) to numbers (rows, outputs), in closed form.
+
+    Minimises the mean squared error plus strength · |weight|², on vectors scaled as `fit_linear_head` does. The
+    strength has the lowest leave-one-out error, which one singular value decomposition gives for all of them: the
+    residual of a row over 1 minus its leverage (Golub, Heath and Wahba 1979, equation 1.4).
+    """
+    x, centre, scale = _scaled(vectors, bias)
+    mean = targets.to(x.dtype).mean(0) if bias else targets.new_zeros(targets.shape[1], dtype=x.dtype)
+    y, rows = targets.to(x.dtype) - mean, len(x)
+    left, values, right = torch.linalg.svd(x, full_matrices=False)
+    projected, kept = left.T @ y, values > values.max() * 1e-6
+    errors = []
+    for strength in STRENGTHS:
+        shrunk = values.square() / (values.square() + rows * strength)
+        leverage = left.square() @ shrunk + (1 / rows if bias else 0.0)
+        residuals = y - left @ (shrunk[:, None] * projected)
+        errors.append((residuals / (1 - leverage).clamp(min=1e-6)[:, None]).square().mean().item())
+    strength = STRENGTHS[min(range(len(errors)), key=errors.__getitem__)]
+    factors = torch.where(kept, values / (values.square() + rows * strength), 0.0)
+    weight = (right.T @ (factors[:, None] * projected)).T / scale
+    return LinearHead(weight.float(), (mean - weight @ centre).float(), strength)
+
+
+def _scaled(vectors: torch.Tensor, bias: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return vectors of unit variance as a whole, centred where there is a bias; the centre, and the scale."""
+    whole = vectors.double() if vectors.numel() <= _IN_DOUBLE else vectors.float()
+    centre = whole.mean(0) if bias else whole.new_zeros(whole.shape[1])
+    scale = (whole - centre).square().mean().sqrt().clamp(min=1e-6)
+    return (whole - centre) / scale, centre, scale
 
 
 def _best_strength(problem: _Problem) -> tuple[float, tuple[torch.Tensor, torch.Tensor]]:

@@ -72,7 +72,7 @@ def cut_pairs(backend: Any, pairs: Sequence[TextPair], max_length: int, side: st
     """Return token ids and types of pairs, cut to `max_length` with the special tokens, the longer text first.
 
     A line break comes before the second text where the tokenizer puts no special token between the two, as those of
-    many decoders. ConfigError when no token of text would be left.
+    many decoders. ConfigError when no token of text would be left or there is none.
     """
     _read_whole(backend)
     between = "" if backend.num_special_tokens_to_add(True) > backend.num_special_tokens_to_add(False) else "\n"
@@ -89,6 +89,8 @@ def cut_pairs(backend: Any, pairs: Sequence[TextPair], max_length: int, side: st
         first.truncate(kept[0], direction=side)
         second.truncate(kept[1], direction=side)
         whole = backend.post_process(first, second)
+        if not whole.ids:
+            raise ConfigError(say("the text has no tokens"))
         found.append(PairIds(whole.ids, whole.type_ids))
     return found
 

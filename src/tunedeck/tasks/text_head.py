@@ -9,18 +9,55 @@ import torch
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.pooling import HeadPooling
+from tunedeck.core.text_pair import TextPair
 from tunedeck.data.batches import batches_by_length
+from tunedeck.data.columns import shorten
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.heads import reads_trained
 from tunedeck.deck.patches.base import Patch, Unchanged, patched
 from tunedeck.deck.patches.first_position import FirstPositionOnly
 from tunedeck.deck.patches.lower_layers import LowerLayers
-from tunedeck.deck.task import pooling_of
+from tunedeck.deck.task import Task, pooling_of
+from tunedeck.models.load import LoadedBase
+from tunedeck.models.sentence import sentence_settings
 from tunedeck.tasks.text import padded, tokenize, tokenize_rows
 
 
+def base_pooling(base: LoadedBase) -> HeadPooling:
+    """Return what heads read of a base's texts unless the user says otherwise.
+
+    That is what a sentence-transformers model says of itself, the model's own where all that its head reads is trained
+    or the model is a decoder, which reads the last token, else the mean.
+    """
+    told = sentence_settings(base.reference)
+    if told is not None and told.pooling is not None:
+        return told.pooling
+    return "model" if reads_trained(base) else "mean"
+
+
 def text_ids(deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int) -> list[list[int]]:
-    """Return token ids of every text, each cut to what its own adapter's virtual tokens leave of `max_length`."""
+    """Return token ids of every text, each cut to what its own adapter's virtual tokens leave of `max_length`.
+
+    Raises ConfigError for a single text where an adapter was trained on pairs.
+    """
+    pairs = {name for name in set(adapters) if name is not None and reads_pairs(deck.adapter(name).task)}
+    for text, name in zip(texts, adapters, strict=True):
+        if name in pairs and not isinstance(text, TextPair):
+            raise ConfigError(
+                say(
+                    "adapter {name!r} answers pairs of texts, and {text!r} has no second text; give td.TextPair(first, "
+                    "second)",
+                    name=name,
+                    text=shorten(text),
+                )
+            )
     return tokenize_rows(deck, texts, [deck.text_limit(name, max_length) for name in adapters])
+
+
+def reads_pairs(task: Task) -> bool:
+    """Tell whether a task with heads on texts was trained on pairs."""
+    return bool(task.describe().get("pairs"))
 
 
 def text_logits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -202,6 +203,9 @@ def _prepared(deck: Deck, adapter: str, data: Data, seed: int) -> tuple[Dataset[
     labels = labels_of(task)
     if labels != dataset.labels:
         raise DataError(say("the data has the labels {theirs}, the adapter {ours}", theirs=dataset.labels, ours=labels))
+    if dataset.task_values:
+        task = dataclasses.replace(cast(Any, task), **dataset.task_values)
+        deck.set_task(adapter, task)
     return dataset, task
 
 

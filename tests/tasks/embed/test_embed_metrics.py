@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunedeck.tasks.embed.metrics import correlations, mean_of, retrieval_metrics
+from tunedeck.tasks.correlation import correlations
+from tunedeck.tasks.embed.metrics import mean_of, retrieval_metrics
 
 
 def test_retrieval_metrics_of_two_queries_are_those_worked_out_by_hand() -> None:

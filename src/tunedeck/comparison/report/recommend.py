@@ -125,5 +125,9 @@ def metric_name(metric: str) -> str:
         "perplexity": say("perplexity"),
         "spearman": say("Spearman correlation"),
         "pearson": say("Pearson correlation"),
+        "mae": say("mean absolute error"),
+        "rmse": say("root mean squared error"),
+        "r2": say("R²"),
+        "kappa": say("quadratic weighted kappa"),
     }
     return names.get(metric, metric)

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.text_pair import TextPair
 from tunedeck.server.errors import refusals
 from tunedeck.server.requests import (
     AnswersRequest,
@@ -104,7 +105,7 @@ async def classify(http: HttpRequest, body: ClassifyRequest) -> Classification:
 async def predict(http: HttpRequest, body: PredictRequest) -> list[LabelScore] | list[list[LabelScore]]:
     """Every label with its probability, the likeliest first; a list of such lists for a list of inputs."""
     service = service_of(http)
-    texts = [body.inputs] if isinstance(body.inputs, str) else [t if isinstance(t, str) else t[0] for t in body.inputs]
+    texts = [body.inputs] if isinstance(body.inputs, str) else [_text_or_pair(one) for one in body.inputs]
     adapter = service.adapter_of(http, body.model)
     requests: list[Request[str, Prediction]] = await service.ask(http, adapter, texts)
     answers: list[list[LabelScore]] = []
@@ -113,6 +114,12 @@ async def predict(http: HttpRequest, body: PredictRequest) -> list[LabelScore] |
         ranked = sorted(chances.items(), key=lambda one: -one[1])
         answers.append([{"score": chance, "label": label} for label, chance in ranked])
     return answers[0] if isinstance(body.inputs, str) else answers
+
+
+def _text_or_pair(given: str | list[str]) -> str:
+    if isinstance(given, str):
+        return given
+    return given[0] if len(given) == 1 else TextPair(*given)
 
 
 @entities_router.post("/entities", responses=refusals(*_REFUSED))

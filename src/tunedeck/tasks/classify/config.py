@@ -51,6 +51,11 @@ class ClassifyConfig:
         ),
     ] = None
 
+    pairs: Annotated[
+        bool | None,
+        Help(say("examples are pairs of texts, such as premise and hypothesis; by default as the columns say")),
+    ] = None
+
     def __post_init__(self) -> None:
         if isinstance(self.class_weights, Mapping) and not all(weight > 0 for weight in self.class_weights.values()):
             raise ConfigError(say("class_weights must be above 0, got {weights}", weights=dict(self.class_weights)))
@@ -64,9 +69,10 @@ class ClassifyConfig:
             raise ConfigError(say("classification needs two labels or more, got {labels}", labels=list(self.labels)))
 
     def as_described(self, described: Mapping[str, Any]) -> Self:
-        """Return the same settings, multi-label and pooled as the adapter was trained.
+        """Return the same settings, multi-label, pooled and for pairs as the adapter was trained.
 
         Other programs' heads are pooled as the model's own, and so were those of version 0.1.0.
         """
         multi_label = bool(described.get("multi_label", self.multi_label))
-        return replace(self, multi_label=multi_label, pooling=described.get("pooling", "model"))
+        pooling, pairs = described.get("pooling", "model"), described.get("pairs")
+        return replace(self, multi_label=multi_label, pooling=pooling, pairs=pairs)

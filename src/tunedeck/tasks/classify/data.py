@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.text_pair import TextPair
 from tunedeck.data.check.checked import quick_notes
 from tunedeck.data.labelled import (
     Example,
@@ -16,6 +17,7 @@ from tunedeck.data.labelled import (
     labelled_examples,
     text_column_of,
 )
+from tunedeck.data.paired import first_column, second_column
 from tunedeck.data.prepare import (
     Statistics,
     Steps,
@@ -29,19 +31,21 @@ from tunedeck.data.prepare import (
 )
 from tunedeck.data.settings import DataSettings
 from tunedeck.data.stored import is_large, stored_examples
-from tunedeck.data.table import read_table
+from tunedeck.data.table import Table, read_table
 from tunedeck.tasks.base import Dataset
 
 UNEVEN = 10.0
 """Ratio of the most frequent label's examples to the rarest's above which accuracy says little."""
 
 
-def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None) -> Dataset[Example]:
+def read_labelled(
+    settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None, pairs: bool | None = None
+) -> Dataset[Example]:
     """Read and split a run's data; DataError for files, columns, labels or classes that are not usable."""
-    examples, text_column, notes = _training_examples(settings, multi_label)
+    examples, text_column, notes = _training_examples(settings, multi_label, pairs)
     held_out = None
     if settings.eval is not None:
-        held_out, more = read_examples(settings, settings.eval, multi_label)
+        held_out, more = read_examples(settings, settings.eval, multi_label, pairs)
         notes = (*notes, *more)
     steps: Steps[Example] = Steps(
         deduplicate=deduplicated,
@@ -74,6 +78,7 @@ def read_labelled(settings: DataSettings, *, multi_label: bool, labels: tuple[st
         metric_for_best_model="macro_f1" if uneven else None,
         text_column=text_column,
         notes=notes,
+        task_values={"pairs": True} if isinstance(train[0].text, TextPair) else {},
     )
 
 
@@ -85,15 +90,19 @@ def _note_of_uneven_labels(ratio: float) -> str:
     )
 
 
-def _training_examples(settings: DataSettings, multi_label: bool) -> tuple[Sequence[Example], str, tuple[str, ...]]:
+def _training_examples(
+    settings: DataSettings, multi_label: bool, pairs: bool | None
+) -> tuple[Sequence[Example], str, tuple[str, ...]]:
     """Return examples, their text column, and what a user should know of how they were read; on disk where they are
     many.
     """
     if is_large(settings.train):
-        return stored_examples(settings.train, settings, multi_label)
+        return stored_examples(settings.train, settings, multi_label, pairs)
     table = read_table(settings.train, settings.encoding)
-    examples = labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty)
-    text_column = text_column_of(table, settings.text, label_column_of(table, settings.label, settings.text))
+    examples = _examples_of(table, settings, multi_label, pairs)
+    second = second_column(table, settings.text, settings.text_pair, pairs)
+    text = settings.text or (first_column(table, second) if second else None)
+    text_column = text_column_of(table, text, label_column_of(table, settings.label, text))
     return examples, text_column, table.notes
 
 
@@ -113,10 +122,17 @@ def check_labels(examples: Sequence[Example], known: tuple[str, ...]) -> None:
                 )
 
 
-def read_examples(settings: DataSettings, reference: str, multi_label: bool) -> tuple[list[Example], tuple[str, ...]]:
+def read_examples(
+    settings: DataSettings, reference: str, multi_label: bool, pairs: bool | None = None
+) -> tuple[list[Example], tuple[str, ...]]:
     """Return labelled examples of one file or name, and what a user should know of how it was read."""
     table = read_table(reference, settings.encoding)
-    return labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty), table.notes
+    return _examples_of(table, settings, multi_label, pairs), table.notes
+
+
+def _examples_of(table: Table, settings: DataSettings, multi_label: bool, pairs: bool | None) -> list[Example]:
+    second = second_column(table, settings.text, settings.text_pair, pairs)
+    return labelled_examples(table, settings.text, settings.label, multi_label, settings.drop_empty, second)
 
 
 def _described(source: str, found: Statistics, held_out: int, removed: int) -> str:

@@ -14,17 +14,15 @@ from tunedeck.core.values import to_values
 from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
-from tunedeck.deck.heads import reads_trained
 from tunedeck.deck.task import Capability
 from tunedeck.models.load import LoadedBase
-from tunedeck.models.sentence import sentence_settings
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.classify.breakdown import breakdown
 from tunedeck.tasks.classify.config import ClassifyConfig
 from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify.metrics import classification_loss, classification_metrics, targets_of
 from tunedeck.tasks.classify.weights import label_weights
-from tunedeck.tasks.text_head import HeadObjective, text_logits
+from tunedeck.tasks.text_head import HeadObjective, base_pooling, text_logits
 
 
 @final
@@ -56,17 +54,8 @@ class Classify(ClassifyConfig):
         return replace(self, labels=tuple(labels))
 
     def for_base(self, base: LoadedBase) -> Classify:
-        """Return the same task with the base's own pooling where it is "auto".
-
-        That is what a sentence-transformers model says of itself, the model's own where all that its head reads is
-        trained or the model is a decoder, which reads the last token, else the mean.
-        """
-        if self.pooling != "auto":
-            return self
-        told = sentence_settings(base.reference)
-        if told is not None and told.pooling is not None:
-            return replace(self, pooling=told.pooling)
-        return replace(self, pooling="model" if reads_trained(base) else "mean")
+        """Return the same task with the base's own pooling where it is "auto"."""
+        return self if self.pooling != "auto" else replace(self, pooling=base_pooling(base))
 
     def describe(self) -> dict[str, Any]:
         """Return the task as plain JSON values."""
@@ -74,11 +63,11 @@ class Classify(ClassifyConfig):
 
     def read(self, settings: DataSettings) -> Dataset[Example]:
         """Read, check and split labelled data; DataError where it is not usable."""
-        return read_labelled(settings, multi_label=self.multi_label, labels=self.labels)
+        return read_labelled(settings, multi_label=self.multi_label, labels=self.labels, pairs=self.pairs)
 
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
         """Return accuracy, macro_f1, micro_f1 and loss of each adapter; DataError for a label it was not trained on."""
-        examples, notes = read_examples(settings, settings.train, self.multi_label)
+        examples, notes = read_examples(settings, settings.train, self.multi_label, self.pairs)
         texts = [example.text for example in examples]
         metrics, breakdowns = {}, {}
         for name in names:

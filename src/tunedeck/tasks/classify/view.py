@@ -86,7 +86,7 @@ class ClassifyOnnx:
     def examples(self, deck: Deck, name: str, settings: DataSettings) -> Sequence[Any]:
         """Return labelled texts; DataError for a label that the adapter does not have."""
         task = cast(Classify, deck.adapter(name).task)
-        found, _ = read_examples(settings, settings.train, task.multi_label)
+        found, _ = read_examples(settings, settings.train, task.multi_label, task.pairs)
         check_labels(found, deck.label_names(name))
         return found if settings.eval_size is None else subset(found, settings.eval_size, settings.split_seed)
 

@@ -13,8 +13,9 @@ from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
 from tunedeck.data.labelled import Example
 from tunedeck.data.pairs import Pair, Scored
+from tunedeck.tasks.correlation import correlations
 from tunedeck.tasks.embed.loss import Relations, contrastive_loss
-from tunedeck.tasks.embed.metrics import CUTS, correlations, mean_of, retrieval_metrics
+from tunedeck.tasks.embed.metrics import CUTS, mean_of, retrieval_metrics
 
 Vectors: TypeAlias = Callable[[Sequence[str], bool], torch.Tensor]
 """Texts to vectors (texts, hidden); the flag says whether they are queries."""

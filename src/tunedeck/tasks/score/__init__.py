@@ -1,0 +1,1 @@
+"""Scores: regression, ordinal scales, relevance."""
