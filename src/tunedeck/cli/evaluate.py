@@ -15,6 +15,7 @@ from tunedeck.core.errors import UsageError
 from tunedeck.core.i18n import say, say_plural
 
 if TYPE_CHECKING:
+    from tunedeck.core.reliability import TemperatureScaling
     from tunedeck.tasks.base import Breakdown, Evaluation, LabelMetrics
 
 MOST_LABELS, MOST_CONFUSED = 40, 10
@@ -39,6 +40,10 @@ def evaluate(
         Path | None,
         typer.Option(help=say("write all wrong predictions: .csv, .tsv, .json, .jsonl or .parquet")),
     ] = None,
+    reliability: Annotated[
+        Path | None,
+        typer.Option(help=say("draw how often answers are right, by their probability: .png or .svg")),
+    ] = None,
     include_base: Annotated[bool, typer.Option("--include-base", help=say("evaluate the base model too"))] = False,
     dtype: options.DtypeName = "auto",
     quantize: options.Quantize = None,
@@ -53,6 +58,8 @@ def evaluate(
 
     if errors is not None:
         check_ending(errors)
+    if reliability is not None and reliability.suffix.lower() not in (".png", ".svg"):
+        raise UsageError(say("--reliability writes a .png or .svg file, got {path}", path=reliability))
     deck = options.opened(adapter, model, dtype, quantize, trust_remote_code, allow_base_mismatch=allow_base_mismatch)
     settings = DataSettings(
         train=data,
@@ -72,12 +79,18 @@ def evaluate(
         tell(text)
     if errors is not None:
         _write_errors(found, errors)
+    if reliability is not None:
+        _draw_reliability(found, reliability)
     print_json(_as_json(found)) if as_json else _print(found)
 
 
 def _as_json(found: Evaluation) -> dict[str, Any]:
     breakdowns = {
-        name: {"labels": [asdict(label) for label in one.labels], "confusion": one.confusion}
+        name: {
+            "labels": [asdict(label) for label in one.labels],
+            "confusion": one.confusion,
+            "scaling": None if one.scaling is None else asdict(one.scaling),
+        }
         for name, one in found.breakdowns.items()
     }
     return {"description": found.description, "adapters": found.metrics, "breakdowns": breakdowns}
@@ -99,15 +112,50 @@ def _write_errors(found: Evaluation, target: Path) -> None:
     tell(say_plural("wrote {path}: {count} row", "wrote {path}: {count} rows", count=len(rows), path=target))
 
 
+def _draw_reliability(found: Evaluation, target: Path) -> None:
+    """Draw the reliability of every adapter's probabilities before and after its temperature."""
+    from tunedeck.comparison.report.reliability import reliability_figure
+    from tunedeck.core.storage import write_bytes
+
+    scalings = _scalings(found)
+    if not scalings:
+        raise UsageError(say("--reliability is about probabilities of labels, and this task has none"))
+    figure = reliability_figure(scalings)
+    write_bytes(target, figure.svg if target.suffix.lower() == ".svg" else figure.png)
+    tell(say("wrote {path}", path=target))
+
+
+def _scalings(found: Evaluation) -> dict[str, TemperatureScaling]:
+    return {name: one.scaling for name, one in found.breakdowns.items() if one.scaling is not None}
+
+
 def _print(found: Evaluation) -> None:
     columns = list(next(iter(found.metrics.values())))
     rows = [[name, *(_number(values[key]) for key in columns)] for name, values in found.metrics.items()]
     print_tables(found.description, [say("adapter"), *columns], rows)
     if found.breakdowns:
         _print_labels(found.breakdowns)
+    if scalings := _scalings(found):
+        _print_scalings(scalings)
     for name, one in found.breakdowns.items():
         if one.confusion:
             _print_confusion(name, one)
+
+
+def _print_scalings(scalings: Mapping[str, TemperatureScaling]) -> None:
+    rows = [
+        [
+            name,
+            f"{one.temperature:.3f}",
+            f"{one.before.ece:.4f}",
+            f"{one.after.ece:.4f}",
+            f"{one.before.brier:.4f}",
+            f"{one.after.brier:.4f}",
+        ]
+        for name, one in scalings.items()
+    ]
+    columns = [say("adapter"), say("temperature"), say("ECE before"), say("after"), say("Brier before"), say("after")]
+    print_table(say("How far the probabilities can be trusted: expected calibration error, Brier score"), columns, rows)
 
 
 def _number(value: float) -> str:

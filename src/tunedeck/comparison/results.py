@@ -77,7 +77,9 @@ def build_comparison(
         answers[best] = answers_of(deck, best, dataset, metric)
     confusion, mistakes = confusion_and_mistakes(deck, best, dataset, answers[best])
     found = replace(found, entries=_behind(found, answers))
-    return replace(found, confusion=confusion, mistakes=mistakes, total_s=time.perf_counter() - began)
+    scaling = comparing_of(deck.task).scaling
+    measured = None if scaling is None else scaling(deck, best, dataset, answers[best])
+    return replace(found, confusion=confusion, mistakes=mistakes, scaling=measured, total_s=time.perf_counter() - began)
 
 
 def _data(deck: Deck, dataset: Dataset[Any]) -> Data:

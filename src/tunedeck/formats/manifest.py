@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.i18n import say
+from tunedeck.formats.confidence import Confidence
 from tunedeck.formats.files import read_text
 from tunedeck.formats.probe import Probe
 
@@ -51,6 +52,7 @@ class Manifest(BaseModel):
     measurement: dict[str, Any] | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     probe: Probe | None = None
+    confidence: Confidence | None = None
 
 
 def versions() -> dict[str, str]:

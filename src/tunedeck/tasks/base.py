@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeAl
 import torch
 
 from tunedeck.core.plan_shape import PlanShape
+from tunedeck.core.reliability import TemperatureScaling
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task
@@ -81,6 +82,8 @@ class Breakdown:
     """Counts by true label (rows) and predicted label, both in the order of `labels`; empty when multi-label."""
     mistakes: tuple[Mistake, ...]
     """All wrong answers, the most confident first."""
+    scaling: TemperatureScaling | None = None
+    """How far the probabilities can be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,10 @@ class Objective(Protocol):
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """Return metrics on the held-out examples, `loss` among them."""
+        """Return metrics on the held-out examples, `loss` among them.
+
+        A `temperature` among them is not a metric: that of the best state is stored with the adapter.
+        """
         ...
 
 
@@ -205,6 +211,8 @@ class Comparing:
     """The worst mistakes, the worst first."""
     confusions: Callable[[Deck, str, Dataset[Any], HeldOut], Sequence[tuple[str, str]] | None] | None = None
     """(wanted, answered) labels of every held-out example; None where an example has several."""
+    scaling: Callable[[Deck, str, Dataset[Any], HeldOut], TemperatureScaling] | None = None
+    """How far one adapter's probabilities can be trusted."""
     majority: Callable[[Dataset[Any]], float] | None = None
     """The quality of always answering the same."""
     mistakes_note: Callable[[], str] | None = None

@@ -17,6 +17,7 @@ from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Machine, Measurement, this_machine
 from tunedeck.core.storage import write_bytes, write_json
 from tunedeck.deck.deck import Deck
+from tunedeck.formats.confidence import Confidence
 from tunedeck.formats.folder import adapter_bytes
 from tunedeck.formats.manifest import DataRecord
 from tunedeck.tasks.base import Dataset
@@ -139,9 +140,12 @@ def measured(
 def record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
     """Keep metrics, data and measurement with the adapter, and write what the run folder ends with."""
     adapter = deck.adapter(run.adapter)
+    metrics = dict(run.metrics)
+    temperature = metrics.pop("temperature", None)
     adapter.manifest = adapter.manifest.model_copy(
         update={
-            "metrics": run.metrics,
+            "metrics": metrics,
+            "confidence": None if temperature is None else Confidence(temperature=temperature),
             "data": DataRecord(
                 source=dataset.source,
                 sha256=dataset.sha256,

@@ -21,6 +21,17 @@ def counted(entry: str, labels: Sequence[str], pairs: Sequence[tuple[str, str]])
     return Confusion(entry, tuple(labels), tuple(tuple(row) for row in counts))
 
 
+def label_cells(confusion: Confusion) -> list[list[str]]:
+    """Return label, precision, recall, F1 and number of held-out texts of every label, the most frequent first."""
+    cells = []
+    for place, label in enumerate(confusion.labels):
+        right, actual = confusion.counts[place][place], sum(confusion.counts[place])
+        predicted = sum(row[place] for row in confusion.counts)
+        shares = (right / max(1, predicted), right / max(1, actual), 2 * right / max(1, actual + predicted))
+        cells.append((actual, [label, *(f"{share:.3f}" for share in shares), f"{actual:,}"]))
+    return [row for _, row in sorted(cells, key=lambda one: -one[0])]
+
+
 def condensed(confusion: Confusion) -> Confusion:
     """Return at most SHOWN labels: those with the most mistakes in their own order, and the sum of the others at the
     end.

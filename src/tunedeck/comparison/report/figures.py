@@ -10,6 +10,7 @@ from tunedeck.comparison.report.confusion import confusion_figure
 from tunedeck.comparison.report.fonts import available_fonts
 from tunedeck.comparison.report.label_placement import place_labels
 from tunedeck.comparison.report.recommend import metric_name
+from tunedeck.comparison.report.reliability import reliability_figure
 from tunedeck.comparison.report.result import Comparison, Entry
 from tunedeck.comparison.report.style import INK, Figure, canvas, colour, finished, marker, shown_names
 from tunedeck.core.i18n import say, set_language
@@ -29,6 +30,8 @@ def draw_figures(comparison: Comparison) -> list[Figure]:
         if any(entry.losses for entry in comparison.entries):  # heads alone take no step
             found.append(_losses(comparison))
         found.append(_evaluations(comparison))
+        if comparison.scaling is not None:
+            found.append(reliability_figure({comparison.best.name: comparison.scaling}))
         return found + ([] if comparison.confusion is None else [confusion_figure(comparison.confusion)])
 
     return copy_context().run(drawn)

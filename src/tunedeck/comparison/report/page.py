@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tunedeck.comparison.report.confusion import label_cells
 from tunedeck.comparison.report.figures import draw_figures
 from tunedeck.comparison.report.recommend import recommend
 from tunedeck.comparison.report.result import Comparison
@@ -71,6 +72,7 @@ def _values(comparison: Comparison, figures: list[Figure]) -> dict[str, Any]:
             }
             for one in figures
         ],
+        "labels": [] if comparison.confusion is None else label_cells(comparison.confusion),
         "mistakes": [
             {
                 "text": _cut(one.text),

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunedeck.core.reliability import TemperatureScaling
+
 if TYPE_CHECKING:
     from tunedeck.comparison.report.recommend import Recommendation
 
@@ -188,6 +190,8 @@ class Comparison:
     total_s: float
     folder: str
     """Folder of the runs."""
+    scaling: TemperatureScaling | None = None
+    """How far the best entry's probabilities can be trusted."""
 
     def quality(self, entry: Entry) -> float:
         """Return the mean of the metric that decides."""

@@ -29,6 +29,8 @@ def words(comparison: Comparison) -> dict[str, str]:
             dtype=comparison.repeat.dtype,
         ),
         "numbers": say("The numbers"),
+        "labels": say("The labels of {name}", name=comparison.best.name),
+        "label": say("label"),
         "mistakes": say("The worst mistakes of {name}", name=comparison.best.name),
         "mistakes_note": shown.mistakes_note() if shown.mistakes_note else say("Held-out texts, the worst first."),
         "text": say("text"),
@@ -54,6 +56,7 @@ def figure_title(comparison: Comparison, figure: str) -> str:
         "quality-time": say("Quality against training time"),
         "training-loss": say("Training loss"),
         "held-out": say("Held-out quality while training"),
+        "reliability": say("Probabilities of {name}, before and after its temperature", name=comparison.best.name),
         "confusions": say("Confusions of {name}", name=comparison.best.name),
     }[figure]
 

@@ -154,7 +154,7 @@ class Runner:
     def labelled(self, logits: Any, name: str) -> dict[str, Any]:
         """Return label, score, probabilities and labels of logits (labels,)."""
         told = self.settings["adapters"][name]
-        wide = logits.astype(numpy.float64)
+        wide = logits.astype(numpy.float64) / told.get("temperature", 1.0)
         if told["multi_label"]:
             chances = 1 / (1 + numpy.exp(-wide))
         else:

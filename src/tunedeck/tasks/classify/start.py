@@ -11,7 +11,8 @@ from tunedeck.data.labelled import Example
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks import head_start
 from tunedeck.tasks.base import Dataset, Started
-from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
+from tunedeck.tasks.classify.confidence import held_out_metrics
+from tunedeck.tasks.classify.metrics import targets_of
 from tunedeck.tasks.classify.task import Classify
 from tunedeck.tasks.classify.weights import label_weights
 from tunedeck.tasks.linear_probe import LinearHead, fit_linear_head
@@ -30,6 +31,6 @@ def start_head(deck: Deck, name: str, dataset: Dataset[Example]) -> Started:
         return fit_linear_head(vectors, wanted, len(labels), multi_label=task.multi_label, bias=bias, weights=weights)
 
     def measure(logits: torch.Tensor, examples: Sequence[Example]) -> dict[str, float]:
-        return classification_metrics(logits, targets(examples), task.multi_label)
+        return held_out_metrics(logits, targets(examples), task.multi_label)
 
     return head_start.start_head(deck, name, dataset, task.max_length, fit, measure)

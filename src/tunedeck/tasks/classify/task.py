@@ -18,6 +18,7 @@ from tunedeck.deck.task import Capability
 from tunedeck.models.load import LoadedBase
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
 from tunedeck.tasks.classify.breakdown import breakdown
+from tunedeck.tasks.classify.confidence import confidence_of, held_out_metrics, probabilities, temperature_scaling
 from tunedeck.tasks.classify.config import ClassifyConfig
 from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify.metrics import classification_loss, classification_metrics, targets_of
@@ -73,10 +74,13 @@ class Classify(ClassifyConfig):
         for name in names:
             labels, key = deck.label_names(name), name or BARE_BASE
             check_labels(examples, labels)
-            logits = text_logits(deck, texts, [name] * len(texts), self.max_length)
+            logits = torch.stack(text_logits(deck, texts, [name] * len(texts), self.max_length))
             targets = targets_of(labels, [example.labels for example in examples], self.multi_label)
-            metrics[key] = classification_metrics(torch.stack(logits), targets, self.multi_label)
-            breakdowns[key] = breakdown(labels, examples, [self.prediction(deck, row, name) for row in logits])
+            temperature = confidence_of(deck, name).temperature
+            metrics[key] = classification_metrics(logits / temperature, targets, self.multi_label)
+            found = breakdown(labels, examples, [self.prediction(deck, row, name) for row in logits])
+            scaling = temperature_scaling(logits, targets, self.multi_label, temperature)
+            breakdowns[key] = replace(found, scaling=scaling)
         most = Counter(example.labels for example in examples).most_common(1)[0][1] / len(examples)
         described = say(
             "{count} examples; always predicting the most frequent label is right in {share:.1%}",
@@ -107,8 +111,8 @@ class Classify(ClassifyConfig):
         """
         labels = deck.label_names(adapter)
         multi_label = self.multi_label if adapter is None else cast(Classify, deck.adapter(adapter).task).multi_label
-        own = logits[: len(labels)].double()
-        chances = (own.sigmoid() if multi_label else own.softmax(-1)).tolist()
+        known = confidence_of(deck, adapter)
+        chances = probabilities(logits[: len(labels)], multi_label, known.temperature).tolist()
         best = max(range(len(labels)), key=chances.__getitem__)
         chosen = tuple(label for label, chance in zip(labels, chances, strict=True) if chance > 0.5)
         return Prediction(
@@ -120,10 +124,10 @@ class Classify(ClassifyConfig):
 
 
 def evaluate_labelled(deck: Deck, name: str | None, task: Classify, examples: Sequence[Example]) -> dict[str, float]:
-    """Return metrics of an adapter on labelled examples: accuracy, macro_f1, micro_f1, loss."""
+    """Return metrics of an adapter on labelled examples: accuracy, macro_f1, micro_f1, loss, and the temperature."""
     logits = text_logits(deck, [example.text for example in examples], [name] * len(examples), task.max_length)
     targets = targets_of(deck.label_names(name), [example.labels for example in examples], task.multi_label)
-    return classification_metrics(torch.stack(logits), targets, task.multi_label)
+    return held_out_metrics(torch.stack(logits), targets, task.multi_label)
 
 
 @final

@@ -7,16 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast, final
 
 import torch
+from pydantic import ValidationError
 
 from tunedeck.core.i18n import say
 from tunedeck.core.plan_shape import PlanShape
+from tunedeck.core.reliability import TemperatureScaling
 from tunedeck.data.labelled import Example
 from tunedeck.data.prepare import subset
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task, pooling_of
+from tunedeck.formats.confidence import Confidence
 from tunedeck.tasks.base import VLLM_DECODERS, Calibration, Comparing, Dataset, HeldOut, Mistake, TaskView, VllmView
 from tunedeck.tasks.classify.breakdown import mistakes
+from tunedeck.tasks.classify.confidence import confidence_of, temperature_scaling
 from tunedeck.tasks.classify.data import check_labels, read_examples
 from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
 from tunedeck.tasks.classify.start import start_head
@@ -58,12 +62,19 @@ class ClassifyOnnx:
             "labels": list(deck.label_names(name)),
             "multi_label": task.multi_label,
             "max_length": deck.text_limit(name, _task(deck).max_length),
+            **confidence_of(deck, name).model_dump(exclude_defaults=True),
         }
 
     def wrong(self, settings: Mapping[str, Any]) -> str | None:
         """Return which value no prediction could be made with."""
         labels, multi_label = settings.get("labels", []), settings.get("multi_label")
-        return None if labels and isinstance(multi_label, bool) else f"labels: {labels!r}, multi_label: {multi_label!r}"
+        if not labels or not isinstance(multi_label, bool):
+            return f"labels: {labels!r}, multi_label: {multi_label!r}"
+        try:
+            Confidence.model_validate(settings)
+        except ValidationError as error:
+            return str(error).replace("\n", " ")
+        return None
 
     def output(self, task: Task, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the logits (batch, labels) in float32."""
@@ -96,7 +107,8 @@ class ClassifyOnnx:
         """Return accuracy, F1 and loss."""
         task = cast(Classify, deck.adapter(name).task)
         targets = targets_of(deck.label_names(name), [example.labels for example in examples], task.multi_label)
-        return classification_metrics(outputs([example.text for example in examples], False), targets, task.multi_label)
+        logits = outputs([example.text for example in examples], False) / confidence_of(deck, name).temperature
+        return classification_metrics(logits, targets, task.multi_label)
 
     def read(self, runner: Any, name: str, output: Any) -> Prediction:
         """Return the Prediction that logits (labels,) mean."""
@@ -127,6 +139,15 @@ def _confusions(deck: Deck, name: str, dataset: Dataset[Example], found: HeldOut
     ]
 
 
+def _scaling(deck: Deck, name: str, dataset: Dataset[Example], found: HeldOut) -> TemperatureScaling:
+    labels, multi_label = deck.label_names(name), _task(deck).multi_label
+    chances = torch.tensor([list(answer.probabilities.values()) for answer in found.answers], dtype=torch.double)
+    targets = targets_of(labels, [example.labels for example in dataset.evaluation], multi_label)
+    temperature = confidence_of(deck, name).temperature
+    logits = temperature * (chances.logit() if multi_label else chances.log())  # but for a constant in each row
+    return temperature_scaling(logits, targets, multi_label, temperature)
+
+
 def _majority(dataset: Dataset[Example]) -> float:
     return Counter(one.labels for one in dataset.evaluation).most_common(1)[0][1] / len(dataset.evaluation)
 
@@ -152,6 +173,7 @@ VIEW = TaskView(
         held_out=_held_out,
         mistakes=_mistakes,
         confusions=_confusions,
+        scaling=_scaling,
         majority=_majority,
         mistakes_note=lambda: say(
             "Held-out texts that it predicted wrongly, the most confident first. Some "
