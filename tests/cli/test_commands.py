@@ -135,6 +135,7 @@ def test_evaluation_repeats_the_metrics_of_training(tunedeck: Command, words: Pa
     assert found["description"].startswith("40 examples")
     assert found["adapters"]["r"]["accuracy"] == trained["accuracy"]
     assert found["adapters"]["r"]["loss"] == pytest.approx(trained["loss"], abs=1e-5)
+    assert found["breakdowns"]["r"]["scaling"]["temperature"] == pytest.approx(trained["temperature"], abs=1e-5)
 
 
 def test_one_call_answers_by_several_adapters(tunedeck: Command, run_folder: Path, words: Path, tmp_path: Path) -> None:

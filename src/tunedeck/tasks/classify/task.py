@@ -76,10 +76,9 @@ class Classify(ClassifyConfig):
             check_labels(examples, labels)
             logits = torch.stack(text_logits(deck, texts, [name] * len(texts), self.max_length))
             targets = targets_of(labels, [example.labels for example in examples], self.multi_label)
-            temperature = confidence_of(deck, name).temperature
-            metrics[key] = classification_metrics(logits / temperature, targets, self.multi_label)
+            metrics[key] = classification_metrics(logits, targets, self.multi_label)
             found = breakdown(labels, examples, [self.prediction(deck, row, name) for row in logits])
-            scaling = temperature_scaling(logits, targets, self.multi_label, temperature)
+            scaling = temperature_scaling(logits, targets, self.multi_label, confidence_of(deck, name).temperature)
             breakdowns[key] = replace(found, scaling=scaling)
         most = Counter(example.labels for example in examples).most_common(1)[0][1] / len(examples)
         described = say(

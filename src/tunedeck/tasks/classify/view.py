@@ -107,8 +107,7 @@ class ClassifyOnnx:
         """Return accuracy, F1 and loss."""
         task = cast(Classify, deck.adapter(name).task)
         targets = targets_of(deck.label_names(name), [example.labels for example in examples], task.multi_label)
-        logits = outputs([example.text for example in examples], False) / confidence_of(deck, name).temperature
-        return classification_metrics(logits, targets, task.multi_label)
+        return classification_metrics(outputs([example.text for example in examples], False), targets, task.multi_label)
 
     def read(self, runner: Any, name: str, output: Any) -> Prediction:
         """Return the Prediction that logits (labels,) mean."""
