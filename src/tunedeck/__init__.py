@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunedeck.core.text_pair import TextPair
     from tunedeck.data.settings import DataSettings
     from tunedeck.deck.deck import Deck
+    from tunedeck.export.combine import combine_adapters
     from tunedeck.export.merge import save_merged
     from tunedeck.export.onnx.multi import save_onnx_multi
     from tunedeck.export.onnx.save import save_onnx
@@ -67,6 +68,7 @@ _HOME = {
     "TrainingSettings": "training.config",
     "DataSettings": "data.settings",
     "TunedeckError": "core.errors",
+    "combine_adapters": "export.combine",
     "compare": "comparison.compare",
     "data_check": "tasks.data_check",
     "deploy_cost": "planner.deploy",
@@ -105,6 +107,7 @@ __all__ = [
     "TrainingRun",
     "TrainingSettings",
     "TunedeckError",
+    "combine_adapters",
     "compare",
     "data_check",
     "deploy_cost",

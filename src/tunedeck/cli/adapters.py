@@ -1,4 +1,4 @@
-"""`tunedeck adapters list | show | convert`."""
+"""`tunedeck adapters list | show | convert | merge`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from tunedeck.cli import options
-from tunedeck.cli.console import format_bytes, print_json, print_table
+from tunedeck.cli.console import format_bytes, print_json, print_table, tell
 from tunedeck.cli.export_adapter import convert_folder
 from tunedeck.core.checks import one_of
-from tunedeck.core.errors import AdapterFileError
+from tunedeck.core.errors import AdapterFileError, ConfigError
 from tunedeck.core.i18n import listing, say
 
 app = typer.Typer(no_args_is_help=True)
@@ -79,6 +79,51 @@ def convert(
     if to is not None:
         one_of("--to", to, ("peft", "adapterhub", "tunedeck"))
     convert_folder(source, target, to, model, trust_remote_code)
+
+
+@app.command("merge", help=say("combine LoRA adapters of one base into one"))
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help=say("adapter folders, two or more"))],
+    out: options.NewFolder,
+    weights: Annotated[
+        str | None, typer.Option(help=say("a weight for each adapter, with commas; equal shares by default"))
+    ] = None,
+    how: Annotated[
+        str,
+        typer.Option(
+            help=say(
+                "cat (the exact sum, the ranks add up), svd (the sum at the largest rank), linear, ties, dare_linear "
+                "or dare_ties"
+            )
+        ),
+    ] = "cat",
+    density: Annotated[float, typer.Option(help=say("share of values that ties and dare keep"))] = 0.5,
+    seed: Annotated[int, typer.Option(help=say("seed of the values that dare drops"))] = 0,
+    model: options.Base = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Write one adapter whose update of the base is the weighted combination of the others'."""
+    from tunedeck.export.combine import combine_adapters
+
+    combine_adapters(
+        folders,
+        out,
+        weights=None if weights is None else _numbers(weights),
+        how=how,  # type: ignore[arg-type]
+        density=density,
+        seed=seed,
+        model=model,
+        trust_remote_code=trust_remote_code,
+    )
+    tell(say("wrote {path}; measure it: tunedeck eval --adapter {path} --data FILE", path=out))
+
+
+def _numbers(text: str) -> list[float]:
+    """Return the numbers of a list with commas; ConfigError for anything else."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(say("--weights takes numbers with commas, as 0.7,0.3; got {value!r}", value=text)) from None
 
 
 def _flat(value: dict[str, object], start: str = "") -> dict[str, object]:

@@ -18,6 +18,7 @@ EXAMPLES = {
     "adapters list": "tunedeck adapters list runs",
     "adapters show": "tunedeck adapters show runs/reviews/adapter",
     "adapters convert": "tunedeck adapters convert runs/reviews/adapter converted --to peft",
+    "adapters merge": "tunedeck adapters merge runs/reviews/adapter runs/tweets/adapter --out merged-adapter",
     "export merge": f"tunedeck export merge {_ADAPTER} --out merged",
     "export peft": f"tunedeck export peft {_ADAPTER} --out for-peft",
     "export adapterhub": f"tunedeck export adapterhub {_ADAPTER} --out for-adapterhub",
