@@ -2,8 +2,8 @@
 
 python bench/label_errors.py [--rows 4000] [--flipped 0.05] [--seeds 3] [--model bundled:all-minilm-l6-v2] [DATA ...]
 
-Rankings: the margin of `tunedeck data check --suspicious`, the out-of-fold probability of the given label alone, the
-probability of the given label by a head that was trained on the row itself, cleanlab's ranking where it is installed,
+Rankings: the out-of-fold probability of the given label (`tunedeck data check --suspicious`), its margin to the next
+best, the same by a head that was trained on the row itself, cleanlab's rankings where it is installed
 and chance. Precision is among the first 100 rows, recall among as many rows as 5 % of the data. Flipped labels count as
 wrong; labels that were wrong before count as right, so that the true precision is higher.
 """
@@ -22,7 +22,7 @@ import tunedeck as td
 from tunedeck.data.labelled import labelled_examples
 from tunedeck.data.prepare import deduplicated, subset
 from tunedeck.data.table import read_table
-from tunedeck.tasks.classify.doubts import base_vectors, doubts, margins
+from tunedeck.tasks.classify.doubts import base_vectors, doubts
 from tunedeck.tasks.linear_probe import fit_linear_head
 
 FIRST, RECALL_AT = 100, 0.05
@@ -46,10 +46,11 @@ def rankings(
     found = doubts(vectors, targets, labels)
     fold_s = time.perf_counter() - began
     own = found.probabilities.gather(1, targets[:, None])[:, 0]
+    others = found.probabilities.scatter(1, targets[:, None], -1.0)
     seen = fit_linear_head(vectors, targets, labels, multi_label=False)(vectors).softmax(-1)
     ways: dict[str, tuple[torch.Tensor, float]] = {
-        "margin": (margins(found.probabilities, targets), fold_s),
         "given label's probability": (own, fold_s),
+        "margin to the likeliest other label": (own - others.max(1).values, fold_s),
         "given label's probability, trained on the row": (seen.gather(1, targets[:, None])[:, 0], 0.0),
         "random": (torch.rand(len(targets), generator=torch.Generator().manual_seed(seed)), 0.0),
     }

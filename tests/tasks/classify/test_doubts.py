@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from tunedeck.tasks.classify.doubts import Point, doubts, margins, outlook
+from tunedeck.tasks.classify.doubts import Doubts, Point, doubts, outlook
 
 
 def clusters(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -12,9 +12,9 @@ def clusters(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.eye(8)[targets] * 4 + torch.randn(rows, 8, generator=generator) * 0.3, targets
 
 
-def test_a_margin_is_the_labels_probability_minus_the_next() -> None:
-    probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.5, 0.2]])
-    assert torch.allclose(margins(probabilities, torch.tensor([0, 2])), torch.tensor([0.5, -0.3]))
+def test_the_label_with_the_lowest_probability_comes_first() -> None:
+    probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.5, 0.2], [0.05, 0.05, 0.9]])
+    assert Doubts(probabilities, torch.tensor([0, 2, 1]), ()).ranked() == [2, 1, 0]
 
 
 def test_flipped_labels_come_first_with_their_true_label() -> None:

@@ -1,7 +1,8 @@
 """Which labels look wrong, and what more data would bring, by heads on a frozen base's vectors.
 
-Each row is judged by a head that has not seen it. The ranking is confident learning's normalised margin (Northcutt et
-al., arXiv 1911.00068), as in cleanlab's `normalized_margin`, in a few lines instead of its dependencies.
+Each row is judged by a head that has not seen it, and ranked by the probability of the label it has: confident
+learning's self-confidence (Northcutt et al., arXiv 1911.00068). Of the rankings compared in bench/label_errors.py none
+finds more.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Doubts:
 
     def ranked(self) -> list[int]:
         """Return the rows whose label is likeliest wrong first."""
-        return margins(self.probabilities, self.targets).argsort(stable=True).tolist()
+        return self.probabilities.gather(1, self.targets[:, None])[:, 0].argsort(stable=True).tolist()
 
     def suggested(self, row: int) -> int:
         """Return the likeliest label of a row."""
@@ -86,13 +87,6 @@ def doubts(vectors: torch.Tensor, targets: torch.Tensor, num_labels: int) -> Dou
         probabilities[test] = found
     points = (_point(sizes[share], right[share], len(targets)) for share in SHARES)
     return Doubts(probabilities, targets, tuple(points))
-
-
-def margins(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return each row's probability of its label minus that of the likeliest other one, (rows,)."""
-    own = probabilities.gather(1, targets[:, None])[:, 0]
-    others = probabilities.scatter(1, targets[:, None], -1.0)
-    return own - others.max(1).values
 
 
 def outlook(curve: Sequence[Point]) -> str:
