@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import tarfile
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -62,9 +64,21 @@ def _read(folder: Path, how: Mapping[str, Any]) -> tuple[Columns, Rows]:
         return read_intents(folder / how["intents"], how["values"])
     if "segmented" in how:
         return read_segmented(folder / how["segmented"], how["kinds"])
+    if "ratings" in how:
+        return _read_ratings(folder / how["ratings"], how["file"])
     if "documents" in how:
         return read_documents(sorted(folder.glob(how["documents"])), how["columns"], how["skip"], how["meanings"])
     return _read_lines({folder / file: label for file, label in how["lines"].items()})
+
+
+def _read_ratings(archive: Path, name: str) -> tuple[Columns, Rows]:
+    """Return the texts and ratings of a file in an archive, with a number, a rating and a text in each line."""
+    with tarfile.open(archive, "r:gz") as files_in_it:
+        content = files_in_it.extractfile(name)
+        assert content is not None
+        lines = content.read().decode("utf-8").splitlines()
+    cells = [line.split("\t", 2) for line in lines if line.strip()]
+    return ("text", "rating"), [{"text": html.unescape(text.strip()), "rating": float(own)} for _, own, text in cells]
 
 
 def _with_questions(columns: Columns, rows: Rows, ask: Mapping[str, str]) -> tuple[Columns, Rows]:

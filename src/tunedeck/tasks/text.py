@@ -167,10 +167,15 @@ def pad(deck: Deck, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.
     return ids.to(device), mask.to(device)
 
 
+def has_token_types(deck: Deck) -> bool:
+    """Tell whether the base tells the two texts of a pair apart by types of tokens."""
+    return bool(getattr(deck.model.config, "type_vocab_size", 0) > 1)
+
+
 def padded(deck: Deck, rows: Sequence[Sequence[int]]) -> Inputs:
     """Return rows padded as `pad` does, with token types where there are pairs and the base has such types."""
     ids, mask = pad(deck, rows)
-    if getattr(deck.model.config, "type_vocab_size", 0) < 2 or not any(isinstance(row, PairIds) for row in rows):
+    if not has_token_types(deck) or not any(isinstance(row, PairIds) for row in rows):
         return Inputs(ids, mask, None)
     types = torch.zeros_like(ids, device="cpu")
     for place, row in enumerate(rows):

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tunedeck.core.i18n import say
+from tunedeck.core.text_pair import TextPair
 from tunedeck.deck.deck import Deck
 from tunedeck.export.onnx.graph import onnx_view
 from tunedeck.export.probe import Difference, compare, probe_batches
 from tunedeck.export.transformers_folder import tokenizer_of
 from tunedeck.formats.onnx.settings import RUNNER, TOKENIZER, adapter_file, write_settings
 from tunedeck.formats.probe import PROBE_TEXT, probe_values
+from tunedeck.tasks.text_head import reads_pairs
 
 if TYPE_CHECKING:
     from tunedeck.formats.onnx.runner import Runner
@@ -66,7 +68,7 @@ def write_probes(folder: Path, names: Sequence[str], runners: Mapping[str, Runne
     for name in names:
         ids = first.token_ids([PROBE_TEXT], name)[0]
         outputs = {
-            precision: probe_values(runner.run(*runner.padded([ids]), [name])[0])
+            precision: probe_values(runner.run_rows([ids], runner.active([name]))[0])
             for precision, runner in runners.items()
         }
         settings["adapters"][name]["probe"] = {"input_ids": ids, "outputs": outputs}
@@ -86,14 +88,25 @@ def verify(deck: Deck, name: str, runner: Runner) -> Difference:
     """
     batches, view = probe_batches(deck, name), onnx_view(deck)
     pairs = [(view.expected(deck, name, ids, mask), answered(runner, name, ids, mask)) for ids, mask in batches]
+    texts = both_ways(TEXTS) if reads_pairs(deck.adapter(name).task) else TEXTS
     for as_query in (False, True):
-        told = torch.from_numpy(runner.outputs(list(TEXTS), [name], as_query))
-        pairs.append((view.answers(deck, name, TEXTS, as_query), told))
+        told = torch.from_numpy(runner.outputs(runner_texts(texts), [name], as_query))
+        pairs.append((view.answers(deck, name, texts, as_query), told))
     found = compare(
         [left for left, _ in pairs], [right for _, right in pairs], [mask for _, mask in [*batches, *batches[:2]]]
     )
     found.check(BOUND, say("the ONNX graph"))
     return found
+
+
+def both_ways(texts: Sequence[str]) -> list[str]:
+    """Return pairs of short and long texts."""
+    return [TextPair(a, b) for a, b in zip(texts, reversed(texts), strict=True)]
+
+
+def runner_texts(texts: Sequence[str]) -> list[Any]:
+    """Return texts as the runner takes them: a pair is a tuple."""
+    return [(one.first, one.second) if isinstance(one, TextPair) else one for one in texts]
 
 
 def distance(deck: Deck, name: str, whole: Runner, small: Runner) -> tuple[Difference, float | None]:

@@ -21,17 +21,21 @@ from tunedeck.export.transformers_folder import tokenizer_of
 from tunedeck.methods.packed_embedding import unpacked, vocabulary_size
 from tunedeck.tasks.base import OnnxView
 from tunedeck.tasks.registry import view_of
+from tunedeck.tasks.text import has_token_types
+from tunedeck.tasks.text_head import reads_pairs
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("input_ids", "attention_mask")
+TYPES = "token_type_ids"
+"""One more input, for pairs of texts on a base that has types of tokens."""
 OPSETS = range(18, 24)
 """torch's exporter writes 18 and converts upwards; ONNX Runtime 1.32 reads up to 23 on a CPU."""
 
 
 @final
 class Graph(nn.Module):
-    """ids and mask (batch, seq) to logits (batch, labels) or vectors (batch, hidden), float32; virtual tokens are put
-    in front.
+    """ids, mask and, for pairs, token types (batch, seq) to logits (batch, labels) or vectors (batch, hidden), float32;
+    virtual tokens are put in front.
 
     `run` is the model's call, `parts` the modules whose tensors it uses, and `output` turns the model's answer without
     virtual positions and the mask into the graph's output.
@@ -49,7 +53,9 @@ class Graph(nn.Module):
         self.register_buffer("virtual", virtual)
         self._run, self._output = run, output
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the adapter's answer to a batch padded on the right."""
         virtual = cast(torch.Tensor, self.virtual)
         count, ids, mask = len(virtual), input_ids, attention_mask
@@ -57,7 +63,11 @@ class Graph(nn.Module):
             front = virtual.expand(ids.shape[0], count)
             ids = torch.cat([front, ids], dim=1)
             mask = torch.cat([torch.ones_like(front), mask], dim=1)
-        output = self._run({"input_ids": ids, "attention_mask": mask})
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if token_type_ids is not None:
+            own = [torch.zeros_like(front), token_type_ids] if count else [token_type_ids]
+            inputs[TYPES] = torch.cat(own, dim=1)
+        output = self._run(inputs)
         answer: torch.Tensor = output[answer_name(output)]
         return self._output(answer[:, count:] if answer.dim() == 3 else answer, attention_mask)
 
@@ -155,11 +165,14 @@ def trace(
         ) from error
 
 
-def example_inputs(deck: Deck) -> tuple[dict[str, torch.Tensor], dict[str, dict[int, str]]]:
-    """Return a batch to trace with, and which of its dimensions vary."""
+def example_inputs(deck: Deck, names: Sequence[str]) -> tuple[dict[str, torch.Tensor], dict[str, dict[int, str]]]:
+    """Return a batch to trace with for some adapters, and which of its dimensions vary."""
     ids = torch.full((2, 7), 5, device=next(deck.model.parameters()).device)
     varying = {0: "batch", 1: "length"}
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, dict.fromkeys(INPUTS, varying)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if has_token_types(deck) and any(reads_pairs(deck.adapter(name).task) for name in names):
+        inputs[TYPES] = torch.zeros_like(ids)
+    return inputs, dict.fromkeys(inputs, varying)
 
 
 @contextmanager

@@ -15,12 +15,14 @@ from typing import Any
 
 import torch
 
+from tunedeck.core.text_pair import PairIds
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
+from tunedeck.export.onnx.folder import runner_texts
 from tunedeck.export.onnx.graph import graph_of, onnx_view
 from tunedeck.formats.onnx.runner import Runner
 from tunedeck.tasks.registry import comparing_of
-from tunedeck.tasks.text import pad
+from tunedeck.tasks.text import padded
 
 ALONE, BATCH = 100, 32
 """Texts timed one by one, and texts in a batch."""
@@ -66,7 +68,11 @@ def measure(
     deck = next(iter(decks.values()))
     view, comparing = onnx_view(deck), comparing_of(deck.task)
     metrics = {label: view.metrics(deck, name, side.answers, examples) for label, side in sides.items()}
-    rows = next(iter(runners.values())).token_ids([comparing.text_of(example) for example in examples], name)
+    asked = runner_texts([comparing.text_of(example) for example in examples])
+    rows = [
+        PairIds(row, row.types) if any(row.types) else list(row)
+        for row in next(iter(runners.values())).token_ids(asked, name)
+    ]
     alone = _take_turns(sides, [[row] for row in rows[:ALONE]])
     ordered = sorted(rows[: BATCH * BATCHES], key=len)
     batches = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
@@ -92,15 +98,15 @@ def _torch_side(deck: Deck, name: str) -> Side:
 
     def run(rows: list[list[int]]) -> object:
         with torch.inference_mode():
-            return graph(*pad(deck, rows))
+            return graph(**padded(deck, rows).named())
 
     return Side(lambda texts, as_query: onnx_view(deck).answers(deck, name, texts, as_query), run)
 
 
 def _onnx_side(runner: Runner, name: str) -> Side:
     return Side(
-        lambda texts, as_query: torch.from_numpy(runner.outputs(texts, [name], as_query)),
-        lambda rows: runner.run(*runner.padded(rows), [name]),
+        lambda texts, as_query: torch.from_numpy(runner.outputs(runner_texts(texts), [name], as_query)),
+        lambda rows: runner.run_rows(rows, runner.active([name])),
     )
 
 

@@ -26,7 +26,7 @@ from tunedeck.deck.deck import Deck
 from tunedeck.deck.heads import last_linear
 from tunedeck.deck.task import has_labels
 from tunedeck.export.onnx.folder import FLOAT32, INT8, distance, verify, write_beside, write_probes
-from tunedeck.export.onnx.graph import INPUTS, check_exportable, example_inputs, graph_of, onnx_view, trace
+from tunedeck.export.onnx.graph import check_exportable, example_inputs, graph_of, onnx_view, trace
 from tunedeck.export.onnx.int8 import write_int8
 from tunedeck.export.probe import Difference
 from tunedeck.export.transformers_folder import empty_place
@@ -62,10 +62,15 @@ class _Inputs(nn.Module):
         self.way, self._owned = graph, owned
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, tensors: dict[str, torch.Tensor]
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        *,
+        tensors: dict[str, torch.Tensor],
     ) -> torch.Tensor:
         own = {self._owned[name]: tensor for name, tensor in tensors.items()}
-        answer: torch.Tensor = functional_call(self.way, own, (input_ids, attention_mask))
+        answer: torch.Tensor = functional_call(self.way, own, (input_ids, attention_mask, token_type_ids))
         return answer
 
 
@@ -83,7 +88,7 @@ def save_onnx_multi(
     check_exportable(deck, names)
     _check_sharable(deck, names)
     with _slot(deck, names) as slot, replacing_folder(target) as staging:
-        _write_graph(deck, slot, staging / FLOAT32, opset)
+        _write_graph(deck, names, slot, staging / FLOAT32, opset)
         if (
             int8
         ):  # before the defaults: the quantizer would turn a head it takes for a constant, and give it another name
@@ -169,16 +174,16 @@ def _inputs(slot: Adapter) -> dict[str, tuple[nn.Parameter, dict[int, str]]]:
     return found
 
 
-def _write_graph(deck: Deck, slot: Adapter, file: Path, opset: int | None) -> None:
+def _write_graph(deck: Deck, adapters: Sequence[str], slot: Adapter, file: Path, opset: int | None) -> None:
     graph, inputs = graph_of(deck, slot.name, merge=False), _inputs(slot)
     names = {id(parameter): name for name, parameter in graph.named_parameters()}
-    batch, shapes = example_inputs(deck)
+    batch, shapes = example_inputs(deck, adapters)
     tensors = {name: parameter.detach().clone() for name, (parameter, _) in inputs.items()}
     program = trace(
         _Inputs(graph, {name: names[id(parameter)] for name, (parameter, _) in inputs.items()}).eval(),
         {**batch, "tensors": tensors},
         {**shapes, "tensors": {name: varying for name, (_, varying) in inputs.items()}},
-        (*INPUTS, *inputs),
+        (*batch, *inputs),
         opset,
     )
     program.save(file)

@@ -11,7 +11,7 @@ from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder
 from tunedeck.deck.deck import Deck
 from tunedeck.export.onnx.folder import FLOAT32, INT8, distance, verify, write_beside, write_probes
-from tunedeck.export.onnx.graph import INPUTS, check_exportable, example_inputs, graph_of, trace
+from tunedeck.export.onnx.graph import check_exportable, example_inputs, graph_of, trace
 from tunedeck.export.onnx.int8 import write_int8
 from tunedeck.export.probe import Difference
 from tunedeck.export.transformers_folder import empty_place
@@ -55,8 +55,8 @@ def save_onnx(
     if lora not in ("merged", "inside"):
         raise ConfigError(say("lora must be merged or inside, got {value!r}", value=lora))
     graph = graph_of(deck, name, merge=lora == "merged" and deck.adapter(name).config.mergeable)
-    inputs, shapes = example_inputs(deck)
-    program = trace(graph, inputs, shapes, INPUTS, opset)
+    inputs, shapes = example_inputs(deck, [name])
+    program = trace(graph, inputs, shapes, tuple(inputs), opset)
     with replacing_folder(target) as staging:
         program.save(staging / FLOAT32)
         files = {"float32": FLOAT32, "int8": INT8} if int8 else {"float32": FLOAT32}

@@ -3,7 +3,8 @@
     python run.py "a text" "another one"
     python run.py --adapter law --int8 < texts.txt
 
-One JSON object per line: label, probability and every label's, or a vector.
+One JSON object per line: label, probability and every label's, scores, or a vector. For pairs of texts, two texts after
+one another are a pair, and so are two in a line with a tab between them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ class RunnerError(Exception):
     """Something the caller can mend."""
 
 
+class TypedIds(list):  # type: ignore[type-arg]
+    """Token ids, and the type of each: 1 in the second text of a pair, else 0."""
+
+    def __init__(self, ids: list[int], types: list[int]) -> None:
+        super().__init__(ids)
+        self.types = types
+
+
 class Runner:
     """The files of one folder, ready to answer. `threads` 0 takes all cores; without `spin` they sleep as soon as a run
     ends.
@@ -42,38 +51,44 @@ class Runner:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         file = self.folder / self.settings["files"][precision]
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._takes_types = "token_type_ids" in {given.name for given in self.session.get_inputs()}
         self._loaded: dict[str, Any] = {}
 
-    def answer(self, texts: list[str], adapters: list[str] | None = None, query: bool = False) -> list[dict[str, Any]]:
-        """One object per text: label, score, probabilities and labels, or vector."""
+    def answer(self, texts: list[Any], adapters: list[str] | None = None, query: bool = False) -> list[dict[str, Any]]:
+        """One object per text, or tuple of two texts: label, score, probabilities and labels, or scores, or vector."""
         names = self.chosen(adapters)
         outputs = self.outputs(texts, names, query)
         if self.settings["task"] == "embed":
             return [{"text": text, "vector": row.tolist()} for text, row in zip(texts, outputs, strict=True)]
-        return [
-            {"text": text, "adapter": names[0], **self.labelled(row, names[0])}
-            for text, row in zip(texts, outputs, strict=True)
-        ]
+        read = self.scored if self.settings["task"] == "score" else self.labelled
+        asked = [{"text": t} if isinstance(t, str) else {"text": t[0], "text_pair": t[1]} for t in texts]
+        return [{**text, "adapter": names[0], **read(row, names[0])} for text, row in zip(asked, outputs, strict=True)]
 
-    def outputs(self, texts: list[str], adapters: list[str], query: bool = False, batch_size: int = 32) -> Any:
+    def outputs(self, texts: list[Any], adapters: list[str], query: bool = False, batch_size: int = 32) -> Any:
         """Logits (texts, labels) or vectors (texts, hidden); batches go from short to long texts."""
         ids = self.token_ids(texts, adapters[0], query)
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         rows: list[Any] = [None] * len(ids)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            for row, output in zip(chosen, self.run(*self.padded([ids[row] for row in chosen]), adapters), strict=True):
+            found = self.run_rows([ids[row] for row in chosen], self.active(adapters))
+            for row, output in zip(chosen, found, strict=True):
                 rows[row] = output
         return numpy.stack(rows)
 
-    def token_ids(self, texts: list[str], adapter: str, query: bool = False) -> list[list[int]]:
-        """Token ids of each text behind its instruction, cut to the adapter's length; RunnerError for one without
-        tokens.
+    def token_ids(self, texts: list[Any], adapter: str, query: bool = False) -> list[TypedIds]:
+        """Token ids of each text behind its instruction, or of each pair, cut to the adapter's length; RunnerError for
+        one without tokens.
+
+        Of a pair the longer text is cut first; a line break comes between the two where the tokenizer puts no token.
         """
         told = self.settings["adapters"][adapter]
         instruction = told.get("query_instruction" if query else "document_instruction", "")
         self.tokenizer.enable_truncation(told["max_length"], direction=self.settings["truncation_side"])
-        ids = [found.ids for found in self.tokenizer.encode_batch([instruction + text for text in texts])]
+        specials = [self.tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)]
+        between = "" if specials[1] > specials[0] else "\n"
+        asked = [instruction + text if isinstance(text, str) else (text[0], between + text[1]) for text in texts]
+        ids = [TypedIds(found.ids, found.type_ids) for found in self.tokenizer.encode_batch(asked)]
         empty = next((number for number, row in enumerate(ids, 1) if not row), None)
         if empty is not None:
             raise RunnerError(f"text {empty} is empty")
@@ -92,12 +107,22 @@ class Runner:
         """One batch: logits (batch, labels) or vectors (batch, hidden)."""
         return self.run_with(input_ids, attention_mask, self.active(adapters))
 
-    def run_with(self, input_ids: Any, attention_mask: Any, active: list[Any]) -> Any:
+    def run_rows(self, rows: list[Any], active: list[Any]) -> Any:
+        """One batch of rows of token ids, which may have `types`, with adapters that were read before."""
+        ids, mask = self.padded(rows)
+        types = numpy.zeros_like(ids)
+        for number, row in enumerate(rows):
+            types[number, : len(row)] = getattr(row, "types", 0)
+        return self.run_with(ids, mask, active, types)
+
+    def run_with(self, input_ids: Any, attention_mask: Any, active: list[Any], types: Any = None) -> Any:
         """Answer texts with adapters that were read before."""
         options = onnxruntime.RunOptions()
         for adapter in active:
             options.add_active_adapter(adapter)
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self._takes_types:
+            feeds["token_type_ids"] = numpy.zeros_like(input_ids) if types is None else types
         return self.session.run(None, feeds, options)[0]
 
     def chosen(self, adapters: list[str] | None) -> list[str]:
@@ -169,6 +194,31 @@ class Runner:
             "labels": above if told["multi_label"] else [best],
         }
 
+    def scored(self, output: Any, name: str) -> dict[str, Any]:
+        """Return score, scores and levels of a head's answer (targets,), in the scores' own unit."""
+        told = self.settings["adapters"][name]
+        wide = output.astype(numpy.float64)
+        if told["logistic"]:
+            scores = 1 / (1 + numpy.exp(-wide))
+        else:
+            scores = wide * numpy.array(told["stds"]) + numpy.array(told["means"])
+        levels = None
+        if told["levels"] is not None:
+            scores = scores.clip(*told["levels"])
+            levels = dict(zip(told["labels"], map(int, numpy.rint(scores)), strict=True))
+        found = dict(zip(told["labels"], scores.tolist(), strict=True))
+        return {"score": float(scores[0]), "scores": found, "levels": levels}
+
+    def in_pairs(self, texts: list[str], adapters: list[str] | None) -> list[Any]:
+        """Return texts as tuples of two where the adapter answers pairs; RunnerError for one without its second."""
+        if not self.settings["adapters"][self.chosen(adapters)[0]].get("pairs"):
+            return texts
+        if all(text.count("\t") == 1 for text in texts):
+            return [tuple(part.strip() for part in text.split("\t")) for text in texts]
+        if len(texts) % 2:
+            raise RunnerError(f"the adapter answers pairs of texts, and {texts[-1]!r} has no second text")
+        return list(zip(texts[::2], texts[1::2], strict=True))
+
 
 def main() -> None:
     """Answer the texts given as arguments, or else the lines of standard input."""
@@ -187,7 +237,7 @@ def main() -> None:
         if not texts:
             raise RunnerError("there is no text; give some as arguments or as lines on standard input")
         runner = Runner(Path(__file__).resolve().parent, "int8" if asked.int8 else "float32", asked.threads)
-        for found in runner.answer(texts, asked.adapter, asked.query):
+        for found in runner.answer(runner.in_pairs(texts, asked.adapter), asked.adapter, asked.query):
             print(json.dumps(found, ensure_ascii=False))
     except (RunnerError, OSError) as error:
         sys.exit(f"error: {error}")

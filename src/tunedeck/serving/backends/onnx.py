@@ -18,9 +18,10 @@ from weakref import WeakValueDictionary
 from tunedeck.core.checks import require
 from tunedeck.core.errors import AdapterFileError, ConfigError, TunedeckError
 from tunedeck.core.i18n import say
+from tunedeck.core.text_pair import TextPair
 from tunedeck.formats.probe import check_probe_values, probe_values
 from tunedeck.serving.backends.onnx_folders import check_servable, graph_version, read_settings, servable_view, split
-from tunedeck.tasks.text import cut_ids, fitting_ids
+from tunedeck.tasks.text import cut_ids, cut_pairs, fitting_ids
 
 if TYPE_CHECKING:
     from tunedeck.formats.onnx.runner import Runner
@@ -78,12 +79,19 @@ class OnnxBackend:
         token ids already.
         """
         runner, told = self._held[key].runner, self._held[key].told
-        texts = [told.get("document_instruction", "") + one for one in contents if isinstance(one, str)]
+        pairs = [one for one in contents if isinstance(one, TextPair)]
+        if told.get("pairs") and len(pairs) < len(contents):
+            raise ConfigError(say("this adapter answers pairs of texts, and a text has no second text"))
+        both = iter(cut_pairs(runner.tokenizer, pairs, told["max_length"], runner.settings["truncation_side"]))
+        instruction = told.get("document_instruction", "")
+        texts = [instruction + one for one in contents if isinstance(one, str) and not isinstance(one, TextPair)]
         room = told["max_length"] - runner.tokenizer.num_special_tokens_to_add(False)
         encoded = iter(cut_ids(runner.tokenizer, texts, room, runner.settings["truncation_side"]))
         vocabulary = runner.tokenizer.get_vocab_size()
         rows = [
-            next(encoded) if isinstance(one, str) else fitting_ids(one, vocabulary, told["max_length"])
+            (next(both) if isinstance(one, TextPair) else next(encoded))
+            if isinstance(one, str)
+            else fitting_ids(one, vocabulary, told["max_length"])
             for one in contents
         ]
         if not all(rows):
@@ -104,7 +112,7 @@ class OnnxBackend:
         return self._run(self._held[key], row)
 
     def _run(self, held: _Held, row: Sequence[int]) -> Any:
-        output = held.runner.run_with(*held.runner.padded([list(row)]), held.active)[0]
+        output = held.runner.run_rows([row], held.active)[0]
         return self._view.read(held.runner, held.name, output)
 
     def _runner(self, folder: Path) -> Runner:
@@ -120,7 +128,7 @@ class OnnxBackend:
         probe = held.told.get("probe")
         if probe is None:
             return False
-        seen = probe_values(held.runner.run_with(*held.runner.padded([probe["input_ids"]]), held.active)[0])
+        seen = probe_values(held.runner.run_rows([probe["input_ids"]], held.active)[0])
         check_probe_values(seen, probe["outputs"][self._precision], str(place), self._precision)
         return True
 

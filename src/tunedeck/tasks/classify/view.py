@@ -63,6 +63,7 @@ class ClassifyOnnx:
             "multi_label": task.multi_label,
             "max_length": deck.text_limit(name, _task(deck).max_length),
             **confidence_of(deck, name).model_dump(exclude_defaults=True),
+            **({"pairs": True} if task.pairs else {}),
         }
 
     def wrong(self, settings: Mapping[str, Any]) -> str | None:

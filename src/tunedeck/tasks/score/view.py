@@ -57,6 +57,7 @@ class ScoreOnnx:
             "stds": list(task.target_stds or [1.0] * len(targets)),
             "levels": None if task.levels is None else list(task.levels),
             "max_length": deck.text_limit(name, task.max_length),
+            **({"pairs": True} if task.pairs else {}),
         }
 
     def wrong(self, settings: Mapping[str, Any]) -> str | None:
