@@ -36,6 +36,8 @@ from tunedeck.tasks.base import Dataset
 
 UNEVEN = 10.0
 """Ratio of the most frequent label's examples to the rarest's above which accuracy says little."""
+LABELS_NAMED = 8
+"""Of more labels, the line on the data names only the most frequent ones."""
 
 
 def read_labelled(
@@ -137,7 +139,11 @@ def _examples_of(table: Table, settings: DataSettings, multi_label: bool, pairs:
 
 def _described(source: str, found: Statistics, held_out: int, removed: int) -> str:
     """Return class balance and lengths in a line."""
-    balance = ", ".join(f"{label} {count / found.size:.0%}" for label, count in found.label_counts.items())
+    counts = found.label_counts
+    named = sorted(counts, key=lambda label: -counts[label])[:LABELS_NAMED] if len(counts) > LABELS_NAMED else counts
+    balance = ", ".join(f"{label} {counts[label] / found.size:.0%}" for label in named)
+    if len(counts) > LABELS_NAMED:
+        balance = say("{shown} and {count} more", shown=balance, count=len(counts) - LABELS_NAMED)
     return say(
         "{source}: {train} examples to train on, {held_out} held out, {removed} repeats left out; {balance}; "
         "length in characters: mean {mean:.0f}, median {median:.0f}, 95% below {p95:.0f}, longest {longest}",
