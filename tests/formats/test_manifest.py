@@ -35,7 +35,7 @@ def test_it_names_base_task_labels_method_and_versions(tmp_path: Path) -> None:
     assert content["base"]["reference"] == folder_of("bert", "classifier")
     assert len(content["base"]["fingerprint"]) == 64
     task = {"labels": ["yes", "no"], "multi_label": False, "max_length": 256, "pooling": "model"}
-    assert content["task"] == {"kind": "classify", **task, "class_weights": None}
+    assert content["task"] == {"kind": "classify", **task, "class_weights": None, "pairs": None}
     assert content["method"].items() >= {"kind": "lora", "r": 4, "lora_alpha": 16.0}.items()
     assert set(content["versions"]) == {"tunedeck", "torch", "transformers"}
 

@@ -246,13 +246,14 @@ def loading(name: str, form: str, manifest: Manifest) -> str:
     base, auto_class = _base_name(reference), str(view.task.auto_class)
     ours = view.task.__module__.partition(".")[0] == "tunedeck"
     task = f"td.{view.task.__name__}()" if ours else f"{view.task.__name__}()"
+    asked = 'td.TextPair("...", "...")' if manifest.task.get("pairs") else '"..."'
     own = [
         "import tunedeck as td",
         *([] if ours else [f"from {view.task.__module__} import {view.task.__name__}"]),
         "",
         f"deck = td.Deck.load({base!r}, {task})",
         f'deck.load_adapter("PATH/TO/THIS/FOLDER", name={name!r})',
-        f'deck.{_call(view)}(["..."], adapter={name!r})',
+        f"deck.{_call(view)}([{asked}], adapter={name!r})",
     ]
     parts = [code_block("python", "\n".join(own))]
     if form in ("peft", "adapterhub") and not reference.startswith(("bundled:", "ms:")) and not base.endswith(".gguf"):
