@@ -132,6 +132,8 @@ def test_generation_is_compared_by_its_loss(tmp_path: Path, in_process: list[str
         assert entry.interval.low < entry.metrics["loss"] < entry.interval.high
     assert len(found.mistakes) == 5
     assert found.mistakes[0].score >= found.mistakes[1].score
+    assert all(entry.forgetting != 0 for entry in found.entries)
+    assert "forgetting (loss on other text)" in found.table()
 
 
 def test_a_head_alone_is_refused_where_there_is_none(words: Path, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def build_comparison(
     for candidate in spec.candidates:
         own = [run for run in runs if run.candidate.name == candidate.name]
         entries.append(_entry(own, serving[candidate.name], deck, metric, spec.price, answers.get(candidate.name)))
+    entries = _forgetting(deck, entries)
     found = Comparison(
         task=deck.task.kind,
         model=runs[0].config.model,
@@ -80,6 +81,15 @@ def build_comparison(
     scaling = comparing_of(deck.task).scaling
     measured = None if scaling is None else scaling(deck, best, dataset, answers[best])
     return replace(found, confusion=confusion, mistakes=mistakes, scaling=measured, total_s=time.perf_counter() - began)
+
+
+def _forgetting(deck: Deck, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries with what each has forgotten, where the task measures it."""
+    loss = comparing_of(deck.task).loss_on_other_text
+    if loss is None:
+        return list(entries)
+    before = loss(deck, None)
+    return [replace(entry, forgetting=loss(deck, entry.name) - before) for entry in entries]
 
 
 def _data(deck: Deck, dataset: Dataset[Any]) -> Data:

@@ -213,6 +213,8 @@ class Comparing:
     """(wanted, answered) labels of every held-out example; None where an example has several."""
     scaling: Callable[[Deck, str, Dataset[Any], HeldOut], TemperatureScaling] | None = None
     """How far one adapter's probabilities can be trusted."""
+    loss_on_other_text: Callable[[Deck, str | None], float] | None = None
+    """Mean loss of a token on text of no task, by an adapter or by the base: what it forgets."""
     majority: Callable[[Dataset[Any]], float] | None = None
     """The quality of always answering the same."""
     mistakes_note: Callable[[], str] | None = None

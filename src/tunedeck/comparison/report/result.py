@@ -107,6 +107,8 @@ class Entry:
     evaluations: tuple[tuple[float, float], ...]
     """(examples seen, quality) of the first run."""
     runs: tuple[SeedRun, ...]
+    forgetting: float | None = None
+    """How much the loss on text of no task rose above the base's, per token; None where it is not measured."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, metrics and serving figures by their own names."""

@@ -82,6 +82,7 @@ def _quality_rows(comparison: Comparison, entries: Sequence[Entry]) -> list[Row]
         _row(entries, say("95% interval"), lambda entry: _span(entry.interval)),
         _row(entries, say("behind the best"), lambda entry: _span(entry.behind)),
         *(Row(metric_name(metric), tuple(f"{entry.metrics[metric]:.3f}" for entry in entries)) for metric in metrics),
+        _row(entries, say("forgetting (loss on other text)"), _forgetting),
     ]
 
 
@@ -134,6 +135,10 @@ def _span(interval: Interval | None) -> str:
         return NOTHING
     low, high = f"{interval.low:.3f}", f"{interval.high:.3f}"
     return f"{low}–{high}" if interval.low >= 0 else f"{low} … {high}".replace("-", "−")
+
+
+def _forgetting(entry: Entry) -> str:
+    return NOTHING if entry.forgetting is None else f"{entry.forgetting:+.3f}".replace("-", "−")
 
 
 def _switch(serving: Serving) -> str:

@@ -12,6 +12,7 @@ from tunedeck.data.chat import Conversation, Message
 from tunedeck.deck.deck import Deck
 from tunedeck.generation.sampling import Sampling
 from tunedeck.tasks.base import VLLM_DECODERS, Calibration, Comparing, Dataset, HeldOut, Mistake, TaskView, VllmView
+from tunedeck.tasks.generate.forgetting import loss_on_other_text
 from tunedeck.tasks.generate.task import Generate
 
 MISTAKES = 5
@@ -54,6 +55,7 @@ VIEW = TaskView(
         text_of=_text_of,
         held_out=_held_out,
         mistakes=_mistakes,
+        loss_on_other_text=loss_on_other_text,
         mistakes_note=lambda: say("Held-out texts whose expected answer it found least likely, the worst first."),
         score_name=lambda: say("loss"),
         latency_note=lambda: say("One text is one pass over a prompt, without the tokens of the answer."),
