@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
     from tunedeck.planner.deploy import deploy_cost
     from tunedeck.planner.planning import plan
+    from tunedeck.tasks.classify.choose import threshold
     from tunedeck.tasks.classify.task import Classify, Prediction
     from tunedeck.tasks.data_check import DataCheck, data_check
     from tunedeck.tasks.embed.task import Embed
@@ -78,6 +79,7 @@ _HOME = {
     "save_onnx": "export.onnx.save",
     "save_onnx_multi": "export.onnx.multi",
     "save_sentence_transformers": "export.sentence_transformers",
+    "threshold": "tasks.classify.choose",
     "train": "training.run",
     "train_run": "training.run",
 }
@@ -117,6 +119,7 @@ __all__ = [
     "save_onnx",
     "save_onnx_multi",
     "save_sentence_transformers",
+    "threshold",
     "train",
     "train_run",
 ]

@@ -26,6 +26,7 @@ from tunedeck.cli import (
     predict,
     schema,
     serve,
+    threshold,
     train,
 )
 from tunedeck.cli.examples import EXAMPLES
@@ -118,6 +119,9 @@ app.add_typer(data.app, name="data", help=say("check data files before training"
 app.command("train", help=say("train an adapter from a run file or from flags"))(lambda: None)
 app.command("compare", help=say("train several methods on your data and report which one to use"))(lambda: None)
 app.command("eval", help=say("evaluate saved adapters on your data"))(evaluate.evaluate)
+app.command("threshold", help=say("choose the probability from which an adapter answers, for a precision"))(
+    threshold.threshold
+)
 app.command("predict", help=say("predict with saved adapters"))(predict.predict)
 app.command("chat", help=say("chat with a model and its adapters in the terminal"))(chat.chat)
 app.command("embed", help=say("compute embeddings of texts"))(embed.embed)

@@ -90,6 +90,7 @@ def _as_json(found: Evaluation) -> dict[str, Any]:
             "labels": [asdict(label) for label in one.labels],
             "confusion": one.confusion,
             "scaling": None if one.scaling is None else asdict(one.scaling),
+            "answered": None if one.answered is None else {**asdict(one.answered), "precision": one.answered.precision},
         }
         for name, one in found.breakdowns.items()
     }
@@ -135,6 +136,19 @@ def _print(found: Evaluation) -> None:
     print_tables(found.description, [say("adapter"), *columns], rows)
     if found.breakdowns:
         _print_labels(found.breakdowns)
+    for name, one in found.breakdowns.items():
+        if (given := one.answered) is not None:
+            tell(
+                say(
+                    "{name}: {given} answers above its thresholds, {precision:.1%} of them right (95 % interval "
+                    "{low:.1%} to {high:.1%})",
+                    name=name,
+                    given=given.given,
+                    precision=given.precision,
+                    low=given.low,
+                    high=given.high,
+                )
+            )
     if scalings := _scalings(found):
         _print_scalings(scalings)
     for name, one in found.breakdowns.items():

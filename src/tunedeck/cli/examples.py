@@ -12,6 +12,7 @@ EXAMPLES = {
     "train": f"tunedeck train {_MODEL} --data reviews.csv --out runs/reviews",
     "compare": f"tunedeck compare {_MODEL} --data reviews.csv --methods lora,prompt-tuning",
     "eval": f"tunedeck eval {_ADAPTER} --data reviews.csv",
+    "threshold": "tunedeck threshold runs/reviews/adapter --data held-out.csv --precision 0.95",
     "predict": f"tunedeck predict {_ADAPTER} --file reviews.csv --out predicted.csv",
     "chat": "tunedeck chat --model bundled:smollm2-135m-instruct",
     "embed": f"tunedeck embed {_MODEL} --file reviews.csv --out vectors.npy",

@@ -108,7 +108,7 @@ def opened(
     import tunedeck as td
     from tunedeck.tasks.registry import task_of
 
-    _hide_loading()
+    hide_loading()
     return td.Deck.open(
         *folders,
         model=model,
@@ -124,7 +124,7 @@ def base_model(reference: str, task: Task, dtype: str, quantize: str | None, tru
     """Return a deck without adapters, as the options above ask for it."""
     import tunedeck as td
 
-    _hide_loading()
+    hide_loading()
     return td.Deck.load(
         reference,
         task,
@@ -134,7 +134,7 @@ def base_model(reference: str, task: Task, dtype: str, quantize: str | None, tru
     )
 
 
-def _hide_loading() -> None:
+def hide_loading() -> None:
     """Hide transformers' own progress bars, which would appear between a command's lines."""
     from transformers.utils import logging
 

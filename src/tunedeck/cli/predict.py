@@ -211,7 +211,8 @@ def _columns(deck: Deck, name: str, answer: Any) -> dict[str, Any]:
     values = _values(answer) if written is None else dict(written(answer))
     if "labels" in values:
         several = deck.adapter(name).task.describe().get("multi_label")
-        values = {"predicted": list(values["labels"]) if several else values["label"], "score": values["score"]}
+        label = values.get("abstain") or values["label"]
+        values = {"predicted": list(values["labels"]) if several else label, "score": values["score"]}
     elif set(values) == {"answer"}:
         values = {"predicted": values["answer"]}
     return {f"{key}_{name}" if len(deck.adapters) > 1 else key: value for key, value in values.items()}

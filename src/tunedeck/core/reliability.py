@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 BINS = 15
 """Bins of equal width, as in Guo et al., arXiv 1706.04599."""
@@ -57,3 +59,40 @@ def binned(confidences: Sequence[float], right: Sequence[bool]) -> tuple[float, 
     ]
     error = sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / len(confidences)
     return error, tuple(bins)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Answers given and right ones among them; `low` and `high` are the ends of the Wilson interval of their share."""
+
+    given: int
+    right: int
+    low: float
+    high: float
+
+    @property
+    def precision(self) -> float:
+        """Return the share of right answers among those given, 0 where none is."""
+        return self.right / self.given if self.given else 0.0
+
+
+def answered(given: int, right: int, confidence: float = 0.95) -> Answered:
+    """Return counts of answers with the interval of their precision."""
+    return Answered(given, right, *wilson(right, given, confidence))
+
+
+def wilson(right: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the two ends of Wilson's score interval of a share (Wilson 1927); 0 and 1 where the count is 0."""
+    if not count:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, square = right / count, z * z / count
+    half = z * math.sqrt(share * (1 - share) / count + square / (4 * count))
+    low, high = ((share + square / 2 + sign * half) / (1 + square) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)
+
+
+def fewest_right(precision: float, confidence: float = 0.95) -> int:
+    """Return how many answers without a mistake show a precision: the interval then begins there."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    return math.ceil(z * z * precision / (1 - precision))

@@ -20,7 +20,7 @@ from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.heads import head_paths, last_linear, stored_head
 from tunedeck.deck.task import Task, has_labels, labels_of, pooling_of, with_labels
 from tunedeck.formats.folder import read_adapter
-from tunedeck.formats.manifest import BaseRecord, Manifest, versions
+from tunedeck.formats.manifest import FILE, BaseRecord, Manifest, versions
 from tunedeck.formats.tensors import ModelNames, StoredAdapter
 from tunedeck.methods.base import Base, MethodConfig
 from tunedeck.methods.linears import linears_outside_layers
@@ -59,9 +59,20 @@ def _adapter(base: LoadedBase, task: Task, folder: Path, name: str, *, allow_bas
             check_head(folder, head, base)
         labels = stored_labels(folder, stored, head, labels_of(task), base)
         own = with_labels(own, labels or bare_labels(base, task))
+    if stored.manifest is not None:
+        _check_novelty(folder, stored.manifest, head)
     adapter = Adapter(name, stored.config, own, built, head, stored.manifest or new_manifest(base, own, stored.config))
     adapter.fill(stored.tensors)
     return adapter
+
+
+def _check_novelty(folder: Path, manifest: Manifest, head: dict[str, nn.Module]) -> None:
+    """Raise AdapterFileError where the distance to the training texts is of vectors that the head does not read."""
+    novelty = None if manifest.confidence is None else manifest.confidence.novelty
+    size = last_linear(head).in_features if head else 0
+    if novelty is not None and novelty.size != size:
+        reason = f"novelty is of {novelty.size} numbers, the head reads {size}"
+        raise AdapterFileError(say("{path} is damaged: {reason}", path=folder / FILE, reason=reason))
 
 
 def check_trains(config: MethodConfig, task: Task) -> None:

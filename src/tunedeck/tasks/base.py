@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeAl
 import torch
 
 from tunedeck.core.plan_shape import PlanShape
-from tunedeck.core.reliability import TemperatureScaling
+from tunedeck.core.reliability import Answered, TemperatureScaling
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task
@@ -84,6 +84,8 @@ class Breakdown:
     """All wrong answers, the most confident first."""
     scaling: TemperatureScaling | None = None
     """How far the probabilities can be trusted."""
+    answered: Answered | None = None
+    """The labels that are answered, for an adapter with thresholds."""
 
 
 @dataclass(frozen=True, slots=True)

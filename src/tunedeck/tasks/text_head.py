@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol, final
+from typing import ClassVar, Protocol, TypeVar, final
 
 import torch
 
@@ -22,6 +22,8 @@ from tunedeck.deck.task import Task, pooling_of
 from tunedeck.models.load import LoadedBase
 from tunedeck.models.sentence import sentence_settings
 from tunedeck.tasks.text import padded, tokenize, tokenize_rows
+
+T = TypeVar("T")
 
 
 def base_pooling(base: LoadedBase) -> HeadPooling:
@@ -65,11 +67,21 @@ def text_logits(
 ) -> list[torch.Tensor]:
     """Return the logits of every text, in order; batches go from short to long texts so that little is padded."""
     ids = text_ids(deck, texts, adapters, max_length)
-    logits: dict[int, torch.Tensor] = {}
+    return in_batches(ids, adapters, lambda rows, names: list(logits_of_ids(deck, rows, names)), batch_size)
+
+
+def in_batches(
+    ids: Sequence[Sequence[int]],
+    adapters: Sequence[str | None],
+    answer: Callable[[list[Sequence[int]], list[str | None]], list[T]],
+    batch_size: int = 32,
+) -> list[T]:
+    """Return the answer to every row of token ids, in order, from batches that go from short to long rows."""
+    found: dict[int, T] = {}
     for rows in batches_by_length([len(one) for one in ids], batch_size):
-        batch = logits_of_ids(deck, [ids[row] for row in rows], [adapters[row] for row in rows])
-        logits.update(zip(rows, batch, strict=True))
-    return [logits[row] for row in range(len(texts))]
+        batch = answer([ids[row] for row in rows], [adapters[row] for row in rows])
+        found.update(zip(rows, batch, strict=True))
+    return [found[row] for row in range(len(ids))]
 
 
 def logits_of_ids(deck: Deck, ids: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:

@@ -21,6 +21,7 @@ from tunedeck.methods.base import MethodConfig
 onnxruntime = pytest.importorskip("onnxruntime")
 from tunedeck.export.onnx.folder import BOUND  # noqa: E402
 from tunedeck.export.onnx.save import OnnxExport, save_onnx  # noqa: E402
+from tunedeck.formats.confidence import Confidence  # noqa: E402
 from tunedeck.formats.onnx.runner import Runner, RunnerError  # noqa: E402
 
 KINDS: dict[str, MethodConfig] = {
@@ -229,3 +230,22 @@ def test_another_opset_is_written_and_the_settings_name_what_is_there(tmp_path: 
     with pytest.raises(RunnerError, match="there is no int8 file here; there is: float32"):
         Runner(tmp_path / "onnx", "int8")
     assert not (tmp_path / "onnx" / "model.int8.onnx").exists()
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_temperature_and_thresholds_are_those_of_the_adapter(multi_label: bool, tmp_path: Path) -> None:
+    deck = tiny_models.deck_of("bert")
+    deck.add("a", td.FullConfig("head"), task=td.Classify(labels=("no", "maybe", "yes"), multi_label=multi_label))
+    tiny_models.stir(deck, "a")
+    adapter = deck.adapter("a")
+    sure = deck.predict(["w10 w20"], "a")[0].probabilities
+    limits = {"no": sure["no"] * 0.9, "maybe": None, "yes": sure["yes"] * 0.9}
+    confidence = Confidence(temperature=1.5, thresholds=limits)
+    adapter.manifest = adapter.manifest.model_copy(update={"confidence": confidence})
+    save_onnx(deck, "a", tmp_path / "onnx")
+    texts = [f"w{number} w{number + 1}" for number in range(10, 40)]
+    answers = deck.predict(texts, "a")
+    for row, answer in zip(Runner(tmp_path / "onnx").answer(texts), answers, strict=True):
+        assert row["probabilities"] == pytest.approx(dict(answer.probabilities), abs=1e-5)
+        assert (tuple(row["labels"]), row["abstain"]) == (answer.labels, answer.abstain)
+    assert len({answer.labels for answer in answers}) > 1

@@ -3,8 +3,9 @@
     python run.py "a text" "another one"
     python run.py --adapter law --int8 < texts.txt
 
-One JSON object per line: label, probability and every label's, scores, or a vector. For pairs of texts, two texts after
-one another are a pair, and so are two in a line with a tab between them.
+One JSON object per line: label, probability and every label's, scores, or a vector. Below the adapter's threshold, where
+it has one, "labels" is empty and "abstain" is "unsure". For pairs of texts, two texts after one another are a pair, and
+so are two in a line with a tab between them.
 """
 
 from __future__ import annotations
@@ -186,12 +187,20 @@ class Runner:
             powers = numpy.exp(wide - wide.max())
             chances = powers / powers.sum()
         best = told["labels"][int(chances.argmax())]
-        above = [label for label, chance in zip(told["labels"], chances, strict=True) if chance > 0.5]
+        found = dict(zip(told["labels"], chances.tolist(), strict=True))
+        limits = told.get("thresholds")
+        if limits is None:
+            above = [label for label, chance in found.items() if chance > 0.5]
+        else:  # a label without a limit is never answered
+            known = {label: limit for label, limit in limits.items() if limit is not None}
+            above = [label for label, chance in found.items() if label in known and chance >= known[label]]
+        certain = limits is None or best in above
         return {
             "label": best,
             "score": float(chances.max()),
-            "probabilities": dict(zip(told["labels"], chances.tolist(), strict=True)),
-            "labels": above if told["multi_label"] else [best],
+            "probabilities": found,
+            "labels": above if told["multi_label"] else [best] if certain else [],
+            "abstain": None if told["multi_label"] or certain else "unsure",
         }
 
     def scored(self, output: Any, name: str) -> dict[str, Any]:

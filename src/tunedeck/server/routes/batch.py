@@ -81,7 +81,10 @@ def _shortened(vector: torch.Tensor, dimensions: int | None) -> torch.Tensor:
 
 @classify_router.post("/classify", responses=refusals(*_REFUSED))
 async def classify(http: HttpRequest, body: ClassifyRequest) -> Classification:
-    """The likeliest label of each text and the probability of every label, in the adapter's own order."""
+    """The likeliest label of each text and the probability of every label, in the adapter's own order.
+
+    Where the adapter has thresholds, the label is "unsure" below them, and "none of these" far from its training texts.
+    """
     service = service_of(http)
     texts = [body.input] if isinstance(body.input, str) else body.input
     adapter = service.adapter_of(http, body.model)
@@ -90,7 +93,8 @@ async def classify(http: HttpRequest, body: ClassifyRequest) -> Classification:
     for index, request in enumerate(requests):
         answer = request.done.result()
         chances = list(answer.probabilities.values())
-        data.append({"index": index, "label": answer.label, "probs": chances, "num_classes": len(chances)})
+        label = answer.abstain or answer.label
+        data.append({"index": index, "label": label, "probs": chances, "num_classes": len(chances)})
     return {
         "id": f"classify-{uuid.uuid4().hex}",
         "object": "list",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tunedeck.core.reliability import Answered, answered
 from tunedeck.data.labelled import Example
 from tunedeck.tasks.base import Breakdown, LabelMetrics, Mistake
 
@@ -26,6 +27,15 @@ def breakdown(labels: Sequence[str], examples: Sequence[Example], predictions: S
         tuple(tuple(counts[true, given] for given in labels) for true in labels) if single else (),
         tuple(mistakes(examples, predictions)),
     )
+
+
+def given_answers(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Answered:
+    """Count the labels that are answered, and the right ones among them."""
+    given = sum(len(answer.labels) for answer in predictions)
+    right = sum(
+        len(set(example.labels) & set(answer.labels)) for example, answer in zip(examples, predictions, strict=True)
+    )
+    return answered(given, right)
 
 
 def mistakes(examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Mistake]:

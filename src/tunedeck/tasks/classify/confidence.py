@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F
 
@@ -15,6 +17,15 @@ def confidence_of(deck: Deck, name: str | None) -> Confidence:
     """Return what is known of the probabilities of an adapter, None for the base model."""
     found = None if name is None else deck.adapter(name).manifest.confidence
     return found or Confidence()
+
+
+def logits_above(known: Confidence, labels: Sequence[str]) -> torch.Tensor | float:
+    """Return the logits (labels,) above which a multi-label adapter answers each label; 0 without thresholds."""
+    if known.thresholds is None:
+        return 0.0
+    limits = [known.thresholds.get(label) for label in labels]
+    chances = torch.tensor([1.0 if limit is None else limit for limit in limits], dtype=torch.double)
+    return known.temperature * chances.logit()
 
 
 def held_out_metrics(logits: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> dict[str, float]:

@@ -20,15 +20,18 @@ def classification_loss(
     return F.cross_entropy(logits.float(), targets, weight=weights)
 
 
-def classification_metrics(logits: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> dict[str, float]:
+def classification_metrics(
+    logits: torch.Tensor, targets: torch.Tensor, multi_label: bool, above: torch.Tensor | float = 0.0
+) -> dict[str, float]:
     """Return accuracy, macro_f1, micro_f1 and loss of logits (examples, labels), each 0 to 1 but the loss.
 
+    A multi-label text is predicted to have the labels whose logits are greater than `above`.
     `accuracy` counts a multi-label example only when all its labels are right. A label that neither occurs nor is
     predicted does not enter macro_f1, as in scikit-learn's f1_score over the labels that are present.
     """
     loss = classification_loss(logits, targets, multi_label).item()
     if multi_label:
-        predicted, actual = logits > 0, targets > 0.5
+        predicted, actual = logits > above, targets > 0.5
     else:
         width = logits.shape[1]
         predicted = F.one_hot(logits.argmax(-1), width).bool()

@@ -15,28 +15,43 @@ from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Capability
+from tunedeck.formats.confidence import NONE_OF_THESE
 from tunedeck.models.load import LoadedBase
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
-from tunedeck.tasks.classify.breakdown import breakdown
-from tunedeck.tasks.classify.confidence import confidence_of, held_out_metrics, probabilities, temperature_scaling
+from tunedeck.tasks.classify.breakdown import breakdown, given_answers
+from tunedeck.tasks.classify.confidence import (
+    confidence_of,
+    held_out_metrics,
+    logits_above,
+    probabilities,
+    temperature_scaling,
+)
 from tunedeck.tasks.classify.config import ClassifyConfig
 from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify.metrics import classification_loss, classification_metrics, targets_of
+from tunedeck.tasks.classify.novelty import far_rows, vectors_read
 from tunedeck.tasks.classify.weights import label_weights
-from tunedeck.tasks.text_head import HeadObjective, base_pooling, text_logits
+from tunedeck.tasks.text_head import HeadObjective, base_pooling, in_batches, logits_of_ids, text_ids, text_logits
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """An answer: the likeliest label with its probability, and every label's; `labels` all above 0.5 when
-    multi-label.
+    multi-label, or above their thresholds.
+
+    `labels` is empty where the adapter abstains; `abstain` is then "unsure" or "none of these".
     """
 
     label: str
     score: float
     probabilities: Mapping[str, float]
     labels: tuple[str, ...]
+    abstain: str | None = None
+
+    def certain(self, multi_label: bool) -> Prediction:
+        """Return the prediction without abstention where each text has one label."""
+        return self if multi_label else replace(self, labels=(self.label,))
 
 
 @final
@@ -76,10 +91,18 @@ class Classify(ClassifyConfig):
             check_labels(examples, labels)
             logits = torch.stack(text_logits(deck, texts, [name] * len(texts), self.max_length))
             targets = targets_of(labels, [example.labels for example in examples], self.multi_label)
-            metrics[key] = classification_metrics(logits, targets, self.multi_label)
-            found = breakdown(labels, examples, [self.prediction(deck, row, name) for row in logits])
-            scaling = temperature_scaling(logits, targets, self.multi_label, confidence_of(deck, name).temperature)
-            breakdowns[key] = replace(found, scaling=scaling)
+            known = confidence_of(deck, name)
+            above = logits_above(known, labels) if self.multi_label else 0.0
+            metrics[key] = classification_metrics(logits, targets, self.multi_label, above=above)
+            answers = [self.prediction(deck, row, name) for row in logits]
+            found = breakdown(labels, examples, [answer.certain(self.multi_label) for answer in answers])
+            if known.novelty is not None:
+                answers = self.predict(deck, texts, [name] * len(texts))
+            breakdowns[key] = replace(
+                found,
+                scaling=temperature_scaling(logits, targets, self.multi_label, known.temperature),
+                answered=None if known.thresholds is None else given_answers(examples, answers),
+            )
         most = Counter(example.labels for example in examples).most_common(1)[0][1] / len(examples)
         described = say(
             "{count} examples; always predicting the most frequent label is right in {share:.1%}",
@@ -101,25 +124,33 @@ class Classify(ClassifyConfig):
 
     def predict(self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None]) -> list[Prediction]:
         """Return one Prediction per text."""
-        logits = text_logits(deck, texts, adapters, self.max_length)
-        return [self.prediction(deck, row, name) for row, name in zip(logits, adapters, strict=True)]
+        ids = text_ids(deck, texts, adapters, self.max_length)
+        return in_batches(ids, adapters, lambda rows, names: self.answer(deck, rows, names))
 
-    def prediction(self, deck: Deck, logits: torch.Tensor, adapter: str | None) -> Prediction:
+    def answer(self, deck: Deck, ids: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Prediction]:
+        """Return the prediction of each row of token ids in one batch."""
+        novel = [name for name in set(adapters) if name is not None and confidence_of(deck, name).novelty is not None]
+        if not novel:
+            logits, far = logits_of_ids(deck, ids, adapters), [False] * len(ids)
+        else:
+            with deck.lock, vectors_read(deck, novel) as read:
+                logits = logits_of_ids(deck, ids, adapters)
+            far = far_rows(deck, adapters, read)
+        rows = zip(logits, adapters, far, strict=True)
+        return [self.prediction(deck, row, name, is_far=is_far) for row, name, is_far in rows]
+
+    def prediction(self, deck: Deck, logits: torch.Tensor, adapter: str | None, *, is_far: bool = False) -> Prediction:
         """Return the prediction of logits (labels,); wider ones, from a mixed batch, are cut to the adapter's
-        labels.
+        labels. `is_far` tells that the text is none of the adapter's kind.
         """
         labels = deck.label_names(adapter)
         multi_label = self.multi_label if adapter is None else cast(Classify, deck.adapter(adapter).task).multi_label
         known = confidence_of(deck, adapter)
-        chances = probabilities(logits[: len(labels)], multi_label, known.temperature).tolist()
-        best = max(range(len(labels)), key=chances.__getitem__)
-        chosen = tuple(label for label, chance in zip(labels, chances, strict=True) if chance > 0.5)
-        return Prediction(
-            label=labels[best],
-            score=chances[best],
-            probabilities=dict(zip(labels, chances, strict=True)),
-            labels=chosen if multi_label else (labels[best],),
-        )
+        values = probabilities(logits[: len(labels)], multi_label, known.temperature).tolist()
+        chances = dict(zip(labels, values, strict=True))
+        best = max(chances, key=chances.__getitem__)
+        chosen, abstain = ((), NONE_OF_THESE) if is_far else known.answered(chances, multi_label)
+        return Prediction(best, chances[best], chances, chosen, abstain)
 
 
 def evaluate_labelled(deck: Deck, name: str | None, task: Classify, examples: Sequence[Example]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from tunedeck.data.prepare import subset
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task, pooling_of
-from tunedeck.formats.confidence import Confidence
+from tunedeck.formats.confidence import NONE_OF_THESE, UNSURE, Confidence
 from tunedeck.tasks.base import VLLM_DECODERS, Calibration, Comparing, Dataset, HeldOut, Mistake, TaskView, VllmView
 from tunedeck.tasks.classify.breakdown import mistakes
 from tunedeck.tasks.classify.confidence import confidence_of, temperature_scaling
@@ -25,7 +25,7 @@ from tunedeck.tasks.classify.data import check_labels, read_examples
 from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
 from tunedeck.tasks.classify.start import start_head
 from tunedeck.tasks.classify.task import Classify, Prediction
-from tunedeck.tasks.text_head import logits_of_ids, text_ids, text_logits
+from tunedeck.tasks.text_head import text_ids, text_logits
 
 MISTAKES = 10
 _LABELS = ("a", "b")
@@ -41,8 +41,7 @@ class ClassifyServing:
 
     def answer(self, deck: Deck, rows: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Prediction]:
         """Return a Prediction for each row."""
-        logits = logits_of_ids(deck, rows, adapters)
-        return [_task(deck).prediction(deck, row, name) for row, name in zip(logits, adapters, strict=True)]
+        return _task(deck).answer(deck, rows, adapters)
 
     def to_json(self, answer: Prediction) -> dict[str, Any]:
         """Return labels and probabilities."""
@@ -62,7 +61,7 @@ class ClassifyOnnx:
             "labels": list(deck.label_names(name)),
             "multi_label": task.multi_label,
             "max_length": deck.text_limit(name, _task(deck).max_length),
-            **confidence_of(deck, name).model_dump(exclude_defaults=True),
+            **confidence_of(deck, name).model_dump(exclude_defaults=True, exclude={"novelty"}),
             **({"pairs": True} if task.pairs else {}),
         }
 
@@ -113,11 +112,13 @@ class ClassifyOnnx:
     def read(self, runner: Any, name: str, output: Any) -> Prediction:
         """Return the Prediction that logits (labels,) mean."""
         found = runner.labelled(output, name)
-        return Prediction(found["label"], found["score"], found["probabilities"], tuple(found["labels"]))
+        labels, abstain = tuple(found["labels"]), found["abstain"]
+        return Prediction(found["label"], found["score"], found["probabilities"], labels, abstain)
 
 
 def _shown(answer: Prediction) -> dict[str, str]:
-    return {say("label"): ", ".join(answer.labels) or say("none"), say("probability"): f"{answer.score:.3f}"}
+    instead = {None: say("none"), UNSURE: say("unsure"), NONE_OF_THESE: say("none of these")}[answer.abstain]
+    return {say("label"): ", ".join(answer.labels) or instead, say("probability"): f"{answer.score:.3f}"}
 
 
 def _held_out(deck: Deck, name: str, dataset: Dataset[Example], metric: str) -> HeldOut:
