@@ -3,9 +3,9 @@
     python run.py "a text" "another one"
     python run.py --adapter law --int8 < texts.txt
 
-One JSON object per line: label, probability and every label's, scores, or a vector. Below the adapter's threshold, where
-it has one, "labels" is empty and "abstain" is "unsure". For pairs of texts, two texts after one another are a pair, and
-so are two in a line with a tab between them.
+One JSON object per line: label, probability and every label's, scores, or a vector. Below the adapter's threshold,
+where it has one, "labels" is empty and "abstain" is "unsure". For pairs of texts, two texts after one another are a
+pair, and so are two in a line with a tab between them.
 """
 
 from __future__ import annotations
