@@ -37,6 +37,10 @@ def check(
             help=say("look for wrong labels and draw a learning curve, by heads on the base's vectors; minutes"),
         ),
     ] = False,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help=say("look for wrong labels by the out-of-fold.jsonl of tunedeck train --folds")),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help=say("write the report as a page, such as report.html"))] = None,
     fix: Annotated[Path | None, typer.Option(help=say("write the first file with the safe repairs"))] = None,
     as_json: options.AsJson = False,
@@ -57,6 +61,7 @@ def check(
         multi_label=multi_label,
         model=model,
         suspicious=suspicious,
+        predictions=predictions,
     )
     print_json(found.to_json()) if as_json else _print(found)
     if report is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +51,9 @@ def train(
 
 
 def _show(runs: dict[str, TrainingRun], config: RunConfig, as_json: bool) -> None:
+    if config.folds is not None:
+        _report_folds(runs, config.folds, as_json)
+        return
     if len(runs) > 1:
         if as_json:
             print_json({"jobs": [run.to_json() for run in runs.values()]})
@@ -75,6 +79,31 @@ def _report_jobs(runs: list[TrainingRun]) -> None:
     ]
     print_table(say("Result of each job at its best evaluation"), [say("adapter"), say("best step"), *names], rows)
     tell(say("the adapters are in {paths}", paths=listing(run.adapter_folder for run in runs)))
+
+
+def _report_folds(runs: dict[str, TrainingRun], folds: int, as_json: bool) -> None:
+    """Show the mean of each metric with its interval; nothing but where they are for a run that was stopped."""
+    from tunedeck.training.folds import PREDICTIONS, SUMMARY
+
+    first = next(iter(runs.values())).folder
+    assert first is not None
+    if not (first.parent / SUMMARY).exists():
+        return
+    found = json.loads((first.parent / SUMMARY).read_text(encoding="utf-8"))
+    if as_json:
+        print_json({**found, "predictions": str(first.parent / PREDICTIONS)})
+        return
+    rows = [
+        [name, f"{one['mean']:.4f}", f"{one['low']:.4f} - {one['high']:.4f}"] for name, one in found["metrics"].items()
+    ]
+    title = say("Mean over {folds} folds", folds=folds)
+    print_table(title, [say("metric"), say("mean"), say("95 % interval")], rows)
+    tell(
+        say(
+            "what each text was predicted as by an adapter that had not seen it: {path}",
+            path=first.parent / PREDICTIONS,
+        )
+    )
 
 
 def _report(run: Any, task: TaskConfig) -> None:

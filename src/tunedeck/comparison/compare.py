@@ -15,6 +15,7 @@ from tunedeck.comparison.report.result import Comparison
 from tunedeck.comparison.runs import Run, is_finished, planned_runs, train_run
 from tunedeck.comparison.spec import ComparisonSpec, comparison_spec
 from tunedeck.core.console import tell
+from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_json
 from tunedeck.training.config import override, read_run_file
@@ -67,6 +68,8 @@ def compare(
     """
     call = command or _as_call(locals())
     values = with_left_out(_run_values(run, model, data, task, training), tell if progress else lambda text: None)
+    if values.get("folds") is not None:
+        raise ConfigError(say("a comparison has no folds; cross-validate one method with tunedeck train --folds"))
     spec = comparison_spec(
         values,
         folder=Path(out or values.get("out") or default_folder(_name_source(run, values))),

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunedeck.core.errors import ConfigError, ModelError
+from tunedeck.core.errors import ConfigError, DataError, ModelError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_text
 from tunedeck.data.check.checked import CheckedFile, TokenLimit, check_table, columns_of, read_rows
 from tunedeck.data.check.findings import Row
 from tunedeck.data.check.page import html_page
+from tunedeck.data.prepare import normalised
 from tunedeck.data.table import Table, read_table
 from tunedeck.tasks.classify.config import ClassifyConfig
 
@@ -66,19 +67,21 @@ def data_check(
     multi_label: bool = False,
     model: str | None = None,
     suspicious: bool = False,
+    predictions: str | Path | None = None,
 ) -> DataCheck:
     """Check data files: `data_check("train.csv", "test.csv")`. The first is the training data, others are test data.
 
     Tokens are counted by the tokenizer of `model`, by default the bundled English base where it is on disk. With
     `suspicious`, heads on the base's vectors look for wrong labels in the first file and tell what more data would
-    bring; this reads every text once.
+    bring; this reads every text once. `predictions` is the out-of-fold.jsonl of a training run with `folds`, which
+    looks for wrong labels instead, where a head is too coarse.
 
     Raises DataError for files and columns that cannot be used, ConfigError where there are too few rows or labels for a
     head, ModelError for a base that cannot be found.
     """
     if not files:
         raise ConfigError(say("name one data file or more"))
-    if multi_label and suspicious:
+    if multi_label and (suspicious or predictions):
         raise ConfigError(say("suspicious labels are looked for where each text has one label"))
     tables = [read_table(file, encoding) for file in files]
     limit = _token_limit(model)
@@ -94,6 +97,9 @@ def data_check(
         )
         for number, table in enumerate(tables)
     ]
+    if predictions is not None:
+        rows = _rows(tables[0], text, label, False)
+        return DataCheck(tuple(checked), suspicions_by(Path(predictions), [row for row in rows if row.label]))
     if not suspicious:
         return DataCheck(tuple(checked))
     return _with_doubts(tuple(checked), _rows(tables[0], text, label, False), model or DEFAULT_MODEL)
@@ -128,6 +134,35 @@ def _token_limit(model: str | None) -> TokenLimit | None:
         return [len(one.ids) for one in tokenizer.encode_batch_fast(list(texts))]
 
     return TokenLimit(reference, min(MAX_LENGTH, positions or MAX_LENGTH), count)
+
+
+def suspicions_by(file: Path, rows: Sequence[Row]) -> tuple[Suspicion, ...]:
+    """Return the rows whose label is likeliest wrong by predictions of adapters that had not seen them.
+
+    The rank is the margin of the label before the likeliest other one. DataError for a file of another kind, and where
+    none of its texts is among the rows.
+    """
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").strip().split("\n")]
+        chances = {
+            normalised(line["text"]): {str(label): float(chance) for label, chance in line["probabilities"].items()}
+            for line in lines
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            say("{path} is not the out-of-fold.jsonl of a training run: {reason}", path=file, reason=repr(error))
+        ) from error
+    found = []
+    for row in rows:
+        one = chances.get(normalised(row.text), {})
+        others = [(chance, label) for label, chance in one.items() if label != row.label]
+        if row.label in one and others:
+            likeliest, label = max(others)
+            found.append(Suspicion(row.number, row.text, row.label, label, one[row.label], likeliest))
+    if not found:
+        raise DataError(say("{path} has no prediction for any of these texts", path=file))
+    found.sort(key=lambda one: one.probability - one.suggested_probability)
+    return tuple(one for one in found[:SUSPICIOUS] if one.probability < one.suggested_probability)
 
 
 def _with_doubts(files: tuple[CheckedFile, ...], rows: Sequence[Row], model: str) -> DataCheck:

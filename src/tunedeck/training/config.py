@@ -186,6 +186,16 @@ class RunConfig(_Settings):
         Help(say("how: a method's name, or its kind and settings")),
     ] = Field(default_factory=lambda: _method(DEFAULT_METHOD))
     training: Annotated[TrainingSettings, Help(say("the training loop"))] = TrainingSettings()
+    folds: Annotated[
+        int | None,
+        Help(
+            say(
+                "cross-validate: train this number of adapters, each without one part of the texts, and measure each "
+                "on its part"
+            )
+        ),
+        Field(ge=2),
+    ] = None
     name: Annotated[str | None, Help(say("the adapter's name; that of the run folder by default"))] = None
     out: Annotated[str | None, Help(say("run folder"))] = None
     dtype: Annotated[

@@ -21,6 +21,7 @@ from tunedeck.deck.task import with_labels
 from tunedeck.tasks.registry import task_of
 from tunedeck.training.config import RunConfig, TrainingSettings, override, read_run_file
 from tunedeck.training.events import check_trackers
+from tunedeck.training.folds import cross_validate, fold_folders
 from tunedeck.training.job_file import run_configs
 from tunedeck.training.jobs import Data, Job, run_jobs
 from tunedeck.training.language import language_note
@@ -151,11 +152,18 @@ def train_run(
     first = configs[0]
     folder = Path(first.out or Path("runs") / f"{first.method.kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     folders = [folder / str(one.name) for one in configs] if len(configs) > 1 else [folder]
+    if any(one.folds for one in configs):
+        if len(configs) > 1:
+            raise ConfigError(say("folds and jobs do not go together; cross-validate one job at a time"))
+        folders = fold_folders(folder, first.folds or 0)
     if main and not overwrite and not resume and any((one / EVENTS).exists() for one in folders):
         raise ConfigError(
             say("{path} holds an earlier run; choose another --out, --overwrite it, or --resume it", path=folder)
         )
-    runs = run_together(configs, folder, tell_user, resume=resume, progress=main and progress)
+    if first.folds:
+        runs = cross_validate(first, folder, tell_user, resume=resume, progress=main and progress)
+    else:
+        runs = run_together(configs, folder, tell_user, resume=resume, progress=main and progress)
     _warn_if_stopped(runs, f"tunedeck train --resume {folder}")
     return runs
 

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from tunedeck.comparison.report.interval import T_95, of_median, over_examples, over_seeds, t_95
+from tunedeck.comparison.report.interval import of_median, over_examples, over_seeds
+from tunedeck.core.student_t import T_95, t_95
 
 
 def test_over_seeds_it_is_the_mean_and_students_t_times_the_standard_error() -> None:
