@@ -106,6 +106,12 @@ class TrainingSettings(_Settings):
         float | None, Help(say("gradients are scaled down to this norm; null leaves them")), Field(gt=0)
     ] = 1.0
     seed: Annotated[int, Help(say("seed of initialisation and order"))] = 0
+    sampler: Annotated[
+        Literal["balanced"] | None,
+        Help(
+            say("which examples an epoch has: all once by default; balanced draws as many, every label equally often")
+        ),
+    ] = None
     eval_steps: Annotated[
         int | None,
         Help(

@@ -17,6 +17,8 @@ from tunedeck.core.i18n import say
 from tunedeck.core.measurement import PeakMemory
 from tunedeck.core.native import give_back_freed_memory
 from tunedeck.core.process import process_rank
+from tunedeck.data.batches import balancing_weights
+from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.checkpointing import Checkpointing
@@ -140,7 +142,17 @@ def _trainer(
         saved,
         should_stop,
         start,
+        _sampling_weights(dataset, settings),
     )
+
+
+def _sampling_weights(dataset: Dataset[Any], settings: TrainingSettings) -> list[float] | None:
+    """Return the weights of `training.sampler`; ConfigError for examples without labels."""
+    if settings.sampler is None:
+        return None
+    if not all(isinstance(example, Example) for example in dataset.train):
+        raise ConfigError(say("training.sampler: balanced needs labelled texts; leave it out for this task"))
+    return balancing_weights([example.labels for example in dataset.train])
 
 
 def _start(deck: Deck, name: str, dataset: Dataset[Any], settings: TrainingSettings) -> Start | None:

@@ -5,10 +5,9 @@ The file is long because a checkpoint holds what all of these change, so they sh
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from typing import NamedTuple, TypeAlias, final
@@ -63,7 +62,8 @@ class AdapterTrainer:
     """Trains one adapter on an objective; the base stays frozen and in eval mode.
 
     `metric_for_best_model` names the metric of the best state; `held_out_ratio` is the number of held-out examples for
-    each training example; `saved` is the checkpoint to resume from. `state` counts the run, `stats` its last step.
+    each training example; `saved` is the checkpoint to resume from; `sampling_weights` draw each epoch's examples, all
+    once without them. `state` counts the run, `stats` its last step.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class AdapterTrainer:
         saved: Checkpoint | None = None,
         should_stop: ShouldStop = lambda metrics: False,
         start: Start | None = None,
+        sampling_weights: Sequence[float] | None = None,
     ) -> None:
         self.adapter = adapter
         self.objective = objective
@@ -91,6 +92,7 @@ class AdapterTrainer:
         self.parameters = list(adapter.parameters())
         self.optimizer = adamw(adapter, settings)
         self._metric_for_best_model = metric_for_best_model
+        self._sampling_weights = sampling_weights
         self._lower_is_better = view_of(adapter.task).lower_is_better
         self._log = log
         self._progress = progress
@@ -303,20 +305,23 @@ class AdapterTrainer:
         set_random_state(saved.state["random"][self.accelerator.process_index])
 
     def _recall(self) -> None:
-        """Bring back what the objective remembers of the first epoch, from the same batches: other shapes round
-        otherwise.
+        """Bring back what the objective remembers of examples, from the batches in which they came first: other shapes
+        round otherwise.
         """
         batches, accumulation = self._all_batches(), self.settings.gradient_accumulation_steps
-        first_epoch = math.ceil(math.ceil(len(self.objective.lengths) / self.settings.batch_size) / accumulation)
+        seen: set[int] = set()
         with torch.no_grad():
-            for _ in range(min(self.state.steps, first_epoch)):
+            for _ in range(self.state.steps):
                 chosen = list(islice(batches, accumulation))
                 for rows, _ in micro_batches(self.objective, chosen, self.state.splits, self.accelerator):
-                    self.objective.loss(rows)
+                    if not seen.issuperset(rows):
+                        self.objective.loss(rows)
+                        seen.update(rows)
 
     def _all_batches(self) -> Iterator[list[int]]:
         """Yield row numbers, epoch after epoch, without end."""
         epoch = 0
         while True:
-            yield from length_batches(self.objective.lengths, self.settings.batch_size, self.settings.seed + epoch)
+            seed = self.settings.seed + epoch
+            yield from length_batches(self.objective.lengths, self.settings.batch_size, seed, self._sampling_weights)
             epoch += 1
