@@ -5,8 +5,10 @@ tested.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,9 @@ import pytest
 from matplotlib.figure import Figure
 from support import labelled_words
 from support.blank_figures import blank_savefig
+from support.command_line import Command, Said
 
+from tunedeck.cli.main import main
 from tunedeck.core.i18n import set_language
 
 if TYPE_CHECKING:
@@ -78,3 +82,38 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("tunedeck.comparison.compare.train_run", train_run)
     return trained
+
+
+@pytest.fixture
+def tunedeck(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`tunedeck("train", "--data", path)` runs a command in this process and gives what it said."""
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["tunedeck", *(str(argument) for argument in arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        return Said(int(left.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def _trained_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trained-runs")
+
+
+@pytest.fixture
+def trained(tunedeck: Command, _trained_runs: Path, tmp_path: Path) -> Callable[..., Path]:
+    """`trained("reds", "--model", ..., says=[...])` gives a copy of the folder of a run, which a module trains once."""
+
+    def run(name: str, *arguments: object, says: Collection[str] = ()) -> Path:
+        if not (_trained_runs / name).exists():
+            said = tunedeck("train", *arguments, "--out", _trained_runs / name)
+            assert said.code == 0, said.err
+            for text in says:
+                assert text in said.err + said.out
+        return Path(shutil.copytree(_trained_runs / name, tmp_path / name))
+
+    return run
