@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import embedding_decks, tiny_models
+from support import embedding_decks, onnx_exports, tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import AdapterError, ConfigError, UnsupportedKindError
@@ -25,24 +25,14 @@ def logits(runner: Runner, name: str, batch: dict[str, torch.Tensor]) -> torch.T
     return torch.from_numpy(runner.run(batch["input_ids"].numpy(), batch["attention_mask"].numpy(), [name]))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def deck() -> td.Deck:
-    deck = tiny_models.deck_of("bert")
-    tiny_models.add_stirred(deck, "two", td.LoraConfig(r=2, target_modules=("query", "value")))
-    tiny_models.add_stirred(
-        deck, "eight", td.LoraConfig(r=8, target_modules="all-linear", use_rslora=True), labels=tuple("abcde"), seed=3
-    )
-    tiny_models.add_stirred(deck, "head", td.FullConfig("head"), labels=("no", "yes"), seed=4)
-    return deck
+    return onnx_exports.deck()
 
 
 @pytest.fixture(scope="module")
-def folder(deck: td.Deck, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("multi") / "onnx"
-    found = save_onnx_multi(deck, ["two", "eight", "head"], folder, int8=True)
-    assert max(one.max_abs for one in found.differences.values()) < 1e-4
-    assert deck.adapters == ("two", "eight", "head")
-    return folder
+def folder() -> Path:
+    return onnx_exports.multi_adapter()
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -124,4 +114,4 @@ def test_what_cannot_share_a_graph_is_refused_and_the_deck_is_left_as_it_was(dec
     with pytest.raises(ConfigError, match="pool or normalise in different ways"):
         save_onnx_multi(mixed, ["mean", "cls"], tmp_path / "onnx")
     assert not list(tmp_path.iterdir())
-    assert deck.adapters == ("two", "eight", "head")
+    assert deck.adapters == ("prompt", "two", "eight", "head")

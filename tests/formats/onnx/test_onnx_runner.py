@@ -10,23 +10,21 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from support import tiny_models
-
-import tunedeck as td
 
 pytest.importorskip("onnxruntime")
-from tunedeck.export.onnx.multi import save_onnx_multi
-from tunedeck.export.onnx.save import save_onnx
+from support import onnx_exports
 
 
 @pytest.fixture(scope="module")
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python with onnxruntime and tokenizers alone."""
     place = tmp_path_factory.mktemp("bare")
-    venv.create(place, with_pip=True)
+    venv.create(place)
     python = place / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     wanted = [f"{name}=={version(name)}" for name in ("onnxruntime", "tokenizers")]
-    subprocess.run([python, "-m", "pip", "install", "-q", *wanted], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile", *wanted], check=True
+    )
     assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode != 0
     return python
 
@@ -37,31 +35,26 @@ def said(python: Path, folder: Path, *arguments: str, typed: str = "") -> subpro
 
 
 @pytest.mark.network
-def test_the_runner_answers_with_labels_without_torch(bare_python: Path, tmp_path: Path) -> None:
-    deck = tiny_models.deck_of("bert")
-    tiny_models.add_stirred(deck, "a", td.PromptTuningConfig(3))
-    save_onnx(deck, "a", tmp_path / "onnx", int8=True)
+def test_the_runner_answers_with_labels_without_torch(bare_python: Path) -> None:
+    deck, folder = onnx_exports.deck(), onnx_exports.prompt()[0]
     texts = ["w10 w20", "w5 w6 w7"]
     for typed, arguments in (("", texts), ("\n".join([*texts, ""]), [])):
-        told = said(bare_python, tmp_path / "onnx", *arguments, typed=typed)
+        told = said(bare_python, folder, *arguments, typed=typed)
         assert told.returncode == 0, told.stderr
         rows = [json.loads(line) for line in told.stdout.splitlines()]
-        for row, prediction in zip(rows, deck.predict(texts, "a"), strict=True):
+        for row, prediction in zip(rows, deck.predict(texts, "prompt"), strict=True):
             assert row["probabilities"] == pytest.approx(dict(prediction.probabilities), abs=1e-5)
-    assert said(bare_python, tmp_path / "onnx", "--int8", "w10").returncode == 0
-    empty = said(bare_python, tmp_path / "onnx")
+    assert said(bare_python, folder, "--int8", "w10").returncode == 0
+    empty = said(bare_python, folder)
     assert (empty.returncode, empty.stderr.startswith("error: there is no text")) == (1, True)
 
 
 @pytest.mark.network
-def test_adapters_are_switched_without_torch(bare_python: Path, tmp_path: Path) -> None:
-    deck = tiny_models.deck_of("bert")
-    tiny_models.add_stirred(deck, "one", td.LoraConfig(r=2))
-    tiny_models.add_stirred(deck, "two", td.LoraConfig(r=8), labels=("no", "yes"), seed=5)
-    save_onnx_multi(deck, ["one", "two"], tmp_path / "onnx")
-    for name in ("one", "two"):
-        told = said(bare_python, tmp_path / "onnx", "--adapter", name, "w10 w20")
+def test_adapters_are_switched_without_torch(bare_python: Path) -> None:
+    deck, folder = onnx_exports.deck(), onnx_exports.multi_adapter()
+    for name in ("two", "eight"):
+        told = said(bare_python, folder, "--adapter", name, "w10 w20")
         (prediction,) = deck.predict(["w10 w20"], name)
         assert json.loads(told.stdout)["probabilities"] == pytest.approx(dict(prediction.probabilities), abs=1e-5)
-    both = said(bare_python, tmp_path / "onnx", "--adapter", "one", "--adapter", "two", "w10")
+    both = said(bare_python, folder, "--adapter", "two", "--adapter", "eight", "w10")
     assert (both.returncode, "cannot be active together" in both.stderr, "Traceback" in both.stderr) == (1, True, False)

@@ -18,14 +18,13 @@ import httpx
 import numpy
 import pytest
 import torch
-from support import tiny_models
+from support import onnx_exports, tiny_models
 
 import tunedeck as td
 from tunedeck.cli.serve import serve
 from tunedeck.core.errors import ConfigError
 
 pytest.importorskip("onnxruntime")
-from tunedeck.export.onnx.multi import save_onnx_multi
 from tunedeck.export.onnx.save import save_onnx
 from tunedeck.formats.onnx.runner import Runner
 from tunedeck.server.app import create_app
@@ -35,26 +34,22 @@ from tunedeck.server.service import Service
 from tunedeck.serving.backends import onnx as onnx_backend
 
 TEXTS = ("w4 w5", "w9 w8 w7 w6", "w30", "w11 w12 w13 w14 w15 w16 w17 w18 w19 w20", "w90 w4 w4")
-NAMES = {"both/eight": "eight", "both/two": "two", "prompt": "prompt", "team/prompt": "prompt"}
+NAMES = {"both/eight": "eight", "both/head": "head", "both/two": "two", "prompt": "prompt", "team/prompt": "prompt"}
 """Names in requests, and whose answers they are in the deck."""
 
 
 @pytest.fixture(scope="module")
 def deck() -> td.Deck:
-    deck = tiny_models.deck_of("bert")
-    tiny_models.add_stirred(deck, "prompt", td.PromptTuningConfig(3), labels=("no", "yes"), seed=2)
-    tiny_models.add_stirred(deck, "two", td.LoraConfig(r=2, target_modules=("query", "value")), seed=3)
-    tiny_models.add_stirred(deck, "eight", td.LoraConfig(r=8), labels=tuple("abcde"), seed=4)
-    return deck
+    return onnx_exports.deck()
 
 
 @pytest.fixture(scope="module")
-def exports(deck: td.Deck, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Written once; a test that changes files takes a copy."""
     root = tmp_path_factory.mktemp("served-onnx")
-    save_onnx(deck, "prompt", root / "prompt", int8=True)
-    shutil.copytree(root / "prompt", root / "team" / "prompt")
-    save_onnx_multi(deck, ["two", "eight"], root / "both", int8=True)
+    for name in ("prompt", "team/prompt"):
+        shutil.copytree(onnx_exports.prompt()[0], root / name)
+    shutil.copytree(onnx_exports.multi_adapter(), root / "both")
     return root
 
 
@@ -139,7 +134,7 @@ def test_models_are_the_exports_and_the_adapters_of_a_graph_but_not_the_base(exp
     found = {one["id"]: (one["parent"], one["max_model_len"]) for one in models.json()["data"]}
     assert found == dict.fromkeys(NAMES, ("tiny", tiny_models.POSITIONS))
     with served(exports / "both") as service:
-        assert service.engine.store.names() == ["eight", "two"]
+        assert service.engine.store.names() == ["eight", "head", "two"]
         classify(service, "two", TEXTS[0])
 
 
