@@ -76,7 +76,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = {
         "model": tiny_models.folder_of("bert", "classifier"),
         "data": {"train": str(folder / "data.csv"), "score": "stars"},
-        "task": {"kind": "score", "max_length": 32},
+        "task": {"kind": "number", "max_length": 32},
         "method": {"kind": "lora", "r": 4},
         "training": {"max_steps": 8, "learning_rate": 0.01},
         "dtype": "float32",
@@ -91,17 +91,17 @@ def test_a_task_is_trained_from_a_run_file_used_put_on_a_card_refused_and_served
     out = tmp_path / "runs" / "stars"
     done = json.loads(environment.tunedeck("train", run_file, "--out", out, "--json"))
     assert done.keys() >= {"mse", "loss"}
-    assert json.loads((out / "adapter" / "tunedeck.json").read_text())["task"] == {"kind": "score", "max_length": 32}
+    assert json.loads((out / "adapter" / "tunedeck.json").read_text())["task"] == {"kind": "number", "max_length": 32}
     found = json.loads(environment.run("python", "-c", USE, out / "adapter", tmp_path).stdout)
     assert [round(one["answer"], 4) for one in found["served"]["data"]] == pytest.approx(found["predicted"], abs=1e-3)
-    assert "from tunedeck_score.task import Score" in found["card"]
+    assert "from tunedeck_number.task import Number" in found["card"]
     assert "deck.predict" in found["card"]
-    assert found["onnx"].startswith("the task score has no ONNX form")
-    assert "is for the task score, which vLLM does not serve" in found["vllm"]
+    assert found["onnx"].startswith("the task number has no ONNX form")
+    assert "is for the task number, which vLLM does not serve" in found["vllm"]
 
 
 def test_a_task_is_compared_by_its_own_metric(environment: Environment, run_file: Path, tmp_path: Path) -> None:
-    environment.tunedeck("compare", run_file, "--methods", "lora:r=2,head", "--out", tmp_path / "c")
+    environment.tunedeck("compare", run_file, "--methods", "lora:r=2", "--out", tmp_path / "c")
     result = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert (result["metric"], result["higher_is_better"]) == ("mse", False)
     assert all(row["interval"] is not None for row in result["rows"])

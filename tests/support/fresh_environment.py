@@ -67,4 +67,4 @@ def _projects(folder: Path) -> list[Path]:
     for path, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
-    return [folder / "tunedeck", folder / "scale", folder / "score"]
+    return [folder / "tunedeck", folder / "scale", folder / "number"]
