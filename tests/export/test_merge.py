@@ -133,3 +133,26 @@ def test_a_difference_is_the_largest_and_counts_equal_choices_outside_the_paddin
         found.check(0.1, "it")
     with pytest.raises(AdapterError):
         compare([left], [left * float("nan")], [mask]).check(1e9, "it")
+
+
+def test_a_merged_model_answers_in_the_unit_of_the_scores(tmp_path: Path) -> None:
+    task = td.Score(("a", "b"), pooling="model", target_means=(3.0, -40.0), target_stds=(2.0, 9.0))
+    deck = td.Deck.load(tiny_models.folder_of("bert", "classifier"), task, dtype="float32", device="cpu")
+    deck.add("a", KINDS["lora"])
+    tiny_models.stir(deck, "a")
+    save_merged(deck, "a", tmp_path / "merged")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")
+    with torch.no_grad():
+        scores = model(**tokenizer(["w4 w5 w6"], return_tensors="pt")).logits[0].tolist()
+    (answer,) = deck.predict(["w4 w5 w6"], adapter="a")
+    assert list(answer.scores.values()) == pytest.approx(scores, abs=1e-3)
+    assert model.config.problem_type == "regression"
+
+
+def test_scores_of_a_head_without_a_bias_are_refused(tmp_path: Path) -> None:
+    task = td.Score(("a",), pooling="model", target_means=(3.0,), target_stds=(2.0,))
+    deck = td.Deck.load(tiny_models.folder_of("llama", "classifier"), task, dtype="float32", device="cpu")
+    deck.add("a", KINDS["lora"])
+    with pytest.raises(UnsupportedKindError, match="no bias to hold their mean"):
+        save_merged(deck, "a", tmp_path / "merged")

@@ -12,7 +12,7 @@ from tunedeck.core.storage import replacing_folder
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.forward import answer_name
 from tunedeck.export.probe import Difference, compare, probe_batches
-from tunedeck.export.transformers_folder import empty_place, merged, no_bar, tokenizer_of
+from tunedeck.export.transformers_folder import empty_place, merged, no_bar, output_scale, tokenizer_of
 from tunedeck.models.load import load_base
 from tunedeck.models.precision import DTYPES
 
@@ -58,6 +58,8 @@ def _read_back(deck: Deck, name: str, folder: Path, trust_remote_code: bool) -> 
     batches = probe_batches(deck, name)
     with torch.inference_mode():
         theirs = [_answer(deck(ids, mask, adapter=name)) for ids, mask in batches]
+        if (scale := output_scale(deck, name)) is not None:
+            theirs = [answer * scale[1] + scale[0] for answer in theirs]
         ours = [_answer(again.model(input_ids=ids, attention_mask=mask)) for ids, mask in batches]
     return compare(theirs, ours, [mask for _, mask in batches])
 

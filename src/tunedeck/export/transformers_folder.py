@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers.utils import logging as transformers_logging
 
 from tunedeck.core.errors import ModelError, StorageError, UnsupportedKindError
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.heads import last_linear
 from tunedeck.deck.task import pooling_of
+from tunedeck.tasks.registry import view_of
 
 
 def empty_place(folder: str | Path) -> Path:
@@ -24,12 +27,46 @@ def empty_place(folder: str | Path) -> Path:
 
 
 def merged(deck: Deck, name: str, instead: str, *, dequantize: bool = False) -> Any:
-    """Merge as `deck.merge`; refuse what a transformers folder cannot hold, with advice on what to do `instead`."""
+    """Merge as `deck.merge`, with the scale of scores in the last layer; refuse what a transformers folder cannot hold,
+    with advice on what to do `instead`.
+    """
     try:
         _check_head(deck, name)
-        return deck.merge(name, dequantize=dequantize)
+        model: Any = deck.merge(name, dequantize=dequantize)
+        _put_scale(deck, name, model)
+        return model
     except UnsupportedKindError as error:
         raise UnsupportedKindError(say("{reason}; {instead}", reason=error, instead=instead)) from error
+
+
+def output_scale(deck: Deck, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the means and the deviations by which an adapter's answers are standardised; None where they are not."""
+    task = deck.adapter(name).task
+    scale = view_of(task).output_scale(task)
+    if scale is None:
+        return None
+    means, deviations = (torch.tensor(values, device=next(deck.model.parameters()).device) for values in scale)
+    return means, deviations
+
+
+def _put_scale(deck: Deck, name: str, model: Any) -> None:
+    """Let a merged model answer in the scores' own unit; UnsupportedKindError where its last layer has no bias."""
+    scale = output_scale(deck, name)
+    if scale is None:
+        return
+    last = last_linear({path: model.get_submodule(path) for path in deck.adapter(name).head})
+    if last.bias is None:
+        raise UnsupportedKindError(
+            say(
+                "the scores of {name!r} are standardised, and the head of this base has no bias to hold their mean",
+                name=name,
+            )
+        )
+    means, deviations = scale
+    with torch.no_grad():
+        last.weight.copy_(last.weight.float() * deviations[:, None])
+        last.bias.copy_(last.bias.float() * deviations + means)
+    model.config.problem_type = "regression"
 
 
 def _check_head(deck: Deck, name: str) -> None:

@@ -322,6 +322,10 @@ class TaskView:
     vllm: VllmView | None = None
     head_start: HeadStart | None = None
     calibration: Calibration | None = None
+    output_scale: Callable[[Any], tuple[Sequence[float], Sequence[float]] | None] = lambda task: None
+    """From an adapter's task, the means and deviations that its head's answers are standardised by; None where they are
+    not. A merged model has them in its last layer.
+    """
     plan_shape: Callable[[Any], PlanShape] = lambda config: PlanShape()
     """From the task's settings in a run file."""
     pipeline_tag: str | None = None

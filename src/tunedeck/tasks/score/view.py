@@ -136,6 +136,10 @@ def _mistakes(deck: Deck, name: str, dataset: Dataset[ScoredText], found: HeldOu
     return mistakes(dataset.evaluation, answers)[:MISTAKES]
 
 
+def _output_scale(task: Score) -> tuple[Sequence[float], Sequence[float]] | None:
+    return None if task.target_means is None or task.target_stds is None else (task.target_means, task.target_stds)
+
+
 def _plan_shape(config: ScoreConfig) -> PlanShape:
     return PlanShape(labels=len(config.labels or ()) or 1)
 
@@ -155,6 +159,7 @@ VIEW = TaskView(
     ),
     onnx=ScoreOnnx(),
     head_start=start_head,
+    output_scale=_output_scale,
     plan_shape=_plan_shape,
     pipeline_tag="text-classification",
     lower_is_better=frozenset({"loss", "mae", "rmse"}),
