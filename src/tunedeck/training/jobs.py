@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast, final
 
@@ -87,7 +87,7 @@ def run_jobs(
             own = job.settings or settings
             datasets[name], task = _prepared(deck, name, job.data, own.seed)
             row = bar.row(name if len(jobs) > 1 else "", task.progress_metrics)
-            trainers.append(_trainer(deck, name, datasets[name], own, folder, resume, row, should_stop, stack))
+            trainers.append(make_trainer(deck, name, datasets[name], own, folder, resume, row, should_stop, stack))
         if trainers:
             stack.enter_context(_checkpointed(deck, trainers))
         if len(trainers) == 1 and trainers[0].checkpoints is not None:
@@ -95,11 +95,11 @@ def run_jobs(
         signals = stack.enter_context(StopSignals())  # until everything is written
         for trainer in train_to_end(trainers, signals):
             name = trainer.adapter.name
-            runs[name] = _finish(deck, datasets[name], trainer, folders[name], memory.peak_bytes)
+            runs[name] = finish_run(deck, datasets[name], trainer, folders[name], memory.peak_bytes)
     return {name: runs[name] for name in jobs}
 
 
-def _trainer(
+def make_trainer(
     deck: Deck,
     name: str,
     dataset: Dataset[Any],
@@ -109,8 +109,12 @@ def _trainer(
     row: ProgressRow,
     should_stop: ShouldStop,
     stack: ExitStack,
+    evaluates: bool = True,
 ) -> AdapterTrainer:
-    """Return a trainer, ready to begin or to resume; its log and trackers are closed with the stack."""
+    """Return a trainer, ready to begin or to resume; its log and trackers are closed with the stack.
+
+    Unless it `evaluates`, the held-out examples are left to the caller.
+    """
     accelerator = joined(deck.model.device)
     if is_sharded(accelerator):
         shard_base(deck, name, accelerator)
@@ -127,8 +131,9 @@ def _trainer(
     task = _trainable(adapter.task)
     objective = task.objective(deck, name, dataset)
     metric = settings.metric_for_best_model or dataset.metric_for_best_model or task.metric_for_best_model
-    start = _start(deck, name, dataset, settings) if saved is None else None
-    held_out_ratio = len(dataset.evaluation) / len(dataset.train)
+    looked_at = dataset if evaluates else replace(dataset, evaluation=())
+    start = _start(deck, name, looked_at, settings) if saved is None else None
+    held_out_ratio = len(looked_at.evaluation) / len(dataset.train)
     return AdapterTrainer(
         adapter,
         objective,
@@ -182,7 +187,7 @@ def _checkpointed(deck: Deck, trainers: Sequence[AdapterTrainer]) -> AbstractCon
     return Checkpointing(deck.router, adapter, wanted).on(deck.base)
 
 
-def _finish(
+def finish_run(
     deck: Deck, dataset: Dataset[Any], trainer: AdapterTrainer, folder: Path | None, peak_bytes: int
 ) -> TrainingRun:
     """Write what the run folder ends with; the checkpoints of a run that came to its end go."""

@@ -11,9 +11,9 @@ from typing import Literal, TypeAlias, final
 from tunedeck.core.errors import ConfigError, TrainingError
 from tunedeck.core.i18n import listing, say
 
-Ended: TypeAlias = Literal["finished", "early", "time", "stopped", "interrupted", "terminated", "failed"]
+Ended: TypeAlias = Literal["finished", "early", "time", "stopped", "interrupted", "terminated", "failed", "paused"]
 """Reason why a run ended: all steps, `early_stopping_patience`, `max_minutes`, `should_stop`, Ctrl-C, SIGTERM,
-error.
+error, the end of a stage.
 """
 
 COMPLETE = ("finished", "early", "time", "stopped", "given up")

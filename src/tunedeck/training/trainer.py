@@ -89,6 +89,8 @@ class AdapterTrainer:
         self.checkpoints = checkpoints
         self.state = RunState()
         self.stats = StepStats()
+        self.pause_at: int | None = None
+        """The step after which a stage ends."""
         self.parameters = list(adapter.parameters())
         self.optimizer = adamw(adapter, settings)
         self._metric_for_best_model = metric_for_best_model
@@ -101,10 +103,10 @@ class AdapterTrainer:
         self._told_to_stop = False
         per_epoch = steps_per_epoch(len(objective.lengths), settings.batch_size, settings.gradient_accumulation_steps)
         self._start = start
-        self._total = settings.max_steps or total_steps(settings.epochs, per_epoch)
+        self.total = settings.max_steps or total_steps(settings.epochs, per_epoch)
         if adapter.config.trains == "head" and start is not None:
-            self._total = 0  # the start is the solution
-        self._evaluations = Evaluations(settings, self._total, per_epoch, held_out_ratio)
+            self.total = 0  # the start is the solution
+        self._evaluations = Evaluations(settings, self.total, per_epoch, held_out_ratio)
         self._best: dict[str, torch.Tensor] = {}
         self._saved_step = 0
         self._saved_at = time.monotonic()
@@ -115,15 +117,15 @@ class AdapterTrainer:
         if self._saved is not None:
             self._restore(self._saved)
         steps = self.state.steps
-        self._rates = schedule(self.optimizer, self.settings, self._total, self._time_share, steps)
+        self._rates = schedule(self.optimizer, self.settings, self.total, self._time_share, steps)
         self._batches = islice(self._all_batches(), steps * self.settings.gradient_accumulation_steps, None)
         self._log.write(
             "start" if self._saved is None else "resume",
-            steps=self._total,
+            steps=self.total,
             examples=len(self.objective.lengths),
             step=steps,
         )
-        self._progress.start(self._total, steps)
+        self._progress.start(self.total, steps)
         if self._start is not None:
             self._begin_with(self._start)
         self.adapter.train()
@@ -161,7 +163,7 @@ class AdapterTrainer:
         numbers.
         """
         alone = self.accelerator.num_processes == 1
-        step, began, randomness = self.state.steps, time.perf_counter(), random_state()
+        began, randomness = time.perf_counter(), random_state()
         self.adapter.eval()
         try:
             with signals.at_once() if alone else nullcontext():
@@ -172,7 +174,13 @@ class AdapterTrainer:
             set_random_state(randomness)
             return
         self.adapter.train()
-        self.state.eval_s += time.perf_counter() - began
+        self.record_evaluation(metrics, time.perf_counter() - began)
+        self._told_to_stop = self._should_stop(metrics)
+
+    def record_evaluation(self, metrics: dict[str, float], seconds: float) -> None:
+        """Note an evaluation of the present state, which took `seconds`, and keep the state if it is the best."""
+        step = self.state.steps
+        self.state.eval_s += seconds
         self.state.evaluations += 1
         self.state.evaluated_step = step
         self._log.write("eval", step=step, **metrics)
@@ -184,7 +192,6 @@ class AdapterTrainer:
             self.state.stale, self.state.reached = 0, metrics
         else:
             self.state.stale += 1
-        self._told_to_stop = self._should_stop(metrics)
 
     def ended(self) -> Ended | None:
         """Return the reason why the run ends after its latest step; None if it continues."""
@@ -192,10 +199,12 @@ class AdapterTrainer:
             return None
         if self._told_to_stop:
             return "stopped"
-        if self.state.steps == self._total:
+        if self.state.steps == self.total:
             return "finished"
         if self._time_share() >= 1:
             return "time"
+        if self.state.steps == self.pause_at:
+            return "paused"
         return "early" if self._evaluations.out_of_patience(self.state) else None
 
     def checkpoint_due(self) -> bool:
@@ -275,7 +284,7 @@ class AdapterTrainer:
     def _leave(self, ended: Ended) -> None:
         self.state.stopped = ended
         share = self._time_share()
-        self.state.planned_steps = min(self._total, round(self.state.steps / share)) if share else self._total
+        self.state.planned_steps = min(self.total, round(self.state.steps / share)) if share else self.total
         self.adapter.eval()
         self.optimizer.zero_grad(set_to_none=True)
         if self._best:
