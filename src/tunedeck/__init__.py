@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunedeck.comparison.compare import compare
+    from tunedeck.comparison.race.race import race
+    from tunedeck.comparison.race.result import Race
     from tunedeck.comparison.report.result import Comparison
     from tunedeck.core.errors import TunedeckError
     from tunedeck.core.text_pair import TextPair
@@ -60,6 +62,7 @@ _HOME = {
     "LoraConfig": "methods.lora.config",
     "Prediction": "tasks.classify.task",
     "PromptTuningConfig": "methods.prompt_tuning.config",
+    "Race": "comparison.race.result",
     "Sampling": "generation.sampling",
     "Score": "tasks.score.task",
     "ScoreAnswer": "tasks.score.task",
@@ -75,6 +78,7 @@ _HOME = {
     "deploy_cost": "planner.deploy",
     "evaluate": "tasks.evaluate",
     "plan": "planner.planning",
+    "race": "comparison.race.race",
     "save_merged": "export.merge",
     "save_onnx": "export.onnx.save",
     "save_onnx_multi": "export.onnx.multi",
@@ -101,6 +105,7 @@ __all__ = [
     "LoraConfig",
     "Prediction",
     "PromptTuningConfig",
+    "Race",
     "Sampling",
     "Score",
     "ScoreAnswer",
@@ -115,6 +120,7 @@ __all__ = [
     "deploy_cost",
     "evaluate",
     "plan",
+    "race",
     "save_merged",
     "save_onnx",
     "save_onnx_multi",

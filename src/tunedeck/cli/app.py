@@ -24,6 +24,7 @@ from tunedeck.cli import (
     fetch,
     plan,
     predict,
+    race,
     schema,
     serve,
     threshold,
@@ -38,11 +39,12 @@ from tunedeck.core.i18n import say
 from tunedeck.core.process import USER_ERROR
 
 HELP_ALL = "--help-all"
-SHORTENED = ("train", "compare", "plan", "deploy-cost", "serve")
+SHORTENED = ("train", "compare", "race", "plan", "deploy-cost", "serve")
 """Commands whose --help leaves out the less common options."""
 RUN_COMMANDS: dict[str, tuple[Callable[..., None], Collection[str]]] = {
     "train": (train.train, ()),
     "compare": (compare.compare, compare.WITHOUT),
+    "race": (race.race, race.WITHOUT),
 }
 """Commands with an option for every key of a run file but those named."""
 
@@ -118,6 +120,7 @@ app.command("plan", help=say("estimate memory, time and cost of a run on every G
 app.add_typer(data.app, name="data", help=say("check data files before training"))
 app.command("train", help=say("train an adapter from a run file or from flags"))(lambda: None)
 app.command("compare", help=say("train several methods on your data and report which one to use"))(lambda: None)
+app.command("race", help=say("find a good setting among many for a part of their cost, and train it"))(lambda: None)
 app.command("eval", help=say("evaluate saved adapters on your data"))(evaluate.evaluate)
 app.command("threshold", help=say("choose the probability from which an adapter answers, for a precision"))(
     threshold.threshold

@@ -11,6 +11,7 @@ EXAMPLES = {
     "data check": "tunedeck data check reviews.csv",
     "train": f"tunedeck train {_MODEL} --data reviews.csv --out runs/reviews",
     "compare": f"tunedeck compare {_MODEL} --data reviews.csv --methods lora,prompt-tuning",
+    "race": "tunedeck race reviews.csv --minutes 15",
     "eval": f"tunedeck eval {_ADAPTER} --data reviews.csv",
     "threshold": "tunedeck threshold runs/reviews/adapter --data held-out.csv --precision 0.95",
     "predict": f"tunedeck predict {_ADAPTER} --file reviews.csv --out predicted.csv",

@@ -6,13 +6,13 @@ import inspect
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunedeck.comparison.grammar import Candidate, Methods
 from tunedeck.comparison.report.result import Comparison
-from tunedeck.comparison.runs import Run, is_finished, planned_runs, train_run
+from tunedeck.comparison.runs import Run, deck_for, is_finished, planned_runs, train_run
 from tunedeck.comparison.spec import ComparisonSpec, comparison_spec
 from tunedeck.core.console import tell
 from tunedeck.core.errors import ConfigError
@@ -66,13 +66,13 @@ def compare(
     for data that is not usable or has changed, TrainingError when a run fails, and KeyboardInterrupt after Ctrl-C. If
     Ctrl-C or SIGTERM stopped a run, it is comparison.runs.Interrupted, a KeyboardInterrupt that names the signal.
     """
-    call = command or _as_call(locals())
-    values = with_left_out(_run_values(run, model, data, task, training), tell if progress else lambda text: None)
+    call = command or as_call(compare, locals())
+    values = with_left_out(values_of_run(run, model, data, task, training), tell if progress else lambda text: None)
     if values.get("folds") is not None:
         raise ConfigError(say("a comparison has no folds; cross-validate one method with tunedeck train --folds"))
     spec = comparison_spec(
         values,
-        folder=Path(out or values.get("out") or default_folder(_name_source(run, values))),
+        folder=Path(out or values.get("out") or default_folder(name_source(run, values))),
         command=call,
         methods=methods,
         seeds=seeds,
@@ -92,26 +92,28 @@ def compare(
     return comparison
 
 
-def default_folder(reference: str | Path) -> Path:
-    """Return compare/NAME after a run file or a data reference: compare/tweets for `bundled:tweets`."""
+def default_folder(reference: str | Path, parent: str = "compare") -> Path:
+    """Return PARENT/NAME after a run file or a data reference: compare/tweets for `bundled:tweets`."""
     name = Path(str(reference).rpartition(":")[2]).stem
-    return Path("compare") / (re.sub(r"[^\w.-]+", "-", name) or "comparison")
+    return Path(parent) / (re.sub(r"[^\w.-]+", "-", name) or "comparison")
 
 
-def _name_source(run: str | Path | Mapping[str, Any] | None, values: Mapping[str, Any]) -> str | Path:
+def name_source(run: str | Path | Mapping[str, Any] | None, values: Mapping[str, Any]) -> str | Path:
+    """Return what a folder is named after: the run file, else the data."""
     if isinstance(run, str | Path):
         return run
     data = values.get("data")
     return str(data.get("train", "")) if isinstance(data, Mapping) else ""
 
 
-def _run_values(
+def values_of_run(
     run: str | Path | Mapping[str, Any] | None,
     model: str | None,
     data: str | Mapping[str, Any] | None,
     task: str | Mapping[str, Any] | None,
     training: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
+    """Return a run's values: those of the file or mapping, with the keys of the other arguments set."""
     values = dict(run) if isinstance(run, Mapping) else read_run_file(Path(run)) if run is not None else {}
     if task is not None:  # another task's own keys would not fit
         values = {**values, "task": task}
@@ -126,15 +128,15 @@ def _run_values(
     )
 
 
-def _as_call(arguments: Mapping[str, Any]) -> str:
-    """Return the call that `arguments` of `compare` make, without those at their default."""
+def as_call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
+    """Return the call of a public function that `arguments` make, without those at their default."""
     given = []
-    for name, parameter in inspect.signature(compare).parameters.items():
+    for name, parameter in inspect.signature(function).parameters.items():
         value = arguments[name]
         if value != parameter.default:
             shown = repr(str(value) if isinstance(value, Path) else value)
             given.append(shown if name == "run" else f"{name}={shown}")
-    return f"tunedeck.compare({', '.join(given)})"
+    return f"tunedeck.{function.__name__}({', '.join(given)})"
 
 
 def clear(folder: Path) -> None:
@@ -198,7 +200,7 @@ def _searched(
 
     spec.folder.mkdir(parents=True, exist_ok=True)
     first = _first_runs(spec, runs)
-    return search(spec, first, _base_of(first[0], dataset.labels), dataset, metric)
+    return search(spec, first, deck_for(first[0].config, dataset.labels), dataset, metric)
 
 
 def _first_runs(spec: ComparisonSpec, runs: Sequence[Run]) -> list[Run]:
@@ -207,27 +209,10 @@ def _first_runs(spec: ComparisonSpec, runs: Sequence[Run]) -> list[Run]:
 
 def load_entries(runs: Sequence[Run]) -> tuple[Deck, dict[str, float]]:
     """Return a deck with each run's adapter under its entry's name, and the milliseconds each took to load."""
-    deck = _base_of(runs[0], runs[0].manifest().task.get("labels"))
+    deck = deck_for(runs[0].config, runs[0].manifest().task.get("labels"))
     load_ms = {}
     for run in runs:
         began = time.perf_counter()
         deck.load_adapter(run.adapter, run.candidate.name)
         load_ms[run.candidate.name] = 1000 * (time.perf_counter() - began)
     return deck, load_ms
-
-
-def _base_of(run: Run, labels: Sequence[str] | None) -> Deck:
-    from tunedeck.deck.deck import Deck
-    from tunedeck.deck.task import with_labels
-    from tunedeck.tasks.registry import task_of
-
-    config = run.config
-    task = task_of(config.task)
-    return Deck.load(
-        config.model,
-        task if labels is None else with_labels(task, labels),
-        dtype=config.dtype,
-        device=config.device,
-        trust_remote_code=config.trust_remote_code,
-        quantize=config.quantize,
-    )

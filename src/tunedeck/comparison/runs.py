@@ -35,6 +35,7 @@ STOPPED_BY = {
 
 if TYPE_CHECKING:
     from tunedeck.comparison.spec import ComparisonSpec
+    from tunedeck.deck.deck import Deck
     from tunedeck.formats.manifest import Manifest
 
 
@@ -73,6 +74,23 @@ class Run:
         manifest = read_manifest(self.adapter)
         assert manifest is not None
         return manifest
+
+
+def deck_for(config: RunConfig, labels: Sequence[str] | None) -> Deck:
+    """Return a run's base, without adapters."""
+    from tunedeck.deck.deck import Deck
+    from tunedeck.deck.task import with_labels
+    from tunedeck.tasks.registry import task_of
+
+    task = task_of(config.task)
+    return Deck.load(
+        config.model,
+        task if labels is None else with_labels(task, labels),
+        dtype=config.dtype,
+        device=config.device,
+        trust_remote_code=config.trust_remote_code,
+        quantize=config.quantize,
+    )
 
 
 def planned_runs(spec: ComparisonSpec, candidates: Sequence[Candidate]) -> list[Run]:

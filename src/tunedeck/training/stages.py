@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, final
 
-from tunedeck.core.errors import TrainingError
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Dataset
 from tunedeck.training.checkpoint import random_state, set_random_state
@@ -27,9 +26,7 @@ class StagedRun:
     so that stages of several runs may alternate.
     """
 
-    def __init__(
-        self, deck: Deck, name: str, dataset: Dataset[Any], settings: TrainingSettings, folder: Path
-    ) -> None:
+    def __init__(self, deck: Deck, name: str, dataset: Dataset[Any], settings: TrainingSettings, folder: Path) -> None:
         self._deck, self._dataset, self._folder = deck, dataset, folder
         self._stack = ExitStack()
         row = Progress(deck.model.device, show=False).row(name, ())

@@ -89,7 +89,7 @@ def _scatter(
         )
         for number, point in enumerate(points):
             axes.plot(*point, marker(number), color=colour(number), markersize=8, markeredgecolor="white", zorder=3)
-        _logarithmic(axes, [x for x, _ in points], unit)
+        logarithmic(axes, [x for x, _ in points], unit)
         axes.set(xlabel=across, ylabel=metric_name(comparison.metric))
         axes.margins(y=0.16)
         if len(best) > 1:
@@ -106,8 +106,8 @@ def _bar(axes: Any, point: tuple[float, float], entry: Entry, shade: str) -> Non
         axes.plot([point[0], point[0]], ends, color=shade, linewidth=1.4, alpha=0.55, zorder=2)
 
 
-def _logarithmic(axes: Any, values: Sequence[float], unit: Callable[[float], str]) -> None:
-    """A logarithmic axis with room for names at both ends and a few marks in people's units."""
+def logarithmic(axes: Any, values: Sequence[float], unit: Callable[[float], str]) -> None:
+    """Give axes a logarithmic scale with room for names at both ends and a few marks in people's units."""
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
     low, high = max(min(values), 1e-9), max(max(values), 1e-9)

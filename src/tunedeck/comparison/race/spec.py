@@ -1,0 +1,97 @@
+"""Specify a race: a run's values, candidates, bases, limits, the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from tunedeck.comparison.budget import price_of, seeds_of
+from tunedeck.comparison.grammar import Candidate
+from tunedeck.comparison.race.contest import Until
+from tunedeck.comparison.race.portfolio import Candidates, parse_candidates, with_seeds
+from tunedeck.comparison.report.result import Price
+from tunedeck.core import console
+from tunedeck.core.checks import one_of
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.i18n import say
+from tunedeck.training.config import run_config
+
+UNTIL: tuple[Until, ...] = ("stable", "clear")
+
+
+@dataclass(frozen=True, slots=True)
+class RaceSpec:
+    """One race before it runs."""
+
+    values: dict[str, Any]
+    candidates: tuple[tuple[Candidate, int], ...]
+    given: bool
+    """Whether the candidates were asked for, so that one that does not fit is an error."""
+    bases: tuple[str, ...]
+    until: Until
+    limit_s: float | None
+    price: Price | None
+    folder: Path
+    command: str
+    progress: bool
+
+    def tell(self, text: str) -> None:
+        """Print a note to standard error, unless `progress` is False."""
+        if self.progress:
+            console.tell(text)
+
+
+def race_spec(
+    values: dict[str, Any],
+    *,
+    folder: Path,
+    command: str,
+    candidates: Candidates | None,
+    bases: str | Sequence[str] | None,
+    seeds: int | str | Sequence[int] | None,
+    until: str,
+    limits: tuple[float | None, float | None],
+    price_per_hour: float | None,
+    currency: str,
+    progress: bool,
+) -> RaceSpec:
+    """Return the race that the arguments of `tunedeck.race` describe; ConfigError where they do not fit."""
+    config = run_config(values)
+    if config.training.max_minutes is not None:
+        raise ConfigError(say("training.max_minutes has no effect in a race; limit it with --minutes"))
+    if price_per_hour is not None and not 0 < price_per_hour < 1e12:
+        raise ConfigError(say("{name} must be above 0, got {value}", name="price_per_hour", value=price_per_hour))
+    price = price_of(price_per_hour, currency.upper())
+    listed = bases.split(",") if isinstance(bases, str) else bases or (config.model,)
+    references = tuple(dict.fromkeys(text.strip() for text in listed if text.strip()))
+    if not references:
+        raise ConfigError(say("--bases takes names of base models, separated by commas; got {value!r}", value=bases))
+    found = parse_candidates(candidates, values)
+    return RaceSpec(
+        values={**values, "model": references[0]},
+        candidates=tuple(with_seeds(found, seeds_of(seeds, config.training.seed))),
+        given=candidates is not None,
+        bases=references,
+        until=cast(Until, one_of("until", until, UNTIL)),
+        limit_s=_limit_s(*limits, price),
+        price=price,
+        folder=folder,
+        command=command,
+        progress=progress,
+    )
+
+
+def _limit_s(minutes: float | None, money: float | None, price: Price | None) -> float | None:
+    """Return the seconds that a race may take; None without a limit."""
+    for name, value in {"minutes": minutes, "budget": money}.items():
+        if value is not None and not 0 < value < 1e12:
+            raise ConfigError(say("{name} must be above 0, got {value}", name=name, value=value))
+    if minutes is not None and money is not None:
+        raise ConfigError(say("give either --minutes or --budget, not both"))
+    if money is not None:
+        if price is None:
+            raise ConfigError(say("--budget needs to know what an hour costs; give --price-per-hour"))
+        return 3600 * money / price.per_hour
+    return None if minutes is None else 60 * minutes

@@ -1,0 +1,239 @@
+"""The sentences and tables of a race."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+
+from tunedeck.comparison.race.contest import Stop
+from tunedeck.comparison.race.result import Race, Raced
+from tunedeck.comparison.report.fonts import available_fonts
+from tunedeck.comparison.report.recommend import metric_name
+from tunedeck.comparison.report.result import Interval
+from tunedeck.core.i18n import language, say
+from tunedeck.core.units import duration, format_bytes
+
+NOTHING = "–"
+
+
+def share_text(share: float) -> str:
+    """Return a share of a run: 1/27, or the whole run."""
+    return say("the whole run") if share == 1 else f"1/{round(1 / share)}"
+
+
+def reason_text(name: str, stop: Stop, shares: Sequence[float]) -> str:
+    """Return why a candidate went no further, in a sentence."""
+    at = share_text(shares[stop.rung])
+    if stop.reason == "worse":
+        return say(
+            "{name} stops at {share}: worse than {rival}, example by example", name=name, share=at, rival=stop.rival
+        )
+    if stop.reason == "failed":
+        return say("{name} failed before {share}: {reason}", name=name, share=at, reason=stop.text)
+    if stop.reason == "not started":
+        return say("{name} did not start: the time did not suffice for it", name=name)
+    if stop.reason == "not best":
+        return say("{name} ended at {share}, behind {rival}", name=name, share=at, rival=stop.rival)
+    if not stop.rival:
+        return say("{name} is set aside at {share}: the time is up", name=name, share=at)
+    return say("{name} is set aside at {share}: others were ahead, though none surely", name=name, share=at)
+
+
+def ended_text(race: Race) -> str:
+    """Return why the race ended."""
+    return {
+        "clear": say("It ended when all others were worse, by a test that is right about that in 95% of races."),
+        "smaller": say("It ended when the leaders could not be told apart and the smallest of them was ahead."),
+        "stable": say("It ended when the ranking of the leaders no longer changed."),
+        "top": say("It ended when the last two or more had been trained to their end."),
+        "time": say("It ended because its time was up."),
+        "failed": say("It ended because no candidate could be trained."),
+    }[race.ended]
+
+
+def verdict_text(race: Race) -> str:
+    """Return who won, how good it is on untouched examples, and by how much the race flattered it."""
+    verdict, metric = race.verdict, metric_name(race.metric)
+    values = {
+        "name": verdict.name,
+        "metric": metric,
+        "value": f"{verdict.untouched:.3f}",
+        "interval": _span(verdict.interval),
+        "count": verdict.interval.count,
+    }
+    if race.winner is None:
+        found = say(
+            "No candidate was better than a head on the frozen base: take that ({metric} {value} on {count:,} "
+            "untouched examples, {interval}).",
+            **values,
+        )
+    else:
+        found = say("Take {name}: {metric} {value} on {count:,} untouched examples ({interval}).", **values)
+    return " ".join([found, *_gain(race), _flattery(race), ended_text(race)])
+
+
+def _gain(race: Race) -> list[str]:
+    gain, verdict = race.verdict.gain, race.verdict
+    if gain is None or verdict.floor is None:
+        return []
+    return [
+        say(
+            "That is {points} better than a head on the frozen base ({floor}).",
+            points=_signed(gain),
+            floor=f"{verdict.floor:.3f}",
+        )
+    ]
+
+
+def _flattery(race: Race) -> str:
+    verdict = race.verdict
+    return say(
+        "On the examples that chose it, it had {raced}: the race flattered it by {points}.",
+        raced=f"{verdict.raced:.3f}",
+        points=_signed(verdict.flattery),
+    )
+
+
+def _signed(interval: Interval) -> str:
+    middle = (interval.low + interval.high) / 2
+    return say("{middle:+.3f} ({low:+.3f} to {high:+.3f})", middle=middle, low=interval.low, high=interval.high)
+
+
+def _span(interval: Interval) -> str:
+    return f"{interval.low:.3f}–{interval.high:.3f}"
+
+
+def ranked(race: Race) -> list[Raced]:
+    """Return the candidates: the winner, then those that went furthest, of these the best first."""
+    sign = 1 if race.higher_is_better else -1
+
+    def place(one: Raced) -> tuple[bool, float, float]:
+        last = one.points[-1] if one.points else None
+        return (one.status != "winner", -last.share if last else 0.0, -sign * last.quality if last else 0.0)
+
+    return sorted(race.candidates, key=place)
+
+
+def columns(race: Race) -> list[str]:
+    """Return the headings of the table of candidates."""
+    found = [
+        say("candidate"),
+        say("trained"),
+        metric_name(race.metric),
+        say("trainable parameters"),
+        say("time"),
+        say("gain per minute"),
+    ]
+    if race.price is not None:
+        found += [race.price.currency, say("gain per {currency}", currency=race.price.currency)]
+    return [*found, say("outcome")]
+
+
+def rows(race: Race) -> list[list[str]]:
+    """Return the table of candidates, the best first; a gain is over a head on the frozen base, in points of 0.01."""
+    return [_row(race, one) for one in ranked(race)]
+
+
+def _row(race: Race, one: Raced) -> list[str]:
+    last = one.points[-1] if one.points else None
+    gain = gain_of(race, one)
+    found = [
+        one.name,
+        share_text(last.share) if last else NOTHING,
+        f"{last.quality:.3f}" if last else NOTHING,
+        f"{one.size:,}",
+        duration(one.seconds) if last else NOTHING,
+        NOTHING if gain is None else f"{100 * gain / (one.seconds / 60):+.2f}",
+    ]
+    if race.price is not None:
+        found.append(NOTHING if one.cost is None else f"{one.cost:.4f}")
+        found.append(NOTHING if gain is None or not one.cost else f"{100 * gain / one.cost:+.2f}")
+    return [*found, say("winner") if one.status == "winner" else status_name(one.status)]
+
+
+def gain_of(race: Race, one: Raced) -> float | None:
+    """Return how much better a candidate is than a head on the frozen base; None where either is not known."""
+    floor = next(base.quality for base in race.bases if base.chosen)
+    if floor is None or not one.points:
+        return None
+    return (one.points[-1].quality - floor) * (1 if race.higher_is_better else -1)
+
+
+def status_name(status: str) -> str:
+    """Return a reason in a word or two."""
+    return {
+        "worse": say("told worse"),
+        "set aside": say("set aside"),
+        "failed": say("failed"),
+        "not started": say("not started"),
+        "not best": say("behind the winner"),
+    }[status]
+
+
+def text_table(race: Race) -> str:
+    """Return the table of candidates as lines of aligned columns."""
+    table = [columns(race), *rows(race)]
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    )
+
+
+def facts(race: Race) -> list[tuple[str, str]]:
+    """Return what a repetition needs besides the command, and the bases of rung 0."""
+    found = [
+        (say("data"), race.data.source),
+        (say("digest of the training examples"), f"sha256 {race.data.sha256}"),
+        (say("machine"), f"{race.repeat.machine}, {race.repeat.device}, {race.repeat.dtype}"),
+        (say("versions"), ", ".join(f"{name} {number}" for name, number in race.repeat.versions.items())),
+        (say("time"), duration(race.total_s)),
+    ]
+    if race.price is not None:
+        amount, currency, source = race.price.per_hour, race.price.currency, race.price.source
+        an_hour = say("{amount:g} {currency} an hour ({source})", amount=amount, currency=currency, source=source)
+        found.append((say("price"), an_hour))
+    for base in race.bases:
+        quality = NOTHING if base.quality is None else f"{metric_name(race.metric)} {base.quality:.3f}"
+        told = say("told worse") if base.worse else say("taken") if base.chosen else say("not told apart")
+        size = format_bytes(2 * base.parameters)
+        text = say("{quality} with a head on its frozen vectors, {size} in 16 bits", quality=quality, size=size)
+        found.append((base.base, f"{text}; {told}"))
+    return found
+
+
+def notes(race: Race) -> list[str]:
+    """Return how the numbers are to be read."""
+    found = [
+        say(
+            "All candidates trained over the same examples in the same order and answered the same held-out examples. "
+            "“Told worse” is a sequential test on the differences example by example: at every rung together, it stops "
+            "the one that is truly the best there in at most {alpha:.0%} of races. Whether a candidate that is behind "
+            "now would be ahead after longer training, no test can tell.",
+            alpha=race.alpha,
+        ),
+        say(
+            "Candidates that are set aside could not be told from the leader. --until clear takes them up again where "
+            "they stopped, with the same --out."
+        ),
+        say(
+            "Points at early rungs are means over fewer held-out examples, so the lines are noisier on the left. Gain "
+            "per minute is over a head on the frozen base, in points of 0.01."
+        ),
+        say(
+            "The winner's state is the best of those measured on all held-out examples; step {step:,} of {steps:,}.",
+            step=race.verdict.step,
+            steps=race.verdict.steps,
+        ),
+    ]
+    if race.price is None:
+        found.append(say("No price per hour was given or known, so the runs have no cost: --price-per-hour."))
+    if language() != available_fonts().language:
+        found.append(
+            say(
+                "This system has no Chinese font for figures, so their words are English; install one such as Noto "
+                "Sans CJK."
+            )
+        )
+    return found
