@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 limit = partial(typer.Option, rich_help_panel=say("Budget of the race"))
 what = partial(typer.Option, rich_help_panel=say("What is compared"))
-WITHOUT = ("method", "training.learning_rate", "training.seed", "training.max_minutes", "data.train_size", "name")
+WITHOUT = ("method", "training.learning_rate", "training.seed", "training.max_minutes", "data.train_size", "name", "folds")
 """Keys of a run file without a flag: each candidate has its own, and the race its own limit."""
 
 
@@ -45,8 +45,8 @@ def race(
         str,
         limit(
             help=say(
-                "stable: until the ranking no longer changes; clear: until all others are told worse, or the leaders "
-                "cannot be told apart"
+                "stable: until the ranking no longer changes; clear: until all others are significantly worse, or the "
+                "smallest of those that are not is ahead"
             )
         ),
     ] = "stable",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def head_inputs(deck: Deck, name: str, ids: Sequence[Sequence[int]], *, of_base:
         return read_safetensors(file)["vectors"]
     except (AdapterFileError, OSError, KeyError):
         vectors = _computed_by_base(deck, name, ids)
-        _keep(file, vectors)
+        keep_tensors(file, {"vectors": vectors})
         return vectors
 
 
@@ -103,11 +103,14 @@ def _key(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> str:
     return digest.hexdigest()
 
 
-def _keep(file: Path, vectors: torch.Tensor) -> None:
-    """Write vectors for later runs, and remove the oldest where they are too many; a full disk is not an error."""
+def keep_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors for later runs, and remove the oldest files of their folder where they are too large together.
+
+    A full disk is not an error.
+    """
     with suppress(OSError, StorageError):
         with replacing_file(file) as temporary:
-            write_safetensors(temporary, {"vectors": vectors})
+            write_safetensors(temporary, tensors)
         total = 0
         for kept in sorted(file.parent.glob("*.safetensors"), key=lambda one: -one.stat().st_mtime):
             total += kept.stat().st_size

@@ -31,7 +31,7 @@ class Base:
     scores: Array | None
     seconds: float
     worse: bool = False
-    """Whether the test tells it to be worse than another base."""
+    """Whether it is significantly worse than another base."""
 
 
 def choose_base(

@@ -24,7 +24,7 @@ ALPHA = 0.05
 """Probability at most that a rung, any of them, stops for being worse the candidate that is truly best at it."""
 
 Until: TypeAlias = Literal["stable", "clear"]
-Reason: TypeAlias = Literal["worse", "set aside", "failed", "not started", "not best"]
+Reason: TypeAlias = Literal["worse", "paused", "failed", "not started", "not best"]
 Ended: TypeAlias = Literal["clear", "smaller", "stable", "top", "time", "failed"]
 
 
@@ -94,8 +94,8 @@ class Contest:
     """Race candidates, `sizes` (trainable parameters) by name in the order of admission.
 
     `until` is "stable": at most one in ETA goes on to the next rung, and the top rung is raised only while the ranking
-    changes; or "clear": every candidate goes on that is not told to be worse. `limit_s` ends the race in time to train
-    the leader to its end.
+    changes; or "clear": every candidate goes on that is not significantly worse. `limit_s` ends the race in time to
+    train the leader to its end.
     """
 
     sizes: Mapping[str, int]
@@ -106,7 +106,7 @@ class Contest:
     answers: dict[Ask, Answer] = field(default_factory=dict)
     stopped: dict[str, Stop] = field(default_factory=dict)
     leaders: list[str] = field(default_factory=list)
-    """Those not told worse at the last rung that was judged, the best first."""
+    """Those not significantly worse at the last rung that was judged, the best first."""
 
     def asks(self) -> Generator[Ask, Answer, Outcome]:
         """Ask until the race is over; the winner has then been asked at the top rung, where time allows."""
@@ -124,7 +124,7 @@ class Contest:
             places = len(ranked) if self.until == "clear" else _places(sum(ask.rung == rung for ask in self.answers))
             self.leaders, bench = ranked[:places], ranked[places:]
             for name in bench:
-                self.stopped[name] = Stop("set aside", rung, ranked[0])
+                self.stopped[name] = Stop("paused", rung, ranked[0])
             found = self._ended(rung)
             if found is not None:
                 ended = found
@@ -168,7 +168,7 @@ class Contest:
             ask = Ask(name, rung)
             if self._too_late(ask):
                 for late in (name, *waiting):
-                    self.stopped[late] = Stop("not started" if not rung else "set aside", max(0, rung - 1))
+                    self.stopped[late] = Stop("not started" if not rung else "paused", max(0, rung - 1))
                 return False
             self.stopped.pop(name, None)
             self.answers[ask] = yield ask
@@ -177,7 +177,7 @@ class Contest:
         return True
 
     def _wanted_back(self, bench: Sequence[str], places: int, rung: int) -> bool:
-        """Tell whether the first of those set aside is taken up again.
+        """Tell whether the first of those paused is taken up again.
 
         That is where a candidate that was preferred to it has failed, or all of them have fallen below what it had
         reached.
@@ -190,7 +190,7 @@ class Contest:
         return len(usable) < places or self.score(bench[0], rung - 1) > best
 
     def _judge(self, rung: int) -> list[str]:
-        """Stop the candidates that are told worse at a rung, and return the others, the best first."""
+        """Stop the candidates that are significantly worse at a rung, and return the others, the best first."""
         scores = {
             ask.name: answer.scores for ask, answer in self.answers.items() if ask.rung == rung and not answer.failed
         }

@@ -16,7 +16,7 @@ from tunedeck.core.i18n import say, set_language
 from tunedeck.core.units import duration
 
 GREY = "#b4bcc4"
-ENDS = {"worse": "x", "set aside": "|", "failed": "v", "not best": "o"}
+ENDS = {"worse": "x", "paused": "|", "failed": "v", "not best": "o"}
 """Markers at the end of a stopped candidate's line."""
 _WIDTH, _HEIGHT = 7.6, 4.6
 

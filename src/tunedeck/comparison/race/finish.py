@@ -114,7 +114,7 @@ def _verdict(run: Run, name: str, raced: Array, kept: tuple[int, int]) -> Verdic
         raced=run.shown(raced),
         untouched=run.shown(untouched),
         interval=own,
-        flattery=Interval(difference - half, difference + half, "examples", len(untouched)),
+        overstated=Interval(difference - half, difference + half, "examples", len(untouched)),
         floor=None if floor is None else run.shown(floor),
         gain=None if floor is None or name == FLOOR else over_examples((untouched - floor).tolist()),
         metrics=task.objective(run.deck, name, measured).evaluate(),

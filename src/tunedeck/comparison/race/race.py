@@ -14,6 +14,8 @@ from tunedeck.comparison.race.portfolio import Candidates
 from tunedeck.comparison.race.result import Race
 from tunedeck.comparison.race.spec import race_spec
 from tunedeck.core import console
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_json
 from tunedeck.training.left_out import with_left_out
 
@@ -48,11 +50,11 @@ def race(
     taken on whose frozen vectors a head does best. `seeds` is a number of seeds for each candidate's first weights, or
     the seeds.
 
-    All candidates train over the same examples in the same order, to 1/27, 1/9, 1/3 and all of a run, and are compared
-    example by example on the same held-out examples: those that a sequential test tells to be worse stop, and at most a
-    third goes on. With `until` "clear", all go on that are not told worse. The race takes at most `minutes`, or
-    `budget`, an amount of money at `price_per_hour`. The winner is trained to its end and measured on examples that the
-    race has not touched: the evaluation data of the run.
+    All candidates train over the same examples in the same order, to 1/27, 1/9, 1/3 and all of a run, and answer the
+    same held-out examples: those that are significantly worse by a sequential test stop, and at most a third goes on.
+    With `until` "clear", all go on that are not significantly worse. The race takes at most `minutes`, or `budget`, an
+    amount of money at `price_per_hour`. The winner is trained to its end and measured on examples that the race has not
+    touched: the evaluation data of the run.
 
     `out`, by default race/NAME after the run file or the data, holds race.json, report.html, figures/, the winner in
     adapter/ and all candidates with their checkpoints. If called again, a race is resumed where it was broken off; with
@@ -69,6 +71,8 @@ def race(
     if bases and "model" not in named:
         named["model"] = bases.split(",")[0].strip() if isinstance(bases, str) else bases[0]
     values = with_left_out(named, console.tell if progress else lambda text: None)
+    if values.get("folds") is not None:
+        raise ConfigError(say("a race has no folds; cross-validate one method with tunedeck train --folds"))
     folder = Path(out or values.get("out") or default_folder(name_source(run, values), "race"))
     spec = race_spec(
         {**values, "out": None},

@@ -50,14 +50,14 @@ class Rung0:
     seconds: float
     chosen: bool
     worse: bool
-    """Whether it is told to be worse than another."""
+    """Whether it is significantly worse than another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The winner on the examples that chose it and on the untouched ones.
 
-    Intervals hold 95 %: of the quality on the untouched examples, of how much the race flattered the winner, and of
+    Intervals hold 95 %: of the quality on the untouched examples, of how much the race overstates the winner, and of
     what it gains on them over a head on the frozen base.
     """
 
@@ -69,7 +69,7 @@ class Verdict:
     raced: float
     untouched: float
     interval: Interval
-    flattery: Interval
+    overstated: Interval
     floor: float | None
     gain: Interval | None
     metrics: dict[str, float]

@@ -58,7 +58,7 @@ def weighted(scores: Sequence[float], weights: Sequence[float]) -> Array:
 
 
 def told_worse(scores: Mapping[str, Array], count: int, level: float) -> dict[str, tuple[str, float]]:
-    """Return the candidates that are told to be worse at this level: by the strongest rival, and the evidence.
+    """Return the candidates that are significantly worse at this level: by the strongest rival, and the evidence.
 
     Of `count` candidates in all, the one that is truly best is among them with probability at most `level`.
     """

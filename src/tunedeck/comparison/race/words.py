@@ -26,9 +26,7 @@ def reason_text(name: str, stop: Stop, shares: Sequence[float]) -> str:
     """Return why a candidate went no further, in a sentence."""
     at = share_text(shares[stop.rung])
     if stop.reason == "worse":
-        return say(
-            "{name} stops at {share}: worse than {rival}, example by example", name=name, share=at, rival=stop.rival
-        )
+        return say("{name} stops at {share}: significantly worse than {rival}", name=name, share=at, rival=stop.rival)
     if stop.reason == "failed":
         return say("{name} failed before {share}: {reason}", name=name, share=at, reason=stop.text)
     if stop.reason == "not started":
@@ -36,41 +34,45 @@ def reason_text(name: str, stop: Stop, shares: Sequence[float]) -> str:
     if stop.reason == "not best":
         return say("{name} ended at {share}, behind {rival}", name=name, share=at, rival=stop.rival)
     if not stop.rival:
-        return say("{name} is set aside at {share}: the time is up", name=name, share=at)
-    return say("{name} is set aside at {share}: others were ahead, though none surely", name=name, share=at)
+        return say("{name} is paused at {share}: the time is up", name=name, share=at)
+    return say("{name} is paused at {share}: others were ahead, without a significant difference", name=name, share=at)
 
 
 def ended_text(race: Race) -> str:
     """Return why the race ended."""
     return {
-        "clear": say("It ended when all others were worse, by a test that is right about that in 95% of races."),
-        "smaller": say("It ended when the leaders could not be told apart and the smallest of them was ahead."),
+        "clear": say("It ended when all others in it were significantly worse."),
+        "smaller": say("It ended when the leaders did not differ significantly and the smallest of them was ahead."),
         "stable": say("It ended when the ranking of the leaders no longer changed."),
-        "top": say("It ended when the last two or more had been trained to their end."),
-        "time": say("It ended because its time was up."),
+        "top": say("It ended when the last candidates had been trained to their end."),
+        "time": say("It ended because the time was up."),
         "failed": say("It ended because no candidate could be trained."),
     }[race.ended]
 
 
 def verdict_text(race: Race) -> str:
-    """Return who won, how good it is on untouched examples, and by how much the race flattered it."""
-    verdict, metric = race.verdict, metric_name(race.metric)
-    values = {
-        "name": verdict.name,
-        "metric": metric,
-        "value": f"{verdict.untouched:.3f}",
-        "interval": _span(verdict.interval),
-        "count": verdict.interval.count,
-    }
+    """Return who won, how good it is on untouched examples, and by how much the race overstates it."""
+    verdict, metric, interval = race.verdict, metric_name(race.metric), _span(race.verdict.interval)
+    value, count = f"{verdict.untouched:.3f}", verdict.interval.count
     if race.winner is None:
         found = say(
             "No candidate was better than a head on the frozen base: take that ({metric} {value} on {count:,} "
             "untouched examples, {interval}).",
-            **values,
+            metric=metric,
+            value=value,
+            count=count,
+            interval=interval,
         )
     else:
-        found = say("Take {name}: {metric} {value} on {count:,} untouched examples ({interval}).", **values)
-    return " ".join([found, *_gain(race), _flattery(race), ended_text(race)])
+        found = say(
+            "Take {name}: {metric} {value} on {count:,} untouched examples ({interval}).",
+            name=verdict.name,
+            metric=metric,
+            value=value,
+            count=count,
+            interval=interval,
+        )
+    return " ".join([found, *_gain(race), _overstated(race), ended_text(race)])
 
 
 def _gain(race: Race) -> list[str]:
@@ -86,12 +88,12 @@ def _gain(race: Race) -> list[str]:
     ]
 
 
-def _flattery(race: Race) -> str:
+def _overstated(race: Race) -> str:
     verdict = race.verdict
     return say(
-        "On the examples that chose it, it had {raced}: the race flattered it by {points}.",
+        "On the examples that chose it, it had {raced}, which overstates it by {points}.",
         raced=f"{verdict.raced:.3f}",
-        points=_signed(verdict.flattery),
+        points=_signed(verdict.overstated),
     )
 
 
@@ -163,8 +165,8 @@ def gain_of(race: Race, one: Raced) -> float | None:
 def status_name(status: str) -> str:
     """Return a reason in a word or two."""
     return {
-        "worse": say("told worse"),
-        "set aside": say("set aside"),
+        "worse": say("significantly worse"),
+        "paused": say("paused"),
         "failed": say("failed"),
         "not started": say("not started"),
         "not best": say("behind the winner"),
@@ -196,10 +198,16 @@ def facts(race: Race) -> list[tuple[str, str]]:
         found.append((say("price"), an_hour))
     for base in race.bases:
         quality = NOTHING if base.quality is None else f"{metric_name(race.metric)} {base.quality:.3f}"
-        told = say("told worse") if base.worse else say("taken") if base.chosen else say("not told apart")
+        told = (
+            say("significantly worse")
+            if base.worse
+            else say("chosen")
+            if base.chosen
+            else say("no significant difference")
+        )
         size = format_bytes(2 * base.parameters)
         text = say("{quality} with a head on its frozen vectors, {size} in 16 bits", quality=quality, size=size)
-        found.append((base.base, f"{text}; {told}"))
+        found.append((base.base, f"{text}; {say('chosen') if base.chosen else told}"))
     return found
 
 
@@ -208,14 +216,14 @@ def notes(race: Race) -> list[str]:
     found = [
         say(
             "All candidates trained over the same examples in the same order and answered the same held-out examples. "
-            "“Told worse” is a sequential test on the differences example by example: at every rung together, it stops "
-            "the one that is truly the best there in at most {alpha:.0%} of races. Whether a candidate that is behind "
-            "now would be ahead after longer training, no test can tell.",
+            "“Significantly worse” is a sequential test on the paired differences: in at most {alpha:.0%} of races it "
+            "stops, at any rung, the candidate that is truly the best there. No test can tell whether a candidate that "
+            "is behind now would be ahead after longer training.",
             alpha=race.alpha,
         ),
         say(
-            "Candidates that are set aside could not be told from the leader. --until clear takes them up again where "
-            "they stopped, with the same --out."
+            "Paused candidates did not differ significantly from the leader. --until clear continues them from their "
+            "checkpoints, with the same --out."
         ),
         say(
             "Points at early rungs are means over fewer held-out examples, so the lines are noisier on the left. Gain "

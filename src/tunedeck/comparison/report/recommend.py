@@ -120,6 +120,7 @@ def metric_name(metric: str) -> str:
     names = {
         "accuracy": say("accuracy"),
         "macro_f1": say("macro-F1"),
+        "macro_recall": say("macro-recall"),
         "micro_f1": say("micro-F1"),
         "loss": say("loss"),
         "perplexity": say("perplexity"),

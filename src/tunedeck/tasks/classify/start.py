@@ -15,7 +15,8 @@ from tunedeck.tasks.classify.confidence import held_out_metrics
 from tunedeck.tasks.classify.metrics import targets_of
 from tunedeck.tasks.classify.task import Classify
 from tunedeck.tasks.classify.weights import label_weights
-from tunedeck.tasks.linear_probe import LinearHead, fit_linear_head
+from tunedeck.tasks.kept_heads import kept_linear_head
+from tunedeck.tasks.linear_probe import LinearHead
 
 
 def start_head(deck: Deck, name: str, dataset: Dataset[Example]) -> Started:
@@ -28,7 +29,7 @@ def start_head(deck: Deck, name: str, dataset: Dataset[Example]) -> Started:
     def fit(vectors: torch.Tensor, examples: Sequence[Example], bias: bool) -> LinearHead:
         wanted = targets(examples)
         weights = label_weights(task.class_weights, labels, wanted, task.multi_label)
-        return fit_linear_head(vectors, wanted, len(labels), multi_label=task.multi_label, bias=bias, weights=weights)
+        return kept_linear_head(vectors, wanted, len(labels), multi_label=task.multi_label, bias=bias, weights=weights)
 
     def measure(logits: torch.Tensor, examples: Sequence[Example]) -> dict[str, float]:
         return held_out_metrics(logits, targets(examples), task.multi_label)

@@ -13,7 +13,7 @@ from tunedeck.data.batches import batches_by_length
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.heads import last_linear
 from tunedeck.tasks.base import Dataset, Started
-from tunedeck.tasks.linear_probe import fit_linear_head
+from tunedeck.tasks.kept_heads import kept_linear_head
 from tunedeck.tasks.tag.reading import TaggedText
 from tunedeck.tasks.tag.task import UNLEARNT, Tag, evaluate_tagged, learnt_windows
 from tunedeck.tasks.text import pad
@@ -37,7 +37,7 @@ def start_head(deck: Deck, name: str, dataset: Dataset[TaggedText]) -> Started:
             break
         chosen.append(row)
     inputs, wanted = _inputs(deck, name, last, [ids[row] for row in chosen], [targets[row] for row in chosen])
-    head = fit_linear_head(inputs, wanted, len(deck.label_names(name)), multi_label=False, bias=last.bias is not None)
+    head = kept_linear_head(inputs, wanted, len(deck.label_names(name)), multi_label=False, bias=last.bias is not None)
     with torch.no_grad():
         last.weight.copy_(head.weight)
         if last.bias is not None:
