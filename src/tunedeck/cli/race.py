@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunedeck.cli import options, run_options
+from tunedeck.cli.compare import WITHOUT as NOT_COMPARED
 from tunedeck.cli.compare import command_line, exit_code_of_a_signal
 from tunedeck.cli.console import print_json, print_table, tell
 from tunedeck.core.i18n import say
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 limit = partial(typer.Option, rich_help_panel=say("Budget of the race"))
 what = partial(typer.Option, rich_help_panel=say("What is compared"))
-WITHOUT = ("method", "training.learning_rate", "training.seed", "training.max_minutes", "data.train_size", "name", "folds")
+WITHOUT = (*NOT_COMPARED, "training.max_minutes")
 """Keys of a run file without a flag: each candidate has its own, and the race its own limit."""
 
 
