@@ -35,11 +35,12 @@ def main() -> None:
     parser.add_argument("--model", default="bundled:all-minilm-l6-v2")
     parser.add_argument("--intents", default="bundled:home-intents-en")
     parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--tweets", type=int, default=None, help="train on this number of tweets, all by default")
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     found: dict[str, Any] = {"model": asked.model, "intents": asked.intents}
     if asked.model == parser.get_default("model"):
-        found["ratings"] = ratings(asked.model)
+        found["ratings"] = ratings(asked.model, asked.tweets)
     found |= intents(asked.model, asked.intents, asked.pairs, folder)
     asked.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
@@ -60,10 +61,10 @@ def trained(model: str, task: str, data: dict[str, Any], method: dict[str, Any])
 HEAD, LORA = {"kind": "full", "layers": "head"}, {"kind": "lora"}
 
 
-def ratings(model: str) -> dict[str, Any]:
+def ratings(model: str, size: int | None) -> dict[str, Any]:
     """Tweets with ratings from -4 to 4."""
-    data = {"train": "bundled:tweet-ratings"}
-    read = td.Score().read(td.DataSettings(**data))
+    data = {"train": "bundled:tweet-ratings", "train_size": size, "eval_size": 300}
+    read = td.Score().read(td.DataSettings.model_validate(data))
     train = torch.tensor([one.scores[0] for one in read.train])
     held_out = torch.tensor([one.scores[0] for one in read.evaluation])
     constant = {

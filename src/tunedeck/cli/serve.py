@@ -70,7 +70,7 @@ def serve(
         str | None, typer.Option(help=say("base model (default: the one recorded in the adapters)"))
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help=say("classify, generate, embed or tag (default: the adapters' task)"))
+        str | None, typer.Option(help=say("classify, generate, embed, tag or score (default: the adapters' task)"))
     ] = None,
     host: Annotated[str, typer.Option(help=say("address to listen on"))] = "127.0.0.1",
     port: Annotated[int, typer.Option(help=say("port to listen on"), min=1, max=65535, metavar="PORT")] = 8000,
