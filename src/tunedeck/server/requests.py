@@ -10,7 +10,6 @@ from pydantic_core import PydanticCustomError
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
-from tunedeck.core.text_pair import TextPair
 from tunedeck.server.fields import Most, Name, PromptTokens, String, Text, Texts, Tokens
 
 _MOST_FIELDS = 64
@@ -219,65 +218,6 @@ class EntitiesRequest(Strict):
 
     inputs: Text | Texts
     model: Name | None = None
-
-
-class ScoreRequest(ModelRequest):
-    """POST /score and /v1/score, as vLLM has it; a single text of either side goes with every text of the other.
-
-    Without `text_2` each text of `text_1` is scored by itself.
-    """
-
-    text_1: Text | Texts
-    text_2: Text | Texts | None = None
-
-    def contents(self) -> list[str]:
-        """Return the texts or pairs to score; ConfigError for numbers of texts that do not fit."""
-        firsts = [self.text_1] if isinstance(self.text_1, str) else self.text_1
-        if self.text_2 is None:
-            return firsts
-        seconds = [self.text_2] if isinstance(self.text_2, str) else self.text_2
-        count = max(len(firsts), len(seconds))
-        if len(firsts) not in (1, count) or len(seconds) not in (1, count):
-            raise ConfigError(
-                say(
-                    "text_1 has {first} texts and text_2 {second}: give as many of each, or one of either",
-                    first=len(firsts),
-                    second=len(seconds),
-                )
-            )
-        firsts, seconds = firsts * (count // len(firsts)), seconds * (count // len(seconds))
-        return [TextPair(*pair) for pair in zip(firsts, seconds, strict=True)]
-
-
-class RerankDocument(Strict):
-    """A document as an object."""
-
-    text: Text
-
-
-class RerankRequest(ModelRequest):
-    """POST /rerank and /v1/rerank, as Jina, Cohere and vLLM have it."""
-
-    query: Text
-    documents: Annotated[list[Text | RerankDocument], Field(min_length=1), Most("max_inputs")]
-    top_n: Annotated[int, Field(ge=1)] | None = None
-    return_documents: bool = True
-
-    def texts(self) -> list[str]:
-        """Return the documents' texts."""
-        return [one if isinstance(one, str) else one.text for one in self.documents]
-
-
-class TeiRerankRequest(Strict):
-    """POST /rerank, as TEI has it; `model` is ours, for TEI serves one model."""
-
-    query: Text
-    texts: Texts
-    model: Name | None = None
-    return_text: bool = False
-    truncate: bool = True
-    truncation_direction: Literal["right", "Right"] = "right"
-    raw_scores: Literal[False] = False
 
 
 class PredictRequest(Strict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import SkipValidation
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 
 class Status(TypedDict):
@@ -172,57 +172,6 @@ class FoundEntity(TypedDict):
     word: str
     start: int
     end: int
-
-
-class Scored(TypedDict):
-    """The score of a text or pair; `scores` has those of all targets."""
-
-    index: int
-    object: Literal["score"]
-    score: float
-    scores: dict[str, float]
-
-
-class ScoreList(TypedDict):
-    """POST /score."""
-
-    id: str
-    object: Literal["list"]
-    created: int
-    model: str
-    data: list[Scored]
-    usage: Usage
-
-
-class DocumentText(TypedDict):
-    """A document of the request."""
-
-    text: str
-
-
-class Ranked(TypedDict):
-    """A document by its place in the request."""
-
-    index: int
-    relevance_score: float
-    document: NotRequired[DocumentText]
-
-
-class Reranked(TypedDict):
-    """POST /rerank, the most relevant first."""
-
-    id: str
-    model: str
-    results: list[Ranked]
-    usage: InputUsage
-
-
-class TeiRanked(TypedDict):
-    """A document of TEI's /rerank."""
-
-    index: int
-    score: float
-    text: NotRequired[str]
 
 
 class AssistantMessage(TypedDict):

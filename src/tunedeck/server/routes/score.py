@@ -5,20 +5,136 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
+from pydantic import Field
+from typing_extensions import NotRequired, TypedDict
 
+from tunedeck.core.errors import ConfigError
+from tunedeck.core.i18n import say
 from tunedeck.core.text_pair import TextPair
 from tunedeck.server.errors import refusals
-from tunedeck.server.requests import RerankRequest, ScoreRequest, TeiRerankRequest
-from tunedeck.server.responses import Ranked, Reranked, Scored, ScoreList, TeiRanked, usage
+from tunedeck.server.fields import Most, Name, Text, Texts
+from tunedeck.server.requests import ModelRequest, Strict
+from tunedeck.server.responses import InputUsage, Usage, usage
 from tunedeck.server.service import service_of
 from tunedeck.serving.request import Request
 from tunedeck.tasks.score.task import ScoreAnswer
 
 router = APIRouter(tags=["scores"])
 _REFUSED = (400, 404, 408, 413, 415, 422, 503)
+
+
+class ScoreRequest(ModelRequest):
+    """POST /score and /v1/score, as vLLM has it; a single text of either side goes with every text of the other.
+
+    Without `text_2` each text of `text_1` is scored by itself.
+    """
+
+    text_1: Text | Texts
+    text_2: Text | Texts | None = None
+
+    def contents(self) -> list[str]:
+        """Return the texts or pairs to score; ConfigError for numbers of texts that do not fit."""
+        firsts = [self.text_1] if isinstance(self.text_1, str) else self.text_1
+        if self.text_2 is None:
+            return firsts
+        seconds = [self.text_2] if isinstance(self.text_2, str) else self.text_2
+        count = max(len(firsts), len(seconds))
+        if len(firsts) not in (1, count) or len(seconds) not in (1, count):
+            raise ConfigError(
+                say(
+                    "text_1 has {first} texts and text_2 {second}: give as many of each, or one of either",
+                    first=len(firsts),
+                    second=len(seconds),
+                )
+            )
+        firsts, seconds = firsts * (count // len(firsts)), seconds * (count // len(seconds))
+        return [TextPair(*pair) for pair in zip(firsts, seconds, strict=True)]
+
+
+class RerankDocument(Strict):
+    """A document as an object."""
+
+    text: Text
+
+
+class RerankRequest(ModelRequest):
+    """POST /rerank and /v1/rerank, as Jina, Cohere and vLLM have it."""
+
+    query: Text
+    documents: Annotated[list[Text | RerankDocument], Field(min_length=1), Most("max_inputs")]
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    return_documents: bool = True
+
+    def texts(self) -> list[str]:
+        """Return the documents' texts."""
+        return [one if isinstance(one, str) else one.text for one in self.documents]
+
+
+class TeiRerankRequest(Strict):
+    """POST /rerank, as TEI has it; `model` is ours, for TEI serves one model."""
+
+    query: Text
+    texts: Texts
+    model: Name | None = None
+    return_text: bool = False
+    truncate: bool = True
+    truncation_direction: Literal["right", "Right"] = "right"
+    raw_scores: Literal[False] = False
+
+
+class Scored(TypedDict):
+    """The score of a text or pair; `scores` has those of all targets."""
+
+    index: int
+    object: Literal["score"]
+    score: float
+    scores: dict[str, float]
+
+
+class ScoreList(TypedDict):
+    """POST /score."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[Scored]
+    usage: Usage
+
+
+class DocumentText(TypedDict):
+    """A document of the request."""
+
+    text: str
+
+
+class Ranked(TypedDict):
+    """A document by its place in the request."""
+
+    index: int
+    relevance_score: float
+    document: NotRequired[DocumentText]
+
+
+class Reranked(TypedDict):
+    """POST /rerank, the most relevant first."""
+
+    id: str
+    model: str
+    results: list[Ranked]
+    usage: InputUsage
+
+
+class TeiRanked(TypedDict):
+    """A document of TEI's /rerank."""
+
+    index: int
+    score: float
+    text: NotRequired[str]
 
 
 @router.post("/score", responses=refusals(*_REFUSED))

@@ -69,11 +69,7 @@ def read_scored(settings: DataSettings, task: ScoreConfig) -> Dataset[ScoredText
         train=len(train),
         held_out=len(prepared.evaluation),
         removed=prepared.left_out,
-        targets="; ".join(
-            reference_line(target, [one.scores[place] for one in train], [one.scores[place] for one in held])
-            for held in (prepared.evaluation,)
-            for place, target in enumerate(found.targets)
-        ),
+        targets=reference_lines(found.targets, train, prepared.evaluation),
     )
     return Dataset(
         settings.train,
@@ -194,8 +190,17 @@ def check_ordinal(examples: Iterable[ScoredText], levels: tuple[int, ...], sourc
                 )
 
 
-def reference_line(target: str, train: Sequence[float], held_out: Sequence[float]) -> str:
-    """Return how far off it is on held-out scores to always predict the training scores' mean, or their median."""
+def reference_lines(targets: Sequence[str], train: Sequence[ScoredText], held_out: Sequence[ScoredText]) -> str:
+    """Return for each target how far off it is on held-out scores to always predict the mean of the training scores, or
+    their median.
+    """
+    return "; ".join(
+        _reference_line(target, [one.scores[place] for one in train], [one.scores[place] for one in held_out])
+        for place, target in enumerate(targets)
+    )
+
+
+def _reference_line(target: str, train: Sequence[float], held_out: Sequence[float]) -> str:
     mean, median = statistics.fmean(train), statistics.median(train)
     return say(
         "{target} from {low:g} to {high:g}: always predicting the mean, {mean:.3g}, is off by {mae:.3g} on average "

@@ -19,7 +19,7 @@ from tunedeck.deck.task import Capability
 from tunedeck.models.load import LoadedBase
 from tunedeck.tasks.base import BARE_BASE, Breakdown, Dataset, Evaluation, Mistake
 from tunedeck.tasks.score.config import ScoreConfig
-from tunedeck.tasks.score.data import ScoredText, check_ordinal, read_examples, read_scored, reference_line
+from tunedeck.tasks.score.data import ScoredText, check_ordinal, read_examples, read_scored, reference_lines
 from tunedeck.tasks.score.metrics import rounded, score_metrics
 from tunedeck.tasks.text_head import HeadObjective, base_pooling, text_logits
 
@@ -76,12 +76,8 @@ class Score(ScoreConfig):
                 check_ordinal(examples, task.levels, settings.train)
             answers, metrics[name or BARE_BASE] = evaluate_scored(deck, name, examples)
             breakdowns[name or BARE_BASE] = Breakdown((), (), tuple(mistakes(examples, answers)))
-        lines = [
-            reference_line(target, series, series)
-            for place, target in enumerate(found.targets)
-            for series in ([example.scores[place] for example in examples],)
-        ]
-        described = say("{count} examples; {targets}", count=len(examples), targets="; ".join(lines))
+        lines = reference_lines(found.targets, examples, examples)
+        described = say("{count} examples; {targets}", count=len(examples), targets=lines)
         return Evaluation(described, metrics, found.notes, breakdowns)
 
     def objective(self, deck: Deck, name: str, dataset: Dataset[ScoredText]) -> HeadObjective:
