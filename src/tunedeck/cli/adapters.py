@@ -32,6 +32,9 @@ def list_adapters(
     if as_json:
         print_json(found)
         return
+    if not found:
+        tell(say("there is no adapter in {path}", path=root))
+        return
     print_table(
         say("Adapters in {path}", path=root),
         [say("folder"), say("method"), say("base"), say("accuracy"), say("on disk")],

@@ -11,7 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tunedeck.core.console import tell as tell
+from tunedeck.core.i18n import say
 from tunedeck.core.units import format_bytes as format_bytes
+
+_WHOLE = 16
+"""A word of up to this width, such as a number or a name, is not broken into lines of a column."""
+_KEPT = 32
+"""A first column below this width is not broken at all."""
 
 
 def print_json(value: Any) -> None:
@@ -20,8 +26,14 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> None:
-    """Print a result for people; columns from `numbers_from` on are numbers, set to the right."""
-    keep_first = max((len(row[0]) for row in rows), default=0) < 32
+    """Print a result for people; columns from `numbers_from` on are numbers, set to the right.
+
+    A terminal in whose columns words would be broken gets a line for each cell.
+    """
+    if rows and not _fits(columns, rows):
+        _print_lines(title, columns, rows)
+        return
+    keep_first = max((cell_len(row[0]) for row in rows), default=0) < _KEPT
     table = Table(title=title or None, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         table.add_column(
@@ -33,6 +45,28 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     Console(highlight=False).print(table)
+
+
+def _fits(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether the terminal is wide enough for the longest word of every column."""
+    cells = list(zip(columns, *rows, strict=True))
+    first = max(cell_len(row[0]) for row in rows)
+    words = [max(min(cell_len(word), _WHOLE) for cell in column for word in (cell.split() or [""])) for column in cells]
+    words[0] = first if first < _KEPT else words[0]
+    return sum(words) + 3 * len(words) + 1 <= Console().width
+
+
+def _print_lines(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a result as lines of a name and a value; a table of two columns holds such pairs already."""
+    console = Console(highlight=False)
+    if title:
+        console.print(title, style="bold")
+    for row in rows:
+        pairs = [(row[0], row[1])] if len(columns) == 2 else list(zip(columns, row, strict=True))
+        for name, value in pairs:
+            console.print(say("{name}: {value}", name=name, value=value) if value else name)
+        if len(columns) != 2:
+            console.print()
 
 
 def print_tables(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
