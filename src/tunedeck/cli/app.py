@@ -128,7 +128,7 @@ app.command("threshold", help=say("choose the probability from which an adapter 
 app.command("predict", help=say("predict with saved adapters"))(predict.predict)
 app.command("chat", help=say("chat with a model and its adapters in the terminal"))(chat.chat)
 app.command("embed", help=say("compute embeddings of texts"))(embed.embed)
-app.add_typer(adapters.app, name="adapters", help=say("list, show and convert adapter folders"))
+app.add_typer(adapters.app, name="adapters", help=say("list, show, convert and merge adapters"))
 app.add_typer(export.app, name="export", help=say("export adapters for other programs"))
 app.command("serve", help=say("serve any number of adapters on one base over HTTP"))(serve.serve)
 app.command("schema", help=say("print the JSON schema of run files, for editors"))(schema.schema)
