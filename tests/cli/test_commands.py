@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,27 +25,9 @@ MODEL = "bert"
 
 
 @pytest.fixture
-def run_folder(tunedeck: Command, words: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "reds"
-    said = tunedeck(
-        "train",
-        "--model",
-        tiny_models.folder_of(MODEL, "classifier"),
-        "--data",
-        words,
-        "--method",
-        "lora",
-        "--epochs",
-        1,
-        "--learning-rate",
-        "0.01",
-        "--dtype",
-        "float32",
-        "--out",
-        folder,
-    )
-    assert said.code == 0, said.err
-    return folder
+def run_folder(trained: Callable[..., Path], words: Path) -> Path:
+    model = ("--model", tiny_models.folder_of(MODEL, "classifier"), "--method", "lora", "--dtype", "float32")
+    return trained("reds", *model, "--data", words, "--epochs", 1, "--learning-rate", "0.01")
 
 
 def test_training_prints_class_balance_parameters_and_what_to_do_next(

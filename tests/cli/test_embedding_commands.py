@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,31 +19,11 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_folder(tunedeck: Command, data: Path, tmp_path: Path) -> Path:
-    said = tunedeck(
-        "train",
-        "--model",
-        tiny_models.folder_of("bert", "plain"),
-        "--task",
-        "embed",
-        "--data",
-        data,
-        "--max-steps",
-        4,
-        "--learning-rate",
-        0.01,
-        "--set",
-        "task.chunk_size=8",
-        "--dtype",
-        "float32",
-        "--out",
-        tmp_path / "found",
-    )
-    assert said.code == 0, said.err
-    assert "54 pairs to train on, 6 pairs held out" in said.err
-    assert "use it: tunedeck embed --adapter" in said.err
-    assert "ndcg@10" in said.out
-    return tmp_path / "found" / "adapter"
+def run_folder(trained: Callable[..., Path], data: Path) -> Path:
+    model = ("--model", tiny_models.folder_of("bert", "plain"), "--task", "embed", "--dtype", "float32")
+    few = ("--max-steps", 4, "--learning-rate", 0.01, "--set", "task.chunk_size=8")
+    says = ["54 pairs to train on, 6 pairs held out", "use it: tunedeck embed --adapter", "ndcg@10"]
+    return trained("found", *model, *few, "--data", data, says=says) / "adapter"
 
 
 def test_evaluation_takes_pairs_scored_pairs_and_the_bare_base(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,22 +12,9 @@ from support.command_line import Command
 
 
 @pytest.fixture
-def adapter(tunedeck: Command, words: Path, tmp_path: Path) -> Path:
-    said = tunedeck(
-        "train",
-        "--model",
-        tiny_models.folder_of("bert", "classifier"),
-        "--data",
-        words,
-        "--max-steps",
-        3,
-        "--dtype",
-        "float32",
-        "--out",
-        tmp_path / "found",
-    )
-    assert said.code == 0, said.err
-    return tmp_path / "found" / "adapter"
+def adapter(trained: Callable[..., Path], words: Path) -> Path:
+    model = ("--model", tiny_models.folder_of("bert", "classifier"), "--dtype", "float32")
+    return trained("found", *model, "--data", words, "--max-steps", 3) / "adapter"
 
 
 def test_merging_says_how_far_the_folder_is_from_the_adapter(tunedeck: Command, adapter: Path, tmp_path: Path) -> None:

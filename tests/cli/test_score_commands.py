@@ -81,11 +81,12 @@ def test_pairs_from_a_table_to_predictions_and_a_card(tunedeck: Command, relevan
     assert "td.Score()" in card
 
 
-def test_methods_are_compared_by_r2(tunedeck: Command, relevance: str, tmp_path: Path) -> None:
+def test_methods_are_compared_by_r2(tunedeck: Command, relevance: str, tmp_path: Path, in_process: list[str]) -> None:
     out = tmp_path / "c"
     asked = ("--task", "score", "--data", relevance, "--methods", "lora:r=2,head", "--max-steps", 6, "--out", out)
     said = tunedeck("compare", *MODEL, *asked)
     assert said.code == 0, said.err
+    assert in_process == ["lora/0", "head/0"]
     result = json.loads((out / "comparison.json").read_text())
     assert (result["metric"], result["higher_is_better"]) == ("r2", True)
     assert all(row["interval"] is not None for row in result["rows"])

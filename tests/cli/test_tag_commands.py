@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,14 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_folder(tunedeck: Command, data: Path, tmp_path: Path) -> Path:
-    said = tunedeck(
-        "train", *BASE, "--data", data, "--max-steps", 20, "--learning-rate", 0.01, "--out", tmp_path / "rooms"
-    )
-    assert said.code == 0, said.err
-    assert "72 texts to train on, 8 held out, 0 repeats left out; entities: " in said.err
-    assert "use it: tunedeck predict --adapter" in said.err
-    assert "f1" in said.out
-    return tmp_path / "rooms" / "adapter"
+def run_folder(trained: Callable[..., Path], data: Path) -> Path:
+    says = [
+        "72 texts to train on, 8 held out, 0 repeats left out; entities: ",
+        "use it: tunedeck predict --adapter",
+        "f1",
+    ]
+    few = ("--max-steps", 20, "--learning-rate", 0.01)
+    return trained("rooms", *BASE, "--data", data, *few, says=says) / "adapter"
 
 
 def test_an_adapter_finds_entities_and_says_where(tunedeck: Command, run_folder: Path) -> None:
@@ -79,10 +79,11 @@ def test_evaluation_shows_every_entity_and_every_kind_of_error(
     }
 
 
-def test_methods_are_compared_by_f1(tunedeck: Command, data: Path, tmp_path: Path) -> None:
+def test_methods_are_compared_by_f1(tunedeck: Command, data: Path, tmp_path: Path, in_process: list[str]) -> None:
     out = tmp_path / "c"
     said = tunedeck("compare", *BASE, "--data", data, "--methods", "lora:r=2,head", "--max-steps", 6, "--out", out)
     assert said.code == 0, said.err
+    assert in_process == ["lora/0", "head/0"]
     result = json.loads((out / "comparison.json").read_text())
     assert (result["metric"], result["higher_is_better"]) == ("f1", True)
     assert all(row["interval"] is not None for row in result["rows"])
