@@ -182,7 +182,7 @@ def test_a_server_without_keys_is_not_asked_under_another_name() -> None:
 def test_a_port_that_is_taken_is_said_before_anything_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"cannot listen on 127.0.0.1:{port}: Address already in use"):
+        with pytest.raises(ConfigError, match=rf"cannot listen on 127.0.0.1:{port}: another program uses this port"):
             bind(ServerSettings(port=port))
 
 

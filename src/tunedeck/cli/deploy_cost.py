@@ -68,37 +68,40 @@ def deploy_cost(
     if figure is not None:
         from tunedeck.planner.deploy_figure import draw
 
-        title = f"{found.model.name}, {adapters} adapters: {input_tokens} tokens in, {found.service.output_tokens} out"
-        draw(figure, found.rows, found.service, api_price, title)
+        draw(figure, found.rows, found.service, api_price, _title(found))
         tell(say("the figure is in {path}", path=figure))
 
 
-def _show(found: Deployment, against: dict[str, float | None], everything: bool) -> None:
-    model, service, rate, rows = found.model, found.service, found.rate_per_s, found.rows
-    from tunedeck.cli.plan_output import is_wide, tell_stale
-
-    title = say(
-        "{model} with {adapters} adapters, {inputs} tokens in, {outputs} out, {load}",
-        model=model.name,
+def _title(found: Deployment) -> str:
+    service, rate = found.service, found.rate_per_s
+    return say(
+        "{model}, adapters: {adapters}; {inputs} tokens in, {outputs} out, {load}",
+        model=found.model.name,
         adapters=service.adapters,
         inputs=service.input_tokens,
         outputs=service.output_tokens,
         load=say("all day") if rate is None else say("{rate:g} requests per second", rate=rate),
     )
+
+
+def _show(found: Deployment, against: dict[str, float | None], everything: bool) -> None:
+    from tunedeck.cli.plan_output import is_wide, tell_stale
+
+    rows = found.rows
     wide = is_wide()
     cheapest = {(row.offer.gpu.name, row.precision): row for row in reversed(rows)}
     fitting = [row for row in rows if row.fits and cheapest[row.offer.gpu.name, row.precision] is row]
     shown = list(rows) if everything else (fitting or list(rows))[:SHOWN_ROWS]
     currency = rows[0].offer.currency if rows else ""
-    last = say("per 1000") if rate is not None else say("per 1000, full")
+    last = say("per 1000") if found.rate_per_s is not None else say("per 1000, full")
     columns = [say("GPU"), say("precision"), say("at once"), say("requests/s")]
     columns += [say("tokens/s")] if wide else []
     columns += [say("GPUs"), say("{currency} a month", currency=currency), last]
-    print_table(title, columns, [_cells(row, wide) for row in shown], numbers_from=2)
+    print_table(_title(found), columns, [_cells(row, wide) for row in shown], numbers_from=2)
     if not fitting:
         tell(say("no GPU holds this model within the latency target; try --latency, a larger GPU, or a smaller model"))
         return
-    _tell_money(service, fitting[0], against)
+    _tell_money(found.service, fitting[0], against)
     tell_stale([row.offer for row in shown])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import signal
@@ -161,7 +162,7 @@ def bind(settings: ServerSettings) -> list[socket.socket]:
                 "cannot listen on {host}:{port}: {reason}; choose another with --host or --port",
                 host=settings.host,
                 port=settings.port,
-                reason=error.strerror,
+                reason=say("another program uses this port") if error.errno == errno.EADDRINUSE else error.strerror,
             )
         ) from error
     return bound
