@@ -139,8 +139,8 @@ def _token_limit(model: str | None) -> TokenLimit | None:
 def suspicions_by(file: Path, rows: Sequence[Row]) -> tuple[Suspicion, ...]:
     """Return the rows whose label is likeliest wrong by predictions of adapters that had not seen them.
 
-    The rank is the margin of the label before the likeliest other one. DataError for a file of another kind, and where
-    none of its texts is among the rows.
+    The lowest probability of a row's own label comes first. DataError for a file of another kind, and where none of its
+    texts is among the rows.
     """
     try:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").strip().split("\n")]
@@ -161,7 +161,7 @@ def suspicions_by(file: Path, rows: Sequence[Row]) -> tuple[Suspicion, ...]:
             found.append(Suspicion(row.number, row.text, row.label, label, one[row.label], likeliest))
     if not found:
         raise DataError(say("{path} has no prediction for any of these texts", path=file))
-    found.sort(key=lambda one: one.probability - one.suggested_probability)
+    found.sort(key=lambda one: one.probability)
     return tuple(one for one in found[:SUSPICIOUS] if one.probability < one.suggested_probability)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast, final
@@ -57,6 +58,8 @@ class ClassifyOnnx:
     def settings(self, deck: Deck, name: str) -> dict[str, Any]:
         """Return labels and length; max_length counts the tokens of a text with its special ones."""
         task = cast(Classify, deck.adapter(name).task)
+        if confidence_of(deck, name).novelty is not None:
+            warnings.warn(say("{name}: ONNX files answer without none of these", name=name), stacklevel=2)
         return {
             "labels": list(deck.label_names(name)),
             "multi_label": task.multi_label,
