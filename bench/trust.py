@@ -47,12 +47,13 @@ def calibration(
     labels: Sequence[str],
     sizes: tuple[int, int],
     precision: float,
+    strength: float,
     seed: int,
 ) -> dict[str, float]:
     """Fit a head, a temperature and thresholds, and measure them on the texts that are left."""
     order = torch.tensor(random.Random(seed).sample(range(len(targets)), len(targets)))
     train, held_out, test = order.split([*sizes, len(order) - sum(sizes)])
-    head = fit_linear_head(vectors[train], targets[train], len(labels), multi_label=False)
+    head = fit_linear_head(vectors[train], targets[train], len(labels), multi_label=False, strength=strength)
     logits = {name: head(vectors[rows]) for name, rows in (("held_out", held_out), ("test", test))}
     temperature = fit_temperature(logits["held_out"], targets[held_out], False)
     scaling = temperature_scaling(logits["test"], targets[test], False, temperature)
@@ -83,7 +84,7 @@ def calibration(
 
 
 def novelty(
-    vectors: torch.Tensor, targets: torch.Tensor, others: torch.Tensor, count: int, seed: int
+    vectors: torch.Tensor, targets: torch.Tensor, others: torch.Tensor, count: int, strength: float, seed: int
 ) -> dict[str, float]:
     """Leave a fifth of the labels out, fit distance and head on the others, and tell test texts of both apart.
 
@@ -97,7 +98,7 @@ def novelty(
     unseen = {"other data": others}
     if out:
         unseen["left out"] = vectors[torch.tensor([row for row in range(len(targets)) if int(targets[row]) in out])]
-    head = fit_linear_head(vectors[train], targets[train], count, multi_label=False)
+    head = fit_linear_head(vectors[train], targets[train], count, multi_label=False, strength=strength)
     fitted = fit_novelty(vectors[train], targets[train], vectors[held_out], 0.95)
     found = {"known_refused": float((distances_to_training(fitted, vectors[test]) > fitted.farthest).double().mean())}
     for name, far in unseen.items():
@@ -139,10 +140,11 @@ def main() -> None:
     ):
         other = next(rows for name, (rows, _, _) in held.items() if name != source)[:500]
         seeds = range(asked.seeds)
-        found[source] = {
-            "calibration": averaged([calibration(vectors, targets, labels, sizes, precision, one) for one in seeds]),
-            "novelty": averaged([novelty(vectors, targets, other, len(labels), one) for one in seeds]),
-        }
+        some = slice(None, None, len(targets) // sizes[0])  # the strength of the penalty is that of as many texts
+        strength = fit_linear_head(vectors[some], targets[some], len(labels), multi_label=False).strength
+        calibrations = [calibration(vectors, targets, labels, sizes, precision, strength, one) for one in seeds]
+        novelties = [novelty(vectors, targets, other, len(labels), strength, one) for one in seeds]
+        found[source] = {"calibration": averaged(calibrations), "novelty": averaged(novelties)}
         print(source, json.dumps(found[source], indent=1), flush=True)
     Path(asked.out).write_text(json.dumps(found, indent=1), encoding="utf-8")
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunedeck.comparison.report.confusion import label_cells
 from tunedeck.comparison.report.figures import front
+from tunedeck.comparison.report.reliability import reliability_figure
+from tunedeck.comparison.report.result import Confusion
+from tunedeck.core.reliability import Bin, Reliability, TemperatureScaling
 
 
 def test_the_front_is_what_nothing_beats_in_both() -> None:
@@ -32,3 +36,21 @@ def test_every_point_off_the_front_is_matched_or_beaten_by_one_on_it(points: lis
         assert not any(
             points[other][0] <= points[one][0] and points[other][1] >= points[one][1] for other in best if other != one
         )
+
+
+def test_the_reliability_figure_says_both_errors() -> None:
+    before, after = (
+        Reliability(error, 0.2, (Bin(30, 0.4, 0.5), Bin(70, 0.9, 0.9 - error))) for error in (0.125, 0.031)
+    )
+    figure = reliability_figure({"lora": TemperatureScaling(1.7, before, after)})
+    assert "0.125 before, 0.031 after" in figure.alt
+    assert figure.png.startswith(b"\x89PNG")
+
+
+def test_every_label_has_its_metrics_the_most_frequent_first() -> None:
+    confusion = Confusion("lora", ("a", "b", "never"), ((1, 1, 0), (0, 8, 0), (0, 0, 0)))
+    assert label_cells(confusion) == [
+        ["b", "0.889", "1.000", "0.941", "8"],
+        ["a", "1.000", "0.500", "0.667", "2"],
+        ["never", "0.000", "0.000", "0.000", "0"],
+    ]

@@ -61,7 +61,7 @@ def test_names_from_outside_are_escaped_wherever_they_stand(place: str) -> None:
     assert found.confusion is not None
     found = {
         "name": lambda: replace(found, entries=(replace(found.entries[0], name=bad), *found.entries[1:])),
-        "label": lambda: replace(found, confusion=replace(found.confusion, entry=bad)),
+        "label": lambda: replace(found, confusion=replace(found.confusion, labels=(bad, *found.confusion.labels[1:]))),
         "source": lambda: replace(found, data=replace(found.data, source=bad)),
         "command": lambda: replace(found, repeat=replace(found.repeat, command=bad)),
     }[place]()

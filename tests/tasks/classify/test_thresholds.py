@@ -15,6 +15,7 @@ import tunedeck as td
 from tunedeck.core.errors import AdapterFileError, ConfigError, DataError
 from tunedeck.core.reliability import fewest_right, wilson
 from tunedeck.formats.confidence import NONE_OF_THESE, UNSURE, Confidence
+from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.tasks.classify.novelty import distances_to_training, fit_novelty
 from tunedeck.tasks.classify.thresholds import choose_thresholds
 
@@ -142,6 +143,23 @@ def test_thresholds_are_written_and_honoured_by_every_batch(trained: Path) -> No
     given = td.evaluate(deck, str(trained / "held-out.csv"), adapters=["a"]).breakdowns["a"].answered
     assert given is not None
     assert given.given == sum(one.abstain is None for one in answers[:200])
+
+
+def test_a_served_adapter_abstains_as_the_loaded_one(trained: Path) -> None:
+    adapter = trained / "run" / "adapter"
+    td.threshold(
+        adapter, str(trained / "held-out.csv"), precision=0.8, training_data=str(trained / "train.csv"), dtype="float32"
+    )
+    deck, served = tiny_models.deck_of("bert"), tiny_models.deck_of("bert")
+    deck.load_adapter(adapter, "a")
+    backend = batch_backend(served)
+    assert backend.load(adapter, "a") is None
+    texts = [text for text, _ in labelled_words.rows(60, seed=5)]
+    rows = backend.encode(texts, "a") + backend.encode(texts[:5], None)
+    found = backend.answer(rows, ["a"] * 60 + [None] * 5)
+    expected = [*deck.predict(texts, adapter="a"), *deck.predict(texts[:5])]
+    assert [(one.labels, one.abstain) for one in found] == [(one.labels, one.abstain) for one in expected]
+    assert NONE_OF_THESE in {one.abstain for one in found}
 
 
 @pytest.mark.parametrize("values", ["", "AAAA", "not base64!", "AADAfw=="])
