@@ -34,7 +34,7 @@ def test_every_setting_of_a_run_is_described_and_has_a_flag() -> None:
     for group, cls in (("data", DataSettings), ("training", TrainingSettings), ("", RunConfig)):
         for setting in settings_of(cls):
             assert setting.help is not None or setting.name in ("data", "training"), f"{group}.{setting.name}"
-            named = {"train": "data", "eval": "eval_data"} if group == "data" else {}
+            named = {"train": "data", "eval": "eval_data"} if group == "data" else {"start_from": "from_"}
             if setting.name != "out":
                 assert named.get(setting.name, setting.name) in parameters | {"training"}
     for kind, config in {**METHODS, **CONFIGS}.items():

@@ -87,5 +87,5 @@ def test_the_check_of_the_data_ranks_labels_by_the_predictions(tmp_path: Path) -
 def test_jobs_and_tasks_without_labelled_texts_have_no_folds(tmp_path: Path) -> None:
     data = labelled_words.write_csv(tmp_path / "data.csv", labelled_words.rows(30))
     shared = values(data, tmp_path / "run")
-    with pytest.raises(ConfigError, match="folds and jobs"):
+    with pytest.raises(ConfigError, match="do not go with jobs"):
         td.train_run({**shared, "jobs": [{"name": "a"}, {"name": "b"}]}, progress=False)

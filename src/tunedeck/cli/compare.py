@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 limit = partial(typer.Option, rich_help_panel=say("Budget of each run"))
 what = partial(typer.Option, rich_help_panel=say("What is compared"))
-WITHOUT = ("method", "training.learning_rate", "training.seed", "data.train_size", "name", "folds")
+WITHOUT = (
+    "method",
+    "training.learning_rate",
+    "training.seed",
+    "data.train_size",
+    "name",
+    "folds",
+    "start_from",
+    "replay",
+)
 """Keys of a run file without a flag: each entry, seed and budget of the comparison has its own."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial, wraps
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, cast
 
@@ -107,6 +108,7 @@ def _options(without: Collection[str], taken: set[str]) -> Iterator[tuple[str, i
         key = f"{group}.{setting.name}" if group else setting.name
         flag = setting.help.flag if setting.help and setting.help.flag else "--" + setting.name.replace("_", "-")
         name = group if setting.name == KIND else flag.removeprefix("--").replace("-", "_")
+        name += "_" * iskeyword(name)
         if group in without or key in without or name in taken or (group and name in RESERVED):
             continue
         taken.add(name)

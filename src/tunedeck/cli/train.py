@@ -35,10 +35,12 @@ def train(
 ) -> None:
     """Train an adapter and write a run folder."""
     from tunedeck.training.job_file import run_configs
+    from tunedeck.training.start_from import with_adapter
 
     if resume is not None:
         run_file, out = run_file or resume / "config.yaml", resume
     values = run_options.run_values(run_file, flags, settings or [], stored=resume is not None)
+    values = with_adapter(values)
     config = run_configs(values)[0]
     from tunedeck.training.run import train_run  # loads torch
 

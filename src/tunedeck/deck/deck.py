@@ -19,7 +19,7 @@ from tunedeck.core.errors import AdapterError, ConfigError, UnknownAdapterError
 from tunedeck.core.i18n import listing, nearest, renamed, say
 from tunedeck.deck.adapter import Adapter, Summary, summarise
 from tunedeck.deck.forward import Inputs, answer_name, call_model, position_limit, run_segments, with_answer
-from tunedeck.deck.heads import head_paths, new_head
+from tunedeck.deck.heads import NEW_ROWS_STD, grown, head_paths, new_head
 from tunedeck.deck.merge import merged_model
 from tunedeck.deck.probe import check_probe, take_probe
 from tunedeck.deck.reading import (
@@ -157,6 +157,25 @@ class Deck:
         adapter = self.adapter(name)
         adapter.task = task
         adapter.manifest = adapter.manifest.model_copy(update={"task": task.describe()})
+
+    def add_labels(self, name: str, labels: Sequence[str], *, seed: int = 0) -> None:
+        """Give an adapter more labels after its own, each with a fresh row of the head.
+
+        What was known of its answers is forgotten: metrics, temperature, thresholds. Raises AdapterError for a label
+        that it has, and for an adapter without a head.
+        """
+        old = self.adapter(name)
+        known = (*(old.labels or ()), *labels)
+        if not old.head or len(set(known)) < len(known):
+            raise AdapterError(
+                say("adapter {name!r} cannot get the labels {labels}", name=name, labels=listing(labels))
+            )
+        task = with_labels(old.task, known)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = grown(old.head, len(known), NEW_ROWS_STD)
+        self.remove(name)
+        self.attach(Adapter(name, old.config, task, old.built, head, new_manifest(self.base, task, old.config)))
 
     @classmethod
     def open(

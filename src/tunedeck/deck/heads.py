@@ -23,6 +23,7 @@ from tunedeck.methods.sites import Placement, RowDispatch, first_tensor
 from tunedeck.models.load import LoadedBase
 
 UNUSED_LABEL = float("-inf")
+NEW_ROWS_STD = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,18 @@ def stored_head(base: LoadedBase, tensors: dict[str, torch.Tensor], pooling: Hea
 def last_linear(head: dict[str, nn.Module]) -> nn.Linear:
     """Return the layer that gives the logits; its outputs are the labels."""
     return [m for module in head.values() for m in module.modules() if isinstance(m, nn.Linear)][-1]
+
+
+def grown(head: dict[str, nn.Module], outputs: int, std: float) -> dict[str, nn.Module]:
+    """Return a trainable copy of a head with more outputs, whose rows are drawn from a normal distribution."""
+    found = {path: copy_of(module) for path, module in head.items()}
+    last = last_linear(found)
+    more = outputs - last.out_features
+    last.out_features = outputs
+    last.weight = nn.Parameter(torch.cat([last.weight.data, torch.randn(more, last.in_features) * std]))
+    if last.bias is not None:
+        last.bias = nn.Parameter(torch.cat([last.bias.data, torch.zeros(more)]))
+    return found
 
 
 def placements_of(head: dict[str, nn.Module], pooling: HeadPooling) -> dict[str, Placement]:

@@ -192,6 +192,16 @@ class RunConfig(_Settings):
         Help(say("how: a method's name, or its kind and settings")),
     ] = Field(default_factory=lambda: _method(DEFAULT_METHOD))
     training: Annotated[TrainingSettings, Help(say("the training loop"))] = TrainingSettings()
+    start_from: Annotated[
+        str | None,
+        Help(
+            say("go on from this adapter folder, with new labels where the data has them; method and task are its own"),
+            flag="--from",
+        ),
+    ] = None
+    replay: Annotated[
+        str | None, Help(say("earlier data to train on as well, so that it is not forgotten; needs --from"))
+    ] = None
     folds: Annotated[
         int | None,
         Help(

@@ -20,6 +20,7 @@ from tunedeck.deck.reading import check_trains
 from tunedeck.deck.task import with_labels
 from tunedeck.tasks.registry import task_of
 from tunedeck.training.config import RunConfig, TrainingSettings, override, read_run_file
+from tunedeck.training.continued import continue_run
 from tunedeck.training.events import check_trackers
 from tunedeck.training.folds import cross_validate, fold_folders
 from tunedeck.training.job_file import run_configs
@@ -28,6 +29,7 @@ from tunedeck.training.language import language_note
 from tunedeck.training.left_out import with_left_out
 from tunedeck.training.record import TrainingRun
 from tunedeck.training.resume import CONFIG, EVENTS, check_unfinished
+from tunedeck.training.start_from import with_adapter
 from tunedeck.training.trainer import ShouldStop
 
 
@@ -148,20 +150,24 @@ def train_run(
     main = process_rank() == 0
     tell_user = tell if main and progress else lambda text: None
     values = override(values, {**(changes or {}), "out": None if out is None else str(out)})
-    configs = run_configs(with_left_out(values, tell_user))
+    configs = run_configs(with_left_out(with_adapter(values), tell_user))
     first = configs[0]
     folder = Path(first.out or Path("runs") / f"{first.method.kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     folders = [folder / str(one.name) for one in configs] if len(configs) > 1 else [folder]
-    if any(one.folds for one in configs):
-        if len(configs) > 1:
-            raise ConfigError(say("folds and jobs do not go together; cross-validate one job at a time"))
-        folders = fold_folders(folder, first.folds or 0)
+    if len(configs) > 1 and any(one.folds or one.start_from for one in configs):
+        raise ConfigError(say("folds and start_from do not go with jobs; train one job at a time"))
+    if first.folds and first.start_from:
+        raise ConfigError(say("folds begin with fresh adapters; leave out --from"))
+    if first.folds:
+        folders = fold_folders(folder, first.folds)
     if main and not overwrite and not resume and any((one / EVENTS).exists() for one in folders):
         raise ConfigError(
             say("{path} holds an earlier run; choose another --out, --overwrite it, or --resume it", path=folder)
         )
     if first.folds:
         runs = cross_validate(first, folder, tell_user, resume=resume, progress=main and progress)
+    elif first.start_from is not None:
+        runs = continue_run(first, folder, tell_user, resume=resume, progress=main and progress)
     else:
         runs = run_together(configs, folder, tell_user, resume=resume, progress=main and progress)
     _warn_if_stopped(runs, f"tunedeck train --resume {folder}")

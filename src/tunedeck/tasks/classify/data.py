@@ -58,7 +58,7 @@ def read_labelled(
     )
     prepared = prepare(examples, held_out, settings, steps)
     train, evaluation = prepared.train, prepared.evaluation
-    found = label_names(train) if multi_label else check_classes(train)
+    found = label_names(train) if multi_label or labels is not None else check_classes(train)
     known = found if labels is None else labels
     check_labels(train, known)
     check_labels(evaluation, known)
