@@ -29,6 +29,7 @@ from tunedeck.cli import (
     serve,
     threshold,
     train,
+    ui,
 )
 from tunedeck.cli.examples import EXAMPLES
 from tunedeck.cli.help_style import markup_mode, set_help_style
@@ -131,6 +132,7 @@ app.command("embed", help=say("compute embeddings of texts"))(embed.embed)
 app.add_typer(adapters.app, name="adapters", help=say("list, show, convert and merge adapters"))
 app.add_typer(export.app, name="export", help=say("export adapters for other programs"))
 app.command("serve", help=say("serve any number of adapters on one base over HTTP"))(serve.serve)
+app.command("ui", help=say("open a page to check data, train and try adapters"))(ui.ui)
 app.command("schema", help=say("print the JSON schema of run files, for editors"))(schema.schema)
 app.command("explain", help=say("explain a term, a method, a setting or an error code"))(explain.explain)
 app.command("doctor", help=say("check this machine: hardware, packages, what is missing"))(doctor.doctor)

@@ -30,6 +30,7 @@ EXAMPLES = {
     "export vllm": "tunedeck export vllm --adapter runs/chat/adapter --out for-vllm",
     "export card": f"tunedeck export card {_ADAPTER} --out card --licence apache-2.0",
     "serve": "tunedeck serve --adapters runs",
+    "ui": "tunedeck ui --folder my-work",
     "schema": "tunedeck schema",
     "explain": "tunedeck explain overfitting",
     "doctor": "tunedeck doctor",

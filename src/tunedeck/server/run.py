@@ -178,6 +178,7 @@ def serve(service: Service, settings: ServerSettings, sockets: list[socket.socke
     app = create_app(service, Keys(None) if key_file is None else key_file.keys, bounds, hosts, tracer)
     config = uvicorn.Config(
         app,
+        loop="asyncio",
         http=bounded_protocol(bounds),
         ws="none",
         log_config=None,

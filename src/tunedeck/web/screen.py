@@ -1,0 +1,168 @@
+"""What every screen shares: language, theme, navigation, errors in one line, and the commands that do the same."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, final
+
+from nicegui import ui
+
+from tunedeck.core.errors import TunedeckError
+from tunedeck.core.i18n import LANGUAGES, language, say, set_language
+
+LANGUAGE_COOKIE, DARK_COOKIE = "tunedeck_language", "tunedeck_dark"
+STYLE = """
+:root { --line: #d7dee6; --soft: #f5f7fa; --ink: #17212b; --faint: #56636f; }
+.body--dark { --line: #36424d; --soft: #1b232b; --ink: #e7edf3; --faint: #a3b0bc; }
+body { color: var(--ink); font-family: system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; }
+body.body--light { background: #fff; } body.body--dark { background: #12181e; }
+.page { width: 100%; max-width: 68rem; margin: 0 auto; padding: 1rem; gap: 1rem; }
+.top { border-bottom: 1px solid var(--line); width: 100%; }
+.top nav { max-width: 68rem; margin: 0 auto; padding: .4rem 1rem; display: flex; gap: .2rem 1rem; flex-wrap: wrap;
+  align-items: center; }
+.top a { color: var(--ink); text-decoration: none; padding: .35rem 0; border-bottom: 2px solid transparent; }
+.top a.here { border-color: #1f5fa8; font-weight: 600; }
+.brand { font-weight: 700; margin-right: auto; }
+h1 { font-size: 1.6rem; font-weight: 650; line-height: 1.25; margin: 0; }
+h2 { font-size: 1.15rem; font-weight: 650; line-height: 1.3; margin: .6rem 0 0; }
+.faint { color: var(--faint); }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: .8rem;
+  width: 100%; }
+.box { border: 1px solid var(--line); border-radius: .6rem; padding: .9rem; background: var(--soft); min-width: 0;
+  overflow-wrap: anywhere; }
+.box.chosen { border-color: #1f5fa8; box-shadow: 0 0 0 1px #1f5fa8; }
+.number { font-size: 1.5rem; font-weight: 650; }
+.code { font-family: ui-monospace, monospace; font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere;
+  width: 100%; }
+.wide { width: 100%; overflow-x: auto; }
+.q-table th, .q-table td { white-space: normal; overflow-wrap: anywhere; }
+"""
+
+
+@final
+class Screen:
+    """A screen that one browser tab shows; what it answers to speaks the language that was chosen there."""
+
+    def __init__(self, chosen: str) -> None:
+        self.language = chosen
+
+    def on(self, action: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
+        """Return a handler in the screen's language that shows a user's error instead of raising it."""
+
+        @wraps(action)
+        async def handled(*arguments: Any) -> None:
+            set_language(self.language)
+            try:
+                result = action(*arguments)
+                if inspect.isawaitable(result):
+                    await result
+            except TunedeckError as error:
+                show_error(error)
+
+        return handled
+
+
+@contextmanager
+def screen(here: str) -> Iterator[Screen]:
+    """Draw the frame of a screen, and what the block adds inside it; `here` is the path of its place in navigation.
+
+    A TunedeckError of the block is shown in place of the rest.
+    """
+    request = ui.context.client.request
+    cookies = {} if request is None else request.cookies
+    chosen = cookies.get(LANGUAGE_COOKIE)
+    if chosen in LANGUAGES:
+        set_language(chosen)
+    dark = {"1": True, "0": False}.get(cookies.get(DARK_COOKIE, ""))
+    ui.dark_mode(dark)
+    ui.add_css(STYLE)
+    ui.colors(primary="#1f5fa8", negative="#b3261e", positive="#1d7a46")
+    ui.run_javascript(f"document.documentElement.lang = {language()!r}")
+    _navigation(here, bool(dark))
+    with ui.column().classes("page").props("role=main"):
+        try:
+            yield Screen(language())
+        except TunedeckError as error:
+            box_of_error(error)
+
+
+def places() -> tuple[tuple[str, str], ...]:
+    """Return the places of the navigation: path and name."""
+    return (("/", say("Adapters and runs")), ("/data", say("Data")))
+
+
+def _navigation(here: str, dark: bool) -> None:
+    with ui.element("header").classes("top"), ui.element("nav").props(f'aria-label="{say("main")}"'):
+        ui.link("Tunedeck", "/").classes("brand")
+        for path, name in places():
+            link = ui.link(name, path).classes("here" if path == here else "")
+            if path == here:
+                link.props("aria-current=page")
+        other = "en" if language() == "zh" else "zh"
+        with ui.row().classes("gap-1"):
+            _cookie_button({"en": "English", "zh": "中文"}[other], LANGUAGE_COOKIE, other)
+            _cookie_button(say("Light") if dark else say("Dark"), DARK_COOKIE, "0" if dark else "1")
+
+
+def _cookie_button(text: str, cookie: str, value: str) -> None:
+    kept = f"{cookie}={value}; path=/; max-age=31536000; SameSite=Strict"
+    script = f"() => {{ document.cookie = '{kept}'; location.reload() }}"
+    ui.button(text).props("flat dense no-caps").on("click", js_handler=script)
+
+
+def show_error(error: TunedeckError) -> None:
+    """Show an error as the terminal has it, until it is closed."""
+    text = f"{' '.join(str(error).split())} [{error.code}]"
+    ui.notify(text, type="negative", multi_line=True, timeout=0, close_button=say("Close"))
+
+
+def box_of_error(error: TunedeckError) -> None:
+    """Show an error in the page, with the command that explains its code."""
+    with ui.element("div").classes("box").props("role=alert"):
+        ui.label(f"{' '.join(str(error).split())} [{error.code}]")
+        ui.label(f"tunedeck explain {error.code}").classes("code faint")
+
+
+def heading(text: str, level: int = 1) -> None:
+    """Show a heading; its text is never HTML."""
+    if level == 1:
+        ui.page_title(f"{text} · Tunedeck")
+    with ui.element(f"h{level}"):
+        ui.label(text)
+
+
+def facts(values: list[tuple[str, str]]) -> None:
+    """Show names with values, one a line."""
+    with ui.element("div").classes("grid gap-x-4 gap-y-1").style("grid-template-columns: auto 1fr"):
+        for name, value in values:
+            ui.label(name).classes("faint")
+            ui.label(value)
+
+
+def table(columns: list[str], rows: list[list[str]], numbers_from: int = 99) -> Any:
+    """Show a table of texts; numbers are to the right from column `numbers_from` on."""
+    names = [f"c{place}" for place in range(len(columns))]
+    shown = [
+        {"name": key, "label": text, "field": key, "align": "right" if place >= numbers_from else "left"}
+        for place, (key, text) in enumerate(zip(names, columns, strict=True))
+    ]
+    values = [{"key": place, **dict(zip(names, row, strict=True))} for place, row in enumerate(rows)]
+    with ui.element("div").classes("wide"):
+        return ui.table(columns=shown, rows=values, row_key="key", pagination=20 if len(rows) > 20 else 0).props(
+            "flat bordered dense" + ("" if len(rows) > 20 else " hide-bottom")
+        )
+
+
+def same_by_hand(command: str, python: str, curl: str = "") -> None:
+    """Show the command and the Python that do the same as the screen, to copy."""
+    with ui.expansion(say("The same in the terminal and in Python")).classes("box w-full").props("dense"):
+        for text in (command, python, curl):
+            if text:
+                with ui.row().classes("w-full items-start no-wrap"):
+                    ui.label(text).classes("code").style("flex: 1; min-width: 0")
+                    ui.button(icon="content_copy", on_click=lambda text=text: ui.clipboard.write(text)).props(
+                        f'flat dense aria-label="{say("Copy")}"'
+                    )

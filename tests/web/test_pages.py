@@ -1,0 +1,131 @@
+"""The screens with NiceGUI's simulated user."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+pytest.importorskip("nicegui")
+
+from nicegui import ui
+from support.simulated_page import simulated
+
+SCRIPT = "<script>window.hacked = 1</script>"
+
+
+def adapter(folder: Path, **values: Any) -> None:
+    folder.mkdir(parents=True)
+    given = {"base": {"reference": "bundled:x"}, "task": {"kind": "classify"}, "method": {"kind": "lora"}, **values}
+    (folder / "tunedeck.json").write_text(json.dumps(given))
+
+
+def write_reviews(file: Path) -> None:
+    rows = [f"{'good' if number % 2 else 'bad'} thing {number},{'yes' if number % 2 else 'no'}" for number in range(40)]
+    file.write_text("\n".join(["review,label", *rows, f"{SCRIPT} {{{{ 7*7 }}}},<b>yes</b>"]), encoding="utf-8")
+
+
+async def until(holds: Any) -> None:
+    for _ in range(600):
+        if holds():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("did not happen")
+
+
+def test_an_empty_folder_says_what_to_do_first(tmp_path: Path) -> None:
+    async def visit(user: Any) -> None:
+        await user.open("/")
+        await user.should_see("There is nothing here yet")
+        await user.should_see("Bring data")
+
+    simulated(tmp_path, visit)
+
+
+def test_adapters_are_listed_and_searched(tmp_path: Path) -> None:
+    adapter(tmp_path / "mail", metrics={"accuracy": 0.9123})
+    adapter(tmp_path / "law")
+
+    async def visit(user: Any) -> None:
+        await user.open("/")
+        await user.should_see("0.912")
+        await user.should_see("2 entries")
+        user.find(ui.input).type("law")
+        await user.should_see("1 entry")
+        await user.should_not_see("0.912")
+
+    simulated(tmp_path, visit)
+
+
+def test_an_adapter_is_renamed_and_deleted_to_the_bin(tmp_path: Path) -> None:
+    adapter(tmp_path / "mail")
+
+    async def visit(user: Any) -> None:
+        await user.open("/")
+        user.find("Rename").click()
+        await user.should_see("New name")
+        user.find("New name").clear().type("../post")
+        user.find(marker="confirm").click()
+        await asyncio.sleep(0.1)
+        assert (tmp_path / "mail").exists()
+        await user.open("/")
+        user.find("Delete").click()
+        await user.should_see("Delete mail?")
+        user.find(marker="confirm").click()
+        await until(lambda: not (tmp_path / "mail").exists())
+
+    simulated(tmp_path, visit)
+    (left,) = (tmp_path / ".bin").iterdir()
+    assert (left / "tunedeck.json").exists()
+
+
+def test_a_file_is_previewed_and_checked(tmp_path: Path) -> None:
+    write_reviews(tmp_path / "a.csv")
+
+    async def visit(user: Any) -> None:
+        await user.open("/data")
+        await user.should_see("a.csv")
+        await user.open("/data?file=a.csv")
+        await user.should_see("41 rows")
+        await user.should_see("Problems", retries=300)
+        await user.should_see("tunedeck data check a.csv --text review --label label")
+        (shown, *_) = user.find(ui.table).elements
+        assert shown.rows[0]["c0"] == "bad thing 0"
+
+    simulated(tmp_path, visit)
+
+
+@pytest.mark.parametrize("file", ["../secret.csv", "/etc/passwd", ".ui/x.csv", "gone.csv", "bundled:gone"])
+def test_a_file_elsewhere_is_refused_with_the_error_of_the_terminal(tmp_path: Path, file: str) -> None:
+    (tmp_path / "secret.csv").write_text("text,label\na,b\n")
+    (root := tmp_path / "root").mkdir()
+
+    async def visit(user: Any) -> None:
+        await user.open("/data?" + urlencode({"file": file}))
+        await user.should_see("[TD-E00")
+
+    simulated(root, visit)
+
+
+def test_pasted_rows_become_a_new_file(tmp_path: Path) -> None:
+    async def visit(user: Any) -> None:
+        await user.open("/data")
+        user.find(ui.textarea).type("text,label\ngood,yes\nbad,no\n")
+        user.find("Save and look at it").click()
+        await user.should_see("2 rows", retries=50)
+
+    simulated(tmp_path, visit)
+    assert (tmp_path / "data/pasted.csv").read_text() == "text,label\ngood,yes\nbad,no\n"
+
+
+def test_the_page_speaks_the_chosen_language(tmp_path: Path) -> None:
+    async def visit(user: Any) -> None:
+        user.http_client.cookies.set("tunedeck_language", "zh")
+        await user.open("/")
+        await user.should_see("适配器与训练")
+
+    simulated(tmp_path, visit)
