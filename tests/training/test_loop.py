@@ -121,7 +121,7 @@ def test_by_default_a_run_that_no_longer_improves_stops_and_says_what_that_saved
     end = json.loads((tmp_path / "r" / "events.jsonl").read_text().splitlines()[-1])
     assert (end["stopped"], end["step"], end["planned_steps"], end["best_step"]) == ("early", 24, 40, 8)
     said = " ".join(capsys.readouterr().err.split())
-    assert "a: stopped after 24 of 40 steps: no better for 2 evaluations; saved about" in said
+    assert "stopped after 24 of 40 steps: no better for 2 evaluations; saved about" in said
     assert said.endswith("kept step 8") or "kept step 8 " in said
 
 
@@ -199,7 +199,7 @@ def test_a_run_folder_holds_config_metrics_measurement_events_and_the_adapter(tm
     assert measurement["peak_memory_bytes"] > 1e6
     assert 0 <= measurement["padded_share"] < 1
     manifest = json.loads((run.adapter_folder / "tunedeck.json").read_text())
-    assert manifest["metrics"] == run.metrics
+    assert {**manifest["metrics"], "temperature": manifest["confidence"]["temperature"]} == run.metrics
     assert manifest["data"]["examples"] == 240
     assert len(manifest["data"]["sha256"]) == 64
 
