@@ -4,43 +4,34 @@
     python bench/race.py table                                                   # what is known so far
     python bench/race.py live --sets intents-en --seeds 1 --rows 480             # real races beside their replays
 
-`record` trains every candidate to its end, scored at each rung on all held-out and all untouched examples, one data set
-and seed after another. A seed draws the examples, their division and the first weights. `table` replays, from these
-curves: the race, random search, optuna's successive halving (both until they have cost what the race did, many orders),
-and the default LoRA that gets the whole budget as epochs. Seconds are of the processor. Regret is the accuracy on the
-untouched examples of the candidate that full training of all would have chosen on the held-out ones, minus that of the
-one found.
+`record` trains every candidate to its end, scored at each rung on all held-out examples and at its end on the untouched
+ones, one data set and seed after another. A seed draws the examples, their division and the first weights. `table`
+replays, from these curves: the race, random search, optuna's successive halving (both until they have cost what the
+race did, many orders), and the default LoRA that gets the whole budget as epochs. Seconds are of the processor. Regret
+is the accuracy on the untouched examples of the candidate that full training of all would have chosen on the held-out
+ones, minus that of the one found.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
-import numpy as np
-import optuna
+from race_replay import FLOOR, LONG, LONGER, OUT, Instance, curves_of, raced, read_rows, shares_of, steps_of, table
 
 import tunedeck as td
 from tunedeck.comparison.grammar import Candidate, parse_methods
 from tunedeck.comparison.race.bases import choose_base
-from tunedeck.comparison.race.contest import SHARES, Answer, Contest, ladder_of
 from tunedeck.comparison.race.entrants import Entrant, make_entrants
 from tunedeck.comparison.race.parts import divided
 from tunedeck.comparison.race.scores import Scoring
-from tunedeck.comparison.report.interval import of_median, over_examples
-from tunedeck.core.run_length import steps_per_epoch, total_steps
 from tunedeck.training.signals import StopSignals
 from tunedeck.training.stages import StagedRun
 
-OUT = Path(__file__).parent / "results" / "race.jsonl"
 SETS = {
     "tweets": {"train": "bundled:tweets"},
     "reviews-zh": {"train": "bundled:reviews-zh"},
@@ -64,36 +55,6 @@ CANDIDATES = (
     "prompt_tuning:learning_rate=3e-3,1e-2,5e-2",
 )
 """Thirty."""
-LONGER = 4
-"""The default LoRA with the whole budget trains this many times as long: what a race of thirty costs."""
-FLOOR = "(head)"
-LONG = "(default, longer)"
-ORDERS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One candidate: at each rung the scores of held-out and of untouched examples, and what it took."""
-
-    size: int
-    held_out: list[np.ndarray]
-    test: list[np.ndarray]
-    train_s: list[float]
-    start_s: float
-    row_s: float
-    """Seconds of scoring one example."""
-
-    def seconds(self, rung: int, rows: int) -> float:
-        """Seconds of going from the rung before to this one."""
-        return self.train_s[rung] + (self.start_s if rung == 0 else 0.0) + self.row_s * rows
-
-    def whole_s(self) -> float:
-        """Seconds of a whole run with one evaluation at its end."""
-        return sum(self.train_s) + self.start_s + self.row_s * len(self.held_out[-1])
-
-
-Instance = tuple[str, int, int]
-"""Data set, seed, number of examples."""
 
 
 def values_of(instance: Instance, test: int) -> dict[str, Any]:
@@ -140,7 +101,7 @@ def record(instance: Instance, options: argparse.Namespace) -> None:
 
 
 def trained(deck: td.Deck, parts: Any, entrants: dict[str, Entrant], scoring: Scoring, folder: Path) -> dict[str, Any]:
-    """Train one candidate to its end and score it at each rung; seconds are of the processor."""
+    """Train one candidate to its end, scored at each rung, and at its end on the untouched examples."""
     ((name, entrant),) = entrants.items()
     held_out, took = parts.dataset.evaluation, 0.0
     row: dict[str, Any] = {"size": entrant.size, "held_out": [], "test": [], "train_s": []}
@@ -154,20 +115,12 @@ def trained(deck: td.Deck, parts: Any, entrants: dict[str, Entrant], scoring: Sc
         row["train_s"].append(round(time.process_time() - began, 3))
         began = time.process_time()
         row["held_out"].append(digits(scoring.scores(deck, name, parts.dataset, held_out)))
-        row["test"].append(digits(scoring.scores(deck, name, parts.dataset, parts.test)))
         took += time.process_time() - began
+    row["test"].append(digits(scoring.scores(deck, name, parts.dataset, parts.test)))
     run.close()
     deck.remove(name)
-    row["row_s"] = took / len(row["train_s"]) / (len(held_out) + len(parts.test))
+    row["row_s"] = took / len(row["train_s"]) / len(held_out)
     return row
-
-
-def steps_of(examples: int) -> int:
-    return total_steps(None, steps_per_epoch(examples, 32, 1))
-
-
-def shares_of(examples: int) -> tuple[float, ...]:
-    return ladder_of(steps_of(examples), 32, 1).shares
 
 
 def digits(scores: Any) -> str:
@@ -179,130 +132,6 @@ def append(instance: Instance, name: str, row: dict[str, Any]) -> None:
     with OUT.open("a") as file:
         file.write(json.dumps({"instance": list(instance), "name": name, **row}) + "\n")
     print(instance, name, row["train_s"], [one.count("1") / len(one) for one in row["test"]], flush=True)
-
-
-def read_rows() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
-
-
-def curves_of(rows: list[dict[str, Any]]) -> Iterator[tuple[Instance, dict[str, Curve]]]:
-    """The curves of each data set and seed that is complete."""
-    for instance in dict.fromkeys(tuple(row["instance"]) for row in rows):
-        own = {row["name"]: row for row in rows if tuple(row["instance"]) == instance}
-        if {FLOOR, LONG} <= set(own):
-            yield instance, {name: curve(row) for name, row in own.items()}
-
-
-def curve(row: dict[str, Any]) -> Curve:
-    held_out, test = ([np.array([*map(float, one)]) for one in row[key]] for key in ("held_out", "test"))
-    return Curve(row["size"], held_out, test, row["train_s"], row["start_s"], row["row_s"])
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The untouched scores of what a search chose, and its seconds."""
-
-    test: np.ndarray
-    seconds: float
-
-
-def pick(curves: dict[str, Curve], names: Sequence[str]) -> np.ndarray:
-    """The untouched scores of the best on the held-out examples at its end, or of the head if none is better."""
-    best = max([FLOOR, *names], key=lambda name: curves[name].held_out[-1].mean())
-    return curves[best].test[-1]
-
-
-def raced(instance: Instance, curves: dict[str, Curve]) -> tuple[str, Found]:
-    """Replay the race; its cost includes loading and the head on the frozen base."""
-    entered = {name: one for name, one in curves.items() if name not in (FLOOR, LONG)}
-    held_out = len(curves[FLOOR].held_out[0])
-    examples = instance[2] - held_out
-    ladder = ladder_of(steps_of(examples), 32, held_out)
-    contest = Contest({name: one.size for name, one in entered.items()}, ladder)
-    asks, at_s = contest.asks(), curves[FLOOR].start_s
-    try:
-        ask = next(asks)
-        while True:
-            one, rows = entered[ask.name], contest.ladder.rows[ask.rung]
-            seconds = one.seconds(ask.rung, rows)
-            at_s += seconds
-            ask = asks.send(Answer(one.held_out[ask.rung][:rows], seconds, one.train_s[ask.rung], at_s))
-    except StopIteration as end:
-        winner = end.value.winner
-    return winner, Found(pick(curves, [winner]), at_s)
-
-
-def random_search(curves: dict[str, Curve], names: list[str], budget_s: float) -> Found:
-    """Train whole runs until the budget is spent; the first in any case."""
-    spent, tried = curves[FLOOR].start_s, []
-    for name in names:
-        if tried and spent + curves[name].whole_s() > budget_s:
-            break
-        spent += curves[name].whole_s()
-        tried.append(name)
-    return Found(pick(curves, tried), spent)
-
-
-def halving(curves: dict[str, Curve], names: list[str], budget_s: float) -> Found:
-    """Optuna's successive halving over the same rungs, one trial after another, until the budget is spent."""
-    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
-    study = optuna.create_study(direction="maximize", pruner=pruner)
-    spent, whole = curves[FLOOR].start_s, []
-    for name in names:
-        one, trial, rungs = curves[name], study.ask(), len(curves[name].train_s)
-        for rung in range(rungs):
-            spent += one.seconds(rung, len(one.held_out[rung]))
-            trial.report(float(one.held_out[rung].mean()), 3 ** (rung + len(SHARES) - rungs))
-            if rung < rungs - 1 and trial.should_prune():
-                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-                break
-        else:
-            whole.append(name)
-            study.tell(trial, float(one.held_out[-1].mean()))
-        if spent > budget_s:
-            break
-    return Found(pick(curves, whole), spent)
-
-
-def in_orders(curves: dict[str, Curve], search: Callable[..., Found], budget_s: float) -> list[Found]:
-    names = [name for name in curves if name not in (FLOOR, LONG)]
-    return [search(curves, random.Random(order).sample(names, len(names)), budget_s) for order in range(ORDERS)]
-
-
-def table() -> None:
-    """Print the searches as Markdown."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    regrets: dict[str, list[float]] = {}
-    costs: dict[str, list[float]] = {}
-    alike = 0
-    instances = list(curves_of(read_rows()))
-    for instance, curves in instances:
-        names = [name for name in curves if name not in (FLOOR, LONG)]
-        best, all_s = pick(curves, names), curves[FLOOR].start_s + sum(curves[name].whole_s() for name in names)
-        winner, race = raced(instance, curves)
-        apart = over_examples((best - race.test).tolist())
-        alike += apart.low <= 0 <= apart.high
-        longer = Found(pick(curves, [LONG]), curves[FLOOR].start_s + curves[LONG].whole_s())
-        sides = {
-            "race": [race],
-            "random search": in_orders(curves, random_search, race.seconds),
-            "successive halving (optuna)": in_orders(curves, halving, race.seconds),
-            f"default LoRA, {LONGER} times as long": [longer],
-        }
-        print(f"{instance}: {len(names)} candidates, best {best.mean():.3f}, head {curves[FLOOR].test[0].mean():.3f};")
-        print(f"  race: {winner} {race.test.mean():.3f}, {race.seconds / all_s:.1%} of the time of all, {all_s:.0f} s")
-        for side, found in sides.items():
-            regrets.setdefault(side, []).append(100 * (best.mean() - fmean(one.test.mean() for one in found)))
-            costs.setdefault(side, []).append(100 * fmean(one.seconds for one in found) / all_s)
-    if not instances:
-        return
-    print(f"\nThe race's winner and the best of all cannot be told apart in {alike} of {len(instances)}.\n")
-    print("| search | cost, % of training all | regret, points: median | its 95 % interval | largest |")
-    print("|---|--:|--:|--:|--:|")
-    for side, found in regrets.items():
-        interval = of_median(found)
-        span = f"{interval.low:+.1f} to {interval.high:+.1f}"
-        print(f"| {side} | {median(costs[side]):.1f} | {median(found):+.1f} | {span} | {max(found):+.1f} |")
 
 
 def live(instance: Instance, options: argparse.Namespace) -> None:

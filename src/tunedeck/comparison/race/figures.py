@@ -39,6 +39,11 @@ def _unit(race: Race, value: float) -> str:
     return duration(value) if race.price is None else f"{value:.2g}"
 
 
+def _short(one: Raced) -> str:
+    """Return a name whose learning rate is not cut off."""
+    return one.name.replace("learning_rate=", "lr=")
+
+
 def _across(race: Race) -> str:
     if race.price is None:
         return say("time spent on the candidate")
@@ -49,7 +54,7 @@ def _lines(race: Race) -> Figure:
     """Draw the race: those that went to the end coloured, stopped ones grey with a marker for the reason."""
     shown = [one for one in ranked(race) if one.points]
     front_runners = [one for one in shown if one.status in ("winner", "not best")][:7]
-    names, key = shown_names(tuple(one.name for one in front_runners))
+    names, key = shown_names(tuple(_short(one) for one in front_runners))
     with canvas(_WIDTH, _HEIGHT) as (drawing, axes):
         labelled: set[str] = set()
         for one in shown:
@@ -84,7 +89,7 @@ def _front(race: Race) -> Figure:
     shown = [one for one in ranked(race) if one.points]
     points = [(_cost(race, one.seconds), one.points[-1].quality) for one in shown]
     best = front(points, race.higher_is_better)
-    names, key = shown_names(tuple(shown[number].name for number in best))
+    names, key = shown_names(tuple(_short(shown[number]) for number in best))
     with canvas(_WIDTH, _HEIGHT) as (drawing, axes):
         others = [point for number, point in enumerate(points) if number not in best]
         axes.plot([x for x, _ in others], [y for _, y in others], "o", color=GREY, markersize=6, linestyle="none")
