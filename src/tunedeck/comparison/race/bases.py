@@ -10,6 +10,7 @@ from typing import Any, final
 from tunedeck.comparison.race.parts import Parts
 from tunedeck.comparison.race.scores import Scoring
 from tunedeck.comparison.race.sequential import Array, told_worse
+from tunedeck.comparison.report.recommend import metric_name
 from tunedeck.comparison.runs import deck_for
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
@@ -55,7 +56,7 @@ def choose_base(
         deck, base = _with_head(config, parts, scoring)
         found.append(base)
         if base.scores is not None:
-            metric, value = scoring.metric, scoring.shown(float(base.scores.mean()))
+            metric, value = metric_name(scoring.metric), scoring.shown(float(base.scores.mean()))
             tell(say("rung 0: a head on {base}: {metric} {value:.3f}", base=reference, metric=metric, value=value))
         if best is None or _rank(base) < _rank(best[1]):
             best = deck, base

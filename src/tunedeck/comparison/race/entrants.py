@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, final
 
 from tunedeck.comparison.grammar import Candidate
+from tunedeck.comparison.race.spec import candidate_config
 from tunedeck.core.errors import ConfigError, TunedeckError
 from tunedeck.core.i18n import say
 from tunedeck.core.values import to_values
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.reading import check_trains
-from tunedeck.training.config import RunConfig, run_config
+from tunedeck.training.config import RunConfig
 
 
 @final
@@ -56,9 +57,8 @@ def make_entrants(
     """
     found: dict[str, Entrant] = {}
     for candidate, seed in candidates:
-        training = {**values.get("training", {}), **candidate.training}
         try:
-            config = run_config({**values, "method": candidate.method, "training": training, "out": None})
+            config = candidate_config(candidate, values)
             check_trains(config.method, deck.task)
             size = _size(deck, config, seed)
         except TunedeckError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,7 @@ from tunedeck.core import console
 from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
-from tunedeck.training.config import run_config
+from tunedeck.training.config import RunConfig, run_config
 
 UNTIL: tuple[Until, ...] = ("stable", "clear")
 
@@ -69,6 +69,11 @@ def race_spec(
     if not references:
         raise ConfigError(say("--bases takes names of base models, separated by commas; got {value!r}", value=bases))
     found = parse_candidates(candidates, values)
+    for one in found:
+        try:
+            candidate_config(one, values)
+        except ConfigError as error:
+            raise ConfigError(say("{name}: {reason}", name=one.name, reason=error)) from error
     return RaceSpec(
         values={**values, "model": references[0]},
         candidates=tuple(with_seeds(found, seeds_of(seeds, config.training.seed))),
@@ -81,6 +86,12 @@ def race_spec(
         command=command,
         progress=progress,
     )
+
+
+def candidate_config(candidate: Candidate, values: Mapping[str, Any]) -> RunConfig:
+    """Return a candidate's run; ConfigError where its settings do not fit."""
+    training = {**values.get("training", {}), **candidate.training}
+    return run_config({**values, "method": candidate.method, "training": training, "out": None})
 
 
 def _limit_s(minutes: float | None, money: float | None, price: Price | None) -> float | None:
