@@ -64,6 +64,7 @@ def _run_race(spec: RaceSpec) -> Race:
         race = Run(spec, deck, parts, scoring, bases, entrants, contest)
         told = partial(_tell_answer, spec, contest, scoring)
         runner = Runner(deck, parts, entrants, ladder, scoring, log, signals, began, told)
+        stack.callback(runner.close)
         outcome = _played(contest, runner, spec)
         return finished(race, outcome, runner, memory)
 

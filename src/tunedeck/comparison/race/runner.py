@@ -65,6 +65,10 @@ class Runner:
                 self._runs.pop(name).close()
                 self._deck.remove(name)
 
+    def close(self) -> None:
+        """Close the logs of all candidates."""
+        self.release(list(self._runs))
+
     def run_of(self, name: str) -> StagedRun:
         """Return a candidate's run, from its last checkpoint where it is not in memory."""
         if name not in self._runs:
