@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -140,12 +140,11 @@ def measured(
 def record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
     """Keep metrics, data and measurement with the adapter, and write what the run folder ends with."""
     adapter = deck.adapter(run.adapter)
-    metrics = dict(run.metrics)
-    temperature = metrics.pop("temperature", None)
+    metrics, confidence = without_temperature(run.metrics)
     adapter.manifest = adapter.manifest.model_copy(
         update={
             "metrics": metrics,
-            "confidence": None if temperature is None else Confidence(temperature=temperature),
+            "confidence": confidence,
             "data": DataRecord(
                 source=dataset.source,
                 sha256=dataset.sha256,
@@ -160,6 +159,13 @@ def record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
         write_json(run.folder / MEASUREMENT, run.measurement.to_json())
         kept = {"stopped": run.stopped, "best_step": run.best_step, "start": run.start, "head_only": run.head_only}
         write_json(run.folder / METRICS, {**kept, **run.metrics})
+
+
+def without_temperature(metrics: Mapping[str, float]) -> tuple[dict[str, float], Confidence | None]:
+    """Return what `Objective.evaluate` measured, and what is kept of its temperature, where it has one."""
+    temperature = metrics.get("temperature")
+    kept = {name: value for name, value in metrics.items() if name != "temperature"}
+    return kept, None if temperature is None else Confidence(temperature=temperature)
 
 
 def read_run(adapter: str, folder: Path) -> TrainingRun:

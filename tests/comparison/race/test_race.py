@@ -61,6 +61,7 @@ def test_a_race_trains_its_winner_measures_it_on_untouched_examples_and_reports(
     assert name == verdict.name
     deck = td.Deck.open(tmp_path / "r" / "adapter", dtype="float32")
     assert deck.adapter("r").manifest.metrics == pytest.approx(verdict.metrics)
+    assert deck.adapter("r").manifest.confidence is not None
     assert verdict.metrics["accuracy"] == pytest.approx(verdict.untouched)
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert all(one.name in page for one in found.candidates)

@@ -30,7 +30,7 @@ from tunedeck.deck.deck import Deck
 from tunedeck.formats.manifest import DataRecord, versions
 from tunedeck.tasks.base import TrainableTask
 from tunedeck.tasks.registry import comparing_of
-from tunedeck.training.record import read_run
+from tunedeck.training.record import read_run, without_temperature
 from tunedeck.training.resume import is_finished
 
 _NORMAL_95 = 1.959964
@@ -106,7 +106,10 @@ def _verdict(run: Run, name: str, raced: Array, kept: tuple[int, int]) -> Verdic
     difference = float(raced.mean() - untouched.mean())
     half = _NORMAL_95 * math.sqrt(raced.var() / len(raced) + untouched.var() / len(untouched))
     measured = replace(run.parts.dataset, train=run.parts.dataset.train[:1], evaluation=test)
-    task = cast(TrainableTask, run.deck.adapter(name).task)
+    adapter = run.deck.adapter(name)
+    task = cast(TrainableTask, adapter.task)
+    metrics, confidence = without_temperature(task.objective(run.deck, name, measured).evaluate())
+    adapter.manifest = adapter.manifest.model_copy(update={"confidence": confidence})
     return Verdict(
         name=name,
         step=kept[0],
@@ -117,7 +120,7 @@ def _verdict(run: Run, name: str, raced: Array, kept: tuple[int, int]) -> Verdic
         overstated=Interval(difference - half, difference + half, "examples", len(untouched)),
         floor=None if floor is None else run.shown(floor),
         gain=None if floor is None or name == FLOOR else over_examples((untouched - floor).tolist()),
-        metrics=task.objective(run.deck, name, measured).evaluate(),
+        metrics=metrics,
     )
 
 
