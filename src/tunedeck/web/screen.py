@@ -95,7 +95,7 @@ def places() -> tuple[tuple[str, str], ...]:
 
 
 def _navigation(here: str, dark: bool) -> None:
-    with ui.element("header").classes("top"), ui.element("nav").props(f'aria-label="{say("main")}"'):
+    with ui.element("header").classes("top"), ui.element("nav").props('aria-label="Tunedeck"'):
         ui.link("Tunedeck", "/").classes("brand")
         for path, name in places():
             link = ui.link(name, path).classes("here" if path == here else "")
@@ -159,10 +159,11 @@ def table(columns: list[str], rows: list[list[str]], numbers_from: int = 99) -> 
 def same_by_hand(command: str, python: str, curl: str = "") -> None:
     """Show the command and the Python that do the same as the screen, to copy."""
     with ui.expansion(say("The same in the terminal and in Python")).classes("box w-full").props("dense"):
+        copy = say("Copy")
         for text in (command, python, curl):
             if text:
                 with ui.row().classes("w-full items-start no-wrap"):
                     ui.label(text).classes("code").style("flex: 1; min-width: 0")
                     ui.button(icon="content_copy", on_click=lambda text=text: ui.clipboard.write(text)).props(
-                        f'flat dense aria-label="{say("Copy")}"'
+                        f'flat dense aria-label="{copy}"'
                     )

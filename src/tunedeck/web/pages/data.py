@@ -76,7 +76,7 @@ def _choose(work: Workspace, here: Screen) -> None:
 
     ui.upload(
         label=say("Drop a file here, or choose one with +"), on_upload=here.on(uploaded), auto_upload=True
-    ).classes("w-full").props(f'flat bordered aria-label="{say("Upload")}"')
+    ).classes("w-full").props("flat bordered")
     with ui.element("div").classes("cards"):
         with ui.element("div").classes("box"):
             heading(say("In the folder"), 2)
@@ -112,7 +112,7 @@ async def _show(work: Workspace, here: Screen, file: str, text: str | None, labe
     ui.label(file).classes("code")
     for note in found.notes:
         ui.label(note).classes("faint")
-    heading(say_plural("{count} row", "{count} rows", len(found.rows)), 2)
+    heading(say_plural("{count} row", "{count} rows", count=len(found.rows)), 2)
     columns = list(found.columns)
     table(columns, [[shorten(_cell(row[one]), _CELL) for one in columns] for row in found.rows[:_PREVIEW]])
     guessed = _guess(found, text, label)

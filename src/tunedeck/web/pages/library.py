@@ -39,7 +39,7 @@ def page(work: Workspace) -> Callable[[], Coroutine[Any, Any, None]]:
 
             def show() -> None:
                 shown = [one for one in found if one.has(search.value or "")]
-                count.set_text(say_plural("{count} entry", "{count} entries", len(shown)))
+                count.set_text(say_plural("{count} entry", "{count} entries", count=len(shown)))
                 cards.clear()
                 with cards:
                     for one in shown[:_SHOWN]:
