@@ -35,13 +35,15 @@ def main() -> None:
     parser.add_argument("--model", default="bundled:all-minilm-l6-v2")
     parser.add_argument("--intents", default="bundled:home-intents-en")
     parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--part", choices=("ratings", "pairs"), action="append", help="both by default")
     parser.add_argument("--tweets", type=int, default=None, help="train on this number of tweets, all by default")
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     found: dict[str, Any] = {"model": asked.model, "intents": asked.intents}
-    if asked.model == parser.get_default("model"):
+    if "ratings" in (asked.part or ("ratings",)):
         found["ratings"] = ratings(asked.model, asked.tweets)
-    found |= intents(asked.model, asked.intents, asked.pairs, folder)
+    if "pairs" in (asked.part or ("pairs",)):
+        found |= intents(asked.model, asked.intents, asked.pairs, folder)
     asked.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
 
@@ -99,6 +101,7 @@ def intents(model: str, name: str, count: int, folder: Path) -> dict[str, Any]:
             **run,
             **rank_metrics([scores[at : at + CANDIDATES] for at in range(0, len(scores), CANDIDATES)]),
         }
+        print(found["pairs"][key]["metrics"], found["ranking"][key], flush=True)
     return found
 
 
