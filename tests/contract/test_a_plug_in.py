@@ -125,11 +125,11 @@ def test_the_activations_of_a_plug_in_count_in_a_plan(environment: Environment) 
 
 
 def test_a_plug_in_is_compared_and_searched(environment: Environment, data: Path, tmp_path: Path) -> None:
-    methods = ("--methods", "scale,lora:r=2:learning_rate=1e-3", "--search", 2)
+    methods = ("--methods", "scale,head", "--search", 1)
     environment.tunedeck("compare", *common(data), *methods, "--out", tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "search.jsonl").read_text().splitlines()]
     assert {"learning_rate", "outputs_per_factor"} <= {line.get("param_name") for line in lines}
-    assert sorted(one.name for one in (tmp_path / "out" / "runs").iterdir()) == ["lora", "scale"]
+    assert sorted(one.name for one in (tmp_path / "out" / "runs").iterdir()) == ["head", "scale"]
 
 
 def test_a_plug_in_is_trained_loaded_mixed_merged_exported_and_served(
