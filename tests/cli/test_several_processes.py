@@ -23,7 +23,6 @@ RUN = (
 
 
 LAUNCHERS = {
-    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
     "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"],
     "fsdp": [
         "accelerate.commands.launch",
@@ -63,40 +62,44 @@ def curve(folder: Path) -> list[float]:
     return [event["loss"] for event in events if event["event"] in ("step", "eval")]
 
 
-LORA = "{kind: lora, r: 4, target_modules: all-linear}"
+METHODS = {
+    "lora": ("{kind: lora, r: 4, target_modules: all-linear}", "seed: 0"),
+    "bottleneck": ("{kind: bottleneck, name: double_seq_bn}", "gradient_checkpointing: true"),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs in one process, each trained by the first test that asks for it."""
+    return tmp_path_factory.mktemp("runs")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("launcher", "method", "more"),
-    [
-        ("torchrun", LORA, "seed: 0"),
-        ("accelerate", LORA, "seed: 0"),
-        ("fsdp", LORA, "seed: 0"),
-        ("fsdp", "{kind: bottleneck, name: double_seq_bn}", "gradient_checkpointing: true"),
-        ("two machines", LORA, "seed: 0"),
-    ],
-    ids=["torchrun", "accelerate", "fsdp", "fsdp-bottleneck", "two-machines"],
+    ("launcher", "method"),
+    [("accelerate", "lora"), ("fsdp", "lora"), ("fsdp", "bottleneck"), ("two machines", "lora")],
 )
 def test_two_processes_follow_the_curve_of_one(
-    launcher: str, method: str, more: str, tunedeck: Command, words: Path, tmp_path: Path
+    launcher: str, method: str, tunedeck: Command, words: Path, runs: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run.yaml"
-    model = tiny_models.folder_of("bert", "classifier")
-    run.write_text(RUN.format(words=words, model=model, method=method, more=more), encoding="utf-8")
-    assert tunedeck("train", run, "--out", tmp_path / "one").code == 0
-    arguments = [str(run), "--out", str(tmp_path / "two")]
+    config, more = METHODS[method]
+    run, alone, together = runs / f"{method}.yaml", runs / method, tmp_path / "together"
+    if not alone.exists():
+        model = tiny_models.folder_of("bert", "classifier")
+        run.write_text(RUN.format(words=words, model=model, method=config, more=more), encoding="utf-8")
+        assert tunedeck("train", run, "--out", alone).code == 0
+    arguments = [str(run), "--out", str(together)]
     if launcher == "two machines":  # an agent for each, as they would find one another over a network
         place = [*TWO_MACHINES, "--rdzv-endpoint", f"localhost:{free_port()}"]
         said = said_by(*(launch([*place, "--node-rank", rank], arguments) for rank in "01"))
     else:
         said = said_by(launch(LAUNCHERS[launcher], arguments))
-    assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=1e-4)
+    assert curve(together) == pytest.approx(curve(alone), abs=1e-4)
     assert said.count("examples to train on") == 1
-    one, two = (json.loads((tmp_path / name / "measurement.json").read_text()) for name in ("one", "two"))
+    one, two = (json.loads((folder / "measurement.json").read_text()) for folder in (alone, together))
     assert (two["steps"], two["padded_share"] < 0.9) == (one["steps"], True)
-    if "lora" in method:
+    if method == "lora":
         whole, parts = (
-            read_safetensors(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")
+            read_safetensors(folder / "adapter" / "adapter_model.safetensors") for folder in (alone, together)
         )
         assert max(tiny_models.difference(whole[name], parts[name]) for name in whole) < 1e-4
