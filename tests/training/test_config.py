@@ -167,7 +167,7 @@ def test_assignments_are_yaml() -> None:
 
 
 def test_a_run_file_that_is_missing_or_no_mapping_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read the run file"):
+    with pytest.raises(ConfigError, match="there is no run file"):
         read_run_file(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- a\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="must hold keys"):

@@ -235,6 +235,8 @@ def read_run_file(path: Path) -> dict[str, Any]:
         return {"data": {"train": str(path)}}
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(say("there is no run file {path}", path=path)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(say("cannot read the run file {path}: {reason}", path=path, reason=error)) from error
     try:
