@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tunedeck.methods.full.config import FullConfig
     from tunedeck.methods.ia3.config import Ia3Config
     from tunedeck.methods.lora.config import LoraConfig
+    from tunedeck.methods.prefix_tuning.config import PrefixTuningConfig
     from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
     from tunedeck.planner.deploy import deploy_cost
     from tunedeck.planner.planning import plan
@@ -61,6 +62,7 @@ _HOME = {
     "Job": "training.jobs",
     "LoraConfig": "methods.lora.config",
     "Prediction": "tasks.classify.task",
+    "PrefixTuningConfig": "methods.prefix_tuning.config",
     "PromptTuningConfig": "methods.prompt_tuning.config",
     "Race": "comparison.race.result",
     "Sampling": "generation.sampling",
@@ -104,6 +106,7 @@ __all__ = [
     "Job",
     "LoraConfig",
     "Prediction",
+    "PrefixTuningConfig",
     "PromptTuningConfig",
     "Race",
     "Sampling",

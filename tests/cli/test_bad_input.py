@@ -243,7 +243,7 @@ def test_an_adapter_for_another_base_is_refused_unless_asked_for(
 def test_an_unsupported_kind_lists_the_supported_ones(refused: Callable[..., str], adapter: Path) -> None:
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps({**config, "peft_type": "LOHA"}))
-    assert "LOHA is not supported (supported: LORA, IA3, LN_TUNING, PROMPT_TUNING)" in refused(
+    assert "LOHA is not supported (supported: LORA, IA3, LN_TUNING, PROMPT_TUNING, PREFIX_TUNING)" in refused(
         "predict", "--adapter", adapter, "a text"
     )
 

@@ -46,8 +46,11 @@ FOUR_LABELS = ("n", "e", "s", "w")
 
 
 def starts_as_the_base(config: MethodConfig) -> bool:
-    """All but a prompt and a bottleneck whose up-projection does not start at zero, AdapterHub's other start."""
-    return config.kind not in ("bottleneck", "prompt_tuning") or getattr(config, "init_weights", None) == "mam_adapter"
+    """All but a prompt, a prefix, and a bottleneck whose up-projection does not start at zero (AdapterHub's other)."""
+    return (
+        config.kind not in ("bottleneck", "prompt_tuning", "prefix_tuning")
+        or getattr(config, "init_weights", None) == "mam_adapter"
+    )
 
 
 def other_labels(form: str) -> tuple[str, ...] | None:

@@ -14,7 +14,7 @@ from support.tiny_models import LABELS, PAD, add_stirred, deck_of, difference, l
 import tunedeck as td
 
 FAMILIES = (("bert", "classifier"), ("llama", "classifier"), ("llama", "causal"))
-MIXES = [*combinations(KINDS, 2), ("lora", "seq_bn", "prompt"), tuple(KINDS)]
+MIXES = [*combinations(KINDS, 2), ("lora", "seq_bn", "prompt"), ("prefix", "prefix-2", "prompt"), tuple(KINDS)]
 LARGEST = 1e-5
 
 
@@ -49,7 +49,9 @@ def test_a_mixed_batch_padded_on_the_left_equals_its_parts(form: str) -> None:
 
 @pytest.mark.parametrize(("model_type", "form"), FAMILIES)
 @settings(max_examples=25, deadline=None)
-@given(names=st.lists(st.sampled_from([None, *KINDS, "lora-2", "lora-3", "prompt-2"]), min_size=1, max_size=7))
+@given(
+    names=st.lists(st.sampled_from([None, *KINDS, "lora-2", "lora-3", "prompt-2", "prefix-2"]), min_size=1, max_size=7)
+)
 def test_any_assignment_of_adapters_to_rows_gives_each_row_its_own(
     model_type: str, form: str, names: list[str | None]
 ) -> None:

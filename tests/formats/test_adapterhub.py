@@ -14,7 +14,9 @@ from support.tiny_models import LABELS, add_stirred, deck_of, logits_of, token_b
 import tunedeck as td
 
 HUB = [case for case in CASES if case.startswith("adapterhub") and "lora" not in case and "ia3" not in case]
-REWRITTEN = [case for case in HUB if "flex" not in case]  # a flex head is written as the static head that equals it
+REWRITTEN = [
+    case for case in HUB if "flex" not in case and "reparam" not in case
+]  # a flex head is written as the static head that equals it
 
 
 def load_bin(file: Path) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ def batch_of(case: str) -> dict[str, torch.Tensor]:
 
 
 def test_all_golden_cases_are_there() -> None:
-    assert len(WITHOUT_HEADS) == 20
+    assert len(WITHOUT_HEADS) == 24
     assert len(HEADS) == 5
 
 

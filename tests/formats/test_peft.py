@@ -37,6 +37,7 @@ EVERYWHERE: dict[str, MethodConfig] = {
     "second layer": td.LoraConfig(r=2, layers_to_transform=(1,)),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=5),
     "ia3": td.Ia3Config(),
+    "prefix": td.PrefixTuningConfig(num_virtual_tokens=5),
     "dora": td.LoraConfig(r=4, target_modules="all-linear", use_dora=True),
 }
 BERT = {
@@ -58,6 +59,11 @@ WRITTEN = [
         for name in ("all-linear", "prompt", "ia3", "dora")
     ),
     ("gpt2", "causal", "all-linear", EVERYWHERE["all-linear"]),
+    *(
+        (model_type, "causal", "prefix", EVERYWHERE["prefix"])
+        for model_type in ("gpt2", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "glm")
+    ),
+    *((model_type, "classifier", "prefix", EVERYWHERE["prefix"]) for model_type in ("roberta", "xlm-roberta")),
 ]
 
 
@@ -93,7 +99,10 @@ def test_peft_loads_what_we_save_with_the_same_logits(
         batch = rows_of(batch, [0])  # PEFT hands over inputs_embeds, and transformers then pools padded rows elsewhere
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        theirs = peft.PeftModel.from_pretrained(plain_model(model_type, form, len(FOUR_LABELS)), str(tmp_path / "ours"))
+        plain = plain_model(model_type, form, len(FOUR_LABELS))
+        if config.kind == "prefix_tuning" and model_type in ("bert", "roberta", "xlm-roberta", "gpt2"):
+            del plain.config.num_key_value_heads  # ours for all tiny models; PEFT reads it where nothing else does
+        theirs = peft.PeftModel.from_pretrained(plain, str(tmp_path / "ours"))
     assert not [str(w.message) for w in caught if "missing adapter keys" in str(w.message)]
     assert difference(their_logits(theirs.eval(), batch), logits_of(deck, batch, "ours")) < 1e-5
 

@@ -10,6 +10,7 @@ from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.methods.full.config import FullConfig
 from tunedeck.methods.ia3.config import Ia3Config
 from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.methods.prefix_tuning.config import PrefixTuningConfig
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 
 FAMILIES = (("bert", "classifier"), ("llama", "classifier"), ("llama", "causal"))
@@ -42,6 +43,11 @@ _EVERYWHERE: Mapping[str, Mapping[str, MethodConfig]] = {
         "from a text": PromptTuningConfig(4, "TEXT", "w10 w11 w12"),
         "at random": PromptTuningConfig(3, "RANDOM"),
     },
+    "prefix_tuning": {
+        "from the vocabulary": PrefixTuningConfig(num_virtual_tokens=5),
+        "from a text": PrefixTuningConfig(4, "TEXT", "w10 w11 w12"),
+        "at random": PrefixTuningConfig(3, "RANDOM"),
+    },
     "bias": {"norms": BiasConfig("norms")},
     "full": {"all": FullConfig("all"), "top layer": FullConfig(1), "both layers": FullConfig(2)},
 }
@@ -59,6 +65,7 @@ _BY_TYPE: Mapping[str, Mapping[str, Mapping[str, MethodConfig]]] = {
                 alpha_pattern={"value": 3},
             ),
         },
+        "prefix_tuning": {"as AdapterHub has it": PrefixTuningConfig(3, shift_positions=False)},
         "bias": {
             # The gradient of a key's bias is zero: it moves all scores of a query by the same.
             "both": BiasConfig(bias_modules=("query", "value", "dense")),

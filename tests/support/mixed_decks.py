@@ -17,6 +17,7 @@ KINDS: dict[str, MethodConfig] = {
     "double_seq_bn": td.BottleneckConfig("double_seq_bn"),
     "par_bn": td.BottleneckConfig("par_bn"),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=5),
+    "prefix": td.PrefixTuningConfig(num_virtual_tokens=4),
     "full": td.FullConfig(1),
 }
 NUMBER_OF_LABELS = {
@@ -28,6 +29,7 @@ NUMBER_OF_LABELS = {
     "double_seq_bn": 4,
     "par_bn": 3,
     "prompt": 5,
+    "prefix": 3,
     "full": 2,
 }
 
@@ -43,4 +45,5 @@ def full_deck(model_type: str, form: str) -> td.Deck:
     add_stirred(deck, "lora-2", td.LoraConfig(r=2), seed=10)
     add_stirred(deck, "lora-3", td.LoraConfig(r=3, use_rslora=True), seed=11)
     add_stirred(deck, "prompt-2", td.PromptTuningConfig(num_virtual_tokens=2), seed=12)
+    add_stirred(deck, "prefix-2", td.PrefixTuningConfig(num_virtual_tokens=7), seed=13)
     return deck

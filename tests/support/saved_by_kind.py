@@ -18,12 +18,14 @@ KINDS: dict[str, MethodConfig] = {
     "prompt": PROMPT,
     "full": FULL,
     "ia3": td.Ia3Config(),
+    "prefix": td.PrefixTuningConfig(3),
 }
 WEIGHTS = {
     "lora": "adapter_model.safetensors",
     "prompt": "adapter_model.safetensors",
     "full": "model.safetensors",
     "ia3": "adapter_model.safetensors",
+    "prefix": "adapter_model.safetensors",
     "bottleneck": "pytorch_adapter.bin",
 }
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"

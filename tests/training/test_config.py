@@ -101,7 +101,9 @@ def test_a_mistake_is_named(values: dict[str, object], text: str) -> None:
 
 
 def test_an_unknown_method_lists_the_supported_ones() -> None:
-    with pytest.raises(UnsupportedKindError, match="supported: lora, bottleneck, prompt_tuning, ia3, bias, full"):
+    with pytest.raises(
+        UnsupportedKindError, match="supported: lora, bottleneck, prompt_tuning, prefix_tuning, ia3, bias, full"
+    ):
         run_config({**PLAIN, "method": "dora"})
 
 

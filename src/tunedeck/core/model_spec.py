@@ -56,6 +56,7 @@ class ModelSpec:
     gated: bool  # the feed-forward part multiplies two branches of that width
     causal: bool  # a decoder, in which a position sees only earlier ones
     sequence_first: bool  # hidden states inside the layers are (seq, batch, hidden)
+    takes_cache: bool  # its attention takes keys and values from outside, as transformers passes a cache
     first_position_from: (
         str | None
     )  # in the last layer: after this module positions are independent, and the classifier reads the first
@@ -82,6 +83,11 @@ class ModelSpec:
     def base_parameters(self) -> int:
         """Return parameters of the base inside a sequence classifier, without its head."""
         return self.embedding_parameters + sum(self.layer_parameters) + self.final_parameters
+
+    @property
+    def key_value_heads(self) -> int:
+        """Return the heads of one layer's keys, and of its values."""
+        return self.key_value_size * self.num_heads // self.query_size
 
     @property
     def ffn_output(self) -> str:
@@ -125,6 +131,7 @@ class ModelSpec:
             gated=bool(sizes["gated"]),
             causal=bool(sizes["causal"]),
             sequence_first=row.get("sequence_first", False),
+            takes_cache=row.get("takes_cache", True),
             first_position_from=row.get("first_position_from"),
             prefix=row["prefix"],
             layers=row["layers"],

@@ -131,7 +131,8 @@ class Deck:
         known = labels_of(task)
         self._check_name(name)
         check_trains(config, task)
-        with torch.random.fork_rng(devices=[]):
+        # A method may run the base: no other batch runs meanwhile, and no adapter takes part.
+        with torch.random.fork_rng(devices=[]), self.router.routed(()):
             torch.manual_seed(seed)
             own = head_paths(self.base) if has_labels(task) else ()
             built = method_of(config).build(method_base(self.base, own), config)
@@ -309,6 +310,7 @@ class Deck:
                 inputs,
                 grouping.segments,
                 [adapter.built.virtual_tokens if adapter else 0 for adapter in used],
+                [adapter.built.prefix if adapter else None for adapter in used],
                 [adapter.built.weights if adapter else {} for adapter in used],
                 self.positions,
             )
@@ -343,6 +345,10 @@ class Deck:
         """Return the number of virtual tokens before the texts of an adapter."""
         return 0 if adapter is None else self.adapter(adapter).built.virtual_tokens
 
+    def positions_before(self, adapter: str | None) -> int:
+        """Return the number of positions before the texts of an adapter: its virtual tokens, or its prefix."""
+        return 0 if adapter is None else self.adapter(adapter).built.positions_before
+
     @property
     def length_limit(self) -> int:
         """Return the longest sequence in tokens that the model's positions and its tokenizer allow."""
@@ -350,11 +356,11 @@ class Deck:
         return min(positions, self.tokenizer.model_max_length if self.tokenizer else positions)
 
     def text_limit(self, adapter: str | None, max_length: int | None = None) -> int:
-        """Return how many tokens of text fit next to the adapter's virtual tokens, of `max_length` in all where it is
-        given.
+        """Return how many tokens of text fit behind what the adapter puts before them, of `max_length` in all where it
+        is given.
         """
         limit = self.length_limit if max_length is None else min(max_length, self.length_limit)
-        return limit - self.virtual_tokens(adapter)
+        return limit - self.positions_before(adapter)
 
     def generate(self, prompts: Sequence[Any], adapter: Rows = None, sampling: Any = None) -> list[str]:
         """Return an answer to each prompt, a text or a list of {"role", "content"}; `sampling` is a td.Sampling, greedy

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.deck.heads import concatenate_padded
+from tunedeck.methods.base import Prefix
 from tunedeck.methods.packed_embedding import PackedEmbedding, vocabulary_size
 from tunedeck.methods.routing import Router, Segment
 
@@ -50,17 +51,21 @@ def run_segments(
     inputs: Inputs,
     segments: Sequence[Segment],
     virtual_tokens: Sequence[int],
+    prefixes: Sequence[Prefix | None],
     weights: Sequence[Mapping[str, nn.Parameter]],
     positions: int | None,
 ) -> Any:
-    """Run a batch whose rows form segments; `virtual_tokens` and `weights` belong to each segment.
+    """Run a batch whose rows form segments; `virtual_tokens`, `prefixes` and `weights` belong to each segment.
 
-    `positions` is the model's limit. Segments with their own weights (full fine-tuning) run separately, all
-    others together or in two passes. Returns the output of the model with `logits`, or a bare model's
-    `last_hidden_state`, for the caller's positions; labels that a row does not have are -inf.
+    `positions` is the model's limit. Each segment with its own weights (full fine-tuning) runs separately, those with a
+    prefix run together, and all others together or in two passes. Returns the output of the model with `logits`, or a
+    bare model's `last_hidden_state`, for the caller's positions; labels that a row does not have are -inf.
     """
-    passes = [[index] for index, own in enumerate(weights) if own]
-    passes = [*_shared_passes(inputs, segments, virtual_tokens, weights), *passes]
+    behind = [index for index, prefix in enumerate(prefixes) if prefix is not None]
+    full = [[index] for index, own in enumerate(weights) if own]
+    rest = [index for index, own in enumerate(weights) if not own and index not in behind]
+    # A prefix widens the attention of all rows: without it the others stay equal to the last bit.
+    passes = [*_shared_passes(inputs, segments, virtual_tokens, rest), *([behind] if behind else []), *full]
     parts: dict[int, torch.Tensor] = {}
     output: Any = None
     for indices in passes:
@@ -69,6 +74,9 @@ def run_segments(
         part = inputs if len(passes) == 1 else inputs.rows(rows.to(inputs.input_ids.device))
         counts = [virtual_tokens[i] for i in indices]
         widened = _with_virtual_tokens(model, part, chosen, counts, positions)
+        if positions is not None and indices == behind:
+            taken = max(prefix.positions for prefix in prefixes if prefix is not None)
+            check_length(positions, taken + _longest(part.attention_mask))
         with router.routed(chosen):
             output = call_model(model, widened.named(), weights[indices[0]])
         if len(passes) == 1 and not any(counts):
@@ -81,20 +89,16 @@ def run_segments(
 
 
 def _shared_passes(
-    inputs: Inputs,
-    segments: Sequence[Segment],
-    virtual_tokens: Sequence[int],
-    weights: Sequence[Mapping[str, nn.Parameter]],
+    inputs: Inputs, segments: Sequence[Segment], virtual_tokens: Sequence[int], shared: Sequence[int]
 ) -> list[list[int]]:
-    """Group segments without their own weights: in one pass, or those with virtual tokens apart where the others'
-    padding costs more.
+    """Group the `shared` segments: in one pass, or those with virtual tokens apart where the others' padding costs
+    more.
     """
-    shared = [index for index, own in enumerate(weights) if not own]
     wide = [index for index in shared if virtual_tokens[index]]
     narrow = [index for index in shared if not virtual_tokens[index]]
     padding = sum(segments[i].rows.stop - segments[i].rows.start for i in narrow) * max(virtual_tokens)
     apart = inputs.input_ids.device.type == "cpu" and padding >= WORTH_A_PASS
-    return [part for part in ((narrow, wide) if apart else (shared,)) if part]
+    return [part for part in ((narrow, wide) if apart else (list(shared),)) if part]
 
 
 def answer_name(output: Any) -> str:
@@ -169,10 +173,15 @@ def _with_virtual_tokens(
             types[rows, count : count + seq] = inputs.token_type_ids[rows]
     width = seq + most
     if positions is not None and width > positions:
-        check_length(positions, int(mask.any(dim=0).nonzero().max()) + 1)
+        check_length(positions, _longest(mask))
         width = positions
     types = types[:, :width]
     return Inputs(wide_ids[:, :width], mask[:, :width], None if inputs.token_type_ids is None else types)
+
+
+def _longest(attention_mask: torch.Tensor) -> int:
+    """Return how many positions there are up to the last that is not padding in every row."""
+    return int(attention_mask.any(dim=0).nonzero().max()) + 1
 
 
 def position_limit(model: Any) -> int | None:

@@ -28,7 +28,7 @@ def take_probe(base: LoadedBase, adapter: Adapter, run: Run, positions: int | No
     if base.tokenizer is None or any(type(parameter).__name__ == "DTensor" for parameter in base.model.parameters()):
         return None
     ids = base.tokenizer(PROBE_TEXT)["input_ids"]
-    if positions is not None and len(ids) + adapter.built.virtual_tokens > positions:
+    if positions is not None and len(ids) + adapter.built.positions_before > positions:
         return None
     return Probe(input_ids=ids, output=_answer(base, adapter, run, ids), precision=_precision(base))
 

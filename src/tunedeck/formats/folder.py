@@ -16,6 +16,7 @@ from tunedeck.formats.peft import folder as peft
 from tunedeck.formats.tensors import ModelNames, StoredAdapter, read_json, read_safetensors, write_safetensors
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.bottleneck.config import BottleneckConfig
+from tunedeck.methods.prefix_tuning.config import PrefixTuningConfig
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 from tunedeck.methods.registry import config_of
 
@@ -123,6 +124,14 @@ def check_format(config: MethodConfig, to: str) -> None:
         )
     if to == "adapterhub" and isinstance(config, PromptTuningConfig):
         raise UnsupportedKindError(adapterhub.prompt_refusal())
+    if to in others and isinstance(config, PrefixTuningConfig):
+        raise UnsupportedKindError(
+            say(
+                "behind a prefix a text begins at position 0 for AdapterHub and after the prefix for PEFT, so neither "
+                "form can be turned into the other; keep the adapter as it is: --to {format}",
+                format=config.stored_as,
+            )
+        )
     raise UnsupportedKindError(
         say(
             "a {kind} adapter is kept as {format}; {to} has no place for it",

@@ -8,12 +8,12 @@ from typing import final
 
 import torch
 from torch.nn import functional as F
-from transformers import Cache
+from transformers import Cache, DynamicCache
 
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.attention import decoding_attention
 from tunedeck.generation.choosing import choose_tokens
-from tunedeck.generation.kv_cache import join, keep, preallocate
+from tunedeck.generation.kv_cache import has_windows, join, keep, preallocate
 from tunedeck.generation.prefill import Prefill, call
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Chunk, Sequence
@@ -32,12 +32,26 @@ def decode(
         for index, (name, ids) in enumerate(zip(adapters, prompts, strict=True))
     ]
     for key in dict.fromkeys(batch_key(deck, one.adapter) for one in sequences):
-        prefill = Prefill(deck, [one for one in sequences if batch_key(deck, one.adapter) == key])
-        prefill.advance()
         batch = DecodingBatch(deck)
-        yield from _chunks(batch.join(prefill))
+        for together in _prefilled_together(deck, [one for one in sequences if batch_key(deck, one.adapter) == key]):
+            prefill = Prefill(deck, together)
+            prefill.advance()
+            yield from _chunks(batch.join(prefill))
         while batch.sequences:
             yield from _chunks(batch.step())
+
+
+def _prefilled_together(deck: Deck, sequences: list[Sequence]) -> list[list[Sequence]]:
+    """Group sequences whose prompts are computed in one pass.
+
+    Padding between a prefix and a shorter prompt would push the prefix out of a sliding window, so there a sequence
+    with a prefix is computed alone.
+    """
+    if not has_windows(DynamicCache(config=deck.model.config)):
+        return [sequences]
+    prefixed = [one for one in sequences if one.adapter and deck.adapter(one.adapter).built.prefix is not None]
+    others = [one for one in sequences if one not in prefixed]
+    return [*([others] if others else []), *([one] for one in prefixed)]
 
 
 def _chunks(sequences: list[Sequence]) -> Iterator[Chunk]:

@@ -20,7 +20,8 @@ class Prefill:
     """Prompts that are being computed, one row each, grouped by adapter.
 
     A row is [cached virtual tokens][padding][other virtual tokens][prompt]. `prefixes` are the caches of each row's
-    virtual tokens, where they have been computed before (`prefix_of`).
+    virtual tokens, where they have been computed before (`prefix_of`). The cached ones of an adapter with trained keys
+    and values are these.
     """
 
     def __init__(
@@ -29,7 +30,8 @@ class Prefill:
         self._deck = deck
         order = deck.order([one.adapter for one in sequences])
         self.sequences = [sequences[place] for place in order]
-        known = [prefixes[place] if prefixes else None for place in order]
+        trained = {name: _trained_prefix(deck, name) for name in {one.adapter for one in sequences}}
+        known = [(prefixes[place] if prefixes else None) or trained[sequences[place].adapter] for place in order]
         self.cache = side_by_side(known, deck.model.config)
         cached = [0 if one is None else one.get_seq_length() for one in known]
         self._ids, self.mask = _laid_out(deck, self.sequences, cached)
@@ -67,6 +69,17 @@ def prefix_of(deck: Deck, adapter: str) -> DynamicCache:
     prefill = Prefill(deck, [Sequence([], Sampling()).prepare(deck, adapter, [])])
     prefill.advance()
     return prefill.cache
+
+
+def _trained_prefix(deck: Deck, adapter: str | None) -> DynamicCache | None:
+    """Return the cache of an adapter's trained keys and values, one row; None where it has none."""
+    prefix = None if adapter is None else deck.adapter(adapter).built.prefix
+    if prefix is None:
+        return None
+    cache = DynamicCache(config=deck.model.config)
+    for layer, tensors in enumerate(prefix.keys_values()):
+        cache.update(*(tensor.detach().to(deck.base.dtype) for tensor in tensors), layer)
+    return cache
 
 
 def call(

@@ -108,7 +108,7 @@ class Sequence:
         """
         self.adapter = self.adapter_name = adapter
         self.prompt_ids = prompt_ids
-        self.virtual_tokens = deck.virtual_tokens(adapter)
+        self.virtual_tokens = deck.positions_before(adapter)
         self.max_new_tokens = self.sampling.max_tokens
         if deck.positions is not None:
             if self.prompt_tokens >= deck.positions:

@@ -6,13 +6,14 @@ method, so that none of them knows a method by name. `methods/registry.py` check
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from tunedeck.core.model_spec import ModelSpec
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from tunedeck.methods.sites import Placement
@@ -39,8 +40,6 @@ class MethodConfig(Protocol):
     """The method's name in run files, manifests and on the command line."""
     layer_module: ClassVar[str]
     """The dotted name of the module with the method's torch side, see `Method`."""
-    stored_as: ClassVar[str]
-    """The format of its adapter folders: "peft", "adapterhub" or "tunedeck"."""
     mergeable: ClassVar[bool]
     """Whether an adapter can be written into the base's weights."""
     short_names: ClassVar[Mapping[str, Mapping[str, Any]]]
@@ -49,6 +48,11 @@ class MethodConfig(Protocol):
     """The planner's name for the method on a 4-bit base, as qlora; None where it is not planned on one."""
     search_space: ClassVar[SearchSpace | None]
     """None for a method without such a setting."""
+
+    @property
+    def stored_as(self) -> str:
+        """Return the format of its adapter folders: "peft", "adapterhub" or "tunedeck"."""
+        ...
 
     @property
     def learning_rate(self) -> float:
@@ -111,6 +115,16 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefix:
+    """Trained keys and values that every text of an adapter attends to, in each layer."""
+
+    positions: int
+    """Number of positions that they take before the text."""
+    keys_values: Callable[[], Sequence[tuple[torch.Tensor, torch.Tensor]]]
+    """Return each layer's keys and values, (1, heads, virtual tokens, size), with which a cache begins."""
+
+
+@dataclass(frozen=True, slots=True)
 class Built:
     """Hold the tensors that a method adds for one adapter, under names that are stable on disk."""
 
@@ -119,8 +133,14 @@ class Built:
     """The adapter's own copies of base tensors, by parameter name: what full fine-tuning trains."""
     virtual_tokens: int = 0
     """Number of virtual tokens in front of each text."""
+    prefix: Prefix | None = None
     frozen_layer: Callable[[nn.Module], object] = lambda layer: layer
     """Replace a layer in an adapter for inference only; a full module's tables take kilobytes."""
+
+    @property
+    def positions_before(self) -> int:
+        """Return the number of positions before each text: virtual tokens and a prefix."""
+        return self.virtual_tokens + (0 if self.prefix is None else self.prefix.positions)
 
 
 class Method(Protocol):

@@ -23,6 +23,7 @@ from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.methods.full.config import FullConfig
 from tunedeck.methods.ia3.config import Ia3Config
 from tunedeck.methods.lora.config import LoraConfig
+from tunedeck.methods.prefix_tuning.config import PrefixTuningConfig
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 
 ENTRY_POINTS = "tunedeck.methods"
@@ -32,6 +33,7 @@ _BUILT_IN: tuple[type[MethodConfig], ...] = (
     LoraConfig,
     BottleneckConfig,
     PromptTuningConfig,
+    PrefixTuningConfig,
     Ia3Config,
     BiasConfig,
     FullConfig,
@@ -74,10 +76,9 @@ def check_plug_in(name: str, config_type: type[MethodConfig], known: Mapping[str
     check_config(config_type)
     if config_type.kind != name:
         raise ConfigError(say("its kind is {kind!r}, not the entry point's name", kind=config_type.kind))
-    if config_type.stored_as != _PLUG_IN_FORMAT:
-        raise ConfigError(
-            say("stored_as must be {allowed!r}, got {value!r}", allowed=_PLUG_IN_FORMAT, value=config_type.stored_as)
-        )
+    stored_as = config_type().stored_as
+    if stored_as != _PLUG_IN_FORMAT:
+        raise ConfigError(say("stored_as must be {allowed!r}, got {value!r}", allowed=_PLUG_IN_FORMAT, value=stored_as))
     if not name.isidentifier():
         raise ConfigError(say("a kind consists of letters, digits and underscores"))
     taken = {other for kind, known_type in known.items() for other in (kind, *known_type.short_names)}

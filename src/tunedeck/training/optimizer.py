@@ -21,13 +21,14 @@ learned anything.
 
 
 def adamw(adapter: Adapter, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Return AdamW, its states in 32 or 8 bits; biases, norms and virtual tokens are not decayed.
+    """Return AdamW, its states in 32 or 8 bits; biases, norms, virtual tokens and prefixes are not decayed.
 
     Raises ConfigError when 8-bit states are asked for and bitsandbytes is not there.
     """
     parameters = list(adapter.parameters())
     prompt = [p for placement in adapter.built.placements.values() for p in placement.layer.parameters()]
-    undecayed = {id(p) for p in prompt} if adapter.built.virtual_tokens else set()
+    before_text = adapter.built.virtual_tokens or adapter.built.prefix is not None
+    undecayed = {id(p) for p in prompt} if before_text else set()
     undecayed |= {id(p) for p in parameters if p.dim() < 2}
     head = {id(p) for module in adapter.head.values() for p in module.parameters()}
     rate = settings.learning_rate or adapter.config.learning_rate

@@ -19,6 +19,7 @@ KINDS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(target_modules="all-linear", lora_dropout=0.3),
     "bottleneck": td.BottleneckConfig("double_seq_bn"),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=3),
+    "prefix": td.PrefixTuningConfig(num_virtual_tokens=4),
 }
 
 
@@ -33,7 +34,7 @@ def test_the_gradients_of_a_mixed_batch_stay_the_same_and_less_is_kept(model_typ
     for seed, (name, config) in enumerate(KINDS.items()):
         tiny_models.add_stirred(deck, name, config, seed=seed)
         deck.adapter(name).train()
-    ids = torch.randint(4, tiny_models.VOCAB, (3, 7), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(4, tiny_models.VOCAB, (len(KINDS), 7), generator=torch.Generator().manual_seed(0))
     names = list(KINDS)
     parameters = [p for name in names for p in deck.adapter(name).parameters()]
     kept: list[int] = []

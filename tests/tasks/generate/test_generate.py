@@ -26,6 +26,7 @@ from tunedeck.tasks.generate.task import GenerateObjective
 KINDS: dict[str, MethodConfig] = {
     "lora": td.LoraConfig(target_modules="all-linear"),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=5),
+    "prefix": td.PrefixTuningConfig(num_virtual_tokens=4),
     "bottleneck": td.BottleneckConfig("double_seq_bn"),
     "full": td.FullConfig(),
 }

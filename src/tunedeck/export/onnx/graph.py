@@ -96,6 +96,16 @@ def check_exportable(deck: Deck, names: Sequence[str]) -> None:
     """
     needs_packages()
     onnx_view(deck)
+    for name in names:
+        if deck.adapter(name).built.prefix is not None:
+            raise UnsupportedKindError(
+                say(
+                    "{name!r} is a {kind} adapter, whose keys and values have no place in a graph; serve it with "
+                    "tunedeck serve, or train lora",
+                    name=name,
+                    kind=deck.adapter(name).config.kind,
+                )
+            )
     if deck.base.quantize is not None or deck.base.dtype != torch.float32:
         raise AdapterError(
             say(

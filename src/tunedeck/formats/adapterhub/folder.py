@@ -1,4 +1,4 @@
-"""AdapterHub's folders (adapters 1.3.0): bottleneck adapters, LoRA and (IA)³, with a static or a two-layer
+"""AdapterHub's folders (adapters 1.3.0): bottleneck adapters, LoRA, (IA)³ and prefixes, with a static or a two-layer
 classification head.
 
 The .bin files are read with `weights_only=True`.
@@ -16,7 +16,7 @@ import torch
 from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import write_json
-from tunedeck.formats.adapterhub import bottleneck, ia3, lora
+from tunedeck.formats.adapterhub import bottleneck, ia3, lora, prefix_tuning
 from tunedeck.formats.files import open_regular
 from tunedeck.formats.manifest import FILE
 from tunedeck.formats.tensors import ModelNames, StoredAdapter, read_json, read_safetensors, torch_bytes, write_bin
@@ -54,7 +54,7 @@ class HubKind(Protocol):
         ...
 
 
-_KINDS: tuple[HubKind, ...] = (bottleneck, lora, ia3)
+_KINDS: tuple[HubKind, ...] = (bottleneck, lora, ia3, prefix_tuning)
 
 
 def holds(config: MethodConfig) -> bool:
@@ -103,6 +103,8 @@ def _kind(config: Mapping[str, Any]) -> HubKind:
     kind = values.get("architecture") if isinstance(values, Mapping) else None
     if kind == "prompt_tuning":
         raise UnsupportedKindError(prompt_refusal())
+    if kind == "prefix_tuning":
+        return prefix_tuning
     if kind == "lora":
         return ia3 if values.get("composition_mode") == "scale" else lora
     if kind is not None:
@@ -110,7 +112,7 @@ def _kind(config: Mapping[str, Any]) -> HubKind:
             say(
                 "the AdapterHub kind {kind} is not supported (supported: {known})",
                 kind=kind,
-                known=listing(("lora", *KINDS)),
+                known=listing(("lora", "prefix_tuning", *KINDS)),
             )
         )
     return bottleneck

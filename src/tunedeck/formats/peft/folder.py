@@ -11,7 +11,7 @@ import torch
 from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import write_json
-from tunedeck.formats.peft import ia3, ln_tuning, lora, prompt_tuning
+from tunedeck.formats.peft import ia3, ln_tuning, lora, prefix_tuning, prompt_tuning
 from tunedeck.formats.tensors import ModelNames, StoredAdapter, read_safetensors, write_safetensors
 from tunedeck.methods.base import MethodConfig
 
@@ -71,7 +71,13 @@ class PeftKind(Protocol):
         ...
 
 
-KINDS: Mapping[str, PeftKind] = {"LORA": lora, "IA3": ia3, "LN_TUNING": ln_tuning, "PROMPT_TUNING": prompt_tuning}
+KINDS: Mapping[str, PeftKind] = {
+    "LORA": lora,
+    "IA3": ia3,
+    "LN_TUNING": ln_tuning,
+    "PROMPT_TUNING": prompt_tuning,
+    "PREFIX_TUNING": prefix_tuning,
+}
 
 
 def holds(config: MethodConfig) -> bool:
