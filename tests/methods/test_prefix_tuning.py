@@ -226,7 +226,7 @@ def test_a_prefix_for_other_layers_is_refused(tmp_path: Path) -> None:
     add_stirred(deck, "prefix", AS_TEXT)
     deck.save("prefix", tmp_path / "prefix")
     other = td.Deck.load(_three_layers(tmp_path / "base"), td.Generate(), dtype="float32")
-    with pytest.raises(AdapterFileError, match=r"prompt_embeddings has the shape \(4, 64\), this base needs \(4, 96\)"):
+    with pytest.raises(AdapterFileError, match=r"prefix_keys has the shape \(4, 11\), this base needs \(4, 16\)"):
         other.load_adapter(tmp_path / "prefix", allow_base_mismatch=True)
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-from tunedeck.core.errors import AdapterFileError
-from tunedeck.core.i18n import say
 from tunedeck.formats.tensors import ModelNames
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.prefix_tuning.config import PrefixTuningConfig
@@ -32,25 +30,14 @@ def holds(config: MethodConfig) -> bool:
 def read(
     config: Mapping[str, Any], tensors: dict[str, torch.Tensor], names: ModelNames
 ) -> tuple[MethodConfig, dict[str, torch.Tensor]]:
-    """Take the prefix out of a file's tensors; AdapterFileError where it is not for this model's layers."""
+    """Take the prefix out of a file's tensors, in as many pieces as this model has keys and values."""
     method = PrefixTuningConfig(int(config["num_virtual_tokens"]), "RANDOM")
     paths = [names.in_model(path) for path in method.attentions(names.spec, names.model_type)]
     prefix = tensors.pop(_THEIRS, None)
     if prefix is None:
         return method, {}
-    assert names.spec is not None
-    expected = method.num_virtual_tokens, len(paths) * 2 * names.spec.key_value_size
-    if prefix.shape != expected:
-        raise AdapterFileError(
-            say(
-                "tensor {name} has the shape {got}, this base needs {expected}",
-                name=_THEIRS,
-                got=tuple(prefix.shape),
-                expected=expected,
-            )
-        )
     own = (f"{path}.{part}" for path in paths for part in _PARTS)
-    return method, dict(zip(own, prefix.chunk(2 * len(paths), dim=1), strict=True))
+    return method, dict(zip(own, prefix.tensor_split(2 * len(paths), dim=1), strict=True))
 
 
 def write(
