@@ -35,8 +35,8 @@ from tunedeck.methods.base import MethodConfig
 
 COMMON: dict[str, Any] = {
     "batch_size": 8,
-    "max_steps": 24,
-    "eval_steps": 6,
+    "max_steps": 12,
+    "eval_steps": 3,
     "checkpoint_every": 2,
     "early_stopping_patience": 2,
 }
