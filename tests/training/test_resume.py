@@ -85,6 +85,7 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
             {"optimizer": "adamw_8bit"},
         ),
         (signal.SIGINT, td.PromptTuningConfig(num_virtual_tokens=4), {"learning_rate": 0.1}),
+        (signal.SIGTERM, td.PrefixTuningConfig(num_virtual_tokens=4), {}),
         (signal.SIGTERM, td.FullConfig(), {"eval_steps": 1, "early_stopping_patience": None}),
         (signal.SIGINT, td.FullConfig(layers="head"), {"learning_rate": 1e-9, "eval_steps": 3, "head_init": "random"}),
         (signal.SIGTERM, td.LoraConfig(r=4, layers_to_transform=(1,)), {"early_stopping_patience": None}),
@@ -94,7 +95,7 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
             {"early_stopping_patience": None, "sampler": "balanced"},
         ),
     ],
-    ids=["Ctrl-C", "SIGTERM", "linear", "8-bit", "prompt", "full", "early", "kept lower layers", "balanced"],
+    ids=["Ctrl-C", "SIGTERM", "linear", "8-bit", "prompt", "prefix", "full", "early", "kept lower layers", "balanced"],
 )
 def test_a_stopped_and_resumed_run_ends_as_one_left_alone(
     stop: signal.Signals, config: Any, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
