@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -127,5 +128,55 @@ def test_the_page_speaks_the_chosen_language(tmp_path: Path) -> None:
         user.http_client.cookies.set("tunedeck_language", "zh")
         await user.open("/")
         await user.should_see("适配器与训练")
+
+    simulated(tmp_path, visit)
+
+
+def test_training_shows_its_command_with_the_settings_that_were_chosen(tmp_path: Path) -> None:
+    write_reviews(tmp_path / "a.csv")
+
+    async def visit(user: Any) -> None:
+        await user.open("/train?file=a.csv&text=review")
+        await user.should_see("tunedeck train a.csv --text review --max-minutes 3 --out runs/a")
+        await user.open("/train?file=a.csv&way=race")
+        await user.should_see("tunedeck race a.csv --minutes 15 --out race/a")
+
+    simulated(tmp_path, visit)
+
+
+def test_a_run_of_the_terminal_is_shown_from_its_folder(tmp_path: Path) -> None:
+    adapter(tmp_path / "runs/mail/adapter")
+    events = [
+        {"event": "start", "at_s": 1, "steps": 2, "step": 0},
+        {"event": "step", "at_s": 2, "step": 1, "loss": 0.5},
+        {"event": "eval", "at_s": 3, "step": 2, "accuracy": 0.75},
+    ]
+    (tmp_path / "runs/mail/events.jsonl").write_text("\n".join(map(json.dumps, events)) + "\n")
+    (tmp_path / "runs/mail/metrics.json").write_text('{"accuracy": 0.75}')
+
+    async def visit(user: Any) -> None:
+        await user.open("/run?name=runs/mail")
+        await user.should_see("2 / 2")
+        await user.should_see("0.7500")
+        await user.should_see("Try it")
+        (losses, _) = sorted(user.find(ui.echart).elements, key=lambda one: one.id)
+        assert losses.options["series"][0]["data"] == [(1, 0.5)]
+        await user.open("/run?name=../mail")
+        await user.should_see("[TD-E002]")
+
+    simulated(tmp_path, visit)
+
+
+def test_an_answer_shows_its_probabilities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter(tmp_path / "mail")
+    found = {"label": SCRIPT, "labels": (SCRIPT,), "probabilities": {SCRIPT: 0.9, "no": 0.1}, "abstain": None}
+
+    async def visit(user: Any) -> None:
+        monkeypatch.setattr(sys.modules["tunedeck.web.decks"].Decks, "answer", lambda *asked: found)
+        await user.open("/use?adapter=mail")
+        user.find("A text").type("good")
+        user.find("Ask").click()
+        await user.should_see("90.0%")
+        assert SCRIPT in [one.text for one in user.find(ui.label).elements]
 
     simulated(tmp_path, visit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,12 @@ def test_a_process_belongs_to_a_name_and_is_found_by_another_page(tmp_path: Path
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_process_is_stopped_as_by_ctrl_c(tmp_path: Path) -> None:
+def test_a_process_is_stopped_as_by_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nicegui")
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # by which NiceGUI would take it for a test of its own
     processes = Processes(Folder(tmp_path))
     processes.start("waiting", ["ui", "--no-open", "--port", "8931"])
-    eventually(lambda: "8931" in processes.log("waiting"))
+    eventually(_answers)
     processes.stop("waiting")
     eventually(lambda: not processes.is_running("waiting"))
 
@@ -45,3 +47,11 @@ def test_a_name_outside_the_folder_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not in the folder"):
         Processes(Folder(tmp_path)).start("../a", ["schema"])
     assert not list(tmp_path.iterdir())
+
+
+def _answers() -> bool:
+    try:
+        urllib.request.urlopen("http://127.0.0.1:8931", timeout=10).close()
+    except OSError:
+        return False
+    return True

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nicegui import app, ui
 
@@ -14,7 +16,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.web.folder import Folder
 from tunedeck.web.guard import LOCAL_HOSTS, Guard
-from tunedeck.web.pages import data, library
+from tunedeck.web.pages import data, library, run, train, use
 from tunedeck.web.processes import Processes
 from tunedeck.web.workspace import Workspace
 
@@ -64,7 +66,14 @@ def serve_page(settings: PageSettings) -> None:
 
 def register(work: Workspace) -> None:
     """Make the screens of a workspace the pages of this process."""
-    for path, page in (("/", library.page), ("/data", data.page)):
+    screens: dict[str, Callable[[Workspace], Callable[..., Any]]] = {
+        "/": library.page,
+        "/data": data.page,
+        "/train": train.page,
+        "/run": run.page,
+        "/use": use.page,
+    }
+    for path, page in screens.items():
         ui.page(path, response_timeout=60)(page(work))
 
 

@@ -37,8 +37,11 @@ h2 { font-size: 1.15rem; font-weight: 650; line-height: 1.3; margin: .6rem 0 0; 
 .number { font-size: 1.5rem; font-weight: 650; }
 .code { font-family: ui-monospace, monospace; font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere;
   width: 100%; }
+.box.q-expansion-item { padding: 0; }
+.body--dark .q-btn--flat.text-primary, .body--dark .nicegui-link { color: #86b7ec !important; }
+.body--dark .q-btn--flat.text-negative { color: #f2a29b !important; }
 .wide { width: 100%; overflow-x: auto; }
-.q-table th, .q-table td { white-space: normal; overflow-wrap: anywhere; }
+.q-table th, .q-table td { white-space: normal; overflow-wrap: break-word; }
 """
 
 
@@ -91,7 +94,7 @@ def screen(here: str) -> Iterator[Screen]:
 
 def places() -> tuple[tuple[str, str], ...]:
     """Return the places of the navigation: path and name."""
-    return (("/", say("Adapters and runs")), ("/data", say("Data")))
+    return (("/", say("Adapters and runs")), ("/data", say("Data")), ("/train", say("Train")))
 
 
 def _navigation(here: str, dark: bool) -> None:

@@ -118,6 +118,8 @@ async def _show(work: Workspace, here: Screen, file: str, text: str | None, labe
     guessed = _guess(found, text, label)
     chosen = _columns(here, file, columns, *guessed)
     with ui.row():
+        to_train = address("/train", file=file, **{key: value for key, value in chosen.items() if value})
+        ui.button(say("Train on this"), on_click=lambda: ui.navigate.to(to_train)).props("no-caps unelevated")
         ui.button(say("Another file"), on_click=lambda: ui.navigate.to("/data")).props("no-caps flat")
     report = ui.column().classes("w-full").props('aria-live="polite"')
     with report, ui.row().classes("items-center"):

@@ -77,12 +77,22 @@ def _card(work: Workspace, here: Screen, one: Item) -> None:
             ui.label(say("running") if running else "" if one.finished else say("not finished")).classes("number")
         ui.label(_details(one)).classes("faint")
         with ui.row().classes("gap-1 mt-2"):
+            _open(one)
             _actions(work, here, one)
 
 
 def _details(one: Item) -> str:
     date = datetime.datetime.fromtimestamp(one.changed).strftime("%Y-%m-%d %H:%M")
     return " · ".join(filter(None, (format_bytes(one.bytes) if one.bytes else "", date, one.data)))
+
+
+def _open(one: Item) -> None:
+    if one.kind != "adapter":
+        there = address("/run", name=one.name)
+        ui.button(say("Open"), on_click=lambda: ui.navigate.to(there)).props("flat dense no-caps")
+    if one.adapter:
+        to_use = address("/use", adapter=one.adapter)
+        ui.button(say("Try it"), on_click=lambda: ui.navigate.to(to_use)).props("flat dense no-caps")
 
 
 def _actions(work: Workspace, here: Screen, one: Item) -> None:
