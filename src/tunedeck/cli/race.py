@@ -98,9 +98,10 @@ def race(
 
 def _show(race: Race) -> None:
     """Print the candidates, the verdict, and where the report and the adapter are."""
-    from tunedeck.comparison.race.words import columns, rows
+    from tunedeck.comparison.race.words import columns, left_out, rows
 
     print_table(say("{model} on {data}", model=race.model, data=race.data.source), columns(race), rows(race))
-    tell(race.text)
+    for line in [*left_out(race), race.text]:
+        tell(line)
     tell(say("the winner is in {path}", path=race.adapter_folder))
     tell(say("the report is in {path}", path=Path(race.folder) / "report.html"))

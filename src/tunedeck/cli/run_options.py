@@ -38,7 +38,6 @@ SHOWN = frozenset(
         "epochs",
         "batch_size",
         "learning_rate",
-        "dtype",
         "quantize",
     ]
 )

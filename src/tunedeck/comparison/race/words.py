@@ -90,6 +90,12 @@ def _gain(race: Race) -> list[str]:
 
 def _overstated(race: Race) -> str:
     verdict = race.verdict
+    if verdict.overstated.low + verdict.overstated.high < 0:
+        return say(
+            "On the examples that chose it, it had {raced}: the choice did not overstate it ({points}).",
+            raced=f"{verdict.raced:.3f}",
+            points=_signed(verdict.overstated),
+        )
     return say(
         "On the examples that chose it, it had {raced}, which overstates it by {points}.",
         raced=f"{verdict.raced:.3f}",
@@ -123,7 +129,6 @@ def columns(race: Race) -> list[str]:
         say("candidate"),
         say("trained"),
         metric_name(race.metric),
-        say("trainable parameters"),
         say("time"),
         say("gain per minute"),
     ]
@@ -133,8 +138,18 @@ def columns(race: Race) -> list[str]:
 
 
 def rows(race: Race) -> list[list[str]]:
-    """Return the table of candidates, the best first; a gain is over a head on the frozen base, in points of 0.01."""
-    return [_row(race, one) for one in ranked(race)]
+    """Return the table of the candidates that started, the best first; a gain is over a head on the frozen base, in
+    points of 0.01.
+    """
+    return [_row(race, one) for one in ranked(race) if one.points or one.status != "not started"]
+
+
+def left_out(race: Race) -> list[str]:
+    """Return a sentence on candidates for which there was no time; none where all started."""
+    count = sum(one.status == "not started" for one in race.candidates)
+    if not count:
+        return []
+    return [say("{count} candidates were not started, because the time did not suffice for them.", count=count)]
 
 
 def _row(race: Race, one: Raced) -> list[str]:
@@ -144,7 +159,6 @@ def _row(race: Race, one: Raced) -> list[str]:
         one.name,
         share_text(last.share) if last else NOTHING,
         f"{last.quality:.3f}" if last else NOTHING,
-        f"{one.size:,}",
         duration(one.seconds) if last else NOTHING,
         NOTHING if gain is None else f"{100 * gain / (one.seconds / 60):+.2f}",
     ]
@@ -214,6 +228,7 @@ def facts(race: Race) -> list[tuple[str, str]]:
 def notes(race: Race) -> list[str]:
     """Return how the numbers are to be read."""
     found = [
+        *left_out(race),
         say(
             "All candidates trained over the same examples in the same order and answered the same held-out examples. "
             "“Significantly worse” is a sequential test on the paired differences: in at most {alpha:.0%} of races it "
