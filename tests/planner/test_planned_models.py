@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tunedeck.core.bundle import read_bundles
 from tunedeck.core.errors import ConfigError, ModelError, TargetError
 from tunedeck.planner.models import find_planned_model, known_models
 
@@ -153,3 +154,8 @@ def test_a_model_downloaded_from_the_hub_is_known_by_its_id(tmp_path: Path, monk
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model = find_planned_model("someone/else")
     assert (model.parameters, model.reference) == (109_482_240, "someone/else")
+
+
+@pytest.mark.parametrize("name", read_bundles("tunedeck.models"))
+def test_every_bundled_model_is_known_before_it_is_fetched(name: str) -> None:
+    assert find_planned_model(f"bundled:{name}").reference == f"bundled:{name}"
