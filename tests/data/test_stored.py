@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +74,16 @@ def test_rows_without_text_can_be_left_out(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "a.csv"
     path.write_text("text,label\n" + "".join(f"{'' if n % 5 == 0 else n},{'xy'[n % 2]}\n" for n in range(50)))
     assert len(read(path, drop_empty=True).train) == 36
+
+
+def test_what_a_killed_process_left_behind_goes_after_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "LARGE_BYTES", 1)
+    old, recent = tmp_path / "cache" / "rows-old", tmp_path / "cache" / "rows-recent"
+    for folder in (old, recent):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, time.time() - stored.LEFT_BEHIND_S - 60))
+    with row_writer(tmp_path / "a.csv") as write:
+        write(ROWS)
+    read(tmp_path / "a.csv")
+    assert not old.exists()
+    assert recent.exists()

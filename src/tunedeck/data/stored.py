@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -31,6 +33,9 @@ LARGE_BYTES = 256 << 20
 """Files from this size on are read piece by piece."""
 PIECE = 20_000
 """Rows that are in memory at a time."""
+LEFT_BEHIND_S = 7 * 24 * 3600
+"""Age of a file of examples that no process is expected to use any longer."""
+_PREFIX = "rows-"
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 KINDS = (*_DELIMITERS, ".jsonl", ".parquet")
 
@@ -120,7 +125,7 @@ def stored_examples(
     import pyarrow
 
     path = Path(reference).expanduser()
-    folder = tempfile.TemporaryDirectory(dir=_room(), prefix="rows-", ignore_cleanup_errors=True)
+    folder = tempfile.TemporaryDirectory(dir=_room(), prefix=_PREFIX, ignore_cleanup_errors=True)
     schema = pyarrow.schema(
         [("text", pyarrow.string()), ("second", pyarrow.string()), ("labels", pyarrow.list_(pyarrow.string()))]
     )
@@ -160,8 +165,12 @@ def deduplicated_places(texts: Iterator[str]) -> Numbers:
 
 
 def _room() -> Path:
+    """Return the folder for the files of examples, without those that killed processes left there."""
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{_PREFIX}*"):
+        if time.time() - left.stat().st_mtime > LEFT_BEHIND_S:
+            shutil.rmtree(left, ignore_errors=True)  # a process that still reads it keeps what it has mapped
     return folder
 
 
