@@ -74,7 +74,7 @@ def test_an_error_in_the_engine_is_500_says_nothing_of_itself_and_passes(
 
     with listening("classifier") as (url, _):
         with monkeypatch.context() as patch:
-            patch.setattr("tunedeck.tasks.classify.view.logits_of_ids", broken)
+            patch.setattr("tunedeck.tasks.classify.task.logits_of_ids", broken)
             failed = asked(url, "lora-1")
         assert failed.status_code == 500
         assert failed.json()["error"]["type"] == "InternalServerError"
