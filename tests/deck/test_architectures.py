@@ -24,17 +24,24 @@ MODELS = [*((name, "classifier") for name in CLASSIFIERS), *((name, "causal") fo
 every_model = pytest.mark.parametrize(("model_type", "form"), MODELS)
 
 
+def kinds_of(model_type: str) -> dict[str, MethodConfig]:
+    """Every kind that the architecture can carry: keys and values come before a cache, which two have none of."""
+    cached = model_type not in ("distilbert", "modernbert")
+    return {name: config for name, config in KINDS.items() if cached or config.kind != "prefix_tuning"}
+
+
 def four_labels(form: str) -> tuple[str, ...] | None:
     return ("n", "e", "s", "w") if form == "classifier" else None
 
 
 @every_model
 def test_every_kind_works_alone_and_beside_the_others(model_type: str, form: str) -> None:
-    deck, batch = deck_of(model_type, form), token_batch(len(KINDS) + 1)
-    for seed, (name, config) in enumerate(KINDS.items()):
+    kinds = kinds_of(model_type)
+    deck, batch = deck_of(model_type, form), token_batch(len(kinds) + 1)
+    for seed, (name, config) in enumerate(kinds.items()):
         add_stirred(deck, name, config, seed=seed)
     bare = logits_of(deck, batch)
-    names = [*KINDS, None]
+    names = [*kinds, None]
     mixed = logits_of(deck, batch, names)
     for row, adapter in enumerate(names):
         assert difference(mixed[[row]], logits_of(deck, rows_of(batch, [row]), adapter)) < 1e-5, adapter
@@ -50,8 +57,9 @@ def test_merging_keeps_the_output(model_type: str, form: str, name: str) -> None
         assert difference(deck.merge("done")(**batch).logits, logits_of(deck, batch, "done")) < 2e-5
 
 
-@every_model
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    ("model_type", "form", "name"), [(*model, name) for model in MODELS for name in kinds_of(model[0])]
+)
 def test_a_written_adapter_reads_back_on_every_architecture(
     model_type: str, form: str, name: str, tmp_path: Path
 ) -> None:

@@ -96,7 +96,8 @@ def _chart(title: str) -> dict[str, Any]:
         "animation": False,
         "title": {"text": title, "textStyle": {"fontSize": 13, "fontWeight": "normal", "color": "#7a8794"}},
         "tooltip": {"trigger": "axis", "renderMode": "richText"},
-        "grid": {"left": 44, "right": 12, "top": 36, "bottom": 26},
+        "legend": {"type": "scroll", "bottom": 0, "show": False, "textStyle": {"color": "#7a8794"}},
+        "grid": {"left": 44, "right": 12, "top": 36, "bottom": 46},
         "xAxis": {"type": "value", "min": 0},
         "yAxis": {"type": "value", "scale": True},
         "series": [],
@@ -115,6 +116,7 @@ def _draw(chart: Any, lines: Mapping[str, Sequence[tuple[float, float]]]) -> Non
         for name, points in lines.items()
         if points
     ]
+    chart.options["legend"]["show"] = len(chart.options["series"]) > 1
     chart.update()
 
 
