@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -21,7 +22,11 @@ def simulated(folder: Path, visit: Callable[[Any], Awaitable[None]]) -> None:
             await visit(user)
 
     os.environ[FOLDER] = str(folder)
-    asyncio.run(visited())
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        asyncio.run(visited())
+    finally:
+        signal.signal(signal.SIGINT, before)  # the user's websocket client takes over Ctrl-C for the whole process
 
 
 def _main() -> None:
