@@ -22,11 +22,12 @@ def simulated(folder: Path, visit: Callable[[Any], Awaitable[None]]) -> None:
             await visit(user)
 
     os.environ[FOLDER] = str(folder)
-    before = signal.getsignal(signal.SIGINT)
+    ctrl_c, modules = signal.getsignal(signal.SIGINT), dict(sys.modules)
     try:
         asyncio.run(visited())
-    finally:
-        signal.signal(signal.SIGINT, before)  # the user's websocket client takes over Ctrl-C for the whole process
+    finally:  # the user's websocket client takes over Ctrl-C, and NiceGUI forgets the modules of pages
+        signal.signal(signal.SIGINT, ctrl_c)
+        sys.modules.update(modules)
 
 
 def _main() -> None:
