@@ -58,15 +58,8 @@ def with_budget(
     Minutes and money end a run by the clock; unless epochs or steps are set, the run passes over the data until then.
     Raises ConfigError for a number that is not above 0, for minutes and money at once, and for money without a price.
     """
-    for name, value in {"examples": examples, "minutes": minutes, "budget": money}.items():
-        if value is not None and not 0 < value < 1e12:
-            raise ConfigError(say("{name} must be above 0, got {value}", name=name, value=value))
-    if minutes is not None and money is not None:
-        raise ConfigError(say("give either --minutes or --budget, not both"))
-    if money is not None:
-        if price is None:
-            raise ConfigError(say("--budget needs to know what an hour costs; give --price-per-hour"))
-        minutes = 60 * money / price.per_hour
+    _check_above_zero({"examples": examples})
+    minutes = minutes_of(minutes, money, price)
     training: Mapping[str, Any] = values.get("training", {})
     in_words = _in_words(training, minutes, money, price)
     if minutes is not None and training.get("epochs") is None and training.get("max_steps") is None:
@@ -113,3 +106,24 @@ def seeds_of(wanted: int | str | Sequence[int] | None, first: int) -> tuple[int,
     if not numbers or (not several and not 1 <= numbers[0] <= MAX_SEEDS) or len(set(numbers)) < len(numbers):
         raise ConfigError(say("seeds takes how many (3) or which (0,7,13), each once; got {value!r}", value=wanted))
     return tuple(numbers) if several else tuple(range(first, first + numbers[0]))
+
+
+def minutes_of(minutes: float | None, money: float | None, price: Price | None) -> float | None:
+    """Return a limit in minutes, of which money buys as many as its price allows; None without a limit.
+
+    Raises ConfigError for a number that is not above 0, for minutes and money at once, and for money without a price.
+    """
+    _check_above_zero({"minutes": minutes, "budget": money})
+    if minutes is not None and money is not None:
+        raise ConfigError(say("give either --minutes or --budget, not both"))
+    if money is None:
+        return minutes
+    if price is None:
+        raise ConfigError(say("--budget needs to know what an hour costs; give --price-per-hour"))
+    return 60 * money / price.per_hour
+
+
+def _check_above_zero(values: Mapping[str, float | None]) -> None:
+    for name, value in values.items():
+        if value is not None and not 0 < value < 1e12:
+            raise ConfigError(say("{name} must be above 0, got {value}", name=name, value=value))

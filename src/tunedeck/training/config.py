@@ -1,4 +1,7 @@
-"""A run, described by one YAML file; every key has a flag, and an unknown key names the nearest valid one."""
+"""A run, described by one YAML file; every key has a flag, and an unknown key names the nearest valid one.
+
+The file is long because each setting has its type, its default and its description in one place.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands before the page: same origin, host names, the password, and the size of uploads."""
+"""Check each request before the page sees it: its origin, host name, password and upload size."""
 
 from __future__ import annotations
 

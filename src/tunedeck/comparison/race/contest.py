@@ -52,7 +52,7 @@ class Answer:
     seconds: float
     """All that this took."""
     train_s: float
-    """Of that, what grows with the steps."""
+    """Seconds of these that grow with the number of steps."""
     at_s: float
     """Seconds since the race began."""
     failed: str = ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from tunedeck.comparison.budget import price_of, seeds_of
+from tunedeck.comparison.budget import minutes_of, price_of, seeds_of
 from tunedeck.comparison.grammar import Candidate
 from tunedeck.comparison.race.contest import Until
 from tunedeck.comparison.race.portfolio import Candidates, parse_candidates, with_seeds
@@ -74,13 +74,14 @@ def race_spec(
             candidate_config(one, values)
         except ConfigError as error:
             raise ConfigError(say("{name}: {reason}", name=one.name, reason=error)) from error
+    limit = minutes_of(*limits, price)
     return RaceSpec(
         values={**values, "model": references[0]},
         candidates=tuple(with_seeds(found, seeds_of(seeds, config.training.seed))),
         given=candidates is not None,
         bases=references,
         until=cast(Until, one_of("until", until, UNTIL)),
-        limit_s=_limit_s(*limits, price),
+        limit_s=None if limit is None else 60 * limit,
         price=price,
         folder=folder,
         command=command,
@@ -92,17 +93,3 @@ def candidate_config(candidate: Candidate, values: Mapping[str, Any]) -> RunConf
     """Return a candidate's run; ConfigError where its settings do not fit."""
     training = {**values.get("training", {}), **candidate.training}
     return run_config({**values, "method": candidate.method, "training": training, "out": None})
-
-
-def _limit_s(minutes: float | None, money: float | None, price: Price | None) -> float | None:
-    """Return the seconds that a race may take; None without a limit."""
-    for name, value in {"minutes": minutes, "budget": money}.items():
-        if value is not None and not 0 < value < 1e12:
-            raise ConfigError(say("{name} must be above 0, got {value}", name=name, value=value))
-    if minutes is not None and money is not None:
-        raise ConfigError(say("give either --minutes or --budget, not both"))
-    if money is not None:
-        if price is None:
-            raise ConfigError(say("--budget needs to know what an hour costs; give --price-per-hour"))
-        return 3600 * money / price.per_hour
-    return None if minutes is None else 60 * minutes

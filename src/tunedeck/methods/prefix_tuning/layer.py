@@ -195,7 +195,7 @@ class PositionTable:
 
 
 def _shifted(positions: torch.Tensor, now: RowDispatch, rows: int, limit: int | None) -> torch.Tensor:
-    """Return (rows, seq) positions behind the prefix; only padding may stand behind the last one, where it stays."""
+    """Return the positions (rows, seq) moved by each row's prefix, at most the last one; only padding is cut."""
     moved = positions + _lengths(now, lambda shift: shift.count, rows, positions.device)
     return moved if limit is None else moved.clamp(max=limit - 1)
 
