@@ -76,7 +76,7 @@ def _print(found: Thresholds, adapter: Path) -> None:
         ]
         for row in found.labels
     ]
-    columns = [say("label"), say("threshold"), say("answered"), say("precision"), say("interval")]
+    columns = [say("label"), say("threshold"), say("answered"), say("right of these"), say("interval")]
     print_table(say("Thresholds for a precision of {precision:g}", precision=found.precision), columns, rows)
     if any(row.shared for row in found.labels):
         tell(say("* shared by the labels that have too few texts to have a threshold each"))
