@@ -48,11 +48,12 @@ CANDIDATES = (
     "lora:r=32:learning_rate=3e-4,1e-3,3e-3",
     "lora:target_modules=all-linear:learning_rate=3e-4,1e-3,3e-3",
     "bottleneck:reduction_factor=4,16:learning_rate=5e-4,2e-3,5e-3",
-    "full:layers=2:learning_rate=1e-4,3e-4",
-    "full:learning_rate=1e-5,3e-5,1e-4",
+    "full:layers=2:learning_rate=3e-4",
+    "full:learning_rate=3e-5,1e-4",
     "ia3:learning_rate=1e-3,5e-3,2e-2",
     "bias:learning_rate=1e-3,3e-3,1e-2",
     "prompt_tuning:learning_rate=3e-3,1e-2,5e-2",
+    "prefix_tuning:learning_rate=1e-3,1e-2",
 )
 """Thirty."""
 
