@@ -106,9 +106,9 @@ def _show(found: Deployment, against: dict[str, float | None], everything: bool)
 
 
 def _cells(row: DeployRow, wide: bool) -> list[str]:
-    from tunedeck.cli.plan_output import spread
     from tunedeck.planner.deploy import cost_per_1000
     from tunedeck.planner.serving import LOAD
+    from tunedeck.planner.words import spread
 
     columns = 8 if wide else 7
     start = [row.offer.gpu.name, row.precision]

@@ -10,12 +10,12 @@ from tunedeck.cli.console import print_table, tell
 from tunedeck.core.i18n import say
 from tunedeck.planner.advice import reason_text
 from tunedeck.planner.catalogue import GIB
-from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.machine import THIS_MACHINE
 from tunedeck.planner.memory import MemoryParts
 from tunedeck.planner.plan import PlanRequest, PlanRow
 from tunedeck.planner.planning import Plan
 from tunedeck.planner.prices import Offer, PriceBook
+from tunedeck.planner.words import gib, note_text, number_text, price_text, spread
 
 SHOWN_ROWS = 14
 WIDE = 120  # columns of a terminal that has room for everything
@@ -51,20 +51,6 @@ def is_wide() -> bool:
     return shutil.get_terminal_size().columns >= WIDE
 
 
-def note_text(note: str) -> str:
-    """Return the sentence behind a note's short name."""
-    return {
-        "float16-instead-of-bfloat16": say("no native bfloat16, counted in float16"),
-        "no-flash-attention": say("no FlashAttention-2 (Ampere and later), counted with sdpa"),
-        "no-tensor-cores": say("no tensor cores, counted at its plain 16-bit rate"),
-        "four-bit-unsupported": say(
-            "4-bit kernels need compute capability 7.0; current engines no longer support this GPU"
-        ),
-        "doubtful-figures": say("sources disagree about this GPU's arithmetic (gpus.toml)"),
-        "not-calibrated": say("this model and method were not measured here; tighter with: tunedeck plan --calibrate"),
-    }[note]
-
-
 def parts_text(parts: MemoryParts) -> str:
     """Return the parts of a peak that count, the largest first."""
     names = {
@@ -79,24 +65,6 @@ def parts_text(parts: MemoryParts) -> str:
     }
     found = sorted(parts.to_json().items(), key=lambda item: -item[1])
     return ", ".join(f"{names[name]} {gib(value)}" for name, value in found if value >= 0.01 * parts.device)
-
-
-def gib(count: float) -> str:
-    """Return bytes in GiB with three digits."""
-    return f"{count / GIB:.1f} GiB" if count < 100 * GIB else f"{count / GIB:.0f} GiB"
-
-
-def spread(estimate: Estimate, unit: str = "") -> str:
-    """Return `3.1 (2.5-4.0)`, or one number where it is exact."""
-    if estimate.low == estimate.high:
-        return f"{_number(estimate.expected)}{unit}"
-    return f"{_number(estimate.expected)}{unit} ({_number(estimate.low)}-{_number(estimate.high)})"
-
-
-def _number(value: float) -> str:
-    if value >= 10:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def _title(request: PlanRequest) -> str:
@@ -124,24 +92,12 @@ def _cells(row: PlanRow, wide: bool) -> list[str]:
     setup = row.setup
     fit = say("yes") if row.fits and row.within else (say("over") if row.fits else say("no"))
     cells = [row.method, row.offer.gpu.name, f"{fit} {row.margin_bytes / GIB:+.1f}"]
-    cells += [_number(row.peak_device_bytes.expected / GIB), f"{setup.micro_batch}x{setup.accumulation}"]
+    cells += [number_text(row.peak_device_bytes.expected / GIB), f"{setup.micro_batch}x{setup.accumulation}"]
     if not row.fits:
         return cells + ["-"] * (4 if wide else 2)
     hours = row.hours.total_h
-    cells += [spread(row.tokens_per_s), spread(hours)] if wide else [_number(hours.expected)]
-    return [*cells, spread(row.cost) if row.cost.high else "-", *([_price(row.offer)] if wide else [])]
-
-
-def _price(offer: Offer) -> str:
-    kinds = {
-        "on-demand": say("on demand"),
-        "spot": say("spot"),
-        "community": say("community"),
-        "floor": say("cheapest listing"),
-        "list": say("list price"),
-        "own": say("your price"),
-    }
-    return f"{spread(offer.price_per_hour)} {kinds[offer.billing]}"
+    cells += [spread(row.tokens_per_s), spread(hours)] if wide else [number_text(hours.expected)]
+    return [*cells, spread(row.cost) if row.cost.high else "-", *([price_text(row.offer)] if wide else [])]
 
 
 def _worth_showing(rows: Sequence[PlanRow]) -> list[PlanRow]:
@@ -201,11 +157,11 @@ def _tell_recommendation(plan: Plan) -> None:
                 "fastest {fast} on {fast_gpu} in {hours} h",
                 method=cheapest.method,
                 gpu=cheapest.offer.gpu.name,
-                cost=_number(cheapest.cost.expected),
+                cost=number_text(cheapest.cost.expected),
                 currency=cheapest.offer.currency,
                 fast=fastest.method,
                 fast_gpu=fastest.offer.gpu.name,
-                hours=_number(fastest.hours.total_h.expected),
+                hours=number_text(fastest.hours.total_h.expected),
             )
         )
         return

@@ -16,7 +16,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.web.folder import Folder
 from tunedeck.web.guard import LOCAL_HOSTS, Guard
-from tunedeck.web.pages import data, library, run, train, use
+from tunedeck.web.pages import data, deployment_cost, library, run, train, training_cost, use
 from tunedeck.web.processes import Processes
 from tunedeck.web.workspace import Workspace
 
@@ -72,6 +72,8 @@ def register(work: Workspace) -> None:
         "/train": train.page,
         "/run": run.page,
         "/use": use.page,
+        "/cost": training_cost.page,
+        "/cost/deployment": deployment_cost.page,
     }
     for path, page in screens.items():
         ui.page(path, response_timeout=60)(page(work))

@@ -40,6 +40,7 @@ h2 { font-size: 1.15rem; font-weight: 650; line-height: 1.3; margin: .6rem 0 0; 
 .box.q-expansion-item { padding: 0; }
 .body--dark .q-btn--flat.text-primary, .body--dark .nicegui-link { color: #86b7ec !important; }
 .body--dark .q-btn--flat.text-negative { color: #f2a29b !important; }
+.body--light .nicegui-link { color: #1f5fa8; }
 .wide { width: 100%; overflow-x: auto; }
 .q-table th, .q-table td { white-space: normal; overflow-wrap: break-word; }
 """
@@ -94,7 +95,7 @@ def screen(here: str) -> Iterator[Screen]:
 
 def places() -> tuple[tuple[str, str], ...]:
     """Return the places of the navigation: path and name."""
-    return (("/", say("Adapters and runs")), ("/data", say("Data")), ("/train", say("Train")))
+    return (("/", say("Adapters and runs")), ("/data", say("Data")), ("/train", say("Train")), ("/cost", say("Cost")))
 
 
 def _navigation(here: str, dark: bool) -> None:
@@ -155,7 +156,8 @@ def table(columns: list[str], rows: list[list[str]], numbers_from: int = 99) -> 
     values = [{"key": place, **dict(zip(names, row, strict=True))} for place, row in enumerate(rows)]
     with ui.element("div").classes("wide"):
         return ui.table(columns=shown, rows=values, row_key="key", pagination=20 if len(rows) > 20 else 0).props(
-            "flat bordered dense" + ("" if len(rows) > 20 else " hide-bottom")
+            "flat bordered dense :rows-per-page-options=[0] :pagination-label='(a, b, c) => `${a}–${b} / ${c}`'"
+            + ("" if len(rows) > 20 else " hide-bottom")
         )
 
 
