@@ -140,6 +140,15 @@ def test_training_shows_its_command_with_the_settings_that_were_chosen(tmp_path:
         await user.should_see("tunedeck train a.csv --text review --max-minutes 3 --out runs/a")
         await user.open("/train?file=a.csv&way=race")
         await user.should_see("tunedeck race a.csv --minutes 15 --out race/a")
+        await user.should_see("On rented GPUs", retries=600)
+        await user.should_see("of memory, no rent")
+        await user.open("/train?file=a.csv&way=budget&money=12&per_hour=24")
+        await user.should_see("tunedeck race a.csv --budget 12 --price-per-hour 24 --out race/a")
+        await user.should_see("It lasts for 30 min.")
+        user.find("Budget, CNY").clear()
+        await user.should_see("tunedeck race a.csv --price-per-hour 24 --out race/a")
+        user.find("Start").click()
+        await user.should_see("there is no budget")
 
     simulated(tmp_path, visit)
 

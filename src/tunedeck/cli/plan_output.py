@@ -15,7 +15,7 @@ from tunedeck.planner.memory import MemoryParts
 from tunedeck.planner.plan import PlanRequest, PlanRow
 from tunedeck.planner.planning import Plan
 from tunedeck.planner.prices import Offer, PriceBook
-from tunedeck.planner.words import gib, note_text, number_text, price_text, spread
+from tunedeck.planner.words import beyond_limits_text, gib, note_text, number_text, price_text, spread
 
 SHOWN_ROWS = 14
 WIDE = 120  # columns of a terminal that has room for everything
@@ -148,22 +148,7 @@ def _tell_recommendation(plan: Plan) -> None:
         )
         return
     if any(row.fits for row in rows):
-        cheapest = min((row for row in rows if row.fits), key=lambda row: row.cost.expected)
-        fastest = min((row for row in rows if row.fits), key=lambda row: row.hours.total_h.expected)
-        tell(
-            say(
-                "nothing that fits is within your limits; the cheapest is {method} on {gpu} for {cost} "
-                "{currency}, the "
-                "fastest {fast} on {fast_gpu} in {hours} h",
-                method=cheapest.method,
-                gpu=cheapest.offer.gpu.name,
-                cost=number_text(cheapest.cost.expected),
-                currency=cheapest.offer.currency,
-                fast=fastest.method,
-                fast_gpu=fastest.offer.gpu.name,
-                hours=number_text(fastest.hours.total_h.expected),
-            )
-        )
+        tell(beyond_limits_text(rows))
         return
     tell(say("nothing fits. What would:"))
     found = plan.changes()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunedeck.core.i18n import say
 from tunedeck.planner.catalogue import GIB
 from tunedeck.planner.estimate import Estimate
+from tunedeck.planner.plan import PlanRow
 from tunedeck.planner.prices import Offer
 
 
@@ -52,3 +55,20 @@ def price_text(offer: Offer) -> str:
         "own": say("your price"),
     }
     return f"{spread(offer.price_per_hour)} {kinds[offer.billing]}"
+
+
+def beyond_limits_text(rows: Sequence[PlanRow]) -> str:
+    """Return the cheapest and the fastest of the rows that fit, none of which is within the user's limits."""
+    cheapest = min((row for row in rows if row.fits), key=lambda row: row.cost.expected)
+    fastest = min((row for row in rows if row.fits), key=lambda row: row.hours.total_h.expected)
+    return say(
+        "nothing that fits is within your limits; the cheapest is {method} on {gpu} for {cost} {currency}, the "
+        "fastest {fast} on {fast_gpu} in {hours} h",
+        method=cheapest.method,
+        gpu=cheapest.offer.gpu.name,
+        cost=number_text(cheapest.cost.expected),
+        currency=cheapest.offer.currency,
+        fast=fastest.method,
+        fast_gpu=fastest.offer.gpu.name,
+        hours=number_text(fastest.hours.total_h.expected),
+    )

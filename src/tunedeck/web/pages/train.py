@@ -1,33 +1,34 @@
-"""Train: how long it may take, what the plan says for this machine, and every setting for those who want them."""
+"""Train: how long it may take or cost, what the plan says, and every setting for those who want them."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from nicegui import ui
 
-from tunedeck.core.errors import TunedeckError
-from tunedeck.core.glossary import terms
+from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.settings import Setting, settings_of
-from tunedeck.core.units import duration_range, format_byte_range
+from tunedeck.core.units import duration
 from tunedeck.methods.registry import DEFAULT_METHOD, METHODS
 from tunedeck.planner.machine import THIS_MACHINE
 from tunedeck.planner.plan import PlanRow
 from tunedeck.planner.planning import plan
+from tunedeck.planner.prices import read_prices
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.left_out import with_left_out
+from tunedeck.web.controls import Computed, with_question
 from tunedeck.web.pages.data import reference_of
 from tunedeck.web.pages.library import address
+from tunedeck.web.pages.training_cost import show_own, show_recommended
 from tunedeck.web.processes import command_text
 from tunedeck.web.screen import Screen, heading, same_by_hand, screen
 from tunedeck.web.workspace import Workspace
 
-_PLANNED = "lora"
+_PLANNED, _BUDGET = "lora", "budget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,23 @@ def promises() -> tuple[Promise, ...]:
             (),
             "race",
         ),
+        Promise(
+            _BUDGET,
+            say("A budget in yuan"),
+            say("The race takes as long as the money lasts at the price of an hour."),
+            "race",
+            (),
+            "race",
+        ),
     )
 
 
 def page(work: Workspace) -> Callable[..., Coroutine[Any, Any, None]]:
     """Return the screen that starts training on a file."""
 
-    async def train(file: str = "", text: str = "", label: str = "", way: str = "quick") -> None:
+    async def train(
+        file: str = "", text: str = "", label: str = "", way: str = "quick", money: float = 0, per_hour: float = 0
+    ) -> None:
         with screen("/train") as here:
             heading(say("Train"))
             if not file:
@@ -85,93 +96,144 @@ def page(work: Workspace) -> Callable[..., Coroutine[Any, Any, None]]:
             reference_of(work, file)
             ui.label(file).classes("code")
             columns = {key: value for key, value in (("text", text), ("label", label)) if value}
-            _ways(way, file, columns)
-            _plan(here, reference_of(work, file))
-            _start(work, here, file, columns, next((one for one in promises() if one.key == way), promises()[0]))
+            chosen = next((one for one in promises() if one.key == way), promises()[0])
+            _ways(chosen, file, columns)
+            _Form(work, here, file, columns, chosen, money or None, per_hour or None).show()
 
     return train
 
 
-def _ways(way: str, file: str, columns: dict[str, str]) -> None:
+def _ways(chosen: Promise, file: str, columns: dict[str, str]) -> None:
     with ui.element("div").classes("cards"):
         for one in promises():
-            chosen = " chosen" if one.key == way else ""
             there = address("/train", file=file, way=one.key, **columns)
-            with ui.link(target=there).classes("box block no-underline" + chosen).style("color: inherit"):
+            link = ui.link(target=there).classes("box block no-underline").style("color: inherit")
+            if one.key == chosen.key:
+                link.classes("chosen").props("aria-current=true")
+            with link:
                 ui.label(one.title).classes("number")
                 ui.label(one.text).classes("faint")
 
 
-def _plan(here: Screen, reference: str) -> None:
-    """Show what a whole run of one adapter takes on this machine, once that is computed."""
-    with ui.column().classes("box w-full").props('aria-live="polite"') as place:
-        ui.label(say("Estimating time and memory on this machine …")).classes("faint")
+@final
+@dataclass
+class _Form:
+    """The choices on the screen: the way to train, the money that it may cost, and settings other than the default."""
 
-    async def estimate() -> None:
-        try:
-            row, model = await asyncio.to_thread(_planned, reference)
-        except TunedeckError as error:
-            place.clear()
-            with place:
-                ui.label(say("There is no estimate: {reason}", reason=error)).classes("faint")
-            return
-        place.clear()
-        with place:
-            ui.label(say("A whole run of one LoRA adapter on this machine, base {model}:", model=model))
-            hours, peak = row.hours.total_h, row.peak_device_bytes
-            time = duration_range(3600 * hours.low, 3600 * hours.expected, 3600 * hours.high)
-            memory = format_byte_range(peak.low, peak.expected, peak.high)
-            ui.label(say("{time}, {memory} of memory", time=time, memory=memory)).classes("number")
-            if not row.fits:
-                ui.label(say("This does not fit into the memory of this machine.")).props("role=alert")
+    work: Workspace
+    here: Screen
+    file: str
+    columns: dict[str, str]
+    way: Promise
+    money: float | None
+    per_hour: float | None
+    settings: dict[str, str] = field(default_factory=dict)
 
-    ui.timer(0.05, here.on(estimate), once=True)
+    def show(self) -> None:
+        """Show the fields, the plan, the button that starts, and the same by hand."""
+        if self.way.key == _BUDGET:
+            self._show_budget()
+        heading(say("A whole run of one LoRA adapter"), 2)
+        reference = reference_of(self.work, self.file)
+        planned = Computed(self.here, lambda: _planned(reference, self.money), _show_plan)
+        if self.way.command == "train":
+            with ui.expansion(say("Every setting")).classes("box w-full").props("dense"):
+                _drawer(self.settings, lambda: self._write())
+        ui.button(say("Start"), on_click=self.here.on(self._start)).props("no-caps unelevated size=lg")
+        self._by_hand = ui.column().classes("w-full")
+        self._renew_plan = planned.renew
+        self._write()
 
+    def _show_budget(self) -> None:
+        with ui.element("div").classes("box cards"):
+            money = ui.number(say("Budget, CNY"), value=self.money, min=0.01)
+            price = ui.number(say("Price of an hour of this machine, CNY"), value=self.per_hour, min=0.01)
+            lasts = ui.label().classes("faint self-center")
 
-def _planned(reference: str) -> tuple[PlanRow, str]:
-    values = with_left_out({"data": {"train": reference}}, lambda text: None)
-    found = plan(values["model"], reference, methods=_PLANNED, gpus=[THIS_MACHINE])
-    return found.rows[0], values["model"]
+        async def changed() -> None:
+            self.money, self.per_hour = money.value or None, price.value or None
+            lasts.set_text(self._lasts())
+            self._write()
+            await self._renew_plan()
 
+        for field_, hint in (
+            (money, say("at most this amount for the race")),
+            (price, say("empty: the list price of its GPU")),
+        ):
+            field_.props("outlined dense debounce=400").props["hint"] = hint
+            field_.on_value_change(self.here.on(changed))
+        lasts.set_text(self._lasts())
 
-def _start(work: Workspace, here: Screen, file: str, columns: dict[str, str], way: Promise) -> None:
-    taken = work.folder.free_name(way.group, Path(file.removeprefix("bundled:")).stem)
-    settings: dict[str, str] = {}
+    def _lasts(self) -> str:
+        if self.money is None or self.per_hour is None:
+            return ""
+        return say("It lasts for {time}.", time=duration(3600 * self.money / self.per_hour))
 
-    def arguments() -> list[str]:
-        name = work.folder.free_name(way.group, Path(file.removeprefix("bundled:")).stem)
-        flags = [part for key, value in columns.items() for part in (f"--{key}", value)]
-        chosen = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        return [way.command, file, *flags, *way.flags, *chosen, "--out", name]
+    def _arguments(self) -> list[str]:
+        name = self.work.folder.free_name(self.way.group, Path(self.file.removeprefix("bundled:")).stem)
+        flags = [part for key, value in self.columns.items() for part in (f"--{key}", value)]
+        money = {"budget": self.money, "price-per-hour": self.per_hour} if self.way.key == _BUDGET else {}
+        limits = [part for key, value in money.items() if value for part in (f"--{key}", f"{value:g}")]
+        chosen = [part for key, value in self.settings.items() for part in ("--set", f"{key}={value}")]
+        return [self.way.command, self.file, *flags, *self.way.flags, *limits, *chosen, "--out", name]
 
-    def start() -> None:
-        command = arguments()
-        work.processes.start(command[-1], command)
+    def _start(self) -> None:
+        if self.way.key == _BUDGET and self.money is None:
+            raise ConfigError(say("there is no budget; type an amount first"))
+        command = self._arguments()
+        self.work.processes.start(command[-1], command)
         ui.navigate.to(address("/run", name=command[-1]))
 
-    if way.command == "train":
-        with ui.expansion(say("Every setting")).classes("box w-full").props("dense"):
-            _drawer(settings)
-    ui.button(say("Start"), on_click=here.on(start)).props("no-caps unelevated size=lg")
-    same_by_hand(command_text(arguments()), _python(way, file, taken, columns))
+    def _write(self) -> None:
+        """Write the command with all choices, and keep them in the address."""
+        numbers = {"money": self.money, "per_hour": self.per_hour}
+        kept = {key: f"{value:g}" for key, value in numbers.items() if value}
+        ui.navigate.history.replace(address("/train", file=self.file, way=self.way.key, **self.columns, **kept))
+        self._by_hand.clear()
+        with self._by_hand:
+            arguments = self._arguments()
+            same_by_hand(command_text(arguments), self._python(arguments[-1]))
+
+    def _python(self, out: str) -> str:
+        if self.way.command == "race":
+            limits: dict[str, float | None] = {"minutes": 15 if "--minutes" in self.way.flags else None}
+            if self.way.key == _BUDGET:
+                limits |= {"budget": self.money, "price_per_hour": self.per_hour}
+            given = "".join(f", {key}={value!r}" for key, value in limits.items() if value)
+            data = {"train": self.file, **self.columns}
+            return f"import tunedeck as td\n\nrace = td.race(data={data!r}{given}, out={out!r})"
+        changes = {**{f"data.{key}": value for key, value in self.columns.items()}, "training.max_minutes": 3}
+        changes |= self.settings
+        return f"import tunedeck as td\n\nruns = td.train_run({self.file!r}, {changes!r}, out={out!r})"
 
 
-def _python(way: Promise, file: str, out: str, columns: dict[str, str]) -> str:
-    if way.command == "race":
-        limit = ", minutes=15" if "--minutes" in way.flags else ""
-        data = {"train": file, **columns}
-        return f"import tunedeck as td\n\nrace = td.race(data={data!r}{limit}, out={out!r})"
-    changes = {**{f"data.{key}": value for key, value in columns.items()}, "training.max_minutes": 3}
-    return f"import tunedeck as td\n\nruns = td.train_run({file!r}, {changes!r}, out={out!r})"
+def _planned(reference: str, money: float | None) -> tuple[str, tuple[PlanRow, ...]]:
+    """Return the base and its plan on this machine and on every GPU of the price list."""
+    model: str = with_left_out({"data": {"train": reference}}, lambda text: None)["model"]
+    rented = dict.fromkeys(offer.gpu.name for offer in read_prices().offers if offer.gpu.capability > 0)
+    return model, plan(model, reference, methods=_PLANNED, gpus=[THIS_MACHINE, *rented], budget=money).rows
 
 
-def _drawer(settings: dict[str, str]) -> None:
+def _show_plan(found: tuple[str, tuple[PlanRow, ...]]) -> None:
+    model, rows = found
+    own = next((row for row in rows if row.offer.gpu.name == THIS_MACHINE), None)
+    with_question(say("base {model}", model=model), "base model")
+    with ui.element("div").classes("cards"):
+        with ui.column().classes("gap-1"):
+            with_question(say("On this machine"), "GPU memory")
+            show_own(own)
+        with ui.column().classes("gap-1"):
+            with_question(say("On rented GPUs"), "GPU memory")
+            show_recommended([row for row in rows if row is not own])
+    ui.link(say("All methods and GPUs"), address("/cost", model=model)).classes("faint")
+
+
+def _drawer(settings: dict[str, str], changed: Callable[[], None]) -> None:
     """Show a field for every setting of the default method and of the training loop; an empty one keeps the default."""
-    explained = {word: term.text for term in terms() for word in term.words}
     ui.label(say("An empty field keeps the default.")).classes("faint")
     with ui.element("div").classes("cards"):
         for key, setting in _settings():
-            _field(settings, key, setting, explained.get(setting.name.replace("_", " ")) or explained.get(setting.name))
+            _field(settings, key, setting, changed)
 
 
 def _settings() -> Iterator[tuple[str, Setting]]:
@@ -181,7 +243,7 @@ def _settings() -> Iterator[tuple[str, Setting]]:
                 yield f"{group}.{setting.name}", setting
 
 
-def _field(settings: dict[str, str], key: str, setting: Setting, explained: str | None) -> None:
+def _field(settings: dict[str, str], key: str, setting: Setting, told: Callable[[], None]) -> None:
     default = "" if setting.default is None else str(setting.default)
 
     def changed(event: Any) -> None:
@@ -189,6 +251,7 @@ def _field(settings: dict[str, str], key: str, setting: Setting, explained: str 
             settings[key] = value
         else:
             settings.pop(key, None)
+        told()
 
     with ui.column().classes("gap-1"):
         if setting.choices and not setting.is_list:
@@ -197,7 +260,4 @@ def _field(settings: dict[str, str], key: str, setting: Setting, explained: str 
             ).classes("w-full")
         else:
             ui.input(key, placeholder=default, on_change=changed).props("outlined dense stack-label").classes("w-full")
-        ui.label(setting.help.text if setting.help else "").classes("faint text-sm")
-        if explained:
-            with ui.expansion("?").props("dense"):
-                ui.label(explained)
+        with_question(setting.help.text if setting.help else "", setting.name)

@@ -12,13 +12,13 @@ from nicegui import ui
 from tunedeck.core.bundle import read_bundles
 from tunedeck.core.i18n import say
 from tunedeck.core.units import duration_range
-from tunedeck.planner.advice import reason_text
+from tunedeck.planner.advice import reason_text, recommend
 from tunedeck.planner.article_tables import TRAININGS, TrainingExample, training_rows
 from tunedeck.planner.machine import THIS_MACHINE
 from tunedeck.planner.models import known_models
 from tunedeck.planner.plan import PlanRow
 from tunedeck.planner.planning import PLANNED, Plan, plan
-from tunedeck.planner.words import gib, note_text, price_text, spread
+from tunedeck.planner.words import beyond_limits_text, gib, note_text, price_text, spread
 from tunedeck.web.controls import Computed, Steps, with_question
 from tunedeck.web.pages.library import address
 from tunedeck.web.screen import Screen, heading, same_by_hand, screen, table
@@ -134,9 +134,11 @@ def _method_choice(value: str) -> Any:
 
 def _show(own: Plan, rented: Plan, model: str, method: str, size: Size) -> None:
     heading(say("On this machine"), 2)
-    _show_own(own)
+    show_own(next(iter(own.rows), None))
     heading(say("On rented GPUs"), 2)
-    _show_recommended(rented)
+    show_recommended(rented.rows)
+    for change in rented.changes():
+        ui.label(f"{change.gpu.name}: {change.flags}").classes("code")
     shown = cheapest_offers(rented.rows)
     table(_columns(), [_cells(row) for row in shown], numbers_from=2)
     for note in dict.fromkeys(note for row in shown for note in row.notes):
@@ -151,35 +153,38 @@ def _show(own: Plan, rented: Plan, model: str, method: str, size: Size) -> None:
     )
 
 
-def _show_own(own: Plan) -> None:
-    row = next(iter(own.rows), None)
-    if row is None or not row.fits:
-        ui.label(say("It does not fit into the memory of this machine.")).classes("box w-full")
-    else:
-        with ui.element("div").classes("box w-full"):
-            hours = row.hours.total_h
-            ui.label(duration_range(*(3600 * one for one in (hours.low, hours.expected, hours.high)))).classes("number")
-            memory = gib(row.peak_device_bytes.expected)
-            ui.label(say("{method}, {memory} of memory, no rent", method=row.method, memory=memory)).classes("faint")
+def show_own(row: PlanRow | None) -> None:
+    """Show what a run takes on this machine."""
+    with ui.element("div").classes("box w-full"):
+        if row is None or not row.fits:
+            ui.label(say("It does not fit into the memory of this machine."))
+            return
+        hours = row.hours.total_h
+        ui.label(duration_range(*(3600 * one for one in (hours.low, hours.expected, hours.high)))).classes("number")
+        memory = gib(row.peak_device_bytes.expected)
+        ui.label(say("{method}, {memory} of memory, no rent", method=row.method, memory=memory)).classes("faint")
 
 
-def _show_recommended(rented: Plan) -> None:
-    if rented.recommendation is not None:
-        chosen = rented.recommendation
-        with ui.element("div").classes("box w-full"):
-            ui.label(say("{cost} CNY", cost=spread(chosen.row.cost))).classes("number")
-            ui.label(
-                say(
-                    "take {method} on {gpu}: {reason}",
-                    method=chosen.row.method,
-                    gpu=chosen.row.offer.gpu.name,
-                    reason=reason_text(chosen),
-                )
+def show_recommended(rows: Sequence[PlanRow]) -> None:
+    """Show the GPU to rent with its cost, hours and memory, or why there is none."""
+    chosen = recommend(rows)
+    with ui.element("div").classes("box w-full"):
+        if chosen is None:
+            fits = any(row.fits for row in rows)
+            ui.label(beyond_limits_text(rows) if fits else say("It fits none of these GPUs."))
+            return
+        row, gpu = chosen.row, chosen.row.offer.gpu.name
+        hours, memory = spread(row.hours.total_h), gib(row.peak_device_bytes.expected)
+        ui.label(say("{cost} CNY", cost=spread(row.cost))).classes("number")
+        ui.label(say("{gpu}: {hours} hours, {memory} of memory", gpu=gpu, hours=hours, memory=memory)).classes("faint")
+        ui.label(
+            say(
+                "take {method} on {gpu}: {reason}",
+                method=row.method,
+                gpu=row.offer.gpu.name,
+                reason=reason_text(chosen),
             )
-    else:
-        ui.label(say("nothing fits. What would:"))
-        for change in rented.changes():
-            ui.label(f"{change.gpu.name}: {change.flags}").classes("code")
+        )
 
 
 def cheapest_offers(rows: Sequence[PlanRow]) -> list[PlanRow]:
