@@ -165,7 +165,9 @@ def test_a_run_of_the_terminal_is_shown_from_its_folder(tmp_path: Path) -> None:
 
     async def visit(user: Any) -> None:
         await user.open("/run?name=runs/mail")
-        await user.should_see("2 / 2")
+        await user.should_see("finished", retries=50)
+        (rows,) = (shown.rows for shown in user.find(ui.table).elements)
+        assert rows[0]["c1"] == "2 / 2"
         await user.should_see("0.7500")
         await user.should_see("Try it")
         (losses, _) = sorted(user.find(ui.echart).elements, key=lambda one: one.id)

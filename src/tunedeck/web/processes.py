@@ -74,9 +74,14 @@ class Processes:
         found = (_read(file) for file in (self._folder.root / RECORDS).glob("*.json"))
         return sorted(str(one["name"]) for one in found if "name" in one)
 
+    def arguments(self, name: str) -> list[str]:
+        """Return the arguments of the command that was started for `name`, none where none was."""
+        arguments = _read(self._record(name)).get("arguments")
+        return [str(one) for one in arguments] if isinstance(arguments, list) else []
+
     def command(self, name: str) -> str:
         """Return the command that was started for `name`, "" where none was."""
-        arguments = _read(self._record(name)).get("arguments")
+        arguments = self.arguments(name)
         return command_text(arguments) if arguments else ""
 
     def stop(self, name: str) -> None:

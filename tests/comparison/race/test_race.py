@@ -69,6 +69,13 @@ def test_a_race_trains_its_winner_measures_it_on_untouched_examples_and_reports(
     assert all(one.name in page for one in found.candidates)
     assert (tmp_path / "r" / "figures" / "race.svg").stat().st_size > 1000
     assert found.table().count("\n") == 5
+    standing = json.loads((tmp_path / "r" / "standing.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in standing["candidates"]] == [one.name for one in found.candidates]
+    told = {one["key"] for one in standing["candidates"]}
+    log = [json.loads(line) for line in (tmp_path / "r" / "race.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {line["name"] for line in log[1:]} <= told
+    stopped = {one.name: one.text for one in found.candidates if one.status not in ("winner", "not best")}
+    assert {one["name"]: one["text"] for one in standing["candidates"] if one["name"] in stopped} == stopped
 
 
 def test_a_race_that_is_broken_off_goes_on_and_comes_to_the_same_end(

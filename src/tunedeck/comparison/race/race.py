@@ -13,6 +13,7 @@ from tunedeck.comparison.race.log import FILE
 from tunedeck.comparison.race.portfolio import Candidates
 from tunedeck.comparison.race.result import Race
 from tunedeck.comparison.race.spec import race_spec
+from tunedeck.comparison.race.standing import FILE as STANDING
 from tunedeck.core import console
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
@@ -99,5 +100,5 @@ def clear(folder: Path) -> None:
     """Delete what an earlier race left in the folder."""
     for name in ("candidates", "figures", "adapter"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (FILE, RESULT, "report.html"):
+    for name in (FILE, STANDING, RESULT, "report.html"):
         (folder / name).unlink(missing_ok=True)

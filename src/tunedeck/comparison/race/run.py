@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from tunedeck.comparison.race.result import Race
 from tunedeck.comparison.race.runner import Runner
 from tunedeck.comparison.race.scores import Scoring, scoring_of
 from tunedeck.comparison.race.spec import RaceSpec
+from tunedeck.comparison.race.standing import write_standing
 from tunedeck.comparison.race.words import reason_text
 from tunedeck.comparison.report.recommend import metric_name
 from tunedeck.core.i18n import say
@@ -65,22 +67,24 @@ def _run_race(spec: RaceSpec) -> Race:
         told = partial(_tell_answer, spec, contest, scoring)
         runner = Runner(deck, parts, entrants, ladder, scoring, log, signals, began, told)
         stack.callback(runner.close)
-        outcome = _played(contest, runner, spec)
+        outcome = _played(contest, runner, spec, partial(write_standing, spec, contest, entrants, scoring))
         return finished(race, outcome, runner, memory)
 
 
-def _played(contest: Contest, runner: Runner, spec: RaceSpec) -> Outcome:
-    """Answer a contest's asks until it is over; those that stop are released and told."""
+def _played(contest: Contest, runner: Runner, spec: RaceSpec, keep: Callable[[], None]) -> Outcome:
+    """Answer a contest's asks until it is over; those that stop are released and told, and the standing is kept."""
     asks, told = contest.asks(), set[str]()
     try:
         ask = next(asks)
         while True:
+            keep()
             ask = asks.send(runner.answer(ask))
             runner.release(contest.stopped)
             for name in contest.stopped.keys() - told:
                 spec.tell("  " + reason_text(name, contest.stopped[name], contest.ladder.shares))
             told = set(contest.stopped)
     except StopIteration as end:
+        keep()
         outcome: Outcome = end.value
         return outcome
 

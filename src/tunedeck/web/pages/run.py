@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nicegui import ui
@@ -13,13 +13,13 @@ from tunedeck.comparison.report.result import Confusion
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.units import duration
-from tunedeck.web.events import Line, Watched
 from tunedeck.web.pages.library import address
-from tunedeck.web.screen import Screen, facts, heading, same_by_hand, screen, table
+from tunedeck.web.pages.watch import show_progress
+from tunedeck.web.screen import facts, heading, same_by_hand, screen, table
 from tunedeck.web.shelf import item_named, read_values
 from tunedeck.web.workspace import Workspace
 
-_EVERY_S, _MISTAKES = 1.0, 100
+_MISTAKES = 100
 
 
 def page(work: Workspace) -> Callable[..., None]:
@@ -31,7 +31,7 @@ def page(work: Workspace) -> Callable[..., None]:
             if not path.exists() and not work.processes.was_started(name):
                 raise ConfigError(say("{name!r} is not in the folder {path}", name=name, path=work.folder.root))
             heading(name)
-            _progress(work, here, name)
+            show_progress(work, here, name)
             _result(work, name)
             _by_hand(work, name)
 
@@ -46,78 +46,6 @@ def _by_hand(work: Workspace, name: str) -> None:
     adapter = found.adapter if found and found.adapter else f"{name}/adapter"
     python = f"import tunedeck as td\n\ndeck = td.Deck.open({adapter!r})\n"
     same_by_hand(work.processes.command(name) or command, python + 'deck.predict(["..."], adapter=deck.adapters[0])')
-
-
-def _progress(work: Workspace, here: Screen, name: str) -> None:
-    watched = Watched(work.folder.path(name))
-    with ui.row().classes("items-center w-full").props('aria-live="polite"'):
-        state = ui.label().classes("number")
-        stop = ui.button(say("Stop and keep what there is"), on_click=here.on(lambda: work.processes.stop(name)))
-        stop.props("no-caps flat color=negative")
-    charts = ui.element("div").classes("cards")
-    with charts:
-        losses = ui.echart(_chart(say("training loss"))).classes("h-64 w-full")
-        qualities = ui.echart(_chart(say("quality on held-out texts"))).classes("h-64 w-full")
-    rows = ui.column().classes("w-full gap-0")
-    with ui.expansion(say("Log")).classes("box w-full").props("dense"):
-        log = ui.label().classes("code")
-    seen = {"running": work.processes.is_running(name)}
-
-    def update() -> None:
-        changed, running = watched.read(), work.processes.is_running(name)
-        state.set_text(say("running") if running else say("ended"))
-        stop.set_visibility(running)
-        log.set_text(work.processes.log(name) or say("It was not started by the page; its output is in the terminal."))
-        charts.set_visibility(bool(watched.lines))
-        if changed:
-            _draw(losses, {one: line.losses for one, line in watched.lines.items()})
-            _draw(qualities, {one: line.qualities for one, line in watched.lines.items()})
-            rows.clear()
-            with rows:
-                for one, line in watched.lines.items():
-                    ui.label(_line_text(one, line)).classes("faint")
-        if seen["running"] and not running:
-            ui.navigate.reload()  # shows the result
-        seen["running"] = running
-
-    update()
-    ui.timer(_EVERY_S, here.on(update))
-
-
-def _line_text(name: str, line: Line) -> str:
-    last = f"{line.metric} {line.qualities[-1][1]:.3f}" if line.qualities else ""
-    done = f"{line.step} / {line.steps}" if line.steps else ""
-    return " · ".join(filter(None, (name, done, duration(line.at_s), last, line.ended)))
-
-
-def _chart(title: str) -> dict[str, Any]:
-    """Return the options of a chart; its tooltip is no HTML, as names come from data."""
-    return {
-        "animation": False,
-        "title": {"text": title, "textStyle": {"fontSize": 13, "fontWeight": "normal", "color": "#7a8794"}},
-        "tooltip": {"trigger": "axis", "renderMode": "richText"},
-        "legend": {"type": "scroll", "bottom": 0, "show": False, "textStyle": {"color": "#7a8794"}},
-        "grid": {"left": 44, "right": 12, "top": 36, "bottom": 46},
-        "xAxis": {"type": "value", "min": 0},
-        "yAxis": {"type": "value", "scale": True},
-        "series": [],
-    }
-
-
-def _draw(chart: Any, lines: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-    chart.options["series"] = [
-        {
-            "name": name or say("run"),
-            "type": "line",
-            "data": list(points),
-            "symbolSize": 5,
-            "showSymbol": len(points) < 30,
-        }
-        for name, points in lines.items()
-        if points
-    ]
-    chart.options["legend"]["show"] = len(chart.options["series"]) > 1
-    chart.update()
 
 
 def _result(work: Workspace, name: str) -> None:

@@ -1,0 +1,126 @@
+"""A run or a race on the page while it is written: what is shown, paused, resumed and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nicegui")
+
+from nicegui import ui
+from support.simulated_page import simulated
+
+from tunedeck.web.pages.watch import thinned
+from tunedeck.web.processes import RECORDS
+
+ARGUMENTS = ["race", "a.csv", "--minutes", "15", "--price-per-hour", "2", "--out", "race/a"]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if holds():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("did not happen")
+
+
+def race(folder: Path) -> None:
+    """Write a race of two candidates, one of which has stopped."""
+    folder.mkdir(parents=True)
+    known = [
+        {"name": "lora", "key": "a", "text": ""},
+        {"name": "full", "key": "b", "text": "full stops at 1/27: significantly worse than lora"},
+    ]
+    price = {"per_hour": 3600.0, "currency": "CNY"}
+    (folder / "standing.json").write_text(json.dumps({"candidates": known, "price": price, "limit_s": 900}))
+    answers = [
+        {"name": key, "share": share, "scores": [score], "seconds": 2, "at_s": at_s}
+        for key, share, score, at_s in (("a", 1 / 27, 0.5, 2), ("b", 1 / 27, 0.4, 4), ("a", 1 / 9, 0.75, 6))
+    ]
+    lines = [{"training": {"batch_size": 8}}, *answers]
+    (folder / "race.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+
+def started(folder: Path, name: str, arguments: list[str]) -> None:
+    """Write what the page keeps of a process that it has started and that has ended."""
+    (folder / RECORDS).mkdir(exist_ok=True)
+    record = folder / RECORDS / f"{name.replace('/', '%2F')}.json"
+    record.write_text(json.dumps({"name": name, "pid": 0, "created": 0, "arguments": arguments}))
+
+
+def test_a_race_is_drawn_over_its_cost_with_stopped_candidates_in_grey(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race(tmp_path / "race/a")
+    started(tmp_path, "race/a", ARGUMENTS)
+    asked: list[list[str]] = []
+
+    async def visit(user: Any) -> None:
+        processes = sys.modules["tunedeck.web.processes"].Processes
+        monkeypatch.setattr(processes, "start", lambda self, name, arguments: asked.append(list(arguments)))
+        await user.open("/run?name=race/a")
+        await user.should_see("paused", retries=50)
+        await user.should_see("6.0 s (6 CNY) so far")
+        charts = sorted(user.find(ui.echart).elements, key=lambda one: one.id)
+        lora, full = charts[-1].options["series"]
+        assert lora["data"] == [(2, 0.5), (4, 0.75)]
+        assert "lineStyle" not in lora
+        assert full["lineStyle"]["color"] == "#9aa5b1"
+        (rows,) = (shown.rows for shown in user.find(ui.table).elements)
+        assert [list(row.values())[1:] for row in rows] == [
+            ["lora", "11 %", "4.0 s", "4", "0.750", ""],
+            ["full", "4 %", "2.0 s", "2", "0.400", "full stops at 1/27: significantly worse than lora"],
+        ]
+        user.find("Resume").click()
+        await until(lambda: len(asked) == 1)
+        user.find("Stop and keep the best").click()
+        await until(lambda: len(asked) == 2)
+
+    simulated(tmp_path, visit)
+    assert asked == [ARGUMENTS, [*ARGUMENTS[:2], *ARGUMENTS[4:], "--minutes", "0.01"]]
+
+
+def test_an_interrupted_run_is_resumed_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder := tmp_path / "runs/mail").mkdir(parents=True)
+    (folder / "config.yaml").write_text("training: {batch_size: 32}\n")
+    (folder / "events.jsonl").write_text('{"event": "start", "at_s": 1, "steps": 9, "step": 0}\n')
+    (folder / "metrics.json").write_text('{"stopped": "interrupted"}')
+    asked: list[list[str]] = []
+
+    async def visit(user: Any) -> None:
+        processes = sys.modules["tunedeck.web.processes"].Processes
+        monkeypatch.setattr(processes, "start", lambda self, name, arguments: asked.append(list(arguments)))
+        await user.open("/run?name=runs/mail")
+        await user.should_see("paused", retries=50)
+        user.find("Resume").click()
+        await until(lambda: bool(asked))
+
+    simulated(tmp_path, visit)
+    assert asked == [["train", "--resume", "runs/mail"]]
+
+
+def test_a_killed_process_shows_its_last_lines(tmp_path: Path) -> None:
+    (tmp_path / "runs/mail").mkdir(parents=True)
+    started(tmp_path, "runs/mail", ["train", "a.csv", "--out", "runs/mail"])
+    (tmp_path / RECORDS / "runs%2Fmail.log").write_text("step 3\nKilled <b>now</b>\n")
+
+    async def visit(user: Any) -> None:
+        await user.open("/run?name=runs/mail")
+        await user.should_see("ended before it was finished", retries=50)
+        await user.should_see("Killed <b>now</b>")
+        (log,) = (one for one in user.find(ui.expansion).elements if one.text == "Log")
+        assert log.value
+
+    simulated(tmp_path, visit)
+
+
+def test_a_long_line_is_thinned_to_its_last_point() -> None:
+    points = [(float(one), 0.0) for one in range(1001)]
+    assert thinned(points, 100)[::91] == [(0.0, 0.0), (1000.0, 0.0)]
+    assert thinned(points[:50], 100) == points[:50]
