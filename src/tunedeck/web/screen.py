@@ -38,9 +38,9 @@ h2 { font-size: 1.15rem; font-weight: 650; line-height: 1.3; margin: .6rem 0 0; 
 .code { font-family: ui-monospace, monospace; font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere;
   width: 100%; }
 .box.q-expansion-item { padding: 0; }
-.body--dark .q-btn--flat.text-primary, .body--dark .nicegui-link { color: #86b7ec !important; }
+.body--dark .q-btn--flat.text-primary, .body--dark .page .nicegui-link { color: #86b7ec !important; }
 .body--dark .q-btn--flat.text-negative { color: #f2a29b !important; }
-.body--light .nicegui-link { color: #1f5fa8; }
+.body--light .page .nicegui-link { color: #1f5fa8; }
 .wide { width: 100%; overflow-x: auto; }
 .q-table th, .q-table td { white-space: normal; overflow-wrap: break-word; }
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +129,14 @@ def write_fixed(table: Table, out: Path, text: str | None = None, label: str | N
     with row_writer(out) as write:
         write(kept)
     return repairs
+
+
+def write_relabelled(table: Table, out: Path, label_column: str, labels: Mapping[int, str]) -> None:
+    """Write a table with other labels for some rows, by row number from 1; the rest stays. Raises as `row_writer`."""
+    with row_writer(out) as write:
+        write(
+            [{**row, label_column: labels.get(number, row[label_column])} for number, row in enumerate(table.rows, 1)]
+        )
 
 
 def _stripped(value: object) -> object:

@@ -20,6 +20,7 @@ from tunedeck.data.files import is_known
 from tunedeck.data.table import Table, read_table
 from tunedeck.tasks.data_check import DataCheck, data_check
 from tunedeck.web.pages.library import address
+from tunedeck.web.pages.mend import show_doubts
 from tunedeck.web.screen import Screen, box_of_error, facts, heading, same_by_hand, screen, table
 from tunedeck.web.workspace import Workspace
 
@@ -139,6 +140,8 @@ async def _show(work: Workspace, here: Screen, file: str, text: str | None, labe
             _report(checked)
 
     ui.timer(0.05, here.on(check), once=True)
+    if guessed[1] in columns:
+        show_doubts(work, here, file, reference, *guessed)
     flags = "".join(f" --{key} {shlex.quote(value)}" for key, value in chosen.items() if value)
     arguments = "".join(f", {key}={value!r}" for key, value in chosen.items() if value)
     same_by_hand(

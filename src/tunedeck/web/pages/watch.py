@@ -53,6 +53,7 @@ class _Watch:
         with self._charts:
             self._losses = ui.echart(_chart(say("training loss"))).classes("h-64 w-full")
             self._qualities = ui.echart(_chart(say("quality on held-out texts"))).classes("h-64 w-full")
+        self._left_out = ui.label().classes("faint")
         self._rows = table([say("name"), say("done"), say("time"), say("cost"), say("quality"), say("state")], [])
         with ui.expansion(say("Log")).classes("box w-full").props("dense") as self._opened:
             self._log = ui.label().classes("code")
@@ -153,7 +154,16 @@ class _Watch:
             _draw(self._losses, {one: line.losses for one, line in lines.items()}, {})
             shown = {one: line.qualities for one, line in lines.items()}
         _draw(self._qualities, shown, {one: line.reason for one, line in lines.items()})
-        ordered = sorted(lines.items(), key=lambda one: (bool(one[1].reason), -one[1].step)) if race else lines.items()
+        ordered = list(lines.items())
+        if race:
+            ordered = [(name, line) for name, line in ordered if line.step or line.ended or not line.reason]
+            ordered.sort(key=lambda one: (bool(one[1].reason), -one[1].step))
+        left_out = len(lines) - len(ordered)
+        self._left_out.set_text(
+            say("{count} candidates were not started, because the time did not suffice for them.", count=left_out)
+            if left_out
+            else ""
+        )
         keys = ("c0", "c1", "c2", "c3", "c4", "c5")
         cells = [(name, *_cells(line, price, race)) for name, line in ordered]
         self._rows.rows = [{"key": row[0], **dict(zip(keys, row, strict=True))} for row in cells]
