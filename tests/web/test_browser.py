@@ -1,67 +1,141 @@
-"""The page in a real browser: markup in data stays text, nothing is asked of other hosts, an adapter answers."""
+"""The page in a real browser: markup stays text, no other host is asked, no serious axe finding, the whole way to a
+file of predictions, and what goes wrong on it.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 from urllib.parse import quote, urlsplit
 
 import pytest
+from openpyxl import Workbook
 from support import tiny_models
 
 import tunedeck
+from tunedeck.core.i18n import say, set_language
+from tunedeck.data.table import read_table
 
 pytest.importorskip("nicegui")
 playwright = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
 CHROMIUM = shutil.which("chromium")
 PORT = 8934
 HERE = f"http://127.0.0.1:{PORT}"
 MARKUP = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> {{ 7 * 7 }}"
 FILE = "a'b <i>评论.csv"
+SCREENS = {
+    "library": ("/", "mail"),
+    "choice": ("/data", FILE),
+    "data": (f"/data?file={quote(FILE)}", "Problems"),
+    "train": (f"/train?file={quote(FILE)}", "On this machine"),
+    "budget": (f"/train?file={quote(FILE)}&way=budget", "On this machine"),
+    "cost": ("/cost?samples=1000&tokens=64", "On this machine"),
+    "deployment": ("/cost/deployment", "minicpm-2b"),
+    "run": ("/run?name=race/a", "paused"),
+    "use": ("/use?adapter=mail", "Ask"),
+    "error": ("/data?file=gone.csv", "[TD-E"),
+}
+"""Every screen: its address, and a text that is there once it is whole."""
+
+LOOKS = [(1200, "en", False), (390, "zh", True)]
+"""Widths, languages and themes; with a folder for screenshots, each with each."""
+if os.environ.get("TUNEDECK_SCREENSHOTS"):
+    LOOKS = [(width, language, dark) for width in (1200, 390) for language in ("en", "zh") for dark in (False, True)]
+SERIOUS = ("serious", "critical")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium in PATH")]
 
 
-@pytest.fixture
-def page_over(tmp_path: Path) -> Iterator[Path]:
-    """The command, running over a folder with a file of reviews and an adapter."""
+@final
+class Site:
+    """The command over a folder, to be stopped and started again, and the browser with all that it asked for."""
+
+    def __init__(self, folder: Path, browser: Any) -> None:
+        self.folder, self._browser = folder, browser
+        self.asked: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "tunedeck", "ui", "--no-open", "--port", str(PORT)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(tunedeck.__file__).parents[1])}
+        environment.pop("PYTEST_CURRENT_TEST", None)  # by which NiceGUI would take it for a test of its own
+        self._process = subprocess.Popen(command, cwd=self.folder, env=environment)
+        for _ in range(600):
+            assert self._process.poll() is None
+            try:
+                urllib.request.urlopen(HERE, timeout=10).close()
+            except OSError:
+                time.sleep(0.1)
+            else:
+                return
+        raise AssertionError("the page does not answer")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+    def page(self, language: str = "en", dark: bool = False, width: int = 1200) -> Any:
+        """Return a new tab of a new visitor."""
+        context = self._browser.new_context(viewport={"width": width, "height": 800})
+        cookies = {"tunedeck_language": language, "tunedeck_dark": str(int(dark))}
+        context.add_cookies([{"name": name, "value": value, "url": HERE} for name, value in cookies.items()])
+        return self.opened(context)
+
+    def opened(self, context: Any) -> Any:
+        page = context.new_page()
+        page.set_default_timeout(120_000)
+        page.on("request", lambda request: self.asked.append(request.url))
+        return page
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The command over a folder with a file of reviews, an adapter, a base and a race that was broken off."""
+    folder = tmp_path_factory.mktemp("site")
     rows = [
         f"{'物流很快' if number % 2 else '质量太差'} {number},{'好评' if number % 2 else '差评'}"
         for number in range(60)
     ]
-    (tmp_path / FILE).write_text("\n".join(["评论,标签", f"{MARKUP},<b>好评</b>", *rows]), encoding="utf-8")
+    (folder / FILE).write_text("\n".join(["评论,标签", f"{MARKUP},<b>好评</b>", *rows]), encoding="utf-8")
     deck = tiny_models.deck_of("bert")
     tiny_models.add_stirred(deck, "mail", tunedeck.LoraConfig(target_modules=("query", "value")))
-    deck.save("mail", tmp_path / "mail")
-    command = [sys.executable, "-m", "tunedeck", "ui", "--no-open", "--port", str(PORT)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(tunedeck.__file__).parents[1])}
-    environment.pop("PYTEST_CURRENT_TEST")  # by which NiceGUI would take it for a test of its own
-    with subprocess.Popen(command, cwd=tmp_path, env=environment) as process:
+    deck.save("mail", folder / "mail")
+    shutil.copytree(tiny_models.folder_of("bert", "plain"), folder / "base")
+    (folder / "race/a").mkdir(parents=True)
+    known = [{"name": "lora", "key": "a", "text": ""}, {"name": "full", "key": "b", "text": "full stops at 1/27"}]
+    (folder / "race/a/standing.json").write_text(json.dumps({"candidates": known}))
+    answers = [{"name": key, "share": 1, "scores": [1, 0], "seconds": 1, "at_s": 1} for key in ("a", "b")]
+    (folder / "race/a/race.jsonl").write_text("\n".join(map(json.dumps, [{}, *answers])) + "\n")
+    os.utime(folder / "race/a/race.jsonl", (1e9, 1e9))
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        found = Site(folder, browser)
         try:
-            _wait_until_it_answers(process)
-            yield tmp_path
+            found.start()
+            yield found
         finally:
-            process.terminate()
+            found.stop()
+            browser.close()
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert process.poll() is None
-        try:
-            urllib.request.urlopen(HERE, timeout=10).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError("the page does not answer")
+@pytest.fixture(autouse=True)
+def _only_this_host(site: Site) -> Iterator[None]:
+    """No test makes the browser ask another host."""
+    yield
+    hosts = {urlsplit(url).netloc for url in site.asked if not url.startswith(("data:", "blob:"))}
+    assert hosts <= {f"127.0.0.1:{PORT}"}
 
 
 def shot(page: Any, name: str) -> None:
@@ -71,36 +145,118 @@ def shot(page: Any, name: str) -> None:
         page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
-def test_a_file_of_markup_is_shown_as_text_and_an_adapter_answers(page_over: Path) -> None:
-    asked: list[str] = []
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for width, language, dark in ((1200, "en", "0"), (390, "zh", "1")):
-            context = browser.new_context(viewport={"width": width, "height": 800})
-            cookies = {"tunedeck_language": language, "tunedeck_dark": dark}
-            context.add_cookies([{"name": name, "value": value, "url": HERE} for name, value in cookies.items()])
-            page = context.new_page()
-            page.set_default_timeout(120_000)
-            page.on("request", lambda request: asked.append(request.url))
-            for name, address, seen in (
-                ("library", "/", "mail"),
-                ("choice", "/data", FILE),
-                ("data", f"/data?file={quote(FILE)}", {"en": "Problems", "zh": "发现的问题"}[language]),
-                ("train", f"/train?file={quote(FILE)}", "tunedeck train"),
-            ):
-                page.goto(HERE + address)
-                page.get_by_text(seen, exact=name == "data").first.wait_for(state="attached")
-                shot(page, f"{name}-{language}-{width}")
-                assert page.evaluate("window.hacked") is None
-                assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-                if name == "data":
-                    assert page.get_by_text("{{ 7 * 7 }}").count()
-            page.goto(HERE + "/use?adapter=mail")
-            page.locator("textarea").fill("the parcel came")
-            page.get_by_role("button", name={"en": "Ask", "zh": "预测"}[language]).first.click()
-            page.locator(".number").first.wait_for()
-            page.get_by_text("%").first.wait_for()
-            shot(page, f"use-{language}-{width}")
-        browser.close()
-    assert {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))} == {f"127.0.0.1:{PORT}"}
-    assert sorted(one.name for one in page_over.iterdir() if not one.name.startswith(".")) == sorted([FILE, "mail"])
+@pytest.mark.parametrize(("width", "language", "dark"), LOOKS)
+def test_every_screen_shows_markup_as_text_fits_and_has_no_serious_finding(
+    site: Site, width: int, language: str, dark: bool
+) -> None:
+    set_language(language)
+    page = site.page(language, dark, width)
+    for name, (address, seen) in SCREENS.items():
+        page.goto(HERE + address)
+        page.get_by_text(say(seen), exact=name == "data").first.wait_for(state="attached")
+        shot(page, f"{name}-{language}-{width}-{'dark' if dark else 'light'}")
+        assert page.evaluate("window.hacked") is None
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name
+        if name == "data":
+            assert page.get_by_text("{{ 7 * 7 }}").count()
+        found = axe.Axe().run(page).response["violations"]
+        assert [(name, one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in SERIOUS] == []
+    page.context.close()
+
+
+def test_every_control_is_reached_by_the_tab_key_and_shows_its_focus(site: Site) -> None:
+    page = site.page()
+    for address, seen in (SCREENS["library"], SCREENS["choice"], SCREENS["train"], SCREENS["cost"], SCREENS["run"]):
+        page.goto(HERE + address)
+        page.get_by_text(seen).first.wait_for()
+        controls = page.evaluate(CONTROLS)
+        reached = set()
+        for _ in range(len(controls) + 10):
+            page.keyboard.press("Tab")
+            name, visible = page.evaluate(FOCUSED)
+            assert visible, (address, name)
+            reached.add(name)
+        assert [one for one in controls if one not in reached] == [], address
+    page.context.close()
+
+
+CONTROLS = """() => [...document.querySelectorAll('a[href], button, input, textarea, [role=slider], [role=button]')]
+  .filter(one => one.checkVisibility() && one.type !== 'hidden' && one.tabIndex >= 0 && !one.disabled)
+  .map((one, place) => { one.dataset.place = place; return String(place) })"""
+FOCUSED = """() => { const one = document.activeElement, style = getComputedStyle(one);
+  const field = one.closest('.q-field__control'), around = field ? getComputedStyle(field) : style;
+  return [one.dataset.place ?? one.tagName, one === document.body || style.outlineStyle !== 'none'
+    || around.boxShadow !== 'none'] }"""
+
+
+def test_from_a_chinese_spreadsheet_to_a_file_of_predictions(site: Site) -> None:
+    book = Workbook()
+    for row in [
+        ("评论", "标签"),
+        *((f"{'很好' if n % 2 else '太差'} {n}", "好" if n % 2 else "差") for n in range(80)),
+    ]:
+        book.active.append(row)
+    book.save(site.folder.parent / "评价 一.xlsx")
+    set_language("zh")
+    page = site.page("zh")
+    page.goto(HERE + "/data")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name=say("Choose a file")).click()
+    chooser.value.set_files(site.folder.parent / "评价 一.xlsx")
+    page.get_by_text("太差 0").first.wait_for()
+    page.get_by_role("button", name=say("Train on this")).click()
+    page.get_by_text(say("Every setting")).click()
+    page.get_by_label("model", exact=True).fill("base")
+    page.get_by_label("training.max_steps", exact=True).fill("400")
+    page.get_by_text("--set model=base --set training.max_steps=400").first.wait_for(state="attached")
+    page.get_by_role("button", name=say("Start"), exact=True).click()
+    page.get_by_text(say("running"), exact=True).wait_for()
+    _survives(site, page)
+    page.get_by_role("button", name=say("Try it")).click()
+    page.get_by_role("combobox", name=say("In the folder")).click()
+    page.get_by_role("option", name="评价 一.xlsx").click()
+    page.get_by_role("button", name=say("Predict"), exact=True).last.click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name=say("Download")).click()
+    download.value.save_as(site.folder.parent / "predicted.csv")
+    predicted = read_table(str(site.folder.parent / "predicted.csv")).rows
+    assert len(predicted) == 80
+    assert {value for row in predicted for value in row.values()} >= {"好", "差"}
+    page.context.close()
+
+
+def _survives(site: Site, page: Any) -> None:
+    """Reload, go back and forth, look from a second tab, kill the training and resume it, restart the page."""
+    page.reload()
+    page.get_by_text(say("running"), exact=True).wait_for()
+    page.go_back()
+    page.get_by_role("button", name=say("Start"), exact=True).wait_for()
+    page.go_forward()
+    other = site.opened(page.context)
+    other.goto(page.url)
+    (record,) = (site.folder / ".ui").glob("runs*.json")
+    while not list(site.folder.glob("runs/*/checkpoints/step-*")):
+        time.sleep(0.1)
+    os.kill(json.loads(record.read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
+    for tab in (page, other):
+        tab.get_by_text(say("ended before it was finished"), exact=True).wait_for()
+    other.close()
+    site.stop()
+    with page.expect_event("load"):  # the page notices that its connection is back
+        site.start()
+    page.get_by_role("button", name=say("Resume")).click()
+    page.get_by_text(say("finished"), exact=True).wait_for()
+
+
+def test_a_disk_that_refuses_is_an_error_in_one_line(site: Site) -> None:
+    kept = site.folder / "data"
+    if kept.exists():
+        kept.rename(site.folder / "data-before")
+    kept.write_text("in the way of uploads")
+    page = site.page()
+    page.goto(HERE + "/data")
+    page.locator("textarea").fill("text,label\ngood,yes\nbad,no\n")
+    page.get_by_role("button", name="Save and look at it").click()
+    page.get_by_text("cannot write").wait_for()
+    assert page.url == HERE + "/data"
+    page.context.close()

@@ -8,18 +8,31 @@ from typing import Any, Generic, TypeVar, final
 
 from nicegui import ui
 
-from tunedeck.core.errors import TunedeckError
-from tunedeck.core.glossary import terms
-from tunedeck.core.i18n import say
+from tunedeck.core.errors import StorageError, TunedeckError
+from tunedeck.core.glossary import Term, terms
+from tunedeck.core.i18n import language, say
 from tunedeck.web.screen import Screen, box_of_error
 
 T = TypeVar("T")
 
 
+def words(*names: str) -> None:
+    """Show terms of the glossary in the user's language, each with its "?"."""
+    with ui.row().classes("gap-x-4 gap-y-0"):
+        for name in names:
+            if term := find_term(name):
+                with_question(term.zh if language() == "zh" else term.name, name)
+
+
+def find_term(word: str) -> Term | None:
+    """Return the glossary's term behind a word or the name of a setting."""
+    asked = word.lower()
+    return next((one for one in terms() if asked in one.words or asked.replace("_", " ") in one.words), None)
+
+
 def question(word: str) -> None:
     """Show a "?" that opens the glossary's text about a word; nothing where the glossary lacks the word."""
-    asked = word.lower()
-    term = next((one for one in terms() if asked in one.words or asked.replace("_", " ") in one.words), None)
+    term = find_term(word)
     if term is None:
         return
     button = ui.button("?").props("flat round dense size=sm").classes("question")
@@ -33,6 +46,30 @@ def with_question(text: str, word: str) -> None:
     with ui.row().classes("items-center gap-1 no-wrap"):
         ui.label(text)
         question(word)
+
+
+def file_drop(here: Screen, on_upload: Callable[..., Any]) -> None:
+    """Show a place to drop a file or to choose one; `on_upload` gets NiceGUI's event with the file."""
+    upload = ui.upload(on_upload=here.on(on_upload), auto_upload=True).style("display: none")
+    with ui.element("div").classes("box drop w-full") as place, ui.row().classes("items-center"):
+        choose = ui.button(say("Choose a file"), icon="upload_file").props("no-caps outline")
+        ui.label(say("or drop it here")).classes("faint")
+        state = ui.label().classes("faint").props("role=status")
+    uploader = f"getElement({upload.id}).$refs.qRef"
+    over = f"getHtmlElement({place.id}).classList"
+    choose.on("click", js_handler=f"() => {uploader}.pickFiles()")
+    place.on("dragover.prevent", js_handler=f"() => {over}.add('over')")
+    place.on("dragleave", js_handler=f"() => {over}.remove('over')")
+    place.on(
+        "drop.prevent", js_handler=f"(e) => {{ {over}.remove('over'); {uploader}.addFiles(e.dataTransfer.files) }}"
+    )
+    upload.on("uploading", here.on(lambda: state.set_text(say("uploading …"))), args=[])
+    upload.on("finish", here.on(lambda: state.set_text("")), args=[])
+    upload.on("failed", here.on(lambda: _not_uploaded()), args=[])
+
+
+def _not_uploaded() -> None:
+    raise StorageError(say("the file was not taken: it is too large (--max-upload), or the disk is full"))
 
 
 @final

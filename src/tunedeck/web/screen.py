@@ -29,8 +29,8 @@ body.body--light { background: #fff; } body.body--dark { background: #12181e; }
 h1 { font-size: 1.6rem; font-weight: 650; line-height: 1.25; margin: 0; }
 h2 { font-size: 1.15rem; font-weight: 650; line-height: 1.3; margin: .6rem 0 0; }
 .faint { color: var(--faint); }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: .8rem;
-  width: 100%; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least, 19rem)), 1fr));
+  gap: .8rem; width: 100%; }
 .box { border: 1px solid var(--line); border-radius: .6rem; padding: .9rem; background: var(--soft); min-width: 0;
   overflow-wrap: anywhere; }
 .box.chosen { border-color: #1f5fa8; box-shadow: 0 0 0 1px #1f5fa8; }
@@ -38,10 +38,16 @@ h2 { font-size: 1.15rem; font-weight: 650; line-height: 1.3; margin: .6rem 0 0; 
 .code { font-family: ui-monospace, monospace; font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere;
   width: 100%; }
 .box.q-expansion-item { padding: 0; }
-.body--dark .q-btn--flat.text-primary, .body--dark .page .nicegui-link { color: #86b7ec !important; }
-.body--dark .q-btn--flat.text-negative { color: #f2a29b !important; }
+.body--dark { --q-primary: #86b7ec !important; --q-negative: #f2a29b !important; }
+.body--dark .bg-primary { --q-primary: #1f5fa8; } .body--dark .bg-negative { --q-negative: #b3261e; }
+.body--dark .page .nicegui-link { color: #86b7ec; }
+a:focus-visible, .q-btn:focus-visible, [tabindex]:focus-visible, .q-field--focused .q-field__control {
+  box-shadow: 0 0 0 3px #4a90d9; }
+.q-field__label, .q-field__messages { color: var(--faint); }
+.drop.over { border: 2px dashed #4a90d9; }
 .body--light .page .nicegui-link { color: #1f5fa8; }
 .wide { width: 100%; overflow-x: auto; }
+.wide .q-table__container, .wide .q-table__middle { overflow: visible; }
 .q-table th, .q-table td { white-space: normal; overflow-wrap: break-word; }
 """
 
@@ -86,7 +92,7 @@ def screen(here: str) -> Iterator[Screen]:
     ui.colors(primary="#1f5fa8", negative="#b3261e", positive="#1d7a46")
     ui.run_javascript(f"document.documentElement.lang = {language()!r}")
     _navigation(here, bool(dark))
-    with ui.column().classes("page").props("role=main"):
+    with ui.column().classes("page"):
         try:
             yield Screen(language())
         except TunedeckError as error:
@@ -154,7 +160,7 @@ def table(columns: list[str], rows: list[list[str]], numbers_from: int = 99) -> 
         for place, (key, text) in enumerate(zip(names, columns, strict=True))
     ]
     values = [{"key": place, **dict(zip(names, row, strict=True))} for place, row in enumerate(rows)]
-    with ui.element("div").classes("wide"):
+    with ui.element("div").classes("wide").props("tabindex=0"):  # scrolled by keys where it is too wide
         return ui.table(columns=shown, rows=values, row_key="key", pagination=20 if len(rows) > 20 else 0).props(
             "flat bordered dense :rows-per-page-options=[0] :pagination-label='(a, b, c) => `${a}–${b} / ${c}`'"
             + ("" if len(rows) > 20 else " hide-bottom")

@@ -19,6 +19,7 @@ from tunedeck.data.columns import shorten
 from tunedeck.data.files import is_known
 from tunedeck.data.table import Table, read_table
 from tunedeck.tasks.data_check import DataCheck, data_check
+from tunedeck.web.controls import file_drop
 from tunedeck.web.pages.library import address
 from tunedeck.web.pages.mend import show_doubts
 from tunedeck.web.screen import Screen, box_of_error, facts, heading, same_by_hand, screen, table
@@ -75,9 +76,7 @@ def _choose(work: Workspace, here: Screen) -> None:
             raise DataError(say("{name!r} is not a kind of file that can be read", name=event.file.name))
         _open(work.folder.save(event.file.name, await event.file.read()))
 
-    ui.upload(
-        label=say("Drop a file here, or choose one with +"), on_upload=here.on(uploaded), auto_upload=True
-    ).classes("w-full").props("flat bordered")
+    file_drop(here, uploaded)
     with ui.element("div").classes("cards"):
         with ui.element("div").classes("box"):
             heading(say("In the folder"), 2)

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from nicegui import ui
 
+from tunedeck.core.checks import HUB_ID
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.settings import Setting, settings_of
@@ -18,9 +19,9 @@ from tunedeck.planner.machine import THIS_MACHINE
 from tunedeck.planner.plan import PlanRow
 from tunedeck.planner.planning import plan
 from tunedeck.planner.prices import read_prices
-from tunedeck.training.config import TrainingSettings
+from tunedeck.training.config import RunConfig, TrainingSettings
 from tunedeck.training.left_out import with_left_out
-from tunedeck.web.controls import Computed, with_question
+from tunedeck.web.controls import Computed, with_question, words
 from tunedeck.web.pages.data import reference_of
 from tunedeck.web.pages.library import address
 from tunedeck.web.pages.training_cost import show_own, show_recommended
@@ -104,7 +105,7 @@ def page(work: Workspace) -> Callable[..., Coroutine[Any, Any, None]]:
 
 
 def _ways(chosen: Promise, file: str, columns: dict[str, str]) -> None:
-    with ui.element("div").classes("cards"):
+    with ui.element("div").classes("cards").style("--least: 13rem"):
         for one in promises():
             there = address("/train", file=file, way=one.key, **columns)
             link = ui.link(target=there).classes("box block no-underline").style("color: inherit")
@@ -180,6 +181,8 @@ class _Form:
     def _start(self) -> None:
         if self.way.key == _BUDGET and self.money is None:
             raise ConfigError(say("there is no budget; type an amount first"))
+        if "model" in self.settings:
+            _check_model(self.work, self.settings["model"])
         command = self._arguments()
         self.work.processes.start(command[-1], command)
         ui.navigate.to(address("/run", name=command[-1]))
@@ -217,15 +220,16 @@ def _planned(reference: str, money: float | None) -> tuple[str, tuple[PlanRow, .
 def _show_plan(found: tuple[str, tuple[PlanRow, ...]]) -> None:
     model, rows = found
     own = next((row for row in rows if row.offer.gpu.name == THIS_MACHINE), None)
-    with_question(say("base {model}", model=model), "base model")
+    ui.label(say("base {model}", model=model)).classes("faint")
     with ui.element("div").classes("cards"):
         with ui.column().classes("gap-1"):
-            with_question(say("On this machine"), "GPU memory")
+            ui.label(say("On this machine"))
             show_own(own)
         with ui.column().classes("gap-1"):
-            with_question(say("On rented GPUs"), "GPU memory")
+            ui.label(say("On rented GPUs"))
             show_recommended([row for row in rows if row is not own])
     ui.link(say("All methods and GPUs"), address("/cost", model=model)).classes("faint")
+    words("LoRA", "base model", "GPU memory", "epoch", "held-out set")
 
 
 def _drawer(settings: dict[str, str], changed: Callable[[], None]) -> None:
@@ -236,7 +240,15 @@ def _drawer(settings: dict[str, str], changed: Callable[[], None]) -> None:
             _field(settings, key, setting, changed)
 
 
+def _check_model(work: Workspace, model: str) -> None:
+    """Raise ConfigError for a base that is a folder elsewhere; bundled names and those of a hub may be any."""
+    of_a_hub = HUB_ID.fullmatch(model) is not None and not model.startswith(".")
+    if not model.startswith(("bundled:", "hf:", "ms:")) and not of_a_hub:
+        work.folder.existing(model)
+
+
 def _settings() -> Iterator[tuple[str, Setting]]:
+    yield "model", next(one for one in settings_of(RunConfig) if one.name == "model")
     for group, cls in (("method", METHODS[DEFAULT_METHOD]), ("training", TrainingSettings)):
         for setting in settings_of(cls):
             if setting.help is not None and setting.name != "max_minutes":

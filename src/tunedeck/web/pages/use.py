@@ -13,6 +13,7 @@ from nicegui import ui
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.i18n import say
 from tunedeck.data.files import is_known
+from tunedeck.web.controls import file_drop
 from tunedeck.web.decks import Decks
 from tunedeck.web.pages.data import files_of
 from tunedeck.web.screen import Screen, heading, same_by_hand, screen
@@ -112,9 +113,7 @@ def _file(work: Workspace, here: Screen, adapter: str) -> None:
         name = work.folder.save(event.file.name, await event.file.read())
         chosen.set_options(files_of(work), value=name)
 
-    ui.upload(
-        label=say("Drop a file here, or choose one with +"), on_upload=here.on(uploaded), auto_upload=True
-    ).classes("w-full").props("flat bordered")
+    file_drop(here, uploaded)
     place = ui.column().classes("w-full").props('aria-live="polite"')
 
     def predict() -> None:
