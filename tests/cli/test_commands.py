@@ -18,7 +18,7 @@ from support.stopped_runs import at_loss
 
 from tunedeck.core.i18n import set_language
 from tunedeck.core.plug_ins import PlugIn
-from tunedeck.data import stored
+from tunedeck.data import pieces
 from tunedeck.data.table import read_table
 
 MODEL = "bert"
@@ -201,15 +201,15 @@ def test_predict_reads_a_large_file_piece_by_piece(
     given = ("predict", "--adapter", run_folder / "adapter", "--file", asked, "--out")
     asked.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert tunedeck(*given, tmp_path / "whole.csv").code == 0
-    monkeypatch.setattr(stored, "PIECE", 4)
-    monkeypatch.setattr(stored, "LARGE_BYTES", 1)
-    read = stored.table_pieces(str(asked), "auto")
+    monkeypatch.setattr(pieces, "PIECE", 4)
+    monkeypatch.setattr(pieces, "LARGE_BYTES", 1)
+    read = pieces.table_pieces(str(asked), "auto")
     assert [len(table.rows) for table in read] == [4, 4, 4, 3]
     said = tunedeck(*given, out)
     assert f"wrote {out}: 15 rows" in said.err
-    pieces, whole = read_table(str(out)).rows, read_table(str(tmp_path / "whole.csv")).rows
-    assert [row["predicted"] for row in pieces] == [row["predicted"] for row in whole]
-    scores, expected = ([float(str(row["score"])) for row in found] for found in (pieces, whole))
+    parts, whole = read_table(str(out)).rows, read_table(str(tmp_path / "whole.csv")).rows
+    assert [row["predicted"] for row in parts] == [row["predicted"] for row in whole]
+    scores, expected = ([float(str(row["score"])) for row in found] for found in (parts, whole))
     assert scores == pytest.approx(expected, abs=1e-5)
     asked.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": " "}]), encoding="utf-8")
     assert "empty texts in column 'text': 1 (rows 4); fill" in (said := tunedeck(*given, out)).err

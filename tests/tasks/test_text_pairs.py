@@ -14,7 +14,7 @@ from support.scored_texts import pairs, write_csv
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.text_pair import PairIds, pair_lengths
-from tunedeck.data import stored
+from tunedeck.data import pieces
 from tunedeck.data.labelled import Example
 from tunedeck.data.paired import second_column
 from tunedeck.data.settings import DataSettings
@@ -123,7 +123,7 @@ def test_pairs_of_a_large_file_are_those_of_a_small_one(tmp_path: Path, monkeypa
     rows = [(f"w{number}", f"w{number + 1} w9", "ab"[number % 2]) for number in range(40)]
     settings = DataSettings(train=write_csv(tmp_path / "a.csv", ["sentence1", "sentence2", "label"], rows))
     small = td.Classify().read(settings)
-    monkeypatch.setattr(stored, "LARGE_BYTES", 1)
+    monkeypatch.setattr(pieces, "LARGE_BYTES", 1)
     large = td.Classify().read(settings)
     assert [*large.train] == [*small.train]
     assert isinstance(large.train[0].text, td.TextPair)
@@ -136,7 +136,7 @@ def test_a_pair_without_its_second_text_is_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
     if large:
-        monkeypatch.setattr(stored, "LARGE_BYTES", 1)
+        monkeypatch.setattr(pieces, "LARGE_BYTES", 1)
     rows = [(f"w{number}", "" if number == 4 else "w9", "ab"[number % 2]) for number in range(40)]
     file = write_csv(tmp_path / "a.csv", ["text", "text_pair", "label"], rows)
     with pytest.raises(DataError, match=r"pairs without a second text in column 'text_pair': 1 \(rows 5\)"):

@@ -47,7 +47,7 @@ def predict(
 
     Of an adapter for pairs, two texts after one another are a pair, and so are two in a line with a tab between them.
     """
-    from tunedeck.data.stored import is_large
+    from tunedeck.data.pieces import is_large
     from tunedeck.data.write import check_ending
 
     if not adapter:
@@ -124,7 +124,7 @@ def _pieces(
         return
     from tunedeck.data.labelled import column_to_predict, read_texts
     from tunedeck.data.paired import first_column, second_column
-    from tunedeck.data.stored import counting_rows, table_pieces
+    from tunedeck.data.pieces import counting_rows, table_pieces
     from tunedeck.data.usual_names import TEXT_COLUMNS
 
     for number, table in enumerate(table_pieces(file, encoding)):

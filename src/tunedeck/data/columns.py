@@ -80,7 +80,8 @@ def _as_text(table: Table, column: str, number: int, value: object) -> str:
                 kind=type(value).__name__,
             )
         )
-    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = str(value)
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def number_of(table: Table, column: str, row: int) -> float:

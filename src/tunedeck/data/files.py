@@ -23,8 +23,10 @@ from tunedeck.data.tagged_words import read_word_lines
 
 STANDARD_INPUT = "-"
 GZIP = ".gz"
-MOST_BYTES = 16 << 30
-"""The largest size of an unpacked gzip file."""
+MOST_BYTES = 64 << 30
+"""The largest size of an unpacked gzip file that is read piece by piece."""
+MOST_BYTES_WHOLE = 1 << 30
+"""The largest size of one that is read whole."""
 _CHUNK = 1 << 24
 
 
@@ -129,18 +131,33 @@ def _standard_input() -> bytes:
 
 def _unpacked(path: Path, content: bytes) -> bytes:
     parts, size = [], 0
+    with gzip_errors(path), gzip.open(io.BytesIO(content)) as stream:
+        while part := stream.read(_CHUNK):
+            parts.append(part)
+            size += len(part)
+            if size > MOST_BYTES_WHOLE:
+                raise unpacks_to_too_much(path, MOST_BYTES_WHOLE)
+    return b"".join(parts)
+
+
+@contextmanager
+def gzip_errors(path: Path) -> Iterator[None]:
+    """Raise DataError where the block cannot unpack a file."""
     try:
-        with gzip.open(io.BytesIO(content)) as stream:
-            while part := stream.read(_CHUNK):
-                parts.append(part)
-                size += len(part)
-                if size > MOST_BYTES:
-                    raise DataError(
-                        say("{path} unpacks to more than {size}; split it", path=path, size=format_bytes(MOST_BYTES))
-                    )
+        yield
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(say("{path} is damaged or not a gzip file: {reason}", path=path, reason=error)) from error
-    return b"".join(parts)
+
+
+def unpacks_to_too_much(path: Path, size: int) -> DataError:
+    """Return the error for a gzip file that unpacks to more than a size."""
+    return DataError(
+        say(
+            "{path} unpacks to more than {size}, which is too much to unpack while it is read; unpack it, or split it",
+            path=path,
+            size=format_bytes(size),
+        )
+    )
 
 
 def _read_parquet(path: Path, content: bytes) -> Content:

@@ -115,18 +115,16 @@ def label_names(examples: Iterable[Example]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_classes(examples: Sequence[Example]) -> tuple[str, ...]:
-    """Return the label names; DataError when there are fewer than two."""
-    names = label_names(examples)
+def check_classes(names: tuple[str, ...], examples: int) -> None:
+    """Raise DataError when the labels of a number of examples are fewer than two."""
     if len(names) < 2:
         raise DataError(
             say(
                 "a classifier needs two labels or more, the examples ({count}) have: {names}; check the label column",
-                count=len(examples),
+                count=examples,
                 names=listing(names),
             )
         )
-    return names
 
 
 def text_column_of(table: Table, name: str | None, label_column: str | None) -> str:

@@ -10,18 +10,18 @@ import json
 import math
 import random
 import re
-import statistics
-from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
 
+import numpy as np
+
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.i18n import say
 from tunedeck.data.labelled import Example, label_names
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.stored import StoredExamples, deduplicated_places
+from tunedeck.data.stored import Numbers, StoredExamples, deduplicated_places, text_digests
 
 E = TypeVar("E")
 
@@ -111,7 +111,7 @@ def deduplicated(examples: Sequence[L]) -> Sequence[L]:
     The labels of the first one are kept, even if a later repeat has others.
     """
     if isinstance(examples, StoredExamples):
-        places = deduplicated_places(normalised(example.text) for example in examples)
+        places = deduplicated_places((normalised(example.text) for example in examples), len(examples))
         return cast(Sequence[L], examples.select(places))
     first: dict[str, L] = {}
     for example in examples:
@@ -121,8 +121,13 @@ def deduplicated(examples: Sequence[L]) -> Sequence[L]:
 
 def without_overlap(train: Sequence[L], evaluation: Sequence[L]) -> Sequence[L]:
     """Return training examples whose normalised text is not in the evaluation set."""
-    held_out = {normalised(example.text) for example in evaluation}
-    return _chosen(train, [n for n, example in enumerate(train) if normalised(example.text) not in held_out])
+    if isinstance(train, StoredExamples):
+        held_out, own = (
+            text_digests((normalised(example.text) for example in part), len(part)) for part in (evaluation, train)
+        )
+        return cast(Sequence[L], train.select(np.flatnonzero(~np.isin(own, held_out))))
+    texts = {normalised(example.text) for example in evaluation}
+    return [example for example in train if normalised(example.text) not in texts]
 
 
 def split(examples: Sequence[L], eval_fraction: float, seed: int) -> tuple[Sequence[L], Sequence[L]]:
@@ -144,8 +149,9 @@ def split(examples: Sequence[L], eval_fraction: float, seed: int) -> tuple[Seque
             )
         )
     held_out = _drawn(groups, sizes, seed)
-    train = array("q", (number for number in range(len(examples)) if number not in held_out))
-    return _chosen(examples, train), _chosen(examples, sorted(held_out))
+    train = np.ones(len(examples), bool)
+    train[held_out] = False
+    return _chosen(examples, np.flatnonzero(train)), _chosen(examples, held_out)
 
 
 def subset(examples: Sequence[L], size: int, seed: int) -> Sequence[L]:
@@ -157,21 +163,35 @@ def subset(examples: Sequence[L], size: int, seed: int) -> Sequence[L]:
         raise ConfigError(say("the number of examples must be 1 or more, got {size}", size=size))
     groups = _by_labels(examples)
     sizes = _shares([len(group) for group in groups], size, least=1 if size >= len(groups) else 0)
-    chosen = _drawn(groups, sizes, seed)
-    return _chosen(examples, sorted(chosen))
+    return _chosen(examples, _drawn(groups, sizes, seed))
 
 
-def _chosen(examples: Sequence[L], places: Sequence[int]) -> Sequence[L]:
+def _chosen(examples: Sequence[L], places: Numbers) -> Sequence[L]:
     if isinstance(examples, StoredExamples):
         return cast(Sequence[L], examples.select(places))
-    return [examples[place] for place in places]
+    return [examples[place] for place in places.tolist()]
 
 
-def _by_labels(examples: Sequence[L]) -> list[Sequence[int]]:
-    groups: dict[tuple[str, ...], array[int]] = defaultdict(lambda: array("q"))
+def _by_labels(examples: Sequence[L]) -> list[Numbers]:
+    """Return the places of the examples with each set of labels, in any order of the labels in it."""
+    if isinstance(examples, StoredExamples):
+        stored: dict[tuple[str, ...], list[Numbers]] = defaultdict(list)
+        for labels, places in examples.by_labels().items():
+            stored[tuple(sorted(labels))].append(places)
+        return [np.sort(np.concatenate(stored[labels])) for labels in sorted(stored)]
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for number, example in enumerate(examples):
         groups[tuple(sorted(example.labels))].append(number)
-    return [groups[labels] for labels in sorted(groups)]
+    return [np.array(groups[labels]) for labels in sorted(groups)]
+
+
+def one_of_each(examples: Sequence[Example]) -> Sequence[Example]:
+    """Return the first example of each set of labels where the examples are on disk, else all: their labels tell as
+    much.
+    """
+    if isinstance(examples, StoredExamples):
+        return [examples[int(places[0])] for places in examples.by_labels().values()]
+    return examples
 
 
 def _shares(available: list[int], total: int, least: int) -> list[int]:
@@ -194,9 +214,13 @@ def _shares(available: list[int], total: int, least: int) -> list[int]:
     return given
 
 
-def _drawn(groups: list[Sequence[int]], sizes: list[int], seed: int) -> set[int]:
+def _drawn(groups: list[Numbers], sizes: list[int], seed: int) -> Numbers:
+    """Return places drawn from each group, in order."""
     source = random.Random(seed)
-    return {number for group, size in zip(groups, sizes, strict=True) for number in source.sample(group, size)}
+    drawn = [np.zeros(0, np.int64)]
+    for group, size in zip(groups, sizes, strict=True):
+        drawn.append(group[np.array(source.sample(range(len(group)), size), np.int64)])
+    return np.sort(np.concatenate(drawn))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,15 +239,21 @@ def describe(examples: Sequence[Example]) -> Statistics:
     """Count and measure the examples; the 95th percentile is the nearest rank. DataError when there are none."""
     if not examples:
         raise DataError(say("there are no examples to describe"))
-    lengths = sorted(len(example.text) for example in examples)
-    counts = Counter(label for example in examples for label in example.labels)
+    counts: Counter[str] = Counter()
+    if isinstance(examples, StoredExamples):
+        lengths = np.sort(examples.lengths())
+        for labels, places in examples.by_labels().items():
+            counts.update(dict.fromkeys(labels, len(places)))
+    else:
+        lengths = np.sort(np.array([len(example.text) for example in examples]))
+        counts.update(label for example in examples for label in example.labels)
     return Statistics(
         size=len(examples),
-        label_counts={name: counts[name] for name in label_names(examples)},
-        mean_characters=statistics.fmean(lengths),
-        median_characters=statistics.median(lengths),
-        p95_characters=lengths[math.ceil(0.95 * len(lengths)) - 1],
-        max_characters=lengths[-1],
+        label_counts={name: counts[name] for name in label_names(one_of_each(examples))},
+        mean_characters=float(lengths.mean()),
+        median_characters=float(np.median(lengths)),
+        p95_characters=int(lengths[math.ceil(0.95 * len(lengths)) - 1]),
+        max_characters=int(lengths[-1]),
     )
 
 

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, dropwhile, islice
 from pathlib import Path
-from typing import TextIO
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
@@ -19,6 +18,8 @@ from tunedeck.data.usual_names import USUAL_NAMES
 
 DELIMITERS = (",", ";", "\t")
 _SAMPLE_CHARACTERS = 1 << 16
+_LONGEST_VALUE = 1 << 26
+"""Characters of a value; where a quote is not closed, all that follows would be one."""
 _CLEAR = 0.9
 
 
@@ -47,10 +48,10 @@ def read_separated(path: Path, text: str, delimiter: str) -> Content:
     return next(separated_pieces(path, io.StringIO(text, newline=""), delimiter, sys.maxsize), Content((), []))
 
 
-def separated_pieces(path: Path, stream: TextIO, delimiter: str, size: int) -> Iterator[Content]:
+def separated_pieces(path: Path, lines: Iterable[str], delimiter: str, size: int) -> Iterator[Content]:
     """Yield rows as `read_separated` reads them, `size` at a time, at least one piece where there is a header."""
-    csv.field_size_limit(2**31 - 1)
-    numbered = _numbered(path, stream, delimiter)
+    csv.field_size_limit(_LONGEST_VALUE)
+    numbered = _numbered(path, lines, delimiter)
     first = list(islice(numbered, SAMPLE_ROWS))
     head = find_head([values for _, values in first])
     if not first[head.titles :]:
@@ -72,9 +73,9 @@ def _rows(path: Path, numbered: Iterable[tuple[int, list[str]]], columns: Column
     return rows
 
 
-def _numbered(path: Path, text: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _numbered(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield rows that are not blank, each with the line it begins in."""
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     first_line = 1
     try:
         for values in reader:

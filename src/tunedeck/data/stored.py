@@ -1,4 +1,4 @@
-"""Read files that are too large for memory piece by piece; keep labelled examples in an Arrow file on disk."""
+"""Keep labelled examples that are too many for memory in an Arrow file on disk."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import hashlib
 import shutil
 import tempfile
 import time
+from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from itertools import islice
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, final, overload
+from typing import Any, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,35 +20,40 @@ from tunedeck.core.bundle import cache_folder
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
 from tunedeck.core.text_pair import TextPair
-from tunedeck.data.encoding import AUTO, SAMPLE_BYTES, detect
-from tunedeck.data.files import encoding_note, kind_of, parquet_errors
-from tunedeck.data.json_rows import read_json_lines
 from tunedeck.data.labelled import Example, label_column_of, labelled_examples, text_column_of
 from tunedeck.data.paired import first_column, second_column
-from tunedeck.data.rows import Content
-from tunedeck.data.separated import noticed_delimiter, separated_pieces
+from tunedeck.data.pieces import PIECE, content_pieces, counting_rows
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.table import Table, read_table
+from tunedeck.data.table import Table
 
-LARGE_BYTES = 256 << 20
-"""Files from this size on are read piece by piece."""
-PIECE = 20_000
-"""Rows that are in memory at a time."""
 LEFT_BEHIND_S = 7 * 24 * 3600
 """Age of a file of examples that no process is expected to use any longer."""
 _PREFIX = "rows-"
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-KINDS = (*_DELIMITERS, ".jsonl", ".parquet")
+_PARTS = 16
 
 Numbers = NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """Texts in a memory-mapped Arrow file, and what is asked of all rows: their set of labels and length."""
+
+    table: Any
+    folder: tempfile.TemporaryDirectory[str]
+    label_sets: tuple[tuple[str, ...], ...]
+    codes: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+
+
 @final
 class StoredExamples(Sequence[Example]):
-    """Examples in a memory-mapped Arrow file, which is removed with the last object that reads it."""
+    """Examples in a memory-mapped Arrow file, which is removed with the last object that reads it.
 
-    def __init__(self, table: Any, folder: tempfile.TemporaryDirectory[str], numbers: Numbers) -> None:
-        self._table, self._folder, self._numbers = table, folder, numbers
+    Memory holds 16 bytes for each: its place in the file, the number of its set of labels, and its length.
+    """
+
+    def __init__(self, file: _File, numbers: Numbers) -> None:
+        self._file, self._numbers = file, numbers
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -60,7 +66,7 @@ class StoredExamples(Sequence[Example]):
 
     def __getitem__(self, place: int | slice) -> Example | StoredExamples:
         if isinstance(place, slice):
-            return StoredExamples(self._table, self._folder, self._numbers[place])
+            return StoredExamples(self._file, self._numbers[place])
         return self._examples(self._numbers[place : place + 1 or None])[0]
 
     def __iter__(self) -> Iterator[Example]:
@@ -69,50 +75,28 @@ class StoredExamples(Sequence[Example]):
 
     def select(self, places: Numbers | Sequence[int]) -> StoredExamples:
         """Return the examples at some places, in that order, without reading them."""
-        return StoredExamples(self._table, self._folder, self._numbers[np.asarray(places, np.int64)])
+        return StoredExamples(self._file, self._numbers[np.asarray(places, np.int64)])
+
+    def by_labels(self) -> dict[tuple[str, ...], Numbers]:
+        """Return the places of the examples with each set of labels, in the order of the first of each."""
+        codes = self._file.codes[self._numbers]
+        order = np.argsort(codes, kind="stable")
+        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+        groups = sorted(np.split(order, starts[1:]), key=lambda group: int(group[0])) if len(order) else []
+        return {self._file.label_sets[codes[group[0]]]: group for group in groups}
+
+    def lengths(self) -> NDArray[np.int32]:
+        """Return the number of characters of each text."""
+        return self._file.lengths[self._numbers]
 
     def _examples(self, numbers: Numbers) -> list[Example]:
-        part = self._table.take(numbers)
-        texts, seconds, labels = (part[name].to_pylist() for name in ("text", "second", "labels"))
+        part = self._file.table.take(numbers)
+        texts, seconds = (part[name].to_pylist() for name in ("text", "second"))
+        labels = [self._file.label_sets[code] for code in self._file.codes[numbers].tolist()]
         return [
-            Example(text if second is None else TextPair(text, second), tuple(own))
+            Example(text if second is None else TextPair(text, second), own)
             for text, second, own in zip(texts, seconds, labels, strict=True)
         ]
-
-
-def is_large(reference: str) -> bool:
-    """Tell whether a reference is a file that is read piece by piece."""
-    path = Path(reference).expanduser()
-    return path.suffix.lower() in KINDS and path.is_file() and path.stat().st_size >= LARGE_BYTES
-
-
-def table_pieces(reference: str, encoding: str) -> Iterator[Table]:
-    """Yield the table of a data reference, that of a large file in pieces of PIECE rows.
-
-    Raises DataError as `read_table`.
-    """
-    if not is_large(reference):
-        yield read_table(reference, encoding)
-        return
-    empty = True
-    with ExitStack() as stack:
-        for content in _pieces(Path(reference).expanduser(), encoding, stack):
-            if content.rows:
-                empty = False
-                yield Table(reference, *content)
-    if empty:
-        raise DataError(say("{source} has a header or columns but no rows", source=reference))
-
-
-@contextmanager
-def counting_rows(piece: int) -> Iterator[None]:
-    """Add to a DataError about a later piece where its rows are counted from."""
-    try:
-        yield
-    except DataError as error:
-        if piece == 0:
-            raise
-        raise DataError(say("{reason} (rows counted from row {row})", reason=error, row=piece * PIECE + 1)) from error
 
 
 def stored_examples(
@@ -122,46 +106,84 @@ def stored_examples(
 
     The first rows decide which columns hold text and label. Raises DataError as for a file that is read whole.
     """
-    import pyarrow
-
-    path = Path(reference).expanduser()
     folder = tempfile.TemporaryDirectory(dir=_room(), prefix=_PREFIX, ignore_cleanup_errors=True)
-    schema = pyarrow.schema(
-        [("text", pyarrow.string()), ("second", pyarrow.string()), ("labels", pyarrow.list_(pyarrow.string()))]
-    )
-    file = Path(folder.name) / "examples.arrow"
     columns: tuple[str, str, str | None] | None = None
     notes: tuple[str, ...] = ()
-    with ExitStack() as stack, pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
-        for number, content in enumerate(_pieces(path, settings.encoding, stack)):
+    with _Writer(folder) as writer:
+        for number, content in enumerate(content_pieces(Path(reference).expanduser(), settings.encoding)):
             table = Table(reference, *content)
             if columns is None:
                 second = second_column(table, settings.text, settings.text_pair, pairs)
                 text = settings.text or (first_column(table, second) if second else None)
                 label = label_column_of(table, settings.label, text)
                 columns, notes = (text_column_of(table, text, label), label, second), table.notes
-            found = _examples_of(table, columns, multi_label, settings.drop_empty, number)
-            both = [one.text if isinstance(one.text, TextPair) else None for one in found]
-            rows = [
-                [one.text if pair is None else pair.first for one, pair in zip(found, both, strict=True)],
-                [None if pair is None else pair.second for pair in both],
-                [list(one.labels) for one in found],
-            ]
-            writer.write_batch(pyarrow.record_batch(rows, schema=schema))
+            writer.write(_examples_of(table, columns, multi_label, settings.drop_empty, number))
     if columns is None:
         raise DataError(say("{source} has a header or columns but no rows", source=reference))
-    stored = pyarrow.ipc.open_file(pyarrow.memory_map(str(file))).read_all()
-    return StoredExamples(stored, folder, np.arange(len(stored))), columns[0], notes
+    return writer.examples(), columns[0], notes
 
 
-def deduplicated_places(texts: Iterator[str]) -> Numbers:
+@final
+class _Writer:
+    """Append examples to an Arrow file in a folder."""
+
+    def __init__(self, folder: tempfile.TemporaryDirectory[str]) -> None:
+        import pyarrow
+
+        self._folder, self._path = folder, str(Path(folder.name) / "examples.arrow")
+        self._schema = pyarrow.schema([("text", pyarrow.string()), ("second", pyarrow.string())])
+        self._label_sets: dict[tuple[str, ...], int] = {}
+        self._codes, self._lengths = array("i"), array("i")
+        self._open = ExitStack()
+
+    def __enter__(self) -> _Writer:
+        import pyarrow
+
+        sink = self._open.enter_context(pyarrow.OSFile(self._path, "wb"))
+        self._writer = self._open.enter_context(pyarrow.ipc.new_file(sink, self._schema))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def write(self, examples: Sequence[Example]) -> None:
+        """Append examples as a batch."""
+        import pyarrow
+
+        texts = [one.text.first if isinstance(one.text, TextPair) else one.text for one in examples]
+        seconds = [one.text.second if isinstance(one.text, TextPair) else None for one in examples]
+        self._writer.write_batch(pyarrow.record_batch([texts, seconds], schema=self._schema))
+        self._codes.extend(self._label_sets.setdefault(one.labels, len(self._label_sets)) for one in examples)
+        self._lengths.extend(len(one.text) for one in examples)
+
+    def examples(self) -> StoredExamples:
+        """Return the examples of the closed file."""
+        import pyarrow
+
+        table = pyarrow.ipc.open_file(pyarrow.memory_map(self._path)).read_all()
+        codes, lengths = (np.frombuffer(values, np.int32) for values in (self._codes, self._lengths))
+        return StoredExamples(
+            _File(table, self._folder, tuple(self._label_sets), codes, lengths), np.arange(len(codes))
+        )
+
+
+def deduplicated_places(texts: Iterator[str], count: int) -> Numbers:
     """Return the places of the first of each group of equal texts, 8 bytes of a digest standing for each text."""
+    digests = text_digests(texts, count)
+    first = np.zeros(count, bool)
+    for part in range(_PARTS):  # equal texts are in the same part; sorting it takes five times its size
+        places = np.flatnonzero(digests % _PARTS == part)
+        first[places[np.unique(digests[places], return_index=True)[1]]] = True
+    return np.flatnonzero(first)
+
+
+def text_digests(texts: Iterator[str], count: int) -> NDArray[np.uint64]:
+    """Return 8 bytes for each of `count` texts; among ten million texts two are taken for equal once in 400,000."""
     digests = (
         int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
         for text in texts
     )
-    _, first = np.unique(np.fromiter(digests, np.uint64), return_index=True)
-    return np.sort(first)
+    return np.fromiter(digests, np.uint64, count)
 
 
 def _room() -> Path:
@@ -184,47 +206,3 @@ def _examples_of(
         table = Table(table.source, table.columns, kept)
     with counting_rows(piece):
         return labelled_examples(table, text, label, multi_label, second=second) if table.rows else []
-
-
-def _pieces(path: Path, encoding: str, stack: ExitStack) -> Iterator[Content]:
-    kind = kind_of(path)
-    if kind == ".parquet":
-        yield from _parquet_pieces(path)
-        return
-    with path.open("rb") as start:
-        sample = start.read(SAMPLE_BYTES)
-    sample = sample[: sample.rfind(b"\n") + 1] or sample
-    found = detect(path, sample) if encoding == AUTO else encoding
-    stream = stack.enter_context(path.open(encoding="utf-8-sig" if found == "utf-8" else found, newline=""))
-    notes = encoding_note(path, encoding, found)
-    if kind == ".jsonl":
-        pieces = _line_pieces(path, stream)
-    else:
-        text = sample.decode(found, errors="replace").removeprefix("\ufeff")
-        pieces = separated_pieces(path, stream, noticed_delimiter(text, _DELIMITERS[kind]), PIECE)
-    try:
-        for content in pieces:
-            yield content._replace(notes=(*notes, *content.notes))
-    except (UnicodeDecodeError, LookupError) as error:
-        raise DataError(
-            say(
-                "{path} is not {encoding}; save it as UTF-8, or pass its encoding with --encoding",
-                path=path,
-                encoding=found,
-            )
-        ) from error
-
-
-def _line_pieces(path: Path, stream: TextIO) -> Iterator[Content]:
-    first = 1
-    while lines := list(islice(stream, PIECE)):
-        yield read_json_lines(path, "".join(lines), first)
-        first += len(lines)
-
-
-def _parquet_pieces(path: Path) -> Iterator[Content]:
-    from pyarrow.parquet import ParquetFile
-
-    with parquet_errors(path):
-        for batch in ParquetFile(path).iter_batches(PIECE):
-            yield Content(tuple(batch.schema.names), batch.to_pylist())

@@ -18,24 +18,28 @@ from tunedeck.data.labelled import (
     text_column_of,
 )
 from tunedeck.data.paired import first_column, second_column
+from tunedeck.data.pieces import is_large
 from tunedeck.data.prepare import (
     Statistics,
     Steps,
     deduplicated,
     describe,
     digest,
+    one_of_each,
     prepare,
     split,
     subset,
     without_overlap,
 )
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.stored import is_large, stored_examples
+from tunedeck.data.stored import stored_examples
 from tunedeck.data.table import Table, read_table
 from tunedeck.tasks.base import Dataset
 
 UNEVEN = 10.0
 """Ratio of the most frequent label's examples to the rarest's above which accuracy says little."""
+CHECKED = 100_000
+"""The first examples are checked for what one pass shows."""
 LABELS_NAMED = 8
 """Of more labels, the line on the data names only the most frequent ones."""
 
@@ -44,10 +48,10 @@ def read_labelled(
     settings: DataSettings, *, multi_label: bool, labels: tuple[str, ...] | None, pairs: bool | None = None
 ) -> Dataset[Example]:
     """Read and split a run's data; DataError for files, columns, labels or classes that are not usable."""
-    examples, text_column, notes = _training_examples(settings, multi_label, pairs)
+    examples, text_column, notes = _read(settings, settings.train, multi_label, pairs)
     held_out = None
     if settings.eval is not None:
-        held_out, more = read_examples(settings, settings.eval, multi_label, pairs)
+        held_out, _, more = _read(settings, settings.eval, multi_label, pairs)
         notes = (*notes, *more)
     steps: Steps[Example] = Steps(
         deduplicate=deduplicated,
@@ -58,14 +62,15 @@ def read_labelled(
     )
     prepared = prepare(examples, held_out, settings, steps)
     train, evaluation = prepared.train, prepared.evaluation
-    found = label_names(train) if multi_label or labels is not None else check_classes(train)
+    found = label_names(one_of_each(train))
+    if not multi_label and labels is None:
+        check_classes(found, len(train))
     known = found if labels is None else labels
-    check_labels(train, known)
-    check_labels(evaluation, known)
+    check_labels(one_of_each(train), known)
+    check_labels(one_of_each(evaluation), known)
     described = describe(train)
     description = _described(settings.train, described, len(evaluation), prepared.left_out)
-    if isinstance(examples, list):
-        notes = (*notes, *quick_notes(examples, held_out))
+    notes = (*notes, *quick_notes(examples[:CHECKED], held_out and held_out[:CHECKED]))
     ratio = max(described.label_counts.values()) / min(described.label_counts.values())
     uneven = ratio > UNEVEN and not multi_label
     if uneven:
@@ -92,15 +97,15 @@ def _note_of_uneven_labels(ratio: float) -> str:
     )
 
 
-def _training_examples(
-    settings: DataSettings, multi_label: bool, pairs: bool | None
+def _read(
+    settings: DataSettings, reference: str, multi_label: bool, pairs: bool | None
 ) -> tuple[Sequence[Example], str, tuple[str, ...]]:
     """Return examples, their text column, and what a user should know of how they were read; on disk where they are
     many.
     """
-    if is_large(settings.train):
-        return stored_examples(settings.train, settings, multi_label, pairs)
-    table = read_table(settings.train, settings.encoding)
+    if is_large(reference):
+        return stored_examples(reference, settings, multi_label, pairs)
+    table = read_table(reference, settings.encoding)
     examples = _examples_of(table, settings, multi_label, pairs)
     second = second_column(table, settings.text, settings.text_pair, pairs)
     text = settings.text or (first_column(table, second) if second else None)

@@ -1,0 +1,98 @@
+"""Peak memory and CPU time of reading, deduplicating and splitting files with millions of rows.
+
+python bench/large_files.py [--rows 1000000 2000000 5000000] [--kinds csv jsonl csv.gz] [--out FILE]
+
+Every file is read in a process of its own on one thread. A tenth of the rows repeats an earlier one. The peak holds
+the pages of the mapped Arrow file that are in memory at the end, which the system takes back when it needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunedeck.data.settings import DataSettings
+from tunedeck.tasks.classify.data import read_labelled
+
+WORDS = (
+    "the a good bad film great slow plot actor scene music ending very not really quite boring lovely story time "
+    "house street order parcel late broken kind helpful refund never again waiter soup cold"
+).split()
+
+
+def texts(rows: int) -> Iterator[tuple[str, str]]:
+    """Yield texts of eight words with their labels; every tenth repeats an earlier one."""
+    for row in range(rows):
+        number = row * 7919 % row if row % 10 == 9 else row
+        mixed = number * 0x9E3779B97F4A7C15 % 2**64
+        words = [WORDS[mixed >> shift & 31] for shift in range(0, 40, 5)]
+        yield f"{' '.join(words)} {number}", "positive" if mixed >> 41 & 1 else "negative"
+
+
+def write(path: Path, rows: int) -> None:
+    """Write a CSV or JSON lines file, compressed by gzip where its name ends so."""
+    packed = path.suffix == ".gz"
+    with gzip.open(path, "wt", 1, "utf-8") if packed else path.open("w", encoding="utf-8") as stream:
+        if ".csv" in path.suffixes:
+            stream.write("text,label\n")
+            stream.writelines(f"{text},{label}\n" for text, label in texts(rows))
+        else:
+            stream.writelines(f'{{"text": "{text}", "label": "{label}"}}\n' for text, label in texts(rows))
+
+
+def measure(file: str) -> dict[str, object]:
+    """Read a file and return what it took."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+    found = read_labelled(DataSettings(train=file), multi_label=False, labels=None)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {
+        "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "wall_s": round(time.perf_counter() - began, 1),
+        "start_mb": before.ru_maxrss >> 10,
+        "peak_mb": after.ru_maxrss >> 10,
+        "mapped_mb": int(status["RssFile"].split()[0]) >> 10,
+        "train": len(found.train),
+        "evaluation": len(found.evaluation),
+    }
+
+
+def main() -> None:
+    """Measure and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="*", default=[1_000_000, 2_000_000, 5_000_000])
+    parser.add_argument("--kinds", nargs="*", default=["csv", "jsonl", "csv.gz"])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "large_files.json")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.measure:
+        print(json.dumps(measure(asked.measure)))
+        return
+    found = []
+    for kind in asked.kinds:
+        for rows in asked.rows:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / f"rows.{kind}"
+                write(path, rows)
+                one = subprocess.run(
+                    [sys.executable, __file__, "--measure", path],
+                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                    check=True,
+                    stdout=subprocess.PIPE,
+                )
+                found.append({"kind": kind, "rows": rows, "bytes": path.stat().st_size, **json.loads(one.stdout)})
+            print(json.dumps(found[-1]), flush=True)
+            asked.out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
