@@ -23,10 +23,11 @@ from pathlib import Path
 from tunedeck.data.settings import DataSettings
 from tunedeck.tasks.classify.data import read_labelled
 
-WORDS = (
+_WORDS = (
     "the a good bad film great slow plot actor scene music ending very not really quite boring lovely story time "
     "house street order parcel late broken kind helpful refund never again waiter soup cold"
-).split()
+)
+WORDS = _WORDS.split()
 
 
 def texts(rows: int) -> Iterator[tuple[str, str]]:
