@@ -16,7 +16,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.web.folder import Folder
 from tunedeck.web.guard import LOCAL_HOSTS, Guard
-from tunedeck.web.pages import data, deployment_cost, library, run, train, training_cost, use
+from tunedeck.web.pages import data, deployment_cost, improve, library, run, train, training_cost, use
 from tunedeck.web.processes import Processes
 from tunedeck.web.workspace import Workspace
 
@@ -72,6 +72,7 @@ def register(work: Workspace) -> None:
         "/train": train.page,
         "/run": run.page,
         "/use": use.page,
+        "/improve": improve.page,
         "/cost": training_cost.page,
         "/cost/deployment": deployment_cost.page,
     }

@@ -63,9 +63,10 @@ def _result(work: Workspace, name: str) -> None:
         facts([(key, f"{value:.4f}") for key, value in metrics if isinstance(value, float)])
     if found.adapter:
         adapter = found.adapter
-        ui.button(say("Try it"), on_click=lambda: ui.navigate.to(address("/use", adapter=adapter))).props(
-            "no-caps unelevated"
-        )
+        with ui.row():
+            for text, screen_ in ((say("Try it"), "/use"), (say("Improve"), "/improve")):
+                there = address(screen_, adapter=adapter)
+                ui.button(text, on_click=lambda there=there: ui.navigate.to(there)).props("no-caps unelevated")
 
 
 def _comparison(found: Mapping[str, Any]) -> None:

@@ -97,8 +97,9 @@ class _Watch:
         self._pause.set_visibility(state == "running")
         self._keep.set_visibility(race and state in ("running", "paused"))
         self._resume.set_visibility(state in ("paused", "broken") and bool(self._resuming()))
-        if state == "broken" and self.work.processes.was_started(self.name):
-            self._opened.open()  # its last lines are the reason
+        trained_on = read_values(self.watched.folder / "config.yaml").get("start_from") and state == "finished"
+        if (state == "broken" or trained_on) and self.work.processes.was_started(self.name):
+            self._opened.open()  # its last lines are the reason, or what got better and worse
 
     def _state_now(self) -> State:
         if self.work.processes.is_running(self.name):
