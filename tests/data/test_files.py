@@ -20,6 +20,9 @@ from tunedeck.data.labelled import Example, labelled_examples, text_column_of
 from tunedeck.data.separated import noticed_delimiter
 from tunedeck.data.table import Table, read_table
 
+LIBREOFFICE = Path(__file__).with_name("libreoffice")
+"""A table with two title rows and merged labels, which LibreOffice 7.4 saved in each format."""
+
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +190,22 @@ def test_a_workbook_is_read_with_its_titles_merged_labels_and_whole_numbers() ->
     assert table.columns == ("内容", "标签")
     assert examples(table) == [("很好", "1"), (" 不错 ", "1"), ("差", "2")]
     assert "1 title rows" in table.notes[0]
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "xls", "ods"])
+def test_merged_labels_of_a_workbook_that_libreoffice_wrote_are_read(ending: str) -> None:
+    table = read_table(str(LIBREOFFICE / f"reviews.{ending}"))
+    assert table.columns == ("序号", "评论内容", "情感")
+    assert [one.labels for one in labelled_examples(table, None, None)] == [("正面",)] * 4 + [("负面",)] * 4
+    assert table.rows[4]["评论内容"] == "手机太差了，第5次购买，ＡＢＣ430"
+    assert "2 title rows" in table.notes[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "gb18030"])
+def test_the_encoding_of_a_csv_that_libreoffice_wrote_is_detected(encoding: str) -> None:
+    table = read_table(str(LIBREOFFICE / f"reviews-{encoding}.csv"))
+    assert f"is read as {encoding}" in table.notes[0]
+    assert table.rows[7]["评论内容"] == read_table(str(LIBREOFFICE / "reviews.xlsx")).rows[7]["评论内容"]
 
 
 def test_a_sheet_can_be_named() -> None:

@@ -31,8 +31,12 @@ def deck_with(words: str, task: Any = None) -> Any:
     )
 
 
-def examples(text: str) -> list[Example]:
-    return [Example(text, ("good",))] * 30
+def examples(text: str, count: int = 30) -> list[Example]:
+    """The words of a text, or its characters where it has no spaces, in other orders."""
+    between = " " if " " in text else ""
+    words = text.split() if between else list(text)
+    orders = [[*words[turn % len(words) :], *words[: turn % len(words)]] for turn in range(count)]
+    return [Example(between.join(order), ("good",)) for order in orders]
 
 
 def test_of_a_base_that_knows_the_words_nothing_is_said() -> None:
@@ -63,3 +67,8 @@ def test_a_chat_model_is_told_of_another_chat_model() -> None:
     note = language_note(deck_with(ENGLISH, td.Generate()), [[("question", CHINESE), ("answer", CHINESE)]] * 30)
     assert note is not None
     assert "Qwen" in note
+
+
+@pytest.mark.parametrize("texts", [["good", "bad"], ["质量很差", "很好"], [ENGLISH]])
+def test_a_few_texts_repeated_tell_too_little(texts: list[str]) -> None:
+    assert language_note(deck_with("x"), [Example(text, ("good",)) for text in texts] * 100) is None

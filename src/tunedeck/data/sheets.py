@@ -16,6 +16,7 @@ from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.units import format_bytes
 from tunedeck.data.header import SAMPLE_ROWS, cell_text, column_names, find_head, head_notes
+from tunedeck.data.ods_merges import Merged, merged_in_ods
 from tunedeck.data.rows import Content
 
 SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
@@ -29,7 +30,6 @@ _SPREAD_CELL = re.compile(rb'number-columns-repeated="(\d{4,})"[^>]*office:value
 _CHUNK = 1 << 20
 
 Row: TypeAlias = list[object]
-Merged: TypeAlias = list[tuple[tuple[int, int], tuple[int, int]]]
 
 
 def read_sheet(path: Path, content: bytes, name: str | None = None) -> Content:
@@ -43,6 +43,8 @@ def read_sheet(path: Path, content: bytes, name: str | None = None) -> Content:
         book = CalamineWorkbook.from_filelike(io.BytesIO(content))
         sheets = [one.name for one in book.sheets_metadata if one.typ == SheetTypeEnum.WorkSheet]
         chosen, rows, others = _chosen(path, book, sheets, name)
+        is_ods = content.startswith(b"PK") and b"content.xml" in content
+        merged = merged_in_ods(content, chosen.name) if is_ods else chosen.merged_cell_ranges
     except PasswordError as error:
         raise _protected(path) from error
     except (CalamineError, ZipError, OSError, ValueError) as error:
@@ -57,7 +59,7 @@ def read_sheet(path: Path, content: bytes, name: str | None = None) -> Content:
         return Content((), [])
     width = max(len(row) for _, row in body)
     cells = [row + [None] * (width - len(row)) for _, row in body]
-    _fill_down(cells[head.has_names :], [number for number, _ in body[head.has_names :]], chosen.merged_cell_ranges)
+    _fill_down(cells[head.has_names :], [number for number, _ in body[head.has_names :]], merged)
     kept = [place for place in range(width) if any(row[place] is not None for row in cells)]
     cells = [[row[place] for place in kept] for row in cells]
     columns = column_names(path, cells[0] if head.has_names else [""] * len(kept))
@@ -101,10 +103,10 @@ def _value(cell: object) -> object:
 def _fill_down(cells: list[Row], numbers: list[int], merged: Merged | None) -> None:
     place_of = {number: place for place, number in enumerate(numbers)}
     for (first, column), (last, _) in merged or ():
-        if last == first or first not in place_of:
+        if last == first or first not in place_of or column >= len(cells[0]):
             continue
         value = cells[place_of[first]][column]
-        for number in range(first + 1, last + 1):
+        for number in range(first + 1, min(last, numbers[-1]) + 1):
             if number in place_of:
                 cells[place_of[number]][column] = value
 

@@ -12,6 +12,8 @@ from tunedeck.deck.deck import Deck
 
 EXAMPLES, CHARACTERS = 200, 500
 """How many examples are looked at, and how much of each text."""
+FEWEST_LETTERS = 300
+"""Letters of different texts below which a tokenizer is not judged: "good" and "bad" a hundred times tell nothing."""
 MOST_UNKNOWN = 0.05
 LEAST_CHARACTERS_PER_TOKEN = {"ideographs": 0.85, "letters": 1.7}
 """A tokenizer made for a language takes an ideograph whole, and about four letters of an alphabet."""
@@ -21,10 +23,10 @@ _ENCODER, _DECODER = "bundled:multilingual-e5-small", "ms:Qwen/Qwen2.5-0.5B"
 
 def language_note(deck: Deck, examples: Sequence[Any]) -> str | None:
     """Return a warning if the tokenizer breaks these texts into unknown or tiny tokens, else None."""
-    texts = [text[:CHARACTERS] for example in examples[:EXAMPLES] for text in _texts(example)]
+    texts = list(dict.fromkeys(text[:CHARACTERS] for example in examples[:EXAMPLES] for text in _texts(example)))
     characters = "".join("".join(texts).split())
     letters = sum(character.isalpha() for character in characters)
-    if deck.tokenizer is None or letters < len(characters) / 2 or letters < CHARACTERS:
+    if deck.tokenizer is None or letters < len(characters) / 2 or letters < FEWEST_LETTERS:
         return None
     tokens = [token for ids in deck.tokenizer(texts, add_special_tokens=False)["input_ids"] for token in ids]
     if not tokens:
