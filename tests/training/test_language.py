@@ -35,7 +35,7 @@ def examples(text: str, count: int = 30) -> list[Example]:
     """The words of a text, or its characters where it has no spaces, in other orders."""
     between = " " if " " in text else ""
     words = text.split() if between else list(text)
-    orders = [[*words[turn % len(words) :], *words[: turn % len(words)]] for turn in range(count)]
+    orders = [[*words[turn % max(1, len(words)) :], *words[: turn % max(1, len(words))]] for turn in range(count)]
     return [Example(between.join(order), ("good",)) for order in orders]
 
 
@@ -64,7 +64,8 @@ def test_numbers_and_nothing_are_of_no_language(text: str) -> None:
 
 
 def test_a_chat_model_is_told_of_another_chat_model() -> None:
-    note = language_note(deck_with(ENGLISH, td.Generate()), [[("question", CHINESE), ("answer", CHINESE)]] * 30)
+    turns = [[("question", one.text), ("answer", one.text)] for one in examples(CHINESE)]
+    note = language_note(deck_with(ENGLISH, td.Generate()), turns)
     assert note is not None
     assert "Qwen" in note
 
