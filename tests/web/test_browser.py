@@ -44,6 +44,7 @@ SCREENS = {
     "deployment": ("/cost/deployment", "minicpm-2b"),
     "run": ("/run?name=race/a", "paused"),
     "use": ("/use?adapter=mail", "Ask"),
+    "improve": ("/improve?adapter=mail", "In the folder"),
     "error": ("/data?file=gone.csv", "[TD-E"),
 }
 """Every screen: its address, and a text that is there once it is whole."""

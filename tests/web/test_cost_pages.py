@@ -41,7 +41,7 @@ def test_the_plan_follows_its_sliders(tmp_path: Path) -> None:
         assert [row.method, row.offer.gpu.name, "yes"] in [cell[1:4] for cell in cells]
         await user.should_see("On this machine")
         await user.should_see("tunedeck plan --model bge-large-zh --method lora --samples 5000 --tokens 64 --epochs 2")
-        (examples,) = [one for one in user.find(ui.slider).elements if one.props["aria-label"] == "examples"]
+        (examples,) = [one for one in user.find(ui.slider).elements if one.props["aria-label"] == "number of examples"]
         examples.set_value(12)
         await cells_with(user, spread(more.cost))
         assert examples.props["aria-valuetext"] == "1,000,000"

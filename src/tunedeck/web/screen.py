@@ -48,6 +48,7 @@ a:focus-visible, .q-btn:focus-visible, [tabindex]:focus-visible, .q-field--focus
 .body--light .page .nicegui-link { color: #1f5fa8; }
 .wide { width: 100%; overflow-x: auto; }
 .wide .q-table__container, .wide .q-table__middle { overflow: visible; }
+.q-table__card { background: transparent; }
 .q-table th, .q-table td { white-space: normal; overflow-wrap: break-word; }
 """
 

@@ -51,7 +51,7 @@ def page(work: Workspace) -> Callable[..., None]:
             with ui.element("div").classes("box cards"):
                 models, methods = model_choice(model), _method_choice(method)
                 sliders = {
-                    "samples": Steps(say("examples"), EXAMPLES, samples),
+                    "samples": Steps(say("number of examples"), EXAMPLES, samples),
                     "tokens": Steps(say("tokens of an example"), TOKENS, tokens),
                     "epochs": Steps(say("epochs"), EPOCHS, epochs),
                 }

@@ -23,6 +23,7 @@ _EVERY_S, _STOPS_WITHIN_S, _QUIET_S = 1.0, 300, 120
 _POINTS = 4000
 """Points that a chart is sent, of all its lines."""
 _GREY, _FAINT = "#9aa5b1", "#7a8794"
+_AXIS = {"splitLine": {"lineStyle": {"color": "#7a879455"}}, "axisLabel": {"color": _FAINT}}
 _LIMITS = ("--minutes", "--budget")
 _AT_ONCE = ("--minutes", "0.01")
 """The limit of a race that is to end with what it has found."""
@@ -226,7 +227,7 @@ def _cells(line: Line, price: float, race: bool) -> tuple[str, ...]:
     done = f"{line.step} %" if race else f"{line.step} / {line.steps}" if line.steps else ""
     cost = f"{price * line.at_s / 3600:.3g}" if price else ""
     quality = f"{line.metric} {line.qualities[-1][1]:.3f}".strip() if line.qualities else ""
-    return done, duration(line.at_s), cost, quality, line.reason or line.ended
+    return done, duration(line.at_s).replace(" ", "\u00a0"), cost, quality, line.reason or line.ended
 
 
 def _chart(title: str) -> dict[str, Any]:
@@ -237,8 +238,8 @@ def _chart(title: str) -> dict[str, Any]:
         "tooltip": {"trigger": "item", "renderMode": "richText"},
         "legend": {"type": "scroll", "bottom": 0, "show": False, "textStyle": {"color": _FAINT}},
         "grid": {"left": 44, "right": 12, "top": 36, "bottom": 60},
-        "xAxis": {"type": "value", "min": 0},
-        "yAxis": {"type": "value", "scale": True},
+        "xAxis": {"type": "value", "min": 0, **_AXIS},
+        "yAxis": {"type": "value", "scale": True, **_AXIS},
         "series": [],
     }
 
