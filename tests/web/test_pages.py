@@ -166,9 +166,9 @@ def test_a_run_of_the_terminal_is_shown_from_its_folder(tmp_path: Path) -> None:
     async def visit(user: Any) -> None:
         await user.open("/run?name=runs/mail")
         await user.should_see("finished", retries=50)
-        (rows,) = (shown.rows for shown in user.find(ui.table).elements)
-        assert rows[0]["c1"] == "2 / 2"
-        await user.should_see("0.7500")
+        entries, metrics = sorted(user.find(ui.table).elements, key=lambda one: one.id)
+        assert entries.rows[0]["c1"] == "2 / 2"
+        assert metrics.rows[0]["c2"] == "0.7500"
         await user.should_see("Try it")
         (losses, _) = sorted(user.find(ui.echart).elements, key=lambda one: one.id)
         assert losses.options["series"][0]["data"] == [(1, 0.5)]
@@ -183,7 +183,7 @@ def test_an_answer_shows_its_probabilities(tmp_path: Path, monkeypatch: pytest.M
     found = {"label": SCRIPT, "labels": (SCRIPT,), "probabilities": {SCRIPT: 0.9, "no": 0.1}, "abstain": None}
 
     async def visit(user: Any) -> None:
-        monkeypatch.setattr(sys.modules["tunedeck.web.decks"].Decks, "answer", lambda *asked: found)
+        monkeypatch.setattr(sys.modules["tunedeck.web.decks"].Decks, "answers", lambda *asked: [found])
         await user.open("/use?adapter=mail")
         user.find("A text").type("good")
         user.find("Ask").click()

@@ -15,6 +15,7 @@ from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.heads import PooledOutput
 from tunedeck.deck.task import pooling_of
+from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.linears import dense_weight, is_conv1d, is_linear
 from tunedeck.methods.packed_embedding import packed_embeddings
 from tunedeck.methods.registry import method_of
@@ -31,14 +32,7 @@ def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -
     base unless `dequantize`, which unpacks its weights first and warns of what that loses.
     """
     original: Any = base.model
-    if not adapter.config.mergeable:
-        kind = adapter.config.kind.replace("_", " ")
-        raise UnsupportedKindError(
-            say(
-                "a {kind} adapter cannot be merged into the base's weights; serve it on the base, or train lora",
-                kind=kind,
-            )
-        )
+    check_mergeable(adapter.config)
     if base.quantize is not None:
         _agree_to_unpack(base, adapter.name, dequantize)
     config = copy.deepcopy(original.config)
@@ -64,6 +58,17 @@ def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -
         for name, tensor in adapter.head_tensors().items():
             merged.get_parameter(name).copy_(tensor)
     return cast(nn.Module, merged)
+
+
+def check_mergeable(config: MethodConfig) -> None:
+    """Raise UnsupportedKindError for a method that has no equivalent in the base's weights."""
+    if not config.mergeable:
+        raise UnsupportedKindError(
+            say(
+                "a {kind} adapter cannot be merged into the base's weights; serve it on the base, or train lora",
+                kind=config.kind.replace("_", " "),
+            )
+        )
 
 
 def _agree_to_unpack(base: LoadedBase, name: str, dequantize: bool) -> None:

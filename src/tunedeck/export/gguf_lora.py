@@ -80,7 +80,7 @@ def save_gguf_lora(opened: OpenedAdapter, file: Path, dtype: str = "f32") -> flo
 def _patches(opened: OpenedAdapter) -> tuple[float, list[Patch]]:
     """Return the file's alpha and every patch; where ranks or scales differ, B carries the difference."""
     config, stored, base = low_rank(opened.stored.config), opened.stored, opened.base
-    architecture = _check(opened)
+    architecture = check_gguf(opened)
     assert config is not None
     assert base.spec is not None
     names = gguf.get_tensor_name_map(architecture, base.spec.num_layers)
@@ -103,7 +103,7 @@ def _patches(opened: OpenedAdapter) -> tuple[float, list[Patch]]:
     return alpha, patches
 
 
-def _check(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
+def check_gguf(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
     """Return the architecture in llama.cpp; UnsupportedKindError for architectures it cannot run."""
     stored, base = opened.stored, opened.base
     model_type = _config(opened).model_type

@@ -14,7 +14,7 @@ from tunedeck.core.errors import ModelError, StorageError, UnsupportedKindError
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.heads import last_linear
-from tunedeck.deck.task import pooling_of
+from tunedeck.deck.task import Task, pooling_of
 from tunedeck.tasks.registry import view_of
 
 
@@ -31,7 +31,7 @@ def merged(deck: Deck, name: str, instead: str, *, dequantize: bool = False) -> 
     with advice on what to do `instead`.
     """
     try:
-        _check_head(deck, name)
+        check_head(name, deck.adapter(name).task, deck.model)
         model: Any = deck.merge(name, dequantize=dequantize)
         _put_scale(deck, name, model)
         return model
@@ -69,9 +69,9 @@ def _put_scale(deck: Deck, name: str, model: Any) -> None:
     model.config.problem_type = "regression"
 
 
-def _check_head(deck: Deck, name: str) -> None:
-    """Raise UnsupportedKindError for a head on pooled states."""
-    pooling = pooling_of(deck.adapter(name).task)
+def check_head(name: str, task: Task, model: object) -> None:
+    """Raise UnsupportedKindError for an adapter whose head reads pooled states."""
+    pooling = pooling_of(task)
     if pooling != "model":
         raise UnsupportedKindError(
             say(
@@ -79,7 +79,7 @@ def _check_head(deck: Deck, name: str) -> None:
                 "train with task.pooling: model (--pooling model) for a head of its kind",
                 name=name,
                 pooling=pooling,
-                model_class=type(deck.model).__name__,
+                model_class=type(model).__name__,
             )
         )
 

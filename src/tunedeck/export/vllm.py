@@ -39,7 +39,7 @@ def save_vllm(adapters: Mapping[str, OpenedAdapter], folder: Path) -> str:
     if folder.exists():
         raise AdapterFileError(say("{path} exists; choose another place", path=folder))
     for name, opened in adapters.items():
-        _check(name, opened)
+        check_vllm(name, opened)
     first = next(iter(adapters.values()))
     strange = [name for name, one in adapters.items() if _served(one) != _served(first)]
     if strange:
@@ -63,7 +63,7 @@ def _served(opened: OpenedAdapter) -> tuple[str, str]:
     return opened.base.reference, opened.task.kind
 
 
-def _check(name: str, opened: OpenedAdapter) -> None:
+def check_vllm(name: str, opened: OpenedAdapter) -> None:
     """Raise where vLLM would refuse the adapter, or take it and not apply it."""
     model_type, config = _config(opened).model_type, opened.stored.config
     if not _NAME.fullmatch(name):

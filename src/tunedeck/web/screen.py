@@ -46,6 +46,16 @@ a:focus-visible, .q-btn:focus-visible, [tabindex]:focus-visible, .q-field--focus
 .q-field__label, .q-field__messages { color: var(--faint); }
 .drop.over { border: 2px dashed #4a90d9; }
 .body--light .page .nicegui-link { color: #1f5fa8; }
+.marked { white-space: pre-wrap; line-height: 2; } .marked .nicegui-label, .marked div { display: inline; }
+.marked mark { background: #ffe08a; color: #17212b; border-radius: .25rem; padding: .1rem .25rem; }
+.marked .kind { font-size: .75rem; font-weight: 600; margin-left: .3rem; }
+.matrix { border-collapse: collapse; } .matrix th { padding: .3rem .6rem; font-weight: 500; text-align: left;
+  max-width: 10rem; overflow-wrap: anywhere; vertical-align: bottom; }
+.matrix td { padding: 0; background: color-mix(in srgb, #3f7fc1 calc(var(--share, 0) * 55%), var(--soft));
+  border: 1px solid var(--line); }
+.matrix .q-btn { width: 100%; min-width: 4rem; color: var(--ink) !important; }
+.said { align-self: flex-end; background: #1f5fa8; color: #fff; border-radius: .6rem; padding: .3rem .6rem;
+  white-space: pre-wrap; }
 .wide { width: 100%; overflow-x: auto; }
 .wide .q-table__container, .wide .q-table__middle { overflow: visible; }
 .q-table__card { background: transparent; }
@@ -168,14 +178,16 @@ def table(columns: list[str], rows: list[list[str]], numbers_from: int = 99) -> 
         )
 
 
-def same_by_hand(command: str, python: str, curl: str = "") -> None:
+def same_by_hand(command: str, python: str) -> None:
     """Show the command and the Python that do the same as the screen, to copy."""
     with ui.expansion(say("The same in the terminal and in Python")).classes("box w-full").props("dense"):
-        copy = say("Copy")
-        for text in (command, python, curl):
-            if text:
-                with ui.row().classes("w-full items-start no-wrap"):
-                    ui.label(text).classes("code").style("flex: 1; min-width: 0")
-                    ui.button(icon="content_copy", on_click=lambda text=text: ui.clipboard.write(text)).props(
-                        f'flat dense aria-label="{copy}"'
-                    )
+        for text in (command, python):
+            copied(text)
+
+
+def copied(text: str) -> None:
+    """Show lines of code with a button that copies them."""
+    with ui.row().classes("w-full items-start no-wrap"):
+        ui.label(text).classes("code").style("flex: 1; min-width: 0")
+        button = ui.button(icon="content_copy", on_click=lambda: ui.clipboard.write(text)).props("flat dense")
+        button.props["aria-label"] = say("Copy")

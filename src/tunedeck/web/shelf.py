@@ -164,6 +164,16 @@ def _facts(
     return {**facts, "adapter": adapter, "finished": finished}
 
 
+def metrics_of(adapter: Path) -> dict[str, float]:
+    """Return the metrics that an adapter folder records; none where it records none."""
+    try:
+        manifest = read_manifest(adapter)
+    except AdapterFileError:
+        return {}
+    metrics = {} if manifest is None else manifest.metrics
+    return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+
+
 def read_values(file: Path) -> dict[str, Any]:
     """Return the mapping in a JSON or YAML file; empty where the file is missing, damaged or something else."""
     try:

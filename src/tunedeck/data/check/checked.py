@@ -139,6 +139,22 @@ def write_relabelled(table: Table, out: Path, label_column: str, labels: Mapping
         )
 
 
+def write_corrected(
+    table: Table, out: Path, labels: Mapping[tuple[str, str], str], text: str | None = None, label: str | None = None
+) -> int:
+    """Write a table with other labels for the rows of some (text, label), and return the number of these rows.
+
+    Raises DataError where no column can be the text or the label, and as `row_writer`.
+    """
+    label_column = label_column_of(table, label, text)
+    text_column = text_column_of(table, text, label_column)
+    asked = {(wanted.strip(), given): new for (wanted, given), new in labels.items()}
+    rows = read_rows(table, text_column, label_column, multi_label=False)
+    changed = {row.number: asked[key] for row in rows if (key := (row.text.strip(), row.label)) in asked}
+    write_relabelled(table, out, label_column, changed)
+    return len(changed)
+
+
 def _stripped(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
 

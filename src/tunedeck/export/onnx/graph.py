@@ -17,6 +17,7 @@ from tunedeck.core.errors import AdapterError, ConfigError, ModelError, Unsuppor
 from tunedeck.core.i18n import listing, say
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.forward import answer_name
+from tunedeck.deck.task import Task
 from tunedeck.export.transformers_folder import tokenizer_of
 from tunedeck.methods.packed_embedding import unpacked, vocabulary_size
 from tunedeck.tasks.base import OnnxView
@@ -125,18 +126,23 @@ def check_exportable(deck: Deck, names: Sequence[str]) -> None:
 
 def onnx_view(deck: Deck) -> OnnxView:
     """Return how a deck's task becomes a graph; UnsupportedKindError for a task that does not."""
-    view = view_of(deck.task).onnx
+    return onnx_form(deck.task, deck.adapters)
+
+
+def onnx_form(task: Task, adapters: Sequence[str]) -> OnnxView:
+    """Return how a task becomes a graph; UnsupportedKindError, which names the adapters, for a task that does not."""
+    view = view_of(task).onnx
     if view is not None:
         return view
-    if "text" in deck.task.capabilities:
+    if "text" in task.capabilities:
         raise UnsupportedKindError(
             say(
                 "ONNX files are for classification and embeddings, {names} generates text; use tunedeck export merge, "
                 "gguf-lora or vllm",
-                names=listing(deck.adapters),
+                names=listing(adapters),
             )
         )
-    raise UnsupportedKindError(say("the task {kind} has no ONNX form; use tunedeck export merge", kind=deck.task.kind))
+    raise UnsupportedKindError(say("the task {kind} has no ONNX form; use tunedeck export merge", kind=task.kind))
 
 
 def needs_packages() -> None:

@@ -13,6 +13,7 @@ from nicegui import ui
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say, say_plural
 from tunedeck.core.units import format_bytes
+from tunedeck.web.pages.bring import show_more
 from tunedeck.web.screen import Screen, heading, same_by_hand, screen
 from tunedeck.web.shelf import Item, items
 from tunedeck.web.workspace import Workspace
@@ -30,6 +31,7 @@ def page(work: Workspace) -> Callable[[], Coroutine[Any, Any, None]]:
             found = await asyncio.to_thread(items, work.folder)
             if not found:
                 _empty()
+                show_more(work, here, found)
                 return
             search = (
                 ui.input(say("Search")).props("outlined dense clearable debounce=200 type=search").classes("w-full")
@@ -47,6 +49,7 @@ def page(work: Workspace) -> Callable[[], Coroutine[Any, Any, None]]:
 
             search.on_value_change(here.on(show))
             show()
+            show_more(work, here, found)
             same_by_hand(
                 "tunedeck adapters list .", 'import tunedeck as td\n\ndeck = td.Deck.open("runs/NAME/adapter")'
             )

@@ -13,9 +13,10 @@ from tunedeck.comparison.report.result import Confusion
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.units import duration
+from tunedeck.web.pages.believe import show_closer, show_metrics
 from tunedeck.web.pages.library import address
 from tunedeck.web.pages.watch import show_progress
-from tunedeck.web.screen import facts, heading, same_by_hand, screen, table
+from tunedeck.web.screen import Screen, heading, same_by_hand, screen, table
 from tunedeck.web.shelf import item_named, read_values
 from tunedeck.web.workspace import Workspace
 
@@ -32,7 +33,7 @@ def page(work: Workspace) -> Callable[..., None]:
                 raise ConfigError(say("{name!r} is not in the folder {path}", name=name, path=work.folder.root))
             heading(name)
             show_progress(work, here, name)
-            _result(work, name)
+            _result(work, here, name)
             _by_hand(work, name)
 
     return run
@@ -48,7 +49,7 @@ def _by_hand(work: Workspace, name: str) -> None:
     same_by_hand(work.processes.command(name) or command, python + 'deck.predict(["..."], adapter=deck.adapters[0])')
 
 
-def _result(work: Workspace, name: str) -> None:
+def _result(work: Workspace, here: Screen, name: str) -> None:
     found = item_named(work.folder, name)
     if found is None or not found.finished:
         return
@@ -59,14 +60,14 @@ def _result(work: Workspace, name: str) -> None:
     elif found.kind == "race":
         ui.label(str(read_values(path / "race.json").get("text", "")))
     else:
-        metrics = read_values(path / "metrics.json").items()
-        facts([(key, f"{value:.4f}") for key, value in metrics if isinstance(value, float)])
+        show_metrics(path)
     if found.adapter:
         adapter = found.adapter
         with ui.row():
             for text, screen_ in ((say("Try it"), "/use"), (say("Improve"), "/improve")):
                 there = address(screen_, adapter=adapter)
                 ui.button(text, on_click=lambda there=there: ui.navigate.to(there)).props("no-caps unelevated")
+        show_closer(work, here, adapter)
 
 
 def _comparison(found: Mapping[str, Any]) -> None:

@@ -1,10 +1,9 @@
-"""Use: ask an adapter about a text, or let it predict a whole file."""
+"""Use: ask an adapter, let it predict a whole file, take it away in another form, serve it."""
 
 from __future__ import annotations
 
-import asyncio
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,95 +11,83 @@ from nicegui import ui
 
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.i18n import say
+from tunedeck.core.storage import replacing_file
 from tunedeck.data.files import is_known
 from tunedeck.web.controls import file_drop
 from tunedeck.web.decks import Decks
+from tunedeck.web.folder import DATA
+from tunedeck.web.pages.ask import Ask
 from tunedeck.web.pages.data import files_of
+from tunedeck.web.pages.exports import show_exports
+from tunedeck.web.pages.library import address
+from tunedeck.web.pages.servers import show_server
 from tunedeck.web.screen import Screen, heading, same_by_hand, screen
-from tunedeck.web.shelf import item_named
+from tunedeck.web.shelf import Item, item_named, items
 from tunedeck.web.workspace import Workspace
 
-_PREDICTED, _EVERY_S, _SHOWN = "predicted", 1.0, 12
+_PREDICTED, _EVERY_S = "predicted", 1.0
+_ASK_BY_HAND = {
+    "generate": ("tunedeck chat --adapter {name}", 'deck.generate(["..."], adapter=deck.adapters[0])'),
+    "embed": ('tunedeck embed --adapter {name} "..."', 'deck.embed(["..."], adapter=deck.adapters[0])'),
+}
+_PREDICT_BY_HAND = ('tunedeck predict --adapter {name} "..."', 'deck.predict(["..."], adapter=deck.adapters[0])')
 
 
 def page(work: Workspace) -> Callable[..., None]:
     """Return the screen that asks a workspace's adapters."""
     decks = Decks()
 
-    def use(adapter: str = "") -> None:
+    def use(adapter: str = "", beside: str = "") -> None:
         with screen("/") as here:
-            found = item_named(work.folder, adapter)
-            if found is None or found.adapter is None:
-                raise ConfigError(say("{name!r} is not in the folder {path}", name=adapter, path=work.folder.root))
+            found = _adapter(work, adapter)
+            other = _adapter(work, beside) if beside else None
             heading(say("Try {name}", name=adapter))
-            _ask(work, here, decks, found.adapter)
-            _file(work, here, found.adapter)
-            name = shlex.quote(adapter)
-            same_by_hand(
-                f'tunedeck predict --adapter {name} "..."',
-                f"import tunedeck as td\n\ndeck = td.Deck.open({adapter!r})\n"
-                'deck.predict(["..."], adapter=deck.adapters[0])',
-                _served(adapter, found.task),
-            )
+            ui.label(" · ".join(filter(None, (found.method, found.task, found.base)))).classes("faint")
+            _beside(work, here, found, beside)
+            chosen = [found] if other is None else [found, other]
+            folders = [work.folder.existing(str(one.adapter)) for one in chosen]
+            Ask(here, decks, [one.name for one in chosen], folders).show(found.task)
+            if found.task not in _ASK_BY_HAND:
+                _file(work, here, str(found.adapter))
+            show_exports(work, here, str(found.adapter))
+            show_server(work, here, found)
+            _by_hand(chosen)
 
     return use
 
 
-def _served(adapter: str, task: str) -> str:
-    """Return how to serve an adapter, and how to ask the server for a label."""
-    path = Path(adapter)
-    folder, name = (path.parent.parent, path.parent.name) if path.name == "adapter" else (path.parent, path.name)
-    serve = f"tunedeck serve --adapters {shlex.quote(str(folder))}"
-    if task != "classify":
-        return serve
-    body = f'{{"model": "{name}", "input": "..."}}'
-    return f"{serve}\ncurl http://127.0.0.1:8000/classify -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+def _by_hand(chosen: list[Item]) -> None:
+    names = [str(one.adapter) for one in chosen]
+    command, python = _ASK_BY_HAND.get(chosen[0].task, _PREDICT_BY_HAND)
+    command = command.format(name=" --adapter ".join(map(shlex.quote, names)))
+    opened = ", ".join(map(repr, names))
+    same_by_hand(command, f"import tunedeck as td\n\ndeck = td.Deck.open({opened})\n{python}")
 
 
-def _ask(work: Workspace, here: Screen, decks: Decks, adapter: str) -> None:
-    text = ui.textarea(say("A text")).props("outlined autogrow").classes("w-full")
-    with ui.row().classes("items-center"):
-        button = ui.button(say("Ask")).props("no-caps unelevated")
-        waiting = ui.row().classes("items-center")
-    waiting.set_visibility(False)
-    with waiting:
-        ui.spinner()
-        ui.label(say("The first answer loads the model …")).classes("faint")
-    answer = ui.column().classes("w-full").props('aria-live="polite"')
-
-    async def ask() -> None:
-        if not (text.value or "").strip():
-            raise DataError(say("there is no text; type one first"))
-        button.disable()
-        waiting.set_visibility(True)
-        try:
-            found = await asyncio.to_thread(decks.answer, work.folder.existing(adapter), text.value)
-        finally:
-            button.enable()
-            waiting.set_visibility(False)
-        answer.clear()
-        with answer:
-            _show(found)
-
-    button.on_click(here.on(ask))
+def _adapter(work: Workspace, name: str) -> Item:
+    found = item_named(work.folder, name)
+    if found is None or found.adapter is None:
+        raise ConfigError(say("{name!r} is not in the folder {path}", name=name, path=work.folder.root))
+    return found
 
 
-def _show(found: Mapping[str, Any]) -> None:
-    """Show a label with its probabilities, or any other answer as its names and values."""
-    if "probabilities" not in found:
-        for name, value in found.items():
-            ui.label(f"{name}: {value}").classes("box w-full")
+def _beside(work: Workspace, here: Screen, found: Item, chosen: str) -> None:
+    """Show the choice of a second adapter, among those of the same base and task."""
+    fitting = [one for one in items(work.folder) if one.adapter and (one.base, one.task) == (found.base, found.task)]
+    names = {one.name: one.name for one in fitting if one.adapter != found.adapter}
+    if not names:
         return
-    with ui.element("div").classes("box w-full"):
-        if found.get("abstain"):
-            ui.label(say("unsure") if found["abstain"] == "unsure" else say("none of these")).classes("number")
-        else:
-            ui.label(", ".join(found["labels"]) or str(found["label"])).classes("number")
-        for name, value in sorted(found["probabilities"].items(), key=lambda one: -one[1])[:_SHOWN]:
-            with ui.row().classes("w-full items-center no-wrap"):
-                ui.label(name).style("width: 40%")
-                ui.linear_progress(value, show_value=False).style("flex: 1")
-                ui.label(f"{value:.1%}").style("width: 4rem; text-align: right")
+
+    def choose(event: Any) -> None:
+        values = {"beside": event.value} if event.value else {}
+        ui.navigate.to(address("/use", adapter=found.name, **values))
+
+    ui.select(
+        {"": say("none"), **names},
+        value=chosen if chosen in names else "",
+        label=say("Second adapter"),
+        on_change=here.on(choose),
+    ).props("outlined dense").classes("w-full")
 
 
 def _file(work: Workspace, here: Screen, adapter: str) -> None:
@@ -110,7 +97,9 @@ def _file(work: Workspace, here: Screen, adapter: str) -> None:
     async def uploaded(event: Any) -> None:
         if not is_known(Path(event.file.name)):
             raise DataError(say("{name!r} is not a kind of file that can be read", name=event.file.name))
-        name = work.folder.save(event.file.name, await event.file.read())
+        name = work.folder.free_name(DATA, event.file.name)
+        with replacing_file(work.folder.path(name)) as part:
+            await event.file.save(part)  # a piece at a time
         chosen.set_options(files_of(work), value=name)
 
     file_drop(here, uploaded)
@@ -127,19 +116,32 @@ def _file(work: Workspace, here: Screen, adapter: str) -> None:
             _wait(work, here, out)
 
     ui.button(say("Predict"), on_click=here.on(predict)).props("no-caps unelevated")
+    for name in work.processes.names():  # of before the page was opened again
+        started = work.processes.arguments(name)
+        if started[:3] == ["predict", "--adapter", adapter] and work.processes.is_running(name):
+            with place:
+                _wait(work, here, name)
 
 
 def _wait(work: Workspace, here: Screen, out: str) -> None:
-    """Show the state of a prediction, and its file to download once it is there."""
-    state = ui.label(say("running"))
+    """Show how far a prediction is, and its file to download once it is there."""
+    with ui.row().classes("items-center w-full") as row:
+        ui.spinner()
+        state = ui.label(say("running"))
+        stop = ui.button(say("Stop"), on_click=here.on(lambda: work.processes.stop(out)))
+        stop.props("no-caps outline color=negative")
 
     def look() -> None:
+        log = work.processes.log(out)
         if work.processes.is_running(out):
+            state.set_text(log.rpartition("\n")[2] or say("running"))
             return
         timer.cancel()
         path = work.folder.path(out)
-        state.set_text(out if path.exists() else work.processes.log(out) or say("ended"))
-        if path.exists():
-            ui.button(say("Download"), on_click=lambda: ui.download.file(path)).props("no-caps unelevated")
+        row.clear()
+        with row:
+            ui.label(out if path.exists() else log or say("ended"))
+            if path.exists():
+                ui.button(say("Download"), on_click=lambda: ui.download.file(path)).props("no-caps unelevated")
 
     timer = ui.timer(_EVERY_S, here.on(look))
