@@ -70,7 +70,11 @@ def test_candidates_of_a_race_are_lines_of_their_mean_scores(tmp_path: Path) -> 
 def test_a_finished_race_is_read_from_its_result(tmp_path: Path) -> None:
     append(tmp_path / "race.jsonl", {"model": "x"}, {"name": "a", "share": 1, "scores": [0]})
     points = [{"share": 0.5, "quality": 0.7, "seconds": 3}, {"share": 1, "quality": 0.8, "seconds": 9}]
-    given = {"candidates": [{"name": "lora", "points": points, "text": "behind"}], "total_s": 20, "price": None}
+    given = {
+        "candidates": [{"name": "lora", "points": points, "text": "behind", "status": "not best"}],
+        "total_s": 20,
+        "price": None,
+    }
     (tmp_path / "race.json").write_text(json.dumps(given))
     watched = Watched(tmp_path)
     assert watched.read()

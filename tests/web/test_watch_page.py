@@ -74,8 +74,8 @@ def test_a_race_is_drawn_over_its_cost_with_stopped_candidates_in_grey(
         assert full["lineStyle"]["color"] == "#9aa5b1"
         (rows,) = (shown.rows for shown in user.find(ui.table).elements)
         assert [list(row.values())[1:] for row in rows] == [
-            ["lora", "11 %", "4.0\u00a0s", "4", "0.750", ""],
-            ["full", "4 %", "2.0\u00a0s", "2", "0.400", "full stops at 1/27: significantly worse than lora"],
+            ["lora", "11\u00a0%", "4.0\u00a0s", "4", "0.750", ""],
+            ["full", "4\u00a0%", "2.0\u00a0s", "2", "0.400", "full stops at 1/27: significantly worse than lora"],
         ]
         user.find("Resume").click()
         await until(lambda: len(asked) == 1)

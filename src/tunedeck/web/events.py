@@ -158,8 +158,9 @@ class Watched:
             points = [(float(point["seconds"]), float(point["quality"])) for point in one["points"]]
             share = one["points"][-1]["share"] if points else 0
             spent = points[-1][0] if points else 0.0
+            ended = "winner" if one["status"] == "winner" else ""
             self.lines[str(one["name"])] = Line(
-                qualities=points, step=round(100 * share), steps=100, at_s=spent, reason=str(one["text"])
+                qualities=points, step=round(100 * share), steps=100, at_s=spent, ended=ended, reason=str(one["text"])
             )
         return True
 

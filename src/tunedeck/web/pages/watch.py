@@ -224,10 +224,11 @@ def _examples_per_step(watched: Watched, name: str) -> int:
 
 
 def _cells(line: Line, price: float, race: bool) -> tuple[str, ...]:
-    done = f"{line.step} %" if race else f"{line.step} / {line.steps}" if line.steps else ""
+    done = f"{line.step}\u00a0%" if race else f"{line.step} / {line.steps}" if line.steps else ""
     cost = f"{price * line.at_s / 3600:.3g}" if price else ""
     quality = f"{line.metric} {line.qualities[-1][1]:.3f}".strip() if line.qualities else ""
-    return done, duration(line.at_s).replace(" ", "\u00a0"), cost, quality, line.reason or line.ended
+    state = say("winner") if line.ended == "winner" else line.reason or line.ended
+    return done, duration(line.at_s).replace(" ", "\u00a0"), cost, quality, state
 
 
 def _chart(title: str) -> dict[str, Any]:
