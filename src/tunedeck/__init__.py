@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunedeck.comparison.report.result import Comparison
     from tunedeck.core.errors import TunedeckError
     from tunedeck.core.text_pair import TextPair
+    from tunedeck.data.add_labels import Added, label_add
     from tunedeck.data.settings import DataSettings
     from tunedeck.deck.deck import Deck
     from tunedeck.export.combine import combine_adapters
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tunedeck.tasks.embed.task import Embed
     from tunedeck.tasks.evaluate import evaluate
     from tunedeck.tasks.generate.task import Generate
+    from tunedeck.tasks.label_next import NextText, NextTexts, label_next
     from tunedeck.tasks.score.task import Score, ScoreAnswer
     from tunedeck.tasks.tag.task import Entities, Entity, Tag
     from tunedeck.training.config import TrainingSettings
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Added": "data.add_labels",
     "BiasConfig": "methods.bias.config",
     "BottleneckConfig": "methods.bottleneck.config",
     "Classify": "tasks.classify.task",
@@ -60,6 +63,8 @@ _HOME = {
     "Generate": "tasks.generate.task",
     "Ia3Config": "methods.ia3.config",
     "Job": "training.jobs",
+    "NextText": "tasks.label_next",
+    "NextTexts": "tasks.label_next",
     "LoraConfig": "methods.lora.config",
     "Prediction": "tasks.classify.task",
     "PrefixTuningConfig": "methods.prefix_tuning.config",
@@ -79,6 +84,8 @@ _HOME = {
     "data_check": "tasks.data_check",
     "deploy_cost": "planner.deploy",
     "evaluate": "tasks.evaluate",
+    "label_add": "data.add_labels",
+    "label_next": "tasks.label_next",
     "plan": "planner.planning",
     "race": "comparison.race.race",
     "save_merged": "export.merge",
@@ -90,6 +97,7 @@ _HOME = {
     "train_run": "training.run",
 }
 __all__ = [
+    "Added",
     "BiasConfig",
     "BottleneckConfig",
     "Classify",
@@ -105,6 +113,8 @@ __all__ = [
     "Ia3Config",
     "Job",
     "LoraConfig",
+    "NextText",
+    "NextTexts",
     "Prediction",
     "PrefixTuningConfig",
     "PromptTuningConfig",
@@ -122,6 +132,8 @@ __all__ = [
     "data_check",
     "deploy_cost",
     "evaluate",
+    "label_add",
+    "label_next",
     "plan",
     "race",
     "save_merged",

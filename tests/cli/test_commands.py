@@ -242,7 +242,7 @@ def test_predict_reads_the_column_that_the_adapter_was_trained_on(
 def test_a_file_of_an_unknown_kind_is_not_written(tunedeck: Command, run_folder: Path, tmp_path: Path) -> None:
     said = tunedeck("predict", "--adapter", run_folder / "adapter", "w3", "--out", tmp_path / "out.txt")
     assert said.code == 2
-    assert "out.txt: its name must end in one of: .csv, .tsv, .json, .jsonl, .parquet" in said.err
+    assert "out.txt: its name must end in one of: .csv, .tsv, .json, .jsonl, .parquet, .xlsx" in said.err
 
 
 def test_adapters_are_listed_shown_and_converted(tunedeck: Command, run_folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from support import tiny_models
 from support.command_line import Command
 
-from tunedeck.cli import adapters, data, export
+from tunedeck.cli import adapters, data, export, label
 from tunedeck.cli.app import SHORTENED, app
 from tunedeck.cli.examples import EXAMPLES
 
@@ -42,6 +42,7 @@ def test_every_command_has_an_example_and_no_other_is_shown() -> None:
     groups = {
         "": app,
         "data ": data.app,
+        "label ": label.app,
         "adapters ": adapters.app,
         "export ": export.app,
     }

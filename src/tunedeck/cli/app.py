@@ -22,6 +22,7 @@ from tunedeck.cli import (
     explain,
     export,
     fetch,
+    label,
     plan,
     predict,
     race,
@@ -126,6 +127,7 @@ app.command("eval", help=say("evaluate saved adapters on your data"))(evaluate.e
 app.command("threshold", help=say("choose the probability from which an adapter answers, for a precision"))(
     threshold.threshold
 )
+app.add_typer(label.app, name="label", help=say("choose texts to label next, and add them once they are labelled"))
 app.command("predict", help=say("predict with saved adapters"))(predict.predict)
 app.command("chat", help=say("chat with a model and its adapters in the terminal"))(chat.chat)
 app.command("embed", help=say("compute embeddings of texts"))(embed.embed)
@@ -148,7 +150,13 @@ def _epilog(command: str) -> str:
     return example + "\n\n" + say("All options: tunedeck {command} --help-all", command=command)
 
 
-for _group, _commands in (("", app), ("data ", data.app), ("adapters ", adapters.app), ("export ", export.app)):
+for _group, _commands in (
+    ("", app),
+    ("data ", data.app),
+    ("label ", label.app),
+    ("adapters ", adapters.app),
+    ("export ", export.app),
+):
     for _command in _commands.registered_commands:
         _command.epilog = _epilog(f"{_group}{_command.name}")
 

@@ -38,7 +38,7 @@ def evaluate(
     max_examples: options.MaxExamples = None,
     errors: Annotated[
         Path | None,
-        typer.Option(help=say("write all wrong predictions: .csv, .tsv, .json, .jsonl or .parquet")),
+        typer.Option(help=say("write all wrong predictions: .csv, .xlsx, .tsv, .json, .jsonl or .parquet")),
     ] = None,
     reliability: Annotated[
         Path | None,

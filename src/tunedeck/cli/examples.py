@@ -14,6 +14,8 @@ EXAMPLES = {
     "race": "tunedeck race reviews.csv --minutes 15",
     "eval": f"tunedeck eval {_ADAPTER} --data reviews.csv",
     "threshold": "tunedeck threshold runs/reviews/adapter --data held-out.csv --precision 0.95",
+    "label next": "tunedeck label next --pool reviews.csv --n 20 --out to-label.csv",
+    "label add": "tunedeck label add labelled.csv --data reviews.csv --out reviews-2.csv",
     "predict": f"tunedeck predict {_ADAPTER} --file reviews.csv --out predicted.csv",
     "chat": "tunedeck chat --model bundled:smollm2-135m-instruct",
     "embed": f"tunedeck embed {_MODEL} --file reviews.csv --out vectors.npy",

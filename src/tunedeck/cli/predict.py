@@ -31,7 +31,9 @@ def predict(
     file: options.DataFile = None,
     out: Annotated[
         Path | None,
-        typer.Option(help=say("write the rows of --file with the predictions: .csv, .tsv, .json, .jsonl or .parquet")),
+        typer.Option(
+            help=say("write the rows of --file with the predictions: .csv, .xlsx, .tsv, .json, .jsonl or .parquet")
+        ),
     ] = None,
     text: options.TextColumn = None,
     text_pair: options.SecondTextColumn = None,

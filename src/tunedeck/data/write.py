@@ -14,10 +14,11 @@ from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import replacing_file
 from tunedeck.data.rows import Rows
+from tunedeck.data.write_sheet import sheet_writer
 
 WriteRows = Callable[[Rows], None]
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
-ENDINGS = (*_SEPARATORS, ".json", ".jsonl", ".parquet")
+ENDINGS = (*_SEPARATORS, ".json", ".jsonl", ".parquet", ".xlsx")
 
 
 def check_ending(target: Path) -> None:
@@ -33,7 +34,8 @@ def row_writer(target: Path) -> Iterator[WriteRows]:
     """Yield a function that appends rows, which all have the keys of the first.
 
     The file takes the place of an earlier one when the block ends without an error. Raises DataError for an unknown
-    ending or, in Parquet, a value of another type than the first rows have; StorageError when the disk refuses.
+    ending, for more rows than a spreadsheet can have or, in Parquet, a value of another type than the first rows have;
+    StorageError when the disk refuses.
     """
     check_ending(target)
     suffix = target.suffix.lower()
@@ -41,6 +43,12 @@ def row_writer(target: Path) -> Iterator[WriteRows]:
         if suffix == ".parquet":
             with _parquet_writer(part) as write:
                 yield write
+            return
+        if suffix == ".xlsx":
+            with sheet_writer(part) as append:
+                yield lambda rows: append(
+                    rows[0] if rows else (), [[_cell(one) for one in row.values()] for row in rows]
+                )
             return
         with part.open("w", encoding="utf-8", newline="") as stream:
             if suffix in _SEPARATORS:
