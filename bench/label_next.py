@@ -139,13 +139,10 @@ def measure(data: str, asked: argparse.Namespace) -> dict[str, object]:
             "accuracy": [statistics.fmean(step) for step in zip(*accuracies[name], strict=True)],
         }
         print(
-            f"{data:26} {name:16} {mean:6.0f} ± {half:4.0f}  fewer than random {gain:5.0f} ± {gain_half:4.0f}  {needed[name]}",
+            f"{data:26} {name:16} {mean:6.0f} ± {half:3.0f}, fewer than random {gain:4.0f} ± {gain_half:3.0f}",
             flush=True,
         )
-    print(
-        f"  full accuracy {statistics.fmean(full):.3f}, pool {len(examples) - TEST}, labels {len(names)}, {time.perf_counter() - began:.0f} s",
-        flush=True,
-    )
+    print(f"  full accuracy {statistics.fmean(full):.3f}, {time.perf_counter() - began:.0f} s", flush=True)
     return {
         "data": data,
         "model": model,
