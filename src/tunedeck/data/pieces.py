@@ -130,7 +130,11 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with gzip_errors(path), gzip.open(path) as unpacked:
             yield cast(BinaryIO, unpacked)
         return
-    with path.open("rb") as content:
+    try:
+        content = path.open("rb")
+    except OSError as error:
+        raise DataError(say("cannot read {path}: {reason}", path=path, reason=error.strerror or error)) from error
+    with content:
         yield content
 
 
