@@ -11,6 +11,8 @@ import pytest
 import yaml
 from support.command_line import Command
 
+import tunedeck as td
+
 PLAN = ("plan", "--model", "qwen-7b", "--samples", "10000", "--tokens", "512")
 PRICES = """
 [[price]]
@@ -130,6 +132,14 @@ def test_a_data_file_is_counted_and_repeats_are_left_out(tunedeck: Command, tmp_
     found = json.loads(tunedeck("plan", "--model", "bge-large-zh", "--data", data, "--gpu", "t4", "--json").out)
     assert found["workload"]["samples"] == 45  # 50 different texts, a tenth held out
     assert found["task"] == "classify"
+
+
+@pytest.mark.parametrize("task", ["tag", "score"])
+def test_a_task_with_another_head_is_planned_and_its_run_file_is_of_that_task(task: str, tmp_path: Path) -> None:
+    data = tmp_path / "train.csv"
+    data.write_text("text,score\n" + "\n".join(f"text {n},{n % 5}" for n in range(40)))
+    found = td.plan("bge-large-zh", str(data), task=task, gpus="t4")  # type: ignore[arg-type]
+    assert found.to_json()["task"] == found.run_values()["task"]["kind"] == task
 
 
 def test_the_run_file_that_carries_out_the_plan_is_written_and_valid(tunedeck: Command, tmp_path: Path) -> None:

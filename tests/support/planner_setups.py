@@ -24,4 +24,5 @@ def setup(model: str, kind: str = "lora", *, rows: int = 1, tokens: int = 512, *
 def wish(model: str, *names: str, work: Workload = WORK, **more: Any) -> PlanRequest:
     planned = find_planned_model(model)
     methods = {name: config_of("lora" if name == "qlora" else name, {}) for name in names or ("lora",)}
-    return PlanRequest(model=planned, methods=methods, workload=work, generate=planned.spec.causal, **more)
+    task = "generate" if planned.spec.causal else "classify"
+    return PlanRequest(model=planned, methods=methods, workload=work, task=task, **more)

@@ -26,7 +26,9 @@ def plan(
     samples: Annotated[int | None, work(help=say("instead of --data: the number of examples"))] = None,
     tokens: Annotated[int | None, work(help=say("tokens of every example; with --data, where texts are cut"))] = None,
     epochs: Annotated[float | None, work(help=say("passes over the data (default: as many as tunedeck train)"))] = None,
-    task: Annotated[str | None, work(help=say("classify or generate; by default what the model is for"))] = None,
+    task: Annotated[
+        str | None, work(help=say("classify, tag, score or generate; by default what the model is for"))
+    ] = None,
     method: Annotated[str | None, how(help=say("methods with commas, such as lora,qlora; all by default"))] = None,
     r: Annotated[int | None, how("--r", help=say("LoRA rank"))] = None,
     target_modules: Annotated[

@@ -36,7 +36,8 @@ class PlanRequest:
     methods: Mapping[str, MethodConfig]
     """By the name shown: the method's kind, or its name on a 4-bit base, such as qlora."""
     workload: Workload
-    generate: bool
+    task: str
+    """Generate, or the kind of a task with a head."""
     micro_batch: int | None = None
     accumulation: int | None = None
     checkpointing: bool = False
@@ -49,6 +50,11 @@ class PlanRequest:
     deadline_h: float | None = None
     profile: Profile | None = None
     """Measurements of this machine."""
+
+    @property
+    def generate(self) -> bool:
+        """Tell whether the loss is over the vocabulary at every position."""
+        return self.task == "generate"
 
 
 @dataclass(frozen=True, slots=True)

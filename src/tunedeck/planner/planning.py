@@ -26,6 +26,7 @@ from tunedeck.planner.plan import PlanRequest, PlanRow, make_plan, setup_for
 from tunedeck.planner.prices import Offer, PriceBook, check_sizes, chosen_offers, gpu_names, read_prices, with_rates
 from tunedeck.planner.workload import Workload, planned_epochs, workload_of_data
 
+PlannedTask = Literal["classify", "tag", "score", "generate"]
 PLANNED: Mapping[str, str] = {
     name: kind for kind, method in METHODS.items() for name in (kind, method.quantized_name) if name is not None
 }
@@ -83,7 +84,7 @@ class Plan:
         return {
             "model": {"name": model.name, "parameters": model.parameters, "source": model.source},
             "workload": {name: getattr(work, name) for name in work.__slots__},
-            "task": "generate" if self.request.generate else "classify",
+            "task": self.request.task,
             "rows": [{**row.to_json(), "price_is_stale": row.offer.is_stale(today)} for row in self.rows],
             "recommendation": recommendation,
             "changes": [{"gpu": c.gpu.name, "flags": c.flags} for c in self.changes()] if chosen is None else [],
@@ -97,7 +98,7 @@ def plan(
     samples: int | None = None,
     tokens: int | None = None,
     epochs: float | None = None,
-    task: Literal["classify", "generate"] | None = None,
+    task: PlannedTask | None = None,
     methods: str | Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     micro_batch: int | None = None,
@@ -134,14 +135,14 @@ def plan(
     the model lacks, and ConfigError for anything else that does not fit.
     """
     planned = find_planned_model(model)
-    generate = _is_generation(task, planned)
+    chosen = _task(task, planned)
     batch = {"micro_batch": micro_batch, "gradient_accumulation_steps": gradient_accumulation_steps}
     check_sizes({**batch, "samples": samples, "tokens": tokens, "budget": budget})
     request = PlanRequest(
         model=planned,
         methods=_methods(methods, settings or {}),
         workload=_workload(planned, data, samples, tokens, epochs),
-        generate=generate,
+        task=chosen,
         micro_batch=micro_batch,
         accumulation=gradient_accumulation_steps,
         checkpointing=gradient_checkpointing,
@@ -176,7 +177,7 @@ def run_values(row: PlanRow, request: PlanRequest, data: str) -> dict[str, Any]:
     values: dict[str, Any] = {
         "model": request.model.reference,
         "data": {"train": data},
-        "task": {"kind": "generate" if request.generate else "classify", "max_length": max(8, setup.tokens)},
+        "task": {"kind": request.task, "max_length": max(8, setup.tokens)},
         "method": {
             "kind": setup.method.kind,
             **{key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()},
@@ -228,11 +229,12 @@ def _workload(
     return Workload(samples, planned_epochs(epochs, samples), float(length), length, 0.1, "--samples", counted=True)
 
 
-def _is_generation(task: str | None, model: PlannedModel) -> bool:
-    chosen = model.spec.causal if task is None else one_of("task", task, ("classify", "generate")) == "generate"
-    if chosen and not model.spec.causal:
+def _task(task: str | None, model: PlannedModel) -> str:
+    if task is None:
+        return "generate" if model.spec.causal else "classify"
+    if one_of("task", task, get_args(PlannedTask)) == "generate" and not model.spec.causal:
         raise ConfigError(say("{model} is an encoder and cannot generate; use --task classify", model=model.name))
-    return chosen
+    return task
 
 
 def _with_this_machine(
