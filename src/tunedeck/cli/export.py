@@ -13,7 +13,7 @@ from tunedeck.core.i18n import say
 
 app = typer.Typer(no_args_is_help=True)
 export_adapter.add_commands(app)
-app.command("onnx", help=say("labels or vectors by ONNX Runtime, without torch"))(export_onnx.onnx)
+app.command("onnx", help=say("labels, entities, scores or vectors by ONNX Runtime, without torch"))(export_onnx.onnx)
 
 
 @app.callback()

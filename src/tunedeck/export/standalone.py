@@ -59,7 +59,8 @@ def open_adapter(folder: Path, model: str | None = None, *, trust_remote_code: b
 
 
 def _task(folder: Path, reference: str, trust_remote_code: bool) -> Task:
-    """Return the task of an adapter from tunedeck.json, else from PEFT's task_type or AdapterHub's model class.
+    """Return the task of an adapter from tunedeck.json, else from PEFT's task_type or AdapterHub's head and model
+    class.
 
     Where none of them tells: to generate on a decoder, the bare model on an encoder.
     """
@@ -67,8 +68,11 @@ def _task(folder: Path, reference: str, trust_remote_code: bool) -> Task:
     if manifest is not None:
         return task_of(manifest.task).as_described(manifest.task)
     config = read_json(folder / CONFIG)
-    kind = kind_of_folder(str(config.get("task_type")), str(config.get("model_class")))
-    if kind is None and (folder / HEAD_CONFIG).exists():
+    has_head = (folder / HEAD_CONFIG).exists()
+    flex = read_json(folder / HEAD_CONFIG).get("config") if has_head else None
+    head_type = str(flex.get("head_type")) if isinstance(flex, dict) else ""
+    kind = kind_of_folder(str(config.get("task_type")), str(config.get("model_class")), head_type)
+    if kind is None and has_head:
         kind = first_kind_with("labels")
     if kind is None:
         spec = load_skeleton(reference, "AutoModel", trust_remote_code=trust_remote_code).spec

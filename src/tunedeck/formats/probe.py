@@ -30,7 +30,8 @@ class Probe(BaseModel):
 
 
 def probe_values(output: Any) -> list[float]:
-    """Return what is stored of an output, an array (values,): 16 evenly spaced ones, to five significant digits."""
+    """Return what is stored of an output, an array: 16 evenly spaced values, to five significant digits."""
+    output = output.reshape(-1)
     chosen = numpy.linspace(0, len(output) - 1, min(_VALUES, len(output))).astype(int)
     return [float(f"{value:.5g}") for value in output[chosen]]
 

@@ -238,6 +238,11 @@ class OnnxView(Protocol):
         """Return what is wrong in an adapter's entry of settings.json; None where it can be served."""
         ...
 
+    @property
+    def by_word(self) -> bool:
+        """Tell whether the words of a text are answered, which the runner reads in windows that overlap."""
+        ...
+
     def output(self, task: Task, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the graph's output from the model's answer without virtual positions; it is traced into the graph."""
         ...
@@ -251,7 +256,7 @@ class OnnxView(Protocol):
         ...
 
     def answers(self, deck: Deck, name: str, texts: Sequence[str], as_query: bool) -> torch.Tensor:
-        """Return the deck's output for texts, (texts, outputs)."""
+        """Return the deck's output for texts, (texts, outputs), or for the words of all texts, (words, outputs)."""
         ...
 
     @property
@@ -269,8 +274,10 @@ class OnnxView(Protocol):
         """Return metrics of outputs for texts, of the deck or of a graph."""
         ...
 
-    def read(self, runner: Any, name: str, output: Any) -> Any:
-        """Return the answer that a graph's output for one text means; `runner` is the graph's."""
+    def read(self, runner: Any, name: str, row: Sequence[int], output: Any) -> Any:
+        """Return the answer that a graph's output for one text means; `runner` is the graph's, `row` the text's token
+        ids.
+        """
         ...
 
 
@@ -332,6 +339,8 @@ class TaskView:
     """The model hub's name of the task."""
     model_classes: tuple[str, ...] = ()
     """Endings of the transformers classes by which AdapterHub folders tell the task."""
+    head_types: tuple[str, ...] = ()
+    """Types of AdapterHub's heads by which its folders tell the task."""
     lower_is_better: frozenset[str] = field(default_factory=lambda: frozenset({"loss"}))
     """Metrics that are better when lower."""
 

@@ -116,12 +116,12 @@ def task_of(settings: TaskConfig | Mapping[str, Any]) -> TrainableTask:
     return cast(TrainableTask, view_of(config.kind).task(**values))
 
 
-def kind_of_folder(task_type: str, model_class: str) -> str | None:
-    """Return the task that PEFT's task_type or the model class in an AdapterHub folder means; None where neither
-    tells.
+def kind_of_folder(task_type: str, model_class: str, head_type: str) -> str | None:
+    """Return the task that PEFT's task_type, or the head's type or the model class in an AdapterHub folder mean; None
+    where none of them tells.
     """
     for kind, view in TASKS.items():
-        if view.task.peft_task == task_type:
+        if view.task.peft_task == task_type or head_type in view.head_types:
             return kind
     for kind, view in TASKS.items():
         if view.model_classes and model_class.endswith(view.model_classes):

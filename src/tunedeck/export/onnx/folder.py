@@ -15,7 +15,7 @@ from tunedeck.deck.deck import Deck
 from tunedeck.export.onnx.graph import onnx_view
 from tunedeck.export.probe import Difference, compare, probe_batches
 from tunedeck.export.transformers_folder import tokenizer_of
-from tunedeck.formats.onnx.settings import RUNNER, TOKENIZER, adapter_file, write_settings
+from tunedeck.formats.onnx.settings import RUNNER, TOKENIZER, WORDS, adapter_file, write_settings
 from tunedeck.formats.probe import PROBE_TEXT, probe_values
 from tunedeck.tasks.text_head import reads_pairs
 
@@ -56,7 +56,13 @@ def write_beside(
         for name in names:
             settings["adapters"][name]["file"] = adapter_file(name)
     write_settings(folder, settings)
-    (folder / RUNNER).write_bytes(package_files("tunedeck.formats.onnx").joinpath("runner.py").read_bytes())
+    _copy_module("tunedeck.formats.onnx", "runner.py", folder / RUNNER)
+    if onnx_view(deck).by_word:
+        _copy_module("tunedeck.core", "tagging.py", folder / WORDS)
+
+
+def _copy_module(package: str, name: str, target: Path) -> None:
+    target.write_bytes(package_files(package).joinpath(name).read_bytes())
 
 
 def write_probes(folder: Path, names: Sequence[str], runners: Mapping[str, Runner]) -> None:

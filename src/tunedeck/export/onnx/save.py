@@ -41,7 +41,8 @@ def save_onnx(
     lora: LoraPlace = "merged",
     opset: int | None = None,
 ) -> OnnxExport:
-    """Write an adapter for labels or vectors as model.onnx with tokenizer.json, settings.json and run.py.
+    """Write an adapter for labels, entities, scores or vectors as model.onnx with tokenizer.json, settings.json and
+    run.py.
 
     Batch and length vary; virtual tokens, bottleneck layers, pooling and normalisation are in the graph. `int8` adds
     model.int8.onnx. The graph must answer probe inputs as the deck does. Raises UnsupportedKindError for generating

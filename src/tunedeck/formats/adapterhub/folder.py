@@ -1,5 +1,5 @@
-"""AdapterHub's folders (adapters 1.3.0): bottleneck adapters, LoRA, (IA)³ and prefixes, with a static or a two-layer
-classification head.
+"""AdapterHub's folders (adapters 1.3.0): bottleneck adapters, LoRA, (IA)³ and prefixes, with a static head, a
+two-layer classification head or a tagging head.
 
 The .bin files are read with `weights_only=True`.
 """
@@ -168,9 +168,8 @@ def _read_head(folder: Path, names: ModelNames) -> tuple[dict[str, torch.Tensor]
     labels = tuple(sorted(label2id, key=lambda label: cast(int, label2id[label]))) or None
     if flex is None:
         return tensors, labels
-    modules = _FLEX_HEADS.get(names.model_type, {})
-    plain = (flex.get("head_type"), flex.get("layers"), flex.get("activation_function"), flex.get("use_pooler"))
-    if plain != ("classification", 2, "tanh", False) or not modules:
+    modules = _flex_modules(flex, names)
+    if not modules:
         raise UnsupportedKindError(
             say("this AdapterHub head is not supported: {head} on {model_type}", head=flex, model_type=names.model_type)
         )
@@ -179,6 +178,19 @@ def _read_head(folder: Path, names: ModelNames) -> tuple[dict[str, torch.Tensor]
         _, _, index, parameter = key.split(".")
         renamed[f"{modules[index]}.{parameter}"] = tensor
     return renamed, labels
+
+
+def _flex_modules(flex: Mapping[str, Any], names: ModelNames) -> Mapping[str, str]:
+    """Return the modules of the model that compute what a flex head does, by their place in it; none where it has none.
+
+    A tagging head of one layer is the linear on every token of transformers' classes, and so is static there:
+    adapters/head_utils.py.
+    """
+    by_token = names.model_class.endswith("ForTokenClassification")
+    if (flex.get("head_type"), flex.get("layers")) == ("tagging", 1) and by_token:
+        return {"1": "score" if "score" in names.linears_outside_layers else "classifier"}
+    plain = (flex.get("head_type"), flex.get("layers"), flex.get("activation_function"), flex.get("use_pooler"))
+    return _FLEX_HEADS.get(names.model_type, {}) if plain == ("classification", 2, "tanh", False) else {}
 
 
 def _write_sorted(file: Path, value: Mapping[str, Any]) -> None:

@@ -3,15 +3,18 @@
     python run.py "a text" "another one"
     python run.py --adapter law --int8 < texts.txt
 
-One JSON object per line: label, probability and every label's, scores, or a vector. Below the adapter's threshold,
-where it has one, "labels" is empty and "abstain" is "unsure". For pairs of texts, two texts after one another are a
-pair, and so are two in a line with a tab between them.
+One JSON object per line: label, probability and every label's, entities, scores, or a vector. Below the adapter's
+threshold, where it has one, "labels" is empty and "abstain" is "unsure". For pairs of texts, two texts after one
+another are a pair, and so are two in a line with a tab between them.
 """
+
+# One file, although it is long, because every export carries a copy of it.
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -52,12 +55,20 @@ class Runner:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         file = self.folder / self.settings["files"][precision]
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._tagging: Any = tagging_module() if self.settings["task"] == "tag" else None
         self._takes_types = "token_type_ids" in {given.name for given in self.session.get_inputs()}
         self._loaded: dict[str, Any] = {}
 
     def answer(self, texts: list[Any], adapters: list[str] | None = None, query: bool = False) -> list[dict[str, Any]]:
-        """One object per text, or tuple of two texts: label, score, probabilities and labels, or scores, or vector."""
+        """One object per text, or tuple of two texts: label, score, probabilities and labels, entities, scores, or
+        vector.
+        """
         names = self.chosen(adapters)
+        if self._tagging is not None:
+            encoded = self.windows(texts, names[0])
+            logits = self.word_logits(encoded, names[0], self.active(names))
+            found = [self.tagged(*one, names[0]) for one in zip(encoded, logits, strict=True)]
+            return [{"text": text, "adapter": names[0], **one} for text, one in zip(texts, found, strict=True)]
         outputs = self.outputs(texts, names, query)
         if self.settings["task"] == "embed":
             return [{"text": text, "vector": row.tolist()} for text, row in zip(texts, outputs, strict=True)]
@@ -66,23 +77,34 @@ class Runner:
         return [{**text, "adapter": names[0], **read(row, names[0])} for text, row in zip(asked, outputs, strict=True)]
 
     def outputs(self, texts: list[Any], adapters: list[str], query: bool = False, batch_size: int = 32) -> Any:
-        """Logits (texts, labels) or vectors (texts, hidden); batches go from short to long texts."""
-        ids = self.token_ids(texts, adapters[0], query)
+        """Logits (texts, labels), vectors (texts, hidden), or logits (words, labels) of the words of all texts."""
+        if self._tagging is not None:
+            encoded = self.windows(texts, adapters[0])
+            return numpy.concatenate(self.word_logits(encoded, adapters[0], self.active(adapters), batch_size))
+        return numpy.stack(
+            self.in_batches(self.token_ids(texts, adapters[0], query), self.active(adapters), batch_size)
+        )
+
+    def in_batches(self, ids: list[Any], active: list[Any], batch_size: int) -> list[Any]:
+        """The graph's output for each row of token ids; batches go from short to long rows."""
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         rows: list[Any] = [None] * len(ids)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            found = self.run_rows([ids[row] for row in chosen], self.active(adapters))
+            found = self.run_rows([ids[row] for row in chosen], active)
             for row, output in zip(chosen, found, strict=True):
                 rows[row] = output
-        return numpy.stack(rows)
+        return rows
 
     def token_ids(self, texts: list[Any], adapter: str, query: bool = False) -> list[TypedIds]:
         """Token ids of each text behind its instruction, or of each pair, cut to the adapter's length; RunnerError for
         one without tokens.
 
-        Of a pair the longer text is cut first; a line break comes between the two where the tokenizer puts no token.
+        Of a pair the longer text is cut first; a line break comes between the two where the tokenizer puts no token. Of
+        a text whose words are answered, one row for each window.
         """
+        if self._tagging is not None:
+            return [TypedIds(row, [0] * len(row)) for one in self.windows(texts, adapter) for row in one.rows]
         told = self.settings["adapters"][adapter]
         instruction = told.get("query_instruction" if query else "document_instruction", "")
         self.tokenizer.enable_truncation(told["max_length"], direction=self.settings["truncation_side"])
@@ -94,6 +116,30 @@ class Runner:
         if empty is not None:
             raise RunnerError(f"text {empty} is empty")
         return ids
+
+    def windows(self, texts: list[Any], adapter: str) -> list[Any]:
+        """Texts in windows that overlap, of the adapter's length at most, and their words; nothing is cut off."""
+        told = self.settings["adapters"][adapter]
+        if self.tokenizer.truncation is not None:
+            self.tokenizer.no_truncation()
+        special = self._tagging.special_ids(self.tokenizer)
+        found = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [
+            self._tagging.encoded_text(text, one, special, told["max_length"], told["subwords"])
+            for text, one in zip(texts, found, strict=True)
+        ]
+
+    def word_logits(self, encoded: list[Any], adapter: str, active: list[Any], batch_size: int = 32) -> list[Any]:
+        """Logits (words, labels) of each text, each word's from the window that decides it."""
+        outputs = iter(self.in_batches([row for one in encoded for row in one.rows], active, batch_size))
+        found = []
+        for one in encoded:
+            logits = numpy.zeros((len(one.words), len(self.settings["adapters"][adapter]["labels"])), numpy.float32)
+            for row in range(len(one.rows)):
+                numbers, positions = one.decided(row)
+                logits[numbers] = next(outputs)[positions]
+            found.append(logits)
+        return found
 
     def padded(self, rows: list[list[int]]) -> tuple[Any, Any]:
         """Token ids and mask, (batch, longest), padded on the right."""
@@ -218,6 +264,20 @@ class Runner:
         found = dict(zip(told["labels"], scores.tolist(), strict=True))
         return {"score": float(scores[0]), "scores": found, "levels": levels}
 
+    def tagged(self, encoded: Any, logits: Any, name: str) -> dict[str, Any]:
+        """Return the entities of a text, from the logits (words, labels) of its words; offsets count code points."""
+        labels, words = self.settings["adapters"][name]["labels"], encoded.words
+        wide = logits.astype(numpy.float64)
+        powers = numpy.exp(wide - wide.max(-1, keepdims=True))
+        chances = powers.max(-1) / powers.sum(-1)
+        entities = []
+        for run in self._tagging.runs_of(labels[number] for number in logits.argmax(-1)):
+            start, end = words[run.first].start, words[run.last - 1].end
+            score = float(chances[run.first : run.last].mean())
+            place = {"start": start, "end": end, "score": score}
+            entities.append({"text": encoded.text[start:end], "label": run.label, **place})
+        return {"entities": entities}
+
     def in_pairs(self, texts: list[str], adapters: list[str] | None) -> list[Any]:
         """Return texts as tuples of two where the adapter answers pairs; RunnerError for one without its second."""
         if not self.settings["adapters"][self.chosen(adapters)[0]].get("pairs"):
@@ -227,6 +287,16 @@ class Runner:
         if len(texts) % 2:
             raise RunnerError(f"the adapter answers pairs of texts, and {texts[-1]!r} has no second text")
         return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def tagging_module() -> Any:
+    """The module of words and windows: Tunedeck's, or its copy beside this file."""
+    if __package__:
+        return importlib.import_module("tunedeck.core.tagging")
+    spec = importlib.util.spec_from_file_location("tagging", Path(__file__).with_name("tagging.py"))
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from tunedeck.core.storage import write_json
 
 FORMAT = 1
-SETTINGS, TOKENIZER, RUNNER = "settings.json", "tokenizer.json", "run.py"
+SETTINGS, TOKENIZER, RUNNER, WORDS = "settings.json", "tokenizer.json", "run.py", "tagging.py"
 ADAPTERS, SUFFIX = "adapters", ".onnx_adapter"
 
 

@@ -1,4 +1,4 @@
-"""ONNX graphs as a backend: classification and embedding without the base's weights in torch.
+"""ONNX graphs as a backend: labels, entities, scores and vectors without the base's weights in torch.
 
 Every row is a separate run, several of them at once. One run has one adapter, and an int8 graph takes the scale of a
 layer's input from the whole batch, padding included; so a row's answer does not depend on the other rows, and nothing
@@ -66,7 +66,8 @@ class OnnxBackend:
             active = [] if name is None else [runner.read(name)[0]]
             held = _Held(runner, name or next(iter(settings["adapters"])), active)
             tested = self._check_probe(held, place)
-            self._run(held, runner.tokenizer.encode("a").ids)  # labels that do not fit the graph show here
+            row = runner.windows(["a"], held.name)[0] if self._view.by_word else runner.tokenizer.encode("a").ids
+            self._run(held, row)  # labels that do not fit the graph show here
         self._held[key] = held
         return None if tested else say("no stored probe: not tested on load")
 
@@ -76,9 +77,11 @@ class OnnxBackend:
 
     def encode(self, contents: Sequence[Any], key: str | None) -> list[list[int]]:
         """Return token ids of texts behind their adapter's document instruction, cut to its length; a content may be
-        token ids already.
+        token ids already. Of a text whose words are answered, the ids of all windows.
         """
         runner, told = self._held[key].runner, self._held[key].told
+        if self._view.by_word:
+            return runner.windows(list(contents), self._held[key].name)
         pairs = [one for one in contents if isinstance(one, TextPair)]
         if told.get("pairs") and len(pairs) < len(contents):
             raise ConfigError(say("this adapter answers pairs of texts, and a text has no second text"))
@@ -105,15 +108,18 @@ class OnnxBackend:
     def answer(
         self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: Callable[[], None] | None = None
     ) -> list[Any]:
-        """Return a Prediction or a vector (hidden,) for each row."""
+        """Return the task's answer to each row, such as a Prediction or a vector (hidden,)."""
         return list(self._pool.map(self._answer, rows, keys))
 
     def _answer(self, row: Sequence[int], key: str | None) -> Any:
         return self._run(self._held[key], row)
 
     def _run(self, held: _Held, row: Sequence[int]) -> Any:
-        output = held.runner.run_rows([row], held.active)[0]
-        return self._view.read(held.runner, held.name, output)
+        if self._view.by_word:
+            (output,) = held.runner.word_logits([row], held.name, held.active, batch_size=1)
+        else:
+            output = held.runner.run_rows([row], held.active)[0]
+        return self._view.read(held.runner, held.name, row, output)
 
     def _runner(self, folder: Path) -> Runner:
         from tunedeck.formats.onnx.runner import Runner

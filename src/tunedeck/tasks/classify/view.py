@@ -53,7 +53,7 @@ class ClassifyServing:
 class ClassifyOnnx:
     """Logits out of a graph."""
 
-    by_cosine = False
+    by_cosine, by_word = False, False
 
     def settings(self, deck: Deck, name: str) -> dict[str, Any]:
         """Return labels and length; max_length counts the tokens of a text with its special ones."""
@@ -112,7 +112,7 @@ class ClassifyOnnx:
         targets = targets_of(deck.label_names(name), [example.labels for example in examples], task.multi_label)
         return classification_metrics(outputs([example.text for example in examples], False), targets, task.multi_label)
 
-    def read(self, runner: Any, name: str, output: Any) -> Prediction:
+    def read(self, runner: Any, name: str, row: Sequence[int], output: Any) -> Prediction:
         """Return the Prediction that logits (labels,) mean."""
         found = runner.labelled(output, name)
         labels, abstain = tuple(found["labels"]), found["abstain"]

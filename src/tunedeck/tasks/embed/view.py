@@ -51,7 +51,7 @@ class EmbedServing:
 class EmbedOnnx:
     """Vectors out of a graph."""
 
-    by_cosine = True
+    by_cosine, by_word = True, False
 
     def settings(self, deck: Deck, name: str) -> dict[str, Any]:
         """Return pooling, instructions and length; max_length counts the tokens of a text with its special ones."""
@@ -100,7 +100,7 @@ class EmbedOnnx:
         temperature = _task(deck, name).temperature
         return evaluate_vectors(lambda texts, as_query: outputs(list(texts), as_query), examples, temperature)
 
-    def read(self, runner: Any, name: str, output: Any) -> torch.Tensor:
+    def read(self, runner: Any, name: str, row: Sequence[int], output: Any) -> torch.Tensor:
         """Return the vector (hidden,)."""
         return torch.from_numpy(output)
 

@@ -45,7 +45,7 @@ class ScoreServing:
 class ScoreOnnx:
     """Scores out of a graph, whose output is the head's: the runner puts it into the scores' own unit."""
 
-    by_cosine = False
+    by_cosine, by_word = False, False
 
     def settings(self, deck: Deck, name: str) -> dict[str, Any]:
         """Return targets, scale and length; max_length counts the tokens of a text with its special ones."""
@@ -99,7 +99,7 @@ class ScoreOnnx:
         """Return the metrics of scores."""
         return metrics_of(task_of(deck, name), outputs([example.text for example in examples], False), examples)
 
-    def read(self, runner: Any, name: str, output: Any) -> ScoreAnswer:
+    def read(self, runner: Any, name: str, row: Sequence[int], output: Any) -> ScoreAnswer:
         """Return the ScoreAnswer that a graph's output (targets,) means."""
         found = runner.scored(output, name)
         return ScoreAnswer(found["score"], found["scores"], found["levels"])

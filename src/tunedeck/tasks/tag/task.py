@@ -152,14 +152,25 @@ def evaluate_tagged(
     deck: Deck, name: str | None, task: Tag, examples: Sequence[TaggedText]
 ) -> tuple[list[Entities], dict[str, float], Score]:
     """Return the answers of an adapter to tagged texts, their f1, precision, recall and loss, and the counts."""
-    names, labels = [name] * len(examples), deck.label_names(name)
+    names = [name] * len(examples)
     encoded = encode_texts(deck, [example.text for example in examples], names, task.max_length)
-    logits = word_logits(deck, encoded, names)
+    return metrics_of(examples, encoded, word_logits(deck, encoded, names), deck.label_names(name))
+
+
+def metrics_of(
+    examples: Sequence[TaggedText],
+    encoded: Sequence[EncodedText],
+    logits: Sequence[torch.Tensor],
+    labels: Sequence[str],
+) -> tuple[list[Entities], dict[str, float], Score]:
+    """Return what the logits (words, labels) of tagged texts say, their f1, precision, recall and loss, and the
+    counts.
+    """
     found = [entities_of(one.text, one.words, own, labels) for one, own in zip(encoded, logits, strict=True)]
     targets = [
         targets_of(tags_of(one.words, example.spans)[0], labels) for one, example in zip(encoded, examples, strict=True)
     ]
-    loss = F.cross_entropy(torch.cat(logits), torch.cat(targets), ignore_index=UNLEARNT).item()
+    loss = F.cross_entropy(torch.cat(list(logits)), torch.cat(targets), ignore_index=UNLEARNT).item()
     score = score_of([example.spans for example in examples], [spans_of(one.entities) for one in found])
     total = score.total
     return found, {"f1": total.f1, "precision": total.precision, "recall": total.recall, "loss": loss}, score

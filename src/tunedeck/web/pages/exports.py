@@ -56,7 +56,7 @@ def _refusals(folder: Path) -> dict[str, str | None]:
 def _explanations() -> dict[str, str]:
     return {
         "merge": say("a plain transformers folder with the adapter in its weights, verified after writing"),
-        "onnx": say("labels or vectors by ONNX Runtime, without torch"),
+        "onnx": say("labels, entities, scores or vectors by ONNX Runtime, without torch"),
         "peft": say("a folder that PEFT loads"),
         "adapterhub": say("a folder that AdapterHub's adapters library loads"),
         "sentence-transformers": say("a folder that sentence-transformers loads with the same vectors"),
