@@ -28,6 +28,8 @@ body.body--light { background: #fff; } body.body--dark { background: #12181e; }
 .brand { font-weight: 700; margin-right: auto; }
 h1 { font-size: 1.6rem; font-weight: 650; line-height: 1.25; margin: 0; }
 h2 { font-size: 1.15rem; font-weight: 650; line-height: 1.3; margin: .6rem 0 0; }
+h3 { font-size: 1rem; font-weight: 650; line-height: 1.3; margin: .4rem 0 0; }
+.material-icons { width: 1em; overflow: hidden; }
 .faint { color: var(--faint); }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least, 19rem)), 1fr));
   gap: .8rem; width: 100%; }

@@ -11,7 +11,6 @@ from nicegui import ui
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say, say_plural
-from tunedeck.core.units import duration, format_bytes
 from tunedeck.data.check.checked import write_corrected
 from tunedeck.data.columns import shorten
 from tunedeck.data.settings import DataSettings
@@ -20,8 +19,7 @@ from tunedeck.web.controls import with_question
 from tunedeck.web.pages.data import files_of, reference_of
 from tunedeck.web.pages.library import address
 from tunedeck.web.pages.mend import mended_name
-from tunedeck.web.screen import Screen, facts, heading, table
-from tunedeck.web.shelf import read_values
+from tunedeck.web.screen import Screen, heading, table
 from tunedeck.web.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -31,34 +29,6 @@ if TYPE_CHECKING:
 _LABELS, _PAIRS, _TEXTS, _CHARACTERS = 12, 30, 50, 300
 """Labels of a matrix, pairs of a list, texts of a cell, characters of a text."""
 _OF_ITS_RUN = ""
-
-
-def show_metrics(folder: Path) -> None:
-    """Show a run's metrics before and after training, and what it has cost."""
-    found = read_values(folder / "metrics.json")
-    start = found.get("start")
-    before = start if isinstance(start, dict) else {}
-    names = [key for key, value in found.items() if isinstance(value, float) and key != "temperature"]
-    if before:
-        with_question(
-            say("Before training, the adapter changes nothing: this is the base model, with a head on its vectors."),
-            "head",
-        )
-    rows = [[key, _number(before.get(key)), f"{found[key]:.4f}"] for key in names]
-    if rows:
-        table([say("metric"), say("before training"), say("adapter")], rows, numbers_from=1)
-    measured = read_values(folder / "measurement.json")
-    if isinstance(measured.get("train_s"), int | float):
-        costs = [(say("training time"), duration(measured["train_s"]))]
-        if isinstance(measured.get("peak_memory_bytes"), int):
-            costs.append((say("memory"), format_bytes(measured["peak_memory_bytes"])))
-        if isinstance(measured.get("examples_per_s"), int | float):
-            costs.append((say("examples a second"), f"{measured['examples_per_s']:.0f}"))
-        facts(costs)
-
-
-def _number(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, int | float) else ""
 
 
 def show_closer(work: Workspace, here: Screen, adapter: str) -> None:

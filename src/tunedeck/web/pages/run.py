@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from nicegui import ui
@@ -12,11 +13,12 @@ from tunedeck.comparison.report.confusion import label_cells
 from tunedeck.comparison.report.result import Confusion
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
-from tunedeck.core.units import duration
-from tunedeck.web.pages.believe import show_closer, show_metrics
+from tunedeck.core.units import duration, format_bytes
+from tunedeck.web.controls import with_question
+from tunedeck.web.pages.believe import show_closer
 from tunedeck.web.pages.library import address
 from tunedeck.web.pages.watch import show_progress
-from tunedeck.web.screen import Screen, heading, same_by_hand, screen, table
+from tunedeck.web.screen import Screen, facts, heading, same_by_hand, screen, table
 from tunedeck.web.shelf import item_named, read_values
 from tunedeck.web.workspace import Workspace
 
@@ -60,7 +62,7 @@ def _result(work: Workspace, here: Screen, name: str) -> None:
     elif found.kind == "race":
         ui.label(str(read_values(path / "race.json").get("text", "")))
     else:
-        show_metrics(path)
+        _metrics(path)
     if found.adapter:
         adapter = found.adapter
         with ui.row():
@@ -100,3 +102,31 @@ def _comparison(found: Mapping[str, Any]) -> None:
 def _interval(row: Mapping[str, Any]) -> str:
     interval = row.get("interval")
     return f"{interval['low']:.3f} – {interval['high']:.3f}" if interval else ""
+
+
+def _metrics(folder: Path) -> None:
+    """Show a run's metrics before and after training, and what it has cost."""
+    found = read_values(folder / "metrics.json")
+    start = found.get("start")
+    before = start if isinstance(start, dict) else {}
+    names = [key for key, value in found.items() if isinstance(value, float) and key != "temperature"]
+    if before:
+        with_question(
+            say("Before training, the adapter changes nothing: this is the base model, with a head on its vectors."),
+            "head",
+        )
+    rows = [[key, _number(before.get(key)), f"{found[key]:.4f}"] for key in names]
+    if rows:
+        table([say("metric"), say("before training"), say("adapter")], rows, numbers_from=1)
+    measured = read_values(folder / "measurement.json")
+    if isinstance(measured.get("train_s"), int | float):
+        costs = [(say("training time"), duration(measured["train_s"]))]
+        if isinstance(measured.get("peak_memory_bytes"), int):
+            costs.append((say("memory"), format_bytes(measured["peak_memory_bytes"])))
+        if isinstance(measured.get("examples_per_s"), int | float):
+            costs.append((say("examples a second"), f"{measured['examples_per_s']:.0f}"))
+        facts(costs)
+
+
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, int | float) else ""
