@@ -95,7 +95,7 @@ def test_titles_of_the_help_are_in_the_chosen_language() -> None:
         check=True,
         env={**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80"},
     )
-    for text in ("参数", "选项", "[必填]", "示例：tunedeck adapters show"):
+    for text in ("用法：", "参数", "选项", "[必填]", "显示本帮助", "示例：tunedeck adapters show"):
         assert text in done.stdout
 
 
@@ -132,7 +132,8 @@ def test_a_narrow_terminal_shows_options_whole_and_in_the_chosen_language() -> N
         assert "--allow-base-mismatch" in done.stdout
         assert "│" not in done.stdout
     assert "show this help" in shown["en"]
-    assert "显示本帮助" in shown["zh"]
+    for text in ("用法：", "选项", "显示本帮助", "[默认：auto]"):
+        assert text in shown["zh"]
     assert max(map(len, shown["en"].splitlines())) <= 60  # an example stays on a line
 
 

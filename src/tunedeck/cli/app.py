@@ -33,7 +33,7 @@ from tunedeck.cli import (
     ui,
 )
 from tunedeck.cli.examples import EXAMPLES
-from tunedeck.cli.help_style import markup_mode, set_help_style
+from tunedeck.cli.help_style import markup_mode, set_help_style, translate_help
 from tunedeck.cli.run_options import with_run_options
 from tunedeck.cli.usage import usage_message
 from tunedeck.core.errors import UsageError
@@ -55,6 +55,11 @@ RUN_COMMANDS: dict[str, tuple[Callable[..., None], Collection[str]]] = {
 class Commands(TyperGroup):
     """The commands; the options of a run are made when its command is called, not for every other one."""
 
+    def get_help(self, ctx: Any) -> str:
+        """Return the help of tunedeck itself, in the user's language."""
+        translate_help(self, ctx)
+        return super().get_help(ctx)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that is called, whole."""
         name, command, rest = super().resolve_command(ctx, args)
@@ -70,8 +75,8 @@ class Commands(TyperGroup):
 def _with_help(command: Any, ctx: Any, arguments: list[str]) -> list[str]:
     """Return the arguments with --help for --help-all, for which, as for completion, every option is shown."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    if command and (option := command.get_help_option(ctx)):
-        option.help = say("show this help")
+    if command:
+        translate_help(command, ctx)
     if command and (HELP_ALL in arguments[:end] or ctx.resilient_parsing):
         for one in command.params:
             one.hidden = False

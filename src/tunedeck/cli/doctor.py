@@ -52,7 +52,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"
             [f"{words[one['what']]} {one['name']}", one["error"] or f"{one['package']} {one['version'] or ''}"]
             for one in found["plug_ins"]
         ],
-        [say("model hub"), f"{found['hub']}: {hub}"],
+        [say("model hub"), say("{name}: {text}", name=found["hub"], text=hub)],
         [say("cache"), found["cache"]],
         *[
             [

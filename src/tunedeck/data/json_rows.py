@@ -8,6 +8,7 @@ from typing import Any
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
+from tunedeck.core.syntax import json_cause
 from tunedeck.data.rows import Content
 
 
@@ -35,7 +36,7 @@ def _parse_json(path: Path, text: str, first_line: int) -> Any:
                 "object per line",
                 path=path,
                 line=first_line + inside,
-                reason=error.msg if isinstance(error, json.JSONDecodeError) else error,
+                reason=json_cause(error),
             )
         ) from error
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.i18n import say
+from tunedeck.core.syntax import json_reason
 from tunedeck.formats.confidence import Confidence
 from tunedeck.formats.files import read_text
 from tunedeck.formats.probe import Probe
@@ -69,7 +70,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         manifest = Manifest.model_validate(json.loads(text))
     except (ValueError, ValidationError, RecursionError) as error:
-        reason = str(error).replace("\n", " ")
+        reason = json_reason(error).replace("\n", " ")
         raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason=reason)) from error
     if manifest.format != 1:
         raise AdapterFileError(

@@ -20,6 +20,7 @@ from safetensors.torch import load, save_file
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.core.syntax import json_reason
 from tunedeck.formats.files import open_regular, read_bytes, read_text
 from tunedeck.formats.manifest import Manifest
 from tunedeck.methods.base import MethodConfig
@@ -154,9 +155,9 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason=error)) from error
+        raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason=json_reason(error))) from error
     if not isinstance(value, dict):
-        raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason="not a JSON object"))
+        raise AdapterFileError(say("{path} is damaged: {reason}", path=file, reason=say("not a JSON object")))
     return value
 
 

@@ -17,6 +17,7 @@ from tunedeck.core.errors import ModelError
 from tunedeck.core.hub import hub_is_reachable
 from tunedeck.core.i18n import say
 from tunedeck.core.pooling import Pooling
+from tunedeck.core.syntax import json_reason
 from tunedeck.models.source import find_model
 
 POOLINGS: Mapping[str, Pooling] = {"mean": "mean", "cls": "first", "lasttoken": "last"}
@@ -96,7 +97,7 @@ class _Files:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
-            raise ModelError(say("{path} is damaged: {reason}", path=path, reason=error)) from error
+            raise ModelError(say("{path} is damaged: {reason}", path=path, reason=json_reason(error))) from error
 
     def _from_hub(self, name: str) -> Path | None:
         return hub_file(self.location, name, local_files_only=not hub_is_reachable())

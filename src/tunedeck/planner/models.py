@@ -14,6 +14,7 @@ from tunedeck.core.checks import HUB_ID
 from tunedeck.core.errors import ModelError
 from tunedeck.core.i18n import nearest, say
 from tunedeck.core.model_spec import ModelSpec
+from tunedeck.core.syntax import json_reason
 from tunedeck.core.toml import parse_toml
 
 LENGTH_KEYS = ("max_position_embeddings", "seq_length", "n_positions")
@@ -95,7 +96,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
-            say("cannot read {path} as a model's config.json: {reason}", path=path, reason=error)
+            say("cannot read {path} as a model's config.json: {reason}", path=path, reason=json_reason(error))
         ) from error
     if not isinstance(config, dict):
         raise ModelError(say("{path} is not a model's config.json: it holds no keys", path=path))

@@ -24,6 +24,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.run_length import DEFAULT_BATCH_SIZE
 from tunedeck.core.settings import Help
+from tunedeck.core.syntax import yaml_reason
 from tunedeck.core.validation import reason_of
 from tunedeck.core.values import to_values
 from tunedeck.data.files import is_known
@@ -245,8 +246,9 @@ def read_run_file(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(say("the run file {path} is not YAML: {reason}", path=path, reason=reason)) from error
+        raise ConfigError(
+            say("the run file {path} is not YAML: {reason}", path=path, reason=yaml_reason(error))
+        ) from error
     if isinstance(values, list) and path.suffix == ".json":
         return {"data": {"train": str(path)}}
     if not isinstance(values, dict):
