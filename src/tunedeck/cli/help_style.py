@@ -50,7 +50,7 @@ def set_help_style() -> None:
     rich_utils.DEFAULT_STRING = say("[default: {{}}]")
     rich_utils.highlighter = _Folding()
     _click.Context.formatter_class = _Formatter
-    core._ = _translated  # type: ignore[assignment]  # titles in a terminal without panels
+    core._ = _translated  # type: ignore[assignment,attr-defined]  # titles in a terminal without panels
 
 
 def translate_help(command: Any, ctx: Any) -> None:
