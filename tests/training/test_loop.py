@@ -49,6 +49,9 @@ def test_every_method_learns_and_the_base_keeps_every_bit(name: str) -> None:
         deck, "a", dataset(), epochs=8, settings=td.TrainingSettings(learning_rate=rate, batch_size=16), progress=False
     )
     assert run.metrics["accuracy"] > 0.6  # a third by chance
+    centroids = deck.adapter(run.adapter).manifest.centroids
+    assert centroids is not None
+    assert centroids.size == tiny_models.HIDDEN
     assert all(torch.equal(value, before[key]) for key, value in deck.model.state_dict().items())
     answers = deck.predict(["w10 w50", "w30 w60 w70"], adapter="a")
     assert {answer.label for answer in answers} <= {"red", "green", "blue"}

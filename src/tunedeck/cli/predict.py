@@ -43,6 +43,9 @@ def predict(
     quantize: options.Quantize = None,
     trust_remote_code: options.TrustRemoteCode = False,
     allow_base_mismatch: options.AllowBaseMismatch = False,
+    auto: Annotated[
+        bool, typer.Option("--auto", help=say("answer each text by the adapter whose training texts are nearest"))
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Answer every text by every adapter, all in mixed batches on one base.
@@ -62,10 +65,15 @@ def predict(
     first = next(pieces)
     deck = options.opened(adapter, model, dtype, quantize, trust_remote_code, allow_base_mismatch=allow_base_mismatch)
     if out is not None:
-        _write(deck, chain([first], pieces), None if file and is_large(file) else len(first[0]), out)
+        _write(deck, chain([first], pieces), None if file and is_large(file) else len(first[0]), out, auto=auto)
         return
     asked = [one for found, _ in chain([first], pieces) for one in found]
-    pairs = [(name, one) for name in deck.adapters for one in asked]
+    if auto:
+        from tunedeck.deck.choice import chosen_names
+
+        pairs = [*zip(chosen_names(deck.choose(asked), asked), asked, strict=True)]
+    else:
+        pairs = [(name, one) for name in deck.adapters for one in asked]
     answers = deck.predict([one for _, one in pairs], adapter=[name for name, _ in pairs])
     if as_json:
         found = zip(pairs, answers, strict=True)
@@ -165,20 +173,23 @@ def _in_pairs(texts: list[str]) -> list[TextPair]:
     return [TextPair(*pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
 
 
-def _write(deck: Deck, pieces: Iterator[tuple[list[str], Rows]], total: int | None, out: Path) -> None:
-    """Predict and write a piece at a time; every row is followed by what each adapter predicts for it."""
+def _write(deck: Deck, pieces: Iterator[tuple[list[str], Rows]], total: int | None, out: Path, *, auto: bool) -> None:
+    """Predict and write a piece at a time; every row is followed by what each adapter predicts for it, or by the
+    adapter that is chosen and what that predicts.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
     from tunedeck.data.write import row_writer
 
-    written, keys = 0, None
+    written, refused, keys = 0, 0, None
+    predicted = _chosen_and_predicted if auto else _predicted
     progress = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
     with progress, row_writer(out) as write:
         bar = progress.add_task(say("predicting"), total=total)
         for texts, rows in pieces:
             for start in range(0, len(texts), PIECE):
-                found = _predicted(deck, texts[start : start + PIECE], rows[start : start + PIECE])
+                found = predicted(deck, texts[start : start + PIECE], rows[start : start + PIECE])
                 keys = keys or list(found[0])
                 if list(found[0]) != keys and out.suffix.lower() not in (".json", ".jsonl"):
                     row = written + 1
@@ -187,26 +198,57 @@ def _write(deck: Deck, pieces: Iterator[tuple[list[str], Rows]], total: int | No
                     )
                 write(found)
                 written += len(found)
+                refused += auto and sum(row["adapter"] is None for row in found)
                 progress.update(bar, advance=len(found))
     tell(say_plural("wrote {path}: {count} row", "wrote {path}: {count} rows", count=written, path=out))
+    if refused:
+        tell(
+            say_plural(
+                "{count} row is near to no adapter and has no prediction",
+                "{count} rows are near to no adapter and have no prediction",
+                count=refused,
+            )
+        )
 
 
 def _predicted(deck: Deck, texts: list[str], rows: Rows) -> Rows:
-    """Return the rows followed by the columns of each adapter's predictions for their texts."""
+    """Return the rows followed by the columns of each adapter's predictions for their texts; the names end in the
+    adapter's where there are several.
+    """
     names = deck.adapters
     answers = iter(deck.predict(texts * len(names), adapter=[name for name in names for _ in texts]))
-    columns = [[_columns(deck, name, next(answers)) for _ in texts] for name in names]
+    columns = [
+        [
+            {f"{key}_{name}" if len(names) > 1 else key: value for key, value in values.items()}
+            for values in (_columns(deck, name, next(answers)) for _ in texts)
+        ]
+        for name in names
+    ]
     if taken := [column for found in columns for column in found[0] if column in rows[0]]:
         raise DataError(say("the data has a column {column!r} already; rename it", column=taken[0]))
     found = zip(rows, *columns, strict=True)
     return [{key: value for part in parts for key, value in part.items()} for parts in found]
 
 
-def _columns(deck: Deck, name: str, answer: Any) -> dict[str, Any]:
-    """Return the new columns of an adapter: `predicted` and `score` of a label, else the answer's own values.
-
-    Their names end in the adapter's where there are several.
+def _chosen_and_predicted(deck: Deck, texts: list[str], rows: Rows) -> Rows:
+    """Return the rows followed by the chosen adapter, how sure the choice is, and its prediction; None in these columns
+    for a text that is near to no adapter.
     """
+    choices = deck.choose(texts)
+    near = [(text, choice.adapter) for text, choice in zip(texts, choices, strict=True) if choice.near]
+    answers = iter(deck.predict([text for text, _ in near], adapter=[name for _, name in near]) if near else [])
+    found: list[dict[str, Any]] = []
+    for choice in choices:
+        values = _columns(deck, choice.adapter, next(answers)) if choice.near else {}
+        found.append({"adapter": choice.adapter if choice.near else None, "certainty": choice.certainty, **values})
+    keys = dict.fromkeys(key for own in found for key in own)
+    if taken := [column for column in keys if column in rows[0]]:
+        raise DataError(say("the data has a column {column!r} already; rename it", column=taken[0]))
+    return [{**row, **dict.fromkeys(keys), **own} for row, own in zip(rows, found, strict=True)]
+
+
+def _columns(deck: Deck, name: str, answer: Any) -> dict[str, Any]:
+    """Return the columns of an adapter's answer: `predicted` and `score` of a label, else the answer's own values."""
     from tunedeck.tasks.registry import view_of
 
     written = view_of(deck.task).columns
@@ -217,7 +259,7 @@ def _columns(deck: Deck, name: str, answer: Any) -> dict[str, Any]:
         values = {"predicted": list(values["labels"]) if several else label, "score": values["score"]}
     elif set(values) == {"answer"}:
         values = {"predicted": values["answer"]}
-    return {f"{key}_{name}" if len(deck.adapters) > 1 else key: value for key, value in values.items()}
+    return values
 
 
 def _cells(deck: Deck, answer: Any) -> dict[str, str]:

@@ -8,6 +8,7 @@ TunedeckError
 │   └── ArchitectureError  the method is not supported on this architecture
 ├── AdapterError           an adapter cannot be used as asked
 │   ├── UnknownAdapterError
+│   ├── NoNearAdapterError  no adapter's training texts are like the text
 │   ├── UnsupportedKindError
 │   ├── AdapterFileError   an adapter folder is missing, damaged or incomplete
 │   └── BaseMismatchError  the adapter was trained on another base
@@ -75,6 +76,12 @@ class UnknownAdapterError(AdapterError):
     """No adapter of that name is loaded."""
 
     code = "TD-E008"
+
+
+class NoNearAdapterError(AdapterError):
+    """No adapter was trained on texts like the one that an adapter is to be chosen for."""
+
+    code = "TD-E021"
 
 
 class UnsupportedKindError(AdapterError):

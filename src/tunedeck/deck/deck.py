@@ -18,6 +18,7 @@ from torch import nn
 from tunedeck.core.errors import AdapterError, ConfigError, UnknownAdapterError
 from tunedeck.core.i18n import listing, nearest, renamed, say
 from tunedeck.deck.adapter import Adapter, Summary, summarise
+from tunedeck.deck.choice import AUTO, Choice, choose, chosen_names, text_vectors
 from tunedeck.deck.forward import Inputs, answer_name, call_model, position_limit, run_segments, with_answer
 from tunedeck.deck.heads import NEW_ROWS_STD, grown, head_paths, new_head
 from tunedeck.deck.merge import merged_model
@@ -42,7 +43,9 @@ from tunedeck.models.precision import Dtype
 from tunedeck.models.quantize import BasePart, Quantize, base_parts
 
 Rows: TypeAlias = str | Sequence[str | None] | None
-"""One adapter name for all rows, one per row, or None for the base model."""
+"""One adapter name for all rows, one per row, or None for the base model. Methods that are given texts also take
+"auto" for all rows: each text's adapter is chosen.
+"""
 
 
 @final
@@ -280,10 +283,29 @@ class Deck:
             del self._adapters[name]
 
     def predict(self, texts: Sequence[str], adapter: Rows = None) -> list[Any]:
-        """Answer each text by the task: one adapter name for all, or one per text; None is the base model."""
+        """Answer each text by the task: one adapter name for all, or one per text; None is the base model, "auto" what
+        `choose` returns.
+        """
         if isinstance(texts, str):
             raise ConfigError(say("texts must be a list of texts, not one text"))
-        return predicting(self.task).predict(self, texts, self.adapters_of_rows(adapter, len(texts)))
+        return predicting(self.task).predict(self, texts, self._adapters_for(texts, adapter))
+
+    def choose(self, texts: Sequence[Any], *, among: Sequence[str] | None = None) -> list[Choice]:
+        """Return the adapter whose training texts are nearest to each text, of those loaded or `among` them.
+
+        A text may be near to none of them, which its `near` tells; `predict` and the like refuse it with
+        NoNearAdapterError. Adapters trained on another base, and those without centroids, from other programs or
+        earlier versions, are never chosen.
+        """
+        if isinstance(texts, str):
+            raise ConfigError(say("texts must be a list of texts, not one text"))
+        manifests = {name: self.adapter(name).manifest for name in among or self._adapters}
+        known = {
+            name: one.centroids
+            for name, one in manifests.items()
+            if one.centroids is not None and one.base.fingerprint == self.base.fingerprint
+        }
+        return choose(text_vectors(self.base, self.router, texts), known)
 
     def __call__(
         self,
@@ -366,17 +388,17 @@ class Deck:
         """Return an answer to each prompt, a text or a list of {"role", "content"}; `sampling` is a td.Sampling, greedy
         by default.
         """
-        return generating(self.task).generate(self, prompts, self.adapters_of_rows(adapter, len(prompts)), sampling)
+        return generating(self.task).generate(self, prompts, self._adapters_for(prompts, adapter), sampling)
 
     def stream(self, prompts: Sequence[Any], adapter: Rows = None, sampling: Any = None) -> Iterator[Any]:
         """Yield the answers to prompts as Chunk(row, text, done) while they are generated."""
-        return generating(self.task).stream(self, prompts, self.adapters_of_rows(adapter, len(prompts)), sampling)
+        return generating(self.task).stream(self, prompts, self._adapters_for(prompts, adapter), sampling)
 
     def embed(self, texts: Sequence[str], adapter: Rows = None, *, as_query: bool = False) -> torch.Tensor:
         """Return vectors (texts, hidden), float32, on the CPU; `as_query` puts the query instruction before each
         text.
         """
-        return embedding(self.task).embed(self, texts, self.adapters_of_rows(adapter, len(texts)), as_query=as_query)
+        return embedding(self.task).embed(self, texts, self._adapters_for(texts, adapter), as_query=as_query)
 
     def merge(self, name: str, *, dequantize: bool = False) -> nn.Module:
         """Return a plain transformers model with the adapter in its weights; UnsupportedKindError where the kind cannot
@@ -407,6 +429,11 @@ class Deck:
             if name is not None:
                 self.adapter(name)
         return names
+
+    def _adapters_for(self, texts: Sequence[Any], adapter: Rows) -> list[str | None]:
+        if adapter == AUTO and texts and AUTO not in self._adapters:
+            return [*chosen_names(self.choose(texts), texts)]
+        return self.adapters_of_rows(adapter, len(texts))
 
     def label_names(self, adapter: str | None) -> tuple[str, ...]:
         """Return the labels of an adapter, or those of the base model."""

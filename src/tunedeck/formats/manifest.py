@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.i18n import say
 from tunedeck.core.syntax import json_reason
+from tunedeck.formats.centroids import Centroids
 from tunedeck.formats.confidence import Confidence
 from tunedeck.formats.files import read_text
 from tunedeck.formats.probe import Probe
@@ -54,6 +55,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     probe: Probe | None = None
     confidence: Confidence | None = None
+    centroids: Centroids | None = None
 
 
 def versions() -> dict[str, str]:

@@ -44,6 +44,10 @@ ROUTERS: Mapping[Route, APIRouter] = {
 """The routes that answer, by what a task's view names."""
 _HEADERS = {
     "X-Request-ID": {"description": "the request's own, or one that was made for it", "schema": {"type": "string"}},
+    "X-Adapter": {
+        "description": "for the model auto: the adapters that were chosen, percent-encoded, the first 16",
+        "schema": {"type": "string"},
+    },
     "X-Queue-Ms": {"description": "from its arrival to the start of its batch", "schema": {"type": "number"}},
     "X-Compute-Ms": {"description": "from the start of its batch to its answer", "schema": {"type": "number"}},
 }

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, final
+from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +25,8 @@ from tunedeck.server.tracing import Tracer
 from tunedeck.serving.bounds import Bounds, current_bounds
 
 log = logging.getLogger("tunedeck.server")
+_NAMED = 16
+"""Chosen adapters that the answer's header names."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ONLY_THIS_HOST = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -56,6 +59,9 @@ class _Passage:
         added = [(b"x-request-id", self.request_id.encode())]
         if self.scope["path"] in DOCS:
             added.append((b"content-security-policy", _ONLY_THIS_HOST))
+        if chosen := self.state.get("chosen"):
+            names = ", ".join(quote(name, safe="/") for name in chosen[:_NAMED])
+            added.append((b"x-adapter", names.encode("ascii")))
         if timing := self.state.get("timing"):
             added += [
                 (name, f"{1000 * seconds:.1f}".encode())

@@ -15,6 +15,7 @@ WITH_INPUTS = frozenset(
         "/v1/score",
         "/rerank",
         "/v1/rerank",
+        "/v1/choose",
     }
 )
 TO_ADMINISTER = frozenset({"/v1/adapters", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"})

@@ -213,6 +213,12 @@ class AnswersRequest(ModelRequest):
     input: Text | Texts
 
 
+class ChooseRequest(Strict):
+    """POST /v1/choose."""
+
+    input: Text | Texts
+
+
 class EntitiesRequest(Strict):
     """POST /entities, as the pipelines of transformers take their inputs; `model` is ours."""
 

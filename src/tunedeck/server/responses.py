@@ -157,6 +157,25 @@ class Answers(TypedDict):
     usage: Usage
 
 
+class Chosen(TypedDict):
+    """The adapter that the model "auto" stands for: whether the text is near to its training texts, the cosine to the
+    nearest of their centroids, and how sure the choice is.
+    """
+
+    index: int
+    adapter: str
+    near: bool
+    similarity: float
+    certainty: float
+
+
+class Choices(TypedDict):
+    """POST /v1/choose."""
+
+    object: Literal["list"]
+    data: list[Chosen]
+
+
 class LabelScore(TypedDict):
     """A label and its probability."""
 

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from tunedeck.core.errors import AdapterError, ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.deck.choice import AUTO, Choice, chosen_names
 from tunedeck.generation.json_grammar import JsonGrammar, SchemaCompiler
 from tunedeck.generation.sequence import Chunk
 from tunedeck.generation.sequence import Sequence as GeneratedSequence
@@ -54,12 +55,15 @@ class Service:
     created_s: int = field(default_factory=lambda: int(time.time()))
 
     def adapter_of(self, http: HttpRequest, model: str | None) -> str | None:
-        """Return the adapter that a request's `model` names, None for the base model.
+        """Return the adapter that a request's `model` names, None for the base model; AUTO as it is, where no adapter
+        has that name.
 
         Raises UnknownAdapterError for what the caller's key may not use as for what is not there.
         """
         name = self.base if model is None else model
         http.state.model = name[:200]
+        if name == AUTO and self.engine.chooser is not None and AUTO not in self.engine.store.names():
+            return AUTO
         if not caller_of(http).may_use(name):
             raise unknown(name)
         if name != self.base:
@@ -81,12 +85,28 @@ class Service:
         async with self.compiling:
             return await run_in_threadpool(self.schemas.compile, schema)
 
-    def requests(
+    async def choose(self, http: HttpRequest, contents: Sequence[Any]) -> list[Choice]:
+        """Return the adapter nearest to each content, of those that the caller may use; UnknownAdapterError where this
+        server cannot choose.
+        """
+        chooser = self.engine.chooser
+        if chooser is None:
+            raise unknown(AUTO)
+        chosen = await run_in_threadpool(partial(chooser.choose, contents, caller_of(http).may_use))
+        http.state.chosen = tuple(dict.fromkeys(choice.adapter for choice in chosen))
+        return chosen
+
+    async def requests(
         self, http: HttpRequest, adapter: str | None, contents: Sequence[Content]
     ) -> list[Request[Content, Answer]]:
         """Return the caller's inputs as requests, whose time runs from the moment they arrived."""
         timeout_s, caller, arrived_s = self.bounds.timeout, caller_of(http).name, http.state.arrived_s
-        return [Request(adapter, content, timeout_s, caller, arrived_s=arrived_s) for content in contents]
+        names: list[str | None] = [adapter] * len(contents)
+        if adapter == AUTO and AUTO not in self.engine.store.names():
+            asked = [one.prompt if isinstance(one, GeneratedSequence) else one for one in contents]
+            names = [*chosen_names(await self.choose(http, asked), asked)]
+        rows = zip(names, contents, strict=True)
+        return [Request(name, content, timeout_s, caller, arrived_s=arrived_s) for name, content in rows]
 
     async def submit(self, http: HttpRequest, requests: Sequence[Request]) -> None:
         """Let the engine take all requests or none; another thread does it, for it may look at the disk."""
@@ -100,7 +120,7 @@ class Service:
 
         The caller names the type of the answers, which is that of the task.
         """
-        requests: list[Request[Content, Answer]] = self.requests(http, adapter, contents)
+        requests: list[Request[Content, Answer]] = await self.requests(http, adapter, contents)
         answered = asyncio.ensure_future(self._answered(http, requests))
         gone = asyncio.ensure_future(_disconnected(http))
         answered.add_done_callback(_noticed)
@@ -147,7 +167,7 @@ class Service:
             with suppress(RuntimeError):  # the loop has ended before the engine
                 loop.call_soon_threadsafe(pieces.put_nowait, (index, piece))
 
-        requests: list[GenerateRequest] = self.requests(http, adapter, sequences)
+        requests: list[GenerateRequest] = await self.requests(http, adapter, sequences)
         for index, request in enumerate(requests):
             request.on_piece = partial(hand_over, index)
             request.done.add_done_callback(lambda _, index=index: hand_over(index, None))  # type: ignore[misc]

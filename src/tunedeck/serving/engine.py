@@ -18,6 +18,7 @@ from tunedeck.core.i18n import say
 from tunedeck.serving.adapter_cache import Lease
 from tunedeck.serving.backends.base import Backend
 from tunedeck.serving.bounds import Bounds, exceeded
+from tunedeck.serving.choice import AdapterChooser
 from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.store import AdapterStore
@@ -69,11 +70,14 @@ class Engine:
         limits: Limits,
         on_done: Callable[[Request], None] = lambda _: None,
         bounds: Bounds | None = None,
+        chooser: AdapterChooser | None = None,
     ) -> None:
         self.store = store
         self.queue = queue
         self.limits = limits
         self.bounds = bounds or Bounds()
+        self.chooser = chooser
+        """Chooses adapters for texts; None where the backend cannot run the bare base."""
         self._backend, self._worker, self._on_done = backend, worker, on_done
         self._untokenized = FairQueue()
         self._inside: set[Request] = set()

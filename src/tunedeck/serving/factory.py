@@ -12,6 +12,7 @@ from tunedeck.serving.backends.base import Backend, BatchBackend
 from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.bounds import Bounds
+from tunedeck.serving.choice import AdapterChooser
 from tunedeck.serving.engine import Engine, Limits, Worker
 from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.repository import RepositoryLayout
@@ -85,7 +86,7 @@ def open_engine(
     else:
         backend = answering = batch_backend(deck, queue.call)
         worker = BatchWorker(answering, queue, limits)
-    return _engine(backend, worker, queue, root, None, adapter_bytes, limits, bounds or Bounds(), listener)
+    return _engine(backend, worker, queue, root, None, adapter_bytes, limits, bounds or Bounds(), listener, deck)
 
 
 def open_batch_engine(
@@ -114,9 +115,11 @@ def _engine(
     limits: Limits,
     bounds: Bounds,
     listener: Listener,
+    deck: Deck | None = None,
 ) -> Engine:
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise ConfigError(say("there is no folder {path}; name the one that holds the adapter folders", path=root))
     store = AdapterStore(folder, backend, adapter_bytes, listener.on_store_event, layout, bounds)
-    return Engine(store, backend, queue, worker, limits, listener.on_done, bounds)
+    chooser = None if deck is None else AdapterChooser(deck, store, queue.call)
+    return Engine(store, backend, queue, worker, limits, listener.on_done, bounds, chooser)

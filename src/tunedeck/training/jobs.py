@@ -25,6 +25,7 @@ from tunedeck.deck.patches.checkpointing import Checkpointing
 from tunedeck.deck.task import Task, has_labels, labels_of
 from tunedeck.tasks.base import Dataset, TrainableTask
 from tunedeck.tasks.registry import view_of
+from tunedeck.training.centroids import training_centroids
 from tunedeck.training.checkpoint import Checkpoints
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.distributed import is_sharded, joined, shard_base
@@ -198,7 +199,8 @@ def finish_run(
         name, state.metrics, measurement, state.stopped, state.best_step, folder, state.start, state.head_only
     )
     if trainer.accelerator.is_main_process:
-        record(deck, dataset, run)
+        sharded = is_sharded(trainer.accelerator)  # one process alone cannot run the base then
+        record(deck, dataset, run, None if sharded else training_centroids(deck, name, dataset))
         if folder is not None:
             draw(folder, name, _trainable(trainer.adapter.task).progress_metrics)
         if trainer.checkpoints and run.stopped in COMPLETE:

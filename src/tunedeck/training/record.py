@@ -17,6 +17,7 @@ from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Machine, Measurement, this_machine
 from tunedeck.core.storage import write_bytes, write_json
 from tunedeck.deck.deck import Deck
+from tunedeck.formats.centroids import Centroids
 from tunedeck.formats.confidence import Confidence
 from tunedeck.formats.folder import adapter_bytes
 from tunedeck.formats.manifest import DataRecord
@@ -137,8 +138,8 @@ def measured(
     )
 
 
-def record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
-    """Keep metrics, data and measurement with the adapter, and write what the run folder ends with."""
+def record(deck: Deck, dataset: Dataset[Any], run: TrainingRun, centroids: Centroids | None) -> None:
+    """Keep metrics, data, centroids and measurement with the adapter, and write what the run folder ends with."""
     adapter = deck.adapter(run.adapter)
     metrics, confidence = without_temperature(run.metrics)
     adapter.manifest = adapter.manifest.model_copy(
@@ -152,6 +153,7 @@ def record(deck: Deck, dataset: Dataset[Any], run: TrainingRun) -> None:
                 text_column=dataset.text_column,
             ),
             "measurement": run.measurement.to_json(),
+            "centroids": centroids,
         }
     )
     if run.folder is not None and run.adapter_folder is not None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import asdict
 
 from fastapi import APIRouter, Depends, Request
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.server.errors import Failure, refusals
-from tunedeck.server.requests import LoadRequest, VllmLoadRequest, VllmUnloadRequest
-from tunedeck.server.responses import AdapterList, InMemory, Loaded, Model, ModelList, OnDisk
+from tunedeck.server.requests import ChooseRequest, LoadRequest, VllmLoadRequest, VllmUnloadRequest
+from tunedeck.server.responses import AdapterList, Choices, Chosen, InMemory, Loaded, Model, ModelList, OnDisk
 from tunedeck.server.service import caller_of, service_of
 from tunedeck.serving.adapter_cache import CachedAdapter
 from tunedeck.serving.repository import unknown
@@ -54,6 +55,20 @@ def model(http: Request, name: str) -> Model:
     if not caller_of(http).may_use(name) or name not in service.engine.store.names():
         raise unknown(name)
     return _model(http, name, service.base)
+
+
+@router.post("/v1/choose", responses=refusals(400, 404, 408, 413, 415, 422, 503))
+async def choose(http: Request, body: ChooseRequest) -> Choices:
+    """The adapter that the model "auto" stands for, for each text. With the model "auto" a text that is not near is
+    refused.
+    """
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    chosen = await service_of(http).choose(http, texts)
+    data: list[Chosen] = [
+        {"index": index, **asdict(one)}  # type: ignore[typeddict-item]
+        for index, one in enumerate(chosen)
+    ]
+    return {"object": "list", "data": data}
 
 
 def _model(http: Request, name: str, parent: str | None) -> Model:
