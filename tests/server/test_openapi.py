@@ -57,6 +57,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/adapters": {"name": "NAME"},
     "/v1/load_lora_adapter": {"lora_name": "NAME"},
     "/v1/unload_lora_adapter": {"lora_name": "NAME"},
+    "/v1/choose": {"input": "w4"},
 }
 
 

@@ -86,12 +86,12 @@ class Service:
             return await run_in_threadpool(self.schemas.compile, schema)
 
     async def choose(self, http: HttpRequest, contents: Sequence[Any]) -> list[Choice]:
-        """Return the adapter nearest to each content, of those that the caller may use; UnknownAdapterError where this
-        server cannot choose.
+        """Return the adapter nearest to each content, of those that the caller may use; AdapterError where this server
+        cannot choose.
         """
         chooser = self.engine.chooser
         if chooser is None:
-            raise unknown(AUTO)
+            raise AdapterError(say("ONNX exports cannot choose an adapter; name one"))
         chosen = await run_in_threadpool(partial(chooser.choose, contents, caller_of(http).may_use))
         http.state.chosen = tuple(dict.fromkeys(choice.adapter for choice in chosen))
         return chosen

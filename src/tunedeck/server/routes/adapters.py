@@ -57,7 +57,7 @@ def model(http: Request, name: str) -> Model:
     return _model(http, name, service.base)
 
 
-@router.post("/v1/choose", responses=refusals(400, 404, 408, 413, 415, 422, 503))
+@router.post("/v1/choose", responses=refusals(400, 408, 413, 415, 422, 503))
 async def choose(http: Request, body: ChooseRequest) -> Choices:
     """The adapter that the model "auto" stands for, for each text. With the model "auto" a text that is not near is
     refused.
