@@ -60,9 +60,13 @@ BY_LANGUAGE = {"en": ENGLISH, "zh": CHINESE}
 def demo(
     train_size: Annotated[
         int | None,
-        typer.Option(help=say("examples to train on; 4000 tweets, or 2000 Chinese reviews, by default")),
+        typer.Option(
+            help=say("examples to train on; 4000 tweets, or 2000 Chinese reviews, by default"), min=1, metavar="INTEGER"
+        ),
     ] = None,
-    eval_size: Annotated[int | None, typer.Option(help=say("examples held out; 1500 or 1000 by default"))] = None,
+    eval_size: Annotated[
+        int | None, typer.Option(help=say("examples held out; 1500 or 1000 by default"), min=1, metavar="INTEGER")
+    ] = None,
     epochs: Annotated[float, typer.Option(help=say("passes over the data"))] = 2,
     out: Annotated[Path, typer.Option(help=say("where the runs go; earlier demo runs there are replaced"))] = Path(
         "runs/demo"

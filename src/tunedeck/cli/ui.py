@@ -30,5 +30,6 @@ def ui(
         raise ConfigError(
             say("the page needs {package}; install it with: pip install 'tunedeck[web]'", package=error.name)
         ) from error
-    tell(say("the page is on http://{host}:{port}; stop it with Ctrl-C", host=host, port=port))
-    serve_page(PageSettings(folder, host, port, password_file, open_browser, size(max_upload)))
+    text = say("the page is on http://{host}:{port}; stop it with Ctrl-C", host=host, port=port)
+    settings = PageSettings(folder, host, port, password_file, open_browser, size(max_upload))
+    serve_page(settings, before=lambda: tell(text))

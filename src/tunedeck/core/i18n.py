@@ -24,7 +24,8 @@ _language: ContextVar[str | None] = ContextVar("language", default=None)
 def set_language(language: str) -> None:
     """Choose the language of messages, `en` or `zh`; ConfigError for any other."""
     if language not in LANGUAGES:
-        raise ConfigError(f"unknown language {language!r}, choose one of: {', '.join(LANGUAGES)}")
+        allowed = listing(LANGUAGES)
+        raise ConfigError(say("unknown language {name!r}, choose one of: {allowed}", name=language, allowed=allowed))
     _language.set(language)
 
 

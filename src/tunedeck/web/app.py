@@ -39,8 +39,11 @@ class PageSettings:
     upload_bytes: int = UPLOAD_BYTES
 
 
-def serve_page(settings: PageSettings) -> None:
-    """Listen until Ctrl-C; ConfigError for an address that cannot be had or that others reach without a password."""
+def serve_page(settings: PageSettings, before: Callable[[], None]) -> None:
+    """Check the settings, call `before` and listen until Ctrl-C.
+
+    Raises ConfigError for an address that cannot be had or that others reach without a password.
+    """
     password = _password(settings)
     if not settings.folder.is_dir():
         raise ConfigError(say("there is no folder {path}", path=settings.folder))
@@ -49,6 +52,7 @@ def serve_page(settings: PageSettings) -> None:
     hosts = None if password is not None else LOCAL_HOSTS | {settings.host}
     app.add_middleware(Guard, hosts=hosts, password=password, upload_bytes=settings.upload_bytes)
     os.environ.setdefault("NICEGUI_STORAGE_PATH", str(folder.root / ".ui" / "nicegui"))
+    before()
     ui.run(
         host=settings.host,
         port=settings.port,
