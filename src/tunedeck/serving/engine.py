@@ -77,7 +77,7 @@ class Engine:
         self.limits = limits
         self.bounds = bounds or Bounds()
         self.chooser = chooser
-        """Chooses adapters for texts; None where the backend cannot run the bare base."""
+        """Chooses adapters for texts; None where the backend cannot run the base model alone."""
         self._backend, self._worker, self._on_done = backend, worker, on_done
         self._untokenized = FairQueue()
         self._inside: set[Request] = set()

@@ -71,7 +71,7 @@ class Line:
     reason: str = ""
     """Why a candidate of a race has stopped."""
     every: int = 1
-    """Of so many steps one is kept."""
+    """The number of steps of which one is kept."""
     recent: deque[Point] = field(default_factory=lambda: deque(maxlen=_RECENT))
     """The latest (seconds, step)."""
 
@@ -92,12 +92,12 @@ class Watched:
         self.folder = folder
         self.lines: dict[str, Line] = {}
         self.standing: dict[str, Any] = {}
-        """Of a race: its candidates, limit and price."""
+        """The candidates, limit and price of a race."""
         self._tails: dict[Path, Tail] = {}
         self.training = Line()
-        """Of a race: the candidate that is in training."""
+        """The candidate of a race that is in training."""
         self.at_s = 0.0
-        """Of a race: seconds so far."""
+        """Seconds that a race has taken so far."""
         self._race = Tail(folder / _LOG)
         self._seen: dict[str, float] = {}
 

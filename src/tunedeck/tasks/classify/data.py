@@ -41,7 +41,7 @@ UNEVEN = 10.0
 CHECKED = 100_000
 """The first examples are checked for what one pass shows."""
 LABELS_NAMED = 8
-"""Of more labels, the line on the data names only the most frequent ones."""
+"""The most labels that the line on the data names; of more it names the most frequent."""
 
 
 def read_labelled(

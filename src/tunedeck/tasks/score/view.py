@@ -1,4 +1,4 @@
-"""What other rooms ask of scores."""
+"""Scores as serving, export and comparison use them."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Tag(TagConfig):
         return read_tagged(settings, self.labels)
 
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
-        """Return metrics of adapters, None for the bare base, and their counts by kind of entity and of error."""
+        """Return metrics of adapters, None for the base model, and their counts by kind of entity and of error."""
         examples, _, notes = read_examples(settings, settings.train)
         if settings.eval_size is not None:
             examples = list(subset(examples, settings.eval_size, settings.split_seed))

@@ -1,4 +1,4 @@
-"""What other rooms ask of token classification."""
+"""Token classification as serving, export and comparison use it."""
 
 from __future__ import annotations
 
