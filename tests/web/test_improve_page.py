@@ -17,6 +17,7 @@ from nicegui import events
 from support.simulated_page import simulated
 
 from tunedeck.data.table import read_table
+from tunedeck.tasks import label_next
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -61,9 +62,13 @@ def test_texts_are_labelled_by_keys_and_the_adapter_trains_on_with_them(
     def labelled() -> list[list[object]]:
         return [[row["text"], row["label"]] for row in read_table(str(out)).rows]
 
+    def chosen(texts: list[str], n: int, *, adapter: Path) -> label_next.NextTexts:
+        assert adapter == folder
+        found = [label_next.NextText(row, text) for row, text in enumerate(texts[:n], start=1)]
+        return label_next.NextTexts(tuple(found[::-1]), len(texts), 0)
+
     async def visit(user: Any) -> None:
-        module = sys.modules["tunedeck.web.pages.improve"]
-        monkeypatch.setattr(module, "_least_sure", lambda folder, texts: texts[::-1])
+        monkeypatch.setattr(label_next, "label_next", chosen)
         processes = sys.modules["tunedeck.web.processes"].Processes
         monkeypatch.setattr(processes, "start", lambda self, name, arguments: asked.append(list(arguments)))
         await user.open("/improve?adapter=runs/mail/adapter&file=pool.csv")

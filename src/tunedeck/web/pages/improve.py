@@ -1,4 +1,4 @@
-"""Improve: label the texts that an adapter is least sure of, by keys, and train on from it with them."""
+"""Improve: label the texts that would teach an adapter most, by keys, and train on from it with them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tunedeck.web.screen import Screen, heading, same_by_hand, screen
 from tunedeck.web.shelf import item_named
 from tunedeck.web.workspace import Workspace
 
-_KEYS, _LOOKED_AT = 9, 1000
-"""Labels that have a key, and texts that the adapter reads."""
+_KEYS, _AT_ONCE = 9, 100
+"""Labels that have a key, and texts that one visit asks for."""
 
 
 def page(work: Workspace) -> Callable[..., Coroutine[Any, Any, None]]:
@@ -76,7 +76,11 @@ class _Labelling:
         texts = [row.text for row in rows if row.text.strip() and not row.label and row.text not in self.given]
         if not texts and not self.given:
             raise DataError(say("every row of {path} has a label; choose a file with texts without", path=self.file))
-        return _least_sure(folder, list(dict.fromkeys(texts))[:_LOOKED_AT])
+        if not texts:
+            return []
+        from tunedeck.tasks.label_next import label_next  # loads torch
+
+        return [one.text for one in label_next(texts, _AT_ONCE, adapter=folder).texts]
 
     def show(self, texts: list[str]) -> None:
         """Show one text at a time with a button for each label, and training on below."""
@@ -164,15 +168,3 @@ class _Labelling:
         changes = {"start_from": self.adapter}
         python = f"import tunedeck as td\n\nruns = td.train_run({self.out!r}, {changes!r})"
         same_by_hand(command_text(arguments()), python)
-
-
-def _least_sure(folder: Path, texts: list[str]) -> list[str]:
-    """Return the texts by the probability of their likeliest label, the lowest first. Loads torch."""
-    from tunedeck.deck.deck import Deck
-
-    if not texts:
-        return []
-    deck = Deck.open(folder)
-    answers = deck.predict(texts, adapter=deck.adapters[0])
-    sure = {text: max(answer.probabilities.values()) for text, answer in zip(texts, answers, strict=True)}
-    return sorted(texts, key=sure.__getitem__)
