@@ -35,7 +35,9 @@ def chat(
 ) -> None:
     """Talk to a base and its adapters, switching between them with /adapter NAME."""
     import tunedeck as td
+    from tunedeck.core.compat.inference_imports import import_for_inference
 
+    import_for_inference()
     sampling = td.Sampling(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, seed=seed
     )

@@ -39,13 +39,16 @@ def embed(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Make vectors of texts."""
-    from tunedeck.tasks.registry import task_of
+    from tunedeck.core.compat.inference_imports import import_for_inference
 
     if out is not None and out.suffix not in ENDINGS:
         raise ConfigError(say("{path}: vectors are written as .npy or .jsonl", path=out))
     if adapter is None and model is None:
         raise ConfigError(say('name an adapter folder or a base: tunedeck embed --adapter runs/NAME/adapter "a text"'))
     asked = texts_to_answer(texts, file, text, encoding)
+    import_for_inference()
+    from tunedeck.tasks.registry import task_of
+
     if adapter is not None:
         options.check_task([adapter], "vectors", "embed")
         deck = options.opened(

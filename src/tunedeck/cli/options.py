@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -106,32 +107,36 @@ def opened(
 ) -> Deck:
     """Return the deck that the options above ask for: the adapters on their base."""
     import tunedeck as td
+    from tunedeck.core.compat.inference_imports import without_dynamo
     from tunedeck.tasks.registry import task_of
 
     hide_loading()
-    return td.Deck.open(
-        *folders,
-        model=model,
-        task=task_of({"kind": task}),
-        dtype=dtype,  # type: ignore[arg-type]
-        quantize=quantize,  # type: ignore[arg-type]
-        trust_remote_code=trust_remote_code,
-        allow_base_mismatch=allow_base_mismatch,
-    )
+    with nullcontext() if trust_remote_code else without_dynamo():
+        return td.Deck.open(
+            *folders,
+            model=model,
+            task=task_of({"kind": task}),
+            dtype=dtype,  # type: ignore[arg-type]
+            quantize=quantize,  # type: ignore[arg-type]
+            trust_remote_code=trust_remote_code,
+            allow_base_mismatch=allow_base_mismatch,
+        )
 
 
 def base_model(reference: str, task: Task, dtype: str, quantize: str | None, trust_remote_code: bool) -> Deck:
     """Return a deck without adapters, as the options above ask for it."""
     import tunedeck as td
+    from tunedeck.core.compat.inference_imports import without_dynamo
 
     hide_loading()
-    return td.Deck.load(
-        reference,
-        task,
-        dtype=dtype,  # type: ignore[arg-type]
-        quantize=None if quantize == "none" else quantize,  # type: ignore[arg-type]
-        trust_remote_code=trust_remote_code,
-    )
+    with nullcontext() if trust_remote_code else without_dynamo():
+        return td.Deck.load(
+            reference,
+            task,
+            dtype=dtype,  # type: ignore[arg-type]
+            quantize=None if quantize == "none" else quantize,  # type: ignore[arg-type]
+            trust_remote_code=trust_remote_code,
+        )
 
 
 def hide_loading() -> None:

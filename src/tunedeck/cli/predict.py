@@ -52,6 +52,7 @@ def predict(
 
     Of an adapter for pairs, two texts after one another are a pair, and so are two in a line with a tab between them.
     """
+    from tunedeck.core.compat.inference_imports import import_for_inference
     from tunedeck.data.pieces import is_large
     from tunedeck.data.write import check_ending
 
@@ -59,6 +60,7 @@ def predict(
         raise DataError(say('name an adapter folder: tunedeck predict --adapter runs/NAME/adapter "a text"'))
     if out is not None:
         check_ending(out)
+    import_for_inference()
     options.check_task(adapter, "predictions", "predict")
     column, in_pairs = _trained_on(adapter)
     pieces = _pieces(texts, file, text or column, encoding, named=text is not None, text_pair=text_pair, pairs=in_pairs)

@@ -100,6 +100,9 @@ def serve(
     bounds: Bounds,
 ) -> None:
     """Answer requests over HTTP, each by the adapter that its `model` names, mixed in batches on one base."""
+    from tunedeck.core.compat.inference_imports import import_for_inference
+
+    import_for_inference()
     try:
         from tunedeck.server.run import ServerSettings, bind, open_onnx_service, open_service
         from tunedeck.server.run import serve as listen
