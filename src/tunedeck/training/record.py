@@ -60,10 +60,10 @@ class TrainingRun:
 
     @property
     def still_improving(self) -> bool:
-        """Tell whether the last evaluation is the best and its loss is below the one before it, or below the
-        start's.
+        """Tell whether the last evaluation is the best, not all answers of it are right, and its loss is below the one
+        before it, or below the start's.
         """
-        if self.folder is None or self.best_step != self.measurement.steps:
+        if self.folder is None or self.best_step != self.measurement.steps or self.metrics.get("accuracy") == 1:
             return False
         evaluations = [event for event in read_events(self.folder) if event["event"] == "eval"]
         losses = [values["loss"] for values in (self.start, *evaluations) if "loss" in values]
