@@ -33,7 +33,8 @@ def blocks(page: str, language: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_the_page_run(page: str, tunedeck: Command, files: Path) -> None:
-    run = [line for line in blocks(page, "sh").splitlines() if line.startswith("tunedeck ") and " serve " not in line]
+    lines = blocks(page, "sh").replace("\\\n", " ").splitlines()
+    run = [line for line in lines if line.startswith("tunedeck ") and " serve " not in line]
     assert [shlex.split(line)[1] for line in run] == ["train", "predict", "eval"]
     for line in run:
         said = tunedeck(*shlex.split(line)[1:])

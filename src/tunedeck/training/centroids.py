@@ -11,14 +11,22 @@ from tunedeck.formats.centroids import Centroids
 from tunedeck.tasks.base import Dataset
 from tunedeck.tasks.registry import view_of
 
+_KEPT: dict[object, Centroids] = {}
+"""Of the latest base and data: the runs of a comparison share them."""
+
 
 def training_centroids(deck: Deck, name: str, dataset: Dataset[Any]) -> Centroids | None:
     """Return those of a sample of the training texts; None for a task whose examples have no text, and for a base
-    without a tokenizer.
+    without a tokenizer or of an architecture that is not known.
     """
     comparing = view_of(deck.adapter(name).task).comparing
-    if comparing is None or deck.tokenizer is None:
+    base, train = deck.base, dataset.train
+    if comparing is None or base.tokenizer is None or base.spec is None:
         return None
-    sample = random.Random(0).sample(range(len(dataset.train)), sample_size(len(dataset.train)))
-    texts = [comparing.text_of(dataset.train[row]) for row in sample]
-    return fit_centroids(text_vectors(deck.base, deck.router, texts))
+    key = (base.fingerprint, base.quantize, base.dtype, comparing.text_of, dataset.sha256)
+    if key not in _KEPT:
+        sample = random.Random(0).sample(range(len(train)), sample_size(len(train)))
+        texts = [comparing.text_of(train[row]) for row in sample]
+        _KEPT.clear()
+        _KEPT[key] = fit_centroids(text_vectors(base, deck.router, texts))
+    return _KEPT[key]
