@@ -12,7 +12,7 @@ from tunedeck.tasks.base import Dataset
 from tunedeck.tasks.registry import view_of
 
 _KEPT: dict[object, Centroids] = {}
-"""Of the latest base and data: the runs of a comparison share them."""
+"""The latest centroids, by base and data: all runs of a comparison use the same ones."""
 
 
 def training_centroids(deck: Deck, name: str, dataset: Dataset[Any]) -> Centroids | None:

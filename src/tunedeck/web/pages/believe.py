@@ -47,7 +47,7 @@ def show_closer(work: Workspace, here: Screen, adapter: str) -> None:
 
     async def look() -> None:
         if chosen.value is None:
-            raise DataError(say("there is no file; choose one first"))
+            raise DataError(say("choose a file first"))
         button.disable()
         place.clear()
         with place, ui.row().classes("items-center"):
@@ -75,7 +75,7 @@ def _settings(work: Workspace, adapter: str, file: str) -> DataSettings:
 
     found = held_out_data(work.folder.path(adapter))
     if found is None:
-        raise DataError(say("there is no file; choose one first"))
+        raise DataError(say("choose a file first"))
     inside = {key: str(work.folder.root / name) for key in ("train", "eval") if (name := getattr(found, key))}
     return found.model_copy(update={key: path for key, path in inside.items() if Path(path).exists()})
 

@@ -107,7 +107,7 @@ def _file(work: Workspace, here: Screen, adapter: str) -> None:
 
     def predict() -> None:
         if not chosen.value:
-            raise DataError(say("there is no file; choose one first"))
+            raise DataError(say("choose a file first"))
         work.folder.existing(chosen.value)
         out = work.folder.free_name(_PREDICTED, f"{Path(chosen.value).stem}.csv")
         work.processes.start(out, ["predict", "--adapter", adapter, "--file", chosen.value, "--out", out])
