@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ def test_each_text_is_answered_by_the_adapter_that_was_trained_on_texts_like_it(
     assert all(0.5 < one.certainty <= 1 and -1 <= one.similarity <= 1.001 for one in chosen)
     assert deck.predict(texts, adapter="auto") == deck.predict(texts, adapter=["low", "high", "low"])
     assert [one.adapter for one in deck.choose(texts[:1], among=["low"])] == ["low"]
+
+
+@pytest.mark.parametrize("spread", [0.5, 0.1, 0.02])
+def test_how_sure_a_choice_is_depends_on_cosines_relative_to_the_spread_of_the_training_texts(spread: float) -> None:
+    known = {name: Centroids.of(torch.eye(2)[[row]].numpy(), 1 - spread) for row, name in enumerate(("a", "b"))}
+    lower, higher = 0.9, 0.9 + 0.06 * spread
+    (found,) = choose(torch.tensor([[higher, lower]]), known)
+    assert found.adapter == "a"
+    assert found.certainty == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-3)
 
 
 def test_a_text_that_is_near_to_none_is_an_error_and_not_a_guess(deck: td.Deck) -> None:

@@ -32,8 +32,11 @@ GROUPS, TEXTS_A_GROUP = 8, 8
 ROUNDS = 10
 NEAR = 0.95
 """Share of training texts, left out when the centroids were made, that are near to them."""
-TEMPERATURE = 0.05
-"""Cosines are divided by it before the softmax that says how sure a choice is."""
+TEMPERATURE = 0.06
+"""Cosines are divided by this share of the adapters' mean spread, 1 - `least`, before the softmax that says how sure a
+choice is: bases differ in how close together their cosines lie. Fitted with bench/choose_adapter.py.
+"""
+SMALLEST_SPREAD = 1e-3
 _BATCH = 32
 _CHARACTERS = 16 * TOKENS
 
@@ -48,7 +51,7 @@ class Choice:
     similarity: float
     """The cosine to the nearest centroid."""
     certainty: float
-    """How sure the choice is among all adapters, from 0 to 1."""
+    """About the probability that the choice among all adapters is right, from 0 to 1."""
 
 
 def text_vectors(base: LoadedBase, router: Router, contents: Sequence[Any]) -> torch.Tensor:
@@ -140,8 +143,10 @@ def choose(vectors: torch.Tensor, known: Mapping[str, Centroids]) -> list[Choice
         )
     names = list(known)
     cosines = torch.stack([_nearest(vectors, torch.from_numpy(one.array)) for one in known.values()], dim=1)
-    sure = (cosines / TEMPERATURE).softmax(1)
-    near = cosines >= torch.tensor([one.least for one in known.values()])
+    least = torch.tensor([one.least for one in known.values()])
+    spread = (1 - least).mean().clamp(min=SMALLEST_SPREAD)
+    sure = (cosines / (TEMPERATURE * spread)).softmax(1)
+    near = cosines >= least
     best = cosines.where(near | ~near.any(1, keepdim=True), -2.0).argmax(1).tolist()
     return [
         Choice(names[column], bool(near[row, column]), float(cosines[row, column]), float(sure[row, column]))
