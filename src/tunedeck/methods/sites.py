@@ -206,6 +206,11 @@ def dtype_of_products(output: torch.Tensor) -> torch.dtype:
     return torch.float32 if few else output.dtype
 
 
+def add_rounded(tensor: torch.Tensor, change: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    """Return the sum in the precision of `tensor`, rounded once, and written to `out` where there is one."""
+    return torch.add(tensor, change).to(tensor.dtype) if out is None else torch.add(tensor, change, out=out)
+
+
 def check_rows(tensor: torch.Tensor, dispatch: RowDispatch) -> None:
     """Raise TargetError when a tensor's first dimension is not the batch, as inside a mixture of experts."""
     rows = dispatch.parts[-1][0].stop

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import Cache, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.masking_utils import eager_mask
 from transformers.utils import cached_file
 
 __all__ = ["CacheLayerMixin", "DynamicLayer", "DynamicSlidingWindowLayer"]
@@ -23,6 +24,12 @@ def attention_of(model: nn.Module) -> str:
 def set_attention(model: nn.Module, name: str) -> None:
     """Switch the attention implementation; the layers read it at every call."""
     cast(Any, model).config._attn_implementation = name
+
+
+def register_attention(name: str, attention: Callable[..., Any]) -> None:
+    """Make an attention function known under a name; its mask is the one that is added to the scores."""
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, eager_mask)
 
 
 def can_use_sdpa(model: nn.Module) -> bool:

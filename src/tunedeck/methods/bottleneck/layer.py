@@ -27,6 +27,7 @@ from tunedeck.methods.bottleneck.config import BottleneckConfig
 from tunedeck.methods.sites import (
     Placement,
     RowDispatch,
+    add_rounded,
     check_rows,
     dtype_of_products,
     first_tensor,
@@ -150,7 +151,7 @@ def batched_forward(z: torch.Tensor, dispatch: RowDispatch, h: torch.Tensor, out
     down, down_bias, up, up_bias = dispatch.cached(dtype, partial(_stacked, dispatch, dtype))
     activation = next(layer.activation for layer in _layers(dispatch) if layer is not None)
     inner = torch.baddbmm(down_bias, z.reshape(h.shape).to(dtype), down)
-    return torch.add(h, torch.baddbmm(up_bias, activation(inner), up).to(h.dtype), out=out)
+    return add_rounded(h, torch.baddbmm(up_bias, activation(inner), up), out)
 
 
 def _stacked(dispatch: RowDispatch, dtype: torch.dtype) -> Stacked:
@@ -175,7 +176,7 @@ def _stacked(dispatch: RowDispatch, dtype: torch.dtype) -> Stacked:
         up, up_bias = up * scaling[:, :, None], up_bias * scaling
     down, down_bias = of(lambda layer: layer.down.weight), of(lambda layer: layer.down.bias)
     down, down_bias, up, up_bias = (tensor.to(dtype) for tensor in (down, down_bias[:, None], up, up_bias[:, None]))
-    return down.transpose(1, 2), down_bias, up.transpose(1, 2), up_bias
+    return down.transpose(1, 2).contiguous(), down_bias, up.transpose(1, 2), up_bias
 
 
 def _layers(dispatch: RowDispatch) -> Sequence[BottleneckLayer | None]:

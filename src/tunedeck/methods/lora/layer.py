@@ -19,7 +19,7 @@ from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.linears import dense_weight, is_conv1d, linear_shape, targeted_linears
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.methods.lora.dora import has_lengths, row_lengths, scale_to_length
-from tunedeck.methods.sites import Placement, RowDispatch, check_rows, dtype_of_products, map_active_rows, map_rows
+from tunedeck.methods.sites import Placement, RowDispatch, add_rounded, check_rows, dtype_of_products, map_active_rows, map_rows
 
 
 @final
@@ -120,9 +120,7 @@ def add_low_rank(x: torch.Tensor, output: torch.Tensor, dispatch: RowDispatch) -
     a, b = dispatch.cached(dtype, partial(_stacked, dispatch, dtype))
     h = torch.bmm(own.to(dtype).reshape(len(own), -1, x.shape[-1]), a)
     if dtype != output.dtype:
-        return map_active_rows(
-            output, dispatch, 3, lambda its, out: torch.add(its, torch.bmm(h, b).to(its.dtype), out=out)
-        )
+        return map_active_rows(output, dispatch, 3, lambda its, out: add_rounded(its, torch.bmm(h, b), out))
     return map_active_rows(output, dispatch, 3, lambda its, out: torch.baddbmm(its, h, b, out=out))
 
 
@@ -135,7 +133,7 @@ def _stacked(dispatch: RowDispatch, dtype: torch.dtype) -> tuple[torch.Tensor, t
     """Return scaling · Aᵀ (rows, in, r) and Bᵀ (rows, r, out), padded with zeros to the largest r; 0 for the base."""
     a = dispatch.scaled(dispatch.stacked(lambda layer: layer.lora_A), lambda layer: layer.scaling)
     b = dispatch.stacked(lambda layer: layer.lora_B)
-    return a.to(dtype).transpose(1, 2), b.to(dtype).transpose(1, 2)
+    return a.to(dtype).transpose(1, 2), b.to(dtype).transpose(1, 2).contiguous()
 
 
 def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
