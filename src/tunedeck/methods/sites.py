@@ -6,6 +6,7 @@ adapter leaves a site, so does the hook.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -115,7 +116,8 @@ class SiteRegistry:
         self._router = router
         self._layers: dict[Site, dict[str, Layer]] = {}
         self._handles: dict[Site, Sequence[RemovableHandle]] = {}
-        self._dispatches: dict[Site, tuple[tuple[Segment, ...], RowDispatch]] = {}
+        # Two of each site, for prompts are computed in chunks between the steps of a decoding batch.
+        self._dispatches: dict[Site, deque[tuple[tuple[Segment, ...], RowDispatch]]] = {}
 
     def attach(self, adapter: str, placements: Mapping[str, Placement]) -> None:
         """Put an adapter's layers at their sites."""
@@ -140,14 +142,15 @@ class SiteRegistry:
 
     def _dispatch_at(self, site: Site) -> RowDispatch | None:
         segments = self._router.segments
-        known = self._dispatches.get(site)
-        if known is not None and known[0] is segments:
-            return known[1]
+        known = self._dispatches.setdefault(site, deque(maxlen=2))
+        for routed, dispatch in known:
+            if routed is segments:
+                return dispatch
         layers = self._layers[site]
         parts = [(s.rows, layers.get(s.adapter) if s.adapter is not None else None) for s in segments]
         if all(layer is None for _, layer in parts):
             return None
-        self._dispatches[site] = segments, (dispatch := RowDispatch(parts))
+        known.append((segments, dispatch := RowDispatch(parts)))
         return dispatch
 
 

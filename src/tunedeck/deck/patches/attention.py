@@ -67,7 +67,7 @@ class GroupedAttention:
 
 def decoding_attention(base: LoadedBase) -> Patch:
     """Return the patch for steps of decoding: products for groups of heads on a CPU where the model supports it."""
-    if base.model.device.type != "cpu" or not can_use_sdpa(base.model):
+    if next(base.model.parameters()).device.type != "cpu" or not can_use_sdpa(base.model):
         return Unchanged()
     register_attention(_NAME, grouped_attention)
     return GroupedAttention()

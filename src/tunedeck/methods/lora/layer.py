@@ -19,7 +19,15 @@ from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.linears import dense_weight, is_conv1d, linear_shape, targeted_linears
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.methods.lora.dora import has_lengths, row_lengths, scale_to_length
-from tunedeck.methods.sites import Placement, RowDispatch, add_rounded, check_rows, dtype_of_products, map_active_rows, map_rows
+from tunedeck.methods.sites import (
+    Placement,
+    RowDispatch,
+    add_rounded,
+    check_rows,
+    dtype_of_products,
+    map_active_rows,
+    map_rows,
+)
 
 
 @final
