@@ -102,6 +102,20 @@ def test_the_items_of_a_list_that_is_too_long_are_not_looked_at() -> None:
     assert refused.value.error_count() == 1
 
 
+def test_a_prompt_that_begins_as_another_says_how_many_of_its_tokens_were_cached(client: TestClient) -> None:
+    def cached(ending: str) -> int:
+        system = {"role": "system", "content": " ".join(f"w{number}" for number in range(50, 70))}
+        messages = [system, {"role": "user", "content": ending}]
+        usage = client.post(CHAT, json={**BODIES[CHAT], "messages": messages}).json()["usage"]
+        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+        return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+    assert [cached("w5"), cached("w6 w7")] == [0, 16]
+    counted = client.get("/metrics").text
+    for line in ("prompt_cache_hits_total", "cached_prompt_tokens_total"):
+        assert f'tunedeck_{line}{{model="lora-1"}}' in counted
+
+
 def test_without_a_seed_every_answer_has_a_fresh_one(client: TestClient, asked: list[Any]) -> None:
     for body in ({}, {"seed": None}, {"prompt": ["w4", "w4"]}):
         client.post(TEXT, json={**BODIES[TEXT], **body, "temperature": 1.5})

@@ -79,6 +79,9 @@ def serve(
     kv_cache_memory: Annotated[
         str, typer.Option(help=say("memory for the keys and values of requests in flight"))
     ] = "1GiB",
+    prompt_cache_memory: Annotated[
+        str, typer.Option(help=say("memory for the keys and values of earlier prompts; 0MB keeps none"))
+    ] = "256MiB",
     drain_timeout: Annotated[
         float,
         typer.Option(
@@ -114,7 +117,14 @@ def serve(
 
     _check_backend(backend, precision, task, model, dtype, quantize, trust_remote_code)
     settings = ServerSettings(
-        host, port, api_key_file, size(adapter_memory), size(kv_cache_memory), drain_timeout, bounds
+        host,
+        port,
+        api_key_file,
+        size(adapter_memory),
+        size(kv_cache_memory),
+        size(prompt_cache_memory),
+        drain_timeout,
+        bounds,
     )
     sockets = bind(settings)
     if backend == "onnx":

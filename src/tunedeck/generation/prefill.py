@@ -9,7 +9,7 @@ from transformers import Cache, DynamicCache
 
 from tunedeck.core.compat.transformers import last_position
 from tunedeck.deck.deck import Deck
-from tunedeck.generation.kv_cache import close_up, side_by_side
+from tunedeck.generation.kv_cache import Tensors, close_up, side_by_side
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Sequence
 from tunedeck.methods.packed_embedding import vocabulary_size
@@ -19,19 +19,19 @@ from tunedeck.methods.packed_embedding import vocabulary_size
 class Prefill:
     """Prompts that are being computed, one row each, grouped by adapter.
 
-    A row is [cached virtual tokens][padding][other virtual tokens][prompt]. `prefixes` are the caches of each row's
-    virtual tokens, where they have been computed before (`prefix_of`). The cached ones of an adapter with trained keys
-    and values are these.
+    A row is [what is cached][padding][the rest]. `beginnings` are caches of the first positions of each row where they
+    have been computed before: of its virtual tokens (`prefix_of`), perhaps with the first tokens of its prompt. At
+    least an adapter's trained keys and values are cached.
     """
 
     def __init__(
-        self, deck: Deck, sequences: list[Sequence], prefixes: list[DynamicCache | None] | None = None
+        self, deck: Deck, sequences: list[Sequence], beginnings: list[DynamicCache | None] | None = None
     ) -> None:
         self._deck = deck
         order = deck.order([one.adapter for one in sequences])
         self.sequences = [sequences[place] for place in order]
-        trained = {name: _trained_prefix(deck, name) for name in {one.adapter for one in sequences}}
-        known = [(prefixes[place] if prefixes else None) or trained[sequences[place].adapter] for place in order]
+        trained = {name: trained_prefix(deck, name) for name in {one.adapter for one in sequences}}
+        known = [(beginnings[place] if beginnings else None) or trained[sequences[place].adapter] for place in order]
         self.cache = side_by_side(known, deck.model.config)
         cached = [0 if one is None else one.get_seq_length() for one in known]
         self._ids, self.mask = _laid_out(deck, self.sequences, cached)
@@ -62,6 +62,11 @@ class Prefill:
             self.mask = close_up(self.cache, self.mask)
         return self.logits is not None
 
+    def prompt_tensors(self, row: int) -> list[Tensors]:
+        """Return the keys and values (heads, positions, size) of a computed prompt in each layer."""
+        tokens = len(self.sequences[row].prompt_ids)
+        return [(layer.keys[row][:, -tokens:], layer.values[row][:, -tokens:]) for layer in self.cache.layers]
+
 
 @torch.inference_mode()
 def prefix_of(deck: Deck, adapter: str) -> DynamicCache:
@@ -71,7 +76,7 @@ def prefix_of(deck: Deck, adapter: str) -> DynamicCache:
     return prefill.cache
 
 
-def _trained_prefix(deck: Deck, adapter: str | None) -> DynamicCache | None:
+def trained_prefix(deck: Deck, adapter: str | None) -> DynamicCache | None:
     """Return the cache of an adapter's trained keys and values, one row; None where it has none."""
     prefix = None if adapter is None else deck.adapter(adapter).built.prefix
     if prefix is None:
@@ -105,10 +110,10 @@ def call(
 
 
 def _laid_out(deck: Deck, sequences: list[Sequence], cached: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the ids of the rows and their mask, (rows, seq), without the `cached` virtual tokens of each row."""
+    """Return the ids of the rows without the `cached` positions of each, and the mask of all positions, (rows, seq)."""
     vocab_size = vocabulary_size(deck.model)
     rows = [
-        [*range(vocab_size + first, vocab_size + one.virtual_tokens), *one.prompt_ids]
+        [*range(vocab_size, vocab_size + one.virtual_tokens), *one.prompt_ids][first:]
         for one, first in zip(sequences, cached, strict=True)
     ]
     front, width = max(cached), max(len(ids) for ids in rows)

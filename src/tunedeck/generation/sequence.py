@@ -81,6 +81,8 @@ class Sequence:
     text: str = ""
     """The answer's text, without what a stop string or a cut character may still change."""
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    cached_tokens: int = 0
+    """Tokens of the prompt whose keys and values were not computed anew."""
     finish_reason: str | None = None
     """"stop", "length" or "error" once the answer is complete."""
     error: TunedeckError | None = None

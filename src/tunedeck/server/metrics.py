@@ -38,6 +38,8 @@ class Metrics:
         self._requests = self._counter("requests", "Requests by adapter and outcome", "model", "outcome")
         self._busy = self._counter("request_seconds", "Seconds from arrival to answer, by adapter", "model")
         self._prompt = self._counter("prompt_tokens", "Positions of the inputs, by adapter", "model")
+        self._cached = self._counter("cached_prompt_tokens", "Prompt tokens found in the prompt cache", "model")
+        self._cache_hits = self._counter("prompt_cache_hits", "Prompts that began with cached tokens", "model")
         self._generated = self._counter("generated_tokens", "Tokens generated, by adapter", "model")
         self._events = self._counter(
             "adapter_events", "hit, miss, load, fail, evict, unload, by adapter", "model", "event"
@@ -76,6 +78,9 @@ class Metrics:
             self._waiting.observe(request.started_s - request.arrived_s)
         if request.first_token_s is not None:
             self._ttft.observe(request.first_token_s - request.arrived_s)
+        if isinstance(request.content, Sequence) and request.content.cached_tokens:
+            self._cache_hits.labels(model).inc()
+            self._cached.labels(model).inc(request.content.cached_tokens)
         if outcome == "ok" and isinstance(request.content, Sequence) and request.first_token_s is not None:
             tokens = request.content.completion_tokens
             self._generated.labels(model).inc(tokens)

@@ -104,6 +104,18 @@ class Usage(InputUsage):
     completion_tokens: int
 
 
+class PromptDetails(TypedDict):
+    """Tokens of the prompts that were found in the prompt cache."""
+
+    cached_tokens: int
+
+
+class GenerationUsage(Usage):
+    """OpenAI's counts for generated texts."""
+
+    prompt_tokens_details: PromptDetails
+
+
 class Vector(TypedDict):
     """One vector, as numbers or as base64 of little-endian float32."""
 
@@ -248,7 +260,7 @@ class ChatAnswer(TypedDict):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: Usage
+    usage: GenerationUsage
 
 
 class TextChoice(TypedDict):
@@ -268,7 +280,7 @@ class CompletionAnswer(TypedDict):
     created: int
     model: str
     choices: list[TextChoice]
-    usage: Usage
+    usage: GenerationUsage
 
 
 def whole_or_streamed(whole: type) -> dict[int | str, dict[str, Any]]:

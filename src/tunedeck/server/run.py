@@ -64,6 +64,7 @@ class ServerSettings:
     key_file: Path | None = None
     adapter_bytes: int = 1 << 30
     kv_bytes: int = 1 << 30
+    prompt_cache_bytes: int = 256 << 20
     drain_s: float = 45.0
     bounds: Bounds = field(default_factory=Bounds)
 
@@ -78,7 +79,11 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
         deck,
         adapters,
         adapter_bytes=settings.adapter_bytes,
-        generation=GenerationLimits(kv_bytes=settings.kv_bytes, key_share=settings.bounds.key_share),
+        generation=GenerationLimits(
+            kv_bytes=settings.kv_bytes,
+            prompt_cache_bytes=settings.prompt_cache_bytes,
+            key_share=settings.bounds.key_share,
+        ),
         bounds=settings.bounds,
         listener=WithoutHelperThreads(metrics),
     )

@@ -81,8 +81,9 @@ def open_engine(
     backend: Backend
     worker: Worker
     if "text" in deck.task.capabilities:
-        backend = generating = GenerateBackend(deck, bounds, queue.call)
-        worker = GenerateWorker(generating, queue, generation or GenerationLimits(), listener.on_step)
+        generation = generation or GenerationLimits()
+        backend = generating = GenerateBackend(deck, bounds, queue.call, generation.prompt_cache_bytes)
+        worker = GenerateWorker(generating, queue, generation, listener.on_step)
     else:
         backend = answering = batch_backend(deck, queue.call)
         worker = BatchWorker(answering, queue, limits)

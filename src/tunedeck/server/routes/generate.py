@@ -25,9 +25,9 @@ from tunedeck.server.responses import (
     ChatAnswer,
     ChatLogprobs,
     CompletionAnswer,
+    GenerationUsage,
     LikelyToken,
     TextLogprobs,
-    Usage,
     usage,
     whole_or_streamed,
 )
@@ -223,10 +223,11 @@ def _likely(token: str, logprob: float) -> LikelyToken:
     return {"token": token, "logprob": logprob, "bytes": None if UNFINISHED in token else list(token.encode())}
 
 
-def _usage(sequences: list[Sequence], choices: int) -> Usage:
+def _usage(sequences: list[Sequence], choices: int) -> GenerationUsage:
     """Count tokens; a prompt with several answers counts once, as OpenAI does."""
-    prompt_tokens = sum(one.prompt_tokens for one in sequences[::choices])
-    return usage(prompt_tokens, sum(one.completion_tokens for one in sequences))
+    prompts = sequences[::choices]
+    counts = usage(sum(one.prompt_tokens for one in prompts), sum(one.completion_tokens for one in sequences))
+    return {**counts, "prompt_tokens_details": {"cached_tokens": sum(one.cached_tokens for one in prompts)}}
 
 
 def _head(kind: str, model: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A deck that generates as a backend: prompts to token ids, and the virtual tokens of each adapter computed once."""
+"""A deck that generates as a backend: prompts to token ids, and what prompts begin with computed once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from transformers import DynamicCache
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.deck.deck import Deck
-from tunedeck.generation.prefill import prefix_of
+from tunedeck.generation.kv_cache import has_windows
+from tunedeck.generation.prefill import Prefill, prefix_of, trained_prefix
+from tunedeck.generation.prompt_cache import BLOCK_TOKENS, PromptCache, concatenated
 from tunedeck.generation.sequence import Prompt, Sequence
 from tunedeck.methods.packed_embedding import vocabulary_size
 from tunedeck.serving.backends.deck import Adapters, Compute, here
@@ -21,22 +23,31 @@ from tunedeck.tasks.text import check_ids
 
 @final
 class GenerateBackend:
-    """Prompts as token ids, and the virtual tokens' keys and values of each adapter, computed once."""
+    """Prompts as token ids; the keys and values of each adapter's virtual tokens and of the beginnings of its prompts.
 
-    def __init__(self, deck: Deck, bounds: Bounds | None = None, compute: Compute = here) -> None:
+    `prompt_cache_bytes` bounds what is kept of prompts, see `PromptCache`; nothing is where a layer keeps only its last
+    positions.
+    """
+
+    def __init__(
+        self, deck: Deck, bounds: Bounds | None = None, compute: Compute = here, prompt_cache_bytes: int = 0
+    ) -> None:
         self._adapters = Adapters(deck, compute)
         self._max_input_tokens = (bounds or Bounds()).max_input_tokens
         self.deck, self._task = deck, cast(Generate, deck.task)
         self.width = self._adapters.width
         self._prefixes: dict[str, DynamicCache] = {}
+        windows = has_windows(DynamicCache(config=deck.model.config))
+        self._prompts = PromptCache(0 if windows else prompt_cache_bytes)
 
     def load(self, folder: Path, key: str) -> str | None:
         """Load and test an adapter."""
         return self._adapters.load(folder, key)
 
     def remove(self, key: str) -> None:
-        """Free its memory, that of its virtual tokens included."""
+        """Free its memory, that of its virtual tokens and prompts included."""
         self._prefixes.pop(key, None)
+        self._prompts.forget(key)
         self._adapters.remove(key)
 
     def encode(self, contents: Many[Sequence], key: str | None) -> list[list[int]]:
@@ -67,6 +78,31 @@ class GenerateBackend:
         if key not in self._prefixes:
             self._prefixes[key] = prefix_of(self.deck, key)
         return self._prefixes[key]
+
+    def beginning(self, sequence: Sequence) -> DynamicCache | None:
+        """Return the keys and values of a sequence's first positions that have been computed before; None for none."""
+        prefix = self.prefix(sequence.adapter)
+        blocks = self._prompts.get(sequence.adapter, sequence.prompt_ids)
+        sequence.cached_tokens = BLOCK_TOKENS * len(blocks)
+        if not blocks:
+            return prefix
+        prefix = prefix or trained_prefix(self.deck, sequence.adapter)
+        if prefix is not None:
+            blocks = [[(layer.keys, layer.values) for layer in prefix.layers], *blocks]
+        cache = DynamicCache(config=self.deck.model.config)
+        for place, tensors in enumerate(concatenated(blocks)):
+            cache.update(*tensors, place)
+        return cache
+
+    def to_compute(self, sequence: Sequence) -> int:
+        """Return the tokens of a prompt that are not in the cache."""
+        return len(sequence.prompt_ids) - self._prompts.matching(sequence.adapter, sequence.prompt_ids)
+
+    def keep_prompt(self, prefill: Prefill, row: int) -> None:
+        """Keep the keys and values of a prompt that has been computed."""
+        if self._prompts.max_bytes:
+            sequence = prefill.sequences[row]
+            self._prompts.put(sequence.adapter, sequence.prompt_ids, prefill.prompt_tensors(row))
 
     @property
     def prefix_positions(self) -> int:

@@ -31,7 +31,8 @@ GenerateRequest: TypeAlias = Request[Sequence, Sequence]
 @final
 @dataclass(frozen=True, slots=True)
 class GenerationLimits:
-    """`kv_bytes` bounds the keys and values of all sequences, `prefill_positions` what one step spends on a new prompt.
+    """`kv_bytes` bounds the keys and values of all sequences, `prompt_cache_bytes` those kept of earlier prompts, and
+    `prefill_positions` what one step spends on a new prompt.
 
     One caller has no more than `key_share` of the sequences while another waits. A request that has waited
     `patience_s` gets its keys and values reserved as they become free, so that a long one is admitted despite a steady
@@ -39,6 +40,7 @@ class GenerationLimits:
     """
 
     kv_bytes: int = 1 << 30
+    prompt_cache_bytes: int = 256 << 20
     rows: int = 32
     prefill_positions: int = 256
     key_share: float = 0.5
@@ -100,7 +102,7 @@ class GenerateWorker:
             self._guarded(sequences, lambda: self._begin(sequences, group))
 
     def _begin(self, sequences: list[Sequence], group: Group) -> None:
-        self._prefill = Prefill(self._deck, sequences, [self._backend.prefix(one.adapter) for one in sequences]), group
+        self._prefill = Prefill(self._deck, sequences, [self._backend.beginning(one) for one in sequences]), group
 
     def _prefill_together(self, together: list[Sequence]) -> bool:
         """Tell whether no sequence has its own base tensors and little of their common prefill is padding."""
@@ -108,7 +110,7 @@ class GenerateWorker:
             return False
         if self._windows and any(one.virtual_tokens for one in together):
             return False
-        lengths = [len(one.prompt_ids) for one in together]
+        lengths = [self._backend.to_compute(one) for one in together]
         return max(lengths) * len(lengths) <= min(self._limits.prefill_positions, 2 * sum(lengths))
 
     def _compute_prompts(self) -> None:
@@ -129,6 +131,9 @@ class GenerateWorker:
         if prefill.advance(chunk):
             group.batch = group.batch or DecodingBatch(self._deck)
             self._prefill = None
+            for row, sequence in enumerate(prefill.sequences):
+                if sequence in self._running:
+                    self._backend.keep_prompt(prefill, row)
             news = group.batch.join(prefill)
             group.batch.drop(lambda one: one not in self._running)
             self._deliver(news)
