@@ -150,13 +150,13 @@ def test_a_plug_in_is_trained_loaded_mixed_merged_exported_and_served(
     assert difference(found["mixed"], alone) < 1e-5
     assert found["again"] == found["alone"]["scale"]
     assert found["merged"] < 1e-5
-    assert "'scale' is a scale adapter; only LoRA adapters and heads share one graph" in found["multi"]
+    assert "'scale' is of the kind scale; only LoRA adapters and heads can share one graph" in found["multi"]
     assert (tmp_path / "onnx" / "model.onnx").stat().st_size > 0
 
     environment.tunedeck("export", "card", "--adapter", trained, "--out", tmp_path / "card.md", "--licence", "mit")
     assert "scale" in (tmp_path / "card.md").read_text(encoding="utf-8")
     refused = environment.run("tunedeck", "export", "peft", "--adapter", trained, "--out", tmp_path / "peft", code=2)
-    assert "a scale adapter is kept as tunedeck; peft has no place for it" in refused.stderr
+    assert "peft cannot store an adapter of the kind scale" in refused.stderr
     served = classified(environment, tmp_path / "adapters", ("scale", "lora"))
     for name, probabilities in served.items():
         assert difference(probabilities, found["alone"][name]) < 1e-5

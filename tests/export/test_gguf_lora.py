@@ -105,9 +105,9 @@ def test_smaller_types_round_and_no_more(dtype: str, rounding: float, tmp_path: 
 @pytest.mark.parametrize(
     ("model_type", "form", "config", "reason"),
     [
-        ("llama", "causal", td.BottleneckConfig(), "llama.cpp applies LoRA alone.*bottleneck.*train lora"),
-        ("llama", "causal", td.PromptTuningConfig(), "llama.cpp applies LoRA alone.*prompt_tuning"),
-        ("llama", "causal", td.FullConfig(), "llama.cpp applies LoRA alone.*full"),
+        ("llama", "causal", td.BottleneckConfig(), "llama.cpp applies LoRA only.*bottleneck.*train lora"),
+        ("llama", "causal", td.PromptTuningConfig(), "llama.cpp applies LoRA only.*prompt_tuning"),
+        ("llama", "causal", td.FullConfig(), "llama.cpp applies LoRA only.*full"),
         ("llama", "classifier", td.LoraConfig(), r"no place for an adapter's classification head \(score\)"),
         ("gpt2", "causal", td.LoraConfig(), "LoRA on gpt2 models is not written for llama.cpp.*export merge"),
     ],

@@ -77,9 +77,9 @@ def bare_base_classifier(tmp_path: Path) -> OpenedAdapter:
 @pytest.mark.parametrize(
     ("model_type", "form", "config", "reason"),
     [
-        ("llama", "causal", td.BottleneckConfig(), "vLLM serves LoRA alone.*bottleneck.*train lora"),
-        ("llama", "causal", td.PromptTuningConfig(), "vLLM serves LoRA alone.*prompt_tuning"),
-        ("llama", "causal", td.FullConfig(), "vLLM serves LoRA alone.*full"),
+        ("llama", "causal", td.BottleneckConfig(), "vLLM serves LoRA only.*bottleneck.*train lora"),
+        ("llama", "causal", td.PromptTuningConfig(), "vLLM serves LoRA only.*prompt_tuning"),
+        ("llama", "causal", td.FullConfig(), "vLLM serves LoRA only.*full"),
         ("llama", "causal", td.LoraConfig(r=513), "rank 513, vLLM takes up to 512; tunedeck export merge"),
         ("gpt2", "causal", td.LoraConfig(), "no LoRA for generate on gpt2 models"),
         ("distilbert", "classifier", td.LoraConfig(), "no LoRA for classify on distilbert models"),

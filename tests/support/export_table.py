@@ -31,10 +31,14 @@ BEGIN, END = "<!-- written by make pages -->", "<!-- end -->"
 
 KINDS: Mapping[str, MethodConfig] = {
     "LoRA": td.LoraConfig(r=4),
+    "DoRA": td.LoraConfig(r=4, use_dora=True),
+    "(IA)³": td.Ia3Config(),
     "seq_bn": td.BottleneckConfig("seq_bn"),
     "double_seq_bn": td.BottleneckConfig("double_seq_bn"),
     "par_bn": td.BottleneckConfig("par_bn"),
     "prompt tuning": td.PromptTuningConfig(num_virtual_tokens=3),
+    "prefix tuning": td.PrefixTuningConfig(num_virtual_tokens=3),
+    "biases, norms": td.BiasConfig(),
     "full": td.FullConfig(),
     "head": td.FullConfig("head"),
 }
@@ -66,12 +70,12 @@ TARGETS = (
 )
 CASES = [(kind, target) for kind in KINDS for target in TARGETS]
 TAKEN: Mapping[str, tuple[str, ...]] = {
-    "merge": ("LoRA", "full", "head"),
-    "onnx": tuple(KINDS),
+    "merge": ("LoRA", "DoRA", "(IA)³", "biases, norms", "full", "head"),
+    "onnx": tuple(kind for kind in KINDS if kind != "prefix tuning"),
     "onnx --multi-adapter": ("LoRA", "head"),
-    "peft": ("LoRA", "prompt tuning"),
+    "peft": ("LoRA", "DoRA", "(IA)³", "prompt tuning", "prefix tuning"),
     "adapterhub": ("LoRA", "seq_bn", "double_seq_bn", "par_bn"),
-    "sentence-transformers": ("LoRA", "full"),
+    "sentence-transformers": ("LoRA", "DoRA", "(IA)³", "biases, norms", "full"),
     "gguf-lora": ("LoRA",),
     "vllm": ("LoRA",),
     "card": tuple(KINDS),

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import copy
+import re
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,12 +16,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
 import tunedeck as td
 from support import labelled_words
 from support.tiny_models import CLS, LABELS, PAD, SEP, VOCAB, difference, logits_of, stir, tiny_model, tiny_tokenizer
+from tunedeck.core.i18n import language, set_language
 from tunedeck.data.chat import Conversation, Message
 from tunedeck.data.labelled import Example
 from tunedeck.methods.base import MethodConfig
@@ -74,17 +78,24 @@ METHODS: Mapping[str, tuple[str | None, MethodConfig]] = {
     "LoRA": (None, td.LoraConfig(target_modules="all-linear")),
     "LoRA on nf4": ("nf4", td.LoraConfig(target_modules="all-linear")),
     "LoRA on int8": ("int8", td.LoraConfig(target_modules="all-linear")),
+    "DoRA": (None, td.LoraConfig(target_modules="all-linear", use_dora=True)),
+    "(IA)³": (None, td.Ia3Config()),
     "seq_bn": (None, td.BottleneckConfig("seq_bn")),
     "double_seq_bn": (None, td.BottleneckConfig("double_seq_bn")),
     "par_bn": (None, td.BottleneckConfig("par_bn")),
     "prompt tuning": (None, td.PromptTuningConfig(num_virtual_tokens=4)),
+    "prefix tuning": (None, td.PrefixTuningConfig(num_virtual_tokens=4)),
+    "biases, norms": (None, td.BiasConfig()),
     "full": (None, td.FullConfig()),
     "top layer": (None, td.FullConfig(1)),
 }
 CASES = [(family, form, method) for family in FAMILIES for form in family.forms for method in METHODS]
+WITHOUT_PREFIXES = ("DistilBERT", "ModernBERT", "MiniCPM3", "T5")
 REFUSED: Mapping[tuple[str, str], str] = {
     **{("MiniCPM3", method): "bottleneck adapters need a known architecture" for method in METHODS if "_bn" in method},
     **{("T5", method): "bottleneck adapters need a known architecture" for method in METHODS if "_bn" in method},
+    **{(name, "(IA)³"): "no default target_modules are known for this architecture" for name in ("MiniCPM3", "T5")},
+    **{(name, "prefix tuning"): "prefix tuning is not supported on" for name in WITHOUT_PREFIXES},
     ("T5", "prompt tuning"): "prompt tuning is not supported on encoder-decoder models",
 }
 """What is refused, by family and method, and how the error begins; everything else must pass."""
@@ -189,25 +200,22 @@ def _merges(deck: td.Deck, batch: dict[str, torch.Tensor], trained: torch.Tensor
 
 
 def page() -> str:
-    """The text of docs/methods/families.md."""
+    """The text of docs/methods/families.md, or of its twin in the language of the messages."""
     lines = ["| family | task | " + " | ".join(METHODS) + " |", "|---" * (2 + len(METHODS)) + "|"]
     notes: dict[str, int] = {}
     for family in FAMILIES:
         for form in family.forms:
-            cells = [_cell(outcome(family, form, method), notes) for method in METHODS]
+            cells = [_cell(family, form, method, notes) for method in METHODS]
             task = "generate" if form == "causal" else "classify"
             lines.append(f"| {family.name} | {task} | " + " | ".join(cells) + " |")
-    lines.append("")
-    lines += [f"{number}. refused: {text}." for text, number in notes.items()]
-    return _INTRODUCTION + "\n".join(lines) + "\n" + _REMARKS
-
-
-def chinese(text: str) -> str:
-    """The text of docs/methods/families.zh.md, from the English page; the notes are the refusals, in English."""
-    table = text.removeprefix(_INTRODUCTION).removesuffix(_REMARKS)
-    for english, ours in _CHINESE.items():
+    zh = language() == "zh"
+    table = "\n".join(lines) + "\n\n"
+    for english, ours in _CHINESE.items() if zh else ():
         table = table.replace(english, ours)
-    return _INTRODUCTION_ZH + table + _REMARKS_ZH
+    for text, number in notes.items():
+        note = f"{number}. 拒绝：{text}。" if zh else f"{number}. refused: {text}."
+        table += textwrap.fill(note, 120, subsequent_indent="   ", break_on_hyphens=False) + "\n"
+    return _INTRODUCTION_ZH + table + _REMARKS_ZH if zh else _INTRODUCTION + table + _REMARKS
 
 
 def cells(text: str) -> dict[tuple[str, str, str], str]:
@@ -223,58 +231,75 @@ def cells(text: str) -> dict[tuple[str, str, str], str]:
     }
 
 
-def _cell(found: Outcome, notes: dict[str, int]) -> str:
+def _cell(family: Family, form: str, method: str, notes: dict[str, int]) -> str:
+    found = outcome(family, form, method)
     if found.refusal is None:
-        return "yes, merges" if found.merges else "yes"
-    text = found.refusal.split(" (known:")[0]
+        return "merges" if found.merges else "yes"
+    text = re.split(r" ?[(（](?:known:|已知)", _refusal(family, form, method))[0]
     return f"no ({notes.setdefault(text, len(notes) + 1)})"
+
+
+def _refusal(family: Family, form: str, method: str) -> str:
+    """Refuse once more, in the language of the messages."""
+    scheme, config = METHODS[method]
+    with pytest.raises(td.TunedeckError) as refused:
+        deck_of(family, form, scheme).add("one", config)
+    return str(refused.value)
 
 
 _INTRODUCTION = """# Model families
 
 This page is written by `make pages` from tests/support/family_table.py; do not edit it. Each cell is a tiny
 random model that was given an adapter, trained for two steps on a CPU, saved, loaded into a new deck
-and compared: the logits are the same to the last bit, every tensor of the adapter has changed, and the base has not. "merges" means that
-the adapter was also written into the weights and the plain transformers model gave the same logits. Random weights show that the mechanism works on an
-architecture, not how well a real checkpoint learns. Not measured on a GPU.
+and compared: the logits are the same to the last bit, every tensor of the adapter has changed, and the base has not.
+"merges" means that the adapter was also written into the weights and the plain transformers model gave the same
+logits. Random weights show that the mechanism works on an architecture, not how well a real checkpoint learns. Not
+measured on a GPU.
 
 """
 _REMARKS = """
-LoRA is on every linear layer here (`target_modules: all-linear`). MiniCPM3 and T5 have no default targets: name some, or use all of them.
-T5 is tested as a classifier, which reads the end token of its decoder; its tokenizer must put one after every text, as T5's does. T5 for
-generation is not supported. On a quantized base, merging needs `dequantize=True`; full fine-tuning is refused there.
+LoRA and DoRA are on every linear layer here (`target_modules: all-linear`), the others have their default settings.
+MiniCPM3 and T5 have no default targets: name some, or use all of them. T5 is tested as a classifier, which reads the
+end token of its decoder; its tokenizer must put one after every text, as T5's does. T5 for generation is not supported.
+On a quantized base, merging needs `dequantize=True`; full fine-tuning is refused there.
 
-Models with their own code (ChatGLM2 and 3, Qwen v1, MiniCPM) are loaded from a folder or a hub with `trust_remote_code: true`
-(`--trust-remote-code`), which is off by default. Their module names are in `core/architectures.toml`. What is tested is a stand-in with those names and
-shapes written for the test, not their code, which was written for older versions of transformers.
+Models with their own code (ChatGLM2 and 3, Qwen v1, MiniCPM) are loaded from a folder or a hub with
+`trust_remote_code: true` (`--trust-remote-code`), which is off by default. Their module names are in
+`core/architectures.toml`. What is tested is a stand-in with those names and shapes written for the test, not their
+code, which was written for older versions of transformers.
 """
 _CHINESE = {
     "family": "家族",
     "task": "任务",
     "LoRA on": "LoRA，基座",
     "prompt tuning |": "提示微调 |",
+    "prefix tuning |": "前缀微调 |",
+    "biases, norms |": "偏置与归一化层 |",
     "| full |": "| 全量 |",
     "top layer": "最上一层",
-    "yes, merges": "可以，能合并",
+    "merges": "能合并",
     "yes": "可以",
     "| no (": "| 不行 (",
-    "refused:": "拒绝：",
 }
 _INTRODUCTION_ZH = """# 模型家族
 
-本页由 `make pages` 从 tests/support/family_table.py 生成，请不要手改。每一格都是一个极小的随机模型：加上适配器，在 CPU 上训练两步，保存，加载到新的 deck 里比较：
-logits 一位不差，适配器的每个张量都变了，基座没有变。“能合并”表示还把适配器写进了权重，普通的 transformers 模型给出同样的 logits。随机权重只说明机制在这种架构上行得通，不说明真正的模型学得多好。没有在 GPU 上测过。
+本页由 `make pages` 从 tests/support/family_table.py 生成，请不要手改。每一格都是一个极小的随机模型：加上适配器，在 CPU 上训练两步，
+保存，加载到新的 deck 里比较：logits 一位不差，适配器的每个张量都变了，基座没有变。“能合并”表示还把适配器写进了权重，
+普通的 transformers 模型给出同样的 logits。随机权重只说明机制在这种架构上行得通，不说明真正的模型学得多好。没有在 GPU 上测过。
 
 """
 _REMARKS_ZH = """
-这里 LoRA 加在所有线性层上（`target_modules: all-linear`）。MiniCPM3 和 T5 没有默认的目标层：请自己写，或者全用。T5 是作为分类器测的，读解码器的结束词元；分词器要像 T5 自己的那样在每条文本后面加上它。
+这里 LoRA 和 DoRA 加在所有线性层上（`target_modules: all-linear`），其他方法用默认设置。MiniCPM3 和 T5 没有默认的目标层：
+请自己写，或者全用。T5 是作为分类器测的，读解码器的结束词元；分词器要像 T5 自己的那样在每条文本后面加上它。
 不支持用 T5 做生成。在量化的基座上，合并要加 `dequantize=True`，全量微调会被拒绝。
 
-自带代码的模型（ChatGLM2 和 3、Qwen v1、MiniCPM）要写 `trust_remote_code: true`（`--trust-remote-code`），从文件夹或模型仓库加载，默认关闭。它们的模块名在 `core/architectures.toml` 里。
+自带代码的模型（ChatGLM2 和 3、Qwen v1、MiniCPM）要写 `trust_remote_code: true`（`--trust-remote-code`），
+从文件夹或模型仓库加载，默认关闭。它们的模块名在 `core/architectures.toml` 里。
 测的是为测试写的、名字和形状相同的替身，不是它们自己的代码，那些代码是为旧版 transformers 写的。
 """
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    PAGE.with_suffix(".zh.md").write_text(chinese(page()), encoding="utf-8")
+    for chosen, place in (("en", PAGE), ("zh", PAGE.with_suffix(".zh.md"))):
+        set_language(chosen)
+        place.write_text(page(), encoding="utf-8")

@@ -110,8 +110,8 @@ def check_gguf(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
     if low_rank(stored.config) is None:
         raise UnsupportedKindError(
             say(
-                "llama.cpp applies LoRA alone, and this is a {kind} adapter: serve it with tunedeck or train lora; "
-                "an adapter that can be merged goes by tunedeck export merge",
+                "llama.cpp applies LoRA only, and this adapter is of the kind {kind}: serve it with tunedeck or train "
+                "lora; if it can be merged, use tunedeck export merge",
                 kind=kind_name(stored.config),
             )
         )

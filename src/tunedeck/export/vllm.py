@@ -76,8 +76,8 @@ def check_vllm(name: str, opened: OpenedAdapter) -> None:
     if low_rank(config) is None:
         raise UnsupportedKindError(
             say(
-                "vLLM serves LoRA alone, and {name!r} is a {kind} adapter: serve it with tunedeck or train lora; "
-                "an adapter that can be merged goes by tunedeck export merge",
+                "vLLM serves LoRA only, and {name!r} is of the kind {kind}: serve it with tunedeck or train lora; "
+                "if it can be merged, use tunedeck export merge",
                 name=name,
                 kind=kind_name(config),
             )

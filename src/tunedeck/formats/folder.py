@@ -134,7 +134,8 @@ def check_format(config: MethodConfig, to: str) -> None:
         )
     raise UnsupportedKindError(
         say(
-            "a {kind} adapter is kept as {format}; {to} has no place for it",
+            "{to} cannot store an adapter of the kind {kind}, which is kept as {format}: serve it with tunedeck; "
+            "if it can be merged, use tunedeck export merge",
             kind=config.kind,
             format=config.stored_as,
             to=to,

@@ -120,7 +120,7 @@ def _check_sharable(deck: Deck, names: Sequence[str]) -> None:
         if low_rank(adapter.config) is None and adapter.config.trains != "head":
             raise UnsupportedKindError(
                 say(
-                    "{name!r} is a {kind} adapter; only LoRA adapters and heads share one graph. Export it "
+                    "{name!r} is of the kind {kind}; only LoRA adapters and heads can share one graph. Export it "
                     "in a separate graph, without --multi-adapter",
                     name=name,
                     kind=kind_name(adapter.config),
