@@ -9,7 +9,10 @@ from support.queued_generation import queued, solo_deck, tokens_of
 
 import tunedeck as td
 from tunedeck.generation.kv_cache import Tensors
+from tunedeck.generation.prefill import Prefill
 from tunedeck.generation.prompt_cache import BLOCK_TOKENS, PromptCache, concatenated
+from tunedeck.generation.sequence import Sequence
+from tunedeck.methods.base import MethodConfig
 from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
@@ -20,8 +23,8 @@ NAMES = [None, "lora-1", "bottleneck-1", "prompt-1", "full-1"]
 IDS = list(range(3 * BLOCK_TOKENS))
 
 
-def layers(positions: int) -> list[Tensors]:
-    return [(torch.randn(2, positions, 4), torch.randn(2, positions, 4)) for _ in range(3)]
+def layers(positions: int) -> Tensors:
+    return torch.randn(3, 2, positions, 4), torch.randn(3, 2, positions, 4)
 
 
 def block_bytes() -> int:
@@ -35,9 +38,9 @@ def test_a_prompt_is_found_up_to_where_it_differs() -> None:
     cache.put("de", IDS, stored)
     other = [*IDS[: 2 * BLOCK_TOKENS + 5], 99, *IDS]
     found = concatenated(cache.get("de", other))
-    for (keys, values), (all_keys, all_values) in zip(found, stored, strict=True):
-        assert torch.equal(keys[0], all_keys[:, : 2 * BLOCK_TOKENS])
-        assert torch.equal(values[0], all_values[:, : 2 * BLOCK_TOKENS])
+    for layer, (keys, values) in enumerate(found):
+        assert torch.equal(keys[0], stored[0][layer, :, : 2 * BLOCK_TOKENS])
+        assert torch.equal(values[0], stored[1][layer, :, : 2 * BLOCK_TOKENS])
     assert cache.matching("de", [99, *IDS]) == 0
     assert cache.matching("en", IDS) == cache.matching(None, IDS) == 0
 
@@ -111,3 +114,28 @@ def test_nothing_is_kept_where_the_cache_has_no_memory_and_after_an_adapter_is_r
     assert request.key is not None
     backend.remove(request.key)
     assert backend.to_compute(request.content) == len(request.ids)
+
+
+@pytest.mark.parametrize("config", [None, td.PrefixTuningConfig(num_virtual_tokens=3), td.PromptTuningConfig(4)])
+def test_logits_after_a_cached_beginning_are_those_of_the_whole_prompt(config: MethodConfig | None) -> None:
+    deck = served_adapters.base_deck("causal")
+    if config is not None:
+        deck.add("de", config)
+    name = None if config is None else "de"
+    backend = GenerateBackend(deck, prompt_cache_bytes=1 << 20)
+    begin = list(range(20, 20 + BLOCK_TOKENS))
+    first, second, other = (
+        Sequence(ids, td.Sampling()).prepare(deck, name, ids) for ids in ([*begin, 5], [*begin, 6, 7], [8, 9])
+    )
+    computed = Prefill(deck, [first], [backend.beginning(first)])
+    computed.advance()
+    backend.keep_prompt(computed, 0)
+    cached = Prefill(deck, [second, other], [backend.beginning(one) for one in (second, other)])
+    assert (second.cached_tokens, other.cached_tokens) == (BLOCK_TOKENS, 0)
+    assert backend.to_compute(second) == 2
+    whole = Prefill(deck, [second, other])
+    for prefill in (cached, whole):
+        prefill.advance()
+    assert cached.logits is not None
+    assert whole.logits is not None
+    torch.testing.assert_close(cached.logits, whole.logits)

@@ -110,7 +110,8 @@ def test_a_prompt_that_begins_as_another_says_how_many_of_its_tokens_were_cached
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
         return int(usage["prompt_tokens_details"]["cached_tokens"])
 
-    assert [cached("w5"), cached("w6 w7")] == [0, 16]
+    first, second = cached("w5"), cached("w6 w7")
+    assert (first, second) == (0, 16)
     counted = client.get("/metrics").text
     for line in ("prompt_cache_hits_total", "cached_prompt_tokens_total"):
         assert f'tunedeck_{line}{{model="lora-1"}}' in counted

@@ -113,6 +113,18 @@ def close_up(cache: DynamicCache, mask: torch.Tensor) -> torch.Tensor:
     return mask.gather(1, order)
 
 
+def row_tensors(cache: Cache, row: int, positions: int) -> Tensors | None:
+    """Return the keys and values of a row's last positions in all layers, (layers, heads, positions, size).
+
+    None where layers differ in their heads.
+    """
+    layers = [tuple(tensor[row][:, -positions:] for tensor in _filled(layer)) for layer in cache.layers]
+    if len({(keys.shape, values.shape) for keys, values in layers}) > 1:
+        return None
+    keys, values = (torch.stack(tensors) for tensors in zip(*layers, strict=True))
+    return keys, values
+
+
 def has_windows(cache: DynamicCache) -> bool:
     """Return whether a layer keeps only its last positions, so that padding inside a row would push others out."""
     return any(isinstance(layer, DynamicSlidingWindowLayer) for layer in cache.layers)

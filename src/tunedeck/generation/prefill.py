@@ -9,7 +9,7 @@ from transformers import Cache, DynamicCache
 
 from tunedeck.core.compat.transformers import last_position
 from tunedeck.deck.deck import Deck
-from tunedeck.generation.kv_cache import Tensors, close_up, side_by_side
+from tunedeck.generation.kv_cache import close_up, side_by_side
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Sequence
 from tunedeck.methods.packed_embedding import vocabulary_size
@@ -61,11 +61,6 @@ class Prefill:
             self.logits = output.logits[:, -1].float()
             self.mask = close_up(self.cache, self.mask)
         return self.logits is not None
-
-    def prompt_tensors(self, row: int) -> list[Tensors]:
-        """Return the keys and values (heads, positions, size) of a computed prompt in each layer."""
-        tokens = len(self.sequences[row].prompt_ids)
-        return [(layer.keys[row][:, -tokens:], layer.values[row][:, -tokens:]) for layer in self.cache.layers]
 
 
 @torch.inference_mode()

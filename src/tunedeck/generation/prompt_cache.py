@@ -12,17 +12,14 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import TypeAlias, final
+from typing import final
 
 import torch
 
 from tunedeck.generation.kv_cache import Tensors
 
-BLOCK_TOKENS = 16
+BLOCK_TOKENS = 8
 """Tokens of a block; only whole blocks are stored and found."""
-
-Block: TypeAlias = list[Tensors]
-"""Keys and values of `BLOCK_TOKENS` positions in each layer, (1, heads, positions, size)."""
 
 
 @final
@@ -31,7 +28,7 @@ class PromptCache:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._blocks: OrderedDict[tuple[str | None, bytes], Block] = OrderedDict()
+        self._blocks: OrderedDict[tuple[str | None, bytes], Tensors] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes = 0
         """Bytes of all blocks."""
@@ -44,21 +41,21 @@ class PromptCache:
         with self._lock:
             return BLOCK_TOKENS * len(self._found(adapter, prompt_ids))
 
-    def get(self, adapter: str | None, prompt_ids: Sequence[int]) -> list[Block]:
+    def get(self, adapter: str | None, prompt_ids: Sequence[int]) -> list[Tensors]:
         """Return the blocks that a prompt begins with, which count as used now."""
         with self._lock:
             found = self._found(adapter, prompt_ids)
             self._touch(found)
             return [self._blocks[key] for key in found]
 
-    def put(self, adapter: str | None, prompt_ids: Sequence[int], layers: Sequence[Tensors]) -> None:
-        """Store what is new of a prompt; `layers` are the keys and values of its tokens, (heads, positions, size)."""
+    def put(self, adapter: str | None, prompt_ids: Sequence[int], tensors: Tensors) -> None:
+        """Store what is new of a prompt, the keys and values of its tokens, (layers, heads, positions, size)."""
         with self._lock:
             keys = list(_keys(adapter, prompt_ids))
             for number, key in enumerate(keys):
                 if key not in self._blocks:
                     at = slice(BLOCK_TOKENS * number, BLOCK_TOKENS * (number + 1))
-                    block = [(k[None, :, at].clone(), v[None, :, at].clone()) for k, v in layers]
+                    block = tensors[0][:, :, at].clone(), tensors[1][:, :, at].clone()
                     self._blocks[key] = block
                     self.bytes += _size(block)
             self._touch(keys)
@@ -90,13 +87,11 @@ def _keys(adapter: str | None, prompt_ids: Sequence[int]) -> Iterator[tuple[str 
         yield adapter, digest.digest()
 
 
-def _size(block: Block) -> int:
-    return sum(tensor.nbytes for tensors in block for tensor in tensors)
+def _size(block: Tensors) -> int:
+    return block[0].nbytes + block[1].nbytes
 
 
-def concatenated(parts: Sequence[Block]) -> list[Tensors]:
+def concatenated(parts: Sequence[Tensors]) -> list[Tensors]:
     """Return the keys and values of each layer, (1, heads, positions, size), of parts that follow each other."""
-    return [
-        (torch.cat([keys for keys, _ in layer], 2), torch.cat([values for _, values in layer], 2))
-        for layer in zip(*parts, strict=True)
-    ]
+    keys, values = (torch.cat(tensors, 2) for tensors in zip(*parts, strict=True))
+    return list(zip(keys[:, None], values[:, None], strict=True))

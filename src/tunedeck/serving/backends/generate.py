@@ -10,7 +10,7 @@ from transformers import DynamicCache
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.deck.deck import Deck
-from tunedeck.generation.kv_cache import has_windows
+from tunedeck.generation.kv_cache import has_windows, row_tensors
 from tunedeck.generation.prefill import Prefill, prefix_of, trained_prefix
 from tunedeck.generation.prompt_cache import BLOCK_TOKENS, PromptCache, concatenated
 from tunedeck.generation.sequence import Prompt, Sequence
@@ -87,10 +87,9 @@ class GenerateBackend:
         if not blocks:
             return prefix
         prefix = prefix or trained_prefix(self.deck, sequence.adapter)
-        if prefix is not None:
-            blocks = [[(layer.keys, layer.values) for layer in prefix.layers], *blocks]
+        virtual = None if prefix is None else row_tensors(prefix, 0, prefix.get_seq_length())
         cache = DynamicCache(config=self.deck.model.config)
-        for place, tensors in enumerate(concatenated(blocks)):
+        for place, tensors in enumerate(concatenated(blocks if virtual is None else [virtual, *blocks])):
             cache.update(*tensors, place)
         return cache
 
@@ -100,9 +99,10 @@ class GenerateBackend:
 
     def keep_prompt(self, prefill: Prefill, row: int) -> None:
         """Keep the keys and values of a prompt that has been computed."""
-        if self._prompts.max_bytes:
-            sequence = prefill.sequences[row]
-            self._prompts.put(sequence.adapter, sequence.prompt_ids, prefill.prompt_tensors(row))
+        sequence = prefill.sequences[row]
+        tensors = row_tensors(prefill.cache, row, len(sequence.prompt_ids)) if self._prompts.max_bytes else None
+        if tensors is not None:
+            self._prompts.put(sequence.adapter, sequence.prompt_ids, tensors)
 
     @property
     def prefix_positions(self) -> int:
