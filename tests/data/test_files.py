@@ -300,6 +300,12 @@ def test_damaged_empty_huge_and_protected_files_are_told_in_one_line(name: str, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("ending", ["xlsx", "xls", "ods"])
+def test_a_workbook_that_libreoffice_saved_with_a_password_is_told_as_such(ending: str) -> None:
+    with pytest.raises(DataError, match="is protected by a password; open it, save it without one"):
+        read_table(str(LIBREOFFICE / f"protected.{ending}"))
+
+
 @settings(deadline=None, max_examples=80)
 @given(st.binary(min_size=1), st.sampled_from(["a.csv", "a.tsv", "a.json", "a.xlsx", "a.xls", "a.ods", "a.csv.gz"]))
 def test_any_bytes_are_read_or_refused(content: bytes, name: str) -> None:

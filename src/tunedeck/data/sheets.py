@@ -25,6 +25,10 @@ MOST_CELLS = 100_000_000
 MOST_BYTES = 4 << 30
 """The largest size of the unpacked parts of a spreadsheet."""
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
+_ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
+_FILE_PASS = re.compile(rb"\x09\x08[\x08\x10]\0\0[\x05\x06]\x05\0.{4}(?:.{8})?(?:\x86\0\0\0)?\x2f\0", re.DOTALL)
+"""In an xls file: the start of a workbook (BOF), then FilePass, as [MS-XLS] 2.4.117 has it where there is a password."""
+_MANIFEST = "META-INF/manifest.xml"
 _CELL = re.compile(rb'<c\b[^>]*?\br="([A-Z]{1,3})(\d{1,7})"')
 _SPREAD_CELL = re.compile(rb'number-columns-repeated="(\d{4,})"[^>]*office:value-type')
 _CHUNK = 1 << 20
@@ -48,7 +52,7 @@ def read_sheet(path: Path, content: bytes, name: str | None = None) -> Content:
     except PasswordError as error:
         raise _protected(path) from error
     except (CalamineError, ZipError, OSError, ValueError) as error:
-        if content.startswith(_OLE) and b"E\0n\0c\0r\0y\0p\0t\0" in content:
+        if content.startswith(_OLE) and (_ENCRYPTED_PACKAGE in content or _FILE_PASS.search(content)):
             raise _protected(path) from error
         raise DataError(
             say("cannot read {path} as a spreadsheet: {reason}; save it again or as CSV", path=path, reason=error)
@@ -139,6 +143,8 @@ def _check_size(path: Path, content: bytes) -> None:
             unpacked = sum(part.file_size for part in archive.infolist())
             if unpacked > MOST_BYTES:
                 raise _too_large(path, format_bytes(unpacked))
+            if _MANIFEST in archive.namelist() and b"encryption-data" in archive.read(_MANIFEST):
+                raise _protected(path)
             for part in archive.namelist():
                 if part.startswith("xl/worksheets/") or part == "content.xml":
                     _check_cells(path, archive, part)
