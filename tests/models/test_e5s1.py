@@ -13,7 +13,8 @@ from tunedeck.core.errors import ModelError
 from tunedeck.export.merge import save_merged
 from tunedeck.methods.packed_embedding import PackedEmbedding
 from tunedeck.models.e5s1 import convert_e5s1
-from tunedeck.models.load import fingerprint, load_base
+from tunedeck.models.load import fingerprint, keep_in_memory, load_base
+from tunedeck.models.packed_folder import PACKED_WORDS
 from tunedeck.models.sentence import sentence_settings
 
 TEXTS = ["一丁七", "万丈三上下"]
@@ -62,6 +63,14 @@ def test_the_packed_base_answers_as_the_unpacked_folder_bit_for_bit(folder: Path
     with torch.no_grad():
         assert torch.equal(model(**batch).last_hidden_state, plain(**batch).last_hidden_state)
     assert base.fingerprint == fingerprint(plain, base.untrained)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_copy_in_memory_leaves_the_file_of_the_packed_words(folder: Path) -> None:
+    model = load_base(str(folder), "AutoModel", dtype="float32").model
+    assert PACKED_WORDS in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    keep_in_memory(model)
+    assert PACKED_WORDS not in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
 
 
 def test_it_is_an_embedder_with_the_mean_and_its_prefixes(folder: Path) -> None:

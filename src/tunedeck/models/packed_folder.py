@@ -39,7 +39,8 @@ def leave_out_words(folder: Path, auto: Any, config: Any) -> dict[str, str]:
 def put_packed_words(model: Any, folder: Path, dtype: torch.dtype, missing: set[str]) -> None:
     """Replace the embeddings of the tiny vocabulary by the packed ones, which then are no longer `missing`."""
     stored = load_file(folder / PACKED_WORDS)
-    embedding: nn.Module = PackedEmbedding(stored["codes"], stored["scales"], dtype).eval()
+    codes, scales = stored["codes"].data, stored["scales"].data  # no views, which would keep the file mapped
+    embedding: nn.Module = PackedEmbedding(codes, scales, dtype).eval()
     path = next(path for path, module in model.named_modules() if module is model.get_input_embeddings())
     model.set_submodule(path, embedding)
     model.config.vocab_size = len(stored["codes"])
