@@ -8,6 +8,9 @@ from typer.testing import CliRunner
 
 import tunedeck as td
 from tunedeck.cli.data import app
+from tunedeck.data import pieces
+from tunedeck.data.table import read_table
+from tunedeck.tasks import data_check
 from tunedeck.tasks.data_check import DataCheck, Suspicion
 
 
@@ -44,3 +47,16 @@ def test_too_few_rows_for_a_head_are_told(tmp_path: Path) -> None:
         td.data_check(write(tmp_path / "a.csv", [("a", "x")]), suspicious=True)
     with pytest.raises(td.TunedeckError, match="name one data file"):
         td.data_check()
+
+
+def test_the_first_rows_of_a_large_file_are_checked_and_all_are_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "LARGE_BYTES", 1)
+    monkeypatch.setattr(pieces, "PIECE", 4)
+    monkeypatch.setattr(data_check, "CHECKED", 6)
+    file = write(tmp_path / "train.csv", [(f"text {number % 8}", "x") for number in range(10)])
+    (checked,) = td.data_check(file).files
+    assert (checked.rows, checked.notes[-1]) == (6, f"{file} has 10 rows, of which the first 6 are checked")
+    assert CliRunner().invoke(app, [file, "--fix", str(tmp_path / "fixed.csv")]).exit_code == 0
+    assert len(read_table(str(tmp_path / "fixed.csv")).rows) == 8

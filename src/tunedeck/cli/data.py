@@ -47,7 +47,7 @@ def check(
 ) -> None:
     """Say what is wrong with data files, before training."""
     from tunedeck.data.check.checked import write_fixed
-    from tunedeck.data.table import read_table
+    from tunedeck.data.pieces import table_pieces
     from tunedeck.data.write import check_ending
     from tunedeck.tasks.data_check import data_check
 
@@ -68,7 +68,7 @@ def check(
         found.report(report)
         tell(say("the report is {path}", path=report))
     if fix is not None:
-        repairs = write_fixed(read_table(files[0], encoding), fix, text, label)
+        repairs = write_fixed(table_pieces(files[0], encoding), fix, text, label)
         tell(
             say(
                 "{path} is UTF-8; rows freed of spaces or full-width characters: {spaces}; removed: empty rows "

@@ -8,6 +8,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
@@ -65,6 +66,28 @@ def table_pieces(reference: str, encoding: str) -> Iterator[Table]:
             yield Table(reference, *content)
     if empty:
         raise DataError(say("{source} has a header or columns but no rows", source=reference))
+
+
+def first_rows(reference: str, encoding: str, most: int) -> Table:
+    """Return the table of a data reference, that of a large file with its first rows alone.
+
+    Raises DataError as `read_table`.
+    """
+    if not is_large(reference):
+        return read_table(reference, encoding)
+    pieces = table_pieces(reference, encoding)
+    table = next(pieces)
+    rows, count = table.rows[:most], len(table.rows)
+    for piece in pieces:
+        rows += piece.rows[: most - len(rows)]
+        count += len(piece.rows)
+    table = replace(table, rows=rows)
+    if count <= most:
+        return table
+    note = say(
+        "{path} has {count:,} rows, of which the first {most:,} are checked", path=reference, count=count, most=most
+    )
+    return replace(table, notes=(*table.notes, note))
 
 
 @contextmanager

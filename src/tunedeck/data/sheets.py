@@ -27,7 +27,7 @@ MOST_BYTES = 4 << 30
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 _ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
 _FILE_PASS = re.compile(rb"\x09\x08[\x08\x10]\0\0[\x05\x06]\x05\0.{4}(?:.{8})?(?:\x86\0\0\0)?\x2f\0", re.DOTALL)
-"""In an xls file: the start of a workbook (BOF), then FilePass, as [MS-XLS] 2.4.117 has it where there is a password."""
+"""Matches the records BOF and FilePass ([MS-XLS] 2.4.117) with which an xls file that has a password begins."""
 _MANIFEST = "META-INF/manifest.xml"
 _CELL = re.compile(rb'<c\b[^>]*?\br="([A-Z]{1,3})(\d{1,7})"')
 _SPREAD_CELL = re.compile(rb'number-columns-repeated="(\d{4,})"[^>]*office:value-type')

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from tunedeck.core.errors import ConfigError, DataError, ModelError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_text
-from tunedeck.data.check.checked import CheckedFile, TokenLimit, check_table, columns_of, read_rows
+from tunedeck.data.check.checked import CHECKED, CheckedFile, TokenLimit, check_table, columns_of, read_rows
 from tunedeck.data.check.findings import Row
 from tunedeck.data.check.page import html_page
+from tunedeck.data.pieces import first_rows
 from tunedeck.data.prepare import normalised
-from tunedeck.data.table import Table, read_table
+from tunedeck.data.table import Table
 from tunedeck.tasks.classify.config import ClassifyConfig
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def data_check(
     Tokens are counted by the tokenizer of `model`, by default the bundled English base where it is on disk. With
     `suspicious`, heads on the base's vectors look for wrong labels in the first file and tell what more data would
     bring; this reads every text once. `predictions` is the out-of-fold.jsonl of a training run with `folds`, which
-    looks for wrong labels instead, where a head is too coarse.
+    looks for wrong labels instead, where a head is too coarse. Of a file of 32 MB or more that is read in pieces
+    (`data.pieces`), the first 100,000 rows are checked.
 
     Raises DataError for files and columns that cannot be used, ConfigError where there are too few rows or labels for a
     head, ModelError for a base that cannot be found.
@@ -83,7 +85,7 @@ def data_check(
         raise ConfigError(say("name one data file or more"))
     if multi_label and (suspicious or predictions):
         raise ConfigError(say("suspicious labels are looked for where each text has one label"))
-    tables = [read_table(file, encoding) for file in files]
+    tables = [first_rows(file, encoding, CHECKED) for file in files]
     limit = _token_limit(model)
     held_out = [row for table in tables[1:] for row in _rows(table, text, label, multi_label)]
     checked = [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tunedeck.data.check.checked import CheckedFile, TokenLimit, check_table, quick_notes, write_fixed
@@ -111,7 +112,8 @@ def test_repairs_are_the_safe_ones_and_counted(tmp_path: Path) -> None:
         ],
     )
     out = tmp_path / "fixed.csv"
-    assert write_fixed(made, out) == {"spaces": 1, "empty": 1, "repeats": 1}
+    pieces = [replace(made, rows=made.rows[:2]), replace(made, rows=made.rows[2:])]
+    assert write_fixed(pieces, out) == {"spaces": 1, "empty": 1, "repeats": 1}
     assert [tuple(row.values()) for row in read_table(str(out)).rows] == [
         ("1", "good", "pos"),
         ("3", "good", "neg"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from tunedeck.data.labelled import PLAIN, Example, label_column_of, labels_of_ce
 from tunedeck.data.rows import Rows
 from tunedeck.data.table import Table
 from tunedeck.data.write import row_writer
+
+CHECKED = 100_000
+"""Rows of a file that is too large for memory that are checked."""
 
 TokenCounter = Callable[[Sequence[str]], list[int]]
 
@@ -102,33 +105,42 @@ def quick_notes(examples: Sequence[Example], held_out: Sequence[Example] | None,
     return tuple(say("data: {text}", text=text) for text in found[:most])
 
 
-def write_fixed(table: Table, out: Path, text: str | None = None, label: str | None = None) -> dict[str, int]:
-    """Write a table with its safe repairs, in UTF-8, and return how many rows each repair changed or removed.
+def write_fixed(
+    pieces: Iterable[Table], out: Path, text: str | None = None, label: str | None = None
+) -> dict[str, int]:
+    """Write the pieces of a table with its safe repairs, in UTF-8, and return how many rows each changed or removed.
 
     Space around texts and labels goes, full-width letters and digits of labels become plain; rows without a text and
     rows that repeat the text and the label of an earlier row are removed. Everything else stays.
     """
-    text_column, label_column = columns_of(table, text, label)
     repairs = {"spaces": 0, "empty": 0, "repeats": 0}
-    kept: Rows = []
-    seen: set[tuple[str, str]] = set()
-    for row in table.rows:
-        clean = {**row, text_column: _stripped(row[text_column])}
-        if label_column is not None:
-            value = _stripped(row[label_column])
-            clean[label_column] = value.translate(PLAIN).strip() if isinstance(value, str) else value
-        key = (_text(clean[text_column]), str(clean[label_column]) if label_column is not None else "")
-        if not key[0]:
-            repairs["empty"] += 1
-        elif key in seen:
-            repairs["repeats"] += 1
-        else:
-            repairs["spaces"] += clean != row
-            seen.add(key)
-            kept.append(clean)
+    columns: tuple[str, str | None] | None = None
+    seen: set[int] = set()  # 64 bits for a row: among ten million two are taken for equal once in 400,000
     with row_writer(out) as write:
-        write(kept)
+        for table in pieces:
+            columns = columns or columns_of(table, text, label)
+            kept: Rows = []
+            for row in table.rows:
+                clean = _repaired(row, *columns)
+                key = (_text(clean[columns[0]]), str(clean[columns[1]]) if columns[1] is not None else "")
+                if not key[0]:
+                    repairs["empty"] += 1
+                elif hash(key) in seen:
+                    repairs["repeats"] += 1
+                else:
+                    repairs["spaces"] += clean != row
+                    seen.add(hash(key))
+                    kept.append(clean)
+            write(kept)
     return repairs
+
+
+def _repaired(row: dict[str, object], text_column: str, label_column: str | None) -> dict[str, object]:
+    clean = {**row, text_column: _stripped(row[text_column])}
+    if label_column is not None:
+        value = _stripped(row[label_column])
+        clean[label_column] = value.translate(PLAIN).strip() if isinstance(value, str) else value
+    return clean
 
 
 def write_relabelled(table: Table, out: Path, label_column: str, labels: Mapping[int, str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.text_pair import TextPair
-from tunedeck.data.check.checked import quick_notes
+from tunedeck.data.check.checked import CHECKED, quick_notes
 from tunedeck.data.labelled import (
     Example,
     check_classes,
@@ -38,8 +38,6 @@ from tunedeck.tasks.base import Dataset
 
 UNEVEN = 10.0
 """Ratio of the most frequent label's examples to the rarest's above which accuracy says little."""
-CHECKED = 100_000
-"""The first examples are checked for what one pass shows."""
 LABELS_NAMED = 8
 """The most labels that the line on the data names; of more it names the most frequent."""
 
