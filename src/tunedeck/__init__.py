@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tunedeck.comparison.compare import compare
     from tunedeck.comparison.race.race import race
     from tunedeck.comparison.race.result import Race
-    from tunedeck.comparison.report.result import Comparison
+    from tunedeck.comparison.result import Comparison
     from tunedeck.core.errors import TunedeckError
     from tunedeck.core.text_pair import TextPair
     from tunedeck.data.add_labels import Added, label_add
@@ -53,7 +53,7 @@ _HOME = {
     "BiasConfig": "methods.bias.config",
     "BottleneckConfig": "methods.bottleneck.config",
     "Classify": "tasks.classify.task",
-    "Comparison": "comparison.report.result",
+    "Comparison": "comparison.result",
     "DataCheck": "tasks.data_check",
     "Deck": "deck.deck",
     "Embed": "tasks.embed.task",

@@ -6,7 +6,8 @@ import pytest
 from rich.cells import cell_len
 
 from tunedeck.cli.compare import show
-from tunedeck.comparison.report.result import Comparison, Data, Entry, Forecast, Interval, Repeat, SeedRun, Serving
+from tunedeck.comparison.report.values import Data, Entry, Forecast, Interval, Repeat, SeedRun, Serving
+from tunedeck.comparison.result import Comparison
 from tunedeck.core.i18n import set_language
 
 NOISE = Interval(-80.1, 2.3, "rounds", 15)

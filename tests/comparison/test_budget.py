@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tunedeck.comparison.budget import seeds_of, with_budget
-from tunedeck.comparison.report.result import Price
+from tunedeck.comparison.report.values import Price
 from tunedeck.core.errors import ConfigError
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tunedeck.comparison.report.result import (
-    Comparison,
+from tunedeck.comparison.report.values import (
     Confusion,
     Data,
     Entry,
@@ -17,6 +16,7 @@ from tunedeck.comparison.report.result import (
     SeedRun,
     Serving,
 )
+from tunedeck.comparison.result import Comparison
 
 
 def entry(

@@ -15,7 +15,7 @@ pytest.importorskip("nicegui")
 from nicegui import ui
 from support.simulated_page import simulated
 
-from tunedeck.comparison.report.result import Confusion, Mistake
+from tunedeck.comparison.report.values import Confusion, Mistake
 from tunedeck.core.reliability import Bin, Reliability, TemperatureScaling
 from tunedeck.data.table import read_table
 

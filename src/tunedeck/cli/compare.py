@@ -17,7 +17,7 @@ from tunedeck.cli.console import print_json, print_tables, tell
 from tunedeck.core.i18n import say
 
 if TYPE_CHECKING:
-    from tunedeck.comparison.report.result import Comparison
+    from tunedeck.comparison.result import Comparison
 
 limit = partial(typer.Option, rich_help_panel=say("Budget of each run"))
 what = partial(typer.Option, rich_help_panel=say("What is compared"))

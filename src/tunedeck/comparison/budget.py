@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunedeck.comparison.report.result import Price
+from tunedeck.comparison.report.values import Price
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say, say_plural
 from tunedeck.core.run_length import DEFAULT_EPOCHS, FEWEST_STEPS

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunedeck.comparison.grammar import Candidate, Methods
-from tunedeck.comparison.report.result import Comparison
+from tunedeck.comparison.result import Comparison
 from tunedeck.comparison.runs import Run, deck_for, is_finished, planned_runs, train_run
 from tunedeck.comparison.spec import ComparisonSpec, comparison_spec
 from tunedeck.core.console import tell

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from tunedeck.comparison.report.confusion import counted
-from tunedeck.comparison.report.result import Confusion, Mistake
+from tunedeck.comparison.report.values import Confusion, Mistake
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.reliability import TemperatureScaling

@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from tunedeck.comparison.report.interval import of_median
-from tunedeck.comparison.report.result import Serving
+from tunedeck.comparison.report.values import Serving
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from typing import Any
 
 from tunedeck.comparison.report.confusion import counted
 from tunedeck.comparison.report.interval import over_examples, over_seeds
-from tunedeck.comparison.report.result import Confusion, Interval, Mistake
+from tunedeck.comparison.report.values import Confusion, Interval, Mistake
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Dataset, HeldOut
 from tunedeck.tasks.registry import comparing_of

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from tunedeck.comparison.hindsight import CURRENCY, predicted_and_actual
 from tunedeck.comparison.latency import measure_serving
 from tunedeck.comparison.quality import answers_of, behind, confusion_and_mistakes, interval_of, texts_of
-from tunedeck.comparison.report.result import Comparison, Data, Entry, Forecast, Price, Repeat, SeedRun, Serving
+from tunedeck.comparison.report.values import Data, Entry, Forecast, Price, Repeat, SeedRun, Serving
+from tunedeck.comparison.result import Comparison
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Measurement
 from tunedeck.core.values import from_values

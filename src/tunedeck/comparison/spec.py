@@ -9,7 +9,7 @@ from typing import Any
 
 from tunedeck.comparison.budget import price_of, seeds_of, with_budget
 from tunedeck.comparison.grammar import Candidate, Methods, parse_methods
-from tunedeck.comparison.report.result import Price
+from tunedeck.comparison.report.values import Price
 from tunedeck.core import console
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tunedeck.comparison.report.confusion import label_cells
 from tunedeck.comparison.report.figures import front
 from tunedeck.comparison.report.reliability import reliability_figure
-from tunedeck.comparison.report.result import Confusion
+from tunedeck.comparison.report.values import Confusion
 from tunedeck.core.reliability import Bin, Reliability, TemperatureScaling
 
 

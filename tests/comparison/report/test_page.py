@@ -14,9 +14,9 @@ from tunedeck.comparison.report import fonts
 from tunedeck.comparison.report.confusion import condensed, counted
 from tunedeck.comparison.report.fonts import Fonts
 from tunedeck.comparison.report.page import html_page, markdown_page, write_report
-from tunedeck.comparison.report.result import Price
 from tunedeck.comparison.report.style import Figure
 from tunedeck.comparison.report.table import blocks
+from tunedeck.comparison.report.values import Price
 from tunedeck.core.i18n import set_language
 
 FIGURE = Figure("quality-size", "lora: 1", b"", b"<svg/>")

@@ -6,7 +6,8 @@ import pytest
 from support.comparison_results import comparison, entry
 
 from tunedeck.comparison.report.recommend import recommend
-from tunedeck.comparison.report.result import Comparison, Data
+from tunedeck.comparison.report.values import Data
+from tunedeck.comparison.result import Comparison
 from tunedeck.core.i18n import set_language
 
 HEAD = entry("head", 0.62, (0.10, 0.16), disk=6_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import Any
 
-from tunedeck.comparison.race.result import Race, Raced
+from tunedeck.comparison.race.values import Raced, RaceValues
 from tunedeck.comparison.race.words import ranked, status_name
 from tunedeck.comparison.report.figures import front, logarithmic
 from tunedeck.comparison.report.fonts import available_fonts
@@ -21,7 +21,7 @@ ENDS = {"worse": "x", "paused": "|", "failed": "v", "not best": "o"}
 _WIDTH, _HEIGHT = 7.6, 4.6
 
 
-def draw_figures(race: Race) -> list[Figure]:
+def draw_figures(race: RaceValues) -> list[Figure]:
     """Return the figures, their words in a language that this system has letters for."""
 
     def drawn() -> list[Figure]:
@@ -31,11 +31,11 @@ def draw_figures(race: Race) -> list[Figure]:
     return copy_context().run(drawn)
 
 
-def _cost(race: Race, seconds: float) -> float:
+def _cost(race: RaceValues, seconds: float) -> float:
     return seconds if race.price is None else race.price.per_hour * seconds / 3600
 
 
-def _unit(race: Race, value: float) -> str:
+def _unit(race: RaceValues, value: float) -> str:
     return duration(value) if race.price is None else f"{value:.2g}"
 
 
@@ -44,13 +44,13 @@ def _short(one: Raced) -> str:
     return one.name.replace("learning_rate=", "lr=")
 
 
-def _across(race: Race) -> str:
+def _across(race: RaceValues) -> str:
     if race.price is None:
         return say("time spent on the candidate")
     return say("cost of the candidate, {currency}", currency=race.price.currency)
 
 
-def _lines(race: Race) -> Figure:
+def _lines(race: RaceValues) -> Figure:
     """Draw the race: those that went to the end coloured, stopped ones grey with a marker for the reason."""
     shown = [one for one in ranked(race) if one.points]
     front_runners = [one for one in shown if one.status in ("winner", "not best")][:7]
@@ -76,7 +76,7 @@ def _lines(race: Race) -> Figure:
         return finished(drawing, "race", alt, key)
 
 
-def _stopped(race: Race, axes: Any, one: Raced, labelled: bool) -> None:
+def _stopped(race: RaceValues, axes: Any, one: Raced, labelled: bool) -> None:
     xs, ys = [_cost(race, point.seconds) for point in one.points], [point.quality for point in one.points]
     axes.plot(xs, ys, color=GREY, linewidth=1.1, zorder=1)
     label = status_name(one.status) if labelled else None
@@ -84,7 +84,7 @@ def _stopped(race: Race, axes: Any, one: Raced, labelled: bool) -> None:
     axes.plot(xs[-1:], ys[-1:], mark, color="#7b8794", markersize=6, linestyle="none", zorder=2, label=label)
 
 
-def _front(race: Race) -> Figure:
+def _front(race: RaceValues) -> Figure:
     """Draw each candidate's last quality against what was spent on it, and the Pareto front."""
     shown = [one for one in ranked(race) if one.points]
     points = [(_cost(race, one.seconds), one.points[-1].quality) for one in shown]

@@ -15,14 +15,15 @@ from tunedeck.comparison.race.bases import FLOOR, Base
 from tunedeck.comparison.race.contest import Contest, Outcome, Stop
 from tunedeck.comparison.race.entrants import Entrant
 from tunedeck.comparison.race.parts import Parts
-from tunedeck.comparison.race.result import Point, Race, Raced, Rung0, Verdict
+from tunedeck.comparison.race.result import Race
 from tunedeck.comparison.race.runner import Runner
 from tunedeck.comparison.race.scores import Scoring
 from tunedeck.comparison.race.sequential import Array
 from tunedeck.comparison.race.spec import RaceSpec
+from tunedeck.comparison.race.values import Point, Raced, Rung0, Verdict
 from tunedeck.comparison.race.words import reason_text
 from tunedeck.comparison.report.interval import over_examples
-from tunedeck.comparison.report.result import Data, Interval, Price, Repeat
+from tunedeck.comparison.report.values import Data, Interval, Price, Repeat
 from tunedeck.core.errors import TrainingError
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import PeakMemory, this_machine

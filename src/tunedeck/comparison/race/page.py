@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tunedeck.comparison.race.figures import draw_figures
-from tunedeck.comparison.race.result import Race
+from tunedeck.comparison.race.values import RaceValues
 from tunedeck.comparison.race.words import columns, facts, notes, ranked, rows
 from tunedeck.comparison.report.style import Figure
 from tunedeck.core.i18n import language, say
 from tunedeck.core.storage import write_bytes, write_text
 
 
-def write_report(folder: Path, race: Race) -> None:
+def write_report(folder: Path, race: RaceValues) -> None:
     """Write report.html (one file that needs no network and runs no script) and figures/*.png and *.svg."""
     figures = draw_figures(race)
     for figure in figures:
@@ -24,7 +24,7 @@ def write_report(folder: Path, race: Race) -> None:
     write_text(folder / "report.html", html_page(race, figures))
 
 
-def html_page(race: Race, figures: list[Figure]) -> str:
+def html_page(race: RaceValues, figures: list[Figure]) -> str:
     """Return the page; every text that is not ours is escaped by the template."""
     import jinja2
 
@@ -35,7 +35,7 @@ def html_page(race: Race, figures: list[Figure]) -> str:
     return environment.from_string(source).render(_values(race, figures))
 
 
-def _values(race: Race, figures: list[Figure]) -> dict[str, Any]:
+def _values(race: RaceValues, figures: list[Figure]) -> dict[str, Any]:
     titles = {"race": say("The race"), "quality-cost": say("Quality against cost")}
     return {
         "lang": {"zh": "zh-CN"}.get(language(), language()),

@@ -11,7 +11,7 @@ from tunedeck.comparison.budget import minutes_of, price_of, seeds_of
 from tunedeck.comparison.grammar import Candidate
 from tunedeck.comparison.race.contest import Until
 from tunedeck.comparison.race.portfolio import Candidates, parse_candidates, with_seeds
-from tunedeck.comparison.report.result import Price
+from tunedeck.comparison.report.values import Price
 from tunedeck.core import console
 from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 
 from tunedeck.comparison.race.contest import Stop
-from tunedeck.comparison.race.result import Race, Raced
+from tunedeck.comparison.race.values import Raced, RaceValues
 from tunedeck.comparison.report.fonts import available_fonts
 from tunedeck.comparison.report.recommend import metric_name
-from tunedeck.comparison.report.result import Interval
+from tunedeck.comparison.report.values import Interval
 from tunedeck.core.i18n import language, say
 from tunedeck.core.units import duration, format_bytes
 
@@ -38,7 +38,7 @@ def reason_text(name: str, stop: Stop, shares: Sequence[float]) -> str:
     return say("{name} is paused at {share}: others were ahead, without a significant difference", name=name, share=at)
 
 
-def ended_text(race: Race) -> str:
+def ended_text(race: RaceValues) -> str:
     """Return why the race ended."""
     return {
         "clear": say("It ended when all others in it were significantly worse."),
@@ -50,7 +50,7 @@ def ended_text(race: Race) -> str:
     }[race.ended]
 
 
-def verdict_text(race: Race) -> str:
+def verdict_text(race: RaceValues) -> str:
     """Return who won, how good it is on untouched examples, and by how much the race overstates it."""
     verdict, metric, interval = race.verdict, metric_name(race.metric), _span(race.verdict.interval)
     value, count = f"{verdict.untouched:.3f}", verdict.interval.count
@@ -75,7 +75,7 @@ def verdict_text(race: Race) -> str:
     return " ".join([found, *_gain(race), _overstated(race), ended_text(race)])
 
 
-def _gain(race: Race) -> list[str]:
+def _gain(race: RaceValues) -> list[str]:
     gain, verdict = race.verdict.gain, race.verdict
     if gain is None or verdict.floor is None:
         return []
@@ -88,7 +88,7 @@ def _gain(race: Race) -> list[str]:
     ]
 
 
-def _overstated(race: Race) -> str:
+def _overstated(race: RaceValues) -> str:
     verdict = race.verdict
     if verdict.overstated.low + verdict.overstated.high < 0:
         return say(
@@ -112,7 +112,7 @@ def _span(interval: Interval) -> str:
     return f"{interval.low:.3f}–{interval.high:.3f}"
 
 
-def ranked(race: Race) -> list[Raced]:
+def ranked(race: RaceValues) -> list[Raced]:
     """Return the candidates: the winner, then those that went furthest, of these the best first."""
     sign = 1 if race.higher_is_better else -1
 
@@ -123,7 +123,7 @@ def ranked(race: Race) -> list[Raced]:
     return sorted(race.candidates, key=place)
 
 
-def columns(race: Race) -> list[str]:
+def columns(race: RaceValues) -> list[str]:
     """Return the headings of the table of candidates."""
     found = [
         say("candidate"),
@@ -137,14 +137,14 @@ def columns(race: Race) -> list[str]:
     return [*found, say("outcome")]
 
 
-def rows(race: Race) -> list[list[str]]:
+def rows(race: RaceValues) -> list[list[str]]:
     """Return the table of the candidates that started, the best first; a gain is over a head on the frozen base, in
     points of 0.01.
     """
     return [_row(race, one) for one in ranked(race) if one.points or one.status != "not started"]
 
 
-def left_out(race: Race) -> list[str]:
+def left_out(race: RaceValues) -> list[str]:
     """Return a sentence on candidates for which there was no time; none where all started."""
     count = sum(one.status == "not started" for one in race.candidates)
     if not count:
@@ -152,7 +152,7 @@ def left_out(race: Race) -> list[str]:
     return [say("{count} candidates were not started, because the time did not suffice for them.", count=count)]
 
 
-def _row(race: Race, one: Raced) -> list[str]:
+def _row(race: RaceValues, one: Raced) -> list[str]:
     last = one.points[-1] if one.points else None
     gain = gain_of(race, one)
     found = [
@@ -168,7 +168,7 @@ def _row(race: Race, one: Raced) -> list[str]:
     return [*found, say("winner") if one.status == "winner" else status_name(one.status)]
 
 
-def gain_of(race: Race, one: Raced) -> float | None:
+def gain_of(race: RaceValues, one: Raced) -> float | None:
     """Return how much better a candidate is than a head on the frozen base; None where either is not known."""
     floor = next(base.quality for base in race.bases if base.chosen)
     if floor is None or not one.points:
@@ -187,7 +187,7 @@ def status_name(status: str) -> str:
     }[status]
 
 
-def text_table(race: Race) -> str:
+def text_table(race: RaceValues) -> str:
     """Return the table of candidates as lines of aligned columns."""
     table = [columns(race), *rows(race)]
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
@@ -197,7 +197,7 @@ def text_table(race: Race) -> str:
     )
 
 
-def facts(race: Race) -> list[tuple[str, str]]:
+def facts(race: RaceValues) -> list[tuple[str, str]]:
     """Return what a repetition needs besides the command, and the bases of rung 0."""
     found = [
         (say("data"), race.data.source),
@@ -225,7 +225,7 @@ def facts(race: Race) -> list[tuple[str, str]]:
     return found
 
 
-def notes(race: Race) -> list[str]:
+def notes(race: RaceValues) -> list[str]:
     """Return how the numbers are to be read."""
     found = [
         *left_out(race),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunedeck.comparison.report.result import Confusion
 from tunedeck.comparison.report.style import INK, Figure, canvas, finished, shown_names
+from tunedeck.comparison.report.values import Confusion
 from tunedeck.core.i18n import say
 
 SHOWN = 12

@@ -11,15 +11,15 @@ from tunedeck.comparison.report.fonts import available_fonts
 from tunedeck.comparison.report.label_placement import place_labels
 from tunedeck.comparison.report.recommend import metric_name
 from tunedeck.comparison.report.reliability import reliability_figure
-from tunedeck.comparison.report.result import Comparison, Entry
 from tunedeck.comparison.report.style import INK, Figure, canvas, colour, finished, marker, shown_names
+from tunedeck.comparison.report.values import ComparisonValues, Entry
 from tunedeck.core.i18n import say, set_language
 from tunedeck.core.units import duration, format_bytes
 
 _WIDTH, _HEIGHT = 5.6, 3.7
 
 
-def draw_figures(comparison: Comparison) -> list[Figure]:
+def draw_figures(comparison: ComparisonValues) -> list[Figure]:
     """Return every figure that the comparison has something for, its words in a language that this system has letters
     for.
     """
@@ -37,7 +37,7 @@ def draw_figures(comparison: Comparison) -> list[Figure]:
     return copy_context().run(drawn)
 
 
-def _size(comparison: Comparison) -> Figure:
+def _size(comparison: ComparisonValues) -> Figure:
     return _scatter(
         comparison,
         "quality-size",
@@ -47,7 +47,7 @@ def _size(comparison: Comparison) -> Figure:
     )
 
 
-def _cost(comparison: Comparison) -> Figure:
+def _cost(comparison: ComparisonValues) -> Figure:
     price = comparison.price
     if price is not None:
         return _scatter(
@@ -67,7 +67,7 @@ def _cost(comparison: Comparison) -> Figure:
 
 
 def _scatter(
-    comparison: Comparison, name: str, across: str, value: Callable[[Entry], float], unit: Callable[[float], str]
+    comparison: ComparisonValues, name: str, across: str, value: Callable[[Entry], float], unit: Callable[[float], str]
 ) -> Figure:
     """Return quality against something that less of is better, on a logarithmic axis, with intervals and the front."""
     entries = comparison.entries
@@ -121,19 +121,19 @@ def logarithmic(axes: Any, values: Sequence[float], unit: Callable[[float], str]
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _losses(comparison: Comparison) -> Figure:
+def _losses(comparison: ComparisonValues) -> Figure:
     lines = [_smooth(entry.losses) for entry in comparison.entries]
     return _curves(comparison, "training-loss", say("loss, smoothed"), lines, dots=False)
 
 
-def _evaluations(comparison: Comparison) -> Figure:
+def _evaluations(comparison: ComparisonValues) -> Figure:
     lines = [entry.evaluations for entry in comparison.entries]
     across = metric_name(comparison.metric)
     return _curves(comparison, "held-out", across, lines, dots=True)
 
 
 def _curves(
-    comparison: Comparison, name: str, upward: str, lines: Sequence[Sequence[tuple[float, float]]], dots: bool
+    comparison: ComparisonValues, name: str, upward: str, lines: Sequence[Sequence[tuple[float, float]]], dots: bool
 ) -> Figure:
     names, key = shown_names(tuple(entry.name for entry in comparison.entries))
     with canvas(_WIDTH, _HEIGHT) as (drawing, axes):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from tunedeck.comparison.report.result import Interval
+from tunedeck.comparison.report.values import Interval
 from tunedeck.core.student_t import t_95
 
 RESAMPLES = 2000

@@ -12,10 +12,10 @@ from typing import Any
 from tunedeck.comparison.report.confusion import label_cells
 from tunedeck.comparison.report.figures import draw_figures
 from tunedeck.comparison.report.recommend import recommend
-from tunedeck.comparison.report.result import Comparison
 from tunedeck.comparison.report.style import Figure
 from tunedeck.comparison.report.table import blocks
 from tunedeck.comparison.report.text import facts, figure_title, notes, words
+from tunedeck.comparison.report.values import ComparisonValues
 from tunedeck.core.i18n import language
 from tunedeck.core.storage import write_bytes, write_text
 
@@ -24,7 +24,7 @@ LONGEST = 400
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]|<>~$])")
 
 
-def write_report(folder: Path, comparison: Comparison) -> None:
+def write_report(folder: Path, comparison: ComparisonValues) -> None:
     """Write report.html (one file that needs no network and runs no script), report.md and figures/*.png and *.svg."""
     figures = draw_figures(comparison)
     for figure in figures:
@@ -34,17 +34,17 @@ def write_report(folder: Path, comparison: Comparison) -> None:
     write_text(folder / "report.md", markdown_page(comparison, figures))
 
 
-def html_page(comparison: Comparison, figures: list[Figure]) -> str:
+def html_page(comparison: ComparisonValues, figures: list[Figure]) -> str:
     """Return the page; every text that is not ours is escaped by the template."""
     return _rendered("report.html.j2", comparison, figures, escape=True)
 
 
-def markdown_page(comparison: Comparison, figures: list[Figure]) -> str:
+def markdown_page(comparison: ComparisonValues, figures: list[Figure]) -> str:
     """Return the report in Markdown, which refers to the figures in its folder."""
     return _rendered("report.md.j2", comparison, figures, escape=False)
 
 
-def _rendered(template: str, comparison: Comparison, figures: list[Figure], *, escape: bool) -> str:
+def _rendered(template: str, comparison: ComparisonValues, figures: list[Figure], *, escape: bool) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -55,7 +55,7 @@ def _rendered(template: str, comparison: Comparison, figures: list[Figure], *, e
     return environment.from_string(source).render(_values(comparison, figures))
 
 
-def _values(comparison: Comparison, figures: list[Figure]) -> dict[str, Any]:
+def _values(comparison: ComparisonValues, figures: list[Figure]) -> dict[str, Any]:
     return {
         "lang": {"zh": "zh-CN"}.get(language(), language()),
         "style": files("tunedeck.core").joinpath("report.css").read_text(encoding="utf-8"),

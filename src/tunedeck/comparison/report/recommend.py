@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunedeck.comparison.report.result import Comparison, Entry
+from tunedeck.comparison.report.values import ComparisonValues, Entry
 from tunedeck.core.i18n import say
 from tunedeck.core.units import format_bytes
 
@@ -19,7 +19,7 @@ class Recommendation:
     warning: str = ""
 
 
-def recommend(comparison: Comparison) -> Recommendation:
+def recommend(comparison: ComparisonValues) -> Recommendation:
     """Return the entry to take.
 
     alone: nothing to compare with. unknown: no intervals, the best mean. clear: every other is surely behind the best.
@@ -38,11 +38,11 @@ def recommend(comparison: Comparison) -> Recommendation:
     return _said(comparison, chosen, "best-anyway" if chosen is best else "smaller")
 
 
-def _said(comparison: Comparison, chosen: Entry, rule: str) -> Recommendation:
+def _said(comparison: ComparisonValues, chosen: Entry, rule: str) -> Recommendation:
     return Recommendation(chosen.name, rule, _text(comparison, chosen, rule), _warning(comparison))
 
 
-def _text(comparison: Comparison, chosen: Entry, rule: str) -> str:
+def _text(comparison: ComparisonValues, chosen: Entry, rule: str) -> str:
     metric, value = metric_name(comparison.metric), f"{comparison.quality(chosen):.3f}"
     if rule == "alone":
         return say(
@@ -75,7 +75,7 @@ def _text(comparison: Comparison, chosen: Entry, rule: str) -> str:
     return _text_of_smallest(comparison, chosen)
 
 
-def _text_of_smallest(comparison: Comparison, chosen: Entry) -> str:
+def _text_of_smallest(comparison: ComparisonValues, chosen: Entry) -> str:
     """Say why to take the smallest of those that the data cannot tell from the best."""
     best, metric, value = comparison.best, metric_name(comparison.metric), f"{comparison.quality(chosen):.3f}"
     if chosen is best:
@@ -100,7 +100,7 @@ def _text_of_smallest(comparison: Comparison, chosen: Entry) -> str:
     )
 
 
-def _warning(comparison: Comparison) -> str:
+def _warning(comparison: ComparisonValues) -> str:
     """Return a warning if the best entry is not better than always predicting one label."""
     best, floor = comparison.best, comparison.data.majority
     if floor is None or comparison.metric != "accuracy":

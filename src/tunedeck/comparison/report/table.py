@@ -9,7 +9,7 @@ from statistics import fmean
 from rich.cells import cell_len
 
 from tunedeck.comparison.report.recommend import metric_name
-from tunedeck.comparison.report.result import Comparison, Entry, Forecast, Interval, Price, Serving
+from tunedeck.comparison.report.values import ComparisonValues, Entry, Forecast, Interval, Price, Serving
 from tunedeck.core.i18n import say
 from tunedeck.core.units import duration, duration_range, format_byte_range, format_bytes
 
@@ -35,13 +35,13 @@ class Group:
     rows: tuple[Row, ...]
 
 
-def blocks(comparison: Comparison) -> list[tuple[tuple[Entry, ...], list[Group]]]:
+def blocks(comparison: ComparisonValues) -> list[tuple[tuple[Entry, ...], list[Group]]]:
     """Return the entries, at most AT_ONCE at a time, each with its groups of rows."""
     parts = [comparison.entries[start : start + AT_ONCE] for start in range(0, len(comparison.entries), AT_ONCE)]
     return [(part, _groups(comparison, part)) for part in parts]
 
 
-def text_table(comparison: Comparison) -> str:
+def text_table(comparison: ComparisonValues) -> str:
     """Return every block as lines of aligned columns, the names of the entries first."""
     found = []
     for entries, groups in blocks(comparison):
@@ -54,7 +54,7 @@ def text_table(comparison: Comparison) -> str:
     return "\n".join(found)
 
 
-def _groups(comparison: Comparison, entries: Sequence[Entry]) -> list[Group]:
+def _groups(comparison: ComparisonValues, entries: Sequence[Entry]) -> list[Group]:
     """Return the groups, without the rows in which no entry has anything."""
     rows = {
         say("Quality"): _quality_rows(comparison, entries),
@@ -72,7 +72,7 @@ def _row(entries: Sequence[Entry], label: str, cell: Callable[[Entry], str], str
     return Row(label, tuple(cell(entry) for entry in entries), strong)
 
 
-def _quality_rows(comparison: Comparison, entries: Sequence[Entry]) -> list[Row]:
+def _quality_rows(comparison: ComparisonValues, entries: Sequence[Entry]) -> list[Row]:
     """Return the metric that decides with its intervals, and the metrics that differ from it."""
     metrics = [
         metric for metric in entries[0].metrics if any(e.metrics[metric] != comparison.quality(e) for e in entries)

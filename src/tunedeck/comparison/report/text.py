@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from tunedeck.comparison.report.fonts import available_fonts
 from tunedeck.comparison.report.recommend import metric_name
-from tunedeck.comparison.report.result import Comparison
+from tunedeck.comparison.report.values import ComparisonValues
 from tunedeck.core.i18n import language, say
 
 if TYPE_CHECKING:
     from tunedeck.tasks.base import Comparing
 
 
-def words(comparison: Comparison) -> dict[str, str]:
+def words(comparison: ComparisonValues) -> dict[str, str]:
     """Return headings and captions by the names that the templates use."""
     data, shown = comparison.data, _comparing(comparison)
     return {
@@ -42,13 +42,13 @@ def words(comparison: Comparison) -> dict[str, str]:
     }
 
 
-def _comparing(comparison: Comparison) -> Comparing:
+def _comparing(comparison: ComparisonValues) -> Comparing:
     from tunedeck.tasks.registry import comparing_of  # loads torch, which reading a report does not need
 
     return comparing_of(comparison.task)
 
 
-def figure_title(comparison: Comparison, figure: str) -> str:
+def figure_title(comparison: ComparisonValues, figure: str) -> str:
     """Return the heading over a figure, by its name."""
     return {
         "quality-size": say("Quality against size"),
@@ -61,12 +61,12 @@ def figure_title(comparison: Comparison, figure: str) -> str:
     }[figure]
 
 
-def title(comparison: Comparison) -> str:
+def title(comparison: ComparisonValues) -> str:
     """Return the summary of the entries, data and base."""
     return say("{model} on {data}", model=comparison.model, data=comparison.data.source)
 
 
-def seeds_text(comparison: Comparison) -> str:
+def seeds_text(comparison: ComparisonValues) -> str:
     """Return `seed 0`, or `seeds 0, 1, 2`."""
     numbers = ", ".join(map(str, comparison.seeds))
     if len(comparison.seeds) == 1:
@@ -74,7 +74,7 @@ def seeds_text(comparison: Comparison) -> str:
     return say("seeds {numbers}", numbers=numbers)
 
 
-def facts(comparison: Comparison) -> list[tuple[str, str]]:
+def facts(comparison: ComparisonValues) -> list[tuple[str, str]]:
     """Return the versions and settings that a repetition needs besides the command."""
     data, price = comparison.data, comparison.price
     found = [
@@ -92,7 +92,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     return found
 
 
-def notes(comparison: Comparison) -> list[str]:
+def notes(comparison: ComparisonValues) -> list[str]:
     """Return the notes on the meaning and the limits of the numbers."""
     found = [
         _interval_note(comparison),
@@ -135,7 +135,7 @@ def notes(comparison: Comparison) -> list[str]:
     return found
 
 
-def _plan_notes(comparison: Comparison) -> list[str]:
+def _plan_notes(comparison: ComparisonValues) -> list[str]:
     planned = [forecast for entry in comparison.entries for forecast in entry.planned]
     if not planned:
         return []
@@ -146,7 +146,7 @@ def _plan_notes(comparison: Comparison) -> list[str]:
     return [note, *dict.fromkeys(reasons)]
 
 
-def _interval_note(comparison: Comparison) -> str:
+def _interval_note(comparison: ComparisonValues) -> str:
     interval = comparison.entries[0].interval
     if interval is None:
         return say("One seed, and a metric that is not a mean over examples: there is no interval. Add --seeds 3.")

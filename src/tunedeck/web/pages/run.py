@@ -10,7 +10,7 @@ from typing import Any
 from nicegui import ui
 
 from tunedeck.comparison.report.confusion import label_cells
-from tunedeck.comparison.report.result import Confusion
+from tunedeck.comparison.report.values import Confusion
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.units import duration, format_bytes

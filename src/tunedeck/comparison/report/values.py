@@ -1,18 +1,11 @@
-"""A comparison of methods as plain values: what `comparison.json` holds and every part of the report reads.
-
-The comparison's methods import the modules that render it, which import this one.
-"""
+"""A comparison of methods as plain values: what `comparison.json` holds and every part of the report reads."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunedeck.core.reliability import TemperatureScaling
-
-if TYPE_CHECKING:
-    from tunedeck.comparison.report.recommend import Recommendation
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +163,7 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ComparisonValues:
     """Everything that was found; `metric` is the quality, its higher values better or not."""
 
     task: str
@@ -204,32 +197,3 @@ class Comparison:
         """Return the entry of the best mean quality; `recommendation` may name a smaller one that is as good."""
         sign = 1 if self.higher_is_better else -1
         return max(self.entries, key=lambda entry: sign * self.quality(entry))
-
-    @property
-    def recommendation(self) -> Recommendation:
-        """Return the entry to take, and why."""
-        from tunedeck.comparison.report.recommend import recommend
-
-        return recommend(self)
-
-    def table(self) -> str:
-        """Return the numbers as text, one column for each entry."""
-        from tunedeck.comparison.report.table import text_table
-
-        return text_table(self)
-
-    def report(self, folder: str | Path) -> None:
-        """Write report.html, report.md and figures/ into a folder, in the language of messages.
-
-        Raises StorageError when the disk refuses.
-        """
-        from tunedeck.comparison.report.page import write_report
-
-        write_report(Path(folder), self)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; the entries are `rows`."""
-        values = asdict(self)
-        values.pop("entries")
-        rows = [entry.to_json() for entry in self.entries]
-        return {"format": 1, "rows": rows, **values, "recommendation": asdict(self.recommendation)}
