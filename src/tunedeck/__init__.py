@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from tunedeck.planner.deploy import deploy_cost
     from tunedeck.planner.planning import plan
     from tunedeck.tasks.classify.choose import threshold
-    from tunedeck.tasks.classify.task import Classify, Prediction
+    from tunedeck.tasks.classify.prediction import Prediction
+    from tunedeck.tasks.classify.task import Classify
     from tunedeck.tasks.data_check import DataCheck, data_check
     from tunedeck.tasks.embed.task import Embed
     from tunedeck.tasks.evaluate import evaluate
@@ -66,7 +67,7 @@ _HOME = {
     "NextText": "tasks.label_next",
     "NextTexts": "tasks.label_next",
     "LoraConfig": "methods.lora.config",
-    "Prediction": "tasks.classify.task",
+    "Prediction": "tasks.classify.prediction",
     "PrefixTuningConfig": "methods.prefix_tuning.config",
     "PromptTuningConfig": "methods.prompt_tuning.config",
     "Race": "comparison.race.result",

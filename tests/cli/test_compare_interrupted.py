@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,26 +12,21 @@ from typing import Any
 import pytest
 from support import tiny_models
 from support.command_line import Command
+from support.forked_command import Forked
 
 
 def stopped_after_a_checkpoint(asked: list[str], run: Path, how: signal.Signals, everyone: bool) -> tuple[int, str]:
     """A real comparison that gets a signal after a first checkpoint: it alone, or its child, too, as at a terminal."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tunedeck", *asked],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = Forked(asked, run.parents[3] / "said.txt")
     deadline, events = time.monotonic() + 120, run / "events.jsonl"
     while not (events.exists() and '"checkpoint"' in events.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
     (os.killpg if everyone else os.kill)(process.pid, how)
-    _, said = process.communicate()
+    left, said = process.wait()
     assert (
         not (run / "metrics.json").exists() or json.loads((run / "metrics.json").read_text())["stopped"] != "finished"
     )
-    return process.returncode, said
+    return left, said
 
 
 def curve(run: Path) -> list[dict[str, Any]]:

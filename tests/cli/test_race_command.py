@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from support import tiny_models
 from support.command_line import Command
+from support.forked_command import Forked
 
 from tunedeck.comparison.race.log import FILE
 
@@ -52,16 +51,15 @@ def test_what_does_not_fit_is_one_line(
 @pytest.mark.slow
 def test_a_race_that_is_killed_goes_on(tunedeck: Command, words: Path, tmp_path: Path) -> None:
     model = tiny_models.folder_of("bert", "classifier")
-    asked = ["race", str(words), "--model", model, "--max-steps", "540", "--batch-size", "4", "--dtype", "float32"]
+    asked = ["race", str(words), "--model", model, "--max-steps", "216", "--batch-size", "4", "--dtype", "float32"]
     asked += ["--out", str(tmp_path / "r"), "--candidates", "lora:r=2,4:learning_rate=1e-2,1e-4"]
-    command = [sys.executable, "-m", "tunedeck", *asked]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    process = Forked(asked, tmp_path / "said.txt")
     log, end = tmp_path / "r" / FILE, time.monotonic() + 300
     while not log.exists() or log.read_text(encoding="utf-8").count("\n") < 3:
         assert time.monotonic() < end
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+        assert not process.ended
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
     known = log.read_text(encoding="utf-8").splitlines()[:3]
     said = tunedeck(*asked)

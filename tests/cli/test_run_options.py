@@ -10,9 +10,9 @@ from support.command_line import Command
 
 from tunedeck.cli.run_options import with_run_options
 from tunedeck.core.settings import settings_of
+from tunedeck.core.task_settings import CONFIGS
 from tunedeck.data.settings import DataSettings
 from tunedeck.methods.registry import METHODS
-from tunedeck.tasks.configs import CONFIGS
 from tunedeck.training.config import RunConfig, TrainingSettings
 
 DATA = ("--data", "missing.csv")

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import httpx
 import pytest
 from support import tiny_models
 from support.fresh_environment import Environment
 from support.labelled_words import rows, write_csv
-from support.serving_process import free_port, wait_until_ready
-from support.waiting import SOON
 
 TEXTS = ["w10 w50", "w20 w60 w70", "w30"]
 ACTIVATIONS = """
@@ -28,13 +25,18 @@ for kind in ("scale", "prompt_tuning"):
 print(kept[0] - kept[1], "torch" in sys.modules)
 """
 DECK = """
+import asyncio
 import json
 import sys
 from pathlib import Path
 
+import httpx
 import torch
 
 import tunedeck as td
+from tunedeck.server.app import create_app
+from tunedeck.server.auth import Keys
+from tunedeck.server.run import ServerSettings, open_service
 from tunedeck_scale.config import ScaleConfig
 
 base, folder, home, *texts = sys.argv[1:]
@@ -66,6 +68,17 @@ for name in mixed.adapters:
     mixed.save(name, home / "adapters" / name)
 again = opened()
 again.load_adapter(home / "adapters" / "scale")
+service = open_service(opened(), home / "adapters", ServerSettings())
+
+
+async def ask(name):
+    transport = httpx.ASGITransport(create_app(service, Keys(None)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        return (await client.post("/classify", json={"model": name, "input": texts})).json()
+
+
+served = {name: asyncio.run(ask(name)) for name in ("scale", "lora")}
+service.engine.close()
 merged = td.save_merged(mixed, "scale", home / "merged")
 td.save_onnx(mixed, "scale", home / "onnx")
 print(json.dumps({
@@ -75,6 +88,7 @@ print(json.dumps({
     "base": answers(None),
     "again": answers("scale", again),
     "merged": merged.max_abs,
+    "served": served,
     "multi": refusal(td.save_onnx_multi, mixed, ["scale"], home / "multi"),
 }))
 """
@@ -95,24 +109,9 @@ def difference(left: list[list[float]], right: list[list[float]]) -> float:
     return max(abs(a - b) for one, other in zip(left, right, strict=True) for a, b in zip(one, other, strict=True))
 
 
-def classified(environment: Environment, adapters: Path, names: tuple[str, ...]) -> dict[str, list[list[float]]]:
-    """Serve a folder of adapters and return the probabilities that each of them gives for TEXTS."""
-    port = free_port()
-    process = environment.start("tunedeck", "serve", "--adapters", adapters, "--port", port, "--dtype", "float32")
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_ready(process, url)
-        bodies = {name: {"model": name, "input": TEXTS} for name in names}
-        answers = {name: httpx.post(f"{url}/classify", json=body, timeout=SOON) for name, body in bodies.items()}
-    finally:
-        process.terminate()
-        process.communicate(timeout=SOON)
-    return {name: [row["probs"] for row in answer.json()["data"]] for name, answer in answers.items()}
-
-
 def test_a_plug_in_is_planned_and_can_be_recommended(environment: Environment) -> None:
     work = ("--model", tiny_models.folder_of("llama", "causal"), "--samples", 100, "--tokens", 32, "--gpu", "a10")
-    plan = json.loads(environment.tunedeck("plan", *work, "--method", "scale,full", "--json"))
+    plan = json.loads(environment.run("tunedeck", "plan", *work, "--method", "scale,full", "--json"))
     row = next(row for row in plan["rows"] if row["method"] == "scale")
     factors = 2 * (32 + 16)  # two layers, each with the 32 outputs of q and the 16 of v
     assert row["memory_parts_bytes"]["trainable"] == 4 * factors
@@ -120,8 +119,8 @@ def test_a_plug_in_is_planned_and_can_be_recommended(environment: Environment) -
 
 
 def test_the_activations_of_a_plug_in_count_in_a_plan(environment: Environment) -> None:
-    done = environment.run("python", "-c", ACTIVATIONS, tiny_models.folder_of("bert", "classifier"))
-    assert done.stdout.split() == [str(2.0 * (32 + 32)), "False"], done.stderr  # query and value, 2 bytes a number
+    kept = environment.run("python", "-c", ACTIVATIONS, tiny_models.folder_of("bert", "classifier"))
+    assert kept.split() == [str(2.0 * (32 + 32)), "False"]  # query and value, 2 bytes a number
 
 
 def test_a_plug_in_is_compared_and_searched(environment: Environment, data: Path, tmp_path: Path) -> None:
@@ -143,7 +142,7 @@ def test_a_plug_in_is_trained_loaded_mixed_merged_exported_and_served(
     assert {file.name for file in trained.iterdir()} == {"model.safetensors", "tunedeck.json"}
 
     base = tiny_models.folder_of("bert", "classifier")
-    found = json.loads(environment.run("python", "-c", DECK, base, trained, tmp_path, *TEXTS).stdout.splitlines()[-1])
+    found = json.loads(environment.python(DECK, base, trained, tmp_path, *TEXTS).splitlines()[-1])
     assert found["config"]
     assert difference(found["alone"]["scale"], found["base"]) > 1e-3
     alone = [found["alone"]["lora"][0], found["alone"]["scale"][1], found["base"][2]]
@@ -155,8 +154,7 @@ def test_a_plug_in_is_trained_loaded_mixed_merged_exported_and_served(
 
     environment.tunedeck("export", "card", "--adapter", trained, "--out", tmp_path / "card.md", "--licence", "mit")
     assert "scale" in (tmp_path / "card.md").read_text(encoding="utf-8")
-    refused = environment.run("tunedeck", "export", "peft", "--adapter", trained, "--out", tmp_path / "peft", code=2)
-    assert "peft cannot store an adapter of the kind scale" in refused.stderr
-    served = classified(environment, tmp_path / "adapters", ("scale", "lora"))
-    for name, probabilities in served.items():
-        assert difference(probabilities, found["alone"][name]) < 1e-5
+    refused = environment.tunedeck("export", "peft", "--adapter", trained, "--out", tmp_path / "peft", code=2)
+    assert "peft cannot store an adapter of the kind scale" in refused[1]
+    for name, answer in found["served"].items():
+        assert difference([row["probs"] for row in answer["data"]], found["alone"][name]) < 1e-5

@@ -17,9 +17,10 @@ import yaml
 from support import tiny_models
 from support.fresh_environment import Environment
 
+from tunedeck.core import task_settings
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.plug_ins import load_plug_ins
-from tunedeck.tasks import configs, registry
+from tunedeck.tasks import registry
 from tunedeck.tasks.base import TaskView
 from tunedeck.tasks.classify.config import ClassifyConfig
 
@@ -89,10 +90,10 @@ def test_a_task_is_trained_from_a_run_file_used_put_on_a_card_refused_and_served
     environment: Environment, run_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "runs" / "stars"
-    done = json.loads(environment.tunedeck("train", run_file, "--out", out, "--json"))
+    done = json.loads(environment.tunedeck("train", run_file, "--out", out, "--json")[0])
     assert done.keys() >= {"mse", "loss"}
     assert json.loads((out / "adapter" / "tunedeck.json").read_text())["task"] == {"kind": "number", "max_length": 32}
-    found = json.loads(environment.run("python", "-c", USE, out / "adapter", tmp_path).stdout)
+    found = json.loads(environment.python(USE, out / "adapter", tmp_path))
     assert [round(one["answer"], 4) for one in found["served"]["data"]] == pytest.approx(found["predicted"], abs=1e-3)
     assert "from tunedeck_number.task import Number" in found["card"]
     assert "deck.predict" in found["card"]
@@ -113,20 +114,20 @@ def point(monkeypatch: pytest.MonkeyPatch, name: str, found: object) -> EntryPoi
     module = ModuleType(f"plug_in_{name}")
     module.FOUND = found  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    return EntryPoint(name, f"{module.__name__}:FOUND", configs.ENTRY_POINTS)
+    return EntryPoint(name, f"{module.__name__}:FOUND", task_settings.ENTRY_POINTS)
 
 
 def test_a_broken_task_names_its_package_and_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
-        EntryPoint("gone", "no_such_package:Gone", configs.ENTRY_POINTS),
+        EntryPoint("gone", "no_such_package:Gone", task_settings.ENTRY_POINTS),
         point(monkeypatch, "number", 3),
         point(monkeypatch, "half", dataclass(type("Half", (), {"kind": "half"}))),
         point(monkeypatch, "classify", ClassifyConfig),
         point(monkeypatch, "labels", ClassifyConfig),
     ]
     with pytest.warns(UserWarning, match="cannot be used"):
-        found, plug_ins = load_plug_ins(points, "task", configs.CONFIGS, configs.check_plug_in)
-    assert found == configs.CONFIGS
+        found, plug_ins = load_plug_ins(points, "task", task_settings.CONFIGS, task_settings.check_plug_in)
+    assert found == task_settings.CONFIGS
     broken = {plug_in.name: plug_in.error or "" for plug_in in plug_ins}
     assert "ModuleNotFoundError: No module named 'no_such_package'" in broken["gone"]
     assert "the package no_such_package:Gone cannot be used" in broken["gone"]
@@ -152,6 +153,6 @@ def test_asking_for_a_broken_task_is_an_error_with_the_reason(monkeypatch: pytes
     monkeypatch.setattr(registry, "BROKEN", broken)
     with pytest.raises(ConfigError, match="the package p cannot be used"):
         registry.view_of("gone")
-    monkeypatch.setattr(configs, "BROKEN", broken)
+    monkeypatch.setattr(task_settings, "BROKEN", broken)
     with pytest.raises(ConfigError, match="the package p cannot be used"):
         registry.task_of({"kind": "gone"})

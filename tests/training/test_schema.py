@@ -11,8 +11,8 @@ import yaml
 from support.settings_page import PAGE, settings_page
 
 from tunedeck.core.settings import settings_of
+from tunedeck.core.task_settings import CONFIGS
 from tunedeck.methods.registry import METHODS
-from tunedeck.tasks.configs import CONFIGS
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.earlier_names import RENAMED
 from tunedeck.training.job_file import run_configs

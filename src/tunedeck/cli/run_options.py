@@ -116,9 +116,9 @@ def _options(without: Collection[str], taken: set[str]) -> Iterator[tuple[str, i
 
 def _settings() -> Iterator[tuple[str | None, str, Setting, str]]:
     """(panel, group, setting, text of the flag) of every key that has a flag."""
+    from tunedeck.core.task_settings import CONFIGS
     from tunedeck.data.settings import DataSettings
     from tunedeck.methods.registry import METHODS, SHORT_NAMES
-    from tunedeck.tasks.configs import CONFIGS
     from tunedeck.training.config import RunConfig, TrainingSettings
 
     data, method, loop = say("Data"), say("Method"), say("Training")

@@ -15,8 +15,8 @@ from tunedeck.core.i18n import listing, say
 from tunedeck.core.process import INTERRUPTED, TERMINATED, process_rank
 
 if TYPE_CHECKING:
+    from tunedeck.core.task_settings import TaskConfig
     from tunedeck.planner.hindsight import Comparison
-    from tunedeck.tasks.configs import TaskConfig
     from tunedeck.training.config import RunConfig
     from tunedeck.training.record import TrainingRun
 

@@ -13,8 +13,8 @@ from tunedeck.comparison.report.values import Price
 from tunedeck.core import console
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.task_settings import TaskConfig
 from tunedeck.methods import registry
-from tunedeck.tasks.configs import TaskConfig
 from tunedeck.training.config import run_config
 
 METHODS = ",".join(kind.replace("_", "-") for kind in registry.METHODS)

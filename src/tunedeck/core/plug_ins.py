@@ -47,14 +47,18 @@ def load_plug_ins(
             check(point.name, found, known)
             known[point.name] = found
         except Exception as raised:  # another package's module may raise anything
-            error = say(
-                "the {what} {name!r} of the package {package} cannot be used: {reason}; update or uninstall that "
-                "package",
-                what=what,
-                name=point.name,
-                package=package,
-                reason=str(raised) if isinstance(raised, ConfigError) else f"{type(raised).__name__}: {raised}",
-            )
+            error = cannot_be_used(what, point.name, package, raised)
             warnings.warn(error, stacklevel=3)
         plug_ins.append(PlugIn(point.name, package, version, error))
     return known, plug_ins
+
+
+def cannot_be_used(what: str, name: str, package: str, raised: Exception) -> str:
+    """Return the message for another package's object that raised an error when it was imported or checked."""
+    return say(
+        "the {what} {name!r} of the package {package} cannot be used: {reason}; update or uninstall that package",
+        what=what,
+        name=name,
+        package=package,
+        reason=str(raised) if isinstance(raised, ConfigError) else f"{type(raised).__name__}: {raised}",
+    )

@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, cast, final
 
 import torch
 from torch import nn
 
 from tunedeck.core.errors import AdapterError, ConfigError, UnknownAdapterError
 from tunedeck.core.i18n import listing, nearest, renamed, say
+from tunedeck.core.task_settings import DEFAULT_TASK, load_task
 from tunedeck.deck.adapter import Adapter, Summary, summarise
 from tunedeck.deck.choice import AUTO, Choice, choose, chosen_names, text_vectors
 from tunedeck.deck.forward import Inputs, answer_name, call_model, position_limit, run_segments, with_answer
@@ -32,7 +33,8 @@ from tunedeck.deck.reading import (
     new_manifest,
 )
 from tunedeck.deck.task import Task, embedding, generating, has_labels, labels_of, pooling_of, predicting, with_labels
-from tunedeck.formats.folder import write_adapter
+from tunedeck.formats.folder import base_of, detect_format, distinct_names, write_adapter
+from tunedeck.formats.manifest import read_manifest
 from tunedeck.formats.tensors import StoredAdapter
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import method_of
@@ -202,18 +204,27 @@ class Deck:
         named, BaseMismatchError where an adapter was trained on another base (unless `allow_base_mismatch`), and what
         `load` raises.
         """
-        from tunedeck.tasks.open_deck import open_deck  # the task's name in a folder is looked up by the room above
-
-        return open_deck(
-            folders,
-            model=model,
-            task=task,
+        places = [Path(folder).expanduser() for folder in folders]
+        if not places:
+            raise ConfigError(say("there is no adapter folder to open; give one or more"))
+        for folder in places:
+            detect_format(folder)
+        reference = model or base_of(places[0])
+        if not reference:
+            raise ConfigError(say("{path} does not record its base model; name it with --model", path=places[0]))
+        manifest = read_manifest(places[0])
+        trained_on = cast("Quantize | None", manifest.base.quantize if manifest else None)
+        deck = cls.load(
+            reference,
+            load_task(manifest.task) if manifest else task or load_task(DEFAULT_TASK),
             dtype=dtype,
             device=device,
-            quantize=quantize,
+            quantize=trained_on if quantize is None else None if quantize == "none" else quantize,
             trust_remote_code=trust_remote_code,
-            allow_base_mismatch=allow_base_mismatch,
         )
+        for folder, name in zip(places, distinct_names(places), strict=True):
+            deck.load_adapter(folder, name, allow_base_mismatch=allow_base_mismatch)
+        return deck
 
     def load_adapter(
         self,

@@ -219,10 +219,9 @@ def _chosen(
 def _deck(adapter: str | Path | None, model: str | None, names: tuple[str, ...], multi_label: bool) -> Deck:
     from tunedeck.deck.deck import Deck
     from tunedeck.tasks.classify.task import Classify
-    from tunedeck.tasks.open_deck import open_deck
 
     if adapter is not None:
-        return open_deck([adapter], model=model)
+        return Deck.open(adapter, model=model)
     return Deck.load(
         model or DEFAULT_MODEL, Classify(labels=names if len(names) > 1 else _ANY, multi_label=multi_label)
     )

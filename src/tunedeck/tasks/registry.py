@@ -1,27 +1,28 @@
-"""The tasks by name, with all that other rooms ask of them; their settings alone, without torch, are in configs.py."""
+"""The tasks by name, with all that other rooms ask of them; their settings alone, without torch, are in the core."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Any, cast
 
+from tunedeck.core import task_settings
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.plug_ins import load_plug_ins
-from tunedeck.deck.task import Capability, Embedding, Generating, Labelled, Predicting, Task
-from tunedeck.tasks import configs
-from tunedeck.tasks.base import Comparing, TaskView, TrainableTask
-from tunedeck.tasks.configs import (
+from tunedeck.core.task_settings import (
     BUILT_IN,
     CONFIGS,
     DEFAULT_TASK,
     ENTRY_POINTS,
     TaskConfig,
     config_type_of,
+    load_view,
     task_config,
 )
+from tunedeck.deck.task import Capability, Embedding, Generating, Labelled, Predicting, Task
+from tunedeck.tasks.base import Comparing, TaskView, TrainableTask
 
 _PROTOCOLS: Mapping[Capability, type[Any]] = {
     "labels": Labelled,
@@ -71,16 +72,11 @@ def check_plug_in(name: str, view: object, known: Mapping[str, TaskView]) -> Non
         raise ConfigError(say("its kind is {kind!r}, not the entry point's name", kind=view.kind))
 
 
-def load_view(config_type: type[TaskConfig]) -> Any:
-    """Return the object that a task's settings name as its view."""
-    return EntryPoint(config_type.kind, config_type.view, ENTRY_POINTS).load()
-
-
-_OURS: dict[str, TaskView] = {config_type.kind: load_view(config_type) for config_type in BUILT_IN}
+_OURS: dict[str, TaskView] = {kind: load_view(config_type) for kind, config_type in BUILT_IN.items()}
 _points = [point for point in entry_points(group=ENTRY_POINTS) if point.name in CONFIGS]
 TASKS, _loaded = load_plug_ins(_points, say("task"), _OURS, check_plug_in, lambda point: load_view(CONFIGS[point.name]))
 """Every task by its kind, this package's first."""
-PLUG_INS = [*_loaded, *(plug_in for plug_in in configs.PLUG_INS if plug_in.error is not None)]
+PLUG_INS = [*_loaded, *(plug_in for plug_in in task_settings.PLUG_INS if plug_in.error is not None)]
 """Tasks of other packages."""
 BROKEN = {plug_in.name: plug_in.error for plug_in in PLUG_INS if plug_in.error is not None}
 

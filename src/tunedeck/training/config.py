@@ -25,13 +25,13 @@ from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.run_length import DEFAULT_BATCH_SIZE
 from tunedeck.core.settings import Help
 from tunedeck.core.syntax import yaml_reason
+from tunedeck.core.task_settings import DEFAULT_TASK, TaskConfig, task_config, task_values
 from tunedeck.core.validation import reason_of
 from tunedeck.core.values import to_values
 from tunedeck.data.files import is_known
 from tunedeck.data.settings import DataSettings
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import DEFAULT_METHOD, METHODS, SHORT_NAMES, config_of
-from tunedeck.tasks.configs import DEFAULT_TASK, TaskConfig, task_config, task_values
 from tunedeck.training.earlier_names import UNSAID, with_current_names
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.task_settings import DEFAULT_TASK
 from tunedeck.data.encoding import AUTO
 from tunedeck.data.table import Table, read_table
-from tunedeck.tasks.configs import DEFAULT_TASK
 from tunedeck.tasks.generate.config import GenerateConfig
 
 ENGLISH_ENCODER = "bundled:all-minilm-l6-v2"

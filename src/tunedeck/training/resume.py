@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 from tunedeck.core.errors import TrainingError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import sweep
+from tunedeck.core.task_settings import task_config, task_values
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.configs import task_config, task_values
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.earlier_names import RENAMED, UNSAID

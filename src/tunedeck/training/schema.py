@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tunedeck.core.i18n import say
+from tunedeck.core.task_settings import CONFIGS
 from tunedeck.methods.registry import METHODS, SHORT_NAMES
-from tunedeck.tasks.configs import CONFIGS
 from tunedeck.training.config import RunConfig
 from tunedeck.training.earlier_names import RENAMED
 

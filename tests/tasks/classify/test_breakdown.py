@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from tunedeck.data.labelled import Example
 from tunedeck.tasks.classify.breakdown import breakdown
-from tunedeck.tasks.classify.task import Prediction
+from tunedeck.tasks.classify.prediction import Prediction
 
 NAMES = ("a", "b", "c", "never")
 

@@ -38,7 +38,7 @@ from tunedeck.server.responses import (
 )
 from tunedeck.server.service import service_of
 from tunedeck.serving.request import Request
-from tunedeck.tasks.classify.task import Prediction
+from tunedeck.tasks.classify.prediction import Prediction
 from tunedeck.tasks.registry import view_of
 from tunedeck.tasks.tag.task import Entities
 

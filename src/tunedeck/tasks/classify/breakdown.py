@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from tunedeck.core.reliability import Answered, answered
 from tunedeck.data.labelled import Example
 from tunedeck.tasks.base import Breakdown, LabelMetrics, Mistake
-
-if TYPE_CHECKING:
-    from tunedeck.tasks.classify.task import Prediction
+from tunedeck.tasks.classify.prediction import Prediction
 
 
 def breakdown(labels: Sequence[str], examples: Sequence[Example], predictions: Sequence[Prediction]) -> Breakdown:

@@ -26,7 +26,6 @@ from tunedeck.tasks.classify.metrics import targets_of
 from tunedeck.tasks.classify.novelty import distances_to_training, fit_novelty, vectors_read
 from tunedeck.tasks.classify.task import Classify
 from tunedeck.tasks.classify.thresholds import Thresholds, choose_thresholds
-from tunedeck.tasks.open_deck import open_deck
 from tunedeck.tasks.text_head import logits_of_ids, text_ids
 from tunedeck.tasks.vectors import head_inputs
 
@@ -61,7 +60,7 @@ def threshold(
     if not isinstance(data, DataSettings):
         data = from_values(DataSettings, {"train": data} if isinstance(data, str) else data, "data")
     place = Path(folder).expanduser()
-    deck = open_deck([place], model=model, dtype=dtype, quantize=quantize, trust_remote_code=trust_remote_code)
+    deck = Deck.open(place, model=model, dtype=dtype, quantize=quantize, trust_remote_code=trust_remote_code)
     (name,) = deck.adapters
     examples = _labelled(deck, name, data)
     before = confidence_of(deck, name)

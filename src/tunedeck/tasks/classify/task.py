@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast, final
 
@@ -30,28 +30,9 @@ from tunedeck.tasks.classify.config import ClassifyConfig
 from tunedeck.tasks.classify.data import check_labels, read_examples, read_labelled
 from tunedeck.tasks.classify.metrics import classification_loss, classification_metrics, targets_of
 from tunedeck.tasks.classify.novelty import far_rows, vectors_read
+from tunedeck.tasks.classify.prediction import Prediction
 from tunedeck.tasks.classify.weights import label_weights
 from tunedeck.tasks.text_head import HeadObjective, base_pooling, in_batches, logits_of_ids, text_ids, text_logits
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """An answer: the likeliest label with its probability, and every label's; `labels` all above 0.5 when
-    multi-label, or above their thresholds.
-
-    `labels` is empty where the adapter abstains; `abstain` is then "unsure" or "none of these".
-    """
-
-    label: str
-    score: float
-    probabilities: Mapping[str, float]
-    labels: tuple[str, ...]
-    abstain: str | None = None
-
-    def certain(self, multi_label: bool) -> Prediction:
-        """Return the prediction without abstention where each text has one label."""
-        return self if multi_label else replace(self, labels=(self.label,))
 
 
 @final

@@ -24,8 +24,9 @@ from tunedeck.tasks.classify.breakdown import mistakes
 from tunedeck.tasks.classify.confidence import confidence_of, temperature_scaling
 from tunedeck.tasks.classify.data import check_labels, read_examples
 from tunedeck.tasks.classify.metrics import classification_metrics, targets_of
+from tunedeck.tasks.classify.prediction import Prediction
 from tunedeck.tasks.classify.start import start_head
-from tunedeck.tasks.classify.task import Classify, Prediction
+from tunedeck.tasks.classify.task import Classify
 from tunedeck.tasks.text_head import text_ids, text_logits
 
 MISTAKES = 10

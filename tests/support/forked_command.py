@@ -1,0 +1,50 @@
+"""The command line in a process that is forked from this one, for tests that kill it: another would load torch first."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from pathlib import Path
+from typing import final
+
+from tunedeck.cli.main import main
+
+
+@final
+class Forked:
+    """A process that runs a command, and leads a process group of its own; what it prints goes to a file."""
+
+    def __init__(self, arguments: list[str], output: Path) -> None:
+        self._output = output
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run(arguments)
+
+    def _run(self, arguments: list[str]) -> None:
+        code = 1
+        try:
+            os.setsid()
+            gc.freeze()  # looking through what is loaded would copy every page of it
+            descriptor = os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(descriptor, 1)
+            os.dup2(descriptor, 2)
+            sys.stdout = sys.stderr = open(descriptor, "w", encoding="utf-8", buffering=1)  # noqa: SIM115, PTH123
+            sys.argv = ["tunedeck", *arguments]
+            main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether it has ended, without waiting for it."""
+        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return found is not None
+
+    def wait(self) -> tuple[int, str]:
+        """Wait for its end; returns the exit code, or minus the signal that killed it, and what it printed."""
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status), self._output.read_text(encoding="utf-8")
