@@ -1,4 +1,4 @@
-"""The command line in a process that is forked from this one, for tests that kill it: another would load torch first."""
+"""The command line in a process forked from this one, for tests that kill it: another would load torch first."""
 
 from __future__ import annotations
 
