@@ -9,7 +9,7 @@ from typing import Any
 
 from tunedeck.comparison.race.figures import draw_figures
 from tunedeck.comparison.race.values import RaceValues
-from tunedeck.comparison.race.words import columns, facts, notes, ranked, rows
+from tunedeck.comparison.race.words import columns, facts, notes, ranked, rows, verdict_text
 from tunedeck.comparison.report.style import Figure
 from tunedeck.core.i18n import language, say
 from tunedeck.core.storage import write_bytes, write_text
@@ -52,7 +52,7 @@ def _values(race: RaceValues, figures: list[Figure]) -> dict[str, Any]:
             machine=race.repeat.machine,
             dtype=race.repeat.dtype,
         ),
-        "verdict": race.text,
+        "verdict": verdict_text(race),
         "figures": [
             {
                 "title": titles[one.name],
