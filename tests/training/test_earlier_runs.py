@@ -29,6 +29,14 @@ def test_a_checkpoint_from_before_heads_had_a_start_is_of_a_random_head_that_the
         check_same(Path("run"), before, {**now, "task.pooling": "mean"})
 
 
+def test_a_checkpoint_from_before_a_method_had_a_setting_has_its_default() -> None:
+    before, now = {**BEFORE, "method.kind": "lora"}, {**NOW, "method.kind": "lora", "method.use_dora": False}
+    task = {"task.kind": "classify", "training.head_init": "random"}
+    check_same(Path("run"), {**before, **task}, {**now, **task})
+    with pytest.raises(TrainingError, match=r"method.use_dora was False, is True"):
+        check_same(Path("run"), {**before, **task}, {**now, **task, "method.use_dora": True})
+
+
 def test_a_checkpoint_that_calls_the_first_position_cls_is_the_same_run() -> None:
     before = {**BEFORE, "task.kind": "embed", "task.pooling": "cls"}
     check_same(Path("run"), before, {**NOW, "task.kind": "embed", "task.pooling": "first"})

@@ -20,7 +20,9 @@ from tunedeck.core.errors import TrainingError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import sweep
 from tunedeck.core.task_settings import task_config, task_values
+from tunedeck.core.values import to_values
 from tunedeck.deck.deck import Deck
+from tunedeck.methods.registry import config_of
 from tunedeck.tasks.base import Dataset
 from tunedeck.training.checkpoint import Checkpoint, Checkpoints
 from tunedeck.training.config import TrainingSettings
@@ -119,7 +121,12 @@ def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> 
 
 
 def _with_unsaid(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a checkpoint with what version 0.1.0, which lacks some of those that are compared, did."""
+    """Return the values of a checkpoint with what the version that wrote it, which lacks some of those that are
+    compared, did. A setting that a method has got since is added with its default, which changes nothing.
+    """
+    if (kind := was.get("method.kind")) is not None:
+        defaults = _flat({"method": json.loads(json.dumps(to_values(config_of(kind, {}))))})
+        was = {**{key: value for key, value in defaults.items() if key in now}, **was}
     if "training.head_init" in was:
         return dict(was)
     task = {key.removeprefix("task."): value for key, value in was.items() if key.startswith("task.")}
