@@ -13,7 +13,7 @@ from support import tiny_models
 
 from tunedeck.core.errors import TrainingError
 from tunedeck.training.config import RunConfig, run_config
-from tunedeck.training.resume import LOCK, locked
+from tunedeck.training.lock import LOCK, is_locked, locked
 from tunedeck.training.run import run_together
 
 
@@ -58,6 +58,15 @@ def test_a_run_that_is_under_way_keeps_all_its_files(tmp_path: Path) -> None:
     assert tiny_models.files_of(out) == before
     begin(config_of(data, seed=2), out)
     assert b"seed: 2" in tiny_models.files_of(out)["config.yaml"]
+
+
+def test_a_folder_is_locked_while_its_process_lives(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    with held_by_another_process(tmp_path) as other:
+        assert is_locked(tmp_path)
+        other.kill()
+        other.wait()
+        assert not is_locked(tmp_path)
 
 
 def test_the_lock_of_a_killed_process_blocks_nobody(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.translations import translations
+from tunedeck.core.translations import sources, translations
 
 LANGUAGES = ("en", "zh")
 _language: ContextVar[str | None] = ContextVar("language", default=None)
@@ -42,6 +42,11 @@ def say(text: str, /, **values: Any) -> str:
 def say_plural(one: str, many: str, /, count: int, **values: Any) -> str:
     """Translate a text that depends on a number, which it can show as `{count}`: `one` for 1, `many` for any other."""
     return translations(language()).ngettext(one, many, count).format(count=count, **values)
+
+
+def say_again(text: str) -> str:
+    """Translate a text that `say` has translated before, when a module was imported; any other stays as it is."""
+    return translations(language()).gettext(sources().get(text, text))
 
 
 def listing(names: Iterable[object]) -> str:

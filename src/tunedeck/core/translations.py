@@ -25,6 +25,16 @@ def translations(language: str) -> gettext.NullTranslations:
     return gettext.GNUTranslations(io.BytesIO(compiled(catalogue)))
 
 
+@cache
+def sources() -> dict[str, str]:
+    """Return the English text behind each translation; of two texts with one translation, the first."""
+    found: dict[str, str] = {}
+    for file in files("tunedeck").joinpath("locale").iterdir():
+        for source, text in _entries(file.joinpath("LC_MESSAGES/tunedeck.po").read_text(encoding="utf-8")):
+            found.setdefault(text.decode(), source.decode())
+    return found
+
+
 def compiled(catalogue: str) -> bytes:
     """Compile the text of a `.po` file to the bytes of a `.mo` file (gettext manual, section 10.3)."""
     entries = sorted(_entries(catalogue))

@@ -30,10 +30,11 @@ from tunedeck.training.checkpoint import Checkpoints
 from tunedeck.training.config import TrainingSettings
 from tunedeck.training.distributed import is_sharded, joined, shard_base
 from tunedeck.training.events import EventLog, tracked
+from tunedeck.training.lock import locked
 from tunedeck.training.loop import train_to_end
 from tunedeck.training.progress import Progress, ProgressRow
 from tunedeck.training.record import TrainingRun, draw, measured, read_run, record
-from tunedeck.training.resume import EVENTS, identity, is_finished, locked, resume_point
+from tunedeck.training.resume import EVENTS, identity, is_finished, resume_point
 from tunedeck.training.signals import StopSignals
 from tunedeck.training.state import COMPLETE
 from tunedeck.training.trainer import AdapterTrainer, ShouldStop, Start

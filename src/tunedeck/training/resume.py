@@ -7,14 +7,12 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock, Timeout
 
 from tunedeck.core.errors import TrainingError
 from tunedeck.core.i18n import listing, say
@@ -31,32 +29,9 @@ from tunedeck.training.state import COMPLETE
 
 FORMAT = 1
 """Counts up when a checkpoint's content changes."""
-CONFIG, EVENTS, METRICS, LOCK = "config.yaml", "events.jsonl", "metrics.json", ".lock"
+CONFIG, EVENTS, METRICS = "config.yaml", "events.jsonl", "metrics.json"
 _FREE = {"checkpoint_every", "keep_checkpoints", "trackers", "gradient_checkpointing"}
 """Settings that change no step."""
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder, which is made, while the block runs; the lock is freed when its process
-    dies.
-
-    Raises TrainingError where another process holds it. Nothing is locked where the file system knows no locks.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise TrainingError(
-            say("another process is training the run in {path}; wait until it ends, or stop it", path=folder)
-        ) from error
-    except (OSError, NotImplementedError):
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def identity(

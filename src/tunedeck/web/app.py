@@ -16,7 +16,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.web.folder import Folder
 from tunedeck.web.guard import LOCAL_HOSTS, Guard
-from tunedeck.web.pages import data, deployment_cost, improve, library, run, train, training_cost, use
+from tunedeck.web.pages import data, deployment_cost, improve, library, run, train, training_cost, use, words
 from tunedeck.web.processes import Processes
 from tunedeck.web.workspace import Workspace
 
@@ -79,6 +79,7 @@ def register(work: Workspace) -> None:
         "/improve": improve.page,
         "/cost": training_cost.page,
         "/cost/deployment": deployment_cost.page,
+        "/words": words.page,
     }
     for path, page in screens.items():
         ui.page(path, response_timeout=60)(page(work))

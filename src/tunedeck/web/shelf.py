@@ -18,6 +18,7 @@ from tunedeck.web.folder import Folder
 Kind = Literal["adapter", "run", "comparison", "race"]
 _DEEPEST = 6
 _EVENTS, _METRICS, _CONFIG, _PEFT = "events.jsonl", "metrics.json", "config.yaml", "adapter_config.json"
+UNKNOWN = "?"
 _COMPARISON, _RACE_LOG, _RACE = "comparison.json", "race.jsonl", "race.json"
 
 
@@ -115,10 +116,13 @@ def _of_adapter(path: Path) -> dict[str, Any]:
         manifest = None
     if manifest is None:
         config = read_values(path / _PEFT)
-        method, base = str(config.get("peft_type") or "?").lower(), str(config.get("base_model_name_or_path") or "?")
+        method, base = (
+            str(config.get("peft_type") or UNKNOWN).lower(),
+            str(config.get("base_model_name_or_path") or UNKNOWN),
+        )
         return _facts(method, base, str(config.get("task_type") or ""), {}, "", path, finished=True)
     data = manifest.data.source if manifest.data else ""
-    kind = str(manifest.method.get("kind") or read_values(path / _PEFT).get("peft_type") or "?").lower()
+    kind = str(manifest.method.get("kind") or read_values(path / _PEFT).get("peft_type") or UNKNOWN).lower()
     task = str(manifest.task.get("kind") or "")
     return _facts(kind, manifest.base.reference, task, manifest.metrics, data, path, finished=True)
 
@@ -129,7 +133,7 @@ def _of_run(path: Path) -> dict[str, Any]:
         return {**_of_adapter(adapter), "finished": (path / _METRICS).is_file()}
     config = read_values(path / _CONFIG)
     method, task, data = (_kind_of(config.get(key)) for key in ("method", "task", "data"))
-    return _facts(method, str(config.get("model") or "?"), task, {}, data, adapter, finished=False)
+    return _facts(method, str(config.get("model") or UNKNOWN), task, {}, data, adapter, finished=False)
 
 
 def _of_comparison(path: Path) -> dict[str, Any]:
@@ -142,7 +146,7 @@ def _of_comparison(path: Path) -> dict[str, Any]:
     adapter = path / str(_mapping(runs[0]).get("folder") or "runs") / "adapter"
     data = str(_mapping(found.get("data")).get("source") or "")
     metrics = {metric: row.get(metric)} if metric else {}
-    facts = (str(chosen or "?"), str(found.get("model") or "?"), str(found.get("task") or ""))
+    facts = (str(chosen or UNKNOWN), str(found.get("model") or UNKNOWN), str(found.get("task") or ""))
     return _facts(*facts, metrics, data, adapter, finished=bool(found))
 
 
@@ -152,7 +156,7 @@ def _of_race(path: Path) -> dict[str, Any]:
     metric = str(found.get("metric") or "")
     data = str(_mapping(found.get("data")).get("source") or "")
     metrics = {metric: verdict.get("untouched")} if metric else {}
-    facts = (str(verdict.get("name") or "?"), str(found.get("model") or "?"), str(found.get("task") or ""))
+    facts = (str(verdict.get("name") or UNKNOWN), str(found.get("model") or UNKNOWN), str(found.get("task") or ""))
     return _facts(*facts, metrics, data, path / "adapter", finished=bool(found))
 
 

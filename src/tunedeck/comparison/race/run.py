@@ -28,7 +28,7 @@ from tunedeck.core.run_length import steps_per_epoch, total_steps
 from tunedeck.core.units import duration
 from tunedeck.tasks.registry import task_of
 from tunedeck.training.config import TrainingSettings, run_config
-from tunedeck.training.resume import locked
+from tunedeck.training.lock import locked
 from tunedeck.training.signals import StopSignals
 
 

@@ -13,7 +13,7 @@ from nicegui import ui
 from tunedeck.core.errors import DataError, TunedeckError
 from tunedeck.core.i18n import say
 from tunedeck.web.decks import Decks, Turns
-from tunedeck.web.screen import Screen, show_error
+from tunedeck.web.screen import Screen
 
 _SHOWN, _EVERY_S = 12, 0.1
 
@@ -105,7 +105,7 @@ class Ask:
             over = ui.button(say("Start over")).props("no-caps flat")
             waiting = _waiting()
         stop.set_visibility(False)
-        talk = _Talk(self._decks, self._folders, places)
+        talk = _Talk(self._here, self._decks, self._folders, places)
 
         async def sent() -> None:
             given = _given(text.value)
@@ -132,8 +132,8 @@ class Ask:
 class _Talk:
     """One conversation with each adapter."""
 
-    def __init__(self, decks: Decks, folders: Sequence[Path], places: Sequence[Any]) -> None:
-        self._decks, self._folders, self._places = decks, folders, places
+    def __init__(self, here: Screen, decks: Decks, folders: Sequence[Path], places: Sequence[Any]) -> None:
+        self._here, self._decks, self._folders, self._places = here, decks, folders, places
         self._turns: list[Turns] = [[] for _ in places]
         self.stopped = threading.Event()
 
@@ -168,7 +168,7 @@ class _Talk:
         try:
             await work
         except TunedeckError as error:
-            show_error(error)
+            self._here.show_error(error)
             return
         for label, piece in zip(labels, pieces, strict=True):
             label.set_text(piece or say("(no answer)"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -19,7 +20,7 @@ from tunedeck.web.controls import with_question
 from tunedeck.web.pages.data import files_of, reference_of
 from tunedeck.web.pages.library import address
 from tunedeck.web.pages.mend import mended_name
-from tunedeck.web.screen import Screen, heading, table
+from tunedeck.web.screen import Screen, heading, same_by_hand, table
 from tunedeck.web.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def show_closer(work: Workspace, here: Screen, adapter: str) -> None:
         chosen = ui.select(files, value=next(iter(files), None), label=say("Texts")).props("outlined dense")
         button = ui.button(say("Predict them")).props("no-caps outline")
     place = ui.column().classes("w-full").props('aria-live="polite"')
+    change = same_by_hand(*_by_hand(adapter, chosen.value))
+    chosen.on_value_change(here.on(lambda: change(*_by_hand(adapter, chosen.value))))
 
     async def look() -> None:
         if chosen.value is None:
@@ -64,6 +67,18 @@ def show_closer(work: Workspace, here: Screen, adapter: str) -> None:
             _show(work, here, data, found)
 
     button.on_click(here.on(look))
+
+
+def _by_hand(adapter: str, file: str | None) -> tuple[str, str]:
+    """Return the command and the Python that evaluate the adapter, a run's own on its held-out texts."""
+    data = file or "FILE"
+    python = (
+        "from pathlib import Path\n\nfrom tunedeck.comparison.examine import examine, held_out_data\n\n"
+        f"adapter = Path({adapter!r})\nfound = examine(adapter, held_out_data(adapter))"
+        if file == _OF_ITS_RUN
+        else f"import tunedeck as td\n\nfound = td.evaluate(td.Deck.open({adapter!r}), {data!r})"
+    )
+    return f"tunedeck eval --adapter {shlex.quote(adapter)} --data {shlex.quote(data)}", python
 
 
 def _settings(work: Workspace, adapter: str, file: str) -> DataSettings:

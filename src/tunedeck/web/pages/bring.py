@@ -13,11 +13,10 @@ from nicegui import ui
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
-from tunedeck.formats.zipped import unpack_adapter
 from tunedeck.web.controls import file_drop
 from tunedeck.web.folder import safe_name
 from tunedeck.web.processes import command_text
-from tunedeck.web.screen import Screen, table
+from tunedeck.web.screen import Screen, same_by_hand, table, told
 from tunedeck.web.shelf import Item, metrics_of
 from tunedeck.web.workspace import Workspace
 
@@ -47,6 +46,8 @@ def _import(work: Workspace, here: Screen) -> None:
     ).classes("faint")
 
     async def uploaded(event: Any) -> None:
+        from tunedeck.formats.zipped import unpack_adapter  # loads torch
+
         name = work.folder.free_name(_IMPORTED, safe_name(Path(event.file.name).stem, default="adapter"))
         with tempfile.TemporaryDirectory() as place:
             file = Path(place, "upload.zip")
@@ -74,11 +75,14 @@ def _compare(work: Workspace, here: Screen, adapters: dict[str, Item]) -> None:
             about = [("method", say("method")), ("base", say("base")), ("task", say("task")), ("data", say("data"))]
             facts = [[text, *(str(getattr(adapters[name], key)) for name in names)] for key, text in about]
             table(["", *names], [*facts, *rows])
-            words = " ".join(f"--adapter {shlex.quote(str(adapters[name].adapter))}" for name in names)
+            folders = [str(adapters[name].adapter) for name in names]
+            words = " ".join(f"--adapter {shlex.quote(folder)}" for folder in folders)
             ui.label(say("Each was measured on its own held-out texts. To measure them on the same texts:")).classes(
                 "faint"
             )
-            ui.label(f"tunedeck eval {words} --data FILE").classes("code")
+            opened = ", ".join(map(repr, folders))
+            python = f'import tunedeck as td\n\nfound = td.evaluate(td.Deck.open({opened}), "FILE")'
+            same_by_hand(f"tunedeck eval {words} --data FILE", python)
 
     chosen.on_value_change(here.on(compare))
 
@@ -94,15 +98,15 @@ def _merge(work: Workspace, here: Screen, adapters: dict[str, Item]) -> None:
     chosen = ui.select(list(adapters), multiple=True, label=say("Adapters")).props("outlined dense use-chips")
     chosen.classes("w-full")
     name = ui.input(say("New name"), value="merged").props("outlined dense")
-    command = ui.label().classes("code")
     place = ui.column().classes("w-full").props('aria-live="polite"')
 
     def arguments() -> list[str]:
         folders = [str(adapters[one].adapter) for one in chosen.value or ()]
         return ["adapters", "merge", *folders, "--out", safe_name(name.value or "", default="merged")]
 
-    def write() -> None:
-        command.set_text(command_text(arguments()))
+    def by_hand() -> tuple[str, str]:
+        _, _, *folders, _, out = arguments()
+        return command_text(arguments()), f"import tunedeck as td\n\ntd.combine_adapters({folders!r}, {out!r})"
 
     def merge() -> None:
         if len(chosen.value or ()) < 2:
@@ -126,11 +130,11 @@ def _merge(work: Workspace, here: Screen, adapters: dict[str, Item]) -> None:
             ui.navigate.reload()
             return
         place.clear()
-        with place:
-            ui.label(work.processes.log(out) or say("ended")).props("role=alert")
+        with place, ui.element("div").classes("box error w-full").props("role=alert"):
+            told(work.processes.log(out) or say("ended"))
 
     wait = ui.timer(_EVERY_S, here.on(look), active=False)
-    chosen.on_value_change(here.on(write))
-    name.on_value_change(here.on(write))
     ui.button(say("Merge"), on_click=here.on(merge)).props("no-caps unelevated").mark("merge")
-    write()
+    change = same_by_hand(*by_hand())
+    for field in (chosen, name):
+        field.on_value_change(here.on(lambda: change(*by_hand())))

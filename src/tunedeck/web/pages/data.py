@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,9 @@ def _choose(work: Workspace, here: Screen) -> None:
                 ui.link(f"{name} ({size})", address("/data", file=name)).classes("block py-1")
         with ui.element("div").classes("box"):
             heading(say("Bundled examples"), 2)
-            for name in bundled_names():
-                ui.link(name, address("/data", file=_BUNDLED + name)).classes("block py-1")
+            for name, bundle in read_bundles("tunedeck.data").items():
+                ui.link(name, address("/data", file=_BUNDLED + name)).classes("block pt-1")
+                ui.label(bundle.description).classes("faint text-sm pb-1")
         with ui.element("div").classes("box"):
             heading(say("Paste"), 2)
             pasted = (
@@ -103,7 +104,8 @@ def _choose(work: Workspace, here: Screen) -> None:
                 ending = "tsv" if "\t" in content.splitlines()[0] else "csv"
                 _open(work.folder.save(f"pasted.{ending}", (content + "\n").encode()))
 
-            ui.button(say("Save and look at it"), on_click=here.on(paste)).props("no-caps unelevated")
+            ui.button(say("Save and look at it"), on_click=here.on(paste)).props("no-caps unelevated").classes("mt-3")
+    same_by_hand(*_by_hand("FILE", {}))
 
 
 async def _show(work: Workspace, here: Screen, file: str, text: str | None, label: str | None) -> None:
@@ -141,12 +143,15 @@ async def _show(work: Workspace, here: Screen, file: str, text: str | None, labe
     ui.timer(0.05, here.on(check), once=True)
     if guessed[1] in columns:
         show_doubts(work, here, file, reference, *guessed)
-    flags = "".join(f" --{key} {shlex.quote(value)}" for key, value in chosen.items() if value)
-    arguments = "".join(f", {key}={value!r}" for key, value in chosen.items() if value)
-    same_by_hand(
-        f"tunedeck data check {shlex.quote(file)}{flags}",
-        f"import tunedeck as td\n\nfound = td.data_check({file!r}{arguments})",
-    )
+    same_by_hand(*_by_hand(file, chosen))
+
+
+def _by_hand(file: str, columns: Mapping[str, str | None]) -> tuple[str, str]:
+    """Return the command and the Python that check a file."""
+    flags = "".join(f" --{key} {shlex.quote(value)}" for key, value in columns.items() if value)
+    arguments = "".join(f", {key}={value!r}" for key, value in columns.items() if value)
+    python = f"import tunedeck as td\n\nfound = td.data_check({file!r}{arguments})"
+    return f"tunedeck data check {shlex.quote(file)}{flags}", python
 
 
 def _cell(value: object) -> str:

@@ -108,7 +108,7 @@ def _show(found: Deployment, load: Load, trained: float | None) -> None:
     for row in found.rows:
         cheapest.setdefault((_gpu(row), row.precision), row)
     columns = [say("GPU"), say("precision"), say("requests/s of one"), say("GPUs")]
-    columns += [say("{currency} a month", currency="CNY"), say("CNY per 1,000 requests")]
+    columns += [say("CNY a month"), say("CNY per 1,000 requests")]
     table(columns, [_cells(row) for row in cheapest.values()], numbers_from=2)
     model = shlex.quote(found.model.name)
     same_by_hand(

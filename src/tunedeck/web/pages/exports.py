@@ -13,12 +13,22 @@ from nicegui import ui
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_file
 from tunedeck.core.units import format_bytes
-from tunedeck.formats.folder import adapter_name
 from tunedeck.web.processes import command_text
-from tunedeck.web.screen import Screen, heading
+from tunedeck.web.screen import Screen, heading, same_by_hand, told
 from tunedeck.web.workspace import Workspace
 
 _EXPORTS, _EVERY_S = "exports", 1.0
+_DECKS = {
+    "merge": ("save_merged", "checkpoint"),
+    "onnx": ("save_onnx", "float32"),
+    "sentence-transformers": ("save_sentence_transformers", "float32"),
+}
+_FOLDERS = {
+    "peft": ("tunedeck.export.folders", "convert_adapter"),
+    "adapterhub": ("tunedeck.export.folders", "convert_adapter"),
+    "card": ("tunedeck.export.card", "save_card"),
+}
+"""The functions that write a target: from an open deck in a precision, or from the adapter's folder."""
 
 
 def show_exports(work: Workspace, here: Screen, adapter: str) -> None:
@@ -67,6 +77,8 @@ def _explanations() -> dict[str, str]:
 
 
 def _target(work: Workspace, here: Screen, adapter: str, target: str, reason: str | None) -> None:
+    from tunedeck.formats.folder import adapter_name  # loads torch, which looking at the targets has done
+
     name = adapter_name(work.folder.path(adapter))
     out = f"{_EXPORTS}/{name}-{target}" + (".gguf" if target == "gguf-lora" else "")
     arguments = ["export", target, "--adapter", adapter, "--out", out]
@@ -76,9 +88,35 @@ def _target(work: Workspace, here: Screen, adapter: str, target: str, reason: st
         if reason is not None:
             ui.label(say("Not possible: {reason}", reason=reason))
             return
-        ui.label(command_text(arguments)).classes("code faint")
-        state = ui.column().classes("w-full")
-        _state(work, here, out, arguments, state)
+        _state(work, here, out, arguments, ui.column().classes("w-full"))
+        same_by_hand(command_text(arguments), _python(target, adapter, out))
+
+
+def _python(target: str, adapter: str, out: str) -> str:
+    """Return the Python that writes a target."""
+    if target == "vllm":
+        return (
+            "from pathlib import Path\n\nfrom tunedeck.export.standalone import open_adapter\n"
+            "from tunedeck.export.vllm import save_vllm\n\n"
+            f"adapter = Path({adapter!r})\nsave_vllm({{adapter.name: open_adapter(adapter)}}, Path({out!r}))"
+        )
+    if target == "gguf-lora":
+        return (
+            "from pathlib import Path\n\nfrom tunedeck.export.gguf_lora import save_gguf_lora\n"
+            "from tunedeck.export.standalone import open_adapter\n\n"
+            f"save_gguf_lora(open_adapter(Path({adapter!r})), Path({out!r}))"
+        )
+    if target in _FOLDERS:
+        module, call = _FOLDERS[target]
+        rest = "" if target == "card" else f", {target!r}"
+        return (
+            f"from pathlib import Path\n\nfrom {module} import {call}\n\n{call}(Path({adapter!r}), Path({out!r}){rest})"
+        )
+    call, dtype = _DECKS[target]
+    return (
+        f"import tunedeck as td\n\ndeck = td.Deck.open({adapter!r}, dtype={dtype!r})\n"
+        f"td.{call}(deck, deck.adapters[0], {out!r})"
+    )
 
 
 def _state(work: Workspace, here: Screen, out: str, arguments: list[str], place: Any) -> None:
@@ -93,7 +131,8 @@ def _state(work: Workspace, here: Screen, out: str, arguments: list[str], place:
                 _download(work, here, out)
             else:
                 if log := work.processes.log(out):
-                    ui.label(log.rpartition("\n")[2]).props("role=alert")
+                    with ui.element("div").classes("box error w-full").props("role=alert"):
+                        told(log.rpartition("\n")[2])
                 ui.button(say("Write it"), on_click=here.on(start)).props("no-caps outline")
 
     def start() -> None:

@@ -44,14 +44,26 @@ def page(work: Workspace) -> Callable[..., Coroutine[Any, Any, None]]:
                 ui.navigate.to(address("/improve", adapter=adapter, file=event.value))
 
             files = files_of(work)
+            if not files:
+                ui.label(say("There is no data file in this folder yet.")).classes("faint")
+                ui.button(say("Bring data"), on_click=lambda: ui.navigate.to("/data")).props("no-caps unelevated")
+                return
             ui.select(
                 files, value=file if file in files else None, label=say("In the folder"), on_change=here.on(choose)
             ).props("outlined dense").classes("w-full")
             if file:
                 labelling = _Labelling(work, here, name, file, labels)
                 Computed(here, lambda: labelling.pool(folder), labelling.show)
+            same_by_hand(*_by_hand(name, file or "FILE"))
 
     return improve
+
+
+def _by_hand(adapter: str, file: str) -> tuple[str, str]:
+    """Return the command and the Python that choose the texts to label next."""
+    command = ["label", "next", "--pool", file, "--n", str(_AT_ONCE), "--adapter", adapter]
+    python = f"import tunedeck as td\n\nfound = td.label_next({file!r}, {_AT_ONCE}, adapter={adapter!r}).texts"
+    return command_text(command), python
 
 
 @final
@@ -165,6 +177,12 @@ class _Labelling:
             ui.navigate.to(address("/run", name=command[-1]))
 
         ui.button(say("Train on with these"), on_click=self._on(start)).props("no-caps unelevated")
-        changes = {"start_from": self.adapter}
-        python = f"import tunedeck as td\n\nruns = td.train_run({self.out!r}, {changes!r})"
-        same_by_hand(command_text(arguments()), python)
+
+        def by_hand() -> tuple[str, str]:
+            changes = {"start_from": self.adapter, **({"replay": replay.value} if replay.value else {})}
+            words = arguments()
+            call = f"td.train_run({self.out!r}, {changes!r}, out={words[-1]!r})"
+            return command_text(words), f"import tunedeck as td\n\nruns = {call}"
+
+        change = same_by_hand(*by_hand())
+        replay.on_value_change(self._on(lambda: change(*by_hand())))

@@ -15,7 +15,7 @@ from tunedeck.core.i18n import say, say_plural
 from tunedeck.core.units import format_bytes
 from tunedeck.web.pages.bring import show_more
 from tunedeck.web.screen import Screen, heading, same_by_hand, screen
-from tunedeck.web.shelf import Item, items
+from tunedeck.web.shelf import UNKNOWN, Item, items
 from tunedeck.web.workspace import Workspace
 
 _SHOWN = 60
@@ -71,13 +71,16 @@ def _card(work: Workspace, here: Screen, one: Item) -> None:
     running = work.processes.is_running(one.name)
     with ui.element("article").classes("box"):
         ui.label(one.name).classes("font-bold")
-        ui.label(" · ".join(filter(None, (kind_name(one.kind), one.method, one.task, one.base)))).classes("faint")
+        known = [text for text in (one.method, one.task, one.base) if text not in ("", UNKNOWN)]
+        ui.label(" · ".join([kind_name(one.kind), *known])).classes("faint")
         if one.quality is not None:
             with ui.row().classes("items-baseline gap-2"):
                 ui.label(f"{one.quality:.3f}").classes("number")
                 ui.label(one.metric).classes("faint")
         elif one.kind != "adapter":
-            ui.label(say("running") if running else "" if one.finished else say("not finished")).classes("number")
+            ui.label(say("running") if running else "" if one.finished else say("not finished")).classes(
+                "font-semibold"
+            )
         ui.label(_details(one)).classes("faint")
         with ui.row().classes("gap-1 mt-2"):
             _open(one)

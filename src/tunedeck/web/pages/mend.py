@@ -21,7 +21,7 @@ from tunedeck.training.left_out import with_left_out
 from tunedeck.web.controls import with_question
 from tunedeck.web.folder import DATA
 from tunedeck.web.pages.library import address
-from tunedeck.web.screen import Screen, heading
+from tunedeck.web.screen import Screen, heading, same_by_hand
 from tunedeck.web.workspace import Workspace
 
 _SHOWN = 300
@@ -32,9 +32,13 @@ def show_doubts(work: Workspace, here: Screen, file: str, reference: str, text: 
     heading(say("Labels that look wrong"), 2)
     with_question(say("A model that has not seen a row predicts its label; the least likely labels are shown."), "head")
     flags = "".join(f" --{key} {shlex.quote(value)}" for key, value in (("text", text), ("label", label)) if value)
-    ui.label(f"tunedeck data check {shlex.quote(file)}{flags} --suspicious").classes("code faint")
+    arguments = "".join(f", {key}={value!r}" for key, value in (("text", text), ("label", label)) if value)
     button = ui.button(say("Look for wrong labels")).props("no-caps outline")
     place = ui.column().classes("w-full").props('aria-live="polite"')
+    same_by_hand(
+        f"tunedeck data check {shlex.quote(file)}{flags} --suspicious",
+        f"import tunedeck as td\n\nfound = td.data_check({file!r}{arguments}, suspicious=True).suspicious",
+    )
 
     async def look() -> None:
         button.disable()

@@ -14,6 +14,7 @@ from tunedeck.comparison.report.values import Confusion
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.units import duration, format_bytes
+from tunedeck.tasks.classify.config import ClassifyConfig
 from tunedeck.web.controls import with_question
 from tunedeck.web.pages.believe import show_closer
 from tunedeck.web.pages.library import address
@@ -66,7 +67,10 @@ def _result(work: Workspace, here: Screen, name: str) -> None:
     if found.adapter:
         adapter = found.adapter
         with ui.row():
-            for text, screen_ in ((say("Try it"), "/use"), (say("Improve"), "/improve")):
+            screens = [(say("Try it"), "/use")]
+            if found.task == ClassifyConfig.kind:
+                screens.append((say("Improve"), "/improve"))
+            for text, screen_ in screens:
                 there = address(screen_, adapter=adapter)
                 ui.button(text, on_click=lambda there=there: ui.navigate.to(there)).props("no-caps unelevated")
         show_closer(work, here, adapter)

@@ -14,7 +14,7 @@ from nicegui import ui
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.web.processes import command_text
-from tunedeck.web.screen import Screen, copied, heading
+from tunedeck.web.screen import Screen, copied, heading, same_by_hand, told
 from tunedeck.web.shelf import Item
 from tunedeck.web.workspace import Workspace
 
@@ -71,10 +71,6 @@ class _Server:
 
     def _choose(self) -> None:
         port = ui.number(say("Port"), value=_PORT, min=1024, max=65535, precision=0).props("outlined dense")
-        command = ui.label(command_text(self._arguments(_PORT))).classes("code faint")
-
-        def change() -> None:
-            command.set_text(command_text(self._arguments(int(port.value or _PORT))))
 
         async def start() -> None:
             if port.value is None or not 1024 <= port.value <= 65535:
@@ -85,8 +81,21 @@ class _Server:
             self._work.processes.start(server_name(self._folder, chosen), self._arguments(chosen))
             self.show()
 
-        port.on_value_change(self._here.on(change))
         ui.button(say("Start the server"), on_click=self._here.on(start)).props("no-caps unelevated")
+        by_hand = same_by_hand(*self._by_hand(_PORT))
+        port.on_value_change(self._here.on(lambda: by_hand(*self._by_hand(int(port.value or _PORT)))))
+
+    def _by_hand(self, port: int) -> tuple[str, str]:
+        """Return the command and the Python that start the server."""
+        python = (
+            "from pathlib import Path\n\nimport tunedeck as td\n"
+            "from tunedeck.server.run import ServerSettings, open_service, serve\n"
+            "from tunedeck.tasks.registry import task_of\n\n"
+            f"deck = td.Deck.load({self._found.base!r}, task_of({{'kind': {self._found.task!r}}}))\n"
+            f"settings = ServerSettings(port={port})\n"
+            f"serve(open_service(deck, Path({self._folder!r}), settings), settings)"
+        )
+        return command_text(self._arguments(port)), python
 
     def _arguments(self, port: int) -> list[str]:
         known = ["--model", self._found.base, "--task", self._found.task]
@@ -115,7 +124,8 @@ class _Server:
                 self.show()
                 with self._place:
                     ui.label(say("The server has ended.")).props("role=status")
-                    ui.label(last).classes("code faint")
+                    with ui.column().classes("code faint"):
+                        told(last)
                 return
             ready = await asyncio.to_thread(answers, port)
             spinner.set_visibility(not ready)

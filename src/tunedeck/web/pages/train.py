@@ -11,7 +11,7 @@ from nicegui import ui
 
 from tunedeck.core.checks import HUB_ID
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.i18n import say
+from tunedeck.core.i18n import say, say_again
 from tunedeck.core.settings import Setting, settings_of
 from tunedeck.core.units import duration
 from tunedeck.methods.registry import DEFAULT_METHOD, METHODS
@@ -93,6 +93,10 @@ def page(work: Workspace) -> Callable[..., Coroutine[Any, Any, None]]:
             if not file:
                 ui.label(say("Choose the data to train on first."))
                 ui.button(say("Bring data"), on_click=lambda: ui.navigate.to("/data")).props("no-caps unelevated")
+                same_by_hand(
+                    "tunedeck train FILE --max-minutes 3",
+                    'import tunedeck as td\n\nruns = td.train_run("FILE", {"training.max_minutes": 3})',
+                )
                 return
             reference_of(work, file)
             ui.label(file).classes("code")
@@ -141,7 +145,7 @@ class _Form:
             with ui.expansion(say("Every setting")).classes("box w-full").props("dense"):
                 _drawer(self.settings, lambda: self._write())
         ui.button(say("Start"), on_click=self.here.on(self._start)).props("no-caps unelevated size=lg")
-        self._by_hand = ui.column().classes("w-full")
+        self._change = same_by_hand("", "")
         self._renew_plan = planned.renew
         self._write()
 
@@ -192,10 +196,8 @@ class _Form:
         numbers = {"money": self.money, "per_hour": self.per_hour}
         kept = {key: f"{value:g}" for key, value in numbers.items() if value}
         ui.navigate.history.replace(address("/train", file=self.file, way=self.way.key, **self.columns, **kept))
-        self._by_hand.clear()
-        with self._by_hand:
-            arguments = self._arguments()
-            same_by_hand(command_text(arguments), self._python(arguments[-1]))
+        arguments = self._arguments()
+        self._change(command_text(arguments), self._python(arguments[-1]))
 
     def _python(self, out: str) -> str:
         if self.way.command == "race":
@@ -272,4 +274,4 @@ def _field(settings: dict[str, str], key: str, setting: Setting, told: Callable[
             ).classes("w-full")
         else:
             ui.input(key, placeholder=default, on_change=changed).props("outlined dense stack-label").classes("w-full")
-        with_question(setting.help.text if setting.help else "", setting.name)
+        with_question(say_again(setting.help.text) if setting.help else "", setting.name)

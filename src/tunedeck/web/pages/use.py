@@ -13,6 +13,7 @@ from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_file
 from tunedeck.data.files import is_known
+from tunedeck.tasks.classify.config import ClassifyConfig
 from tunedeck.web.controls import file_drop
 from tunedeck.web.decks import Decks
 from tunedeck.web.folder import DATA
@@ -21,7 +22,8 @@ from tunedeck.web.pages.data import files_of
 from tunedeck.web.pages.exports import show_exports
 from tunedeck.web.pages.library import address
 from tunedeck.web.pages.servers import show_server
-from tunedeck.web.screen import Screen, heading, same_by_hand, screen
+from tunedeck.web.processes import command_text
+from tunedeck.web.screen import Screen, heading, same_by_hand, screen, told
 from tunedeck.web.shelf import Item, item_named, items
 from tunedeck.web.workspace import Workspace
 
@@ -47,11 +49,14 @@ def page(work: Workspace) -> Callable[..., None]:
             chosen = [found] if other is None else [found, other]
             folders = [work.folder.existing(str(one.adapter)) for one in chosen]
             Ask(here, decks, [one.name for one in chosen], folders).show(found.task)
+            _by_hand(chosen)
+            if found.task == ClassifyConfig.kind:
+                to_improve = address("/improve", adapter=str(found.adapter))
+                ui.link(say("Improve it: label the texts that it is least sure of"), to_improve)
             if found.task not in _ASK_BY_HAND:
                 _file(work, here, str(found.adapter))
             show_exports(work, here, str(found.adapter))
             show_server(work, here, found)
-            _by_hand(chosen)
 
     return use
 
@@ -105,17 +110,33 @@ def _file(work: Workspace, here: Screen, adapter: str) -> None:
     file_drop(here, uploaded)
     place = ui.column().classes("w-full").props('aria-live="polite"')
 
+    def arguments() -> list[str]:
+        file = chosen.value or "FILE"
+        out = work.folder.free_name(_PREDICTED, f"{Path(file).stem}.csv")
+        return ["predict", "--adapter", adapter, "--file", file, "--out", out]
+
+    def by_hand() -> tuple[str, str]:
+        command = arguments()
+        read = f"rows = read_table({command[4]!r}).rows\ntexts = [row[TEXT_COLUMN] for row in rows]"
+        return command_text(command), (
+            f"import tunedeck as td\nfrom tunedeck.data.table import read_table\n\n{read}\n"
+            f"deck = td.Deck.open({adapter!r})\npredictions = deck.predict(texts, adapter=deck.adapters[0])"
+        )
+
     def predict() -> None:
         if not chosen.value:
             raise DataError(say("choose a file first"))
         work.folder.existing(chosen.value)
-        out = work.folder.free_name(_PREDICTED, f"{Path(chosen.value).stem}.csv")
-        work.processes.start(out, ["predict", "--adapter", adapter, "--file", chosen.value, "--out", out])
+        command = arguments()
+        out = command[-1]
+        work.processes.start(out, command)
         place.clear()
         with place:
             _wait(work, here, out)
 
     ui.button(say("Predict"), on_click=here.on(predict)).props("no-caps unelevated")
+    change = same_by_hand(*by_hand())
+    chosen.on_value_change(here.on(lambda: change(*by_hand())))
     for name in work.processes.names():  # of before the page was opened again
         started = work.processes.arguments(name)
         if started[:3] == ["predict", "--adapter", adapter] and work.processes.is_running(name):
@@ -140,8 +161,11 @@ def _wait(work: Workspace, here: Screen, out: str) -> None:
         path = work.folder.path(out)
         row.clear()
         with row:
-            ui.label(out if path.exists() else log or say("ended"))
-            if path.exists():
+            if not path.exists():
+                with ui.element("div").classes("box error w-full").props("role=alert"):
+                    told(log or say("ended"))
+            else:
+                ui.label(out)
                 ui.button(say("Download"), on_click=lambda: ui.download.file(path)).props("no-caps unelevated")
 
     timer = ui.timer(_EVERY_S, here.on(look))

@@ -13,8 +13,9 @@ from nicegui import ui
 
 from tunedeck.core.i18n import say
 from tunedeck.core.units import duration
+from tunedeck.training.lock import LOCK, is_locked
 from tunedeck.web.events import Line, Point, Watched
-from tunedeck.web.screen import Screen, table
+from tunedeck.web.screen import Screen, table, told
 from tunedeck.web.shelf import item_named, read_values
 from tunedeck.web.workspace import Workspace
 
@@ -42,6 +43,7 @@ class _Watch:
     name: str
     watched: Watched
     _was: State | None = None
+    _told: str | None = None
     _drawn: set[str] = field(default_factory=set)
 
     def show(self) -> None:
@@ -57,7 +59,7 @@ class _Watch:
         self._left_out = ui.label().classes("faint")
         self._rows = table([say("name"), say("done"), say("time"), say("cost"), say("quality"), say("state")], [])
         with ui.expansion(say("Log")).classes("box w-full").props("dense") as self._opened:
-            self._log = ui.label().classes("code")
+            self._log = ui.column().classes("code")
         for chart, text in ((self._losses, say("training loss")), (self._qualities, say("quality"))):
             chart.props["role"], chart.props["aria-label"] = "img", text
         ui.timer(_EVERY_S, self.here.on(self._update))
@@ -75,15 +77,21 @@ class _Watch:
     async def _update(self) -> None:
         changed = await asyncio.to_thread(self.watched.read)
         state = self._state_now()
-        if self._was == "running" and state != "running":
+        if self._was in ("running", "elsewhere") and state not in ("running", "elsewhere"):
             ui.navigate.reload()  # shows the result
         if changed or state != self._was:
             self._draw()
         if state != self._was:
             self._show_state(state)
         self._was = state
-        log = self.work.processes.log(self.name)
-        self._log.set_text(log or say("It was not started by the page; its output is in the terminal."))
+        self._show_log(self.work.processes.log(self.name))
+
+    def _show_log(self, log: str) -> None:
+        if log != self._told:
+            self._told = log
+            self._log.clear()
+            with self._log:
+                told(log or say("It was not started by the page; its output is in the terminal."))
 
     def _show_state(self, state: State) -> None:
         texts = {
@@ -105,15 +113,22 @@ class _Watch:
     def _state_now(self) -> State:
         if self.work.processes.is_running(self.name):
             return "running"
+        if is_locked(self.watched.folder):
+            return "elsewhere"
         found = item_named(self.work.folder, self.name)
         stopped = read_values(self.watched.folder / "metrics.json").get("stopped")
         if stopped in ("interrupted", "terminated"):
             return "paused"
         if found is not None and found.finished:
             return "finished"
-        if not self.work.processes.was_started(self.name) and self.watched.age_s() < _QUIET_S:
+        if self._was_written_lately():
             return "elsewhere"
         return "paused" if found is not None and found.kind in ("race", "comparison") else "broken"
+
+    def _was_written_lately(self) -> bool:
+        """Tell whether a terminal writes a folder without a lock, as that of a comparison is."""
+        ours = self.work.processes.was_started(self.name) or (self.watched.folder / LOCK).exists()
+        return not ours and self.watched.age_s() < _QUIET_S
 
     def _resuming(self) -> list[str]:
         """Return the command that resumes; none where only the terminal knows it."""
@@ -227,8 +242,24 @@ def _cells(line: Line, price: float, race: bool) -> tuple[str, ...]:
     done = f"{line.step}\u00a0%" if race else f"{line.step} / {line.steps}" if line.steps else ""
     cost = f"{price * line.at_s / 3600:.3g}" if price else ""
     quality = f"{line.metric} {line.qualities[-1][1]:.3f}".strip() if line.qualities else ""
-    state = say("winner") if line.ended == "winner" else line.reason or line.ended
+    state = line.reason or _end(line.ended)
     return done, duration(line.at_s).replace(" ", "\u00a0"), cost, quality, state
+
+
+def _end(ended: str) -> str:
+    """Return how a run or a candidate has ended; the reason of a failure is shown as it is."""
+    return {
+        "winner": say("winner"),
+        "finished": say("finished"),
+        "time": say("the time was up"),
+        "early": say("stopped early: no longer better"),
+        "stopped": say("stopped"),
+        "given up": say("stopped"),
+        "interrupted": say("paused"),
+        "terminated": say("paused"),
+        "paused": say("paused"),
+        "failed": say("failed"),
+    }.get(ended, ended)
 
 
 def _chart(title: str) -> dict[str, Any]:
