@@ -21,7 +21,7 @@ from support.messages import CATALOGUES, read_catalogue, update_catalogue
 
 import tunedeck
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.i18n import language, listing, nearest, say, say_plural, set_language
+from tunedeck.core.i18n import language, listing, nearest, say, say_again, say_plural, set_language
 from tunedeck.core.translations import compiled, translations
 
 PACKAGE = Path(tunedeck.__file__).parent
@@ -110,6 +110,18 @@ def test_both_languages_take_the_same_values_in_the_same_form() -> None:
     for entry in entries():
         english = forms(entry.id)[-1]
         assert_none(english for chinese in forms(entry.string) if fields(english) != fields(chinese))
+
+
+def test_a_text_of_an_import_is_said_again_in_the_language_of_now() -> None:
+    imported = {}
+    for name in ("en", "zh"):
+        set_language(name)
+        imported[name] = say("LoRA rank")
+    assert imported["en"] != imported["zh"]
+    for name, text in imported.items():
+        set_language(name)
+        assert [say_again(one) for one in imported.values()] == [text, text]
+        assert say_again("no text of the catalogue") == "no text of the catalogue"
 
 
 def test_the_catalogue_is_as_make_messages_writes_it(tmp_path: Path) -> None:

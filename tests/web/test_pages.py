@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,22 @@ def test_a_file_elsewhere_is_refused_with_the_error_of_the_terminal(tmp_path: Pa
     simulated(root, visit)
 
 
+def test_an_error_leads_to_the_explanation_of_its_code(tmp_path: Path) -> None:
+    async def visit(user: Any) -> None:
+        await user.open("/data?file=gone.csv")
+        (link,) = user.find("What TD-E002 means").elements
+        await user.open(link.props["href"])
+        await user.should_see("A setting or an option has a value it cannot have")
+        await user.should_see("tunedeck explain TD-E002")
+        user.find(ui.input).clear().type("Rank")
+        await user.should_see("rank · 秩")
+        await user.should_not_see("TD-E002")
+        user.find(ui.input).clear().type("<b>no</b>")
+        await user.should_see("'<b>no</b>' is not in the glossary")
+
+    simulated(tmp_path, visit)
+
+
 def test_pasted_rows_become_a_new_file(tmp_path: Path) -> None:
     async def visit(user: Any) -> None:
         await user.open("/data")
@@ -123,11 +140,20 @@ def test_pasted_rows_become_a_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "data/pasted.csv").read_text() == "text,label\ngood,yes\nbad,no\n"
 
 
+def test_the_page_opens_without_torch() -> None:
+    code = "import sys, tunedeck.web.app; assert not {'torch', 'transformers', 'pandas', 'sklearn'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_page_speaks_the_chosen_language(tmp_path: Path) -> None:
     async def visit(user: Any) -> None:
         user.http_client.cookies.set("tunedeck_language", "zh")
         await user.open("/")
         await user.should_see("适配器与训练")
+        assert user.client.page.language == "zh-CN"  # of what NiceGUI says of a lost connection
+        write_reviews(tmp_path / "a.csv")
+        await user.open("/train?file=a.csv")
+        await user.should_see("LoRA 的秩")
 
     simulated(tmp_path, visit)
 

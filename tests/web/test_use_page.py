@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import sys
@@ -154,6 +155,9 @@ def test_other_forms_are_shown_with_the_reason_against_them(tmp_path: Path, monk
         await asyncio.sleep(0.2)
         zipped = exports.zipped(done)
         assert zipfile.ZipFile(zipped).namelist() == ["a'b-peft/adapter_config.json"]
+        for target in exports._explanations():
+            ast.parse(exports._python(target, "a'b", "exports/a'b"))
+        await user.should_see('td.save_onnx(deck, deck.adapters[0], "exports/a\'b-onnx")')
 
     simulated(tmp_path, visit)
     assert started == [("exports/a'b-onnx", ["export", "onnx", "--adapter", "a'b", "--out", "exports/a'b-onnx"])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ pytest.importorskip("nicegui")
 from nicegui import ui
 from support.simulated_page import simulated
 
+from tunedeck.training.lock import locked
 from tunedeck.web.pages.watch import thinned
 from tunedeck.web.processes import RECORDS
 
@@ -103,6 +105,36 @@ def test_an_interrupted_run_is_resumed_from_its_folder(tmp_path: Path, monkeypat
 
     simulated(tmp_path, visit)
     assert asked == [["train", "--resume", "runs/mail"]]
+
+
+def test_a_quiet_run_of_a_terminal_is_told_by_its_lock(tmp_path: Path) -> None:
+    race(folder := tmp_path / "race/a")
+    os.utime(folder / "race.jsonl", (1e9, 1e9))
+
+    async def visit(user: Any) -> None:
+        with locked(folder):
+            await user.open("/run?name=race/a")
+            await user.should_see("running in a terminal", retries=50)
+        await user.should_see("paused", retries=50)
+
+    simulated(tmp_path, visit)
+
+
+def test_a_run_that_its_time_limit_has_ended_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "runs/mail"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter/adapter_config.json").write_text("{}")
+    events = [{"event": "start", "at_s": 1, "steps": 9, "step": 0}, {"event": "end", "at_s": 9, "stopped": "time"}]
+    (folder / "events.jsonl").write_text("\n".join(map(json.dumps, events)) + "\n")
+    (folder / "metrics.json").write_text('{"stopped": "time"}')
+
+    async def visit(user: Any) -> None:
+        await user.open("/run?name=runs/mail")
+        await user.should_see("finished", retries=50)
+        (rows,) = (shown.rows for shown in user.find(ui.table).elements)
+        assert rows[0]["c5"] == "the time was up"
+
+    simulated(tmp_path, visit)
 
 
 def test_a_killed_process_shows_its_last_lines(tmp_path: Path) -> None:

@@ -53,12 +53,12 @@ h3 { font-size: 1rem; font-weight: 650; line-height: 1.3; margin: .4rem 0 0; }
 .box.q-expansion-item { padding: 0; }
 .body--dark { --q-primary: #86b7ec !important; --q-negative: #f2a29b !important; }
 .body--dark .bg-primary { --q-primary: #1f5fa8; } .body--dark .bg-negative { --q-negative: #b3261e; }
-.body--dark .page .nicegui-link { color: #86b7ec; }
+.body--dark :is(.page, .errors) .nicegui-link { color: #86b7ec; }
 a:focus-visible, .q-btn:focus-visible, [tabindex]:focus-visible, .q-field--focused .q-field__control {
   box-shadow: 0 0 0 3px #4a90d9; }
 .q-field__label, .q-field__messages { color: var(--faint); }
 .drop.over { border: 2px dashed #4a90d9; }
-.body--light .page .nicegui-link { color: #1f5fa8; }
+.body--light :is(.page, .errors) .nicegui-link { color: #1f5fa8; }
 .marked { white-space: pre-wrap; line-height: 2; } .marked .nicegui-label, .marked div { display: inline; }
 .marked mark { background: #ffe08a; color: #17212b; border-radius: .25rem; padding: .1rem .25rem; }
 .marked .kind { font-size: .75rem; font-weight: 600; margin-left: .3rem; }

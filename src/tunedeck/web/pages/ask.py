@@ -90,7 +90,7 @@ class Ask:
         return box
 
     def _conversation(self) -> None:
-        columns = ui.element("div").classes("cards").props('role=log aria-live="polite"')
+        columns = ui.element("div").classes("cards").style("--least: 26rem").props('role=log aria-live="polite"')
         with columns:
             places = []
             for name in self._names:
