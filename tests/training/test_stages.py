@@ -65,6 +65,23 @@ def test_the_best_state_that_was_recorded_is_left_and_a_signal_ends_a_stage(tmp_
     assert (tmp_path / "a" / "adapter" / "adapter_model.safetensors").exists()
 
 
+def test_a_recorded_evaluation_is_in_the_checkpoint_that_is_saved_after_it(tmp_path: Path) -> None:
+    deck, signals = deck_with("a"), StopSignals()
+    run = StagedRun(deck, "a", stopped_runs.dataset(), SETTINGS, tmp_path / "a")
+    run.train_to(1 / 3, signals)
+    run.save()
+    run.record({"accuracy": 0.9}, 0.1)
+    run.save()
+    run.close()
+    again = deck_with("a")
+    resumed = StagedRun(again, "a", stopped_runs.dataset(), SETTINGS, tmp_path / "a")
+    resumed.train_to(1.0, signals)
+    resumed.record({"accuracy": 0.8}, 0.1)
+    resumed.leave()
+    assert resumed.best_step == 3
+    resumed.close()
+
+
 def test_a_loss_that_is_not_a_number_is_a_training_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deck = deck_with("a")
     run = StagedRun(deck, "a", stopped_runs.dataset(), SETTINGS, tmp_path / "a")

@@ -76,6 +76,7 @@ def compare(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help=say("throw away an earlier comparison in that folder"))
     ] = False,
+    ray: options.Ray = None,
     settings: run_options.Assignments = None,
     as_json: options.AsJson = False,
     *,
@@ -99,6 +100,7 @@ def compare(
             currency=currency,
             out=out or values.get("out") or (run_file and default_folder(run_file)),
             overwrite=overwrite,
+            ray=ray,
             command=command_line(),
         )
     if as_json:

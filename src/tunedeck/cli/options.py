@@ -32,6 +32,14 @@ PlannedModel: TypeAlias = Annotated[
         "--model", help=say("a name such as qwen-7b, a hub id, a bundled: name, or the folder of a config.json")
     ),
 ]
+Ray: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help=say("train on the workers of a Ray cluster: its address, auto, or local for this machine (extra ray)"),
+    ),
+]
 DtypeName: TypeAlias = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16")]
 Quantize: TypeAlias = Annotated[
     str | None, typer.Option("--quantize", help=say("nf4, int8 or none (default: as the adapter was trained)"))

@@ -64,6 +64,7 @@ def race(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help=say("throw away an earlier race in that folder"))
     ] = False,
+    ray: options.Ray = None,
     settings: run_options.Assignments = None,
     as_json: options.AsJson = False,
     *,
@@ -88,6 +89,7 @@ def race(
             currency=currency,
             out=out or values.get("out") or (run_file and default_folder(run_file, "race")),
             overwrite=overwrite,
+            ray=ray,
             command=command_line(),
         )
     if as_json:

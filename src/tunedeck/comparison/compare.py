@@ -45,6 +45,7 @@ def compare(
     currency: str = "CNY",
     out: str | Path | None = None,
     overwrite: bool = False,
+    ray: str | None = None,
     progress: bool = True,
     command: str | None = None,
 ) -> Comparison:
@@ -61,6 +62,9 @@ def compare(
     holds the runs, comparison.json, report.html, report.md and figures/. If called again with the same arguments,
     finished runs are kept and an interrupted one is resumed; `overwrite` starts anew. `progress` prints notes and
     progress bars to standard error. `command` is how the report says to repeat it, by default this call.
+
+    `ray` is the address of a Ray cluster, "auto", or "local" for this machine: its workers train the runs, as many at a
+    time as it has processors or GPUs. The folder and the data are on storage that all machines share.
 
     Raises ConfigError for settings that do not fit and where `out` holds a comparison with other settings, DataError
     for data that is not usable or has changed, TrainingError when a run fails, and KeyboardInterrupt after Ctrl-C. If
@@ -83,6 +87,7 @@ def compare(
         price_per_hour=price_per_hour,
         currency=currency,
         progress=progress,
+        ray=ray,
     )
     if overwrite:
         clear(spec.folder)
@@ -169,6 +174,7 @@ def run_comparison(spec: ComparisonSpec) -> tuple[Comparison, Deck]:
 
 
 def _run_comparison(spec: ComparisonSpec) -> tuple[Comparison, Deck]:
+    from tunedeck.comparison.ray_tasks import train_on_ray
     from tunedeck.comparison.results import build_comparison
     from tunedeck.tasks.registry import task_of
 
@@ -187,8 +193,11 @@ def _run_comparison(spec: ComparisonSpec) -> tuple[Comparison, Deck]:
     unfinished = [run for run in runs if not is_finished(run, dataset.sha256)]
     if len(unfinished) < len(runs):
         spec.tell(say("{done} of {count} runs are there already", done=len(runs) - len(unfinished), count=len(runs)))
-    for run in unfinished:
-        train_run(run, spec)
+    if spec.ray is not None and unfinished:
+        train_on_ray(unfinished, spec)
+    else:
+        for run in unfinished:
+            train_run(run, spec)
     deck, load_ms = load_entries(_first_runs(spec, runs))
     return build_comparison(spec, runs, dataset, metric, deck, load_ms, tried, began), deck
 

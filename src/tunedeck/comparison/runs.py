@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -32,6 +33,7 @@ STOPPED_BY = {
     -signal.SIGTERM: signal.SIGTERM,
 }
 """Exit codes of a run that a signal stopped."""
+_WAIT_S = 1.0
 
 if TYPE_CHECKING:
     from tunedeck.comparison.spec import ComparisonSpec
@@ -204,7 +206,10 @@ def _watched(command: Sequence[str], quiet: bool) -> tuple[int, str, signal.Sign
         started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, encoding="utf-8"))
         if asked:
             started[0].terminate()
-        said = started[0].communicate()[1]
+        said = None
+        while started[0].returncode is None:  # a signal raised by Ray does not end a wait
+            with suppress(subprocess.TimeoutExpired):
+                said = started[0].communicate(timeout=_WAIT_S)[1]
         return started[0].returncode, said or "", asked[0] if asked else None
     finally:
         for one, handler in before.items():

@@ -36,6 +36,8 @@ class ComparisonSpec:
     trials: int = 0
     """Trials of the search for each entry; 0 searches nothing."""
     progress: bool = True
+    ray: str | None = None
+    """The address of the Ray cluster that trains the runs."""
 
     def tell(self, text: str) -> None:
         """Print a note to standard error, unless `progress` is False."""
@@ -57,6 +59,7 @@ def comparison_spec(
     price_per_hour: float | None = None,
     currency: str = "CNY",
     progress: bool = True,
+    ray: str | None = None,
 ) -> ComparisonSpec:
     """Return the comparison that the arguments of `tunedeck.compare` describe; raises ConfigError where they do not
     fit.
@@ -68,7 +71,7 @@ def comparison_spec(
     numbers = seeds_of(seeds, checked.training.seed)
     price = price_of(price_per_hour, currency.upper())
     values, in_words = with_budget(values, examples, minutes, budget, price)
-    return ComparisonSpec(values, tuple(candidates), numbers, folder, in_words, price, command, search, progress)
+    return ComparisonSpec(values, tuple(candidates), numbers, folder, in_words, price, command, search, progress, ray)
 
 
 def default_methods(task: TaskConfig) -> str:

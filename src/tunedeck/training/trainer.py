@@ -183,6 +183,7 @@ class AdapterTrainer:
         self.state.eval_s += seconds
         self.state.evaluations += 1
         self.state.evaluated_step = step
+        self._saved_step = 0  # a checkpoint of this step does not have the evaluation
         self._log.write("eval", step=step, **metrics)
         self._progress.evaluated(step, metrics)
         if self._is_better(metrics, self.state.metrics):

@@ -12,7 +12,7 @@ from support import embedding_decks, labelled_words, tagged_words, tiny_models
 
 import tunedeck as td
 from tunedeck.comparison.race.log import FILE
-from tunedeck.comparison.race.runner import Runner
+from tunedeck.comparison.race.rung_trainer import RungTrainer
 from tunedeck.comparison.runs import Interrupted
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.training.stages import StagedRun
@@ -84,16 +84,16 @@ def test_a_race_that_is_broken_off_goes_on_and_comes_to_the_same_end(
     whole = race(words, tmp_path / "whole")
     every = list(stages)
     stages.clear()
-    plain, asked = Runner.check, [0]
+    plain, asked = RungTrainer.check, [0]
 
-    def check(self: Runner) -> None:
+    def check(self: RungTrainer) -> None:
         asked[0] += 1
         if asked[0] == 10:  # before the evaluation of the fifth stage
             raise Interrupted(signal.SIGINT)
         plain(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Runner, "check", check)
+        patch.setattr(RungTrainer, "check", check)
         with pytest.raises(KeyboardInterrupt):
             race(words, tmp_path / "r")
     assert len(stages) == 5

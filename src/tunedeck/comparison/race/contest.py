@@ -105,6 +105,8 @@ class Contest:
     alpha: float = ALPHA
     answers: dict[Ask, Answer] = field(default_factory=dict)
     stopped: dict[str, Stop] = field(default_factory=dict)
+    upcoming: list[Ask] = field(default_factory=list)
+    """What will be asked after the present ask, whatever its answer is, as far as the time allows."""
     leaders: list[str] = field(default_factory=list)
     """Those not significantly worse at the last rung that was judged, the best first."""
 
@@ -171,6 +173,7 @@ class Contest:
                     self.stopped[late] = Stop("not started" if not rung else "paused", max(0, rung - 1))
                 return False
             self.stopped.pop(name, None)
+            self.upcoming = [Ask(later, rung) for later in waiting]
             self.answers[ask] = yield ask
             if self.answers[ask].failed:
                 self.stopped[name] = Stop("failed", rung, text=self.answers[ask].failed)

@@ -40,6 +40,7 @@ def race(
     currency: str = "CNY",
     out: str | Path | None = None,
     overwrite: bool = False,
+    ray: str | None = None,
     progress: bool = True,
     command: str | None = None,
 ) -> Race:
@@ -60,6 +61,9 @@ def race(
     `out`, by default race/NAME after the run file or the data, holds race.json, report.html, figures/, the winner in
     adapter/ and all candidates with their checkpoints. If called again, a race is resumed where it was broken off; with
     more candidates, more time or another `until` it goes further. `overwrite` starts anew.
+
+    `ray` is the address of a Ray cluster, "auto", or "local" for this machine: its workers train the candidates, as
+    many at a time as it has processors or GPUs. The folder and the data are on storage that all machines share.
 
     Raises ConfigError for settings that do not fit and where `out` holds another race, DataError for data that is not
     usable, TrainingError when no candidate can be trained, and KeyboardInterrupt (comparison.runs.Interrupted, which
@@ -87,6 +91,7 @@ def race(
         price_per_hour=price_per_hour,
         currency=currency,
         progress=progress,
+        ray=ray,
     )
     if overwrite:
         clear(spec.folder)

@@ -16,11 +16,14 @@ from tunedeck.comparison.race.finish import Run, finished
 from tunedeck.comparison.race.log import RaceLog
 from tunedeck.comparison.race.parts import Parts, divided
 from tunedeck.comparison.race.result import Race
+from tunedeck.comparison.race.rung_trainer import RungTrainer
 from tunedeck.comparison.race.runner import Runner
 from tunedeck.comparison.race.scores import Scoring, scoring_of
 from tunedeck.comparison.race.spec import RaceSpec
+from tunedeck.comparison.race.spread import Shared, Spread
 from tunedeck.comparison.race.standing import write_standing
 from tunedeck.comparison.race.words import reason_text
+from tunedeck.comparison.ray_tasks import RayTasks, ray_cluster
 from tunedeck.comparison.report.recommend import metric_name
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import PeakMemory
@@ -54,6 +57,7 @@ def _run_race(spec: RaceSpec) -> Race:
     log = RaceLog(spec.folder, _setup(spec, parts, scoring))
     with ExitStack() as stack:
         memory = stack.enter_context(PeakMemory())
+        ray = None if spec.ray is None else stack.enter_context(ray_cluster(spec.ray, show=spec.progress))
         signals = stack.enter_context(StopSignals())
         deck, bases = choose_base(spec.values, spec.bases, parts, scoring, spec.tell)
         values = {**spec.values, "model": bases[0].reference}
@@ -65,8 +69,14 @@ def _run_race(spec: RaceSpec) -> Race:
         contest = Contest({name: one.size for name, one in entrants.items()}, ladder, spec.until, spec.limit_s)
         race = Run(spec, deck, parts, scoring, bases, entrants, contest)
         told = partial(_tell_answer, spec, contest, scoring)
-        runner = Runner(deck, parts, entrants, ladder, scoring, log, signals, began, told)
-        stack.callback(runner.close)
+        trainer = RungTrainer(deck, parts, scoring, signals)
+        stack.callback(trainer.close)
+        spread = None
+        if ray is not None:
+            tasks = RayTasks(ray, signals)
+            stack.callback(tasks.stop)
+            spread = Spread(tasks, Shared(next(iter(entrants.values())).config, parts, scoring))
+        runner = Runner(trainer, entrants, ladder, log, began, told, spread)
         outcome = _played(contest, runner, spec, partial(write_standing, spec, contest, entrants, scoring))
         return finished(race, outcome, runner, memory)
 
@@ -78,7 +88,7 @@ def _played(contest: Contest, runner: Runner, spec: RaceSpec, keep: Callable[[],
         ask = next(asks)
         while True:
             keep()
-            ask = asks.send(runner.answer(ask))
+            ask = asks.send(runner.answer(ask, contest.upcoming))
             runner.release(contest.stopped)
             for name in contest.stopped.keys() - told:
                 spec.tell("  " + reason_text(name, contest.stopped[name], contest.ladder.shares))

@@ -1,117 +1,74 @@
-"""Answer what a contest asks: train a candidate to a rung and score it, or read what an earlier call has found."""
+"""Answer what a contest asks: have a candidate trained to a rung and scored, or read what an earlier call has found."""
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, final
-
-import numpy as np
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import final
 
 from tunedeck.comparison.race.contest import Answer, Ask, Ladder
 from tunedeck.comparison.race.entrants import Entrant
 from tunedeck.comparison.race.log import RaceLog
-from tunedeck.comparison.race.parts import Parts
-from tunedeck.comparison.race.scores import Scoring
-from tunedeck.comparison.runs import Interrupted
-from tunedeck.core.errors import TrainingError
-from tunedeck.deck.deck import Deck
-from tunedeck.training.signals import StopSignals
+from tunedeck.comparison.race.rung_trainer import RungTrainer
+from tunedeck.comparison.race.spread import Spread
 from tunedeck.training.stages import StagedRun
 
 
 @final
 class Runner:
-    """Candidates in training on one deck, all over the same examples in the same order.
+    """The candidates of a race, trained here or, with `spread`, on other machines.
 
     `began` is when this call began, by `time.perf_counter`. `tell` is given each new answer.
     """
 
     def __init__(
         self,
-        deck: Deck,
-        parts: Parts,
+        trainer: RungTrainer,
         entrants: Mapping[str, Entrant],
         ladder: Ladder,
-        scoring: Scoring,
         log: RaceLog,
-        signals: StopSignals,
         began: float,
         tell: Callable[[Ask, Answer], None],
+        spread: Spread | None = None,
     ) -> None:
-        self._deck, self._parts, self._entrants = deck, parts, entrants
-        self._ladder, self._scoring, self._log = ladder, scoring, log
-        self._signals, self._tell = signals, tell
+        self._trainer, self._entrants, self._spread = trainer, entrants, spread
+        self._ladder, self._log, self._tell = ladder, log, tell
         self._earlier_s, self._began = log.at_s, began
-        self._runs: dict[str, StagedRun] = {}
 
-    def answer(self, ask: Ask) -> Answer:
-        """Return the answer; Interrupted after Ctrl-C or SIGTERM, with a checkpoint on disk."""
-        entrant = self._entrants[ask.name]
-        share, rows = self._ladder.shares[ask.rung], self._ladder.rows[ask.rung]
-        known = self._log.answers.get((entrant.key, share, rows))
+    def answer(self, ask: Ask, upcoming: Sequence[Ask] = ()) -> Answer:
+        """Return the answer; Interrupted after Ctrl-C or SIGTERM, with a checkpoint on disk.
+
+        Other machines begin with the `upcoming` asks meanwhile.
+        """
+        if self._spread is not None:
+            for one in (ask, *upcoming):
+                if self._key(one) not in self._log.answers:
+                    self._spread.begin(*self._task(one))
+        known = self._log.answers.get(self._key(ask))
         if known is not None:
             return known
-        answer = self._trained(entrant, share, rows)
-        self._log.add(entrant.key, share, rows, answer)
+        trained = self._trainer.trained if self._spread is None else self._spread.answer
+        answer = replace(trained(*self._task(ask)), at_s=self.at_s())
+        self._log.add(*self._key(ask), answer)
         self._tell(ask, answer)
         return answer
 
     def release(self, names: Collection[str]) -> None:
         """Free the memory of candidates; their checkpoints stay, from which they can be taken up again."""
-        for name in names:
-            if name in self._runs:
-                self._runs.pop(name).close()
-                self._deck.remove(name)
-
-    def close(self) -> None:
-        """Close the logs of all candidates."""
-        self.release(list(self._runs))
+        self._trainer.release(names)
 
     def run_of(self, name: str) -> StagedRun:
         """Return a candidate's run, from its last checkpoint where it is not in memory."""
-        if name not in self._runs:
-            entrant = self._entrants[name]
-            self._deck.add(name, entrant.config.method, seed=entrant.seed)
-            training = entrant.config.training
-            try:
-                self._runs[name] = StagedRun(self._deck, name, self._parts.dataset, training, entrant.folder)
-            except BaseException:
-                self._deck.remove(name)
-                raise
-        return self._runs[name]
-
-    def check(self) -> None:
-        """Raise Interrupted where a signal has been received."""
-        if self._signals.ended is not None:
-            raise Interrupted(signal.SIGTERM if self._signals.ended == "terminated" else signal.SIGINT)
+        return self._trainer.run_of(self._entrants[name])
 
     def at_s(self) -> float:
         """Return the seconds of the race so far, of earlier calls as well."""
         return self._earlier_s + time.perf_counter() - self._began
 
-    def _trained(self, entrant: Entrant, share: float, rows: int) -> Answer:
-        self.check()
-        began, train_s, failed = time.perf_counter(), 0.0, ""
-        scores = np.zeros(0)
-        run = self.run_of(entrant.name)
-        try:
-            started = time.perf_counter()
-            run.train_to(share, self._signals)
-            train_s = time.perf_counter() - started
-            self.check()
-            scores = self._scored(run, entrant.name, rows)
-            run.save()
-        except TrainingError as error:
-            scores, failed = np.zeros(0), str(error)
-        return Answer(scores, time.perf_counter() - began, train_s, self.at_s(), failed)
+    def _task(self, ask: Ask) -> tuple[Entrant, float, int]:
+        return self._entrants[ask.name], self._ladder.shares[ask.rung], self._ladder.rows[ask.rung]
 
-    def _scored(self, run: StagedRun, name: str, rows: int) -> Any:
-        """Return a candidate's scores; those of all held-out examples also tell its best state."""
-        began, examples = time.perf_counter(), self._parts.dataset.evaluation
-        scores = self._scoring.scores(self._deck, name, self._parts.dataset, examples[:rows])
-        if rows == len(examples):
-            metrics = {self._scoring.metric: self._scoring.shown(float(scores.mean()))}
-            run.record(metrics, time.perf_counter() - began)
-        return scores
+    def _key(self, ask: Ask) -> tuple[str, float, int]:
+        entrant, share, rows = self._task(ask)
+        return entrant.key, share, rows

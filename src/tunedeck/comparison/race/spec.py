@@ -36,6 +36,8 @@ class RaceSpec:
     folder: Path
     command: str
     progress: bool
+    ray: str | None = None
+    """The address of the Ray cluster that trains the candidates."""
 
     def tell(self, text: str) -> None:
         """Print a note to standard error, unless `progress` is False."""
@@ -56,6 +58,7 @@ def race_spec(
     price_per_hour: float | None,
     currency: str,
     progress: bool,
+    ray: str | None = None,
 ) -> RaceSpec:
     """Return the race that the arguments of `tunedeck.race` describe; ConfigError where they do not fit."""
     config = run_config(values)
@@ -86,6 +89,7 @@ def race_spec(
         folder=folder,
         command=command,
         progress=progress,
+        ray=ray,
     )
 
 
