@@ -20,6 +20,8 @@ from tunedeck.data.table import Table
 from tunedeck.tasks.classify.config import ClassifyConfig
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from tunedeck.tasks.classify.doubts import Point
 
 DEFAULT_MODEL = "bundled:all-minilm-l6-v2"
@@ -135,7 +137,15 @@ def _token_limit(model: str | None) -> TokenLimit | None:
     def count(texts: Sequence[str]) -> list[int]:
         return [len(one.ids) for one in tokenizer.encode_batch_fast(list(texts))]
 
-    return TokenLimit(reference, min(MAX_LENGTH, positions or MAX_LENGTH), count)
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        return [one.ids for one in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    return TokenLimit(reference, min(MAX_LENGTH, positions or MAX_LENGTH), count, encode, _unknown_id(tokenizer))
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int | None:
+    names = ("[UNK]", "<unk>")
+    return next((number for name in names if (number := tokenizer.token_to_id(name)) is not None), None)
 
 
 def suspicions_by(file: Path, rows: Sequence[Row]) -> tuple[Suspicion, ...]:

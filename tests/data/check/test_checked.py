@@ -3,6 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tunedeck.data.check.checked import CheckedFile, TokenLimit, check_table, quick_notes, write_fixed
 from tunedeck.data.check.findings import Row
 from tunedeck.data.labelled import Example
@@ -75,12 +77,24 @@ def test_test_texts_in_the_training_data_are_counted_also_near_ones() -> None:
 
 
 def test_texts_longer_than_the_base_allows_are_counted() -> None:
-    limit = TokenLimit("base", 5, lambda texts: [len(text.split()) for text in texts])
+    limit = TokenLimit("base", 5, lambda texts: [len(text.split()) for text in texts], lambda texts: [])
     checked = check_table(table(("a b c d e f g", "x"), ("a", "y")), limit=limit)
     finding = next(one for one in checked.findings if one.kind == "cut")
     assert finding.text == (
         "texts longer than 5 tokens of base, which would be cut: 1 (50.0%), with 25.0% of all tokens; the longest has 7"
     )
+
+
+@pytest.mark.parametrize(("ids", "told"), [([0] * 20, ["language"]), (list(range(1, 21)), [])])
+def test_texts_in_a_language_that_the_base_does_not_know_are_told(ids: list[int], told: list[str]) -> None:
+    rows = [
+        (f"{letter * 10}质量很差用了两天就坏了", f"{number % 2}")
+        for number, letter in enumerate("一二三四五六七八九十百千万亿天地人")
+    ]
+    limit = TokenLimit("base", 500, lambda texts: [1] * len(texts), lambda texts: [ids for _ in texts], unknown=0)
+    found = [one for one in check_table(table(*rows), limit=limit).findings if one.kind == "language"]
+    assert [one.kind for one in found] == told
+    assert all("base hardly knows the language of these texts: 100% of their tokens" in one.text for one in found)
 
 
 def test_a_table_without_labels_is_checked_too() -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from tunedeck.core.i18n import listing, say
 from tunedeck.data.check.findings import SHOWN, Finding, Row, near_findings, quick_findings
+from tunedeck.data.check.language import Encode, unknown_language
 from tunedeck.data.columns import row_numbers
 from tunedeck.data.labelled import PLAIN, Example, label_column_of, labels_of_cell, text_column_of
 from tunedeck.data.rows import Rows
 from tunedeck.data.table import Table
 from tunedeck.data.write import row_writer
 
+EXAMPLES = 200
+"""The first rows, by which the language is told."""
 CHECKED = 100_000
 """Rows of a file that is too large for memory that are checked."""
 
@@ -24,11 +27,16 @@ TokenCounter = Callable[[Sequence[str]], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class TokenLimit:
-    """How long a base lets texts be: its name, the most tokens, and what counts them."""
+    """How long a base lets texts be: its name, the most tokens, and what counts them.
+
+    `encode` returns a text's tokens without special ones, `unknown` is the id of tokens that the base does not know.
+    """
 
     model: str
     tokens: int
     count: TokenCounter
+    encode: Encode
+    unknown: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ def check_table(
     findings = [*_empties(rows, filled, label_column is not None and not multi_label)]
     findings += quick_findings(labelled, held_out)
     findings += near_findings(labelled, held_out)
-    findings += _cut(filled, limit)
+    findings += [*_foreign(filled, limit), *_cut(filled, limit)]
     lengths = sorted(len(row.text) for row in filled) or [0]
     middle, late = int(statistics.median(lengths)), lengths[int(0.95 * (len(lengths) - 1))]
     counts = Counter(row.label for row in labelled if row.label)
@@ -188,6 +196,14 @@ def _empties(rows: Sequence[Row], filled: Sequence[Row], with_labels: bool) -> l
         text = say("rows without a label: {count} ({rows})", count=len(without_label), rows=row_numbers(without_label))
         found.append(Finding("empty_labels", len(without_label), text))
     return found
+
+
+def _foreign(rows: Sequence[Row], limit: TokenLimit | None) -> list[Finding]:
+    if limit is None:
+        return []
+    texts = [row.text for row in rows[:EXAMPLES]]
+    text = unknown_language(limit.model, texts, limit.encode, limit.unknown)
+    return [] if text is None else [Finding("language", len(rows), text)]
 
 
 def _cut(rows: Sequence[Row], limit: TokenLimit | None) -> list[Finding]:
