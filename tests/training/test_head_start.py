@@ -37,7 +37,13 @@ STILL = TrainingSettings(max_steps=1, learning_rate=1e-12)
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _shared_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache for all tests that do not look into theirs: heads on the same vectors are fitted once."""
+    monkeypatch.setenv("TUNEDECK_CACHE", str(tmp_path_factory.getbasetemp() / "head-start"))
+
+
+@pytest.fixture
+def cache(_shared_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of this test's own."""
     monkeypatch.setenv("TUNEDECK_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "vectors"

@@ -203,9 +203,6 @@ def _row(request: PlanRequest, name: str, method: MethodConfig, facts: MethodFac
     hours = run_hours(setup, gpu, train_s.plus(step.scaled(steps)), evaluated, process_s)
     cost = run_cost(offer, hours.total_h)
     tokens = setup.micro_batch * setup.accumulation * work.mean_tokens
-    within = (request.budget is None or cost.expected <= request.budget) and (
-        request.deadline_h is None or hours.total_h.expected <= request.deadline_h
-    )
     device = found.memory_bytes if own else Estimate.around(parts.device, *MEMORY_BAND)
     return PlanRow(
         model=request.model.name,
@@ -224,7 +221,14 @@ def _row(request: PlanRequest, name: str, method: MethodConfig, facts: MethodFac
         hours=hours,
         cost=cost,
         notes=card_notes(gpu, setup.four_bit, request, exact=found.exact),
-        within=within,
+        within=_within(request, hours, cost),
+    )
+
+
+def _within(request: PlanRequest, hours: Hours, cost: Estimate) -> bool:
+    """Tell whether budget and deadline are expected to hold."""
+    return (request.budget is None or cost.expected <= request.budget) and (
+        request.deadline_h is None or hours.total_h.expected <= request.deadline_h
     )
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
-from tunedeck.core.storage import write_text
 from tunedeck.data.labelled import Example, label_names
 from tunedeck.data.prepare import digest, without_overlap
 from tunedeck.data.settings import DataSettings
@@ -23,7 +21,7 @@ from tunedeck.tasks.registry import task_of
 from tunedeck.training.config import RunConfig
 from tunedeck.training.jobs import Job, run_jobs
 from tunedeck.training.record import TrainingRun
-from tunedeck.training.resume import CONFIG, check_unfinished
+from tunedeck.training.resume import check_unfinished, keep_config
 from tunedeck.training.start_from import classifier_of
 
 SHOWN = 5
@@ -66,14 +64,10 @@ def continue_run(
     before = _recall(deck, name, dataset)
     deck.add_labels(name, fresh, seed=config.training.seed)
 
-    def keep_config() -> None:
-        if not (resume and (out / CONFIG).exists()):
-            values = config.model_dump(mode="json")
-            write_text(out / CONFIG, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-
+    begin = partial(keep_config, out, config.model_dump(mode="json"), resume)
     settings = config.training.model_copy(update={"head_init": "random"})  # the head is the adapter's
     runs = run_jobs(
-        deck, {name: Job(dataset, settings)}, settings, {name: out}, resume=resume, progress=progress, begin=keep_config
+        deck, {name: Job(dataset, settings)}, settings, {name: out}, resume=resume, progress=progress, begin=begin
     )
     for text in changes(before, _recall(deck, name, dataset)):
         tell(text)

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from tunedeck.core.errors import TrainingError
 from tunedeck.core.i18n import listing, say
-from tunedeck.core.storage import sweep
+from tunedeck.core.storage import sweep, write_text
 from tunedeck.core.task_settings import task_config, task_values
 from tunedeck.core.values import to_values
 from tunedeck.deck.deck import Deck
@@ -108,6 +109,12 @@ def _with_unsaid(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
     described = json.loads(json.dumps(task_values(task_config(task).as_described(task))))
     unsaid = _flat({"training": UNSAID, "task": described})
     return {**was, **{key: value for key, value in unsaid.items() if key in now}}
+
+
+def keep_config(out: Path, values: Mapping[str, Any], resume: bool) -> None:
+    """Write a run's settings into its folder; those of a run that is resumed stay as they are."""
+    if not (resume and (out / CONFIG).exists()):
+        write_text(out / CONFIG, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
 
 
 def is_finished(folder: Path) -> bool:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
-
-import yaml
 
 from tunedeck.core.console import tell
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.process import process_rank
-from tunedeck.core.storage import write_text
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.reading import check_trains
 from tunedeck.deck.task import with_labels
@@ -28,7 +26,7 @@ from tunedeck.training.jobs import Data, Job, run_jobs
 from tunedeck.training.language import language_note
 from tunedeck.training.left_out import with_left_out
 from tunedeck.training.record import TrainingRun
-from tunedeck.training.resume import CONFIG, EVENTS, check_unfinished
+from tunedeck.training.resume import EVENTS, check_unfinished, keep_config
 from tunedeck.training.start_from import with_adapter
 from tunedeck.training.trainer import ShouldStop
 
@@ -213,15 +211,10 @@ def run_together(
     if first.quantize is not None:
         tell(_packed(deck))
 
-    def keep_config() -> None:
-        if resume and (out / CONFIG).exists():
-            return
-        values = [config.model_dump(mode="json", exclude={"out"} if several else None) for config in configs]
-        text = yaml.safe_dump({"jobs": values} if several else values[0], sort_keys=False, allow_unicode=True)
-        write_text(out / CONFIG, text)
-
+    values = [config.model_dump(mode="json", exclude={"out"} if several else None) for config in configs]
+    begin = partial(keep_config, out, {"jobs": values} if several else values[0], resume)
     folders = {name: out / name if several else out for name in jobs}
-    return run_jobs(deck, jobs, first.training, folders, resume=resume, progress=progress, begin=keep_config)
+    return run_jobs(deck, jobs, first.training, folders, resume=resume, progress=progress, begin=begin)
 
 
 def _described(deck: Deck, name: str) -> str:

@@ -11,7 +11,7 @@ from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.tagging import OUTSIDE, split_tag
 from tunedeck.data.columns import shorten
-from tunedeck.data.prepare import Steps, deduplicated, prepare, split, subset, without_overlap
+from tunedeck.data.prepare import Prepared, Steps, deduplicated, prepare, split, subset, without_overlap
 from tunedeck.data.settings import DataSettings
 from tunedeck.data.table import read_table
 from tunedeck.tasks.base import Dataset
@@ -43,26 +43,30 @@ def read_tagged(settings: DataSettings, labels: tuple[str, ...] | None) -> Datas
         raise DataError(
             say("{source}: there is no entity in the texts to train on; check the column", source=settings.train)
         )
-    shown = [f"{kind} {count:,}" for kind, count in counts.most_common(_SHOWN_KINDS)]
-    if len(counts) > _SHOWN_KINDS:
-        shown.append(say("{count} more kinds", count=len(counts) - _SHOWN_KINDS))
-    description = say(
-        "{source}: {train} texts to train on, {held_out} held out, {removed} repeats left out; entities: {entities}",
-        source=settings.train,
-        train=len(prepared.train),
-        held_out=len(prepared.evaluation),
-        removed=prepared.left_out,
-        entities=listing(shown),
-    )
     return Dataset(
         settings.train,
         prepared.train,
         prepared.evaluation,
         prepared.sha256,
-        description,
+        _described(settings.train, prepared, counts),
         known,
         text_column=text_column,
         notes=notes,
+    )
+
+
+def _described(source: str, prepared: Prepared[TaggedText], counts: Counter[str]) -> str:
+    """Return sizes and the most frequent kinds of entities in a line."""
+    shown = [f"{kind} {count:,}" for kind, count in counts.most_common(_SHOWN_KINDS)]
+    if len(counts) > _SHOWN_KINDS:
+        shown.append(say("{count} more kinds", count=len(counts) - _SHOWN_KINDS))
+    return say(
+        "{source}: {train} texts to train on, {held_out} held out, {removed} repeats left out; entities: {entities}",
+        source=source,
+        train=len(prepared.train),
+        held_out=len(prepared.evaluation),
+        removed=prepared.left_out,
+        entities=listing(shown),
     )
 
 

@@ -176,8 +176,10 @@ def _spans(table: Table, number: int, text: str, cell: object) -> tuple[Span, ..
     return tuple(spans)
 
 
-def _span(table: Table, number: int, text: str, value: object) -> Span:
-    """Return one entity, without the spaces around it."""
+def _offsets(table: Table, number: int, text: str, value: object) -> tuple[int, int, str]:
+    """Return start, end and label of an entity; offsets that count UTF-16, as JavaScript's do, are converted where the
+    entity quotes its text.
+    """
     start, end, label, quoted = _parts(value)
     if not isinstance(start, int) or not isinstance(end, int) or not isinstance(label, str) or not label.strip():
         raise _wrong(
@@ -201,6 +203,12 @@ def _span(table: Table, number: int, text: str, value: object) -> Span:
                     found=shorten(text[max(0, start) : max(0, end)]),
                 ),
             )
+    return start, end, label
+
+
+def _span(table: Table, number: int, text: str, value: object) -> Span:
+    """Return one entity, without the spaces around it."""
+    start, end, label = _offsets(table, number, text, value)
     if not 0 <= start < end <= len(text):
         raise _wrong(
             table,
