@@ -1,5 +1,5 @@
 """Continuous batching: 16 streams beside one, mixed adapters beside the bare base, transformers' own `generate` and
-`generate_batch`.
+`generate_batch`; a shared system prompt computed anew and from the prompt cache.
 
 The sides take turns in one process; medians and ratios are printed and written to bench/results/serve_generate.json, or
 serve_generate_DTYPE.json with --dtype.
@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -22,7 +23,9 @@ import transformers
 import tunedeck as td
 from tunedeck.core.measurement import this_machine
 from tunedeck.core.native import end_helper_threads
+from tunedeck.generation.prompt_cache import PromptCache
 from tunedeck.serving import Request, Sequence, open_engine
+from tunedeck.serving.backends.generate import GenerateBackend
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = {
@@ -31,6 +34,9 @@ KINDS = {
     "prompt": td.PromptTuningConfig(num_virtual_tokens=16),
 }
 QUESTION = "Explain in plain words, for somebody who has never heard of it, what number {number} has to do with a tort."
+
+
+RULES = "You answer the customers of a small shop for bicycles. Be polite and short, and promise no price. " * 9
 
 
 def main() -> None:
@@ -51,30 +57,41 @@ def main() -> None:
         engine = open_engine(deck, folder)
         worker, step = engine._worker, engine._worker.step
         worker.step = lambda: step() or end_helper_threads() or False  # type: ignore[method-assign, func-returns-value]
-        first: dict[str, list[float]] = {"ttft": [], "tpot": []}
+        backend = engine._backend
+        assert isinstance(backend, GenerateBackend)
+        prompt_cache, numbers = backend._prompts, count(1)
+        ttft: dict[str, list[list[float]]] = {}
+        tpot: dict[str, list[list[float]]] = {}
         sampling = td.Sampling(max_tokens=arguments.tokens)
 
-        def streams(adapters: list[str | None], keep: bool = False) -> Callable[[], int]:
+        def streams(name: str, adapters: list[str | None], system: str = "", cached: bool = False) -> Callable[[], int]:
             def run() -> int:
+                backend._prompts = prompt_cache if cached else PromptCache(0)
+                rules = [{"role": "system", "content": system}] if system else []
+                asked = [[*rules, {"role": "user", "content": QUESTION.format(number=next(numbers))}] for _ in adapters]
+                requests = [Request(a, Sequence(p, sampling), 600) for a, p in zip(adapters, asked, strict=True)]
                 ended: dict[Request, float] = {}
-                requests = [Request(a, Sequence(p, sampling), 600) for a, p in zip(adapters, prompts, strict=False)]
                 for request in requests:
                     request.done.add_done_callback(lambda _, one=request: ended.update({one: time.monotonic()}))
                     engine.submit(request)
                 tokens = sum(request.done.result().completion_tokens for request in requests)
-                for request in requests if keep else []:
-                    assert request.first_token_s is not None
-                    first["ttft"].append(request.first_token_s - request.arrived_s)
-                    first["tpot"].append((ended[request] - request.first_token_s) / (arguments.tokens - 1))
+                begun = [request.first_token_s or 0.0 for request in requests]
+                ttft.setdefault(name, []).append([at - r.arrived_s for at, r in zip(begun, requests, strict=True)])
+                steps = arguments.tokens - 1
+                tpot.setdefault(name, []).append(
+                    [(ended[r] - at) / steps for at, r in zip(begun, requests, strict=True)]
+                )
                 return tokens
 
             return run
 
         row: dict[str, object] = {}
         sides: dict[str, Callable[[], int]] = {
-            "one stream": streams([None]),
-            "streams, bare base": streams([None] * arguments.streams),
-            "streams, mixed adapters": streams([*names], keep=True),
+            "one stream": streams("one", [None]),
+            "streams, bare base": streams("bare", [None] * arguments.streams),
+            "streams, mixed adapters": streams("mixed", [*names]),
+            "streams, shared prompt computed anew": streams("shared, anew", [*names], RULES),
+            "streams, shared prompt from the cache": streams("shared, cached", [*names], RULES, cached=True),
             "transformers generate": plain_generate(deck, prompts, arguments.tokens),
         }
         batching = continuous(bare, [deck.task.prompt_ids(deck, prompt) for prompt in prompts], arguments.tokens)  # type: ignore[attr-defined]
@@ -93,15 +110,22 @@ def main() -> None:
     for name in ("transformers generate", "transformers generate_batch"):
         if name in rates:
             row[f"streams / {name}"] = round(rates["streams, bare base"] / rates[name], 2)
-    for name, values in first.items():
-        cuts = quantiles(values, n=20)
-        row[f"{name} ms, p50 p95"] = [round(1000 * cuts[9], 1), round(1000 * cuts[18], 1)]
+    for name in ("mixed", "shared, anew", "shared, cached"):
+        row[f"{name}: ttft ms, p50 p95"] = p50_p95(ttft[name][1:])
+    row["mixed, adapters not in memory: ttft ms, p50 p95"] = p50_p95(ttft["mixed"][:1])
+    row["mixed: tpot ms, p50 p95"] = p50_p95(tpot["mixed"][1:])
     machine = this_machine()
     print(json.dumps(row, indent=2))
     RESULTS.mkdir(exist_ok=True)
     file = "serve_generate.json" if arguments.dtype == "auto" else f"serve_generate_{arguments.dtype}.json"
     settings = {"cpu": machine.cpu, "cores": machine.cpu_cores, **vars(arguments)}
     (RESULTS / file).write_text(json.dumps({**settings, **row}, indent=2) + "\n", encoding="utf-8")
+
+
+def p50_p95(rounds: list[list[float]]) -> list[float]:
+    """Return milliseconds from seconds."""
+    cuts = quantiles([seconds for values in rounds for seconds in values], n=20)
+    return [round(1000 * cuts[9], 1), round(1000 * cuts[18], 1)]
 
 
 def save_adapters(deck: td.Deck, root: Path, count: int) -> list[str]:
