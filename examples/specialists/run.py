@@ -1,4 +1,4 @@
-"""Train the three specialists by their run files, compare each with the bare base, and answer one mixed batch.
+"""Train the three specialists by their run files, compare each with the base model, and answer one mixed batch.
 
 python examples/specialists/run.py            # the table of README.md: about 40 minutes on one core
 python examples/specialists/run.py --short    # a few steps of each, to see that all of it works
@@ -41,7 +41,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Specialist:
-    """One adapter beside the bare base."""
+    """One adapter beside the base model."""
 
     name: str
     method: str
@@ -135,13 +135,13 @@ def first_named(text: str, labels: list[str]) -> str:
 def table(found: list[Specialist]) -> str:
     """One line for the base and one for the specialist, for each of the three."""
     rows = [
-        "| specialist | method | kept as | trained in | held out | answers by | exact match | ROUGE-L | chrF |",
+        "| specialist | method | file | trained in | held out | answers by | exact match | ROUGE-L | chrF |",
         "|---|---|--:|--:|--:|---|--:|--:|--:|",
     ]
     for one in found:
         kept = f"{one.size_bytes / 1e6:.2f} MB" if one.size_bytes >= 1e6 else f"{one.size_bytes / 1e3:.0f} kB"
         rows.append(
-            f"| {one.name} | {one.method} | {kept} | {one.train_s:.0f} s | {one.held_out} | the bare base "
+            f"| {one.name} | {one.method} | {kept} | {one.train_s:.0f} s | {one.held_out} | the base model "
             f"{cells(one.base)}"
         )
         rows.append(f"| | | | | | **the specialist** {cells(one.adapter)}")
@@ -179,14 +179,14 @@ def samples(one: Specialist) -> str:
 
 
 def mixed(deck: td.Deck, found: list[Specialist]) -> str:
-    """One batch that all three specialists and the bare base answer, row by row."""
+    """One batch that all three specialists and the base model answer, row by row."""
     rows = [(one.name, one.questions[number]) for number in (-1, -2) for one in found] + [
         (None, found[0].questions[-1])
     ]
     names = [name for name, _ in rows]
     answers = deck.generate([text for _, text in rows], adapter=names, sampling=td.Sampling(max_tokens=40))
     lines = [
-        "### One batch, three specialists and the bare base",
+        "### One batch, three specialists and the base model",
         "",
         "| adapter | question | answer |",
         "|---|---|---|",

@@ -49,4 +49,4 @@ def test_three_specialists_of_three_kinds_are_trained_compared_and_mixed(
         assert one["held_out"] == len(one["wanted"]) == len(one["adapter"]["texts"]) == len(one["base"]["texts"]) == 4
         assert 0 < one["size_bytes"] < 6e6
     assert any(one["adapter"]["texts"] != one["base"]["texts"] for one in report)  # so short a training moves little
-    assert "One batch, three specialists and the bare base" in capsys.readouterr().out
+    assert "One batch, three specialists and the base model" in capsys.readouterr().out
