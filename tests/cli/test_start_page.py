@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import warnings
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,22 @@ def test_the_code_of_the_page_runs(files: Path, capsys: pytest.CaptureFixture[st
     exec(code, {})
     assert "label=" in capsys.readouterr().out
     assert td.Deck.open(files / "adapters" / "reviews")
+
+
+def test_the_commands_of_the_handbook_run(tunedeck: Command, files: Path) -> None:
+    """Those that take seconds; the others are parsed by tests/docs."""
+    lines = "\n".join(blocks(f"handbook/{page}.md", "sh") for page in ("reviews", "better")).replace("\\\n", " ")
+    run = [line for line in lines.splitlines() if line.split()[1:2] in (["train"], ["eval"], ["predict"], ["data"])]
+    for line in dict.fromkeys(run):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the base has no head of its own, which --include-base asks
+            said = tunedeck(*shlex.split(line)[1:])
+        assert said.code == 0, said.err
+    assert (files / "wrong.csv").exists()
+
+
+def test_the_code_of_the_handbook_adds_three_adapters(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, td.Deck] = {}
+    exec(blocks("handbook/methods.md", "python"), names)
+    assert tuple(names["deck"].adapters) == ("sentiment", "law", "tiny")
+    assert len(capsys.readouterr().out.split()) == 4
