@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 WRAPPED = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[\u3000-\u9fff\uff00-\uffef])")
+FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^<!-- code: (\S+) -->$", re.MULTILINE)
 
 
@@ -16,7 +17,9 @@ def on_page_markdown(markdown: str, *, page: Any, **_: object) -> str:
     if not source.name.endswith(".zh.md"):
         return markdown
     twin = source.with_name(source.name.removesuffix(".zh.md") + ".md")
-    return WRAPPED.sub("", CODE.sub(lambda found: block(twin, found[1]), markdown))
+    whole = CODE.sub(lambda found: block(twin, found[1]), markdown)
+    parts = FENCED.split(whole)  # every second one is a block of code
+    return "".join(part if number % 2 else WRAPPED.sub("", part) for number, part in enumerate(parts))
 
 
 def block(page: Path, name: str) -> str:

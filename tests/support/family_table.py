@@ -247,7 +247,11 @@ def _refusal(family: Family, form: str, method: str) -> str:
     return str(refused.value)
 
 
-_INTRODUCTION = """# Model families
+_INTRODUCTION = """---
+hide: [toc]
+---
+
+# Model families
 
 This page is written by `make pages` from tests/support/family_table.py; do not edit it. Each cell is a tiny
 random model that was given an adapter, trained for two steps on a CPU, saved, loaded into a new deck
@@ -281,7 +285,11 @@ _CHINESE = {
     "yes": "可以",
     "| no (": "| 不行 (",
 }
-_INTRODUCTION_ZH = """# 模型家族
+_INTRODUCTION_ZH = """---
+hide: [toc]
+---
+
+# 模型家族
 
 本页由 `make pages` 从 tests/support/family_table.py 生成，请不要手改。每一格都是一个极小的随机模型：加上适配器，在 CPU 上训练两步，
 保存，加载到新的 deck 里比较：logits 一位不差，适配器的每个张量都变了，基座没有变。“能合并”表示还把适配器写进了权重，
