@@ -54,6 +54,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"
         ],
         [say("model hub"), say("{name}: {text}", name=found["hub"], text=hub)],
         [say("cache"), found["cache"]],
+        [
+            say("unpacked GGUF models"),
+            say(
+                "{size} in {folder}, which may be deleted",
+                size=format_bytes(found["unpacked_bytes"]),
+                folder=found["unpacked"],
+            ),
+        ],
         *[
             [
                 f"bundled:{name}",
@@ -75,6 +83,7 @@ def examine() -> dict[str, Any]:
     from tunedeck.core.measurement import this_machine
     from tunedeck.methods import registry as methods
     from tunedeck.models.precision import cpu_has_bfloat16
+    from tunedeck.models.unpacked import all_unpacked
     from tunedeck.tasks import registry as tasks
 
     machine = this_machine()
@@ -102,6 +111,8 @@ def examine() -> dict[str, Any]:
         "hub": constants.ENDPOINT,
         "hub_reachable": hub_is_reachable(),
         "cache": str(cache_folder()),
+        "unpacked": str(all_unpacked()),
+        "unpacked_bytes": sum(file.stat().st_size for file in all_unpacked().glob("*/*")),
         "bundled": {name: is_fetched(bundle) for name, bundle in all_bundles().items()},
     }
 

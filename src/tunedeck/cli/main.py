@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import warnings
@@ -16,6 +18,7 @@ from tunedeck.core.process import INTERRUPTED, USER_ERROR, process_rank
 
 def main() -> None:
     """Run the command in sys.argv; exit code 2 for an error the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    atexit.register(gc.freeze)  # else the interpreter's end looks for cycles among all that torch has made
     warnings.showwarning = _note  # type: ignore[assignment]
     try:
         sys.argv[1:] = with_new_names(_choose_language(sys.argv[1:]))

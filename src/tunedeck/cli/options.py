@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -11,6 +10,7 @@ import typer
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.process import without_garbage_collection
 
 if TYPE_CHECKING:
     from tunedeck.deck.deck import Deck
@@ -115,11 +115,11 @@ def opened(
 ) -> Deck:
     """Return the deck that the options above ask for: the adapters on their base."""
     import tunedeck as td
-    from tunedeck.core.compat.inference_imports import without_dynamo
-    from tunedeck.tasks.registry import task_of
 
-    hide_loading()
-    with nullcontext() if trust_remote_code else without_dynamo():
+    with without_garbage_collection():
+        from tunedeck.tasks.registry import task_of
+
+        hide_loading()
         return td.Deck.open(
             *folders,
             model=model,
@@ -134,10 +134,9 @@ def opened(
 def base_model(reference: str, task: Task, dtype: str, quantize: str | None, trust_remote_code: bool) -> Deck:
     """Return a deck without adapters, as the options above ask for it."""
     import tunedeck as td
-    from tunedeck.core.compat.inference_imports import without_dynamo
 
     hide_loading()
-    with nullcontext() if trust_remote_code else without_dynamo():
+    with without_garbage_collection():
         return td.Deck.load(
             reference,
             task,

@@ -1,9 +1,12 @@
-"""Which of several processes this is, and the exit codes of one that a signal stopped."""
+"""Which of several processes this is, the exit codes of one that a signal stopped, and its garbage collector."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 USER_ERROR = 2
 """Exit code after an error that the user can mend."""
@@ -17,3 +20,15 @@ def process_rank() -> int:
     writes, else.
     """
     return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Pause Python's garbage collector while much is made that stays: each of its passes would look at all of it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

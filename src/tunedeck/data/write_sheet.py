@@ -9,8 +9,8 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
@@ -83,4 +83,4 @@ def _cell(value: object, row: int) -> str:
             )
         )
     written = _UNWRITABLE.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
-    return f'<c t="inlineStr"><is><t xml:space="preserve">{escape(written)}</t></is></c>'
+    return f'<c t="inlineStr"><is><t xml:space="preserve">{escape(written, quote=False)}</t></is></c>'

@@ -15,6 +15,7 @@ import transformers
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
+from tunedeck.core.compat.torch import MetaWithoutSympy
 from tunedeck.core.errors import ModelError, TargetError
 from tunedeck.core.hub import hub_is_reachable, in_hub_cache
 from tunedeck.core.i18n import say
@@ -24,6 +25,7 @@ from tunedeck.models.packed_folder import leave_out_words, put_packed_words
 from tunedeck.models.precision import Dtype, choose_attention, choose_device, choose_dtype, stored_dtype
 from tunedeck.models.quantize import Quantize, check_scheme, quantize_linears
 from tunedeck.models.source import ModelSource, find_model, hub_help
+from tunedeck.models.unpacked import unpacked
 
 _SAMPLES_PER_TENSOR = 1024
 
@@ -82,19 +84,28 @@ def load_base(
     check_scheme(quantize)
     source = find_model(reference)
     place = choose_device(device)
-    options = _options(source, trust_remote_code)
-    with _quietly(), _translate_errors(source, trust_remote_code), torch.random.fork_rng(devices=[]):
+    is_gguf = source.gguf_file is not None
+    chosen = None if dtype == "checkpoint" else choose_dtype(dtype, place)
+    with (
+        _quietly(),
+        _translate_errors(source, trust_remote_code),
+        torch.random.fork_rng(devices=[]),
+        MetaWithoutSympy(),
+    ):
+        if chosen is not None:
+            source = unpacked(source, auto_class, chosen)
+        options = _options(source, trust_remote_code)
         torch.manual_seed(0)
         config = transformers.AutoConfig.from_pretrained(source.location, **options)
         if num_labels is not None and not _brings_head(config, auto_class):
             config.num_labels = num_labels
-        chosen = stored_dtype(config) if dtype == "checkpoint" else choose_dtype(dtype, place)
+        chosen = chosen or stored_dtype(config)
         auto, folder = getattr(transformers, auto_class), Path(source.location)
         packed = leave_out_words(folder, auto, config)
         model, report = auto.from_pretrained(
             source.location,
             config=config,
-            dtype=chosen if quantize is None or source.gguf_file else "auto",
+            dtype=chosen if quantize is None or is_gguf else "auto",
             attn_implementation=choose_attention(chosen, place),
             output_loading_info=True,
             **packed,

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tunedeck.core.process import without_garbage_collection
+
 _MODULES = ("modeling_utils", "masking_utils", "modeling_layers", "generation.utils")
 _DYNAMO = ("torch._dynamo", "torch._dynamo._trace_wrapped_higher_order_op")
 
@@ -27,12 +29,13 @@ def import_for_inference() -> None:
     """
     if "transformers.modeling_utils" in sys.modules or "torch._dynamo" in sys.modules:
         return
-    import torch
-    from transformers import utils
-    from transformers.utils import import_utils
-
     with ExitStack() as changed:
-        changed.enter_context(without_dynamo())
+        changed.enter_context(without_garbage_collection())
+        import torch
+        from transformers import utils
+        from transformers.utils import import_utils
+
+        changed.enter_context(_without_dynamo())
         changed.enter_context(_replaced(torch.distributed, "is_available", _no))
         for module in (utils, import_utils):
             for name in ("is_scipy_available", "is_sklearn_available"):
@@ -75,15 +78,8 @@ def _read_once(structure: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 @contextmanager
-def without_dynamo() -> Iterator[None]:
-    """Let transformers be imported and models be created without torch._dynamo, where nobody has imported it before.
-
-    Its decorators change nothing in the block, for what is not compiled needs no marks. torch asks for them when it
-    initializes an embedding on the meta device.
-    """
-    if _DYNAMO[0] in sys.modules:
-        yield
-        return
+def _without_dynamo() -> Iterator[None]:
+    """Let transformers be imported without torch._dynamo, whose decorators change nothing that is not compiled."""
     dynamo, wrapped = stand_ins = [ModuleType(name) for name in _DYNAMO]
     vars(dynamo).update(dict.fromkeys(("allow_in_graph", "assume_constant_result", "disable"), _unchanged))
     vars(wrapped)["TransformGetItemToIndex"] = _transform_get_item_to_index

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 
 def tensor_version(tensor: torch.Tensor) -> int:
@@ -36,3 +40,30 @@ def forward_hook_count(module: nn.Module) -> int:
 def cpu_features() -> dict[str, bool]:
     """Return the instruction sets of this CPU by torch's names, such as `avx512_bf16` and `amx_bf16`."""
     return {name: value for name, value in torch.cpu.get_capabilities().items() if isinstance(value, bool)}
+
+
+@final
+class MetaWithoutSympy(TorchFunctionMode):
+    """Create models on the meta device without what torch imports for three functions there: sympy and torch._dynamo.
+
+    Nothing is drawn for tensors without storage, and ranges are made on the CPU first.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call the function, or what gives the same on the meta device."""
+        named = kwargs or {}
+        if func in (nn.init.normal_, torch.Tensor.normal_):
+            tensor = args[0] if args else named["tensor"]
+            if tensor.is_meta:
+                return tensor
+        if func is torch.arange and str(named.get("device")) == "meta":
+            return func(*args, **{**named, "device": "cpu"}).to("meta")
+        if func is torch.empty_like and args[0].is_meta and "device" in named:
+            return torch.empty(args[0].shape, **{"dtype": args[0].dtype, **named})
+        return func(*args, **named)

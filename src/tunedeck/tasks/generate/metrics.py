@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import sacrebleu
-from rapidfuzz.distance import LCSseq
-
 _TOKEN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af]|\w+", re.UNICODE)
 
 
@@ -18,6 +15,8 @@ def answer_metrics(answers: Sequence[str], wanted: Sequence[str]) -> dict[str, f
     2004), words for alphabetic scripts and single characters for Chinese, Japanese and Korean. chrf is sacrebleu's
     sentence chrF2 over 100.
     """
+    import sacrebleu  # answering needs neither of them
+
     pairs = list(zip(answers, wanted, strict=True))
     exact = [answer.strip().lower() == want.strip().lower() for answer, want in pairs]
     chrf = [sacrebleu.sentence_chrf(answer, [want]).score / 100 for answer, want in pairs]
@@ -30,6 +29,8 @@ def answer_metrics(answers: Sequence[str], wanted: Sequence[str]) -> dict[str, f
 
 def rouge_l(answer: str, wanted: str) -> float:
     """Return F1 of the longest common subsequence of tokens, 0 to 1; two empty texts are equal."""
+    from rapidfuzz.distance import LCSseq
+
     ours, theirs = _TOKEN.findall(answer.lower()), _TOKEN.findall(wanted.lower())
     if not ours or not theirs:
         return float(ours == theirs)
