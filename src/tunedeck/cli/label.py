@@ -33,8 +33,8 @@ def next_texts(
     encoding: options.Encoding = "auto",
     model: options.Base = None,
     multi_label: MultiLabel = False,
-    sample: Annotated[int, typer.Option(help=say("texts of the pool to look at, drawn at random"))] = 10_000,
-    seed: Annotated[int, typer.Option(help=say("seed of what is drawn at random"))] = 0,
+    sample: Annotated[int, typer.Option(help=say("texts of the pool to consider, chosen randomly"))] = 10_000,
+    seed: Annotated[int, typer.Option(help=say("seed of the random choices"))] = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Choose texts that a classifier is unsure of and that differ from each other."""

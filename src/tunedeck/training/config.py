@@ -199,7 +199,7 @@ class RunConfig(_Settings):
     start_from: Annotated[
         str | None,
         Help(
-            say("go on from this adapter folder, with new labels where the data has them; method and task are its own"),
+            say("continue from this adapter folder, with new labels if the data has them; method and task stay"),
             flag="--from",
         ),
     ] = None
