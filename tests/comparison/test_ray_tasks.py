@@ -101,7 +101,8 @@ def test_ctrl_c_leaves_checkpoints_from_which_the_same_command_goes_on(
     _, said = process.communicate()
     assert process.returncode == 130, said
     assert "run the same command again to resume" in said
-    subprocess.run([*asked, "--out", str(tmp_path / "r")], check=True, capture_output=True)
+    resumed = subprocess.run([*asked, "--out", str(tmp_path / "r")], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
     subprocess.run([*asked[:-2], "--out", str(tmp_path / "here")], check=True, capture_output=True)
     for file in (tmp_path / "here").glob("**/events.jsonl"):
         own = tmp_path / "r" / file.parent.relative_to(tmp_path / "here")
