@@ -14,7 +14,7 @@ from support import tiny_models
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tunedeck.tasks.text import cut_ids, tokenize
+from tunedeck.tasks.text import cut_ids, kept_ids, tokenize
 
 SAMPLE = [
     "the quick brown fox jumps over the lazy dog",
@@ -106,3 +106,11 @@ def test_a_tokenizer_that_cuts_on_the_left_keeps_the_end() -> None:
     tokenizer = tokenizer_of("wordpiece")
     text = " ".join(["dog"] * 500 + ["fox"])
     assert cut_ids(tokenizer, [text], 1, "left") == cut_ids(tokenizer, ["fox"], 1)
+
+
+def test_texts_that_are_encoded_in_parts_have_the_same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    deck, texts = tiny_models.deck_of("bert"), ["w5 w6", "w7", "w1 w2 w3 w4", "w9"]
+    at_once = tokenize(deck, texts, 16)
+    monkeypatch.setattr("tunedeck.tasks.text.AT_A_TIME", 3)
+    assert [list(row) for row in kept_ids(deck, texts, 16)] == at_once == tokenize(deck, texts, 16)
+    assert len({tuple(row) for row in at_once}) == 4

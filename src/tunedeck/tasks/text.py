@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -23,6 +24,9 @@ _MARGIN = 128
 """The last tokens before the place where a text was broken off may differ from those of the whole text; this number is
 not used. WordPiece makes one unknown token of a word above 100 characters, and up to 100 tokens of a part of it.
 """
+
+AT_A_TIME = 10_000
+"""Texts that are encoded together: what the tokenizers library makes of one takes many times as much as its ids."""
 
 
 def tokenize(deck: Deck, texts: Sequence[str], max_length: int) -> list[list[int]]:
@@ -95,6 +99,15 @@ def cut_pairs(backend: Any, pairs: Sequence[TextPair], max_length: int, side: st
     return found
 
 
+def kept_ids(deck: Deck, texts: Sequence[str], max_length: int) -> list[Sequence[int]]:
+    """Return what `tokenize` does, for as long as a run lasts: four bytes for each token of a single text."""
+    return [
+        row if isinstance(row, PairIds) else array("i", row)
+        for start in range(0, len(texts), AT_A_TIME)
+        for row in tokenize(deck, texts[start : start + AT_A_TIME], max_length)
+    ]
+
+
 def tokenize_rows(deck: Deck, texts: Sequence[str], limits: Sequence[int]) -> list[list[int]]:
     """Return token ids of each text, cut to its own limit; see `tokenize`."""
     rows_of: dict[int, list[int]] = {}
@@ -115,6 +128,13 @@ def cut_ids(backend: Any, texts: Sequence[str], room: int, side: str = "right") 
     leaves.
     """
     _read_whole(backend)
+    found: list[list[int]] = []
+    for start in range(0, len(texts), AT_A_TIME):
+        found += _cut(backend, texts[start : start + AT_A_TIME], room, side)
+    return found
+
+
+def _cut(backend: Any, texts: Sequence[str], room: int, side: str) -> list[list[int]]:
     encodings: list[Any] = [None] * len(texts)
     unread, length = list(range(len(texts))), _CHARS_A_TOKEN * (room + _MARGIN)
     while unread:

@@ -21,7 +21,7 @@ from tunedeck.deck.patches.lower_layers import LowerLayers
 from tunedeck.deck.task import Task, pooling_of
 from tunedeck.models.load import LoadedBase
 from tunedeck.models.sentence import sentence_settings
-from tunedeck.tasks.text import padded, tokenize, tokenize_rows
+from tunedeck.tasks.text import kept_ids, padded, tokenize_rows
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ class HeadObjective:
         limit = deck.text_limit(name, max_length)
         if limit < 3:
             raise ConfigError(say("max_length leaves no room for text besides the virtual tokens; raise it"))
-        self._ids = tokenize(deck, texts, limit)
+        self._ids = kept_ids(deck, texts, limit)
         self.lengths: Sequence[int] = [len(ids) for ids in self._ids]
         self._lower = LowerLayers(deck.base, deck.adapter(name), self.lengths)
         self.remembers = self._lower.keeps
