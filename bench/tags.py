@@ -4,7 +4,8 @@
     python bench/tags.py --sets home-intents-en --train 2400 --test 600
 
 `f1` counts entities whose borders and label are right, `character_f1` the characters inside entities with the right
-label. The majority gives each character the label it has most often in the training texts. Seconds are of the processor.
+label. The majority gives each character the label it has most often in the training texts. Seconds are of the
+processor.
 """
 
 from __future__ import annotations
