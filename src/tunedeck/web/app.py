@@ -51,6 +51,7 @@ def serve_page(settings: PageSettings, before: Callable[[], None]) -> None:
     register(Workspace(folder := Folder(settings.folder), Processes(folder)))
     hosts = None if password is not None else LOCAL_HOSTS | {settings.host}
     app.add_middleware(Guard, hosts=hosts, password=password, upload_bytes=settings.upload_bytes)
+    os.chdir(folder.root)  # a base that an adapter names by a path is found as by the commands that run here
     os.environ.setdefault("NICEGUI_STORAGE_PATH", str(folder.root / ".ui" / "nicegui"))
     before()
     ui.run(

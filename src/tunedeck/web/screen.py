@@ -96,14 +96,20 @@ class Screen:
                     await result
             except TunedeckError as error:
                 self.show_error(error)
+            except Exception as error:
+                self._show(say("Something failed: {reason}. The terminal of the page has the details.", reason=error))
+                raise
 
         return handled
 
     def show_error(self, error: TunedeckError) -> None:
         """Show an error as the terminal has it, over the screen until it is closed."""
+        self._show(_line(error))
+
+    def _show(self, text: str) -> None:
         with self._errors, ui.element("div").classes("box error").props("role=alert") as box:
-            told(_line(error))
-            ui.button(say("Close"), on_click=box.delete).props("flat dense no-caps")
+            told(text)
+            ui.button(say("Close"), on_click=box.delete).props("flat dense no-caps").classes("block ml-auto")
 
 
 @contextmanager
