@@ -168,6 +168,8 @@ class _Talk:
         try:
             await work
         except TunedeckError as error:
+            for label in labels:
+                label.set_text(say("(no answer)"))
             self._here.show_error(error)
             return
         for label, piece in zip(labels, pieces, strict=True):

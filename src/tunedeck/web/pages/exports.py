@@ -82,7 +82,7 @@ def _target(work: Workspace, here: Screen, adapter: str, target: str, reason: st
     name = adapter_name(work.folder.path(adapter))
     out = f"{_EXPORTS}/{name}-{target}" + (".gguf" if target == "gguf-lora" else "")
     arguments = ["export", target, "--adapter", adapter, "--out", out]
-    with ui.element("div").classes("box"):
+    with ui.column().classes("box gap-2"):
         ui.label(target).classes("font-bold")
         ui.label(_explanations()[target]).classes("faint")
         if reason is not None:
