@@ -70,7 +70,17 @@ class Site:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tunedeck", "ui", "--no-open", "--port", str(PORT), "--folder", self.folder]
+        command = [
+            sys.executable,
+            "-m",
+            "tunedeck",
+            "ui",
+            "--no-open",
+            "--port",
+            str(PORT),
+            "--folder",
+            str(self.folder),
+        ]
         environment = {**os.environ, "PYTHONPATH": str(Path(tunedeck.__file__).parents[1])}
         environment.pop("PYTEST_CURRENT_TEST", None)  # by which NiceGUI would take it for a test of its own
         self._process = subprocess.Popen(command, cwd=self.folder.parent, env=environment)
