@@ -97,7 +97,7 @@ def test_a_file_of_another_graph_is_refused(folder: Path, tmp_path: Path) -> Non
 def test_what_cannot_share_a_graph_is_refused_and_the_deck_is_left_as_it_was(deck: td.Deck, tmp_path: Path) -> None:
     tiny_models.add_stirred(deck, "b", td.BottleneckConfig("seq_bn"))
     try:
-        with pytest.raises(UnsupportedKindError, match=r"'b' is a bottleneck adapter; .* without --multi-adapter"):
+        with pytest.raises(UnsupportedKindError, match=r"'b' is of the kind bottleneck; .* without --multi-adapter"):
             save_onnx_multi(deck, ["two", "b"], tmp_path / "onnx")
     finally:
         deck.remove("b")
