@@ -8,6 +8,8 @@ import pickle
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,6 +143,27 @@ def test_a_hub_that_cannot_be_reached_names_the_ways_out(
         assert way in said
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--model", "./nowhere", "--data", "bundled:tweets"],
+        ["train", "--model", "no-one/no-model", "--data", "bundled:tweets"],
+        ["compare", "--model", "bundled:all-minilm-l6-v2", "--data", "no-one/no-data"],
+        ["predict", "--adapter", "nowhere", "a text"],
+    ],
+)
+def test_what_does_not_exist_is_refused_before_torch_is_loaded(arguments: list[str]) -> None:
+    program = (
+        f"import sys; sys.argv[1:] = {arguments!r}\nfrom tunedeck.cli.main import main\n"
+        "try: main()\nfinally: print('torch' in sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    assert found.returncode == 2, found.stderr
+    assert found.stdout == "False\n"
+
+
 def test_model_weights_that_are_cut_short_are_refused(
     refused: Callable[..., str], model: str, words: Path, tmp_path: Path
 ) -> None:
@@ -170,7 +193,17 @@ def test_training_only_the_head_is_refused_for_a_task_without_one(
     task: str, refused: Callable[..., str], words: Path, tmp_path: Path
 ) -> None:
     said = refused(
-        "train", "--model", "any", "--data", words, "--task", task, "--method", "head", "--out", tmp_path / "r"
+        "train",
+        "--model",
+        "bundled:all-minilm-l6-v2",
+        "--data",
+        words,
+        "--task",
+        task,
+        "--method",
+        "head",
+        "--out",
+        tmp_path / "r",
     )
     assert f"only tasks with labels have a head to train alone; choose another method for {task}" in said
 

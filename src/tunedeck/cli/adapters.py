@@ -106,6 +106,7 @@ def merge(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Write one adapter whose update of the base is the weighted combination of the others'."""
+    options.check_sources(folders, model)
     from tunedeck.export.combine import combine_adapters
 
     combine_adapters(

@@ -8,7 +8,7 @@ import typer
 
 from tunedeck.cli import options
 from tunedeck.cli.console import tell
-from tunedeck.core.errors import TunedeckError
+from tunedeck.core.errors import ModelError, TunedeckError
 from tunedeck.core.i18n import listing, nearest, say
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def chat(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Talk to a base and its adapters, switching between them with /adapter NAME."""
+    options.check_sources(adapter or (), model)
     import tunedeck as td
     from tunedeck.core.compat.inference_imports import import_for_inference
 
@@ -47,6 +48,14 @@ def chat(
     else:
         reference = model or "bundled:smollm2-135m-instruct"
         deck = options.base_model(reference, td.Generate(), dtype, quantize, trust_remote_code)
+        if deck.base.untrained:
+            raise ModelError(
+                say(
+                    "{model} does not write text: it has no trained output layer; chat with a model such as "
+                    "bundled:smollm2-135m-instruct",
+                    model=reference,
+                )
+            )
     _talk(deck, list(deck.adapters), system, sampling)
 
 

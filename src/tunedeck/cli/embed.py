@@ -45,6 +45,7 @@ def embed(
         raise ConfigError(say("{path}: vectors are written as .npy or .jsonl", path=out))
     if adapter is None and model is None:
         raise ConfigError(say('name an adapter folder or a base: tunedeck embed --adapter runs/NAME/adapter "a text"'))
+    options.check_sources([] if adapter is None else [adapter], model, file)
     asked = texts_to_answer(texts, file, text, encoding)
     import_for_inference()
     from tunedeck.tasks.registry import task_of

@@ -52,6 +52,7 @@ def evaluate(
     as_json: options.AsJson = False,
 ) -> None:
     """Evaluate saved adapters on data they have not been trained on."""
+    options.check_sources(adapter, model, data)
     import tunedeck as td
     from tunedeck.data.settings import DataSettings
     from tunedeck.data.write import check_ending

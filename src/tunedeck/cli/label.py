@@ -42,6 +42,7 @@ def next_texts(
     from tunedeck.tasks.label_next import label_next
 
     check_new(out)
+    options.check_sources([] if adapter is None else [adapter], model, pool)
     options.hide_loading()
     found = label_next(
         pool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -67,7 +68,8 @@ Encoding: TypeAlias = Annotated[
     str, typer.Option("--encoding", help=say("encoding of the file, such as gb18030; auto detects it"))
 ]
 MaxExamples: TypeAlias = Annotated[
-    int | None, typer.Option("--max-examples", help=say("evaluate on at most this number of examples"))
+    int | None,
+    typer.Option("--max-examples", help=say("evaluate on at most this number of examples"), min=1, metavar="INTEGER"),
 ]
 Currency: TypeAlias = Annotated[str, where("--currency", help=say("CNY, USD, ..."))]
 PriceList: TypeAlias = Annotated[str, where("--price-list", help=say("market, market-floor or reference"))]
@@ -79,6 +81,20 @@ ExchangeRates: TypeAlias = Annotated[
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help=say("print JSON"))]
 AllRows: TypeAlias = Annotated[bool, typer.Option("--all", help=say("show every row"))]
+
+
+def check_sources(adapters: Sequence[Path] = (), model: str | None = None, data: str | None = None) -> None:
+    """Raise the error of an adapter folder, base model or data file that does not exist, before torch is loaded."""
+    from tunedeck.data.table import check_reference
+    from tunedeck.formats.manifest import check_folder
+    from tunedeck.models.source import check_model
+
+    for folder in adapters:
+        check_folder(folder.expanduser())
+    if data is not None:
+        check_reference(data)
+    if model is not None:
+        check_model(model)
 
 
 def check_task(folders: list[Path], capability: Capability, command: str) -> None:

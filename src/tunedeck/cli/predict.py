@@ -60,6 +60,7 @@ def predict(
         raise DataError(say('name an adapter folder: tunedeck predict --adapter runs/NAME/adapter "a text"'))
     if out is not None:
         check_ending(out)
+    options.check_sources(adapter, model, file)
     import_for_inference()
     options.check_task(adapter, "predictions", "predict")
     column, in_pairs = _trained_on(adapter)

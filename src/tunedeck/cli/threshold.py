@@ -41,6 +41,7 @@ def threshold(
     as_json: options.AsJson = False,
 ) -> None:
     """Choose the probability from which an adapter answers, and write it into its folder."""
+    options.check_sources([adapter], model, data)
     from tunedeck.tasks.classify import choose
 
     if clear:

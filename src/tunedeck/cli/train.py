@@ -11,6 +11,7 @@ import typer
 
 from tunedeck.cli import options, run_options
 from tunedeck.cli.console import format_bytes, print_json, print_table, tell
+from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.process import INTERRUPTED, TERMINATED, process_rank
 
@@ -38,6 +39,8 @@ def train(
     from tunedeck.training.start_from import with_adapter
 
     if resume is not None:
+        if not resume.is_dir():
+            raise ConfigError(say("there is no run folder {path} to resume", path=resume))
         run_file, out = run_file or resume / "config.yaml", resume
     values = run_options.run_values(run_file, flags, settings or [], stored=resume is not None)
     values = with_adapter(values)

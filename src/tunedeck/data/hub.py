@@ -44,24 +44,37 @@ def read_saved(folder: Path, split: str) -> tuple[Columns, Rows]:
     return _rows(saved[split] if is_dict else saved)
 
 
+def check_hub(name: str, split: str) -> None:
+    """Raise DataError where the hub does not answer and its cache does not have the data set either."""
+    from tunedeck.core.hub import data_in_hub_cache, hub_is_reachable
+
+    if not data_in_hub_cache(name) and not hub_is_reachable():
+        raise _not_given(name, split, say("the hub does not answer"))
+
+
 def read_hub(name: str, split: str) -> tuple[Columns, Rows]:
     """Return rows of one split of a data set on the hub; DataError when the hub does not give it."""
+    check_hub(name, split)
     import datasets
 
     try:
         dataset = datasets.load_dataset(name, split=split)
     except Exception as error:  # datasets passes on any error of its HTTP client, cache or builders
-        raise DataError(
-            say(
-                "cannot get the data set {name!r} (split {split!r}): {reason}. There is no file or folder of this "
-                "name; on the hub, check the name, the split (NAME:SPLIT) and the network, or set "
-                "HF_ENDPOINT=https://MIRROR; without a hub use a file or bundled:NAME",
-                name=name,
-                split=split,
-                reason=_first_line(error),
-            )
-        ) from error
+        raise _not_given(name, split, _first_line(error)) from error
     return _rows(dataset)
+
+
+def _not_given(name: str, split: str, reason: str) -> DataError:
+    return DataError(
+        say(
+            "cannot get the data set {name!r} (split {split!r}): {reason}. There is no file or folder of this "
+            "name; on the hub, check the name, the split (NAME:SPLIT) and the network, or set "
+            "HF_ENDPOINT=https://MIRROR; without a hub use a file or bundled:NAME",
+            name=name,
+            split=split,
+            reason=reason,
+        )
+    )
 
 
 def _rows(dataset: Any) -> tuple[Columns, Rows]:

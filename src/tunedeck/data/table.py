@@ -12,7 +12,7 @@ from tunedeck.core.i18n import nearest, say
 from tunedeck.data.bundled import read_bundled
 from tunedeck.data.encoding import AUTO
 from tunedeck.data.files import STANDARD_INPUT, is_known, read_file, read_standard_input
-from tunedeck.data.hub import read_hub, read_saved
+from tunedeck.data.hub import check_hub, read_hub, read_saved
 from tunedeck.data.rows import Columns, Content, Rows
 from tunedeck.data.text_folder import is_text_folder, read_text_folder
 
@@ -45,6 +45,18 @@ def read_table(reference: str, encoding: str = AUTO) -> Table:
     return Table(reference, *content)
 
 
+def check_reference(reference: str) -> None:
+    """Raise DataError for a data reference that names no file, folder or data set, before anything is read."""
+    wanted = reference.strip()
+    name, _, split = wanted.removeprefix("hf:").partition(":")
+    on_disk = not wanted.startswith("hf:") and any(Path(one).expanduser().exists() for one in (wanted, name))
+    if on_disk or wanted in ("", STANDARD_INPUT) or wanted.startswith("bundled:"):
+        return
+    if not _is_on_hub(wanted, name):
+        raise _missing(wanted)
+    check_hub(name, split or "train")
+
+
 def _read(reference: str, encoding: str) -> Content:
     if not reference:
         raise DataError(say("the data reference is empty; give a file, a hub data set hf:NAME or bundled:NAME"))
@@ -64,7 +76,11 @@ def _read(reference: str, encoding: str) -> Content:
         return Content(*read_saved(path, split)) if path.is_dir() else read_file(path, encoding, split)
     if _is_on_hub(reference, name):
         return Content(*read_hub(name, split or "train"))
-    raise DataError(
+    raise _missing(reference)
+
+
+def _missing(reference: str) -> DataError:
+    return DataError(
         say(
             "there is no file or folder {path}{hint}; a data set on the hub is written hf:NAME or org/name",
             path=reference,

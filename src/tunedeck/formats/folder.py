@@ -11,7 +11,7 @@ from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder, write_json
 from tunedeck.formats.adapterhub import folder as adapterhub
-from tunedeck.formats.manifest import FILE, Manifest, read_manifest
+from tunedeck.formats.manifest import FILE, Manifest, check_folder, read_manifest
 from tunedeck.formats.peft import folder as peft
 from tunedeck.formats.tensors import ModelNames, StoredAdapter, read_json, read_safetensors, write_safetensors
 from tunedeck.methods.base import MethodConfig
@@ -27,8 +27,7 @@ POOLED_FILE = "head.safetensors"
 
 def detect_format(folder: Path) -> str:
     """Return "peft", "adapterhub" or "tunedeck"; AdapterFileError when the folder is none of them."""
-    if not folder.is_dir():
-        raise AdapterFileError(say("there is no adapter folder {path}", path=folder))
+    check_folder(folder)
     if not (folder / peft.CONFIG).exists():
         if (folder / FILE).exists():
             return "tunedeck"

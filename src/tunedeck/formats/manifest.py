@@ -63,6 +63,12 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in _RECORDED}
 
 
+def check_folder(folder: Path) -> None:
+    """Raise AdapterFileError where there is no such folder."""
+    if not folder.is_dir():
+        raise AdapterFileError(say("there is no adapter folder {path}", path=folder))
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """Return the manifest in an adapter folder, None where there is none; AdapterFileError where it is damaged."""
     file = folder / FILE

@@ -42,24 +42,21 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks = {
-            "max_tokens": self.max_tokens >= 1,
-            "temperature": self.temperature >= 0,
-            "top_p": 0 < self.top_p <= 1,
-            "top_k": self.top_k >= 0,
-            "repetition_penalty": self.repetition_penalty > 0,
-            "stop": all(self.stop),
-            "presence_penalty": -2 <= self.presence_penalty <= 2,
-            "frequency_penalty": -2 <= self.frequency_penalty <= 2,
-            "logprobs": self.logprobs is None or 0 <= self.logprobs <= 20,
+            "max_tokens": (self.max_tokens >= 1, "≥ 1"),
+            "temperature": (self.temperature >= 0, "≥ 0"),
+            "top_p": (0 < self.top_p <= 1, "> 0, ≤ 1"),
+            "top_k": (self.top_k >= 0, "≥ 0"),
+            "repetition_penalty": (self.repetition_penalty > 0, "> 0"),
+            "stop": (all(self.stop), say("texts that are not empty")),
+            "presence_penalty": (-2 <= self.presence_penalty <= 2, "≥ -2, ≤ 2"),
+            "frequency_penalty": (-2 <= self.frequency_penalty <= 2, "≥ -2, ≤ 2"),
+            "logprobs": (self.logprobs is None or 0 <= self.logprobs <= 20, "≥ 0, ≤ 20"),
         }
-        for name, right in checks.items():
+        for name, (right, allowed) in checks.items():
             if not right:
+                value = getattr(self, name)
                 raise ConfigError(
-                    say(
-                        "{name} cannot be {value!r}; see Sampling for what it may be",
-                        name=name,
-                        value=getattr(self, name),
-                    )
+                    say("{name} must be {allowed}, got {value!r}", name=name, allowed=allowed, value=value)
                 )
 
     @property

@@ -17,14 +17,13 @@ from transformers.utils import logging as transformers_logging
 
 from tunedeck.core.compat.torch import MetaWithoutSympy
 from tunedeck.core.errors import ModelError, TargetError
-from tunedeck.core.hub import hub_is_reachable, in_hub_cache
 from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
 from tunedeck.methods.packed_embedding import PackedEmbedding, packed_embeddings
 from tunedeck.models.packed_folder import leave_out_words, put_packed_words
 from tunedeck.models.precision import Dtype, choose_attention, choose_device, choose_dtype, stored_dtype
 from tunedeck.models.quantize import Quantize, check_scheme, quantize_linears
-from tunedeck.models.source import ModelSource, find_model, hub_help
+from tunedeck.models.source import ModelSource, find_model, hub_help, is_only_cached
 from tunedeck.models.unpacked import unpacked
 
 _SAMPLES_PER_TENSOR = 1024
@@ -192,13 +191,7 @@ def _options(source: ModelSource, trust_remote_code: bool) -> dict[str, Any]:
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if source.gguf_file is not None:
         options["gguf_file"] = source.gguf_file
-    if not Path(source.location).is_dir() and not hub_is_reachable():
-        if not in_hub_cache(source.location):
-            raise ModelError(
-                say("cannot reach the model hub for {model!r}", model=source.reference)
-                + ". "
-                + hub_help(source.reference)
-            )
+    if is_only_cached(source):
         options["local_files_only"] = True
     return options
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tunedeck.core.bundle import folder_of, is_fetched, read_bundles
 from tunedeck.core.checks import HUB_ID, HUB_ID_OR_NAME
 from tunedeck.core.errors import ModelError
+from tunedeck.core.hub import hub_is_reachable, in_hub_cache
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.models.convert import fetch_model
 
@@ -50,6 +51,27 @@ def find_model(reference: str, fetch_missing: bool = True) -> ModelSource:
             bundled=listing(_bundled_references()),
         )
     )
+
+
+def check_model(reference: str) -> None:
+    """Raise ModelError for a model that cannot be found, before anything is loaded or fetched."""
+    name = reference.strip()
+    bundled = name.startswith("bundled:") and name.removeprefix("bundled:") in read_bundles("tunedeck.models")
+    if not bundled and not name.startswith("ms:"):
+        is_only_cached(find_model(reference))
+
+
+def is_only_cached(source: ModelSource) -> bool:
+    """Tell whether a hub model has to be read from the cache since the hub does not answer; ModelError where it is
+    not there either.
+    """
+    if Path(source.location).is_dir() or hub_is_reachable():
+        return False
+    if not in_hub_cache(source.location):
+        raise ModelError(
+            say("cannot reach the model hub for {model!r}", model=source.reference) + ". " + hub_help(source.reference)
+        )
+    return True
 
 
 def hub_help(reference: str) -> str:

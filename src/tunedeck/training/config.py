@@ -309,7 +309,9 @@ def _explain(error: ValidationError) -> str:
         text = say("unknown key {key!r}", key=key) + nearest(path[-1], known)
         return text + say("; allowed: {known}", known=listing(known))
     if first["type"] == "missing":
-        return say("the key {key!r} is missing", key=key)
+        return say(
+            "the key {key!r} is missing; set it in a run file or pass --{option}", key=key, option=key.partition(".")[0]
+        )
     return say("{key}: {reason}, got {value!r}", key=key, reason=reason_of(first), value=first["input"])
 
 
