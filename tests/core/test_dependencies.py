@@ -49,5 +49,5 @@ def test_every_package_that_the_code_imports_is_a_declared_dependency() -> None:
 
 def test_what_an_extra_installs_the_tests_have_too() -> None:
     extras = parse_toml((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    for name in extras.keys() - {"docs"}:  # which `make docs` installs by itself
+    for name in extras.keys() - {"docs", "ray"}:  # `make docs` installs its own; ray takes 240 MB
         assert {normalised(one) for one in extras[name]} <= {normalised(one) for one in extras["dev"]}, name
