@@ -148,7 +148,7 @@ def test_a_hub_that_cannot_be_reached_names_the_ways_out(
     [
         ["train", "--model", "./nowhere", "--data", "bundled:tweets"],
         ["train", "--model", "no-one/no-model", "--data", "bundled:tweets"],
-        ["compare", "--model", "bundled:all-minilm-l6-v2", "--data", "no-one/no-data"],
+        ["train", "--model", "bundled:all-minilm-l6-v2", "--data", "no-one/no-data"],
         ["predict", "--adapter", "nowhere", "a text"],
     ],
 )

@@ -195,6 +195,7 @@ def test_a_hub_that_does_not_answer_is_told_in_one_line(monkeypatch: pytest.Monk
         asked.append((name, split))
         raise ConnectionError("no route\nto host")
 
+    monkeypatch.setattr("tunedeck.core.hub.hub_is_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     for reference in ("org/name", "hf:name:test"):
         with pytest.raises(DataError, match=r"no route.*HF_ENDPOINT.*bundled:NAME") as caught:

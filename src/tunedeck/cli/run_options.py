@@ -12,7 +12,6 @@ from typing import Annotated, Any, TypeAlias, cast
 import typer
 
 from tunedeck.cli.console import tell
-from tunedeck.cli.options import check_sources
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.settings import Setting, settings_of
@@ -86,11 +85,7 @@ def run_values(
         if f"{group}.{KIND}" in flags:
             values = {**values, group: flags[f"{group}.{KIND}"]}
     rest = {key: value for key, value in flags.items() if not key.endswith(f".{KIND}")}
-    values = override(values, {**rest, **parsed_assignments(assignments)})
-    data, model = values.get("data"), values.get("model")
-    train = data.get("train") if isinstance(data, Mapping) else data
-    check_sources(model=model if isinstance(model, str) else None, data=train if isinstance(train, str) else None)
-    return with_left_out(values, tell)
+    return with_left_out(override(values, {**rest, **parsed_assignments(assignments)}), tell)
 
 
 def names_or_pattern(text: str) -> str | list[str]:

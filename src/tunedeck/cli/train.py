@@ -45,6 +45,7 @@ def train(
     values = run_options.run_values(run_file, flags, settings or [], stored=resume is not None)
     values = with_adapter(values)
     config = run_configs(values)[0]
+    options.check_sources(model=config.model, data=config.data.train)
     from tunedeck.training.run import train_run  # loads torch
 
     runs = train_run(values, out=out, resume=resume is not None, overwrite=overwrite)
