@@ -21,7 +21,7 @@ from tunedeck.planner.catalogue import find_gpu
 from tunedeck.planner.fit import fits
 from tunedeck.planner.memory import Setup, TrainingStack, memory_parts, method_facts
 from tunedeck.planner.models import find_planned_model
-from tunedeck.planner.serving import Precision, Service, request_s
+from tunedeck.planner.serving import PlannedService, Precision, request_s
 from tunedeck.planner.throughput import step_s
 
 ROWS = Path(__file__).with_name("planner_rows.csv")
@@ -97,7 +97,7 @@ def serving_errors() -> list[tuple[str, float]]:
     """Relative errors of the requests per second that `tunedeck deploy-cost` expects."""
     found = []
     for gpu, model, precision, at_once, inputs, outputs, measured, source in SERVING:
-        service = Service(spec_of(model), 0, 0, inputs, outputs, None)
+        service = PlannedService(spec_of(model), 0, 0, inputs, outputs, None)
         rate = at_once / request_s(service, find_gpu(gpu), precision, at_once)
         found.append((f"{model} {precision} on {gpu}, {at_once} at once ({source})", rate / measured - 1))
     return found

@@ -33,9 +33,9 @@ def test_the_reason_why_json_is_refused_has_line_column_and_cause(text: str, rea
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("model: a\n  data: [x\n", "line 2, column 7: a key may not stand here"),
+        ("model: a\n  data: [x\n", "line 2, column 7: a key is not allowed here"),
         ("a: [1, 2\n", "line 2, column 1: a comma, a quote or a closing bracket is missing"),
-        ("a:\n\t- b", "line 2, column 1: a tab may not stand here; indent with spaces"),
+        ("a:\n\t- b", "line 2, column 1: a tab is not allowed here; indent with spaces"),
         ("a: \x01", "it has a character that YAML does not allow"),
     ],
 )

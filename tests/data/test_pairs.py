@@ -10,7 +10,7 @@ import pytest
 
 from tunedeck.core.errors import DataError
 from tunedeck.data.labelled import Example
-from tunedeck.data.pairs import Pair, Scored
+from tunedeck.data.pairs import Pair, ScoredPair
 from tunedeck.data.settings import DataSettings
 from tunedeck.tasks.embed.data import read_embedding_data, read_examples
 
@@ -55,7 +55,7 @@ def test_usual_names_of_pairs_are_known(columns: tuple[str, str], tmp_path: Path
 
 def test_named_columns_win_and_a_score_makes_scored_pairs(tmp_path: Path) -> None:
     path = write(tmp_path, [{"sentence1": "a", "sentence2": "b", "score": "2.5", "x": "q", "y": "r"}])
-    assert read(path) == [Scored("a", "b", 2.5)]
+    assert read(path) == [ScoredPair("a", "b", 2.5)]
     with pytest.raises(DataError, match="no column 'anker'"):
         read(path, anchor="anker")
     other = write(tmp_path, [{"x": "q", "y": "r", "label": 1}], "other.jsonl")

@@ -23,13 +23,21 @@ from tunedeck.planner.deploy import (
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.models import find_planned_model
 from tunedeck.planner.prices import Offer
-from tunedeck.planner.serving import Service, best_at_once, request_s, requests_per_s, served_bytes, slots, step_s
+from tunedeck.planner.serving import (
+    PlannedService,
+    best_at_once,
+    request_s,
+    requests_per_s,
+    served_bytes,
+    slots,
+    step_s,
+)
 
-QWEN = Service(find_planned_model("qwen2.5-7b").spec, 20, 40_370_176, 256, 128, None)
-BGE = Service(find_planned_model("bge-large-zh").spec, 1, 0, 128, 0, None)
+QWEN = PlannedService(find_planned_model("qwen2.5-7b").spec, 20, 40_370_176, 256, 128, None)
+BGE = PlannedService(find_planned_model("bge-large-zh").spec, 1, 0, 128, 0, None)
 
 
-def row(service: Service, gpu: str, rate: float | None = None) -> DeployRow:
+def row(service: PlannedService, gpu: str, rate: float | None = None) -> DeployRow:
     """On a GPU at 6 CNY an hour or 4,000 a month, which is less than 730 hours."""
     prices = Estimate.exactly(6.0), Estimate.exactly(4000.0)
     return deploy_rows(
@@ -109,12 +117,12 @@ def test_break_even_points_are_where_both_sides_cost_the_same() -> None:
 def test_single_request_rates_lie_within_the_band_of_published_ones(
     gpu: str, model: str, precision: Literal["16-bit", "4-bit"], measured: float
 ) -> None:
-    service = Service(find_planned_model(model).spec, 0, 0, 32, 128, None)
+    service = PlannedService(find_planned_model(model).spec, 0, 0, 32, 128, None)
     assert 0.65 < measured * step_s(service, find_gpu(gpu), precision, 1) < 1.4
 
 
 def test_an_encoder_on_a_rented_cpu_answers_what_was_measured_per_core() -> None:
-    base = Service(find_planned_model("roberta-base").spec, 1, 0, 128, 0, None)
+    base = PlannedService(find_planned_model("roberta-base").spec, 1, 0, 128, 0, None)
     assert requests_per_s(base, find_gpu("cpu"), "int8") == pytest.approx(15.4 * 8 / 2 * 0.8, rel=0.15)
 
 

@@ -13,7 +13,7 @@ from tunedeck.comparison import hindsight
 from tunedeck.core.measurement import Machine, Measurement, this_machine
 from tunedeck.core.plan_shape import PlanShape
 from tunedeck.methods.registry import config_of
-from tunedeck.planner.hindsight import Comparison, compare_with_plan
+from tunedeck.planner.hindsight import PredictedAndActual, compare_with_plan
 from tunedeck.planner.machine import Calibration, CostModel, Profile, machine_card, plain_settings, write_profile
 from tunedeck.planner.memory import Setup, memory_parts, trainable_parameters
 from tunedeck.planner.processor import Processor, product_shape
@@ -60,7 +60,7 @@ def _calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_profile(Profile(MACHINE, "2026-11-24T04:00:00", 9e10, 1e10, (law,)))
 
 
-def compare(run: Measurement, **more: Any) -> dict[str, Comparison]:
+def compare(run: Measurement, **more: Any) -> dict[str, PredictedAndActual]:
     method = config_of("lora", more.pop("settings", {}))
     return {c.quantity: c for c in compare_with_plan(run, method, **{"shape": PlanShape(), "accumulation": 1, **more})}
 

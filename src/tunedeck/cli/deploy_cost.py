@@ -15,7 +15,7 @@ from tunedeck.core.i18n import say
 
 if TYPE_CHECKING:
     from tunedeck.planner.deploy import Deployment, DeployRow
-    from tunedeck.planner.serving import Service
+    from tunedeck.planner.serving import PlannedService
 
 load = partial(typer.Option, rich_help_panel=say("Load"))
 compared = partial(typer.Option, rich_help_panel=say("Compared with"))
@@ -120,7 +120,7 @@ def _cells(row: DeployRow, wide: bool) -> list[str]:
     return [*cells, str(row.cards), spread(row.month), spread(row.per_1000) if row.per_1000 else f"{full:.2g}"]
 
 
-def _tell_money(service: Service, best: DeployRow, against: dict[str, float | None]) -> None:
+def _tell_money(service: PlannedService, best: DeployRow, against: dict[str, float | None]) -> None:
     """The cheapest row in sentences: what it costs, one base against separate ones, and when it pays."""
     tell(_cheapest(best))
     if service.adapters > 1:
@@ -163,7 +163,7 @@ def _cheapest(best: DeployRow) -> str:
     )
 
 
-def _tell_comparisons(service: Service, best: DeployRow, against: dict[str, float | None]) -> None:
+def _tell_comparisons(service: PlannedService, best: DeployRow, against: dict[str, float | None]) -> None:
     """When the deployment has cost as much as the training, and when it beats paying per token or per hour."""
     from tunedeck.planner.deploy import even_hours_per_day, even_requests_per_day, training_days
 

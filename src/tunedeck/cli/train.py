@@ -17,7 +17,7 @@ from tunedeck.core.process import INTERRUPTED, TERMINATED, process_rank
 
 if TYPE_CHECKING:
     from tunedeck.core.task_settings import TaskConfig
-    from tunedeck.planner.hindsight import Comparison
+    from tunedeck.planner.hindsight import PredictedAndActual
     from tunedeck.training.config import RunConfig
     from tunedeck.training.record import TrainingRun
 
@@ -162,7 +162,7 @@ def _steps(run: Any) -> list[list[str]]:
     return [[say("training"), took]] if run.measurement.steps else []
 
 
-def _show_predicted(comparisons: list[Comparison]) -> None:
+def _show_predicted(comparisons: list[PredictedAndActual]) -> None:
     """The table, and a line for each value outside its prediction or on an uncertain basis."""
     if not comparisons:
         return

@@ -10,7 +10,7 @@ from tunedeck.comparison.budget import listed_offer
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Measurement, this_machine
 from tunedeck.core.run_length import DEFAULT_EPOCHS
-from tunedeck.planner.hindsight import Comparison, compare_with_plan, cpu_of
+from tunedeck.planner.hindsight import PredictedAndActual, compare_with_plan, cpu_of
 from tunedeck.planner.memory import Setup
 from tunedeck.planner.processor import Processor, other_load, product_shape
 from tunedeck.training.config import RunConfig
@@ -20,7 +20,7 @@ CURRENCY = "CNY"
 
 def predicted_and_actual(
     measurement: Measurement, config: RunConfig, price_per_hour: float | None = None, currency: str = CURRENCY
-) -> list[Comparison]:
+) -> list[PredictedAndActual]:
     """Return predicted and actual memory, time and, with a price or on a GPU with a listed price, money."""
     from tunedeck.tasks.registry import view_of
 

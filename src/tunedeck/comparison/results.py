@@ -18,7 +18,7 @@ from tunedeck.comparison.result import Comparison
 from tunedeck.core.i18n import say
 from tunedeck.core.measurement import Measurement
 from tunedeck.core.values import from_values
-from tunedeck.planner.hindsight import Comparison as Hindsight
+from tunedeck.planner.hindsight import PredictedAndActual
 from tunedeck.tasks.base import HeldOut
 from tunedeck.tasks.registry import comparing_of, view_of
 
@@ -192,7 +192,7 @@ def _settings(run: Run) -> dict[str, Any]:
 def _planned(run: Run, price: Price | None) -> tuple[Forecast, ...]:
     per_hour, currency = (price.per_hour, price.currency) if price else (None, CURRENCY)
 
-    def forecast(one: Hindsight) -> Forecast:
+    def forecast(one: PredictedAndActual) -> Forecast:
         low, expected, high = one.predicted.low, one.predicted.expected, one.predicted.high
         return Forecast(one.quantity, low, expected, high, one.actual, one.unit, one.reason)
 

@@ -49,9 +49,9 @@ def _json_cause(text: str) -> str:
 
 def _yaml_cause(text: str) -> str:
     if "mapping values are not allowed" in text:
-        return say("a key may not stand here; check the indentation, and quote texts that hold a colon")
+        return say("a key is not allowed here; check the indentation, and quote texts that hold a colon")
     if "'\\t'" in text:
-        return say("a tab may not stand here; indent with spaces")
+        return say("a tab is not allowed here; indent with spaces")
     if text.startswith(("expected ',' or", "found unexpected end of stream")):
         return say("a comma, a quote or a closing bracket is missing")
     if "expected ':'" in text:

@@ -104,7 +104,7 @@ def _is_letter(character: str) -> bool:
 def windows_of(count: int, room: int) -> list[Window]:
     """Return windows of `room` tokens over `count` of them, none where there is no token.
 
-    Each token is decided by the window in which it stands farther from a border that cuts its context off.
+    Each token is decided by the window in which it is farther from a border that cuts its context off.
     """
     if count <= room:
         return [Window(0, count, 0, count)] if count else []

@@ -24,7 +24,7 @@ TEXT, LABEL, SUGGESTED, PROBABILITY, ROW = "text", "label", "suggested", "probab
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What was added to labelled data: how many examples, of which labels, and how many rows were left out."""
+    """Counts of what was added to labelled data: the examples, those of each label, and the rows left out."""
 
     added: int
     labels: dict[str, int]

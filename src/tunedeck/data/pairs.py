@@ -28,7 +28,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredPair:
     """Two texts and how alike people found them; any scale on which more is more alike."""
 
     first: str
@@ -43,7 +43,7 @@ def has_pairs(table: Table, settings: DataSettings) -> bool:
     return bool(usual_columns(table, ANCHOR_COLUMNS) and usual_columns(table, POSITIVE_COLUMNS))
 
 
-def read_pairs(table: Table, settings: DataSettings) -> list[Pair] | list[Scored]:
+def read_pairs(table: Table, settings: DataSettings) -> list[Pair] | list[ScoredPair]:
     """Return pairs or triplets; scored pairs where the table has a score. Named columns win over usual names.
 
     Raises DataError for columns, texts or scores that cannot be used.
@@ -57,7 +57,7 @@ def read_pairs(table: Table, settings: DataSettings) -> list[Pair] | list[Scored
     anchors, positives = column_texts(table, anchor), column_texts(table, positive)
     kept = _filled(table, anchors, positives, settings.drop_empty)
     if score is not None:
-        return [Scored(anchors[n], positives[n], number_of(table, score, n)) for n in kept]
+        return [ScoredPair(anchors[n], positives[n], number_of(table, score, n)) for n in kept]
     negatives = column_texts(table, negative) if negative is not None else [""] * len(anchors)
     return [Pair(anchors[n], positives[n], negatives[n] if negatives[n].strip() else None) for n in kept]
 

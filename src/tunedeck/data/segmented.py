@@ -9,7 +9,7 @@ from tunedeck.data.files import read_text
 from tunedeck.data.rows import Columns, Rows
 
 LINES_TOGETHER = 50
-"""Lines of one article stand together, and the file does not mark its articles: such a run of lines is kept whole."""
+"""Lines of one article are together, and the file does not mark its articles: such a run of lines is kept whole."""
 LONGEST_SURNAME = 2
 
 

@@ -33,7 +33,7 @@ _CELL = re.compile(rb'<c\b[^>]*?\br="([A-Z]{1,3})(\d{1,7})"')
 _SPREAD_CELL = re.compile(rb'number-columns-repeated="(\d{4,})"[^>]*office:value-type')
 _CHUNK = 1 << 20
 
-Row: TypeAlias = list[object]
+SheetRow: TypeAlias = list[object]
 
 
 def read_sheet(path: Path, content: bytes, name: str | None = None) -> Content:
@@ -74,7 +74,7 @@ def read_sheet(path: Path, content: bytes, name: str | None = None) -> Content:
 
 def _chosen(
     path: Path, book: CalamineWorkbook, sheets: list[str], name: str | None
-) -> tuple[CalamineSheet, list[tuple[int, Row]], list[str]]:
+) -> tuple[CalamineSheet, list[tuple[int, SheetRow]], list[str]]:
     """Return the sheet to read with its rows that hold something, and the names of the others."""
     if name is not None and name not in sheets:
         raise DataError(
@@ -88,7 +88,7 @@ def _chosen(
     raise DataError(say("{path} is empty", path=path))
 
 
-def _rows(sheet: CalamineSheet) -> Iterator[tuple[int, Row]]:
+def _rows(sheet: CalamineSheet) -> Iterator[tuple[int, SheetRow]]:
     """Yield rows that hold something, with their numbers in the sheet."""
     for number, cells in enumerate(sheet.to_python(skip_empty_area=False)):
         row = [_value(cell) for cell in cells]
@@ -104,7 +104,7 @@ def _value(cell: object) -> object:
     return cell if isinstance(cell, (int, float)) else cell_text(cell)
 
 
-def _fill_down(cells: list[Row], numbers: list[int], merged: Merged | None) -> None:
+def _fill_down(cells: list[SheetRow], numbers: list[int], merged: Merged | None) -> None:
     place_of = {number: place for place, number in enumerate(numbers)}
     for (first, column), (last, _) in merged or ():
         if last == first or first not in place_of or column >= len(cells[0]):

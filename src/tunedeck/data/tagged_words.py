@@ -19,7 +19,7 @@ _SINGLE_CHARACTERS = 0.9
 
 
 class TaggedWords(NamedTuple):
-    """The words of one text and their tags; `place` says where they stand in the source."""
+    """The words of one text and their tags; `place` says where they are in the source."""
 
     place: str
     words: list[str]

@@ -34,7 +34,7 @@ NEAR = 0.95
 """Share of training texts, left out when the centroids were made, that are near to them."""
 TEMPERATURE = 0.06
 """Cosines are divided by this share of the adapters' mean spread, 1 - `least`, before the softmax that says how sure a
-choice is: bases differ in how close together their cosines lie. Fitted with bench/choose_adapter.py.
+choice is: bases differ in how close together their cosines are. Fitted with bench/choose_adapter.py.
 """
 SMALLEST_SPREAD = 1e-3
 _BATCH = 32

@@ -44,7 +44,7 @@ from tunedeck.models.load import LoadedBase, load_base
 from tunedeck.models.precision import Dtype
 from tunedeck.models.quantize import BasePart, Quantize, base_parts
 
-Rows: TypeAlias = str | Sequence[str | None] | None
+AdapterNames: TypeAlias = str | Sequence[str | None] | None
 """One adapter name for all rows, one per row, or None for the base model. Methods that are given texts also take
 "auto" for all rows: each text's adapter is chosen.
 """
@@ -293,7 +293,7 @@ class Deck:
             self._sites.detach(name, adapter.placements())
             del self._adapters[name]
 
-    def predict(self, texts: Sequence[str], adapter: Rows = None) -> list[Any]:
+    def predict(self, texts: Sequence[str], adapter: AdapterNames = None) -> list[Any]:
         """Answer each text by the task: one adapter name for all, or one per text; None is the base model, "auto" what
         `choose` returns.
         """
@@ -323,7 +323,7 @@ class Deck:
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
-        adapter: Rows = None,
+        adapter: AdapterNames = None,
     ) -> Any:
         """Return the transformers output for a batch, all tensors (batch, seq); `adapter` is one name or one per row.
 
@@ -395,17 +395,17 @@ class Deck:
         limit = self.length_limit if max_length is None else min(max_length, self.length_limit)
         return limit - self.positions_before(adapter)
 
-    def generate(self, prompts: Sequence[Any], adapter: Rows = None, sampling: Any = None) -> list[str]:
+    def generate(self, prompts: Sequence[Any], adapter: AdapterNames = None, sampling: Any = None) -> list[str]:
         """Return an answer to each prompt, a text or a list of {"role", "content"}; `sampling` is a td.Sampling, greedy
         by default.
         """
         return generating(self.task).generate(self, prompts, self._adapters_for(prompts, adapter), sampling)
 
-    def stream(self, prompts: Sequence[Any], adapter: Rows = None, sampling: Any = None) -> Iterator[Any]:
+    def stream(self, prompts: Sequence[Any], adapter: AdapterNames = None, sampling: Any = None) -> Iterator[Any]:
         """Yield the answers to prompts as Chunk(row, text, done) while they are generated."""
         return generating(self.task).stream(self, prompts, self._adapters_for(prompts, adapter), sampling)
 
-    def embed(self, texts: Sequence[str], adapter: Rows = None, *, as_query: bool = False) -> torch.Tensor:
+    def embed(self, texts: Sequence[str], adapter: AdapterNames = None, *, as_query: bool = False) -> torch.Tensor:
         """Return vectors (texts, hidden), float32, on the CPU; `as_query` puts the query instruction before each
         text.
         """
@@ -427,7 +427,7 @@ class Deck:
         """Return sites, parameters and bytes of an adapter."""
         return summarise(self.base, self.adapter(name))
 
-    def adapters_of_rows(self, adapter: Rows, rows: int) -> list[str | None]:
+    def adapters_of_rows(self, adapter: AdapterNames, rows: int) -> list[str | None]:
         """Return one adapter name per row; UnknownAdapterError or ConfigError when the names do not fit."""
         names = [adapter] * rows if adapter is None or isinstance(adapter, str) else list(adapter)
         if len(names) != rows:
@@ -441,7 +441,7 @@ class Deck:
                 self.adapter(name)
         return names
 
-    def _adapters_for(self, texts: Sequence[Any], adapter: Rows) -> list[str | None]:
+    def _adapters_for(self, texts: Sequence[Any], adapter: AdapterNames) -> list[str | None]:
         if adapter == AUTO and texts and AUTO not in self._adapters:
             return [*chosen_names(self.choose(texts), texts)]
         return self.adapters_of_rows(adapter, len(texts))

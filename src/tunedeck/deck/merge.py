@@ -44,7 +44,7 @@ def merged_model(base: LoadedBase, adapter: Adapter, dequantize: bool = False) -
     config.architectures = [type(original).__name__]
     merged = model_from_config(type(original), config, base.dtype).to(original.device).eval().requires_grad_(False)
     heads = tuple(f"{path}." for path in adapter.head)
-    state = dict(original.state_dict()) if base.quantize is None else _unpacked(original, merged)
+    state = dict(original.state_dict()) if base.quantize is None else _dequantized(original, merged)
     state |= {f"{path}.weight": embedding.dense() for path, embedding in packed_embeddings(original).items()}
     state = {name: t for name, t in state.items() if not heads or not name.startswith(heads)}
     merged.load_state_dict(state, strict=False)
@@ -102,7 +102,7 @@ def _agree_to_unpack(base: LoadedBase, name: str, dequantize: bool) -> None:
     )
 
 
-def _unpacked(original: nn.Module, merged: nn.Module) -> dict[str, torch.Tensor]:
+def _dequantized(original: nn.Module, merged: nn.Module) -> dict[str, torch.Tensor]:
     """Return the state of a quantized model as `merged`, which is of the same class, keeps it: a Conv1D's weight is
     (in, out).
     """

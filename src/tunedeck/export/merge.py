@@ -28,8 +28,8 @@ def save_merged(
     """Write the base with an adapter in its weights, in the deck's precision, and its tokenizer; any task.
 
     The folder is read back by transformers and must answer probe inputs as the deck does; returns how far they differ.
-    Raises UnsupportedKindError for kinds that cannot merge, AdapterError for a packed base unless `dequantize` or when
-    the answers differ by more than the precision explains, StorageError when the folder is not empty.
+    Raises UnsupportedKindError for kinds that cannot merge, AdapterError for a quantized base unless `dequantize` or
+    when the answers differ by more than the precision explains, StorageError when the folder is not empty.
     """
     target = empty_place(folder)
     instead = say("to run it elsewhere, train lora or full; for labels and vectors there is tunedeck export onnx")

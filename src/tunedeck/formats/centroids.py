@@ -1,4 +1,4 @@
-"""Where the training texts of an adapter lie: means of groups of their vectors; stored in tunedeck.json."""
+"""Centroids of an adapter's training texts: means of groups of their vectors; stored in tunedeck.json."""
 
 from __future__ import annotations
 

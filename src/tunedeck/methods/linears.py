@@ -90,6 +90,6 @@ def layer_pattern(prefix: str) -> re.Pattern[str]:
 
 
 def _linears(model: nn.Module, prefix: str) -> list[tuple[str, bool]]:
-    """The path of every linear layer, and whether it lies inside a numbered layer of the base."""
+    """The path of every linear layer, and whether it is inside a numbered layer of the base."""
     layer = layer_pattern(prefix)
     return [(intern(path), bool(layer.match(path))) for path, module in model.named_modules() if is_linear(module)]

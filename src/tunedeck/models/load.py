@@ -162,7 +162,7 @@ def fingerprint(model: nn.Module, untrained: tuple[str, ...]) -> str:
     """Return sha256 over names, shapes and evenly spaced values (as bfloat16) of the base's tensors, head and pooler
     left out.
 
-    The same for every task class and precision the base is loaded with, packed or not: it is taken before packing.
+    The same for every task class and precision the base is loaded with, quantized or not: it is taken before.
     """
     digest = hashlib.sha256()
     base = cast(nn.Module, cast(Any, model).base_model)

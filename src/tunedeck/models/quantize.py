@@ -1,7 +1,7 @@
 """A base in fewer bits: the linear layers inside its layers as NF4 (arXiv 2305.14314) or as int8.
 
-Embeddings, norms, the pooler, the output layer and every head keep their precision. The packed layers are bitsandbytes'
-Linear4bit and our Int8Linear; sites, hooks and adapters see linear layers as before.
+Embeddings, norms, the pooler, the output layer and every head keep their precision. The quantized layers are
+bitsandbytes' Linear4bit and our Int8Linear; sites, hooks and adapters see linear layers as before.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def check_scheme(scheme: str | None) -> None:
 def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: torch.dtype, device: torch.device) -> None:
     """Quantize the linear layers one after another to compute in `dtype`; convert the rest to `dtype`.
 
-    Warns when a layer cannot be packed. Raises ModelError when the checkpoint is quantized already or none can be.
+    Warns when a layer cannot be quantized. Raises ModelError when the checkpoint is quantized already or none can be.
     """
     if not all(parameter.is_floating_point() for parameter in model.parameters()):
         raise ModelError(say("this checkpoint is quantized already; leave quantize out, or take one that is not"))
@@ -78,7 +78,7 @@ def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: tor
             ),
             stacklevel=4,
         )
-    pack = nf4_linear if scheme == "nf4" else Int8Linear
+    quantized_linear = nf4_linear if scheme == "nf4" else Int8Linear
     for path in paths:
         if path in left:
             continue
@@ -87,7 +87,7 @@ def quantize_linears(model: nn.Module, prefix: str, scheme: Quantize, dtype: tor
         weight = weight.T.contiguous() if is_conv1d(module) else weight
         bias = cast("torch.Tensor | None", module.bias)
         bias = None if bias is None else bias.detach().to(device, dtype)
-        model.set_submodule(path, pack(weight.to(device, dtype), bias).eval())
+        model.set_submodule(path, quantized_linear(weight.to(device, dtype), bias).eval())
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)

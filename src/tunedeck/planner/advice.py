@@ -19,7 +19,7 @@ Reason = Literal["default", "cheaper-in-four-bits", "only-this-fits", "only-this
 
 
 @dataclass(frozen=True, slots=True)
-class Recommendation:
+class PlanAdvice:
     """The row to take and why."""
 
     row: PlanRow
@@ -34,7 +34,7 @@ class Change:
     gpu: Gpu
 
 
-def recommend(rows: Sequence[PlanRow]) -> Recommendation | None:
+def recommend(rows: Sequence[PlanRow]) -> PlanAdvice | None:
     """Return the cheapest row of the most dependable method that fits and is within budget and deadline; None where
     none is.
     """
@@ -46,11 +46,11 @@ def recommend(rows: Sequence[PlanRow]) -> Recommendation | None:
     chosen = ranked[0]
     if not _is_default(chosen):
         default_fits = any(row.fits for row in rows if _is_default(row))
-        return Recommendation(chosen, "only-this-is-within" if default_fits else "only-this-fits")
+        return PlanAdvice(chosen, "only-this-is-within" if default_fits else "only-this-fits")
     quantized = next((row for row in ranked if row.setup.method.kind == DEFAULT_METHOD and row.setup.four_bit), None)
     if quantized is not None and quantized.cost.expected < WORTH_QUANTISING * chosen.cost.expected:
-        return Recommendation(quantized, "cheaper-in-four-bits")
-    return Recommendation(chosen, "default")
+        return PlanAdvice(quantized, "cheaper-in-four-bits")
+    return PlanAdvice(chosen, "default")
 
 
 def _rank(row: PlanRow) -> tuple[bool, int, bool]:
@@ -65,7 +65,7 @@ def _is_default(row: PlanRow) -> bool:
     return row.setup.method.kind == DEFAULT_METHOD and not row.setup.four_bit
 
 
-def reason_text(chosen: Recommendation) -> str:
+def reason_text(chosen: PlanAdvice) -> str:
     """Return why this row is recommended, in a sentence."""
     row = chosen.row
     method, gpu = row.method, row.offer.gpu.name

@@ -25,8 +25,8 @@ from tunedeck.planner.prices import (
 from tunedeck.planner.serving import (
     BAND,
     LOAD,
+    PlannedService,
     Precision,
-    Service,
     best_at_once,
     request_s,
     requests_per_s,
@@ -106,7 +106,7 @@ class Deployment:
     """A model with its adapters on every GPU that was asked for, at a load."""
 
     model: PlannedModel
-    service: Service
+    service: PlannedService
     rate_per_s: float | None
     rows: tuple[DeployRow, ...]
     """The rows that fit, sorted by cost, then the others."""
@@ -174,7 +174,7 @@ def deploy_cost(
 
 def _service(
     model: PlannedModel, adapters: int, r: int, inputs: int, outputs: int | None, latency: float | None
-) -> Service:
+) -> PlannedService:
     chosen = outputs if outputs is not None else (DECODED_TOKENS if model.spec.causal else 0)
     if chosen and not model.spec.causal:
         raise ConfigError(
@@ -192,16 +192,16 @@ def _service(
         )
     adapter = config_of(DEFAULT_METHOD, {"r": r, "target_modules": "all-linear"})
     parameters = adapter.count_parameters(model.spec)
-    return Service(model.spec, adapters, parameters, inputs, chosen, latency)
+    return PlannedService(model.spec, adapters, parameters, inputs, chosen, latency)
 
 
-def deploy_rows(service: Service, rate_per_s: float | None, offers: Sequence[Offer]) -> list[DeployRow]:
+def deploy_rows(service: PlannedService, rate_per_s: float | None, offers: Sequence[Offer]) -> list[DeployRow]:
     """Return a row for each offer and each precision that makes sense on it; what fits first, the cheapest on top."""
     rows = [_row(service, rate_per_s, offer, p) for offer in offers for p in precisions(service, offer)]
     return sorted(rows, key=lambda row: (not row.fits, row.month.expected))
 
 
-def precisions(service: Service, offer: Offer) -> tuple[Precision, ...]:
+def precisions(service: PlannedService, offer: Offer) -> tuple[Precision, ...]:
     """Return the precisions to plan: int8 (ONNX) on a CPU; 16 bits on a GPU, decoders in 4 bits too where the kernels
     support it (compute capability 7.0).
     """
@@ -228,7 +228,7 @@ def training_days(row: DeployRow, training_cost: float) -> float:
     return training_cost / (row.month.expected / DAYS_PER_MONTH)
 
 
-def even_requests_per_day(row: DeployRow, service: Service, price_per_million_tokens: float) -> float:
+def even_requests_per_day(row: DeployRow, service: PlannedService, price_per_million_tokens: float) -> float:
     """Return requests a day from which your own GPUs are cheaper than paying per token; inf where the GPUs cannot carry
     them.
     """
@@ -244,7 +244,7 @@ def even_hours_per_day(row: DeployRow, price_per_hour: float) -> float:
     return row.month.expected / DAYS_PER_MONTH / price_per_hour
 
 
-def _row(service: Service, rate: float | None, offer: Offer, precision: Precision) -> DeployRow:
+def _row(service: PlannedService, rate: float | None, offer: Offer, precision: Precision) -> DeployRow:
     gpu = offer.gpu
     at_once = best_at_once(service, gpu, precision)
     capacity = requests_per_s(service, gpu, precision)

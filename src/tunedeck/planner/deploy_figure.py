@@ -9,13 +9,13 @@ from typing import Any
 from tunedeck.core.errors import ConfigError, StorageError
 from tunedeck.core.i18n import say
 from tunedeck.planner.deploy import DeployRow, cost_per_1000
-from tunedeck.planner.serving import Service
+from tunedeck.planner.serving import PlannedService
 
 LINES = 5
 POINTS = 240
 
 
-def draw(path: Path, rows: Sequence[DeployRow], service: Service, token_price: float | None, title: str) -> None:
+def draw(path: Path, rows: Sequence[DeployRow], service: PlannedService, token_price: float | None, title: str) -> None:
     """Cost per 1,000 requests against requests per second, both on logarithmic axes, for the cheapest offers that fit.
 
     A price per million tokens is a level line; where a curve falls below it, your own GPUs are cheaper. Labels are

@@ -27,7 +27,7 @@ SETTLED_STEPS = 10  # shorter runs are mostly first steps, in which kernels are 
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PredictedAndActual:
     """One quantity; `unit` is "bytes", "s" or a currency."""
 
     quantity: str
@@ -62,7 +62,7 @@ def compare_with_plan(
     currency: str = "",
     epochs: float = 1.0,
     processor: Callable[[Setup], Processor] | None = None,
-) -> list[Comparison]:
+) -> list[PredictedAndActual]:
     """Compare memory, time and, with a price, money of a run: predicted from the lengths of its batches, and
     happened.
 
@@ -192,9 +192,9 @@ def cpu_of(machine: Machine) -> Machine:
 
 def _compared(
     quantity: str, predicted: Estimate, actual: float, unit: str, measurement: Measurement, exact: bool
-) -> Comparison:
+) -> PredictedAndActual:
     reason = "" if predicted.holds(actual) else _reason(quantity, predicted, actual, measurement, exact)
-    return Comparison(quantity, predicted, actual, unit, reason)
+    return PredictedAndActual(quantity, predicted, actual, unit, reason)
 
 
 def _reason(quantity: str, predicted: Estimate, actual: float, measurement: Measurement, exact: bool) -> str:

@@ -95,7 +95,7 @@ NOTHING = Estimate.exactly(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class StepPrediction:
     """The predicted memory and time of a step on this machine; `exact` if this model and method were measured."""
 
     step_s: Estimate
@@ -114,7 +114,7 @@ def plain_settings(setup: Setup) -> dict[str, Any]:
 
 def predict(
     profile: Profile | None, model: str, longest: Setup, mean: Setup, gpu: Gpu, processor: Processor | None = None
-) -> Prediction:
+) -> StepPrediction:
     """Return memory at the longest batch and the time of an update at the mean one, from the nearest calibration there
     is.
 
@@ -130,19 +130,19 @@ def predict(
     if profile and profile.calibrations:
         flops_per_s = median(c.flops_per_s for c in profile.calibrations)
         seconds = mean.batch_tokens * training_flops_per_token(mean) / flops_per_s * mean.accumulation
-        return Prediction(Estimate.around(seconds, *NEAR_BAND["time"]), memory, parts, exact=False)
+        return StepPrediction(Estimate.around(seconds, *NEAR_BAND["time"]), memory, parts, exact=False)
     step = Estimate.around(update_s(mean, gpu, processor), *band(processor))
-    return Prediction(step, memory, parts, exact=False, first_use_s=first_use_s(longest, processor))
+    return StepPrediction(step, memory, parts, exact=False, first_use_s=first_use_s(longest, processor))
 
 
-def _measured(calibration: Calibration, longest: Setup, mean: Setup, exact: bool) -> Prediction:
+def _measured(calibration: Calibration, longest: Setup, mean: Setup, exact: bool) -> StepPrediction:
     """Predict from the cost models of this machine's own steps."""
     around = MEASURED_BAND if exact else NEAR_BAND
     again = training_flops_per_token(mean) / training_flops_per_token(replace(mean, chunk=None, epochs=1.0))
     step = Estimate.around(calibration.time_s.at(mean) * again * mean.accumulation, *around["time"])
     total = calibration.memory_bytes.at(replace(longest, micro_batch=longest.held_tokens // longest.width))
     parts = _parts(memory_parts(longest), calibration.memory_bytes, total)
-    return Prediction(step, Estimate.around(total, *around["memory"]), parts, exact)
+    return StepPrediction(step, Estimate.around(total, *around["memory"]), parts, exact)
 
 
 def machine_card(machine: Machine, profile: Profile | None) -> Gpu:

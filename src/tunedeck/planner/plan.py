@@ -14,7 +14,7 @@ from tunedeck.planner.catalogue import Gpu
 from tunedeck.planner.cost import PROCESS_S, Hours, run_cost, run_hours, start_s
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.fit import fits, largest_micro_batch, needed_bytes
-from tunedeck.planner.machine import THIS_MACHINE, Prediction, Profile, predict
+from tunedeck.planner.machine import THIS_MACHINE, Profile, StepPrediction, predict
 from tunedeck.planner.memory import Attention, Loss, MemoryParts, MethodFacts, Setup, memory_parts, method_facts
 from tunedeck.planner.models import PlannedModel
 from tunedeck.planner.prices import Offer
@@ -232,14 +232,14 @@ def _within(request: PlanRequest, hours: Hours, cost: Estimate) -> bool:
     )
 
 
-def _prediction(request: PlanRequest, setup: Setup, gpu: Gpu, processor: Processor | None) -> Prediction:
+def _prediction(request: PlanRequest, setup: Setup, gpu: Gpu, processor: Processor | None) -> StepPrediction:
     """Return memory and the time of a step on this machine or a listed GPU."""
     mean = at_mean(setup, request.workload)
     if gpu.name == THIS_MACHINE:
         return predict(request.profile, request.model.name, setup, mean, gpu, processor)
     parts = memory_parts(setup)
     step = Estimate.around(step_s(mean, gpu), *time_band(gpu, request.workload))
-    return Prediction(step, Estimate.around(parts.allocated, *MEMORY_BAND), parts, exact=gpu.measured)
+    return StepPrediction(step, Estimate.around(parts.allocated, *MEMORY_BAND), parts, exact=gpu.measured)
 
 
 def at_mean(setup: Setup, work: Workload) -> Setup:

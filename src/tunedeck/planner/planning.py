@@ -15,7 +15,7 @@ from tunedeck.core.measurement import this_machine
 from tunedeck.core.values import field_names, to_values
 from tunedeck.methods.base import MethodConfig
 from tunedeck.methods.registry import BROKEN, METHODS, config_of
-from tunedeck.planner.advice import Change, Recommendation, changes, reason_text, recommend
+from tunedeck.planner.advice import Change, PlanAdvice, changes, reason_text, recommend
 from tunedeck.planner.calibration import calibrate as calibrate_machine
 from tunedeck.planner.catalogue import all_gpus
 from tunedeck.planner.estimate import Estimate
@@ -42,7 +42,7 @@ class Plan:
     request: PlanRequest
     rows: tuple[PlanRow, ...]
     """Sorted rows: first those that fit and stay within budget and deadline, then by cost."""
-    recommendation: Recommendation | None
+    recommendation: PlanAdvice | None
     """None where nothing fits within what was asked for."""
     offers: tuple[Offer, ...]
     prices: PriceBook

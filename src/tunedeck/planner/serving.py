@@ -42,7 +42,7 @@ BAND = (0.65, 1.4)  # measured rates over expected ones, most rows of bench/plan
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class PlannedService:
     """Describe a deployment: a base with adapters, and its requests."""
 
     spec: ModelSpec
@@ -70,7 +70,7 @@ class Service:
         return self.input_tokens + self.output_tokens
 
 
-def served_bytes(service: Service, precision: Precision) -> float:
+def served_bytes(service: PlannedService, precision: Precision) -> float:
     """Return the bytes of weights and adapters. Weights: 2 bytes each, 1 in int8; in 4 bits the linear layers, the rest
     at 2. Adapters: 2 bytes a parameter.
     """
@@ -90,7 +90,7 @@ def cache_bytes_per_token(spec: ModelSpec) -> int:
     return 2 * 2 * spec.num_layers * spec.key_value_size if spec.causal else 0
 
 
-def slots(service: Service, gpu: Gpu, precision: Precision) -> int:
+def slots(service: PlannedService, gpu: Gpu, precision: Precision) -> int:
     """Return the number of requests whose caches fit next to the weights, at most MAX_AT_ONCE; 0 if none does."""
     free = USABLE * gpu.visible_bytes - ENGINE_BYTES - served_bytes(service, precision)
     if free <= 0:
@@ -99,7 +99,7 @@ def slots(service: Service, gpu: Gpu, precision: Precision) -> int:
     return min(MAX_AT_ONCE, int(free // per_request)) if per_request else MAX_AT_ONCE
 
 
-def step_s(service: Service, gpu: Gpu, precision: Precision, at_once: int) -> float:
+def step_s(service: PlannedService, gpu: Gpu, precision: Precision, at_once: int) -> float:
     """Return the time of one decoding step of `at_once` requests: weights and caches are read once, or the arithmetic
     takes longer.
     """
@@ -113,7 +113,7 @@ def step_s(service: Service, gpu: Gpu, precision: Precision, at_once: int) -> fl
     return STEP_S + max(read / (gpu.bytes_per_s * share), arithmetic)
 
 
-def input_s(service: Service, gpu: Gpu, precision: Precision) -> float:
+def input_s(service: PlannedService, gpu: Gpu, precision: Precision) -> float:
     """Return the time of one request's input, or of an encoder's whole work."""
     return service.input_tokens * _flops_per_token(service.spec) / flops_per_s(gpu, precision)
 
@@ -129,7 +129,7 @@ def flops_per_s(gpu: Gpu, precision: Precision) -> float:
     return INT8_FLOPS_PER_CORE * max(1.0, gpu.cpu_cores * PHYSICAL) * CORES_SHARED
 
 
-def request_s(service: Service, gpu: Gpu, precision: Precision, at_once: int) -> float:
+def request_s(service: PlannedService, gpu: Gpu, precision: Precision, at_once: int) -> float:
     """Return time of one request among `at_once`: its output's steps, and everyone's inputs computed in between."""
     decoding = service.output_tokens * step_s(service, gpu, precision, at_once) if service.output_tokens else 0.0
     fixed = 0.0 if service.output_tokens else (ENCODER_S if gpu.capability else 0.0)
@@ -137,7 +137,7 @@ def request_s(service: Service, gpu: Gpu, precision: Precision, at_once: int) ->
     return cost * (decoding + fixed + at_once * input_s(service, gpu, precision))
 
 
-def best_at_once(service: Service, gpu: Gpu, precision: Precision) -> int:
+def best_at_once(service: PlannedService, gpu: Gpu, precision: Precision) -> int:
     """Return the most requests at once that memory and the latency target allow; 0 where even one is too slow or does
     not fit.
 
@@ -157,7 +157,7 @@ def best_at_once(service: Service, gpu: Gpu, precision: Precision) -> int:
     return low
 
 
-def requests_per_s(service: Service, gpu: Gpu, precision: Precision) -> float:
+def requests_per_s(service: PlannedService, gpu: Gpu, precision: Precision) -> float:
     """Return the most a GPU answers within the latency target: requests at once over the time of one (Little's law)."""
     at_once = best_at_once(service, gpu, precision)
     return at_once / request_s(service, gpu, precision, at_once) if at_once else 0.0

@@ -66,8 +66,8 @@ def task_and_base(adapters: Path, kind: str | None, reference: str | None) -> tu
     if not manifests:
         raise ConfigError(say("no adapter in {path} records its task; name it with --task", path=adapters))
     described = {key: value for key, value in manifests[0].task.items() if key != "labels"}
-    packed = {one.base.quantize for one in manifests}
-    return task_of(described), reference, packed.pop() if len(packed) == 1 else None
+    schemes = {one.base.quantize for one in manifests}
+    return task_of(described), reference, schemes.pop() if len(schemes) == 1 else None
 
 
 def counted(values: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from tunedeck.core.errors import ConfigError, DataError, ModelError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_text
 from tunedeck.data.check.checked import CHECKED, CheckedFile, TokenLimit, check_table, columns_of, read_rows
-from tunedeck.data.check.findings import Row
+from tunedeck.data.check.findings import CheckedRow
 from tunedeck.data.check.page import html_page
 from tunedeck.data.pieces import first_rows
 from tunedeck.data.prepare import normalised
@@ -109,7 +109,7 @@ def data_check(
     return _with_doubts(tuple(checked), _rows(tables[0], text, label, False), model or DEFAULT_MODEL)
 
 
-def _rows(table: Table, text: str | None, label: str | None, multi_label: bool) -> list[Row]:
+def _rows(table: Table, text: str | None, label: str | None, multi_label: bool) -> list[CheckedRow]:
     rows = read_rows(table, *columns_of(table, text, label), multi_label)
     return [row for row in rows if row.text.strip()]
 
@@ -148,12 +148,14 @@ def _unknown_id(tokenizer: Tokenizer) -> int | None:
     return next((number for name in names if (number := tokenizer.token_to_id(name)) is not None), None)
 
 
-def suspicions_by(file: Path, rows: Sequence[Row]) -> tuple[Suspicion, ...]:
+def suspicions_by(file: Path, rows: Sequence[CheckedRow]) -> tuple[Suspicion, ...]:
     """Return the rows whose label is likeliest wrong by predictions of adapters that had not seen them.
 
     The lowest probability of a row's own label comes first. DataError for a file of another kind, and where none of its
     texts is among the rows.
     """
+    if not file.is_file():
+        raise DataError(say("there is no file {path}", path=file))
     try:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").strip().split("\n")]
         chances = {
@@ -177,7 +179,7 @@ def suspicions_by(file: Path, rows: Sequence[Row]) -> tuple[Suspicion, ...]:
     return tuple(one for one in found[:SUSPICIOUS] if one.probability < one.suggested_probability)
 
 
-def _with_doubts(files: tuple[CheckedFile, ...], rows: Sequence[Row], model: str) -> DataCheck:
+def _with_doubts(files: tuple[CheckedFile, ...], rows: Sequence[CheckedRow], model: str) -> DataCheck:
     import torch
 
     from tunedeck.deck.deck import Deck

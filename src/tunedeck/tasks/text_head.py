@@ -99,7 +99,7 @@ def only_read_positions(deck: Deck, adapters: Sequence[str | None]) -> Patch:
 
 
 class Targets(Protocol):
-    """What the head should answer to the training examples."""
+    """Targets of the head for the training examples."""
 
     def weight(self, rows: Sequence[int]) -> float:
         """Return what some examples count in the mean loss."""

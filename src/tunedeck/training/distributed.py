@@ -86,7 +86,7 @@ def shard_base(deck: Deck, adapter: str, accelerator: Accelerator) -> None:
     only.
 
     The adapter stays whole in every process. Raises ConfigError for full fine-tuning, which puts whole tensors in the
-    base's place, for packed weights, and for an architecture whose layers are not known.
+    base's place, for quantized weights, and for an architecture whose layers are not known.
     """
     base, layers = deck.base, deck.base.layers
     if layers is None or base.quantize is not None or deck.adapter(adapter).built.weights:

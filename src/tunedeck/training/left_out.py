@@ -1,4 +1,4 @@
-"""What a run leaves out and its data tells: the task of a file of conversations, and a base that reads its language."""
+"""Settings that a run leaves out and its data tells: the task of conversations, and a base that reads its language."""
 
 from __future__ import annotations
 

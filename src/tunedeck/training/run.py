@@ -209,7 +209,7 @@ def run_together(
         if (note := language_note(deck, dataset.train)) is not None:
             tell(note)
     if first.quantize is not None:
-        tell(_packed(deck))
+        tell(_quantized_parts(deck))
 
     values = [config.model_dump(mode="json", exclude={"out"} if several else None) for config in configs]
     begin = partial(keep_config, out, {"jobs": values} if several else values[0], resume)
@@ -233,7 +233,7 @@ def _described(deck: Deck, name: str) -> str:
     )
 
 
-def _packed(deck: Deck) -> str:
+def _quantized_parts(deck: Deck) -> str:
     """Describe the memory of a quantized base by part."""
     parts = {part.name: part for part in deck.base_parts()}
     return say(

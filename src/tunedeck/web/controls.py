@@ -1,4 +1,4 @@
-"""What several screens share: a slider over steps, a "?" with the glossary's text, a place that is computed."""
+"""Controls that screens share: a slider over steps, a "?" with the glossary's text, a place that is computed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _not_uploaded() -> None:
 
 @final
 class Steps:
-    """A slider over given numbers, which may lie far apart."""
+    """A slider over given numbers, which may be far apart."""
 
     def __init__(self, name: str, numbers: Sequence[int], value: int) -> None:
         self._name, self._numbers = name, numbers

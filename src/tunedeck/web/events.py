@@ -1,4 +1,4 @@
-"""What a run folder tells while it is written: losses and qualities of every run in it, piece by piece."""
+"""Events of a run folder, read while it is written: losses and qualities of every run in it, piece by piece."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every screen shares: language, theme, navigation, errors in one line, and the commands that do the same."""
+"""Parts of every screen: language, theme, navigation, errors in one line, and the commands that do the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all screens work on."""
+"""The folder and state that all screens work on."""
 
 from __future__ import annotations
 

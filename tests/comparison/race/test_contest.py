@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from tunedeck.comparison.race.contest import Answer, Ask, Contest, Ladder, Outcome, ladder_of
+from tunedeck.comparison.race.contest import Answer, Ask, Contest, Ladder, RaceOutcome, ladder_of
 
 LADDER = ladder_of(steps=270, examples_per_step=32, held_out=600)
 Curves = Mapping[str, Callable[[float], float]]
 """Accuracy by share of a whole run."""
 
 
-def played(contest: Contest, answer: Callable[[Ask], Answer]) -> tuple[Outcome, list[Ask]]:
+def played(contest: Contest, answer: Callable[[Ask], Answer]) -> tuple[RaceOutcome, list[Ask]]:
     """Answer everything that a contest asks."""
     asked: list[Ask] = []
     asks = contest.asks()
@@ -100,7 +100,7 @@ def test_until_clear_takes_on_all_that_are_not_told_worse() -> None:
 def test_it_ends_where_the_leader_is_also_the_smallest() -> None:
     curves = {"small": learning(0.85), "large": learning(0.84), "larger": learning(0.84)}
     outcome, asked = played(Contest(sizes(curves), LADDER, until="clear"), answering(curves, noise=0))
-    assert outcome == Outcome("small", "smaller")
+    assert outcome == RaceOutcome("small", "smaller")
     assert [ask for ask in asked if ask.rung > 1] == [Ask("small", 2), Ask("small", 3)]  # it alone is finished
 
 
@@ -112,7 +112,7 @@ def test_of_equal_scores_the_smaller_is_ahead() -> None:
         return same(Ask("large", ask.rung))
 
     contest = Contest({"large": 9, "small": 5}, LADDER)
-    assert played(contest, answer)[0] == Outcome("small", "smaller")
+    assert played(contest, answer)[0] == RaceOutcome("small", "smaller")
 
 
 def test_the_top_rung_is_raised_while_the_ranking_changes() -> None:
@@ -123,7 +123,7 @@ def test_the_top_rung_is_raised_while_the_ranking_changes() -> None:
         "b": lambda share: {1 / 27: 0.76, 1 / 9: 0.78, 1 / 3: 0.81, 1.0: 0.84}[share],
     }
     outcome, asked = played(Contest(sizes(curves), LADDER), answering(curves, noise=0))
-    assert outcome == Outcome("a", "top")
+    assert outcome == RaceOutcome("a", "top")
     assert {Ask("a", 3), Ask("b", 3)} <= set(asked)
 
 
@@ -149,7 +149,7 @@ def test_where_all_fail_there_is_no_winner() -> None:
         return Answer(np.zeros(0), 1.0, 1.0, 1.0, failed="the loss is nan")
 
     contest = Contest({"a": 1, "b": 2}, LADDER)
-    assert played(contest, fail)[0] == Outcome(None, "failed")
+    assert played(contest, fail)[0] == RaceOutcome(None, "failed")
 
 
 @pytest.mark.parametrize("limit_s", [60.0, 150.0, 300.0, 1000.0])

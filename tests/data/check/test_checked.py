@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tunedeck.data.check.checked import CheckedFile, TokenLimit, check_table, quick_notes, write_fixed
-from tunedeck.data.check.findings import Row
+from tunedeck.data.check.findings import CheckedRow
 from tunedeck.data.labelled import Example
 from tunedeck.data.table import Table, read_table
 
@@ -71,7 +71,11 @@ def test_uneven_classes_are_told() -> None:
 
 
 def test_test_texts_in_the_training_data_are_counted_also_near_ones() -> None:
-    held_out = [Row(1, "A TEXT about subject number a!"), Row(2, "a text about subject number a, too"), Row(3, "new")]
+    held_out = [
+        CheckedRow(1, "A TEXT about subject number a!"),
+        CheckedRow(2, "a text about subject number a, too"),
+        CheckedRow(3, "new"),
+    ]
     found = kinds(check_table(table(*GOOD), held_out=held_out))
     assert (found["overlap"], found["near_overlap"]) == (1, 1)
 

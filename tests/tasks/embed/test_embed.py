@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.data.labelled import Example
-from tunedeck.data.pairs import Pair, Scored
+from tunedeck.data.pairs import Pair, ScoredPair
 from tunedeck.deck.forward import Inputs
 from tunedeck.deck.pooling import pool
 from tunedeck.tasks.base import Dataset
@@ -170,7 +170,11 @@ def test_every_method_learns_to_find_what_belongs_together(config: Any, rate: fl
 
 def test_labelled_texts_learn_and_scored_pairs_tell_the_best_state() -> None:
     texts = [Example(pair.anchor, (pair.anchor.split()[0],)) for pair in embedding_decks.pairs(120)]
-    scored = [Scored("w10 w70", "w10 w80", 5), Scored("w11 w70", "w12 w70", 1), Scored("w13 w99", "w13 w61", 4)]
+    scored = [
+        ScoredPair("w10 w70", "w10 w80", 5),
+        ScoredPair("w11 w70", "w12 w70", 1),
+        ScoredPair("w13 w99", "w13 w61", 4),
+    ]
     deck = embed_deck()
     deck.add("a", CONFIGS["lora"])
     settings = td.TrainingSettings(epochs=2, learning_rate=5e-3, batch_size=30)

@@ -70,7 +70,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RaceOutcome:
     """The winner, None where no candidate could be trained, and what ended the race."""
 
     winner: str | None
@@ -110,7 +110,7 @@ class Contest:
     leaders: list[str] = field(default_factory=list)
     """Those not significantly worse at the last rung that was judged, the best first."""
 
-    def asks(self) -> Generator[Ask, Answer, Outcome]:
+    def asks(self) -> Generator[Ask, Answer, RaceOutcome]:
         """Ask until the race is over; the winner has then been asked at the top rung, where time allows."""
         entered = list(self.sizes)
         bench: list[str] = []
@@ -122,7 +122,7 @@ class Contest:
                 break
             ranked = self._judge(rung)
             if not ranked:
-                return Outcome(None, "failed")
+                return RaceOutcome(None, "failed")
             places = len(ranked) if self.until == "clear" else _places(sum(ask.rung == rung for ask in self.answers))
             self.leaders, bench = ranked[:places], ranked[places:]
             for name in bench:
@@ -136,7 +136,7 @@ class Contest:
         for name in self.leaders:
             if name != winner:
                 self.stopped.setdefault(name, Stop("not best", self.rung_of(name), winner or ""))
-        return Outcome(winner, ended)
+        return RaceOutcome(winner, ended)
 
     def _finished(self) -> Generator[Ask, Answer, str | None]:
         """Train the best of the leaders to its end, the next where it fails, as far as the time allows."""

@@ -12,7 +12,7 @@ from typing import Any, cast, final
 import torch
 
 from tunedeck.comparison.race.bases import FLOOR, Base
-from tunedeck.comparison.race.contest import Contest, Outcome, Stop
+from tunedeck.comparison.race.contest import Contest, RaceOutcome, Stop
 from tunedeck.comparison.race.entrants import Entrant
 from tunedeck.comparison.race.parts import Parts
 from tunedeck.comparison.race.result import Race
@@ -60,7 +60,7 @@ class Run:
         return self.scoring.shown(float(scores.mean()))
 
 
-def finished(run: Run, outcome: Outcome, runner: Runner, memory: PeakMemory) -> Race:
+def finished(run: Run, outcome: RaceOutcome, runner: Runner, memory: PeakMemory) -> Race:
     """Return the race with its verdict; the winner, or the head on the frozen base, is in the folder's adapter/.
 
     Raises TrainingError where no candidate could be trained and there is no such head.
@@ -135,7 +135,7 @@ def _save(run: Run, verdict: Verdict) -> None:
     run.deck.save(verdict.name, run.spec.folder / "adapter")
 
 
-def _race(run: Run, outcome: Outcome, verdict: Verdict, total_s: float) -> Race:
+def _race(run: Run, outcome: RaceOutcome, verdict: Verdict, total_s: float) -> Race:
     spec, deck, dataset, scoring = run.spec, run.deck, run.parts.dataset, run.scoring
     majority = comparing_of(deck.task).majority
     raced = partial(_raced, contest=run.contest, scoring=scoring, price=spec.price, winner=verdict.name)

@@ -1,4 +1,4 @@
-"""What a race has found, line by line on disk: a race that was broken off is decided again from it."""
+"""The log of a race, line by line on disk; an interrupted race is decided again from it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from tunedeck.comparison.race.bases import choose_base
-from tunedeck.comparison.race.contest import Answer, Ask, Contest, Outcome, ladder_of
+from tunedeck.comparison.race.contest import Answer, Ask, Contest, RaceOutcome, ladder_of
 from tunedeck.comparison.race.entrants import make_entrants
 from tunedeck.comparison.race.finish import Run, finished
 from tunedeck.comparison.race.log import RaceLog
@@ -81,7 +81,7 @@ def _run_race(spec: RaceSpec) -> Race:
         return finished(race, outcome, runner, memory)
 
 
-def _played(contest: Contest, runner: Runner, spec: RaceSpec, keep: Callable[[], None]) -> Outcome:
+def _played(contest: Contest, runner: Runner, spec: RaceSpec, keep: Callable[[], None]) -> RaceOutcome:
     """Answer a contest's asks until it is over; those that stop are released and told, and the standing is kept."""
     asks, told = contest.asks(), set[str]()
     try:
@@ -95,7 +95,7 @@ def _played(contest: Contest, runner: Runner, spec: RaceSpec, keep: Callable[[],
             told = set(contest.stopped)
     except StopIteration as end:
         keep()
-        outcome: Outcome = end.value
+        outcome: RaceOutcome = end.value
         return outcome
 
 

@@ -19,7 +19,7 @@ NOTHING = "–"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A quantity and its cells; `strong` marks the one that decides."""
 
     label: str
@@ -32,7 +32,7 @@ class Group:
     """Rows about one thing."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 def blocks(comparison: ComparisonValues) -> list[tuple[tuple[Entry, ...], list[Group]]]:
@@ -68,11 +68,11 @@ def _groups(comparison: ComparisonValues, entries: Sequence[Entry]) -> list[Grou
     ]
 
 
-def _row(entries: Sequence[Entry], label: str, cell: Callable[[Entry], str], strong: bool = False) -> Row:
-    return Row(label, tuple(cell(entry) for entry in entries), strong)
+def _row(entries: Sequence[Entry], label: str, cell: Callable[[Entry], str], strong: bool = False) -> TableRow:
+    return TableRow(label, tuple(cell(entry) for entry in entries), strong)
 
 
-def _quality_rows(comparison: ComparisonValues, entries: Sequence[Entry]) -> list[Row]:
+def _quality_rows(comparison: ComparisonValues, entries: Sequence[Entry]) -> list[TableRow]:
     """Return the metric that decides with its intervals, and the metrics that differ from it."""
     metrics = [
         metric for metric in entries[0].metrics if any(e.metrics[metric] != comparison.quality(e) for e in entries)
@@ -81,12 +81,15 @@ def _quality_rows(comparison: ComparisonValues, entries: Sequence[Entry]) -> lis
         _row(entries, metric_name(comparison.metric), lambda entry: f"{comparison.quality(entry):.3f}", strong=True),
         _row(entries, say("95% interval"), lambda entry: _span(entry.interval)),
         _row(entries, say("behind the best"), lambda entry: _span(entry.behind)),
-        *(Row(metric_name(metric), tuple(f"{entry.metrics[metric]:.3f}" for entry in entries)) for metric in metrics),
+        *(
+            TableRow(metric_name(metric), tuple(f"{entry.metrics[metric]:.3f}" for entry in entries))
+            for metric in metrics
+        ),
         _row(entries, say("forgetting (loss on other text)"), _forgetting),
     ]
 
 
-def _size_rows(entries: Sequence[Entry]) -> list[Row]:
+def _size_rows(entries: Sequence[Entry]) -> list[TableRow]:
     return [
         _row(entries, say("trainable parameters"), lambda entry: f"{entry.trainable_parameters:,}"),
         _row(entries, say("% of the model"), lambda entry: f"{entry.trainable_share:.3%}"),
@@ -94,7 +97,7 @@ def _size_rows(entries: Sequence[Entry]) -> list[Row]:
     ]
 
 
-def _training_rows(price: Price | None, entries: Sequence[Entry]) -> list[Row]:
+def _training_rows(price: Price | None, entries: Sequence[Entry]) -> list[TableRow]:
     found = [
         _row(entries, say("training"), lambda entry: duration(entry.train_s)),
         _row(entries, say("  as planned"), lambda entry: _planned(entry, "time")),
@@ -111,7 +114,7 @@ def _training_rows(price: Price | None, entries: Sequence[Entry]) -> list[Row]:
     ]
 
 
-def _serving_rows(entries: Sequence[Entry]) -> list[Row]:
+def _serving_rows(entries: Sequence[Entry]) -> list[TableRow]:
     return [
         _row(entries, say("one text"), lambda entry: f"{entry.serving.latency_ms:.1f} ms"),
         _row(entries, say("one text, base = 1"), lambda entry: f"{entry.serving.latency_ratio:.2f}"),

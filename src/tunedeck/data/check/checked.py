@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunedeck.core.i18n import listing, say
-from tunedeck.data.check.findings import SHOWN, Finding, Row, near_findings, quick_findings
+from tunedeck.data.check.findings import SHOWN, CheckedRow, Finding, near_findings, quick_findings
 from tunedeck.data.check.language import Encode, unknown_language
 from tunedeck.data.columns import row_numbers
 from tunedeck.data.labelled import PLAIN, Example, label_column_of, labels_of_cell, text_column_of
@@ -61,7 +61,7 @@ def check_table(
     *,
     multi_label: bool = False,
     limit: TokenLimit | None = None,
-    held_out: Sequence[Row] | None = None,
+    held_out: Sequence[CheckedRow] | None = None,
 ) -> CheckedFile:
     """Check a table; `held_out` are rows of a test file. DataError where no column can be the text."""
     text_column, label_column = columns_of(table, text, label)
@@ -94,19 +94,19 @@ def columns_of(table: Table, text: str | None, label: str | None) -> tuple[str, 
     return text_column_of(table, text, label_column), label_column
 
 
-def read_rows(table: Table, text_column: str, label_column: str | None, multi_label: bool) -> list[Row]:
+def read_rows(table: Table, text_column: str, label_column: str | None, multi_label: bool) -> list[CheckedRow]:
     """Return every row of a table; what is missing, or is neither text nor number, is empty."""
     rows = []
     for number, row in enumerate(table.rows, start=1):
         found = labels_of_cell(row[label_column], multi_label) if label_column is not None else ()
-        rows.append(Row(number, _text(row[text_column]), "; ".join(found or ())))
+        rows.append(CheckedRow(number, _text(row[text_column]), "; ".join(found or ())))
     return rows
 
 
 def quick_notes(examples: Sequence[Example], held_out: Sequence[Example] | None, most: int = 3) -> tuple[str, ...]:
     """Return the worst that one pass shows of examples to train on, in `most` lines at most."""
     rows, tested = (
-        [Row(number, one.text, "; ".join(one.labels)) for number, one in enumerate(part, start=1)]
+        [CheckedRow(number, one.text, "; ".join(one.labels)) for number, one in enumerate(part, start=1)]
         for part in (examples, held_out or ())
     )
     found = [finding.text for finding in quick_findings(rows, tested or None)]
@@ -185,7 +185,7 @@ def _text(value: object) -> str:
     return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _empties(rows: Sequence[Row], filled: Sequence[Row], with_labels: bool) -> list[Finding]:
+def _empties(rows: Sequence[CheckedRow], filled: Sequence[CheckedRow], with_labels: bool) -> list[Finding]:
     found = []
     without_text = [row.number - 1 for row in rows if not row.text.strip()]
     if without_text:
@@ -198,7 +198,7 @@ def _empties(rows: Sequence[Row], filled: Sequence[Row], with_labels: bool) -> l
     return found
 
 
-def _foreign(rows: Sequence[Row], limit: TokenLimit | None) -> list[Finding]:
+def _foreign(rows: Sequence[CheckedRow], limit: TokenLimit | None) -> list[Finding]:
     if limit is None:
         return []
     texts = [row.text for row in rows[:EXAMPLES]]
@@ -206,7 +206,7 @@ def _foreign(rows: Sequence[Row], limit: TokenLimit | None) -> list[Finding]:
     return [] if text is None else [Finding("language", len(rows), text)]
 
 
-def _cut(rows: Sequence[Row], limit: TokenLimit | None) -> list[Finding]:
+def _cut(rows: Sequence[CheckedRow], limit: TokenLimit | None) -> list[Finding]:
     if limit is None:
         return []
     counts = limit.count([row.text for row in rows])

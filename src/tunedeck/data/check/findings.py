@@ -25,7 +25,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CheckedRow:
     """A row as it is checked: its number in the file, counted from 1, its text, and its label, "" without one."""
 
     number: int
@@ -43,7 +43,7 @@ class Finding:
     examples: tuple[str, ...] = ()
 
 
-def quick_findings(rows: Sequence[Row], held_out: Sequence[Row] | None = None) -> Iterator[Finding]:
+def quick_findings(rows: Sequence[CheckedRow], held_out: Sequence[CheckedRow] | None = None) -> Iterator[Finding]:
     """Yield the findings of one pass over the texts, the worst first; training prints them too."""
     first = _first_of_each(rows)
     yield from _conflicts(rows)
@@ -54,7 +54,7 @@ def quick_findings(rows: Sequence[Row], held_out: Sequence[Row] | None = None) -
     yield from _personal(rows)
 
 
-def near_findings(rows: Sequence[Row], held_out: Sequence[Row] | None = None) -> Iterator[Finding]:
+def near_findings(rows: Sequence[CheckedRow], held_out: Sequence[CheckedRow] | None = None) -> Iterator[Finding]:
     """Yield repeats, near copies, and near copies of training texts among the held-out ones."""
     first = _first_of_each(rows)
     repeats = len(rows) - len(first)
@@ -84,15 +84,15 @@ def near_findings(rows: Sequence[Row], held_out: Sequence[Row] | None = None) ->
             yield Finding("near_overlap", len(crossing), text, shown)
 
 
-def _first_of_each(rows: Sequence[Row]) -> dict[str, Row]:
-    first: dict[str, Row] = {}
+def _first_of_each(rows: Sequence[CheckedRow]) -> dict[str, CheckedRow]:
+    first: dict[str, CheckedRow] = {}
     for row in rows:
         first.setdefault(normalised(row.text), row)
     return first
 
 
-def _conflicts(rows: Sequence[Row]) -> Iterator[Finding]:
-    groups: dict[str, list[Row]] = defaultdict(list)
+def _conflicts(rows: Sequence[CheckedRow]) -> Iterator[Finding]:
+    groups: dict[str, list[CheckedRow]] = defaultdict(list)
     for row in rows:
         groups[normalised(row.text)].append(row)
     torn = [group for group in groups.values() if len({row.label for row in group}) > 1]
@@ -102,14 +102,14 @@ def _conflicts(rows: Sequence[Row]) -> Iterator[Finding]:
         yield Finding("conflicts", len(torn), text, tuple(shown))
 
 
-def _overlap(first: dict[str, Row], held_out: Sequence[Row]) -> Iterator[Finding]:
+def _overlap(first: dict[str, CheckedRow], held_out: Sequence[CheckedRow]) -> Iterator[Finding]:
     both = [row for row in held_out if normalised(row.text) in first]
     if both:
         text = say("test texts that are in the training data too: {count} of {all}", count=len(both), all=len(held_out))
         yield Finding("overlap", len(both), text, tuple(_shown(row) for row in both[:SHOWN]))
 
 
-def _classes(rows: Sequence[Row]) -> Iterator[Finding]:
+def _classes(rows: Sequence[CheckedRow]) -> Iterator[Finding]:
     counts = Counter(row.label for row in rows if row.label)
     if len(counts) < 2:
         return
@@ -130,8 +130,8 @@ def _classes(rows: Sequence[Row]) -> Iterator[Finding]:
         yield Finding("imbalance", many // little, text)
 
 
-def _contentless(rows: Sequence[Row]) -> Iterator[Finding]:
-    kinds: dict[str, list[Row]] = defaultdict(list)
+def _contentless(rows: Sequence[CheckedRow]) -> Iterator[Finding]:
+    kinds: dict[str, list[CheckedRow]] = defaultdict(list)
     for row in rows:
         kind = _only(row.text)
         if kind:
@@ -157,7 +157,7 @@ def _only(text: str) -> str:
     return ""
 
 
-def _personal(rows: Sequence[Row]) -> Iterator[Finding]:
+def _personal(rows: Sequence[CheckedRow]) -> Iterator[Finding]:
     kinds: dict[str, list[str]] = defaultdict(list)
     holding = 0
     for row in rows:
@@ -180,9 +180,9 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     return listing(names[:most]) + (", …" if len(names) > most else "")
 
 
-def _shown(row: Row) -> str:
+def _shown(row: CheckedRow) -> str:
     return say("row {row}: {text}", row=row.number, text=shorten(row.text, _SHOWN_CHARACTERS))
 
 
-def _shown_pairs(pairs: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
+def _shown_pairs(pairs: Sequence[tuple[CheckedRow, CheckedRow]]) -> tuple[str, ...]:
     return tuple(f"{_shown(one)} ≈ {_shown(other)}" for one, other in pairs[:SHOWN])

@@ -66,7 +66,7 @@ def write(
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Return the method's part of an adapter_config.json and the tensors by AdapterHub's names.
 
-    Raises UnsupportedKindError where a vector scales an input, or stands where AdapterHub has no place.
+    Raises UnsupportedKindError where a vector scales an input, or is where AdapterHub has no place.
     """
     config = adapter.config
     assert isinstance(config, Ia3Config)

@@ -1,4 +1,4 @@
-"""Where AdapterHub's LoRA and (IA)³ stand: `<prefix>.<layers>.<i>.<linear>.loras.<adapter>.<parameter>`.
+"""Paths of AdapterHub's LoRA and (IA)³: `<prefix>.<layers>.<i>.<linear>.loras.<adapter>.<parameter>`.
 
 It knows the linear layers of core/architectures.toml's `adapterhub_lora` alone, all or none of them in a layer.
 """
@@ -55,7 +55,7 @@ def read_places(values: Mapping[str, Any], names: ModelNames) -> Places:
 
 
 def write_places(adapter: StoredAdapter, names: ModelNames) -> dict[str, Any]:
-    """Return the settings that say where an adapter stands; UnsupportedKindError where AdapterHub has no such place."""
+    """Return the settings that say where an adapter is; UnsupportedKindError where AdapterHub has no such place."""
     spec = _spec(names)
     sites = {path: site for site, path in spec.adapterhub_lora.items()}
     found: dict[int, set[str]] = {}

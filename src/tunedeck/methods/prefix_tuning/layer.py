@@ -118,7 +118,7 @@ def _to_add(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 @final
 class _WithPrefix:
-    """What an attention module sees as its cache: it returns the prefix of each row, then the keys and values."""
+    """A cache as an attention module sees it: it returns the prefix of each row, then the keys and values."""
 
     def __init__(self, now: RowDispatch, cache: Any) -> None:
         self._now, self._cache = now, cache

@@ -86,7 +86,7 @@ class TeiRerankRequest(Strict):
     raw_scores: Literal[False] = False
 
 
-class Scored(TypedDict):
+class TextScore(TypedDict):
     """The score of a text or pair; `scores` has those of all targets."""
 
     index: int
@@ -102,7 +102,7 @@ class ScoreList(TypedDict):
     object: Literal["list"]
     created: int
     model: str
-    data: list[Scored]
+    data: list[TextScore]
     usage: Usage
 
 
@@ -142,7 +142,7 @@ class TeiRanked(TypedDict):
 async def score(http: HttpRequest, body: ScoreRequest) -> ScoreList:
     """The score of each pair of texts, or of each text; in the unit of the data that the adapter was trained on."""
     requests = await _scored(http, body.model, body.contents())
-    data: list[Scored] = []
+    data: list[TextScore] = []
     for index, request in enumerate(requests):
         answer = request.done.result()
         data.append({"index": index, "object": "score", "score": answer.score, "scores": dict(answer.scores)})

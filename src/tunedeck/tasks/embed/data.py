@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
 from tunedeck.data.labelled import Example, labelled_examples
-from tunedeck.data.pairs import Pair, Scored, has_pairs, read_pairs
+from tunedeck.data.pairs import Pair, ScoredPair, has_pairs, read_pairs
 from tunedeck.data.prepare import Steps, deduplicated, normalised, prepare, split, subset, without_overlap
 from tunedeck.data.settings import DataSettings
 from tunedeck.data.table import read_table
 from tunedeck.tasks.base import Dataset
 
-Examples: TypeAlias = list[Pair] | list[Scored] | list[Example]
+Examples: TypeAlias = list[Pair] | list[ScoredPair] | list[Example]
 """One of the three; a list never mixes them."""
 
 
@@ -35,7 +35,7 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
         held_out, more = read_examples(settings.eval, settings)
         notes = (*notes, *more)
     first = found[0]
-    if isinstance(first, Scored):
+    if isinstance(first, ScoredPair):
         raise DataError(
             say(
                 "{source} holds scored pairs, which are for evaluation; train on pairs, triplets or labelled texts",
@@ -55,7 +55,7 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
         held_out_form=form_of(evaluation[0]),
         left_out=prepared.left_out,
     )
-    metric = "spearman" if isinstance(evaluation[0], Scored) else None
+    metric = "spearman" if isinstance(evaluation[0], ScoredPair) else None
     return Dataset(
         settings.train,
         train,
@@ -151,7 +151,7 @@ def form_of(example: object) -> str:
     """Return the name for examples of this form."""
     if isinstance(example, Example):
         return say("labelled texts")
-    if isinstance(example, Scored):
+    if isinstance(example, ScoredPair):
         return say("scored pairs")
     return say("triplets") if isinstance(example, Pair) and example.negative is not None else say("pairs")
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
 from tunedeck.data.labelled import Example
-from tunedeck.data.pairs import Pair, Scored
+from tunedeck.data.pairs import Pair, ScoredPair
 from tunedeck.tasks.correlation import correlations
 from tunedeck.tasks.embed.loss import Relations, contrastive_loss
 from tunedeck.tasks.embed.metrics import CUTS, mean_of, retrieval_metrics
@@ -39,7 +39,7 @@ def evaluate_vectors(vectors: Vectors, examples: Sequence[Any], temperature: flo
     precision@1, @5, @10, mrr, ndcg@10 and loss of every text among all others, those of its label being relevant.
     Scored pairs: spearman and pearson correlation of the cosines with the scores.
     """
-    if isinstance(examples[0], Scored):
+    if isinstance(examples[0], ScoredPair):
         left = vectors([one.first for one in examples], False)
         right = vectors([one.second for one in examples], False)
         return correlations(F.cosine_similarity(left, right).tolist(), [one.score for one in examples])

@@ -9,7 +9,7 @@ import torch
 
 from tunedeck.core.plan_shape import PlanShape
 from tunedeck.data.labelled import Example
-from tunedeck.data.pairs import Pair, Scored
+from tunedeck.data.pairs import Pair, ScoredPair
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import Task
@@ -105,7 +105,7 @@ class EmbedOnnx:
         return torch.from_numpy(output)
 
 
-def text_of(example: Example | Pair | Scored) -> str:
+def text_of(example: Example | Pair | ScoredPair) -> str:
     """Return the text of an example that is looked for, or its first."""
     if isinstance(example, Example):
         return example.text

@@ -1,4 +1,4 @@
-"""What a chat model forgets by fine-tuning: its loss on text that has nothing to do with the task."""
+"""Forgetting of a chat model in fine-tuning: its loss on text that has nothing to do with the task."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tunedeck.deck.deck import Deck, Rows
+from tunedeck.deck.deck import AdapterNames, Deck
 from tunedeck.deck.patches.output_positions import OutputPositions
 from tunedeck.methods.packed_embedding import vocabulary_size
 from tunedeck.tasks.generate.chat_tokens import Encoded
@@ -105,7 +105,7 @@ def _widened(one: Pack, width: int, pad_id: int) -> Pack:
     )
 
 
-def target_logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
+def target_logits(deck: Deck, name: AdapterNames, packed: Pack) -> torch.Tensor:
     """Return logits (targets, vocab) at the positions whose next token is trained on; the output layer works on those
     alone.
     """
@@ -113,7 +113,7 @@ def target_logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
         return _logits(deck, name, packed)
 
 
-def target_states(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
+def target_states(deck: Deck, name: AdapterNames, packed: Pack) -> torch.Tensor:
     """Return the output layer's input at those positions, (targets, hidden); the output layer itself does next to
     nothing.
     """
@@ -141,7 +141,7 @@ def output_is_a_product(deck: Deck, name: str | None, packed: Pack) -> bool:
         return torch.equal(product, target_logits(deck, name, packed))
 
 
-def _logits(deck: Deck, name: Rows, packed: Pack) -> torch.Tensor:
+def _logits(deck: Deck, name: AdapterNames, packed: Pack) -> torch.Tensor:
     inputs = {
         "input_ids": packed.input_ids,
         "attention_mask": packed.attention_mask,

@@ -35,7 +35,7 @@ def encode_texts(
     if not tokenizer.is_fast:
         raise ModelError(
             say(
-                "{model} has no tokenizer.json form of its tokenizer, which tells where in a text its tokens stand",
+                "{model} has no tokenizer.json form of its tokenizer, which tells where in a text its tokens are",
                 model=deck.base.reference,
             )
         )

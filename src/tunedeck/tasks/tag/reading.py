@@ -197,8 +197,8 @@ def _offsets(table: Table, number: int, text: str, value: object) -> tuple[int, 
                 table,
                 number,
                 say(
-                    "the entity {value} is not at its place: there stands {found!r}; offsets count characters from 0, "
-                    "and the end is the place after the last one",
+                    "the entity {value} is not at its place: the text there is {found!r}; offsets count characters "
+                    "from 0, and the end is the place after the last one",
                     value=shorten(str(value), 80),
                     found=shorten(text[max(0, start) : max(0, end)]),
                 ),

@@ -45,7 +45,7 @@ def server_name(folder: str, port: int) -> str:
 
 
 class _Server:
-    """What is shown of a server; its state is the process."""
+    """A server as it is shown; its state is the process."""
 
     def __init__(self, work: Workspace, here: Screen, found: Item, place: Any) -> None:
         self._work, self._here, self._found, self._place = work, here, found, place
