@@ -331,7 +331,7 @@ def test_a_signal_leaves_a_whole_adapter_and_a_run_to_go_on_with(
 def test_there_is_nothing_to_resume_in_a_folder_without_a_run(tunedeck: Command, tmp_path: Path) -> None:
     said = tunedeck("train", "--resume", tmp_path / "none")
     assert said.code == 2
-    assert "there is no run file" in said.err
+    assert "there is no run folder" in said.err
 
 
 def test_a_run_file_with_jobs_trains_them_together(tunedeck: Command, words: Path, tmp_path: Path) -> None:
