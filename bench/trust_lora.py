@@ -14,6 +14,7 @@ import csv
 import json
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tunedeck.tasks.classify.novelty import distances_to_training
 from tunedeck.tasks.text_head import text_ids
 from tunedeck.tasks.vectors import head_inputs
 
-PORTIONS, PORTION_TEXTS, PORTION_TEST = 3, 20, 120
+PORTIONS, PORTION_TEXTS, LABEL_TEST = 3, 20, 10
 
 
 def write(path: Path, examples: Iterable[Example]) -> str:
@@ -130,7 +131,8 @@ def novelty(examples: Sequence[Example], others: Sequence[str], seed: int) -> di
 
 def portions(examples: Sequence[Example], method: str, seed: int) -> dict[str, float]:
     """Let labels arrive in portions, each after the first with and without replay; accuracy on each portion's tests."""
-    labels = sorted({one.labels[0] for one in examples})
+    counts = Counter(one.labels[0] for one in examples)
+    labels = sorted(label for label, count in counts.items() if count >= PORTION_TEXTS + LABEL_TEST)
     random.Random(seed).shuffle(labels)
     size = len(labels) // PORTIONS
     found: dict[str, float] = {}
@@ -163,10 +165,11 @@ def split_by_label(examples: Sequence[Example], seed: int) -> tuple[list[Example
     train: list[Example] = []
     rest: list[Example] = []
     for label in sorted({one.labels[0] for one in examples}):
-        own = random.Random(seed).sample([one for one in examples if one.labels[0] == label], k=PORTION_TEXTS + 10)
+        own = [one for one in examples if one.labels[0] == label]
+        own = random.Random(seed).sample(own, k=PORTION_TEXTS + LABEL_TEST)
         train += own[:PORTION_TEXTS]
         rest += own[PORTION_TEXTS:]
-    return train, rest[:PORTION_TEST]
+    return train, rest
 
 
 def accuracies(stage: str, adapter: Path, tests: Sequence[Sequence[Example]]) -> dict[str, float]:
@@ -186,9 +189,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "trust_lora.json")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--portions-only", action="store_true")
     asked = parser.parse_args()
     seeds = range(asked.seeds)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.exists() else {}
 
     def keep(name: str, rows: list[dict[str, float]]) -> None:
         found[name] = averaged(rows)
@@ -198,6 +202,8 @@ def main() -> None:
     sets = {"home commands": texts_of("bundled:home-intents-en", None), "tweets": texts_of("bundled:tweets", 1500)}
     others = dict(zip(sets, reversed([[one.text for one in texts[:500]] for texts in sets.values()]), strict=True))
     for (name, texts), sizes, precision in zip(sets.items(), ((700, 1500), (600, 450)), (0.95, 0.8), strict=True):
+        if asked.portions_only:
+            break
         keep(f"{name}: calibration", [calibration(texts, sizes, precision, seed) for seed in seeds])
         keep(f"{name}: none of these", [novelty(texts, others[name], seed) for seed in seeds])
     for method in ("head", "lora"):

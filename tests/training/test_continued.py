@@ -64,7 +64,8 @@ def test_a_run_goes_on_with_a_new_label_and_replayed_data(folder: Path, capsys: 
         "dtype": "float32",
     }
     before = {file.name: file.read_bytes() for file in Path(start).iterdir()}
-    td.train_run(values, out=folder / "second", progress=True)
+    (run,) = td.train_run(values, out=folder / "second", progress=True).values()
+    assert run.start  # the head is fitted to texts of all labels before the first step
     said = capsys.readouterr().err
     assert "new labels: blue" in said
     assert "held-out texts of the earlier labels" in said
@@ -77,6 +78,17 @@ def test_a_run_goes_on_with_a_new_label_and_replayed_data(folder: Path, capsys: 
     assert before == {file.name: file.read_bytes() for file in Path(start).iterdir()}
     with pytest.raises(Exception, match="finished"):
         td.train_run(values, out=folder / "second", resume=True, progress=False)
+
+
+def test_a_head_is_not_fitted_to_texts_that_lack_labels_of_the_adapter(folder: Path, tmp_path: Path) -> None:
+    values = {
+        "start_from": str(folder / "first" / "adapter"),
+        "data": {"train": str(folder / "new.csv")},
+        "training": {"max_steps": 1},
+        "dtype": "float32",
+    }
+    (run,) = td.train_run(values, out=tmp_path / "run", progress=False).values()
+    assert not run.start
 
 
 def test_what_does_not_fit_the_adapter_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from openpyxl import Workbook
 from support import tiny_models
+from support.serving_process import free_port
 
 import tunedeck
 from tunedeck.core.i18n import say, set_language
@@ -30,7 +31,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
 CHROMIUM = shutil.which("chromium")
-PORT = 8934
+PORT = free_port()  # the tests of this file may be divided between processes
 HERE = f"http://127.0.0.1:{PORT}"
 MARKUP = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> {{ 7 * 7 }}"
 FILE, POOL = "a'b <i>评论.csv", "pool.csv"

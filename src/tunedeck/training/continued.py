@@ -33,7 +33,8 @@ def continue_run(
 ) -> dict[str, TrainingRun]:
     """Train a copy of an adapter on new data, and on `replay`, and tell what got better and worse on held-out texts.
 
-    The head keeps its labels and gets a fresh row for each new one. Raises what `train_run` raises.
+    The head keeps its labels and gets a fresh row for each new one; where there are texts of all labels, it begins as
+    the fitted one, as in other runs. Raises what `train_run` raises.
     """
     if resume:
         check_unfinished(out)
@@ -65,7 +66,9 @@ def continue_run(
     deck.add_labels(name, fresh, seed=config.training.seed)
 
     begin = partial(keep_config, out, config.model_dump(mode="json"), resume)
-    settings = config.training.model_copy(update={"head_init": "random"})  # the head is the adapter's
+    settings = config.training
+    if not set(labels) <= {label for example in dataset.train for label in example.labels}:
+        settings = settings.model_copy(update={"head_init": "random"})  # a fitted head would not know the other labels
     runs = run_jobs(
         deck, {name: Job(dataset, settings)}, settings, {name: out}, resume=resume, progress=progress, begin=begin
     )
