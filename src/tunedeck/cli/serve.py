@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import Field, fields
 from functools import wraps
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from tunedeck.cli import options
 from tunedeck.cli.console import format_bytes, tell
@@ -19,17 +19,13 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, say
 from tunedeck.serving.bounds import BYTES, Bounds, flag_of
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-
 
 def size(text: str | int) -> int:
     """Return bytes of `2GB`, `512MiB` or a plain number; ConfigError for anything else."""
-    if isinstance(text, int):
-        return text
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", text.strip().lower())
-    if match is None:
-        raise ConfigError(say("invalid size {text!r}: use e.g. 2GB, 512MiB or a number of bytes", text=text))
-    return int(float(match[1]) * _UNITS[match[2]])
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise ConfigError(say("invalid size {text!r}: use e.g. 2GB, 512MiB or a number of bytes", text=text)) from None
 
 
 def with_bounds(command: Callable[..., None]) -> Callable[..., None]:
