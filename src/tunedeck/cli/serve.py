@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from tunedeck.cli import options
 from tunedeck.cli.console import format_bytes, tell
@@ -22,6 +21,8 @@ from tunedeck.serving.bounds import BYTES, Bounds, flag_of
 
 def size(text: str | int) -> int:
     """Return bytes of `2GB`, `512MiB` or a plain number; ConfigError for anything else."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError  # --help does without it
+
     try:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
