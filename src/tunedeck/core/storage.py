@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -112,6 +113,15 @@ def write_bytes(target: Path, content: bytes) -> None:
 def write_json(target: Path, value: Any) -> None:
     """Write JSON, indented and with its keys in the order given, whole or not at all."""
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def file_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's content as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _swap(staging: Path, target: Path) -> None:

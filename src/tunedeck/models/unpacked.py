@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from tunedeck.core.bundle import cache_folder
 from tunedeck.core.errors import StorageError
 from tunedeck.core.i18n import say
-from tunedeck.core.storage import replacing_folder, write_json
+from tunedeck.core.storage import file_sha256, replacing_folder, write_json
 from tunedeck.models.source import ModelSource
 
 RECEIPT = "unpacked.json"
@@ -85,14 +85,14 @@ def _is_whole(folder: Path, file: Path) -> bool:
             return False
         if any(_stamp(folder / name) != stamp for name, stamp in receipt["files"].items()):
             return False
-        return bool(receipt["stamp"] == _stamp(file) or receipt["sha256"] == _sha256(file))
+        return bool(receipt["stamp"] == _stamp(file) or receipt["sha256"] == file_sha256(file))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
 def _unpack(file: Path, folder: Path, auto_class: str, dtype: torch.dtype) -> None:
     options: dict[str, Any] = {"gguf_file": file.name}
-    place, stamp, digest = str(file.parent), _stamp(file), _sha256(file)
+    place, stamp, digest = str(file.parent), _stamp(file), file_sha256(file)
     config = transformers.AutoConfig.from_pretrained(place, **options)
     tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
     model, report = getattr(transformers, auto_class).from_pretrained(
@@ -125,11 +125,3 @@ def _stamp(file: Path) -> list[int]:
     """Return a file's size and the second in which it was last written."""
     found = file.stat()
     return [found.st_size, int(found.st_mtime)]
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while piece := opened.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

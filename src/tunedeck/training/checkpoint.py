@@ -5,7 +5,6 @@ A checkpoint on disk is complete or absent, verified when it is read, and only t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -21,7 +20,7 @@ import torch
 
 from tunedeck.core.errors import AdapterFileError, StorageError, TrainingError
 from tunedeck.core.i18n import say
-from tunedeck.core.storage import replacing_folder, sweep
+from tunedeck.core.storage import file_sha256, replacing_folder, sweep
 from tunedeck.deck.adapter import Adapter
 from tunedeck.formats.tensors import read_safetensors, write_safetensors
 from tunedeck.training.state import RunState
@@ -122,15 +121,7 @@ def _read(folder: Path) -> Checkpoint:
 
 def _sums(folder: Path) -> dict[str, str]:
     """Return the sha256 of every file but the list of them itself."""
-    return {file.name: _sha256(file) for file in sorted(folder.iterdir()) if file.name != CHECKSUMS}
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    return {file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.name != CHECKSUMS}
 
 
 def adapter_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:

@@ -1,4 +1,7 @@
-"""Watch a run, a comparison or a race while its folder is written: curves, speed, time and money; pause and resume."""
+"""Watch a run, a comparison or a race while its folder is written: curves, speed, time and money; pause and resume.
+
+The file is long because runs, comparisons and races share one screen and its parts.
+"""
 
 from __future__ import annotations
 
