@@ -21,6 +21,7 @@ import pytest
 from openpyxl import Workbook
 from support import tiny_models
 from support.serving_process import free_port
+from support.waiting import eventually
 
 import tunedeck
 from tunedeck.core.i18n import say, set_language
@@ -233,7 +234,6 @@ def test_from_a_chinese_spreadsheet_to_a_file_of_predictions(site: Site) -> None
     page.get_by_label("training.max_steps", exact=True).fill("400")
     page.get_by_text("--set model=base --set training.max_steps=400").first.wait_for(state="attached")
     page.get_by_role("button", name=say("Start"), exact=True).click()
-    page.get_by_text(say("running"), exact=True).wait_for()
     _survives(site, page)
     page.get_by_role("button", name=say("Try it")).click()
     page.get_by_role("combobox", name=say("In the folder")).click()
@@ -249,7 +249,15 @@ def test_from_a_chinese_spreadsheet_to_a_file_of_predictions(site: Site) -> None
 
 
 def _survives(site: Site, page: Any) -> None:
-    """Reload, go back and forth, look from a second tab, kill the training and resume it, restart the page."""
+    """Reload, go back and forth, look from a second tab, kill the training and resume it, restart the page.
+
+    The training stands still from its first checkpoint on, so it cannot end before the page has been looked at.
+    """
+    eventually(lambda: any(site.folder.glob("runs/*/checkpoints/step-*")))
+    (record,) = (site.folder / ".ui").glob("runs*.json")
+    training = json.loads(record.read_text(encoding="utf-8"))["pid"]
+    os.kill(training, signal.SIGSTOP)
+    page.get_by_text(say("running"), exact=True).wait_for()
     page.reload()
     page.get_by_text(say("running"), exact=True).wait_for()
     page.go_back()
@@ -257,10 +265,8 @@ def _survives(site: Site, page: Any) -> None:
     page.go_forward()
     other = site.opened(page.context)
     other.goto(page.url)
-    (record,) = (site.folder / ".ui").glob("runs*.json")
-    while not list(site.folder.glob("runs/*/checkpoints/step-*")):
-        time.sleep(0.1)
-    os.kill(json.loads(record.read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
+    other.get_by_text(say("running"), exact=True).wait_for()
+    os.kill(training, signal.SIGKILL)
     for tab in (page, other):
         tab.get_by_text(say("ended before it was finished"), exact=True).wait_for()
     other.close()
