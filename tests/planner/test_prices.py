@@ -70,7 +70,7 @@ def test_spot_community_and_floor_prices_lie_below_on_demand_ones() -> None:
         assert not (dear and cheap) or max(cheap) <= min(dear)
 
 
-def test_the_articles_prices_are_one_named_list() -> None:
+def test_the_quoted_prices_are_one_named_list() -> None:
     prices = {offer.gpu.name: offer for offer in read_prices("reference").offers}
     a10 = prices["a10-24gb"]
     assert (a10.price_per_hour.low, a10.price_per_hour.high) == (8, 12)

@@ -31,13 +31,11 @@ async def cells_with(user: Any, *wanted: str) -> list[list[str]]:
 def test_the_plan_follows_its_sliders(tmp_path: Path) -> None:
     row = td.plan("bge-large-zh", samples=5000, tokens=64, epochs=2, methods="lora").rows[0]
     more = td.plan("bge-large-zh", samples=1_000_000, tokens=64, epochs=2, methods="lora").rows[0]
-    article = td.plan(
-        "minicpm-2b", samples=5000, tokens=64, epochs=2, methods="lora", gpus="t4", price_list="reference"
-    )
+    quoted = td.plan("minicpm-2b", samples=5000, tokens=64, epochs=2, methods="lora", gpus="t4", price_list="reference")
 
     async def visit(user: Any) -> None:
         await user.open("/cost?model=bge-large-zh&method=lora&samples=5000&tokens=64&epochs=2")
-        cells = await cells_with(user, spread(row.cost), spread(article.rows[0].cost))
+        cells = await cells_with(user, spread(row.cost), spread(quoted.rows[0].cost))
         assert [row.method, row.offer.gpu.name, "yes"] in [cell[1:4] for cell in cells]
         await user.should_see("On this machine")
         await user.should_see("tunedeck plan --model bge-large-zh --method lora --samples 5000 --tokens 64 --epochs 2")

@@ -10,9 +10,9 @@ from typing import Any
 from nicegui import ui
 
 from tunedeck.core.i18n import say
-from tunedeck.planner.article_tables import DEPLOYMENTS, DeploymentExample, deployment_row
 from tunedeck.planner.deploy import Deployment, DeployRow, deploy_cost, training_days
 from tunedeck.planner.models import find_planned_model
+from tunedeck.planner.quoted_costs import DEPLOYMENTS, DeploymentExample, deployment_row
 from tunedeck.planner.words import spread
 from tunedeck.web.controls import Computed, Steps
 from tunedeck.web.pages.library import address
@@ -66,7 +66,7 @@ def page(work: Workspace) -> Callable[..., None]:
 
 
 def _computed(here: Screen, models: Any, sliders: Mapping[str, Steps], trained: Any) -> None:
-    """Show what the model costs and the article's table, and renew them when a choice changes."""
+    """Show what the model costs and the quoted costs, and renew them when a choice changes."""
 
     def load() -> Load:
         found = {key: one.value for key, one in sliders.items()}
@@ -76,15 +76,17 @@ def _computed(here: Screen, models: Any, sliders: Mapping[str, Steps], trained: 
     of_model = Computed(
         here, lambda: _deployment(models.value, load()), lambda found: _show(found, load(), trained.value)
     )
-    heading(say("Four machines of an article, at this load"), 2)
-    ui.label(say("At the article's prices, each with a model of the size that the article names.")).classes("faint")
-    of_article = Computed(here, lambda: _of_article(load(), sliders["outputs"].value), _show_article)
+    heading(say("Commonly quoted costs beside the plan, at this load"), 2)
+    ui.label(
+        say("At the quoted prices per hour, each machine with a model of the size that is quoted for it.")
+    ).classes("faint")
+    quoted = Computed(here, lambda: _quoted(load(), sliders["outputs"].value), _show_quoted)
 
     async def renew() -> None:
         values = {"model": models.value, **{key: str(one.value) for key, one in sliders.items()}}
         ui.navigate.history.replace(address("/cost/deployment", **values))
         await of_model.renew()
-        await of_article.renew()
+        await quoted.renew()
 
     for choice in (models, trained):
         choice.on_value_change(renew)
@@ -98,7 +100,7 @@ def _deployment(model: str, load: Load) -> Deployment:
     )
 
 
-def _of_article(load: Load, outputs: int) -> list[tuple[DeploymentExample, DeployRow]]:
+def _quoted(load: Load, outputs: int) -> list[tuple[DeploymentExample, DeployRow]]:
     return [(one, deployment_row(one, load.rate, load.inputs, outputs)) for one in DEPLOYMENTS]
 
 
@@ -155,9 +157,9 @@ def _cells(row: DeployRow) -> list[str]:
     return [_gpu(row), row.precision, f"{row.capacity_per_s.expected:.3g}", str(row.cards), spread(row.month), each]
 
 
-def _show_article(found: Sequence[tuple[DeploymentExample, DeployRow]]) -> None:
-    columns = [say("GPU"), say("model"), say("requests/s of one"), say("GPUs"), say("CNY/hour: article")]
-    columns += [say("CNY/month: article"), say("CNY/month: plan")]
+def _show_quoted(found: Sequence[tuple[DeploymentExample, DeployRow]]) -> None:
+    columns = [say("GPU"), say("model"), say("requests/s of one"), say("GPUs"), say("CNY/hour: quoted")]
+    columns += [say("CNY/month: quoted"), say("CNY/month: plan")]
     cells = [
         [
             _gpu(row),

@@ -13,11 +13,11 @@ from tunedeck.core.bundle import read_bundles
 from tunedeck.core.i18n import say
 from tunedeck.core.units import duration_range
 from tunedeck.planner.advice import reason_text, recommend
-from tunedeck.planner.article_tables import TRAININGS, TrainingExample, training_rows
 from tunedeck.planner.machine import THIS_MACHINE
 from tunedeck.planner.models import known_models
 from tunedeck.planner.plan import PlanRow
 from tunedeck.planner.planning import PLANNED, Plan, plan
+from tunedeck.planner.quoted_costs import TRAININGS, TrainingExample, training_rows
 from tunedeck.planner.words import beyond_limits_text, gib, note_text, price_text, spread
 from tunedeck.web.controls import Computed, Steps, with_question
 from tunedeck.web.pages.library import address
@@ -61,7 +61,7 @@ def page(work: Workspace) -> Callable[..., None]:
 
 
 def _computed(here: Screen, models: Any, methods: Any, sliders: Mapping[str, Steps]) -> None:
-    """Show the plan of the model and the article's table, and renew them when a choice changes."""
+    """Show the plan of the model and the quoted costs, and renew them when a choice changes."""
 
     def size() -> Size:
         return Size(**{key: one.value for key, one in sliders.items()})
@@ -71,20 +71,20 @@ def _computed(here: Screen, models: Any, methods: Any, sliders: Mapping[str, Ste
         lambda: _planned(models.value, methods.value, size()),
         lambda found: _show(*found, models.value, methods.value, size()),
     )
-    heading(say("Five runs of an article, for this amount of data"), 2)
+    heading(say("Commonly quoted costs beside the plan, for this amount of data"), 2)
     ui.label(
         say(
-            "This project began with an article that names these hours and prices; it does not say for how much "
-            "data. The plan beside them is computed for the sliders, at the article's prices."
+            "Introductions to fine-tuning quote these hours and costs without an amount of data. The plan beside them "
+            "is computed for the amount that the sliders show, at the quoted prices per hour."
         )
     ).classes("faint")
-    of_article = Computed(here, lambda: _of_article(size()), _show_article)
+    quoted = Computed(here, lambda: _quoted(size()), _show_quoted)
 
     async def renew() -> None:
         values = {"model": models.value, "method": methods.value, **asdict(size())}
         ui.navigate.history.replace(address("/cost", **{key: str(value) for key, value in values.items()}))
         await of_model.renew()
-        await of_article.renew()
+        await quoted.renew()
 
     for choice in (models, methods):
         choice.on_value_change(renew)
@@ -102,7 +102,7 @@ def _planned(model: str, method: str, size: Size) -> tuple[Plan, Plan]:
     return own, rented
 
 
-def _of_article(size: Size) -> list[tuple[TrainingExample, tuple[PlanRow, ...]]]:
+def _quoted(size: Size) -> list[tuple[TrainingExample, tuple[PlanRow, ...]]]:
     return [(one, training_rows(one, size.samples, size.tokens, size.epochs)) for one in TRAININGS]
 
 
@@ -207,9 +207,9 @@ def _cells(row: PlanRow) -> list[str]:
     return [*start, *spent, price_text(row.offer)]
 
 
-def _show_article(found: Sequence[tuple[TrainingExample, tuple[PlanRow, ...]]]) -> None:
-    columns = [say("model"), say("method"), say("GPU"), say("hours: article"), say("hours: plan")]
-    columns += [say("CNY: article"), say("CNY: plan")]
+def _show_quoted(found: Sequence[tuple[TrainingExample, tuple[PlanRow, ...]]]) -> None:
+    columns = [say("model"), say("method"), say("GPU"), say("hours: quoted"), say("hours: plan")]
+    columns += [say("CNY: quoted"), say("CNY: plan")]
     cells = [
         [
             row.model,

@@ -1,20 +1,20 @@
-"""The source article's two tables as `tunedeck plan` and `tunedeck deploy-cost` compute them, as Markdown.
+"""Commonly quoted costs beside what `tunedeck plan` and `tunedeck deploy-cost` compute: the two tables of docs/plan.md.
 
-python bench/article_tables.py
+python bench/quoted_costs.py
 """
 
 from __future__ import annotations
 
-from tunedeck.planner.article_tables import DEPLOYMENTS, TRAININGS, deployment_row, training_rows
 from tunedeck.planner.catalogue import GIB
 from tunedeck.planner.estimate import Estimate
+from tunedeck.planner.quoted_costs import DEPLOYMENTS, TRAININGS, deployment_row, training_rows
 
 SAMPLES, TOKENS, EPOCHS = 10_000, 512, 3.0
-"""The article names no data; this is the example of `tunedeck plan --help`."""
+"""No amount of data is quoted; this is the example of `tunedeck plan --help`."""
 
 
 def main() -> None:
-    print("| model | method | card | fits, peak GiB | hours | article | cost, CNY | article |")
+    print("| model | method | GPU | fits, peak GiB | hours | quoted | cost, CNY | quoted |")
     print("|---|---|---|---|---|---|---|---|")
     for training in TRAININGS:
         for row in training_rows(training, SAMPLES, TOKENS, EPOCHS):
@@ -24,7 +24,7 @@ def main() -> None:
             cells += [span(row.cost, 0) if row.fits else "-", training.cost]
             print("| " + " | ".join(cells) + " |")
     print(
-        "\n| card | model | at once | requests/s | CNY/hour | article | CNY/month | article | CNY per 1000 "
+        "\n| GPU | model | at once | requests/s | CNY/hour | quoted | CNY/month | quoted | CNY per 1000 "
         "requests, full and at a tenth |"
     )
     print("|---|---|---|---|---|---|---|---|---|")

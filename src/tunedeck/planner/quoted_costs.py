@@ -1,4 +1,4 @@
-"""The two tables of the article that this project began with, as the planner computes them for any data and load."""
+"""Costs of training and deployment that introductions to fine-tuning quote (docs/plan.md), to set beside plans."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tunedeck.planner.plan import PlanRow
 from tunedeck.planner.planning import plan
 
 PRICES = "reference"
-"""The price list with the article's own prices."""
+"""The price list with the quoted prices per hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """A row of the article's table of training costs; `hours` and `cost`, in CNY, are the article's."""
+    """A quoted cost of training; `cost` is in CNY, and no amount of data is quoted with it."""
 
     model: str
     methods: tuple[str, ...]
@@ -26,7 +26,7 @@ class TrainingExample:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentExample:
-    """A row of the article's table of deployment costs, with a model of the size it names; prices in CNY are its."""
+    """A quoted cost of a server, in CNY, with a model of the size that is quoted for it."""
 
     gpu: str
     model: str
@@ -50,7 +50,7 @@ DEPLOYMENTS = (
 
 
 def training_rows(example: TrainingExample, samples: int, tokens: int, epochs: float | None) -> tuple[PlanRow, ...]:
-    """Return the plan's rows at the article's prices; texts are cut at what the model takes."""
+    """Return the plan's rows at the quoted hourly prices; texts are cut at the model's limit."""
     limit = find_planned_model(example.model).max_tokens or tokens
     return plan(
         example.model,
@@ -64,7 +64,7 @@ def training_rows(example: TrainingExample, samples: int, tokens: int, epochs: f
 
 
 def deployment_row(example: DeploymentExample, rate: float | None, inputs: int, outputs: int) -> DeployRow:
-    """Return the plan's row at the article's price; an encoder answers with no tokens and reads what it takes."""
+    """Return the plan's row at the quoted hourly price; an encoder generates nothing; texts are cut at its limit."""
     model = find_planned_model(example.model)
     outputs = outputs if model.spec.causal else 0
     limit = model.max_tokens or inputs + outputs
