@@ -13,10 +13,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 from urllib.parse import quote, urlsplit
 
+import httpx
 import pytest
 from openpyxl import Workbook
 from support import tiny_models
@@ -26,14 +28,14 @@ from support.waiting import eventually
 import tunedeck
 from tunedeck.core.i18n import say, set_language
 from tunedeck.data.table import read_table
+from tunedeck.web.folder import Folder
+from tunedeck.web.processes import RECORDS, Processes
 
 pytest.importorskip("nicegui")
 playwright = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
 CHROMIUM = shutil.which("chromium")
-PORT = free_port()  # the tests of this file may be divided between processes
-HERE = f"http://127.0.0.1:{PORT}"
 MARKUP = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> {{ 7 * 7 }}"
 FILE, POOL = "a'b <i>评论.csv", "pool.csv"
 SCREENS = {
@@ -67,7 +69,9 @@ class Site:
     """The command over a folder, to be stopped and started again, and the browser with all that it asked for."""
 
     def __init__(self, folder: Path, browser: Any) -> None:
-        self.folder, self._browser = folder, browser
+        self.folder, self.browser = folder, browser
+        self.port = free_port()  # the tests of this file may be divided between processes
+        self.url = f"http://127.0.0.1:{self.port}"
         self.asked: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -79,7 +83,7 @@ class Site:
             "ui",
             "--no-open",
             "--port",
-            str(PORT),
+            str(self.port),
             "--folder",
             str(self.folder),
         ]
@@ -89,7 +93,7 @@ class Site:
         for _ in range(600):
             assert self._process.poll() is None
             try:
-                urllib.request.urlopen(HERE, timeout=10).close()
+                urllib.request.urlopen(self.url, timeout=10).close()
             except OSError:
                 time.sleep(0.1)
             else:
@@ -101,12 +105,29 @@ class Site:
             self._process.terminate()
             self._process.wait()
 
+    def end(self) -> None:
+        """Stop the page, and what was started on it and still runs."""
+        self.stop()
+        started = Processes(Folder(self.folder))
+        for name in started.names():
+            if started.is_running(name):
+                os.killpg(self.pid_of(name), signal.SIGKILL)
+
+    def pid_of(self, name: str) -> int:
+        """Return the process that writes a name."""
+        record = self.folder / RECORDS / f"{quote(name, safe='')}.json"
+        return int(json.loads(record.read_text(encoding="utf-8"))["pid"])
+
     def page(self, language: str = "en", dark: bool = False, width: int = 1200) -> Any:
         """Return a new tab of a new visitor."""
-        context = self._browser.new_context(viewport={"width": width, "height": 800})
+        context = self.browser.new_context(viewport={"width": width, "height": 800})
         cookies = {"tunedeck_language": language, "tunedeck_dark": str(int(dark))}
-        context.add_cookies([{"name": name, "value": value, "url": HERE} for name, value in cookies.items()])
+        context.add_cookies([{"name": name, "value": value, "url": self.url} for name, value in cookies.items()])
         return self.opened(context)
+
+    def asked_only_here(self) -> None:
+        hosts = {urlsplit(url).netloc for url in self.asked if not url.startswith(("data:", "blob:"))}
+        assert hosts <= {f"127.0.0.1:{self.port}"}
 
     def opened(self, context: Any) -> Any:
         page = context.new_page()
@@ -129,6 +150,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     tiny_models.add_stirred(deck, "mail", tunedeck.LoraConfig(target_modules=("query", "value")))
     deck.save("mail", folder / "mail")
     shutil.copytree(tiny_models.folder_of("bert", "plain"), folder / "base")
+    _save_talker(folder / "talk")
     (folder / "race/a").mkdir(parents=True)
     known = [{"name": "lora", "key": "a", "text": ""}, {"name": "full", "key": "b", "text": "full stops at 1/27"}]
     (folder / "race/a/standing.json").write_text(json.dumps({"candidates": known}))
@@ -142,16 +164,26 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             found.start()
             yield found
         finally:
-            found.stop()
+            found.end()
             browser.close()
+
+
+def _save_talker(folder: Path) -> None:
+    """Save an adapter of a tiny model whose answers end at their limit only, and the model beside it."""
+    base = folder.with_name("talking")
+    sizes: Any = {"eos_token_id": None, "max_position_embeddings": 2048}
+    tiny_models.tiny_model("llama", "causal", **sizes).save_pretrained(base)
+    tiny_models.tiny_tokenizer("llama").save_pretrained(base)
+    deck = tunedeck.Deck.load(str(base), task=tunedeck.Generate(), dtype="float32", device="cpu")
+    tiny_models.add_stirred(deck, "talk", tunedeck.LoraConfig())
+    deck.save("talk", folder)
 
 
 @pytest.fixture(autouse=True)
 def _only_this_host(site: Site) -> Iterator[None]:
     """No test makes the browser ask another host."""
     yield
-    hosts = {urlsplit(url).netloc for url in site.asked if not url.startswith(("data:", "blob:"))}
-    assert hosts <= {f"127.0.0.1:{PORT}"}
+    site.asked_only_here()
 
 
 def shot(page: Any, name: str) -> None:
@@ -174,7 +206,7 @@ def test_every_screen_shows_markup_as_text_fits_and_has_no_serious_finding(
     set_language(language)
     page = site.page(language, dark, width)
     for name, (address, seen) in SCREENS.items():
-        page.goto(HERE + address)
+        page.goto(site.url + address)
         page.get_by_text(say(seen), exact=name == "data").first.wait_for(state="attached")
         shot(page, f"{name}-{language}-{width}-{'dark' if dark else 'light'}")
         assert page.evaluate("window.hacked") is None
@@ -191,7 +223,7 @@ def test_every_screen_shows_markup_as_text_fits_and_has_no_serious_finding(
 def test_every_control_is_reached_by_the_tab_key_and_shows_its_focus(site: Site) -> None:
     page = site.page()
     for address, seen in (SCREENS["library"], SCREENS["choice"], SCREENS["train"], SCREENS["cost"], SCREENS["run"]):
-        page.goto(HERE + address)
+        page.goto(site.url + address)
         page.get_by_text(seen).first.wait_for()
         controls = page.evaluate(CONTROLS)
         reached = set()
@@ -213,7 +245,7 @@ FOCUSED = """() => { const one = document.activeElement, style = getComputedStyl
     || around.boxShadow !== 'none'] }"""
 
 
-def test_from_a_chinese_spreadsheet_to_a_file_of_predictions(site: Site) -> None:
+def test_from_a_chinese_spreadsheet_to_a_file_of_predictions_and_a_served_answer(site: Site) -> None:
     book = Workbook()
     for row in [
         ("评论", "标签"),
@@ -223,19 +255,17 @@ def test_from_a_chinese_spreadsheet_to_a_file_of_predictions(site: Site) -> None
     book.save(site.folder.parent / "评价 一.xlsx")
     set_language("zh")
     page = site.page("zh")
-    page.goto(HERE + "/data")
+    page.goto(site.url + "/data")
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name=say("Choose a file")).click()
     chooser.value.set_files(site.folder.parent / "评价 一.xlsx")
     page.get_by_text("太差 0").first.wait_for()
     page.get_by_role("button", name=say("Train on this")).click()
-    page.get_by_text(say("Every setting")).click()
-    page.get_by_label("model", exact=True).fill("base")
-    page.get_by_label("training.max_steps", exact=True).fill("400")
-    page.get_by_text("--set model=base --set training.max_steps=400").first.wait_for(state="attached")
-    page.get_by_role("button", name=say("Start"), exact=True).click()
+    _start_training(page, 400)
     _survives(site, page)
     page.get_by_role("button", name=say("Try it")).click()
+    page.get_by_label(say("Port")).wait_for()
+    _connected(page)
     page.get_by_role("combobox", name=say("In the folder")).click()
     page.get_by_role("option", name="评价 一.xlsx").click()
     page.get_by_role("button", name=say("Predict"), exact=True).last.click()
@@ -245,7 +275,67 @@ def test_from_a_chinese_spreadsheet_to_a_file_of_predictions(site: Site) -> None
     predicted = read_table(str(site.folder.parent / "predicted.csv")).rows
     assert len(predicted) == 80
     assert {value for row in predicted for value in row.values()} >= {"好", "差"}
+    (answer,) = _served_answer(page, "太差 3")["data"]
+    assert answer["label"] in ("好", "差")
     page.context.close()
+
+
+def _served_answer(page: Any, text: str) -> dict[str, Any]:
+    """Start the server, send the request that the page shows, and stop the server."""
+    port = free_port()
+    page.get_by_label(say("Port")).fill(str(port))
+    page.get_by_role("button", name=say("Start the server")).click()
+    page.get_by_text(say("running on http://127.0.0.1:{port}", port=port)).wait_for()
+    asking = page.get_by_text("httpx.post(").inner_text()
+    answer = eval(asking.splitlines()[-1].replace("'...'", repr(text)), {"httpx": httpx})
+    page.get_by_role("button", name=say("Stop the server")).click()
+    page.get_by_text(say("The server has ended.")).wait_for()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/health")
+    return dict(answer)
+
+
+def test_a_chat_shows_its_answer_while_it_grows(site: Site) -> None:
+    page = site.page()
+    page.goto(site.url + "/use?adapter=talk")
+    _connected(page)
+    send, message = page.get_by_role("button", name="Send"), page.get_by_label("Your message")
+    message.fill("w5 w6")
+    page.evaluate(KEEP_ANSWERS)
+    send.click()
+    page.wait_for_function("kept.some(one => one.length > 1)")
+    message.fill("w7 w8")
+    send.click()  # possible once the answer is whole
+    page.wait_for_function(f"document.querySelectorAll('{ANSWERS}')[1]?.innerText.length > 1")
+    whole = page.locator(ANSWERS).first.inner_text()
+    kept = [one for one in page.evaluate("kept") if one not in ("", "…")]
+    assert len(kept) > 2
+    assert all(whole.startswith(one) for one in kept)
+    page.context.close()
+
+
+ANSWERS = "[role=log] .said + *"
+KEEP_ANSWERS = f"""() => {{ window.kept = []; const log = document.querySelector('[role=log]');
+  new MutationObserver(() => {{ const text = document.querySelector('{ANSWERS}')?.innerText ?? '';
+    if (text !== kept.at(-1)) kept.push(text) }})
+    .observe(log, {{childList: true, subtree: true, characterData: true}}) }}"""
+"""Keeps every text that the first answer has had, in the order of the page, however slow its reader is."""
+
+
+def _connected(page: Any) -> None:
+    """Wait until the page is connected; what is done in the same moment before may reach it in any order."""
+    page.wait_for_function("window.did_handshake")
+
+
+def _start_training(page: Any, steps: int) -> None:
+    """Train the base of the folder for a number of steps."""
+    _connected(page)
+    page.get_by_text(say("Every setting")).click()
+    page.get_by_label("model", exact=True).fill("base")
+    page.get_by_label("training.max_steps", exact=True).fill(str(steps))
+    for chosen in ("model=base", f"training.max_steps={steps}"):
+        page.get_by_text(f"--set {chosen}").first.wait_for(state="attached")
+    page.get_by_role("button", name=say("Start"), exact=True).click()
 
 
 def _survives(site: Site, page: Any) -> None:
@@ -253,10 +343,7 @@ def _survives(site: Site, page: Any) -> None:
 
     The training stands still from its first checkpoint on, so it cannot end before the page has been looked at.
     """
-    eventually(lambda: any(site.folder.glob("runs/*/checkpoints/step-*")))
-    (record,) = (site.folder / ".ui").glob("runs*.json")
-    training = json.loads(record.read_text(encoding="utf-8"))["pid"]
-    os.kill(training, signal.SIGSTOP)
+    training = _held_at_its_first_checkpoint(site)
     page.get_by_text(say("running"), exact=True).wait_for()
     page.reload()
     page.get_by_text(say("running"), exact=True).wait_for()
@@ -277,15 +364,77 @@ def _survives(site: Site, page: Any) -> None:
     page.get_by_text(say("finished"), exact=True).wait_for()
 
 
+def _held_at_its_first_checkpoint(site: Site) -> int:
+    """Let the one run of a folder stand still once it has a checkpoint, and return its process."""
+    eventually(lambda: any(site.folder.glob("runs/*/checkpoints/step-*")))
+    (run,) = (site.folder / "runs").iterdir()
+    os.kill(training := site.pid_of(f"runs/{run.name}"), signal.SIGSTOP)
+    return training
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few megabytes."""
+    mount, place = shutil.which("mount"), tmp_path / "disk"
+    if mount is None:
+        pytest.skip("there is no command that mounts a small disk")
+    place.mkdir()
+    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no small disk can be mounted: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_run_whose_disk_is_full_is_told_in_one_line_and_resumed_after_room_was_made(
+    site: Site, small_disk: Path
+) -> None:
+    shutil.copytree(tiny_models.folder_of("bert", "plain"), small_disk / "base")
+    rows = [f"{'fine' if n % 2 else 'bad'} {n},{'yes' if n % 2 else 'no'}" for n in range(80)]
+    (small_disk / "mail.csv").write_text("\n".join(["text,label", *rows]))
+    full = Site(small_disk, site.browser)
+    try:
+        full.start()
+        page = full.page()
+        page.goto(full.url + "/train?file=mail.csv")
+        _start_training(page, 400)
+        training = _held_at_its_first_checkpoint(full)
+        (run,) = (small_disk / "runs").iterdir()
+        before = (run / "events.jsonl").read_text()
+        _fill(small_disk / "ballast")
+        os.kill(training, signal.SIGCONT)
+        page.get_by_text("ended before it was finished").wait_for()
+        page.get_by_text("No space left on device").wait_for()
+        assert page.get_by_text("[TD-E").count() == 1
+        assert (run / "events.jsonl").read_text().startswith(before)
+        (small_disk / "ballast").unlink()
+        page.get_by_role("button", name="Resume").click()
+        page.get_by_text("finished", exact=True).wait_for()
+        page.context.close()
+    finally:
+        full.end()
+    full.asked_only_here()
+
+
+def _fill(file: Path) -> None:
+    """Write until the disk is full."""
+    with file.open("wb", buffering=0) as opened, suppress(OSError):
+        while True:
+            opened.write(bytes(4096))
+
+
 def test_a_disk_that_refuses_is_an_error_in_one_line(site: Site) -> None:
     kept = site.folder / "data"
     if kept.exists():
         kept.rename(site.folder / "data-before")
     kept.write_text("in the way of uploads")
     page = site.page()
-    page.goto(HERE + "/data")
+    page.goto(site.url + "/data")
+    _connected(page)
     page.locator("textarea").fill("text,label\ngood,yes\nbad,no\n")
     page.get_by_role("button", name="Save and look at it").click()
     page.get_by_text("cannot write").wait_for()
-    assert page.url == HERE + "/data"
+    assert page.url == site.url + "/data"
     page.context.close()

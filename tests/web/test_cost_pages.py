@@ -14,7 +14,7 @@ from nicegui import ui
 from support.simulated_page import simulated
 
 import tunedeck as td
-from tunedeck.planner.words import spread
+from tunedeck.planner.words import number_text, spread
 
 
 async def cells_with(user: Any, *wanted: str) -> list[list[str]]:
@@ -53,7 +53,7 @@ def test_a_deployment_follows_its_load(tmp_path: Path) -> None:
 
     async def visit(user: Any) -> None:
         await user.open("/cost/deployment?requests=1000000&adapters=20")
-        await user.should_see(f"{spread(found.month)} CNY a month", retries=100)
+        await user.should_see(f"{number_text(found.month.expected)} CNY a month", retries=100)
         await user.should_see("20 adapters on one base")
         user.find("The training cost, CNY").type("100")
         await user.should_see("days the deployment has cost as much as the training", retries=100)

@@ -62,10 +62,19 @@ def test_a_folder_is_renamed_beside_itself_and_never_onto_another(tmp_path: Path
     assert sorted(one.name for one in (tmp_path / "runs").iterdir()) == ["three", "two"]
 
 
-def test_what_is_deleted_lies_in_the_bin(tmp_path: Path) -> None:
+def test_what_is_deleted_lies_in_the_bin_until_it_is_restored(tmp_path: Path) -> None:
     (tmp_path / "runs/one").mkdir(parents=True)
     (tmp_path / "runs/one/kept.txt").write_text("kept")
-    Folder(tmp_path).delete("runs/one")
+    folder = Folder(tmp_path)
+    assert folder.deletions() == []
+    folder.delete("runs/one")
     assert not (tmp_path / "runs/one").exists()
-    (left,) = (tmp_path / ".bin").iterdir()
-    assert (left / "kept.txt").read_text() == "kept"
+    (deletion,) = folder.deletions()
+    assert deletion.parent == tmp_path / ".bin"
+    (tmp_path / "runs/one").mkdir()
+    with pytest.raises(ConfigError, match="exists already"):
+        folder.restore(deletion, "runs/one")
+    (tmp_path / "runs/one").rmdir()
+    folder.restore(deletion, "runs/one")
+    assert (tmp_path / "runs/one/kept.txt").read_text() == "kept"
+    assert folder.deletions() == []

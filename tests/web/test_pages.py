@@ -63,7 +63,7 @@ def test_adapters_are_listed_and_searched(tmp_path: Path) -> None:
     simulated(tmp_path, visit)
 
 
-def test_an_adapter_is_renamed_and_deleted_to_the_bin(tmp_path: Path) -> None:
+def test_an_adapter_is_renamed_deleted_to_the_bin_and_restored(tmp_path: Path) -> None:
     adapter(tmp_path / "mail")
 
     async def visit(user: Any) -> None:
@@ -79,10 +79,11 @@ def test_an_adapter_is_renamed_and_deleted_to_the_bin(tmp_path: Path) -> None:
         await user.should_see("Delete mail?")
         user.find(marker="confirm").click()
         await until(lambda: not (tmp_path / "mail").exists())
+        await user.open("/")
+        user.find("Restore").click()
+        await until((tmp_path / "mail/tunedeck.json").exists)
 
     simulated(tmp_path, visit)
-    (left,) = (tmp_path / ".bin").iterdir()
-    assert (left / "tunedeck.json").exists()
 
 
 def test_a_file_is_previewed_and_checked(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from support.waiting import eventually
 
 import tunedeck
-from tunedeck.core.errors import ConfigError
+from tunedeck.core.errors import ConfigError, StorageError
 from tunedeck.web.folder import Folder
 from tunedeck.web.processes import Processes
 
@@ -41,6 +42,19 @@ def test_a_process_is_stopped_as_by_ctrl_c(tmp_path: Path, monkeypatch: pytest.M
     eventually(_answers)
     processes.stop("waiting")
     eventually(lambda: not processes.is_running("waiting"))
+
+
+def test_what_cannot_be_recorded_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Path, values: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr("tunedeck.web.processes.write_json", full)
+    children = set(psutil.Process().children())
+    processes = Processes(Folder(tmp_path))
+    with pytest.raises(StorageError, match="the disk is full"):
+        processes.start("runs/a", ["schema"])
+    assert not processes.is_running("runs/a")
+    assert set(psutil.Process().children()) == children
 
 
 def test_a_name_outside_the_folder_starts_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 import unicodedata
 from pathlib import Path
@@ -83,9 +84,24 @@ class Folder:
         return self.name(target)
 
     def delete(self, name: str) -> None:
-        """Move something to the bin, a hidden folder from which it can be taken back by hand."""
-        old = self.existing(name)
-        _move(old, self.root / BIN / f"{name.replace('/', '__')}-{time.time_ns()}")
+        """Move something to the bin, a hidden folder with a folder for each deletion, named by its time."""
+        _move(self.existing(name), self.root / BIN / str(time.time_ns()) / name)
+
+    def deletions(self) -> list[Path]:
+        """Return the bin's folders, the latest deletion first."""
+        try:
+            found = [path for path in (self.root / BIN).iterdir() if path.name.isdecimal()]
+        except OSError:
+            return []
+        return sorted(found, key=lambda path: -int(path.name))
+
+    def restore(self, deletion: Path, name: str) -> None:
+        """Move something back to where it was; ConfigError where something else has its name now."""
+        target = self.path(name)
+        if target.exists():
+            raise ConfigError(say("{name!r} exists already; rename it first", name=name))
+        _move(deletion / name, target)
+        shutil.rmtree(deletion, ignore_errors=True)
 
 
 def _usable(part: str) -> bool:

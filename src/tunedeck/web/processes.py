@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import psutil
 
-from tunedeck.core.errors import ConfigError
+from tunedeck.core.errors import ConfigError, StorageError
 from tunedeck.core.i18n import language, say
 from tunedeck.core.storage import write_json
 from tunedeck.web.folder import Folder
@@ -38,13 +38,20 @@ class Processes:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, arguments: Sequence[str]) -> None:
-        """Run `tunedeck` with the arguments in the folder; ConfigError where a process for `name` runs already."""
+        """Run `tunedeck` with the arguments in the folder.
+
+        Raises ConfigError where a process for `name` runs already, StorageError when the disk refuses.
+        """
         self._folder.path(name)
         if self.is_running(name):
             raise ConfigError(say("{name!r} is still running; wait until it ends, or stop it", name=name))
         record = self._record(name)
-        record.parent.mkdir(parents=True, exist_ok=True)
-        with record.with_suffix(".log").open("wb") as log:
+        try:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            log = record.with_suffix(".log").open("wb")
+        except OSError as error:
+            raise StorageError(say("cannot write {path}: {reason}", path=record, reason=error.strerror)) from error
+        with log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "tunedeck", *arguments],
                 cwd=self._folder.root,
@@ -54,9 +61,14 @@ class Processes:
                 start_new_session=True,
                 env={**os.environ, "TUNEDECK_LANG": language(), "PYTHONUNBUFFERED": "1"},
             )
-        self._children[name] = child
         created = psutil.Process(child.pid).create_time()
-        write_json(record, {"name": name, "pid": child.pid, "created": created, "arguments": list(arguments)})
+        try:
+            write_json(record, {"name": name, "pid": child.pid, "created": created, "arguments": list(arguments)})
+        except StorageError:
+            child.kill()  # without a record nobody could stop it
+            child.wait()
+            raise
+        self._children[name] = child
 
     def is_running(self, name: str) -> bool:
         """Tell whether the process for `name` runs, also after the page was started again."""

@@ -58,6 +58,11 @@ def items(folder: Folder) -> list[Item]:
     return sorted(found, key=lambda one: -one.changed)
 
 
+def deleted(folder: Folder) -> list[tuple[Path, Item]]:
+    """Return what is in the bin, each with the folder of its deletion, the latest first."""
+    return [(deletion, one) for deletion in folder.deletions() for one in items(Folder(deletion))]
+
+
 def item_named(folder: Folder, name: str) -> Item | None:
     """Return one item by its name, None where the folder is none of them yet."""
     path = folder.path(name)

@@ -93,9 +93,9 @@ def _choose(work: Workspace, here: Screen) -> None:
                 ui.label(bundle.description).classes("faint text-sm pb-1")
         with ui.element("div").classes("box"):
             heading(say("Paste"), 2)
-            pasted = (
-                ui.textarea(say("Rows with commas or tabs, the column names first")).props("outlined").classes("w-full")
-            )
+            ui.label(hint := say("Rows with commas or tabs, the column names first")).classes("faint")
+            pasted = ui.textarea(placeholder="text,label").props("outlined dense").classes("w-full")
+            pasted.props["aria-label"] = hint
 
             def paste() -> None:
                 content = (pasted.value or "").strip()

@@ -13,10 +13,10 @@ from tunedeck.core.i18n import say
 from tunedeck.planner.deploy import Deployment, DeployRow, deploy_cost, training_days
 from tunedeck.planner.models import find_planned_model
 from tunedeck.planner.quoted_costs import DEPLOYMENTS, DeploymentExample, deployment_row
-from tunedeck.planner.words import spread
+from tunedeck.planner.words import number_text, spread
 from tunedeck.web.controls import Computed, Steps
 from tunedeck.web.pages.library import address
-from tunedeck.web.pages.training_cost import model_choice, parts
+from tunedeck.web.pages.training_cost import explain_ranges, model_choice, parts, show_range
 from tunedeck.web.screen import Screen, heading, same_by_hand, screen, table
 from tunedeck.web.workspace import Workspace
 
@@ -111,6 +111,7 @@ def _show(found: Deployment, load: Load, trained: float | None) -> None:
         cheapest.setdefault((_gpu(row), row.precision), row)
     columns = [say("GPU"), say("precision"), say("requests/s of one"), say("GPUs")]
     columns += [say("CNY a month"), say("CNY per 1,000 requests")]
+    explain_ranges()
     table(columns, [_cells(row) for row in cheapest.values()], numbers_from=2)
     model = shlex.quote(found.model.name)
     same_by_hand(
@@ -127,7 +128,8 @@ def _show_cheapest(found: Deployment, trained: float | None) -> None:
         ui.label(say("No GPU of the price list holds this model.")).classes("box w-full")
     else:
         with ui.element("div").classes("box w-full"):
-            ui.label(say("{cost} CNY a month", cost=spread(best.month))).classes("number")
+            ui.label(_monthly(best.month.expected)).classes("number")
+            show_range(best.month, _monthly)
             ui.label(say("{cards} × {gpu}, {precision}", cards=best.cards, gpu=_gpu(best), precision=best.precision))
             if found.service.adapters > 1:
                 ui.label(
@@ -144,6 +146,10 @@ def _show_cheapest(found: Deployment, trained: float | None) -> None:
             if trained:
                 days = training_days(best, trained)
                 ui.label(say("after {days:.1f} days the deployment has cost as much as the training", days=days))
+
+
+def _monthly(cost: float) -> str:
+    return say("{cost} CNY a month", cost=number_text(cost))
 
 
 def _gpu(row: DeployRow) -> str:

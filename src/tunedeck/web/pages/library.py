@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,7 +16,7 @@ from tunedeck.core.i18n import say, say_plural
 from tunedeck.core.units import format_bytes
 from tunedeck.web.pages.bring import show_more
 from tunedeck.web.screen import Screen, heading, same_by_hand, screen
-from tunedeck.web.shelf import UNKNOWN, Item, items
+from tunedeck.web.shelf import UNKNOWN, Item, deleted, items
 from tunedeck.web.workspace import Workspace
 
 _SHOWN = 60
@@ -29,9 +30,11 @@ def page(work: Workspace) -> Callable[[], Coroutine[Any, Any, None]]:
             heading(say("Adapters and runs"))
             ui.label(str(work.folder.root)).classes("code faint")
             found = await asyncio.to_thread(items, work.folder)
+            gone = await asyncio.to_thread(deleted, work.folder)
             if not found:
                 _empty()
                 show_more(work, here, found)
+                _bin(work, here, gone)
                 return
             search = (
                 ui.input(say("Search")).props("outlined dense clearable debounce=200 type=search").classes("w-full")
@@ -50,6 +53,7 @@ def page(work: Workspace) -> Callable[[], Coroutine[Any, Any, None]]:
             search.on_value_change(here.on(show))
             show()
             show_more(work, here, found)
+            _bin(work, here, gone)
             same_by_hand(
                 "tunedeck adapters list .", 'import tunedeck as td\n\ndeck = td.Deck.open("runs/NAME/adapter")'
             )
@@ -126,7 +130,7 @@ def _rename(work: Workspace, here: Screen, one: Item) -> None:
 def _delete(work: Workspace, here: Screen, one: Item) -> None:
     with ui.dialog(value=True) as dialog, ui.card().classes("w-full"):
         ui.label(say("Delete {name}?", name=one.name)).classes("font-bold")
-        ui.label(say("It goes to the hidden folder .bin, from which you can take it back.")).classes("faint")
+        ui.label(say("It goes to the bin, from which it can be restored.")).classes("faint")
 
         def delete() -> None:
             _check_idle(work, one)
@@ -138,6 +142,25 @@ def _delete(work: Workspace, here: Screen, one: Item) -> None:
                 "confirm"
             )
             ui.button(say("Cancel"), on_click=dialog.close).props("no-caps flat")
+
+
+def _bin(work: Workspace, here: Screen, gone: Sequence[tuple[Path, Item]]) -> None:
+    """Show what was deleted, with a button that restores it."""
+    if not gone:
+        return
+    with ui.expansion(say("Bin")).classes("box w-full").props("dense"):
+        ui.label(say("The bin is the hidden folder .bin; what is removed there is gone.")).classes("faint")
+        for deletion, one in gone[:_SHOWN]:
+            with ui.row().classes("items-center w-full"):
+                ui.label(one.name).classes("font-bold")
+                ui.label(" · ".join((kind_name(one.kind), _details(one)))).classes("faint")
+                restore = here.on(lambda _, deletion=deletion, name=one.name: _restore(work, deletion, name))
+                ui.button(say("Restore"), on_click=restore).props("flat dense no-caps")
+
+
+def _restore(work: Workspace, deletion: Path, name: str) -> None:
+    work.folder.restore(deletion, name)
+    ui.navigate.reload()
 
 
 def _check_idle(work: Workspace, one: Item) -> None:

@@ -11,14 +11,15 @@ from nicegui import ui
 
 from tunedeck.core.bundle import read_bundles
 from tunedeck.core.i18n import say
-from tunedeck.core.units import duration_range
+from tunedeck.core.units import duration
 from tunedeck.planner.advice import reason_text, recommend
+from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.machine import THIS_MACHINE
 from tunedeck.planner.models import known_models
 from tunedeck.planner.plan import PlanRow
 from tunedeck.planner.planning import PLANNED, Plan, plan
 from tunedeck.planner.quoted_costs import TRAININGS, TrainingExample, training_rows
-from tunedeck.planner.words import beyond_limits_text, gib, note_text, price_text, spread
+from tunedeck.planner.words import beyond_limits_text, gib, note_text, number_text, price_text, spread
 from tunedeck.web.controls import Computed, Steps, with_question
 from tunedeck.web.pages.library import address
 from tunedeck.web.screen import Screen, heading, same_by_hand, screen, table
@@ -140,6 +141,7 @@ def _show(own: Plan, rented: Plan, model: str, method: str, size: Size) -> None:
     for change in rented.changes():
         ui.label(f"{change.gpu.name}: {change.flags}").classes("code")
     shown = cheapest_offers(rented.rows)
+    explain_ranges()
     table(_columns(), [_cells(row) for row in shown], numbers_from=2)
     for note in dict.fromkeys(note for row in shown for note in row.notes):
         gpus = dict.fromkeys(row.offer.gpu.name for row in shown if note in row.notes)
@@ -159,8 +161,8 @@ def show_own(row: PlanRow | None) -> None:
         if row is None or not row.fits:
             ui.label(say("It does not fit into the memory of this machine."))
             return
-        hours = row.hours.total_h
-        ui.label(duration_range(*(3600 * one for one in (hours.low, hours.expected, hours.high)))).classes("number")
+        ui.label(_time(row.hours.total_h.expected)).classes("number")
+        show_range(row.hours.total_h, _time)
         memory = gib(row.peak_device_bytes.expected)
         ui.label(say("{method}, {memory} of memory, no rent", method=row.method, memory=memory)).classes("faint")
 
@@ -174,9 +176,11 @@ def show_recommended(rows: Sequence[PlanRow]) -> None:
             ui.label(beyond_limits_text(rows) if fits else say("It fits none of these GPUs."))
             return
         row, gpu = chosen.row, chosen.row.offer.gpu.name
-        hours, memory = spread(row.hours.total_h), gib(row.peak_device_bytes.expected)
-        ui.label(say("{cost} CNY", cost=spread(row.cost))).classes("number")
-        ui.label(say("{gpu}: {hours} hours, {memory} of memory", gpu=gpu, hours=hours, memory=memory)).classes("faint")
+        time, memory = _time(row.hours.total_h.expected), gib(row.peak_device_bytes.expected)
+        ui.label(_yuan(row.cost.expected)).classes("number")
+        show_range(row.cost, _yuan)
+        ui.label(say("{gpu}: {time}, {memory} of memory", gpu=gpu, time=time, memory=memory)).classes("faint")
+        show_range(row.hours.total_h, _time)
         ui.label(
             say(
                 "take {method} on {gpu}: {reason}",
@@ -185,6 +189,26 @@ def show_recommended(rows: Sequence[PlanRow]) -> None:
                 reason=reason_text(chosen),
             )
         )
+
+
+def show_range(estimate: Estimate, text: Callable[[float], str]) -> None:
+    """Show between which values an estimate lies; nothing where it is exact."""
+    if estimate.low < estimate.high:
+        low, high = text(estimate.low), text(estimate.high)
+        ui.label(say("nine times in ten from {low} to {high}", low=low, high=high)).classes("faint")
+
+
+def explain_ranges() -> None:
+    """Show what the parentheses in the cells of a table are."""
+    ui.label(say("In parentheses: the range in which the value lies nine times in ten.")).classes("faint")
+
+
+def _time(hours: float) -> str:
+    return duration(3600 * hours)
+
+
+def _yuan(cost: float) -> str:
+    return say("{cost} CNY", cost=number_text(cost))
 
 
 def cheapest_offers(rows: Sequence[PlanRow]) -> list[PlanRow]:
