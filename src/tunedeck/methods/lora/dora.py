@@ -26,7 +26,7 @@ def row_lengths(linear: nn.Module, patch: torch.Tensor | None = None) -> torch.T
 
 def has_lengths(dispatch: RowDispatch) -> bool:
     """Tell whether any row of the running batch belongs to a DoRA."""
-    return any(layer is not None and layer.lora_magnitude_vector is not None for layer in dispatch.layers)
+    return any(layer is not None and layer.is_dora for layer in dispatch.layers)
 
 
 def scale_to_length(linear: nn.Module, output: torch.Tensor, dispatch: RowDispatch) -> torch.Tensor:

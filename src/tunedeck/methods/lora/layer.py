@@ -55,6 +55,7 @@ class LoraLayer(nn.Module):
         self.register_parameter("lora_magnitude_vector", None if lengths is None else nn.Parameter(lengths))
         self.scaling = scaling
         self.dropout = dropout
+        self.is_dora = lengths is not None
 
     def delta(self) -> torch.Tensor:
         """Return scaling · B A, (out, in), float32."""
@@ -65,13 +66,13 @@ class LoraLayer(nn.Module):
 class FrozenLoraLayer:
     """A LoRA layer of an adapter that only answers; `gain` is DoRA's, once it is known."""
 
-    __slots__ = ("gain", "lora_A", "lora_B", "lora_magnitude_vector", "scaling")
+    __slots__ = ("gain", "is_dora", "lora_A", "lora_B", "lora_magnitude_vector", "scaling")
     training, dropout = False, 0.0
 
     def __init__(self, layer: nn.Module) -> None:
         assert isinstance(layer, LoraLayer)
         self.lora_A, self.lora_B, self.scaling = layer.lora_A, layer.lora_B, layer.scaling
-        self.lora_magnitude_vector = layer.lora_magnitude_vector
+        self.lora_magnitude_vector, self.is_dora = layer.lora_magnitude_vector, layer.is_dora
         self.gain: torch.Tensor | None = None
 
     def delta(self) -> torch.Tensor:
@@ -138,10 +139,14 @@ def _add_one(x: torch.Tensor, layer: AnyLoraLayer, its: torch.Tensor, out: torch
 
 
 def _stacked(dispatch: RowDispatch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return scaling · Aᵀ (rows, in, r) and Bᵀ (rows, r, out), padded with zeros to the largest r; 0 for the base."""
+    """Return scaling · Aᵀ (rows, in, r) and Bᵀ (rows, r, out), padded with zeros to the largest r; 0 for the base.
+
+    What is cached is laid out for its product once; in training that would cost more than it gains.
+    """
     a = dispatch.scaled(dispatch.stacked(lambda layer: layer.lora_A), lambda layer: layer.scaling)
     b = dispatch.stacked(lambda layer: layer.lora_B)
-    return a.to(dtype).transpose(1, 2), b.to(dtype).transpose(1, 2).contiguous()
+    a, b = a.to(dtype).transpose(1, 2), b.to(dtype).transpose(1, 2)
+    return a, b if torch.is_grad_enabled() else b.contiguous()
 
 
 def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
