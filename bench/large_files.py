@@ -1,6 +1,6 @@
 """Peak memory and CPU time of reading, deduplicating and splitting files with millions of rows.
 
-python bench/large_files.py [--rows 1000000 2000000 5000000] [--kinds csv jsonl csv.gz] [--out FILE]
+python bench/large_files.py [--rows 1000000 2000000 5000000] [--kinds csv jsonl csv.gz] [--tasks classify ...]
 
 Every file is read in a process of its own on one thread. A tenth of the rows repeats an earlier one. The peak holds
 the pages of the mapped Arrow file that are in memory at the end, which the system takes back when it needs them.
@@ -18,10 +18,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
+import tunedeck as td
 from tunedeck.data.settings import DataSettings
-from tunedeck.tasks.classify.data import read_labelled
 
 _WORDS = (
     "the a good bad film great slow plot actor scene music ending very not really quite boring lovely story time "
@@ -39,21 +40,36 @@ def texts(rows: int) -> Iterator[tuple[str, str]]:
         yield f"{' '.join(words)} {number}", "positive" if mixed >> 41 & 1 else "negative"
 
 
-def write(path: Path, rows: int) -> None:
+def row_of(task: str, text: str, label: str) -> dict[str, object]:
+    """Return a row as the task reads it."""
+    if task == "score":
+        return {"text": text, "score": len(text) % 5}
+    if task == "tag":
+        return {"text": text, "entities": [[0, 3, label]]}
+    if task == "embed":
+        return {"anchor": text, "positive": f"{label} {text}"}
+    if task == "generate":
+        return {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": label}]}
+    return {"text": text, "label": label}
+
+
+def write(path: Path, rows: int, task: str) -> None:
     """Write a CSV or JSON lines file, compressed by gzip where its name ends so."""
     packed = path.suffix == ".gz"
+    found = (row_of(task, text, label) for text, label in texts(rows))
     with gzip.open(path, "wt", 1, "utf-8") if packed else path.open("w", encoding="utf-8") as stream:
         if ".csv" in path.suffixes:
-            stream.write("text,label\n")
-            stream.writelines(f"{text},{label}\n" for text, label in texts(rows))
+            stream.write(",".join(row_of(task, "", "")) + "\n")
+            stream.writelines(",".join(map(str, row.values())) + "\n" for row in found)
         else:
-            stream.writelines(f'{{"text": "{text}", "label": "{label}"}}\n' for text, label in texts(rows))
+            stream.writelines(json.dumps(row) + "\n" for row in found)
 
 
-def measure(file: str) -> dict[str, object]:
+def measure(file: str, task: str) -> dict[str, object]:
     """Read a file and return what it took."""
+    tasks = {"classify": td.Classify, "score": td.Score, "tag": td.Tag, "embed": td.Embed, "generate": td.Generate}
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    found = read_labelled(DataSettings(train=file), multi_label=False, labels=None)
+    found = tasks[task]().read(DataSettings(train=file))
     after = resource.getrusage(resource.RUSAGE_SELF)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
@@ -72,27 +88,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=[1_000_000, 2_000_000, 5_000_000])
     parser.add_argument("--kinds", nargs="*", default=["csv", "jsonl", "csv.gz"])
+    parser.add_argument("--tasks", nargs="*", default=["classify"])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "large_files.json")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.measure:
-        print(json.dumps(measure(asked.measure)))
+        print(json.dumps(measure(asked.measure, asked.tasks[0])))
         return
     found = []
-    for kind in asked.kinds:
-        for rows in asked.rows:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / f"rows.{kind}"
-                write(path, rows)
-                one = subprocess.run(
-                    [sys.executable, __file__, "--measure", path],
-                    env={**os.environ, "OMP_NUM_THREADS": "1"},
-                    check=True,
-                    stdout=subprocess.PIPE,
-                )
-                found.append({"kind": kind, "rows": rows, "bytes": path.stat().st_size, **json.loads(one.stdout)})
-            print(json.dumps(found[-1]), flush=True)
-            asked.out.write_text(json.dumps(found, indent=2) + "\n")
+    for task, kind, rows in product(asked.tasks, asked.kinds, asked.rows):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"rows.{kind}"
+            write(path, rows, task)
+            one = subprocess.run(
+                [sys.executable, __file__, "--measure", path, "--tasks", task],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                check=True,
+                stdout=subprocess.PIPE,
+            )
+            size = path.stat().st_size
+            found.append({"task": task, "kind": kind, "rows": rows, "bytes": size, **json.loads(one.stdout)})
+        print(json.dumps(found[-1]), flush=True)
+        asked.out.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -282,7 +283,24 @@ ENCRYPTED = bytes.fromhex("d0cf11e0a1b11ae1") + b"\0" * 504 + "EncryptedPackage"
         ("a.csv.gz", cut_short(gzip.compress(bytes(range(256)) * 9)), "damaged or not a gzip file"),
         ("a.csv.gz", gzip.compress(b""), "is empty"),
         ("a.xlsx", b"", "is empty"),
-        ("a.xlsx", b"text", "as a spreadsheet"),
+        ("a.csv.gz", gzip.compress(b"text,label")[:12], "damaged or not a gzip file: it is cut short"),
+        ("a.csv", b"\xef\xbb\xbf", "is empty"),
+        ("a.xlsx", b"text", "holds text, not a spreadsheet; rename it so that it ends in .csv"),
+        ("a.xls", b"text\tlabel\na\tb\n", "holds text, not a spreadsheet"),
+        ("a.xls", b"<html><body><table><tr><td>text", r"is a web page \(HTML\), not a table"),
+        ("a.xls", b"\xef\xbb\xbf<!DOCTYPE html>", "is a web page"),
+        ("a.xls", b"MIME-Version: 1.0\nContent-Type: multipart/related", "is a web page"),
+        ("a.csv", b"<html>\n<table><tr><td>text</td></tr></table>\n", "is a web page"),
+        (
+            "a.xls",
+            b'<?xml version="1.0"?><Workbook xmlns="urn:schemas-microsoft-com:office:spreadsheet">',
+            "Excel 2003",
+        ),
+        ("a.csv", zipped(x=b"y"), "is a file of the kind .xlsx; rename it"),
+        ("a.csv", gzip.compress(b"text,label"), "is a file of the kind .gz"),
+        ("a.xlsx", zipped(**{"word/document.xml": b"x"}), "it is damaged, or the document of another program"),
+        ("a.csv", b'text,label\n"a,b\nc,d\n', "a double quote is not closed"),
+        ("a.json", b'[{"text": "a", "label": ' + b"1" * 5000 + b"}]", "a number has more than 4,300 digits"),
         ("a.xlsx", cut_short(workbook(["text"], ["a"])), "as a spreadsheet"),
         ("a.ods", zipped(other=b"x"), "as a spreadsheet"),
         ("a.xlsx", workbook(), "is empty"),
@@ -291,6 +309,7 @@ ENCRYPTED = bytes.fromhex("d0cf11e0a1b11ae1") + b"\0" * 504 + "EncryptedPackage"
         ("a.xlsx", ENCRYPTED, "protected by a password"),
         ("a.xlsx", spread_out(), "too large for a spreadsheet .1048576 rows of 16384 columns."),
         ("a.parquet", b"PAR1" * 9, "as Parquet"),
+        ("a.parquet", b"PAR1" + bytes(40), "it is cut short, or another kind of file"),
     ],
     ids=lambda value: "" if isinstance(value, bytes) else None,  # gzip and zip write the time into it
 )
@@ -298,6 +317,13 @@ def test_damaged_empty_huge_and_protected_files_are_told_in_one_line(name: str, 
     with pytest.raises(DataError, match=message) as caught:
         read(name, content)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(DataError, match="is a pipe or a device, not a file"):
+        read_table(str(tmp_path / "a.csv"))
 
 
 @pytest.mark.parametrize("ending", ["xlsx", "xls", "ods"])

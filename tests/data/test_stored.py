@@ -9,21 +9,43 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import tunedeck as td
 from tunedeck.core.errors import DataError
 from tunedeck.data import files, pieces, stored
 from tunedeck.data.labelled import Example
+from tunedeck.data.pairs import Pair
 from tunedeck.data.settings import DataSettings
 from tunedeck.data.stored import StoredExamples
 from tunedeck.data.write import row_writer
-from tunedeck.tasks.base import Dataset
+from tunedeck.tasks.base import Dataset, TrainableTask
 from tunedeck.tasks.classify import data
 from tunedeck.tasks.classify.data import read_labelled
 
 ROWS: list[dict[str, object]] = [
     {"id": n, "text": f"text {n % 60}" + "!" * (n % 2), "label": "xyz"[n % 3]} for n in range(100)
+]
+
+
+SCORED: list[dict[str, object]] = [{"text": row["text"], "score": n % 5} for n, row in enumerate(ROWS)]
+TAGGED: list[dict[str, object]] = [
+    {"text": row["text"], "entities": [[0, 4, "xy"[n % 2]]] if n % 3 else []} for n, row in enumerate(ROWS)
+]
+CHATS: list[dict[str, object]] = [
+    {
+        "messages": [
+            {"role": "user", "content": f"ask {n % 40}"},
+            {"role": "assistant", "content": f"say \ud83d {n % 60}"},
+        ]
+    }
+    for n in range(100)
+]
+PAIRS: list[dict[str, object]] = [
+    {"anchor": f"a {n % 40}", "positive": f"b {n % 60}", **({"negative": f"c {n}"} if n == 3 else {})}
+    for n in range(100)
 ]
 
 
@@ -55,6 +77,48 @@ def test_pieces_give_the_examples_of_the_whole(name: str, tmp_path: Path, monkey
     assert (parts.sha256, parts.labels, parts.description) == (whole.sha256, whole.labels, whole.description)
     assert (parts.train[-1], list(parts.train[2:4])) == (whole.train[-1], whole.train[2:4])
     del parts
+
+
+def jsonl(path: Path, rows: list[dict[str, object]]) -> DataSettings:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return DataSettings(train=str(path), eval_fraction=0.2, train_size=40)
+
+
+@pytest.mark.parametrize(("task", "rows"), [(td.Score(), SCORED), (td.Tag(), TAGGED), (td.Embed(), ROWS)])
+def test_pieces_of_other_tasks_give_the_examples_of_the_whole(
+    task: TrainableTask, rows: list[dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = jsonl(tmp_path / "a.jsonl", rows)
+    whole = task.read(settings)
+    monkeypatch.setattr(pieces, "LARGE_BYTES", 1)
+    parts = task.read(settings)
+    assert isinstance(parts.train, StoredExamples)
+    assert (list(parts.train), list(parts.evaluation)) == (list(whole.train), list(whole.evaluation))
+    assert (parts.sha256, parts.labels, parts.description) == (whole.sha256, whole.labels, whole.description)
+    assert (parts.task_values, parts.text_column) == (whole.task_values, whole.text_column)
+    del parts
+
+
+@pytest.mark.parametrize(("task", "rows"), [(td.Generate(), CHATS), (td.Embed(), PAIRS)])
+def test_prompts_and_anchors_stay_on_one_side(
+    task: TrainableTask, rows: list[dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(example: Any) -> str:
+        return example.anchor if isinstance(example, Pair) else example.prompt[0].content
+
+    settings = jsonl(tmp_path / "a.jsonl", rows).model_copy(update={"train_size": None})
+    whole = task.read(settings)
+    monkeypatch.setattr(pieces, "LARGE_BYTES", 1)
+    parts = task.read(settings)
+    assert isinstance(parts.train, StoredExamples)
+    held_out = {asked(one) for one in parts.evaluation}
+    assert len(held_out) == 8  # a fifth of the questions
+    assert held_out.isdisjoint(asked(one) for one in parts.train)
+    assert {*parts.train, *parts.evaluation} == {*whole.train, *whole.evaluation}
+    (tmp_path / "eval.jsonl").write_text(json.dumps(rows[7]) + "\n")
+    apart = task.read(settings.model_copy(update={"eval": str(tmp_path / "eval.jsonl")}))
+    assert asked(apart.evaluation[0]) not in {asked(one) for one in apart.train}
+    del parts, apart
 
 
 def test_faults_are_told_as_for_a_file_that_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_parquet_is_read(tmp_path: Path) -> None:
         ("a.json", "[]", "no rows"),
         ("a.csv", "text,label\na,b\nc\n", "line 3: 1 values, but the header has 2"),
         ("a.csv", "text,label\na,b\nc,d,e\n", "line 3: 3 values, but the header has 2"),
-        ("a.csv", 'text,label\na,b\n"c,d\ne,f\n', "the row from line 3: unexpected end of data"),
+        ("a.csv", 'text,label\na,b\n"c,d\ne,f\n', "the row from line 3: a double quote is not closed"),
         ("a.csv", 'text,label\n"a"b,c\n', "the row from line 2"),
         ("a.csv", "text,text,label\na,b,c\n", "more than one column named: text"),
         ("a.jsonl", '{"text": "a"}\n{"text": }\n', "line 2: not valid JSON"),

@@ -20,6 +20,8 @@ def json_cause(error: Exception) -> str:
     """Return column and cause of what `json.loads` raised, without the line."""
     if isinstance(error, RecursionError):
         return say("its lists or objects are nested too deeply")
+    if "integer string conversion" in str(error):
+        return say("a number has more than 4,300 digits")
     if not isinstance(error, json.JSONDecodeError):
         return str(error)
     return say("column {column}: {cause}", column=error.colno, cause=_json_cause(error.msg))

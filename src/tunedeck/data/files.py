@@ -14,6 +14,7 @@ from pathlib import Path
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.units import format_bytes
+from tunedeck.data.disguise import check_kind
 from tunedeck.data.encoding import AUTO, UTF_8, decode
 from tunedeck.data.json_rows import read_json, read_json_lines
 from tunedeck.data.rows import Content
@@ -83,6 +84,7 @@ def _read(path: Path, suffix: str, content: bytes, encoding: str, sheet: str | N
         raise DataError(say("{path} is empty", path=path))
     if sheet is not None and suffix not in SPREADSHEETS:
         raise DataError(say("{path} is not a spreadsheet and has no sheet {name!r}", path=path, name=sheet))
+    check_kind(path, content, suffix)
     try:
         if suffix in SPREADSHEETS:
             return read_sheet(path, content, sheet)
@@ -111,7 +113,10 @@ def encoding_note(path: Path, asked: str, found: str) -> tuple[str, ...]:
 def _text(path: Path, content: bytes, encoding: str) -> tuple[str, str]:
     if not content.strip():
         raise DataError(say("{path} is empty", path=path))
-    return decode(path, content, encoding)
+    text, found = decode(path, content, encoding)
+    if not text.strip():
+        raise DataError(say("{path} is empty", path=path))
+    return text, found
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -119,6 +124,14 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(say("cannot read {path}: {reason}", path=path, reason=error.strerror or error)) from error
+
+
+def check_regular(path: Path) -> None:
+    """Raise DataError for a pipe or a device, of which reading may never end."""
+    if path.exists() and not path.is_file():
+        raise DataError(
+            say("{path} is a pipe or a device, not a file; write - for it, and give it as standard input", path=path)
+        )
 
 
 @cache
@@ -145,7 +158,9 @@ def gzip_errors(path: Path) -> Iterator[None]:
     """Raise DataError where the block cannot unpack a file."""
     try:
         yield
-    except (OSError, EOFError, zlib.error) as error:
+    except EOFError as error:
+        raise DataError(say("{path} is damaged or not a gzip file: it is cut short", path=path)) from error
+    except (OSError, zlib.error) as error:
         raise DataError(say("{path} is damaged or not a gzip file: {reason}", path=path, reason=error)) from error
 
 
@@ -177,12 +192,11 @@ def parquet_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        if "magic bytes" in reason:
+            reason = say("it is cut short, or another kind of file")
         raise DataError(
-            say(
-                "cannot read {path} as Parquet: {reason}; write it again or save it as CSV",
-                path=path,
-                reason=str(error).splitlines()[0],
-            )
+            say("cannot read {path} as Parquet: {reason}; write it again or save it as CSV", path=path, reason=reason)
         ) from error
 
 

@@ -48,8 +48,7 @@ def read_pairs(table: Table, settings: DataSettings) -> list[Pair] | list[Scored
 
     Raises DataError for columns, texts or scores that cannot be used.
     """
-    anchor = _column(table, settings.anchor, ANCHOR_COLUMNS, "anchor")
-    positive = _column(table, settings.positive, POSITIVE_COLUMNS, "positive")
+    anchor, positive = pair_columns(table, settings)
     score = _optional(table, settings.score, SCORE_COLUMNS)
     negative = _optional(table, settings.negative, NEGATIVE_COLUMNS)
     if score is None and settings.anchor is None:
@@ -60,6 +59,14 @@ def read_pairs(table: Table, settings: DataSettings) -> list[Pair] | list[Scored
         return [ScoredPair(anchors[n], positives[n], number_of(table, score, n)) for n in kept]
     negatives = column_texts(table, negative) if negative is not None else [""] * len(anchors)
     return [Pair(anchors[n], positives[n], negatives[n] if negatives[n].strip() else None) for n in kept]
+
+
+def pair_columns(table: Table, settings: DataSettings) -> tuple[str, str]:
+    """Return the columns of the two texts of a pair, the named or the usual ones; DataError where there are none."""
+    return (
+        _column(table, settings.anchor, ANCHOR_COLUMNS, "anchor"),
+        _column(table, settings.positive, POSITIVE_COLUMNS, "positive"),
+    )
 
 
 def _column(table: Table, name: str | None, usual: tuple[str, ...], role: str) -> str:

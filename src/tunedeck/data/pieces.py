@@ -15,6 +15,7 @@ from typing import BinaryIO, TextIO, cast
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
+from tunedeck.data.disguise import check_kind
 from tunedeck.data.encoding import AUTO, SAMPLE_BYTES, UTF_8, detect
 from tunedeck.data.files import (
     GZIP,
@@ -107,6 +108,8 @@ def content_pieces(path: Path, encoding: str) -> Iterator[Content]:
         yield from _parquet_pieces(path)
         return
     with _opened(path) as content:
+        check_kind(path, content.read(SAMPLE_BYTES), kind_of(path))
+    with _opened(path) as content:
         found = _found_encoding(path, content) if encoding == AUTO else encoding
     with _opened(path) as content:
         try:
@@ -196,9 +199,13 @@ def _lines(path: Path, stream: TextIO) -> Iterator[str]:
 
 
 def _line_pieces(path: Path, lines: Iterator[str]) -> Iterator[Content]:
-    first = 1
+    first, known = 1, dict[str, None]()
     while piece := list(islice(lines, PIECE)):
-        yield read_json_lines(path, "".join(piece), first)
+        found = read_json_lines(path, "".join(piece), first)
+        known |= dict.fromkeys(found.columns)
+        if len(known) > len(found.columns):  # a column that no row of this piece has is there all the same
+            found = found._replace(columns=tuple(known), rows=[{**dict.fromkeys(known), **row} for row in found.rows])
+        yield found
         first += len(piece)
 
 

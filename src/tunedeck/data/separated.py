@@ -89,9 +89,17 @@ def _numbered(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[tupl
                 "each quote inside it",
                 path=path,
                 line=first_line,
-                reason=error,
+                reason=_reason(error),
             )
         ) from error
+
+
+def _reason(error: csv.Error) -> str:
+    """Return what `csv` raised in the user's language; it has few reasons."""
+    text = str(error)
+    if "unexpected end" in text or "field limit" in text:
+        return say("a double quote is not closed")
+    return say("a character follows a closing double quote") if "expected after" in text else text
 
 
 def _check_width(path: Path, line: int, columns: Sequence[str], values: Sequence[str]) -> None:

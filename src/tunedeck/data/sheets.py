@@ -54,9 +54,10 @@ def read_sheet(path: Path, content: bytes, name: str | None = None) -> Content:
     except (CalamineError, ZipError, OSError, ValueError) as error:
         if content.startswith(_OLE) and (_ENCRYPTED_PACKAGE in content or _FILE_PASS.search(content)):
             raise _protected(path) from error
-        raise DataError(
-            say("cannot read {path} as a spreadsheet: {reason}; save it again or as CSV", path=path, reason=error)
-        ) from error
+        reason = str(error)
+        if "detect file format" in reason:
+            reason = say("it is damaged, or the document of another program")
+        raise _unreadable(path, reason) from error
     head = find_head([row for _, row in rows[:SAMPLE_ROWS]])
     body = rows[head.titles :]
     if not body:
@@ -128,6 +129,12 @@ def _sheet_note(path: Path, name: str, others: list[str]) -> tuple[str, ...]:
     )
 
 
+def _unreadable(path: Path, reason: str) -> DataError:
+    return DataError(
+        say("cannot read {path} as a spreadsheet: {reason}; save it again or as CSV", path=path, reason=reason)
+    )
+
+
 def _protected(path: Path) -> DataError:
     return DataError(
         say("{path} is protected by a password; open it, save it without one, and give that file", path=path)
@@ -149,9 +156,7 @@ def _check_size(path: Path, content: bytes) -> None:
                 if part.startswith("xl/worksheets/") or part == "content.xml":
                     _check_cells(path, archive, part)
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
-        raise DataError(
-            say("cannot read {path} as a spreadsheet: {reason}; save it again or as CSV", path=path, reason=error)
-        ) from error
+        raise _unreadable(path, say("it is damaged or cut short")) from error
 
 
 def _check_cells(path: Path, archive: zipfile.ZipFile, part: str) -> None:

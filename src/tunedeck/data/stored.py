@@ -1,4 +1,4 @@
-"""Keep labelled examples that are too many for memory in an Arrow file on disk."""
+"""Keep examples that are too many for memory in an Arrow file on disk."""
 
 from __future__ import annotations
 
@@ -7,23 +7,18 @@ import shutil
 import tempfile
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, final, overload
+from typing import Any, Generic, TypeAlias, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunedeck.core.bundle import cache_folder
-from tunedeck.core.errors import DataError
-from tunedeck.core.i18n import say
-from tunedeck.core.text_pair import TextPair
-from tunedeck.data.labelled import Example, label_column_of, labelled_examples, text_column_of
-from tunedeck.data.paired import first_column, second_column
-from tunedeck.data.pieces import PIECE, content_pieces, counting_rows
-from tunedeck.data.settings import DataSettings
+from tunedeck.data.pieces import PIECE, counting_rows, table_pieces
 from tunedeck.data.table import Table
 
 LEFT_BEHIND_S = 7 * 24 * 3600
@@ -31,13 +26,27 @@ LEFT_BEHIND_S = 7 * 24 * 3600
 _PREFIX = "rows-"
 _PARTS = 16
 
+E = TypeVar("E")
 Numbers = NDArray[np.int64]
+Cells: TypeAlias = tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    """Texts in a memory-mapped Arrow file, and what is asked of all rows: their set of labels and length."""
+class Form(Generic[E]):
+    """How examples of one kind lie in a file: a row of texts for each, and a set of labels that many share."""
 
+    columns: tuple[str, ...]
+    cells: Callable[[E], Cells]
+    labels: Callable[[E], tuple[str, ...]]
+    example: Callable[[Cells, tuple[str, ...]], E]
+    """The example again, of its cells and labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File(Generic[E]):
+    """Rows in a memory-mapped Arrow file, and what is asked of all of them: their set of labels and length."""
+
+    form: Form[E]
     table: Any
     folder: tempfile.TemporaryDirectory[str]
     label_sets: tuple[tuple[str, ...], ...]
@@ -46,34 +55,34 @@ class _File:
 
 
 @final
-class StoredExamples(Sequence[Example]):
+class StoredExamples(Sequence[E]):
     """Examples in a memory-mapped Arrow file, which is removed with the last object that reads it.
 
     Memory holds 16 bytes for each: its place in the file, the number of its set of labels, and its length.
     """
 
-    def __init__(self, file: _File, numbers: Numbers) -> None:
+    def __init__(self, file: _File[E], numbers: Numbers) -> None:
         self._file, self._numbers = file, numbers
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     @overload
-    def __getitem__(self, place: int) -> Example: ...
+    def __getitem__(self, place: int) -> E: ...
 
     @overload
-    def __getitem__(self, place: slice) -> StoredExamples: ...
+    def __getitem__(self, place: slice) -> StoredExamples[E]: ...
 
-    def __getitem__(self, place: int | slice) -> Example | StoredExamples:
+    def __getitem__(self, place: int | slice) -> E | StoredExamples[E]:
         if isinstance(place, slice):
             return StoredExamples(self._file, self._numbers[place])
         return self._examples(self._numbers[place : place + 1 or None])[0]
 
-    def __iter__(self) -> Iterator[Example]:
+    def __iter__(self) -> Iterator[E]:
         for at in range(0, len(self), PIECE):
             yield from self._examples(self._numbers[at : at + PIECE])
 
-    def select(self, places: Numbers | Sequence[int]) -> StoredExamples:
+    def select(self, places: Numbers | Sequence[int]) -> StoredExamples[E]:
         """Return the examples at some places, in that order, without reading them."""
         return StoredExamples(self._file, self._numbers[np.asarray(places, np.int64)])
 
@@ -86,57 +95,54 @@ class StoredExamples(Sequence[Example]):
         return {self._file.label_sets[codes[group[0]]]: group for group in groups}
 
     def lengths(self) -> NDArray[np.int32]:
-        """Return the number of characters of each text."""
+        """Return the number of characters of each example's texts."""
         return self._file.lengths[self._numbers]
 
-    def _examples(self, numbers: Numbers) -> list[Example]:
-        part = self._file.table.take(numbers)
-        texts, seconds = (part[name].to_pylist() for name in ("text", "second"))
-        labels = [self._file.label_sets[code] for code in self._file.codes[numbers].tolist()]
-        return [
-            Example(text if second is None else TextPair(text, second), own)
-            for text, second, own in zip(texts, seconds, labels, strict=True)
-        ]
+    def _examples(self, numbers: Numbers) -> list[E]:
+        form, part = self._file.form, self._file.table.take(numbers)
+        cells = zip(*(part[name].to_pylist() for name in form.columns), strict=True)
+        labels = (self._file.label_sets[code] for code in self._file.codes[numbers].tolist())
+        return [form.example(own, given) for own, given in zip(cells, labels, strict=True)]
 
 
 def stored_examples(
-    reference: str, settings: DataSettings, multi_label: bool, pairs: bool | None = None
-) -> tuple[StoredExamples, str, tuple[str, ...]]:
-    """Read a large CSV, TSV, JSON lines or Parquet file; return its examples, its text column and what to tell.
+    reference: str, encoding: str, form: Form[E], reader: Callable[[Table], Callable[[Table], Sequence[E]]]
+) -> tuple[StoredExamples[E], Table]:
+    """Read a large CSV, TSV, JSON lines or Parquet file; return its examples, and the table of its first rows.
 
-    The first rows decide which columns hold text and label. Raises DataError as for a file that is read whole.
+    `reader` decides by the first rows how all are read. Raises DataError as for a file that is read whole.
     """
     folder = tempfile.TemporaryDirectory(dir=_room(), prefix=_PREFIX, ignore_cleanup_errors=True)
-    columns: tuple[str, str, str | None] | None = None
-    notes: tuple[str, ...] = ()
-    with _Writer(folder) as writer:
-        for number, content in enumerate(content_pieces(Path(reference).expanduser(), settings.encoding)):
-            table = Table(reference, *content)
-            if columns is None:
-                second = second_column(table, settings.text, settings.text_pair, pairs)
-                text = settings.text or (first_column(table, second) if second else None)
-                label = label_column_of(table, settings.label, text)
-                columns, notes = (text_column_of(table, text, label), label, second), table.notes
-            writer.write(_examples_of(table, columns, multi_label, settings.drop_empty, number))
-    if columns is None:
-        raise DataError(say("{source} has a header or columns but no rows", source=reference))
-    return writer.examples(), columns[0], notes
+    pieces = table_pieces(reference, encoding)
+    first = next(pieces)
+    read = reader(first)
+    with _Writer(folder, form) as writer:
+        for number, table in enumerate(chain([first], pieces)):
+            with counting_rows(number):
+                writer.write(read(table))
+    return writer.examples(), first
+
+
+def read_filled(table: Table, columns: Sequence[str], read: Callable[[Table], Sequence[E]]) -> Sequence[E]:
+    """Return what is read of the rows of a piece that have a text in each of the columns; nothing where none has."""
+    kept = [row for row in table.rows if all(str(row[column] or "").strip() for column in columns)]
+    return read(replace(table, rows=kept)) if kept else []
 
 
 @final
-class _Writer:
+class _Writer(Generic[E]):
     """Append examples to an Arrow file in a folder."""
 
-    def __init__(self, folder: tempfile.TemporaryDirectory[str]) -> None:
+    def __init__(self, folder: tempfile.TemporaryDirectory[str], form: Form[E]) -> None:
         import pyarrow
 
-        self._folder, self._path = folder, str(Path(folder.name) / "examples.arrow")
-        self._schema = pyarrow.schema([("text", pyarrow.string()), ("second", pyarrow.string())])
+        self._folder, self._path, self._form = folder, str(Path(folder.name) / "examples.arrow"), form
+        self._schema = pyarrow.schema([(name, pyarrow.string()) for name in form.columns])
         self._label_sets: dict[tuple[str, ...], int] = {}
         self._codes, self._lengths = array("i"), array("i")
         self._open = ExitStack()
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> _Writer[E]:
         import pyarrow
 
         sink = self._open.enter_context(pyarrow.OSFile(self._path, "wb"))
@@ -146,24 +152,25 @@ class _Writer:
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
-    def write(self, examples: Sequence[Example]) -> None:
+    def write(self, examples: Sequence[E]) -> None:
         """Append examples as a batch."""
         import pyarrow
 
-        texts = [one.text.first if isinstance(one.text, TextPair) else one.text for one in examples]
-        seconds = [one.text.second if isinstance(one.text, TextPair) else None for one in examples]
-        self._writer.write_batch(pyarrow.record_batch([texts, seconds], schema=self._schema))
-        self._codes.extend(self._label_sets.setdefault(one.labels, len(self._label_sets)) for one in examples)
-        self._lengths.extend(len(one.text) for one in examples)
+        cells = [self._form.cells(one) for one in examples]
+        columns = [[own[place] for own in cells] for place in range(len(self._form.columns))]
+        self._writer.write_batch(pyarrow.record_batch(columns, schema=self._schema))
+        labels = map(self._form.labels, examples)
+        self._codes.extend(self._label_sets.setdefault(own, len(self._label_sets)) for own in labels)
+        self._lengths.extend(len(" | ".join(filter(None, own))) for own in cells)  # as a TextPair shows its texts
 
-    def examples(self) -> StoredExamples:
+    def examples(self) -> StoredExamples[E]:
         """Return the examples of the closed file."""
         import pyarrow
 
         table = pyarrow.ipc.open_file(pyarrow.memory_map(self._path)).read_all()
         codes, lengths = (np.frombuffer(values, np.int32) for values in (self._codes, self._lengths))
         return StoredExamples(
-            _File(table, self._folder, tuple(self._label_sets), codes, lengths), np.arange(len(codes))
+            _File(self._form, table, self._folder, tuple(self._label_sets), codes, lengths), np.arange(len(codes))
         )
 
 
@@ -194,15 +201,3 @@ def _room() -> Path:
         if time.time() - left.stat().st_mtime > LEFT_BEHIND_S:
             shutil.rmtree(left, ignore_errors=True)  # a process that still reads it keeps what it has mapped
     return folder
-
-
-def _examples_of(
-    table: Table, columns: tuple[str, str, str | None], multi_label: bool, drop_empty: bool, piece: int
-) -> list[Example]:
-    text, label, second = columns
-    if drop_empty:
-        both = [text] if second is None else [text, second]
-        kept = [row for row in table.rows if all(str(row[column] or "").strip() for column in both)]
-        table = Table(table.source, table.columns, kept)
-    with counting_rows(piece):
-        return labelled_examples(table, text, label, multi_label, second=second) if table.rows else []

@@ -11,7 +11,7 @@ from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import nearest, say
 from tunedeck.data.bundled import read_bundled
 from tunedeck.data.encoding import AUTO
-from tunedeck.data.files import STANDARD_INPUT, is_known, read_file, read_standard_input
+from tunedeck.data.files import STANDARD_INPUT, check_regular, is_known, read_file, read_standard_input
 from tunedeck.data.hub import check_hub, read_hub, read_saved
 from tunedeck.data.rows import Columns, Content, Rows
 from tunedeck.data.text_folder import is_text_folder, read_text_folder
@@ -69,6 +69,7 @@ def _read(reference: str, encoding: str) -> Content:
         if path.is_dir():
             return read_text_folder(path, encoding) if is_text_folder(path) else Content(*read_saved(path, "train"))
         if path.exists():
+            check_regular(path)
             return read_file(path, encoding)
     name, _, split = reference.removeprefix("hf:").partition(":")
     path = Path(name).expanduser()

@@ -23,7 +23,7 @@ def read_text_folder(folder: Path, encoding: str) -> Content:
     rows: Rows = []
     encodings: set[str] = set()
     empty = 0
-    for path in sorted(folder.glob("*/*.txt")):
+    for path in sorted(one for one in folder.glob("*/*.txt") if one.is_file()):
         try:
             text, found = decode(path, path.read_bytes(), encoding)
         except OSError as error:

@@ -10,7 +10,8 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.task_settings import DEFAULT_TASK
 from tunedeck.data.encoding import AUTO
-from tunedeck.data.table import Table, read_table
+from tunedeck.data.pieces import table_pieces
+from tunedeck.data.table import Table
 from tunedeck.tasks.generate.config import GenerateConfig
 
 ENGLISH_ENCODER = "bundled:all-minilm-l6-v2"
@@ -43,7 +44,7 @@ def with_left_out(values: Mapping[str, Any], tell: Callable[[str], None]) -> dic
     if "model" in found or "jobs" in found or not isinstance(reference, str):
         return found
     encoding = data.get("encoding", AUTO) if isinstance(data, Mapping) else AUTO
-    table = read_table(reference, encoding)
+    table = next(table_pieces(reference, encoding))
     if "task" not in found and any(column.lower() in _CONVERSATIONS for column in table.columns):
         found["task"] = GenerateConfig.kind
     task = found.get("task", DEFAULT_TASK)

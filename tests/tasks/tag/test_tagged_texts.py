@@ -31,9 +31,8 @@ def read(tmp_path: Path, rows: list[Any], name: str = "data.jsonl", **columns: A
     file = tmp_path / name
     lines = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
     file.write_text(lines, encoding="utf-8")
-    return tagged_texts(
-        read_table(str(file)), columns.pop("text", None), columns.pop("label", None), **columns
-    ).examples
+    found = tagged_texts(read_table(str(file)), columns.pop("text", None), columns.pop("label", None), **columns)
+    return list(found.examples)
 
 
 def shown(example: TaggedText) -> list[tuple[str, str]]:

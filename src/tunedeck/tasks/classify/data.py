@@ -32,7 +32,7 @@ from tunedeck.data.prepare import (
     without_overlap,
 )
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.stored import stored_examples
+from tunedeck.data.stored_labelled import stored_labelled
 from tunedeck.data.table import Table, read_table
 from tunedeck.tasks.base import Dataset
 
@@ -102,7 +102,7 @@ def _read(
     many.
     """
     if is_large(reference):
-        return stored_examples(reference, settings, multi_label, pairs)
+        return stored_labelled(reference, settings, multi_label, pairs)
     table = read_table(reference, settings.encoding)
     examples = _examples_of(table, settings, multi_label, pairs)
     second = second_column(table, settings.text, settings.text_pair, pairs)

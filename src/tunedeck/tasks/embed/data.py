@@ -6,20 +6,24 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any, TypeAlias
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
 from tunedeck.data.labelled import Example, labelled_examples
-from tunedeck.data.pairs import Pair, ScoredPair, has_pairs, read_pairs
+from tunedeck.data.pairs import Pair, ScoredPair, has_pairs, pair_columns, read_pairs
+from tunedeck.data.pieces import is_large, table_pieces
 from tunedeck.data.prepare import Steps, deduplicated, normalised, prepare, split, subset, without_overlap
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.table import read_table
+from tunedeck.data.stored import Cells, Form, StoredExamples, read_filled, stored_examples
+from tunedeck.data.stored_groups import divided, drawn, first_of_each, without_keys
+from tunedeck.data.stored_labelled import stored_labelled
+from tunedeck.data.table import Table, read_table
 from tunedeck.tasks.base import Dataset
 
-Examples: TypeAlias = list[Pair] | list[ScoredPair] | list[Example]
+Examples: TypeAlias = Sequence[Pair] | Sequence[ScoredPair] | Sequence[Example]
 """One of the three; a list never mixes them."""
 
 
@@ -43,7 +47,7 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
             )
         )
     steps = _steps_of_pairs(settings) if isinstance(first, Pair) else _steps_of_texts(settings)
-    prepared = prepare(list(found), None if held_out is None else list(held_out), settings, steps)
+    prepared = prepare(found, held_out, settings, steps)
     train, evaluation = prepared.train, prepared.evaluation
     description = say(
         "{source}: {train} {form} to train on, {held_out} {held_out_form} held out, {left_out} repeats or texts alone "
@@ -68,19 +72,56 @@ def read_embedding_data(settings: DataSettings) -> Dataset[Any]:
 
 
 def read_examples(reference: str, settings: DataSettings) -> tuple[Examples, tuple[str, ...]]:
-    """Return the pairs, scored pairs or labelled texts of one source, and what a user should know of how it was
-    read.
+    """Return the pairs, scored pairs or labelled texts of one source, on disk where they are many, and what a user
+    should know of how it was read.
     """
+    if is_large(reference):
+        return _stored(reference, settings)
     table = read_table(reference, settings.encoding)
     if has_pairs(table, settings):
         return read_pairs(table, settings), table.notes
     return labelled_examples(table, settings.text, settings.label, drop_empty=settings.drop_empty), table.notes
 
 
+def _stored(reference: str, settings: DataSettings) -> tuple[Examples, tuple[str, ...]]:
+    if not has_pairs(next(table_pieces(reference, settings.encoding)), settings):
+        labelled, _, notes = stored_labelled(reference, settings, multi_label=False, pairs=False)
+        return labelled, notes
+
+    def read(table: Table) -> Sequence[Any]:
+        return read_pairs(table, settings)
+
+    def reader(first: Table) -> Callable[[Table], Sequence[Any]]:
+        filled = pair_columns(first, settings) if settings.drop_empty else ()
+        return lambda piece: read_filled(piece, filled, read)
+
+    pairs, first = stored_examples(reference, settings.encoding, _PAIRS, reader)
+    return pairs, first.notes
+
+
+def _cells_of(pair: Pair | ScoredPair) -> Cells:
+    if isinstance(pair, ScoredPair):
+        return pair.first, pair.second, None, repr(pair.score)
+    return pair.anchor, pair.positive, pair.negative, None
+
+
+def _of_cells(cells: Cells, labels: tuple[str, ...]) -> Pair | ScoredPair:
+    first, second, negative, score = cells
+    if score is not None:
+        return ScoredPair(first or "", second or "", float(score))
+    return Pair(first or "", second or "", negative)
+
+
+_PAIRS: Form[Any] = Form(("first", "second", "negative", "score"), _cells_of, lambda pair: (), _of_cells)
+
+
 def _steps_of_pairs(settings: DataSettings) -> Steps[Any]:
     """No anchor of the held-out pairs is an anchor in training, and no pair is there the other way round."""
 
     def hold_out(train: Sequence[Pair]) -> tuple[Sequence[Pair], Sequence[Any]]:
+        if isinstance(train, StoredExamples):
+            rest, held_out = divided(train, _anchor, settings.eval_fraction, settings.split_seed)
+            return _without_pairs(rest, held_out), held_out
         anchors = sorted({normalised(pair.anchor) for pair in train})
         random.Random(settings.split_seed).shuffle(anchors)
         chosen = set(anchors[: min(len(anchors) - 1, max(1, round(len(anchors) * settings.eval_fraction)))])
@@ -88,7 +129,7 @@ def _steps_of_pairs(settings: DataSettings) -> Steps[Any]:
         return _without_pairs(train, evaluation), evaluation
 
     return Steps(
-        deduplicate=lambda found: list({_key(pair): pair for pair in reversed(found)}.values())[::-1],
+        deduplicate=_deduplicated,
         hold_out=hold_out,
         remove_overlap=_without_pairs,
         subset=lambda found, size: fewer(found, size, settings.split_seed),
@@ -96,11 +137,35 @@ def _steps_of_pairs(settings: DataSettings) -> Steps[Any]:
     )
 
 
-def _without_pairs(train: Sequence[Pair], evaluation: Sequence[Any]) -> list[Pair]:
+def _deduplicated(pairs: Sequence[Pair]) -> Sequence[Pair]:
+    if isinstance(pairs, StoredExamples):
+        return first_of_each(pairs, lambda pair: "\n".join(_key(pair)))
+    return list({_key(pair): pair for pair in reversed(pairs)}.values())[::-1]
+
+
+def _without_pairs(train: Sequence[Pair], evaluation: Sequence[Any]) -> Sequence[Pair]:
+    if isinstance(train, StoredExamples):
+        return _stored_without_pairs(train, evaluation)
     pairs = [pair for pair in evaluation if isinstance(pair, Pair)]
     taken = {normalised(pair.anchor) for pair in pairs}
     turned = {(normalised(pair.positive), normalised(pair.anchor)) for pair in pairs}
     return [p for p in train if normalised(p.anchor) not in taken and _key(p)[:2] not in turned]
+
+
+def _stored_without_pairs(train: StoredExamples[Pair], evaluation: Sequence[Any]) -> Sequence[Pair]:
+    if not len(evaluation) or not isinstance(evaluation[0], Pair):
+        return train
+    rest = without_keys(train, _anchor, map(_anchor, evaluation), len(evaluation))
+    return without_keys(
+        rest,
+        lambda pair: "\n".join(_key(pair)[:2]),
+        ("\n".join((normalised(pair.positive), normalised(pair.anchor))) for pair in evaluation),
+        len(evaluation),
+    )
+
+
+def _anchor(pair: Pair) -> str:
+    return normalised(pair.anchor)
 
 
 def _steps_of_texts(settings: DataSettings) -> Steps[Any]:
@@ -123,10 +188,10 @@ def _steps_of_texts(settings: DataSettings) -> Steps[Any]:
     )
 
 
-def _with_partners(train: Sequence[Example], source: str) -> list[Example]:
+def _with_partners(train: Sequence[Example], source: str) -> Sequence[Example]:
     counts = Counter(example.labels for example in train)
-    train = [example for example in train if counts[example.labels] > 1]
-    if len({example.labels for example in train}) < 2:
+    train = drawn(train, [place for place, example in enumerate(train) if counts[example.labels] > 1])
+    if sum(count > 1 for count in counts.values()) < 2:
         raise DataError(
             say("{source}: learning from labels needs two labels with two texts or more each", source=source)
         )
@@ -139,8 +204,7 @@ def fewer(examples: Sequence[Any], size: int | None, seed: int) -> Sequence[Any]
         return examples
     if isinstance(examples[0], Example):
         return subset(examples, size, seed)
-    chosen = set(random.Random(seed).sample(range(len(examples)), size))
-    return [example for number, example in enumerate(examples) if number in chosen]
+    return drawn(examples, sorted(random.Random(seed).sample(range(len(examples)), size)))
 
 
 def _key(pair: Pair) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,8 +14,8 @@ from tunedeck.data.chat import Conversation, Message
 class Encoded:
     """Token ids of one conversation and, for each, whether it is trained on."""
 
-    ids: list[int]
-    loss_mask: list[bool]
+    ids: Sequence[int]
+    loss_mask: Sequence[int]
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
@@ -48,6 +49,11 @@ def encode_conversation(tokenizer: Any, conversation: Conversation) -> Encoded:
         ]
         ids = answered
     return Encoded(ids, loss_mask)
+
+
+def kept(encoded: Encoded) -> Encoded:
+    """Return a conversation in five bytes for each token, for as long as a run lasts."""
+    return Encoded(array("i", encoded.ids), bytes(encoded.loss_mask))
 
 
 def fit(encoded: Encoded, max_length: int) -> Encoded | None:

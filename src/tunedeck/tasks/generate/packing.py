@@ -30,17 +30,19 @@ class Pack:
 
 def pack_rows(conversations: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
     """Fill rows of up to `limit` tokens, the longest conversations first, each into the first row with room."""
-    rows: list[list[Encoded]] = []
-    room: list[int] = []
+    leaves = 1 << max(len(conversations) - 1, 0).bit_length()
+    room = [limit] * (2 * leaves)  # a tree: each node has the most room of the two below it, the leaves are the rows
+    rows: list[list[Encoded]] = [[] for _ in range(leaves)]
     for one in sorted(conversations, key=lambda one: -len(one.ids)):
-        place = next((index for index, left in enumerate(room) if left >= len(one.ids)), None)
-        if place is None:
-            rows.append([one])
-            room.append(limit - len(one.ids))
-        else:
-            rows[place].append(one)
-            room[place] -= len(one.ids)
-    return rows
+        length, node = min(len(one.ids), limit), 1
+        while node < leaves:
+            node *= 2
+            node += room[node] < length
+        rows[node - leaves].append(one)
+        room[node] -= length
+        while node := node // 2:
+            room[node] = max(room[2 * node], room[2 * node + 1])
+    return [row for row in rows if row]
 
 
 def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pack:
@@ -64,7 +66,7 @@ def pack(deck: Deck, name: str | None, rows: Sequence[Sequence[Encoded]]) -> Pac
             ids[index, at:end], owner[index, at:end] = whole, number
             positions[index, at:end] = torch.arange(len(whole))
             first = at + len(virtual)
-            loss_mask[index, first : end - 1] = torch.tensor(one.loss_mask[1:], dtype=torch.bool)
+            loss_mask[index, first : end - 1] = torch.tensor(list(one.loss_mask[1:]), dtype=torch.bool)
             targets += [token for token, counted in zip(one.ids[1:], one.loss_mask[1:], strict=True) if counted]
             at = end
     device = deck.model.device

@@ -15,9 +15,8 @@ from tunedeck.core.errors import ConfigError, DataError, ModelError
 from tunedeck.core.i18n import say
 from tunedeck.core.values import to_values
 from tunedeck.data.batches import batches_by_length
-from tunedeck.data.chat import ROLES, Conversation, Message, read_conversations
+from tunedeck.data.chat import ROLES, Conversation, Message
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.table import read_table
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.lower_layers import LowerLayers
 from tunedeck.deck.task import Capability
@@ -26,9 +25,9 @@ from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Chunk
 from tunedeck.models.load import LoadedBase
 from tunedeck.tasks.base import BARE_BASE, Dataset, Evaluation
-from tunedeck.tasks.generate.chat_tokens import Encoded, encode_conversation, encode_prompt, fit
+from tunedeck.tasks.generate.chat_tokens import Encoded, encode_conversation, encode_prompt, fit, kept
 from tunedeck.tasks.generate.config import GenerateConfig
-from tunedeck.tasks.generate.data import read_chats
+from tunedeck.tasks.generate.data import read_chats, read_examples
 from tunedeck.tasks.generate.loss import frozen_output_loss
 from tunedeck.tasks.generate.metrics import answer_metrics
 from tunedeck.tasks.generate.packing import (
@@ -70,8 +69,7 @@ class Generate(GenerateConfig):
 
     def evaluate(self, deck: Deck, names: Sequence[str | None], settings: DataSettings) -> Evaluation:
         """Return loss, perplexity, exact_match, rouge_l and chrf of each adapter; answers are greedy."""
-        table = read_table(settings.train, settings.encoding)
-        found, shape = read_conversations(table)
+        found, shape, notes = read_examples(settings, settings.train)
         found = found[: settings.eval_size]
         dataset = Dataset(settings.train, found, found, "", "")
         wanted = [one.answer for one in found]
@@ -82,7 +80,7 @@ class Generate(GenerateConfig):
             asked = [Conversation(one.prompt).as_dicts() for one in found]
             answers = self._in_batches(deck, asked, name, Sampling(max_tokens=min(room + 8, self.max_length)))
             metrics[name or BARE_BASE] = {**likely, **answer_metrics(answers, wanted)}
-        return Evaluation(say("{count} conversations ({shape})", count=len(found), shape=shape), metrics, table.notes)
+        return Evaluation(say("{count} conversations ({shape})", count=len(found), shape=shape), metrics, notes)
 
     def _in_batches(self, deck: Deck, prompts: Sequence[Prompt], name: str | None, sampling: Sampling) -> list[str]:
         answers: list[str] = []
@@ -155,8 +153,9 @@ class GenerateObjective:
                 say("the tokenizer has no end token: answers are trained without one, and may not end by themselves"),
                 stacklevel=2,
             )
-        train = [encoded for _, encoded in self._fitting(task, dataset.train)]
-        self._evaluation = self._fitting(task, dataset.evaluation)
+        train = [encoded for encoded in self._fitting(task, dataset.train) if encoded is not None]
+        tested = zip(dataset.evaluation, self._fitting(task, dataset.evaluation), strict=True)
+        self._evaluation = [(one, encoded) for one, encoded in tested if encoded is not None]
         self._rows: list[list[Encoded]] = pack_rows(train, self._limit) if task.packing else [[one] for one in train]
         self.lengths: Sequence[int] = [sum(len(one.ids) for one in row) for row in self._rows]
         self._lower = LowerLayers(deck.base, None if name is None else deck.adapter(name), self.lengths)
@@ -219,23 +218,23 @@ class GenerateObjective:
             return frozen_output_loss(states, self._deck.model.get_output_embeddings(), packed.targets)
         return F.cross_entropy(target_logits(self._deck, self._name, packed).float(), packed.targets)
 
-    def _fitting(self, task: Generate, conversations: Sequence[Conversation]) -> list[tuple[Conversation, Encoded]]:
-        whole = [
-            (one, encode_conversation(self._deck.tokenizer, self._with_system(task, one))) for one in conversations
-        ]
-        fitting = [(one, fitted) for one, encoded in whole if (fitted := fit(encoded, self._limit)) is not None]
-        if not fitting:
+    def _fitting(self, task: Generate, conversations: Sequence[Conversation]) -> list[Encoded | None]:
+        """Return the token ids of each conversation, None for one whose last answer does not fit."""
+        whole = (encode_conversation(self._deck.tokenizer, self._with_system(task, one)) for one in conversations)
+        found = [None if (fitted := fit(one, self._limit)) is None else kept(fitted) for one in whole]
+        left_out = sum(one is None for one in found)
+        if left_out == len(found):
             raise DataError(say("no answer fits into max_length {limit}; raise it", limit=self._limit))
-        if len(fitting) < len(whole):
+        if left_out:
             warnings.warn(
                 say(
                     "{count} conversations are left out: their last answer alone is longer than max_length {limit}",
-                    count=len(whole) - len(fitting),
+                    count=left_out,
                     limit=self._limit,
                 ),
                 stacklevel=2,
             )
-        return fitting
+        return found
 
     @staticmethod
     def _with_system(task: Generate, one: Conversation) -> Conversation:

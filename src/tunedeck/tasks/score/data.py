@@ -6,9 +6,13 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
@@ -16,8 +20,11 @@ from tunedeck.core.text_pair import TextPair
 from tunedeck.data.columns import named_column, number_of, shown_columns, usual_columns
 from tunedeck.data.labelled import empty_texts, text_column_of, texts_of
 from tunedeck.data.paired import first_column, second_column
+from tunedeck.data.pieces import is_large
 from tunedeck.data.prepare import Steps, deduplicated, prepare, split, subset, without_overlap
 from tunedeck.data.settings import DataSettings
+from tunedeck.data.stored import Cells, Form, read_filled, stored_examples
+from tunedeck.data.stored_labelled import cells_of_text, text_of_cells
 from tunedeck.data.table import Table, read_table
 from tunedeck.data.usual_names import LABEL_COLUMNS, RATING_COLUMNS
 from tunedeck.tasks.base import Dataset
@@ -39,9 +46,9 @@ class ScoredText:
 
 @dataclass(frozen=True, slots=True)
 class ScoredTable:
-    """The examples of a file, their columns, and notes on how it was read."""
+    """The examples of a file, on disk where they are many; their columns, and notes on how it was read."""
 
-    examples: list[ScoredText]
+    examples: Sequence[ScoredText]
     targets: tuple[str, ...]
     text_column: str
     notes: tuple[str, ...]
@@ -86,21 +93,58 @@ def read_scored(settings: DataSettings, task: ScoreConfig) -> Dataset[ScoredText
 
 def read_examples(settings: DataSettings, reference: str, task: ScoreConfig) -> ScoredTable:
     """Read the scored texts or pairs of one file or name."""
-    table = read_table(reference, settings.encoding)
+    if not is_large(reference):
+        table = read_table(reference, settings.encoding)
+        columns = _columns_of(table, settings, task)
+        examples: Sequence[ScoredText] = _examples_of(table, columns, settings.drop_empty)
+    else:
+
+        def reader(first: Table) -> Callable[[Table], Sequence[ScoredText]]:
+            own = _columns_of(first, settings, task)
+            filled = [one for one in (own.text, own.second) if one is not None] if settings.drop_empty else []
+            return lambda piece: read_filled(piece, filled, lambda part: _examples_of(part, own, drop_empty=False))
+
+        examples, table = stored_examples(reference, settings.encoding, _SCORED, reader)
+        columns = _columns_of(table, settings, task)
+    return ScoredTable(examples, task.labels or columns.targets, columns.text, table.notes)
+
+
+class _Columns(NamedTuple):
+    text: str
+    second: str | None
+    targets: tuple[str, ...]
+
+
+def _columns_of(table: Table, settings: DataSettings, task: ScoreConfig) -> _Columns:
     second = second_column(table, settings.text, settings.text_pair, task.pairs)
-    columns = _target_columns(table, settings, task)
-    text = settings.text or (first_column(table, second) if second else None)
-    text_column = text_column_of(table, text, columns[0])
-    if text_column in columns or second in columns:
-        raise DataError(say("the column {column!r} cannot be both text and score", column=text_column))
-    texts = texts_of(table, text_column, second, settings.drop_empty)
-    empty = empty_texts(table, text_column, texts, settings.drop_empty)
-    examples = [
-        ScoredText(one, tuple(number_of(table, column, row) for column in columns))
+    targets = _target_columns(table, settings, task)
+    text = text_column_of(table, settings.text or (first_column(table, second) if second else None), targets[0])
+    if text in targets or second in targets:
+        raise DataError(say("the column {column!r} cannot be both text and score", column=text))
+    return _Columns(text, second, targets)
+
+
+def _examples_of(table: Table, columns: _Columns, drop_empty: bool) -> list[ScoredText]:
+    texts = texts_of(table, columns.text, columns.second, drop_empty)
+    empty = empty_texts(table, columns.text, texts, drop_empty)
+    return [
+        ScoredText(one, tuple(number_of(table, column, row) for column in columns.targets))
         for row, one in enumerate(texts)
         if row not in empty
     ]
-    return ScoredTable(examples, task.labels or columns, text_column, table.notes)
+
+
+def _of_cells(cells: Cells, labels: tuple[str, ...]) -> ScoredText:
+    first, second, scores = cells
+    return ScoredText(text_of_cells(first, second), tuple(json.loads(scores or "[]")))
+
+
+_SCORED: Form[ScoredText] = Form(
+    columns=("text", "second", "scores"),
+    cells=lambda example: (*cells_of_text(example.text), json.dumps(example.scores)),
+    labels=lambda example: example.labels,
+    example=_of_cells,
+)
 
 
 def _target_columns(table: Table, settings: DataSettings, task: ScoreConfig) -> tuple[str, ...]:
@@ -137,9 +181,9 @@ def scale_of(
     """Return the settings of the task that the data decides: means and deviations of the training examples, the levels
     of all; DataError where nothing can be learnt.
     """
-    series = [[one.scores[place] for one in train] for place in range(len(targets))]
-    for target, own in zip(targets, series, strict=True):
-        if min(own) == max(own):
+    scores = _scores_of(train)
+    for target, own in zip(targets, scores.T, strict=True):
+        if own.min() == own.max():
             raise DataError(
                 say(
                     "{source}: every score of {target} is {value:g}; there is nothing to learn",
@@ -148,16 +192,16 @@ def scale_of(
                     value=own[0],
                 )
             )
-    values = {value for one in (*train, *held_out) for value in one.scores}
+    values = np.unique(np.concatenate([scores.ravel(), _scores_of(held_out).ravel()]))
     loss = task.loss
     if loss == "auto":
-        loss = "logistic" if values == {0.0, 1.0} and not task.ordinal else "squared"
+        loss = "logistic" if values.tolist() == [0.0, 1.0] and not task.ordinal else "squared"
     found: dict[str, Any] = {"loss": loss}
-    outside = [value for value in sorted(values) if not 0 <= value <= 1]
+    outside = values[(values < 0) | (values > 1)]
     if loss == "squared":
-        found["target_means"] = task.target_means or tuple(map(statistics.fmean, series))
-        found["target_stds"] = task.target_stds or tuple(map(statistics.pstdev, series))
-    elif outside:
+        found["target_means"] = task.target_means or tuple(statistics.fmean(own.tolist()) for own in scores.T)
+        found["target_stds"] = task.target_stds or tuple(statistics.pstdev(own.tolist()) for own in scores.T)
+    elif len(outside):
         raise DataError(
             say(
                 "{source}: with loss: logistic scores lie between 0 and 1, got {value:g}",
@@ -166,11 +210,17 @@ def scale_of(
             )
         )
     if task.ordinal:
-        found["levels"] = task.levels or (math.floor(min(values)), math.ceil(max(values)))
-        check_ordinal((*train, *held_out), found["levels"], source)
+        found["levels"] = task.levels or (math.floor(values[0]), math.ceil(values[-1]))
+        check_ordinal(chain(train, held_out), found["levels"], source)
     if isinstance(train[0].text, TextPair):
         found["pairs"] = True
     return found
+
+
+def _scores_of(examples: Sequence[ScoredText]) -> NDArray[np.float64]:
+    """Return the scores of examples (examples, targets)."""
+    values = np.fromiter((value for one in examples for value in one.scores), np.float64)
+    return values.reshape(len(examples), -1) if len(examples) else values.reshape(0, 1)
 
 
 def check_ordinal(examples: Iterable[ScoredText], levels: tuple[int, ...], source: str) -> None:
@@ -195,8 +245,8 @@ def reference_lines(targets: Sequence[str], train: Sequence[ScoredText], held_ou
     their median.
     """
     return "; ".join(
-        _reference_line(target, [one.scores[place] for one in train], [one.scores[place] for one in held_out])
-        for place, target in enumerate(targets)
+        _reference_line(target, own.tolist(), tested.tolist())
+        for target, own, tested in zip(targets, _scores_of(train).T, _scores_of(held_out).T, strict=True)
     )
 
 

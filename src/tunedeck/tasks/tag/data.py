@@ -11,11 +11,13 @@ from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.tagging import OUTSIDE, split_tag
 from tunedeck.data.columns import shorten
+from tunedeck.data.pieces import is_large
 from tunedeck.data.prepare import Prepared, Steps, deduplicated, prepare, split, subset, without_overlap
 from tunedeck.data.settings import DataSettings
-from tunedeck.data.table import read_table
+from tunedeck.data.stored import Cells, Form, stored_examples
+from tunedeck.data.table import Table, read_table
 from tunedeck.tasks.base import Dataset
-from tunedeck.tasks.tag.reading import Tagged, TaggedText, tagged_texts
+from tunedeck.tasks.tag.reading import Span, Tagged, TaggedText, tagged_texts
 
 _SHOWN_KINDS = 8
 
@@ -71,10 +73,30 @@ def _described(source: str, prepared: Prepared[TaggedText], counts: Counter[str]
 
 
 def read_examples(settings: DataSettings, reference: str) -> Tagged:
-    """Read the tagged texts of one file or name."""
-    return tagged_texts(
-        read_table(reference, settings.encoding), settings.text, settings.label, drop_empty=settings.drop_empty
+    """Read the tagged texts of one file or name, to disk where they are many."""
+
+    def read(table: Table) -> Tagged:
+        return tagged_texts(table, settings.text, settings.label, drop_empty=settings.drop_empty)
+
+    if not is_large(reference):
+        return read(read_table(reference, settings.encoding))
+    examples, first = stored_examples(
+        reference, settings.encoding, _TAGGED, lambda first: lambda piece: read(piece).examples
     )
+    return read(first)._replace(examples=examples)
+
+
+def _of_cells(cells: Cells, labels: tuple[str, ...]) -> TaggedText:
+    text, spans = cells
+    return TaggedText(text or "", tuple(Span(*one) for one in json.loads(spans or "[]")))
+
+
+_TAGGED: Form[TaggedText] = Form(
+    columns=("text", "spans"),
+    cells=lambda example: (example.text, json.dumps(example.spans)),
+    labels=lambda example: example.labels,
+    example=_of_cells,
+)
 
 
 def tags_for(examples: Iterable[TaggedText]) -> tuple[str, ...]:

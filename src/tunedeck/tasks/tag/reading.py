@@ -47,7 +47,7 @@ class TaggedText:
 class Tagged(NamedTuple):
     """The examples of a table, the column of their texts, and what a user should know of how they were read."""
 
-    examples: list[TaggedText]
+    examples: Sequence[TaggedText]
     text_column: str
     notes: tuple[str, ...]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
@@ -26,7 +26,7 @@ from tunedeck.tasks.tag.data import check_entities, read_examples, read_tagged
 from tunedeck.tasks.tag.encoding import encode_texts, word_logits
 from tunedeck.tasks.tag.metrics import ERRORS, Score, errors_of, score_of
 from tunedeck.tasks.tag.reading import Span, TaggedText
-from tunedeck.tasks.text import pad
+from tunedeck.tasks.text import AT_A_TIME, pad
 
 UNLEARNT = -100
 """The target of positions that decide no word."""
@@ -263,6 +263,15 @@ class TagObjective:
         return F.cross_entropy(known.float(), targets[learnt].to(logits.device))
 
 
+def _encoded(
+    deck: Deck, name: str, task: Tag, examples: Sequence[TaggedText]
+) -> Iterator[tuple[EncodedText, TaggedText]]:
+    for start in range(0, len(examples), AT_A_TIME):
+        part = examples[start : start + AT_A_TIME]
+        texts = [example.text for example in part]
+        yield from zip(encode_texts(deck, texts, [name] * len(part), task.max_length), part, strict=True)
+
+
 def learnt_windows(
     deck: Deck, name: str, task: Tag, examples: Sequence[TaggedText]
 ) -> tuple[list[list[int]], list[torch.Tensor], int]:
@@ -272,9 +281,7 @@ def learnt_windows(
     labels, uneven = deck.label_names(name), 0
     ids: list[list[int]] = []
     targets: list[torch.Tensor] = []
-    names = [name] * len(examples)
-    encoded = encode_texts(deck, [example.text for example in examples], names, task.max_length)
-    for one, example in zip(encoded, examples, strict=True):
+    for one, example in _encoded(deck, name, task, examples):
         tags, apart = tags_of(one.words, example.spans)
         uneven += apart
         numbers = targets_of(tags, labels)
