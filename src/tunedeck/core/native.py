@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 from functools import cache
 from pathlib import Path
 
@@ -30,8 +29,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Hand everything that is free to the system, so that it does not count as used."""
-    gc.collect()
+    """Hand everything that is free to the system, so that it does not count as used; what garbage holds is not free."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

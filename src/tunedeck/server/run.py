@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import ipaddress
 import logging
 import signal
@@ -271,6 +272,7 @@ async def _give_back(engine: Engine) -> None:
         await asyncio.sleep(_GIVE_BACK_S)
         grown = process.memory_info().rss > least + _WORTH_IT
         if grown and (not engine.in_flight or time.monotonic() - given_back_s > _BUSY_S):
+            gc.collect()
             await asyncio.to_thread(give_back_freed_memory)
             least, given_back_s = process.memory_info().rss, time.monotonic()
 

@@ -6,6 +6,7 @@ memory it reads is that of a training run and nothing else, and prints one JSON 
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ def measure(
 
 def _point(deck: Deck, calibration: Calibration, rows: int, tokens: int, steps: int) -> Measurement:
     """Time a few real steps; repeated in every pass, because other programs can only make them slower."""
+    gc.collect()
     give_back_freed_memory()  # what the point before has left behind must not count as this one's
     settings = TrainingSettings(max_steps=steps, batch_size=rows, schedule="constant", early_stopping_patience=None)
     dataset = calibration.examples(rows * steps, tokens)
