@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import BinaryIO
 
+CONTENT = {"png": b"\x89PNG", "svg": b"<svg/>"}
 
-def blank_savefig(figure: object, file: BinaryIO, *, format: str, **settings: object) -> None:
+
+def blank_savefig(figure: object, file: BinaryIO | Path, *, format: str = "png", **settings: object) -> None:
     """Stand in for `matplotlib.figure.Figure.savefig`: the first bytes of a PNG, or an empty SVG."""
-    file.write({"png": b"\x89PNG", "svg": b"<svg/>"}[format])
+    if isinstance(file, Path):
+        file.write_bytes(CONTENT[format])
+    else:
+        file.write(CONTENT[format])
