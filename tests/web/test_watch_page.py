@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,63 @@ def test_a_killed_process_shows_its_last_lines(tmp_path: Path) -> None:
         await user.should_see("Killed <b>now</b>")
         (log,) = (one for one in user.find(ui.expansion).elements if one.text == "Log")
         assert log.value
+
+    simulated(tmp_path, visit)
+
+
+def test_a_disk_too_full_for_the_reason_is_told_by_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs/mail").mkdir(parents=True)
+    started(tmp_path, "runs/mail", ["train", "a.csv", "--out", "runs/mail"])
+
+    async def visit(user: Any) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(free=0))
+        await user.open("/run?name=runs/mail")
+        await user.should_see("is full; free some space, then resume the run [TD-E", retries=50)
+
+    simulated(tmp_path, visit)
+
+
+@dataclass
+class Usage:
+    free: int
+
+
+def test_the_charts_of_many_long_runs_get_few_points_and_only_when_there_are_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [tmp_path / f"compare/day/runs/lora-{number}" for number in range(20)]
+    for run in runs:
+        (run / "seed-0").mkdir(parents=True)
+        (run / "seed-0.yaml").touch()
+        lines = [{"event": "step", "at_s": step, "step": step, "loss": 0.5} for step in range(1, 600)]
+        (run / "seed-0/events.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    drawn: list[int] = []
+
+    async def visit(user: Any) -> None:
+        watch, watched = (sys.modules[f"tunedeck.web.{one}"] for one in ("pages.watch", "events"))
+        draw, read = watch._draw, watched.Watched.read
+        reads: list[bool] = []
+
+        def counted_draw(chart: Any, lines: Any, stopped: Any) -> None:
+            draw(chart, lines, stopped)
+            drawn.append(sum(len(one["data"]) for one in chart.options["series"]))
+
+        def counted_read(self: Any) -> bool:
+            reads.append(read(self))
+            return reads[-1]
+
+        monkeypatch.setattr(watch, "_draw", counted_draw)
+        monkeypatch.setattr(watch, "_EVERY_S", 0.01)
+        monkeypatch.setattr(watched.Watched, "read", counted_read)
+        await user.open("/run?name=compare/day")
+        await until(lambda: len(reads) > 3)
+        assert reads[:3] == [True, False, False]
+        assert len(drawn) == 2
+        with (runs[0] / "seed-0/events.jsonl").open("a") as file:
+            file.write('{"event": "step", "at_s": 600, "step": 600, "loss": 0.5}\n')
+        await until(lambda: len(drawn) > 3)
+        assert 20 * 50 <= drawn[0] <= watch._POINTS + 20
+        assert drawn[2] <= watch._POINTS + 20
 
     simulated(tmp_path, visit)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any, Literal, final
 
 from nicegui import ui
 
+from tunedeck.core.errors import StorageError
 from tunedeck.core.i18n import say
 from tunedeck.core.units import duration
 from tunedeck.training.lock import LOCK, is_locked
@@ -24,10 +26,11 @@ from tunedeck.web.workspace import Workspace
 
 State = Literal["running", "elsewhere", "finished", "paused", "broken"]
 _EVERY_S, _STOPS_WITHIN_S, _QUIET_S = 1.0, 300, 120
-_POINTS = 4000
+_POINTS = 2000
 """Points that a chart is sent, of all its lines."""
+_FULL_BYTES = 1 << 20
 _GREY, _FAINT = "#9aa5b1", "#7a8794"
-_AXIS = {"splitLine": {"lineStyle": {"color": "#7a879455"}}, "axisLabel": {"color": _FAINT}}
+_AXIS = {"splitLine": {"lineStyle": {"color": "#7a879455"}}, "axisLabel": {"color": _FAINT, "hideOverlap": True}}
 _LIMITS = ("--minutes", "--budget")
 _AT_ONCE = ("--minutes", "0.01")
 """The limit of a race that is to end with what it has found."""
@@ -51,11 +54,11 @@ class _Watch:
 
     def show(self) -> None:
         with ui.row().classes("items-baseline w-full").props('aria-live="polite"'):
-            self._state = ui.label().classes("number")
+            self._state = ui.label(say("Reading its events …")).classes("number")
             self._speed = ui.label().classes("faint")
         with ui.row().classes("items-center w-full"):
             self._buttons()
-        self._charts = ui.element("div").classes("cards")
+        self._charts = ui.element("div").classes("cards").style("--least: 24rem")
         with self._charts:
             self._losses = ui.echart(_chart(say("training loss"))).classes("h-64 w-full")
             self._qualities = ui.echart(_chart(say("quality on held-out texts"))).classes("h-64 w-full")
@@ -112,6 +115,16 @@ class _Watch:
         trained_on = read_values(self.watched.folder / "config.yaml").get("start_from") and state == "finished"
         if (state == "broken" or trained_on) and self.work.processes.was_started(self.name):
             self._opened.open()  # its last lines are the reason, or what got better and worse
+        if state == "broken":
+            self._tell_of_a_full_disk()
+
+    def _tell_of_a_full_disk(self) -> None:
+        """Show that the disk is full where it was too full to take the line that says so."""
+        root = self.work.folder.root
+        if "[TD-E" not in self.work.processes.log(self.name) and shutil.disk_usage(root).free < _FULL_BYTES:
+            self.here.show_error(
+                StorageError(say("the disk of {path} is full; free some space, then resume the run", path=root))
+            )
 
     def _state_now(self) -> State:
         if self.work.processes.is_running(self.name):
