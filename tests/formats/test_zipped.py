@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from support import tiny_models
 
+import tunedeck as td
 from tunedeck.core.errors import AdapterFileError
+from tunedeck.export.folders import convert_adapter
 from tunedeck.formats.zipped import unpack_adapter
 
 CONFIG = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "x"})
 
 
-def packed(place: Path, files: dict[str, str]) -> Path:
+def packed(place: Path, files: Mapping[str, str | bytes]) -> Path:
     with zipfile.ZipFile(place / "a.zip", "w", zipfile.ZIP_DEFLATED) as pack:
         for name, content in files.items():
             pack.writestr(name, content)
@@ -34,6 +38,18 @@ def test_the_adapter_folder_is_taken_and_nothing_else(tmp_path: Path) -> None:
     assert unpack_adapter(packed(tmp_path, files), tmp_path / "in/mail") == "peft"
     taken = sorted(file.name for file in (tmp_path / "in/mail").iterdir())
     assert taken == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_an_adapterhub_folder_is_read_after_it_was_packed(tmp_path: Path) -> None:
+    deck = tiny_models.deck_of("bert")
+    tiny_models.add_stirred(deck, "mail", td.LoraConfig(target_modules=("query", "value")))
+    deck.save("mail", tmp_path / "own")
+    convert_adapter(tmp_path / "own", tmp_path / "mail", "adapterhub")
+    file = packed(
+        tmp_path, {f"mail/{name}": content for name, content in tiny_models.files_of(tmp_path / "mail").items()}
+    )
+    assert unpack_adapter(file, tmp_path / "in/mail") == "adapterhub"
+    assert tiny_models.files_of(tmp_path / "in/mail") == tiny_models.files_of(tmp_path / "mail")
 
 
 def test_names_that_lead_elsewhere_stay_inside(tmp_path: Path) -> None:

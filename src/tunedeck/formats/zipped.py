@@ -13,6 +13,8 @@ from tunedeck.formats.folder import detect_format
 
 LARGEST_BYTES = 4 << 30
 _ENDINGS = (".json", ".safetensors", ".md")
+_PICKLES = ("pytorch_adapter.bin", "pytorch_model_head.bin")
+"""AdapterHub's tensors, which are read with `weights_only=True`."""
 _MARKS = ("tunedeck.json", "adapter_config.json")
 _MOST_FILES, _PIECE = 1000, 1 << 20
 
@@ -20,8 +22,8 @@ _MOST_FILES, _PIECE = 1000, 1 << 20
 def unpack_adapter(file: Path, target: Path, *, largest_bytes: int = LARGEST_BYTES) -> str:
     """Unpack the one adapter folder in a .zip file as the new folder `target`, and return its format.
 
-    Only JSON, safetensors and Markdown files directly in that folder are taken, by their last names, so that no name
-    leads elsewhere; what they unpack to is counted while it is read. Raises AdapterFileError for a file that is not a
+    Only JSON, safetensors, Markdown and AdapterHub's .bin files directly in that folder are taken, by their last names,
+    so that no name leads elsewhere; what they unpack to is counted while it is read. Raises AdapterFileError for a file that is not a
     ZIP file, holds no or several adapters, is too large, or is damaged; for a `target` that exists.
     """
     if target.exists():
@@ -56,7 +58,7 @@ def _wanted(pack: zipfile.ZipFile, file: Path) -> list[zipfile.ZipInfo]:
         )
     (folder,) = folders
     inside = [one for one in members if paths[one.filename].parent == folder]
-    return [one for one in inside if paths[one.filename].suffix in _ENDINGS]
+    return [one for one in inside if paths[one.filename].suffix in _ENDINGS or paths[one.filename].name in _PICKLES]
 
 
 def _copy(pack: zipfile.ZipFile, one: zipfile.ZipInfo, target: Path, left: int) -> int:

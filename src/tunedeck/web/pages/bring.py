@@ -50,7 +50,7 @@ def _import(work: Workspace, here: Screen) -> None:
 
         name = work.folder.free_name(_IMPORTED, safe_name(Path(event.file.name).stem, default="adapter"))
         with tempfile.TemporaryDirectory() as place:
-            file = Path(place, "upload.zip")
+            file = Path(place, safe_name(event.file.name))  # its name is in the messages
             await event.file.save(file)
             await asyncio.to_thread(unpack_adapter, file, work.folder.path(name))
         ui.navigate.reload()

@@ -111,7 +111,7 @@ def _show(found: Deployment, load: Load, trained: float | None) -> None:
         cheapest.setdefault((_gpu(row), row.precision), row)
     columns = [say("GPU"), say("precision"), say("requests/s of one"), say("GPUs")]
     columns += [say("CNY a month"), say("CNY per 1,000 requests")]
-    explain_ranges()
+    explain_ranges(row.month for row in cheapest.values())
     table(columns, [_cells(row) for row in cheapest.values()], numbers_from=2)
     model = shlex.quote(found.model.name)
     same_by_hand(

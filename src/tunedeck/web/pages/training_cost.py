@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from tunedeck.web.workspace import Workspace
 EXAMPLES = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000)
 TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 EPOCHS = (1, 2, 3, 5, 10)
-_MODEL, _ALL = "qwen-7b", "all"
+_MODEL, _ALL, _DAYS_FROM_H = "qwen-7b", "all", 72
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _show(own: Plan, rented: Plan, model: str, method: str, size: Size) -> None:
     for change in rented.changes():
         ui.label(f"{change.gpu.name}: {change.flags}").classes("code")
     shown = cheapest_offers(rented.rows)
-    explain_ranges()
+    explain_ranges(row.cost for row in shown)
     table(_columns(), [_cells(row) for row in shown], numbers_from=2)
     for note in dict.fromkeys(note for row in shown for note in row.notes):
         gpus = dict.fromkeys(row.offer.gpu.name for row in shown if note in row.notes)
@@ -198,13 +198,14 @@ def show_range(estimate: Estimate, text: Callable[[float], str]) -> None:
         ui.label(say("nine times in ten from {low} to {high}", low=low, high=high)).classes("faint")
 
 
-def explain_ranges() -> None:
-    """Show what the parentheses in the cells of a table are."""
-    ui.label(say("In parentheses: the range in which the value lies nine times in ten.")).classes("faint")
+def explain_ranges(estimates: Iterable[Estimate]) -> None:
+    """Show what the parentheses in the cells of a table are, where one of the estimates has them."""
+    if any(one.low < one.high for one in estimates):
+        ui.label(say("In parentheses: the range in which the value lies nine times in ten.")).classes("faint")
 
 
 def _time(hours: float) -> str:
-    return duration(3600 * hours)
+    return duration(3600 * hours) if hours < _DAYS_FROM_H else say("{count:,.0f} days", count=hours / 24)
 
 
 def _yuan(cost: float) -> str:

@@ -83,13 +83,13 @@ class _Watch:
     async def _update(self) -> None:
         changed = await asyncio.to_thread(self.watched.read)
         state = self._state_now()
-        if self._was in ("running", "elsewhere") and state not in ("running", "elsewhere"):
+        was, self._was = self._was, state
+        if was in ("running", "elsewhere") and state not in ("running", "elsewhere"):
             ui.navigate.reload()  # shows the result
-        if changed or state != self._was:
+        if changed or state != was:
             self._draw()
-        if state != self._was:
+        if state != was:
             self._show_state(state)
-        self._was = state
         self._show_log(self.work.processes.log(self.name))
 
     def _show_log(self, log: str) -> None:
@@ -198,7 +198,7 @@ class _Watch:
             else ""
         )
         keys = ("c0", "c1", "c2", "c3", "c4", "c5")
-        cells = [(name, *_cells(line, price, race)) for name, line in ordered]
+        cells = [(name or self.name, *_cells(line, price, race)) for name, line in ordered]
         self._rows.rows = [{"key": row[0], **dict(zip(keys, row, strict=True))} for row in cells]
         self._rows.update()
 
@@ -222,7 +222,8 @@ class _Watch:
         so_far = watched.at_s or sum(one.at_s for one in watched.lines.values())
         to_go = self._left_s(line) if running else 0.0
         if so_far:
-            found.append(say("{amount} so far", amount=self._with_money(so_far)))
+            amount = self._with_money(so_far)
+            found.append(amount if self._was == "finished" else say("{amount} so far", amount=amount))
         if to_go:
             found.append(say("about {amount} to go", amount=self._with_money(to_go)))
         return " · ".join(found)
@@ -307,7 +308,9 @@ def _draw(chart: Any, lines: Mapping[str, Sequence[Point]], stopped: Mapping[str
         for name, points in lines.items()
         if points
     ]
-    chart.options["legend"]["show"] = len(chart.options["series"]) > 1
+    several = len(chart.options["series"]) > 1
+    chart.options["legend"]["show"] = several
+    chart.options["grid"]["bottom"] = 60 if several else 28
     chart.update()
 
 
