@@ -45,11 +45,10 @@ def test_an_adapterhub_folder_is_read_after_it_was_packed(tmp_path: Path) -> Non
     tiny_models.add_stirred(deck, "mail", td.LoraConfig(target_modules=("query", "value")))
     deck.save("mail", tmp_path / "own")
     convert_adapter(tmp_path / "own", tmp_path / "mail", "adapterhub")
-    file = packed(
-        tmp_path, {f"mail/{name}": content for name, content in tiny_models.files_of(tmp_path / "mail").items()}
-    )
+    written = tiny_models.files_of(tmp_path / "mail")
+    file = packed(tmp_path, {f"mail/{name}": content for name, content in written.items()})
     assert unpack_adapter(file, tmp_path / "in/mail") == "adapterhub"
-    assert tiny_models.files_of(tmp_path / "in/mail") == tiny_models.files_of(tmp_path / "mail")
+    assert tiny_models.files_of(tmp_path / "in/mail") == written
 
 
 def test_names_that_lead_elsewhere_stay_inside(tmp_path: Path) -> None:
@@ -76,10 +75,11 @@ def test_what_cannot_be_taken_leaves_nothing(files: dict[str, str], reason: str,
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as pack:
+    pack_bytes = io.BytesIO()
+    with zipfile.ZipFile(pack_bytes, "w") as pack:
         pack.writestr("adapter_config.json", CONFIG)
-    for damaged in (b"no zip", content.getvalue().replace(b"LORA", b"LARO")):
-        (tmp_path / "a.zip").write_bytes(damaged)
-        with pytest.raises(AdapterFileError, match="is damaged"):
+    damaged = pack_bytes.getvalue().replace(b"LORA", b"LARO")
+    for given, reason in ((b"no zip", "is not a .zip file"), (damaged, "is damaged")):
+        (tmp_path / "a.zip").write_bytes(given)
+        with pytest.raises(AdapterFileError, match=reason):
             unpack_adapter(tmp_path / "a.zip", tmp_path / "mail")

@@ -23,11 +23,13 @@ def unpack_adapter(file: Path, target: Path, *, largest_bytes: int = LARGEST_BYT
     """Unpack the one adapter folder in a .zip file as the new folder `target`, and return its format.
 
     Only JSON, safetensors, Markdown and AdapterHub's .bin files directly in that folder are taken, by their last names,
-    so that no name leads elsewhere; what they unpack to is counted while it is read. Raises AdapterFileError for a file that is not a
-    ZIP file, holds no or several adapters, is too large, or is damaged; for a `target` that exists.
+    so that no name leads elsewhere; what they unpack to is counted while it is read. Raises AdapterFileError for a file
+    that is not a ZIP file, holds no or several adapters, is too large, or is damaged; for a `target` that exists.
     """
     if target.exists():
         raise AdapterFileError(say("{path} exists; choose another place", path=target))
+    if not zipfile.is_zipfile(file):
+        raise AdapterFileError(say("{path} is not a .zip file", path=file.name))
     try:
         with zipfile.ZipFile(file) as pack, replacing_folder(target) as staging:
             left = largest_bytes

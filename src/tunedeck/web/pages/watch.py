@@ -286,7 +286,7 @@ def _chart(title: str) -> dict[str, Any]:
         "title": {"text": title, "textStyle": {"fontSize": 13, "fontWeight": "normal", "color": _FAINT}},
         "tooltip": {"trigger": "item", "renderMode": "richText"},
         "legend": {"type": "scroll", "bottom": 0, "show": False, "textStyle": {"color": _FAINT}},
-        "grid": {"left": 44, "right": 12, "top": 36, "bottom": 60},
+        "grid": {"left": 44, "right": 12, "top": 44, "bottom": 60},
         "xAxis": {"type": "value", "min": 0, **_AXIS},
         "yAxis": {"type": "value", "scale": True, **_AXIS},
         "series": [],
