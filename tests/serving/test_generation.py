@@ -15,6 +15,7 @@ from support.waiting import SOON, eventually
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DeadlineError
+from tunedeck.generation import kv_cache
 from tunedeck.generation.sequence import Chunk, Sequence
 from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.engine import Engine
@@ -130,7 +131,8 @@ def test_prompts_of_unlike_lengths_share_a_pass_with_and_without_virtual_tokens(
     assert [request.done.result(0).text for request in requests] == alone
 
 
-def test_the_key_value_cache_stays_within_its_bytes() -> None:
+def test_the_key_value_cache_stays_within_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_cache, "BLOCK", 4)
     deck = served_adapters.base_deck("causal")
     _, measuring, _ = engine_on(deck)
     a_position = (1 << 30) // measuring.kv_positions
@@ -139,9 +141,7 @@ def test_the_key_value_cache_stays_within_its_bytes() -> None:
 
     def watch(_: Chunk) -> None:
         nonlocal most
-        caches = [group.batch._cache for group in worker._groups if group.batch is not None]
-        layers = [cache.layers[0] for cache in caches if cache is not None]
-        most = max(most, sum(layer.keys.shape[0] * layer.keys.shape[2] for layer in layers))
+        most = max(most, sum(batch.cache.positions for batch in worker._batches.values()))
 
     requests = [Request(None, asked(f"w{number} w{number}", 12), on_piece=watch) for number in range(5, 25)]
     for request in requests:

@@ -35,11 +35,10 @@ def spoil(deck: td.Deck, key: str | None, value: float) -> None:
 
 def spoil_cache(worker: GenerateWorker, key: str | None, value: float) -> None:
     """What an adapter whose values overflow at a later token leaves in the keys of its row."""
-    batch = next(group.batch for group in worker._groups if group.key is None)
-    assert batch is not None
+    batch = next(batch for (weights, _), batch in worker._batches.items() if weights is None)
     place = [row.adapter for row in batch.sequences].index(key)
     with torch.inference_mode():
-        batch._cache.layers[-1].keys[place] = value  # type: ignore[union-attr]
+        batch.cache.cache.layers[-1].keys[place] = value  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

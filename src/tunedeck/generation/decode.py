@@ -8,12 +8,13 @@ from typing import final
 
 import torch
 from torch.nn import functional as F
-from transformers import Cache, DynamicCache
+from transformers import DynamicCache
 
 from tunedeck.deck.deck import Deck
-from tunedeck.deck.patches.attention import decoding_attention
+from tunedeck.deck.patches.attention import bucketed_attention, decoding_attention
+from tunedeck.generation.buckets import BucketedCache
 from tunedeck.generation.choosing import choose_tokens
-from tunedeck.generation.kv_cache import has_windows, join, keep, preallocate
+from tunedeck.generation.kv_cache import has_windows
 from tunedeck.generation.prefill import Prefill, call
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Chunk, Sequence
@@ -78,8 +79,9 @@ class DecodingBatch:
     def __init__(self, deck: Deck) -> None:
         self._deck = deck
         self._attention = decoding_attention(deck.base)
+        self._over_buckets = bucketed_attention(deck.base)
         self.sequences: list[Sequence] = []
-        self._cache: Cache | None = None
+        self.cache = BucketedCache()
         self._mask = torch.zeros(
             0, 0, dtype=torch.long, device=deck.model.device
         )  # (sequences, positions in the cache)
@@ -89,46 +91,44 @@ class DecodingBatch:
         """Add sequences whose prompts have been computed and append their first token; returns those with news."""
         assert prefill.logits is not None
         news = self._append_tokens(prefill.sequences, prefill.logits)
-        if self._cache is None:
-            self.sequences = list(prefill.sequences)
-            self._cache, self._mask = preallocate(prefill.cache, _max_length(self.sequences)), prefill.mask
-        else:
-            join(self._cache, prefill.cache, _max_length([*self.sequences, *prefill.sequences]))
-            width = max(self._mask.shape[1], prefill.mask.shape[1])
-            masks = (self._mask, prefill.mask)
-            self._mask = torch.cat([F.pad(mask, (width - mask.shape[1], 0)) for mask in masks])
-            self.sequences += prefill.sequences
+        self.cache.join(prefill.cache, [one.room for one in prefill.sequences], prefill.mask.sum(-1).tolist())
+        width = max(self._mask.shape[1], prefill.mask.shape[1])
+        masks = (self._mask, prefill.mask)
+        self._mask = torch.cat([F.pad(mask, (width - mask.shape[1], 0)) for mask in masks])
+        self.sequences += prefill.sequences
         self.drop(lambda one: one.finish_reason is not None)
         return news
 
     @torch.inference_mode()
     def step(self) -> list[Sequence]:
         """Append one token to every sequence; returns those with news."""
-        assert self._cache is not None
+        assert self.cache.cache is not None
         self._mask = F.pad(self._mask, (0, 1), value=1)
         last = torch.tensor([one.token_ids[-1:] for one in self.sequences], device=self._mask.device)
         positions = self._mask.sum(-1, keepdim=True) - 1
-        with self._deck.lock, self._attention.on(self._deck.base):
-            output = call(self._deck, self.sequences, last, self._mask, positions, self._cache)
+        attention = self._over_buckets if len(self.cache) > 1 else self._attention
+        with self._deck.lock, attention.on(self._deck.base):
+            output = call(self._deck, self.sequences, last, self._mask, positions, self.cache.cache)
         news = self._append_tokens(self.sequences, output.logits[:, -1].float())
         self.drop(lambda one: one.finish_reason is not None)
         return news
 
+    @torch.inference_mode()
     def drop(self, leaves: Callable[[Sequence], bool]) -> None:
         """Remove sequences; the others close up in the deck's order, without columns that are padding for all."""
         staying = [place for place, one in enumerate(self.sequences) if not leaves(one)]
         staying = [staying[n] for n in self._deck.order([self.sequences[place].adapter for place in staying])]
-        if not staying:
-            self.sequences, self._cache = [], None
-            return
-        assert self._cache is not None
         if staying != list(range(len(self.sequences))):
-            kept = torch.tensor(staying, device=self._mask.device)
             self.sequences = [self.sequences[place] for place in staying]
-            self._mask = self._mask[kept]
-            width = int(self._mask.sum(-1).max())
-            self._mask = self._mask[:, -width:]
-            keep(self._cache, kept, width, _max_length(self.sequences))
+            self._mask = self._mask[torch.tensor(staying, dtype=torch.long, device=self._mask.device)]
+            lengths = self._mask.sum(-1).tolist()
+            self._mask = self._mask[:, self._mask.shape[1] - max(lengths, default=0) :]
+            self.cache.keep(staying, lengths)
+
+    @torch.inference_mode()
+    def arrange(self) -> None:
+        """Move the keys and values of sequences whose room has changed."""
+        self.cache.arrange([one.room for one in self.sequences], self._mask.sum(-1).tolist())
 
     def _append_tokens(self, sequences: list[Sequence], logits: torch.Tensor) -> list[Sequence]:
         for one, token in zip(sequences, choose_tokens(logits, sequences, self._deck.tokenizer), strict=True):
@@ -137,8 +137,3 @@ class DecodingBatch:
             else:
                 one.fail(token)
         return [one for one in sequences if one.has_news]
-
-
-def _max_length(sequences: list[Sequence]) -> int:
-    """Return the positions that the longest sequence may come to have."""
-    return max(one.max_length for one in sequences)

@@ -7,6 +7,7 @@ where a step writes one position and copies nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, TypeAlias, final
 
 import torch
@@ -34,13 +35,12 @@ Tensors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values (rows, heads, capacity, size), filled up to `length`; the rest is zero and masked by the model.
 
-    The capacity never exceeds `max_length` positions.
+    The capacity is whole blocks.
     """
 
-    def __init__(self, tensors: Tensors, max_length: int) -> None:
+    def __init__(self, tensors: Tensors) -> None:
         super().__init__()
-        self.is_initialized = True
-        self.length, self.max_length = tensors[0].shape[-2], max_length
+        self.is_initialized, self.length = True, tensors[0].shape[-2]
         self.keys, self.values = (self._padded(tensor) for tensor in tensors)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -57,26 +57,28 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return (capacity for the next `query_length` positions, 0)."""
-        return max(self.keys.shape[-2], self._capacity(self.length + query_length)), 0
+        return max(self.keys.shape[-2], whole_blocks(self.length + query_length)), 0
 
     def get_seq_length(self) -> int:
         """Return the number of filled positions."""
         return self.length
 
     def get_max_length(self) -> int:
-        """Return the number of positions that is never exceeded."""
-        return self.max_length
-
-    def _capacity(self, length: int) -> int:
-        return max(length, min(-(-length // BLOCK) * BLOCK, self.max_length))
+        """Return -1: the layer grows."""
+        return -1
 
     def _padded(self, tensor: torch.Tensor) -> torch.Tensor:
-        return F.pad(tensor, (0, 0, 0, self._capacity(self.length) - tensor.shape[-2])).contiguous()
+        return F.pad(tensor, (0, 0, 0, whole_blocks(self.length) - tensor.shape[-2])).contiguous()
 
 
-def preallocate(cache: Cache, max_length: int) -> Cache:
-    """Return the rows of a prefill, ready to decode up to `max_length` positions; sliding windows stay as they are."""
-    layers = [PreallocatedLayer(_filled(one), max_length) if type(one) is DynamicLayer else one for one in cache.layers]
+def whole_blocks(positions: int) -> int:
+    """Return positions rounded up to whole blocks."""
+    return -(-positions // BLOCK) * BLOCK
+
+
+def preallocate(cache: Cache) -> Cache:
+    """Return the rows of a prefill, ready to decode; sliding windows stay as they are."""
+    layers = [PreallocatedLayer(_filled(one)) if type(one) is DynamicLayer else one for one in cache.layers]
     return cache_of_layers(layers)
 
 
@@ -130,21 +132,33 @@ def has_windows(cache: DynamicCache) -> bool:
     return any(isinstance(layer, DynamicSlidingWindowLayer) for layer in cache.layers)
 
 
-def join(cache: Cache, other: Cache, max_length: int) -> None:
+def join(cache: Cache, other: Cache) -> None:
     """Append the rows of `other` to those of `cache`, both padded on the left to the longer one."""
     length = max(cache.get_seq_length(), other.get_seq_length())
     for place, (layer, new) in enumerate(zip(cache.layers, other.layers, strict=True)):
         pairs = list(zip(_filled(layer), _filled(new), strict=True))
         width = max(tensor.shape[-2] for tensor in pairs[0])
         keys, values = (torch.cat([F.pad(t, (0, 0, width - t.shape[-2], 0)) for t in pair]) for pair in pairs)
-        cache.layers[place] = _refilled(layer, (keys, values), length, max_length)
+        cache.layers[place] = _refilled(layer, (keys, values), length)
 
 
-def keep(cache: Cache, rows: torch.Tensor, length: int, max_length: int) -> None:
+def keep(cache: Cache, rows: torch.Tensor, length: int) -> None:
     """Keep some rows in the order given and their last `length` positions."""
     for place, layer in enumerate(cache.layers):
-        keys, values = (t[:, :, max(0, t.shape[-2] - length) :].index_select(0, rows) for t in _filled(layer))
-        cache.layers[place] = _refilled(layer, (keys, values), length, max_length)
+        cache.layers[place] = _refilled(layer, _chosen(layer, rows, length), length)
+
+
+def split(cache: Cache, parts: Sequence[tuple[torch.Tensor, int]]) -> list[Cache]:
+    """Return the rows of each part with their last positions, given as (rows, length), ready to decode.
+
+    `cache` is emptied layer by layer, so that there is never more than one layer twice.
+    """
+    layers: list[list[Any]] = [[] for _ in parts]
+    while cache.layers:
+        layer = cache.layers.pop(0)
+        for part, (rows, length) in zip(layers, parts, strict=True):
+            part.append(_refilled(copy(layer), _chosen(layer, rows, length), length))
+    return [preallocate(cache_of_layers(part)) for part in layers]
 
 
 def check_joinable(cache: DynamicCache, model: str) -> None:
@@ -167,8 +181,13 @@ def _filled(layer: Any) -> Tensors:
     return layer.keys, layer.values
 
 
-def _refilled(layer: Any, tensors: Tensors, length: int, max_length: int) -> Any:
+def _chosen(layer: Any, rows: torch.Tensor, length: int) -> Tensors:
+    keys, values = (t[:, :, max(0, t.shape[-2] - length) :].index_select(0, rows) for t in _filled(layer))
+    return keys, values
+
+
+def _refilled(layer: Any, tensors: Tensors, length: int) -> Any:
     if isinstance(layer, PreallocatedLayer):
-        return PreallocatedLayer(tensors, max_length)
+        return PreallocatedLayer(tensors)
     fill_cache_layer(layer, *tensors, length)
     return layer

@@ -83,6 +83,8 @@ class Sequence:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     cached_tokens: int = 0
     """Tokens of the prompt whose keys and values were not computed anew."""
+    room: int = 0
+    """Positions that are reserved for it; rows of one room share tensors."""
     finish_reason: str | None = None
     """"stop", "length" or "error" once the answer is complete."""
     error: TunedeckError | None = None

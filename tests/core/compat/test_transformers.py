@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from tunedeck.core.compat.transformers import (
     DynamicLayer,
     DynamicSlidingWindowLayer,
+    attention_is_plain,
     attention_of,
     cache_of_layers,
     can_use_sdpa,
@@ -47,6 +48,16 @@ def test_transformers_attention_can_be_switched_and_is_read_at_every_call(monkey
         assert attention_of(model) == "sdpa"
         assert torch.allclose(model(IDS).logits, plain, atol=1e-5)
     assert len(calls) == tiny_models.LAYERS
+
+
+def test_transformers_attention_with_a_softcap_is_plain_and_that_of_gpt_oss_is_not() -> None:
+    models = {kind: tiny_models.tiny_model(kind, "causal") for kind in ("llama", "gemma2")}
+    models["gpt_oss"] = transformers.GptOssForCausalLM(tiny_models.tiny_config("gpt_oss", head_dim=8))
+    assert {kind: attention_is_plain(model) for kind, model in models.items()} == {
+        "llama": True,
+        "gemma2": True,
+        "gpt_oss": False,
+    }
 
 
 def test_transformers_kept_in_float32_names_t5s_output_linear() -> None:

@@ -37,6 +37,12 @@ def can_use_sdpa(model: nn.Module) -> bool:
     return bool(cast(Any, model)._supports_sdpa and cast(Any, model)._can_set_attn_implementation())
 
 
+def attention_is_plain(model: nn.Module) -> bool:
+    """Return whether a model's attention can be replaced by plain products, softcapped where its config says so."""
+    capped = getattr(cast(Any, model).config, "attn_logit_softcapping", None) is not None
+    return can_use_sdpa(model) or (capped and cast(Any, model)._can_set_attn_implementation())
+
+
 def kept_in_float32(model: nn.Module) -> frozenset[str]:
     """Return the names of the modules that a model keeps in float32 in any precision, such as T5's `wo`."""
     return frozenset(model._keep_in_fp32_modules or ()) if isinstance(model, PreTrainedModel) else frozenset()

@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from tunedeck.core.errors import ConfigError, DrainingError
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
+from tunedeck.generation.buckets import can_bucket, room, wide_room
 from tunedeck.generation.decode import DecodingBatch, batch_key
 from tunedeck.generation.kv_cache import check_joinable, has_windows, position_bytes
 from tunedeck.generation.prefill import Prefill
@@ -23,7 +24,6 @@ from tunedeck.generation.sequence import Sequence
 from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
-from tunedeck.serving.workers.groups import Group, place
 
 GenerateRequest: TypeAlias = Request[Sequence, Sequence]
 
@@ -60,11 +60,12 @@ class GenerateWorker:
     ) -> None:
         self._backend, self._queue, self._limits, self._on_step = backend, queue, limits, on_step
         self._deck = backend.deck
-        self._groups: list[Group] = []
-        self._prefill: tuple[Prefill, Group] | None = None
+        self._batches: dict[tuple[str | None, int], DecodingBatch] = {}
+        self._prefill: Prefill | None = None
         self._running: dict[Sequence, GenerateRequest] = {}
         cache = _cache_of_a_token(self._deck)
         self.kv_positions, self._windows = limits.kv_bytes // position_bytes(cache), has_windows(cache)
+        self._buckets = can_bucket(self._deck)
         if not self.kv_positions:
             raise ConfigError(
                 say("{bytes} bytes are too few for keys and values; raise the limit", bytes=limits.kv_bytes)
@@ -74,11 +75,16 @@ class GenerateWorker:
         """Run one step of all running requests."""
         self._drop_unwanted()
         self._compute_prompts()
-        for batch in [group.batch for group in self._groups]:
-            if batch is not None and batch.sequences:
+        for batch in self._batches.values():
+            if batch.sequences:
                 self._guarded(batch.sequences, partial(self._step, batch))
-        self._groups = [group for group in self._groups if group.lengths]
+        self._batches = {key: batch for key, batch in self._batches.items() if batch.sequences}
         return bool(self._running)
+
+    @property
+    def reserved(self) -> int:
+        """Return the positions that the running sequences may come to take."""
+        return sum(one.room for one in self._running)
 
     def stop(self) -> None:
         """Fail all running requests."""
@@ -94,23 +100,30 @@ class GenerateWorker:
                 sequence.adapter_name = request.adapter
                 self._running[sequence] = request
                 sequences.append(sequence)
+        for batch in self._batches.values() if admission.rooms_changed else ():
+            self._guarded(batch.sequences, batch.arrange)
         if sequences:
-            group = admission.group()
-            if group not in self._groups:
-                self._groups.append(group)
-            group.lengths.update((one, one.max_length) for one in sequences)
-            self._guarded(sequences, lambda: self._begin(sequences, group))
+            self._guarded(sequences, lambda: self._begin(sequences))
 
-    def _begin(self, sequences: list[Sequence], group: Group) -> None:
-        self._prefill = Prefill(self._deck, sequences, [self._backend.beginning(one) for one in sequences]), group
+    def _begin(self, sequences: list[Sequence]) -> None:
+        self._prefill = Prefill(self._deck, sequences, [self._backend.beginning(one) for one in sequences])
+
+    def _batch_of(self, sequence: Sequence) -> tuple[str | None, int]:
+        """Return the key of the batch that a sequence decodes in."""
+        return batch_key(self._deck, sequence.adapter), 0 if self._buckets else sequence.room
 
     def _prefill_together(self, together: list[Sequence]) -> bool:
-        """Tell whether no sequence has its own base tensors and little of their common prefill is padding."""
+        """Tell whether sequences share a batch and the base, and little of their common prefill is padding."""
         if any(batch_key(self._deck, one.adapter) is not None for one in together):
+            return False
+        if len({self._batch_of(one) for one in together}) > 1:
             return False
         if self._windows and any(one.virtual_tokens for one in together):
             return False
         lengths = [self._backend.to_compute(one) for one in together]
+        width = max(lengths) + max(one.prompt_tokens - left for one, left in zip(together, lengths, strict=True))
+        if width * len(together) > sum(room(one.max_length) for one in together):
+            return False
         return max(lengths) * len(lengths) <= min(self._limits.prefill_positions, 2 * sum(lengths))
 
     def _compute_prompts(self) -> None:
@@ -121,21 +134,24 @@ class GenerateWorker:
                 self._admit()
             if self._prefill is None:
                 return
-            prefill, group = self._prefill
+            prefill = self._prefill
             rows = len(prefill.sequences)
             chunk = min(prefill.left, max(1, left // rows))
             left -= rows * chunk
-            self._guarded(prefill.sequences, partial(self._advance, prefill, group, chunk))
+            self._guarded(prefill.sequences, partial(self._advance, prefill, chunk))
 
-    def _advance(self, prefill: Prefill, group: Group, chunk: int) -> None:
+    def _advance(self, prefill: Prefill, chunk: int) -> None:
         if prefill.advance(chunk):
-            group.batch = group.batch or DecodingBatch(self._deck)
             self._prefill = None
+            key = self._batch_of(prefill.sequences[0])
+            if key not in self._batches:
+                self._batches[key] = DecodingBatch(self._deck)
+            batch = self._batches[key]
             for row, sequence in enumerate(prefill.sequences):
                 if sequence in self._running:
                     self._backend.keep_prompt(prefill, row)
-            news = group.batch.join(prefill)
-            group.batch.drop(lambda one: one not in self._running)
+            news = batch.join(prefill)
+            batch.drop(lambda one: one not in self._running)
             self._deliver(news)
 
     def _step(self, batch: DecodingBatch) -> None:
@@ -154,7 +170,7 @@ class GenerateWorker:
                 if chunk.text:
                     request.on_piece(chunk)
             if sequence.finish_reason is not None:
-                self._forget(sequence)
+                del self._running[sequence]
                 if sequence.error is not None:
                     request.fail(sequence.error)
                 else:
@@ -172,9 +188,9 @@ class GenerateWorker:
                 request.fail(CancelledError())
             else:
                 request.fail_late()
-            self._forget(sequence)
+            del self._running[sequence]
         self._drop(gone)
-        if self._prefill is not None and all(one in gone for one in self._prefill[0].sequences):
+        if self._prefill is not None and all(one in gone for one in self._prefill.sequences):
             self._prefill = None
 
     def _guarded(self, sequences: list[Sequence], work: Callable[[], None]) -> None:
@@ -189,64 +205,62 @@ class GenerateWorker:
         for sequence in sequences:
             if sequence in self._running:
                 self._running[sequence].fail(error)
-                self._forget(sequence)
+                del self._running[sequence]
         self._drop(sequences)
-        if self._prefill is not None and any(one in sequences for one in self._prefill[0].sequences):
+        if self._prefill is not None and any(one in sequences for one in self._prefill.sequences):
             self._prefill = None
 
     def _drop(self, gone: Collection[Sequence]) -> None:
-        for group in self._groups if gone else ():
-            if group.batch is not None:
-                group.batch.drop(lambda one: one in gone)
-
-    def _forget(self, sequence: Sequence) -> None:
-        del self._running[sequence]
-        for group in self._groups:
-            group.lengths.pop(sequence, None)
+        for batch in self._batches.values() if gone else ():
+            batch.drop(lambda one: one in gone)
 
 
 @final
 class _Admission:
-    """Decide whether requests, one after the other, fit next to the running ones, in one group and one prefill."""
+    """Decide whether requests, one after the other, fit next to the running ones and in one prefill."""
 
     def __init__(self, worker: GenerateWorker) -> None:
         self._worker = worker
         self._callers = Counter(request.caller for request in worker._running.values())
-        self._groups = [Group(group.key, dict(group.lengths), group.batch) for group in worker._groups]
-        self._group: Group | None = None
+        self.rooms_changed = False
+        """Whether the rooms of running sequences have been reduced."""
+        self._kept_free = 0
         self._taken: list[Sequence] = []
-        self._reserved = 0
 
     def fits(self, request: GenerateRequest) -> bool:
-        """Tell whether a request is taken together with those that have been."""
+        """Tell whether a request is taken together with those that have been; one that is alone always is."""
         worker, sequence = self._worker, request.content
         together = [*self._taken, sequence]
         if not self._shared(request):
             return False
+        to_come = sum(worker._backend.prefix_to_come(key) for key in {one.adapter for one in together})
+        free = worker.kv_positions - worker._backend.prefix_positions - to_come - self._kept_free
+        sequence.room = self._room_within(free, sequence)
+        if not sequence.room:
+            if time.monotonic() - request.arrived_s > worker._limits.patience_s:
+                self._kept_free += room(sequence.max_length)
+            return False
         if self._taken and not worker._prefill_together(together):
             return False
-        to_come = sum(worker._backend.prefix_to_come(key) for key in {one.adapter for one in together})
-        free = worker.kv_positions - worker._backend.prefix_positions - to_come - self._reserved
-        group = place(self._groups, batch_key(worker._deck, sequence.adapter), sequence.max_length, free)
-        if group is None:
-            if time.monotonic() - request.arrived_s > worker._limits.patience_s:
-                self._reserved += sequence.max_length
-            return False
-        if self._taken and group is not self._group:
-            return False
-        if group not in self._groups:
-            self._groups.append(group)
-        self._group = group
-        group.lengths[sequence] = sequence.max_length
         self._taken.append(sequence)
         self._callers[request.caller] += 1
         return True
 
-    def group(self) -> Group:
-        """Return the worker's group for what has been taken."""
-        assert self._group is not None
-        at = self._groups.index(self._group)
-        return self._worker._groups[at] if at < len(self._worker._groups) else Group(self._group.key)
+    def _room_within(self, free: int, sequence: Sequence) -> int:
+        """Return the room for one more sequence, 0 while it has to wait; one that is alone does not.
+
+        While half of the positions are free, rooms are wide. They are reduced when a request would wait for the rest.
+        """
+        taken, needed = [*self._worker._running, *self._taken], room(sequence.max_length)
+        reserved = sum(one.room for one in taken)
+        if reserved + wide_room(sequence.max_length) <= free // 2:
+            return wide_room(sequence.max_length)
+        least = sum(room(one.max_length) for one in taken)
+        if reserved + needed > free >= least + needed and self._worker._buckets:
+            for one in taken:
+                one.room = room(one.max_length)
+            reserved, self.rooms_changed = least, True
+        return needed if not taken or reserved + needed <= free else 0
 
     def _shared(self, request: GenerateRequest) -> bool:
         """Tell whether the caller leaves rows for another that waits."""

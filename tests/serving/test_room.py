@@ -1,26 +1,37 @@
-"""Who decodes with whom: long answers leave room for short ones, reservations stay within bounds, callers share the
+"""The room that requests take: short ones decode beside a long one, reservations stay within bounds, callers share the
 rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import served_adapters
 from support.queued_generation import queued, solo_deck
 
 import tunedeck as td
+from tunedeck.generation import kv_cache
+from tunedeck.generation.buckets import room
+from tunedeck.generation.decode import DecodingBatch
 from tunedeck.generation.sequence import Sequence
 from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.fair_queue import FairQueue
 from tunedeck.serving.request import Request
 from tunedeck.serving.workers.generate import GenerateWorker, GenerationLimits
-from tunedeck.serving.workers.groups import Group, place
 
 LONG = 1000  # more than the 64 positions of the tiny model, which is what it gets
+
+
+@pytest.fixture(autouse=True)
+def blocks_of_two() -> Iterator[None]:
+    """Blocks as small as the tiny model's sequences."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kv_cache, "BLOCK", 2)
+        yield
 
 
 def worker_on(count: int, positions: int, **limits: int) -> tuple[GenerateWorker, list[Request]]:
@@ -39,8 +50,9 @@ def step(worker: GenerateWorker) -> bool:
     return worker.step() or len(worker._queue) > 0
 
 
-def reserved(worker: GenerateWorker) -> int:
-    return sum(group.reserved for group in worker._groups)
+def held(worker: GenerateWorker) -> int:
+    """Positions that the running batches have in memory."""
+    return sum(batch.cache.positions for batch in worker._batches.values())
 
 
 def ask(backend: GenerateBackend, request: Request, tokens: int) -> None:
@@ -48,16 +60,19 @@ def ask(backend: GenerateBackend, request: Request, tokens: int) -> None:
     backend.encode([request.content], request.key)
 
 
-def test_sixteen_short_answers_do_not_wait_for_a_long_one() -> None:
-    worker, requests = worker_on(17, positions=64 + 16 * 5)
+def test_sixteen_short_answers_decode_in_one_batch_with_a_long_one() -> None:
+    worker, requests = worker_on(17, positions=64 + 16 * 6)
     assert {request.width for request in requests} == {2}
     ask(worker._backend, requests[0], LONG)
     worker.step()
     assert all(request.first_token_s is not None for request in requests)
-    assert sorted(len(group.lengths) for group in worker._groups) == [1, 16]
-    assert reserved(worker) == 64 + 16 * 5
+    (batch,) = worker._batches.values()
+    assert len(batch.sequences) == 17
+    assert worker.reserved == 64 + 16 * 6
+    assert held(worker) == 17 * 4  # two tokens of a prompt and two of the answer, in blocks of two
     worker.step()
     assert all(request.done.done() for request in requests[1:])
+    assert (held(worker), worker.reserved) == (4, 64)
     while step(worker):
         pass
     deck = solo_deck()
@@ -66,35 +81,87 @@ def test_sixteen_short_answers_do_not_wait_for_a_long_one() -> None:
         assert request.done.result(0).text == deck.generate([request.content.prompt], None, sampling)[0]
 
 
-def test_with_room_to_spare_rows_of_any_length_decode_in_one_batch() -> None:
-    worker, requests = worker_on(8, positions=2 * 8 * 64)
-    ask(worker._backend, requests[0], LONG)
+@pytest.mark.parametrize("long_at", [0, 9, 15])
+def test_a_row_of_2000_positions_and_fifteen_of_100_take_their_sum(long_at: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kv_cache, "BLOCK", 64)
+        worker, requests = worker_on(16, positions=2048 + 15 * 128)
+        worker._deck.positions = 4096
+        for number, request in enumerate(requests):
+            ask(worker._backend, request, 1998 if number == long_at else 98)
+        assert sorted(request.content.max_length for request in requests) == [100] * 15 + [2000]
+        worker.step()
+        (batch,) = worker._batches.values()
+        assert len(batch.sequences) == 16
+        assert worker.reserved == 2048 + 15 * 128
+        worker.stop()
+
+
+def test_a_failure_while_rooms_are_reduced_ends_its_batch_and_not_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, requests = worker_on(3, positions=2 * 64 + 6)
+    ask(worker._backend, requests[1], LONG)
+    ask(worker._backend, requests[2], LONG)
+    worker._queue.take(lambda _: True, 3)
+    worker._queue.put(requests[0])
     worker.step()
-    assert [len(group.lengths) for group in worker._groups] == [8]
+    assert worker.reserved == 16  # wide, for an answer that needs 6
+
+    def broken(_: DecodingBatch) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(DecodingBatch, "arrange", broken)
+    for request in requests[1:]:
+        worker._queue.put(request)
+    while step(worker):
+        assert held(worker) <= worker.reserved <= 2 * 64 + 6
+    assert isinstance(requests[0].done.exception(0), RuntimeError)
+    assert all(request.done.result(0).text for request in requests[1:])
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    free=st.integers(1, 400),
-    arrivals=st.lists(
-        st.tuples(st.integers(1, 200), st.sampled_from([None, "full-1"]), st.integers(0, 9)), min_size=1, max_size=40
-    ),
-)
-def test_all_groups_together_reserve_no_more_than_there_is_except_for_a_row_alone(
-    free: int, arrivals: list[tuple[int, str | None, int]]
-) -> None:
-    groups: list[Group] = []
-    for number, (length, key, leaves) in enumerate(arrivals):
-        group = place(groups, key, length, free)
-        if group is not None:
-            assert group.key == key
-            groups = groups if group in groups else [*groups, group]
-            group.lengths[cast(Any, number)] = length  # a number stands for each sequence
-        rows = sum(len(one.lengths) for one in groups)
-        assert sum(one.reserved for one in groups) <= free or rows == 1
-        for one in groups:
-            one.lengths.pop(cast(Any, number - leaves), None)
-        groups = [one for one in groups if one.lengths]
+def test_a_model_whose_rows_have_to_lie_in_one_tensor_decodes_a_batch_for_each_room() -> None:
+    worker, requests = worker_on(4, positions=64 + 3 * 6)
+    worker._buckets = False
+    ask(worker._backend, requests[0], LONG)
+    while step(worker):
+        assert held(worker) <= worker.reserved <= 64 + 3 * 6
+        assert all(len(batch.cache) < 2 for batch in worker._batches.values())
+        most = len(worker._running)
+        assert len(worker._batches) == (2 if most > 1 else 1)
+    deck = solo_deck()
+    for request in requests:
+        sampling = td.Sampling(max_tokens=62 if request is requests[0] else 3)
+        assert request.done.result(0).text == deck.generate([request.content.prompt], None, sampling)[0]
+
+
+def test_a_request_waits_until_another_leaves_its_room_finished_or_cancelled() -> None:
+    worker, requests = worker_on(4, positions=2 * 64)
+    for request in requests:
+        ask(worker._backend, request, LONG)
+    ask(worker._backend, requests[0], 3)
+    worker.step()
+    assert [request.started_s is not None for request in requests] == [True, True, False, False]
+    while not requests[0].done.done():
+        worker.step()
+    worker.step()
+    assert [request.started_s is not None for request in requests] == [True, True, True, False]
+    requests[1].cancel()
+    worker.step()
+    assert requests[3].started_s is not None
+    assert worker.reserved == 2 * 64
+    while step(worker):
+        assert held(worker) <= worker.reserved
+    assert (held(worker), worker.reserved) == (0, 0)
+
+
+def test_prompts_of_unlike_lengths_are_computed_apart_where_their_padding_needs_more_than_they_reserve() -> None:
+    worker, _ = worker_on(0, positions=1000)
+    short, long, roomy = (
+        Sequence([5] * length, td.Sampling(max_tokens=tokens)).prepare(worker._deck, None, [5] * length)
+        for length, tokens in ((1, 1), (9, 1), (1, 20))
+    )
+    assert [room(one.max_length) for one in (short, long, roomy)] == [2, 12, 24]
+    assert not worker._prefill_together([short, long])  # 2 x 9 positions, 14 reserved
+    assert worker._prefill_together([long, roomy])
 
 
 @settings(max_examples=10, deadline=None)
@@ -108,11 +175,7 @@ def test_a_worker_keeps_its_reservations_and_answers_everybody(positions: int, t
     for request, count in zip(requests, tokens, strict=True):
         ask(worker._backend, request, count)
     while step(worker):
-        assert reserved(worker) <= positions
-        for group in worker._groups:
-            if group.batch is not None and group.batch._cache is not None:
-                keys = group.batch._cache.layers[0].keys
-                assert keys.shape[0] * keys.shape[2] <= group.reserved
+        assert held(worker) <= worker.reserved <= positions
     assert all(request.done.result(0) for request in requests)
 
 
