@@ -72,12 +72,10 @@ def test_the_output_layer_reads_whole_rows_for_a_product_of_parts_copies_its_wei
     assert all(one.is_contiguous() for one in seen)
 
 
-def test_the_room_is_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_cache, "BLOCK", 4)
+def test_the_room_never_exceeds_what_the_rows_may_come_to_have() -> None:
     keys, values = tensors(5)
-    layer = PreallocatedLayer((keys, values))
-    assert layer.keys.shape[2] == layer.get_mask_sizes(1)[0] == layer.get_mask_sizes(3)[0] == 8
-    assert layer.get_mask_sizes(4)[0] == 12
+    layer = PreallocatedLayer((keys, values), max_length=8)
+    assert layer.keys.shape[2] == layer.get_mask_sizes(1)[0] == 8
     assert torch.equal(layer.keys[:, :, :5], keys)
     assert not layer.values[:, :, 5:].any()
 
@@ -86,7 +84,7 @@ def test_a_written_position_is_found_behind_the_others() -> None:
     cache = DynamicCache()
     keys, values = tensors(5)
     cache.update(keys, values, 0)
-    grown, (key, value) = preallocate(cache), tensors(1)
+    grown, (key, value) = preallocate(cache, max_length=100), tensors(1)
     all_keys, all_values = grown.update(key, value, 0)
     assert grown.get_seq_length() == 6
     assert torch.equal(all_keys[:, :, :6], torch.cat([keys, key], dim=2))

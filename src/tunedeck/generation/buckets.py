@@ -23,7 +23,7 @@ from tunedeck.core.compat.transformers import (
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.attention import Buckets, bucketed_attention
 from tunedeck.generation import kv_cache
-from tunedeck.generation.kv_cache import PreallocatedLayer, join, keep, preallocate, split, whole_blocks
+from tunedeck.generation.kv_cache import PreallocatedLayer, join, keep, preallocate, split
 from tunedeck.generation.prefill import Prefill, call
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Sequence as Row
@@ -35,7 +35,7 @@ def room(positions: int) -> int:
     It is 1, 2, 3, 4, 6, 8, 12, 16, ... blocks, so that there are few buckets: less than half more than the whole blocks
     that the row needs.
     """
-    blocks = whole_blocks(positions) // kv_cache.BLOCK
+    blocks = -(-positions // kv_cache.BLOCK)
     step = 1 << max(0, blocks.bit_length() - 2)
     return -(-blocks // step) * step * kv_cache.BLOCK
 
@@ -45,7 +45,7 @@ def wide_room(positions: int) -> int:
 
     A bucket costs each layer of a step about 0.1 ms, as much as 1,000 positions of SmolLM2-135M do.
     """
-    blocks = whole_blocks(positions) // kv_cache.BLOCK
+    blocks = -(-positions // kv_cache.BLOCK)
     return max(8, 1 << (blocks - 1).bit_length()) * kv_cache.BLOCK
 
 
@@ -55,6 +55,8 @@ class Bucket:
     """Rows of a batch, in ascending order, and their keys and values."""
 
     rows: list[int]
+    max_lengths: list[int]
+    """Positions that each row may come to have."""
     cache: Cache
 
 
@@ -75,10 +77,13 @@ class BucketedCache:
         layers = [(len(bucket.rows), bucket.cache.layers) for bucket in self._buckets.values()]
         return sum(rows * max(int(layer.keys.shape[2]) for layer in of_bucket) for rows, of_bucket in layers)
 
-    def join(self, cache: Cache, rooms: Sequence[int], lengths: Sequence[int]) -> None:
-        """Append the rows of a prefill, which is used up; `lengths` are their filled positions."""
+    def join(self, cache: Cache, rooms: Sequence[int], lengths: Sequence[int], max_lengths: Sequence[int]) -> None:
+        """Append the rows of a prefill, which is used up; `lengths` are their filled positions, `max_lengths` those
+        that they may come to have.
+        """
         first = sum(len(bucket.rows) for bucket in self._buckets.values())
-        self._distribute(Bucket(list(range(first, first + len(rooms))), cache), rooms, lengths)
+        new = Bucket(list(range(first, first + len(rooms))), list(max_lengths), cache)
+        self._distribute(new, rooms, lengths)
         self._compose()
 
     def arrange(self, rooms: Sequence[int], lengths: Sequence[int]) -> None:
@@ -97,26 +102,23 @@ class BucketedCache:
             if not staying:
                 del self._buckets[key]
             elif staying != list(range(len(before))):
-                keep(bucket.cache, _index(staying, bucket.cache), max(lengths[row] for row in bucket.rows))
+                _reorder(bucket, staying, max(lengths[row] for row in bucket.rows))
         self._compose()
 
     def _distribute(self, bucket: Bucket, rooms: Sequence[int], lengths: Sequence[int]) -> None:
         """Add rows, of which rooms and lengths are given, to the buckets of their rooms."""
-        places = {key: [place for place, one in enumerate(rooms) if one == key] for key in dict.fromkeys(rooms)}
-        if len(places) == 1:
-            caches = [preallocate(bucket.cache)]
-        else:
-            parts = [(_index(own, bucket.cache), max(lengths[place] for place in own)) for own in places.values()]
-            caches = split(bucket.cache, parts)
-        for (key, own), cache in zip(places.items(), caches, strict=True):
-            into = self._buckets.setdefault(key, Bucket([], cache))
-            if into.cache is not cache:
-                join(into.cache, cache)
-            into.rows += [bucket.rows[place] for place in own]
+        for key, new in _parts(bucket, rooms, lengths):
+            if key not in self._buckets:
+                self._buckets[key] = new
+                continue
+            into = self._buckets[key]
+            into.rows += new.rows
+            into.max_lengths += new.max_lengths
+            join(into.cache, new.cache, max(into.max_lengths))
             order = sorted(range(len(into.rows)), key=into.rows.__getitem__)
             if order != list(range(len(order))):
-                keep(into.cache, _index(order, cache), into.cache.get_seq_length())
                 into.rows.sort()
+                _reorder(into, order, into.cache.get_seq_length())
 
     def _compose(self) -> None:
         buckets = list(self._buckets.values())
@@ -177,6 +179,29 @@ class BucketedLayer(CacheLayerMixin):  # type: ignore[misc]
         return int(self._layers[0].get_max_length())
 
 
+def _parts(bucket: Bucket, rooms: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, Bucket]]:
+    """Return the rows of each room, ready to decode."""
+    places = {key: [place for place, one in enumerate(rooms) if one == key] for key in dict.fromkeys(rooms)}
+    parts = [
+        (own, max(lengths[place] for place in own), max(bucket.max_lengths[place] for place in own))
+        for own in places.values()
+    ]
+    if len(parts) == 1:
+        caches = [preallocate(bucket.cache, parts[0][2])]
+    else:
+        caches = split(bucket.cache, [(_index(own, bucket.cache), length, most) for own, length, most in parts])
+    return [
+        (key, Bucket([bucket.rows[place] for place in own], [bucket.max_lengths[place] for place in own], cache))
+        for (key, own), cache in zip(places.items(), caches, strict=True)
+    ]
+
+
+def _reorder(bucket: Bucket, places: list[int], length: int) -> None:
+    """Keep the keys and values at some places, in the order given, and their last positions."""
+    bucket.max_lengths = [bucket.max_lengths[place] for place in places]
+    keep(bucket.cache, _index(places, bucket.cache), length, max(bucket.max_lengths))
+
+
 def _index(rows: list[int], cache: Cache) -> torch.Tensor:
     return torch.tensor(rows, device=cache.layers[0].keys.device)
 
@@ -194,7 +219,7 @@ def can_bucket(deck: Deck) -> bool:
     prefill = Prefill(deck, sequences)
     prefill.advance()
     cache = BucketedCache()
-    cache.join(prefill.cache, rooms=[1, 2], lengths=[1, 1])
+    cache.join(prefill.cache, rooms=[1, 2], lengths=[1, 1], max_lengths=[2, 2])
     assert cache.cache is not None
     both = prefill.mask.new_ones(2, 2)
     try:

@@ -91,7 +91,8 @@ class DecodingBatch:
         """Add sequences whose prompts have been computed and append their first token; returns those with news."""
         assert prefill.logits is not None
         news = self._append_tokens(prefill.sequences, prefill.logits)
-        self.cache.join(prefill.cache, [one.room for one in prefill.sequences], prefill.mask.sum(-1).tolist())
+        rooms, max_lengths = zip(*((one.room, one.max_length) for one in prefill.sequences), strict=True)
+        self.cache.join(prefill.cache, rooms, prefill.mask.sum(-1).tolist(), max_lengths)
         width = max(self._mask.shape[1], prefill.mask.shape[1])
         masks = (self._mask, prefill.mask)
         self._mask = torch.cat([F.pad(mask, (width - mask.shape[1], 0)) for mask in masks])

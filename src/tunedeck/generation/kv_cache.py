@@ -35,12 +35,13 @@ Tensors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values (rows, heads, capacity, size), filled up to `length`; the rest is zero and masked by the model.
 
-    The capacity is whole blocks.
+    The capacity never exceeds `max_length` positions.
     """
 
-    def __init__(self, tensors: Tensors) -> None:
+    def __init__(self, tensors: Tensors, max_length: int) -> None:
         super().__init__()
-        self.is_initialized, self.length = True, tensors[0].shape[-2]
+        self.is_initialized = True
+        self.length, self.max_length = tensors[0].shape[-2], max_length
         self.keys, self.values = (self._padded(tensor) for tensor in tensors)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -57,28 +58,26 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return (capacity for the next `query_length` positions, 0)."""
-        return max(self.keys.shape[-2], whole_blocks(self.length + query_length)), 0
+        return max(self.keys.shape[-2], self._capacity(self.length + query_length)), 0
 
     def get_seq_length(self) -> int:
         """Return the number of filled positions."""
         return self.length
 
     def get_max_length(self) -> int:
-        """Return -1: the layer grows."""
-        return -1
+        """Return the number of positions that is never exceeded."""
+        return self.max_length
+
+    def _capacity(self, length: int) -> int:
+        return max(length, min(-(-length // BLOCK) * BLOCK, self.max_length))
 
     def _padded(self, tensor: torch.Tensor) -> torch.Tensor:
-        return F.pad(tensor, (0, 0, 0, whole_blocks(self.length) - tensor.shape[-2])).contiguous()
+        return F.pad(tensor, (0, 0, 0, self._capacity(self.length) - tensor.shape[-2])).contiguous()
 
 
-def whole_blocks(positions: int) -> int:
-    """Return positions rounded up to whole blocks."""
-    return -(-positions // BLOCK) * BLOCK
-
-
-def preallocate(cache: Cache) -> Cache:
-    """Return the rows of a prefill, ready to decode; sliding windows stay as they are."""
-    layers = [PreallocatedLayer(_filled(one)) if type(one) is DynamicLayer else one for one in cache.layers]
+def preallocate(cache: Cache, max_length: int) -> Cache:
+    """Return the rows of a prefill, ready to decode up to `max_length` positions; sliding windows stay as they are."""
+    layers = [PreallocatedLayer(_filled(one), max_length) if type(one) is DynamicLayer else one for one in cache.layers]
     return cache_of_layers(layers)
 
 
@@ -132,33 +131,33 @@ def has_windows(cache: DynamicCache) -> bool:
     return any(isinstance(layer, DynamicSlidingWindowLayer) for layer in cache.layers)
 
 
-def join(cache: Cache, other: Cache) -> None:
+def join(cache: Cache, other: Cache, max_length: int) -> None:
     """Append the rows of `other` to those of `cache`, both padded on the left to the longer one."""
     length = max(cache.get_seq_length(), other.get_seq_length())
     for place, (layer, new) in enumerate(zip(cache.layers, other.layers, strict=True)):
         pairs = list(zip(_filled(layer), _filled(new), strict=True))
         width = max(tensor.shape[-2] for tensor in pairs[0])
         keys, values = (torch.cat([F.pad(t, (0, 0, width - t.shape[-2], 0)) for t in pair]) for pair in pairs)
-        cache.layers[place] = _refilled(layer, (keys, values), length)
+        cache.layers[place] = _refilled(layer, (keys, values), length, max_length)
 
 
-def keep(cache: Cache, rows: torch.Tensor, length: int) -> None:
+def keep(cache: Cache, rows: torch.Tensor, length: int, max_length: int) -> None:
     """Keep some rows in the order given and their last `length` positions."""
     for place, layer in enumerate(cache.layers):
-        cache.layers[place] = _refilled(layer, _chosen(layer, rows, length), length)
+        cache.layers[place] = _refilled(layer, _chosen(layer, rows, length), length, max_length)
 
 
-def split(cache: Cache, parts: Sequence[tuple[torch.Tensor, int]]) -> list[Cache]:
-    """Return the rows of each part with their last positions, given as (rows, length), ready to decode.
+def split(cache: Cache, parts: Sequence[tuple[torch.Tensor, int, int]]) -> list[Cache]:
+    """Return the rows of each part with their last positions, given as (rows, length, max_length), ready to decode.
 
     `cache` is emptied layer by layer, so that there is never more than one layer twice.
     """
     layers: list[list[Any]] = [[] for _ in parts]
     while cache.layers:
         layer = cache.layers.pop(0)
-        for part, (rows, length) in zip(layers, parts, strict=True):
-            part.append(_refilled(copy(layer), _chosen(layer, rows, length), length))
-    return [preallocate(cache_of_layers(part)) for part in layers]
+        for part, (rows, length, most) in zip(layers, parts, strict=True):
+            part.append(_refilled(copy(layer), _chosen(layer, rows, length), length, most))
+    return [preallocate(cache_of_layers(part), most) for part, (_, _, most) in zip(layers, parts, strict=True)]
 
 
 def check_joinable(cache: DynamicCache, model: str) -> None:
@@ -186,8 +185,8 @@ def _chosen(layer: Any, rows: torch.Tensor, length: int) -> Tensors:
     return keys, values
 
 
-def _refilled(layer: Any, tensors: Tensors, length: int) -> Any:
+def _refilled(layer: Any, tensors: Tensors, length: int, max_length: int) -> Any:
     if isinstance(layer, PreallocatedLayer):
-        return PreallocatedLayer(tensors)
+        return PreallocatedLayer(tensors, max_length)
     fill_cache_layer(layer, *tensors, length)
     return layer
