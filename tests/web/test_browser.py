@@ -263,21 +263,26 @@ def test_from_a_chinese_spreadsheet_to_a_file_of_predictions_and_a_served_answer
     page.get_by_role("button", name=say("Train on this")).click()
     _start_training(page, 400)
     _survives(site, page)
+    _uses(page, "评价 一.xlsx", site.folder.parent / "predicted.csv", {"好", "差"})
+    page.context.close()
+
+
+def _uses(page: Any, file: str, out: Path, labels: set[str]) -> None:
+    """Use the adapter of a finished run: predict its file of 80 texts, and ask its server."""
     page.get_by_role("button", name=say("Try it")).click()
     page.get_by_label(say("Port")).wait_for()
     _connected(page)
     page.get_by_role("combobox", name=say("In the folder")).click()
-    page.get_by_role("option", name="评价 一.xlsx").click()
-    page.get_by_role("button", name=say("Predict"), exact=True).last.click()
+    page.get_by_role("option", name=file).click()
+    page.get_by_role("button", name=say("Predict"), exact=True).click()
     with page.expect_download() as download:
         page.get_by_role("button", name=say("Download")).click()
-    download.value.save_as(site.folder.parent / "predicted.csv")
-    predicted = read_table(str(site.folder.parent / "predicted.csv")).rows
+    download.value.save_as(out)
+    predicted = read_table(str(out)).rows
     assert len(predicted) == 80
-    assert {value for row in predicted for value in row.values()} >= {"好", "差"}
-    (answer,) = _served_answer(page, "太差 3")["data"]
-    assert answer["label"] in ("好", "差")
-    page.context.close()
+    assert {value for row in predicted for value in row.values()} >= labels
+    (answer,) = _served_answer(page, "1")["data"]
+    assert answer["label"] in labels
 
 
 def _served_answer(page: Any, text: str) -> dict[str, Any]:
@@ -330,6 +335,7 @@ def _connected(page: Any) -> None:
 def _start_training(page: Any, steps: int) -> None:
     """Train the base of the folder for a number of steps."""
     _connected(page)
+    page.get_by_text(say("All methods and GPUs")).wait_for()  # what is below the plan has its place now
     page.get_by_text(say("Every setting")).click()
     page.get_by_label("model", exact=True).fill("base")
     page.get_by_label("training.max_steps", exact=True).fill(str(steps))
@@ -350,6 +356,7 @@ def _survives(site: Site, page: Any) -> None:
     page.go_back()
     page.get_by_role("button", name=say("Start"), exact=True).wait_for()
     page.go_forward()
+    page.get_by_text(say("running"), exact=True).wait_for()  # its address may have been that of before until now
     other = site.opened(page.context)
     other.goto(page.url)
     other.get_by_text(say("running"), exact=True).wait_for()
@@ -388,9 +395,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", place], check=True)
 
 
-def test_a_run_whose_disk_is_full_is_told_in_one_line_and_resumed_after_room_was_made(
+def test_a_run_whose_disk_is_full_is_told_in_one_line_and_resumed_and_used_after_room_was_made(
     site: Site, small_disk: Path
 ) -> None:
+    set_language("en")
     shutil.copytree(tiny_models.folder_of("bert", "plain"), small_disk / "base")
     rows = [f"{'fine' if n % 2 else 'bad'} {n},{'yes' if n % 2 else 'no'}" for n in range(80)]
     (small_disk / "mail.csv").write_text("\n".join(["text,label", *rows]))
@@ -412,6 +420,7 @@ def test_a_run_whose_disk_is_full_is_told_in_one_line_and_resumed_after_room_was
         (small_disk / "ballast").unlink()
         page.get_by_role("button", name="Resume").click()
         page.get_by_text("finished", exact=True).wait_for()
+        _uses(page, "mail.csv", small_disk / "predicted.csv", {"yes", "no"})
         page.context.close()
     finally:
         full.end()

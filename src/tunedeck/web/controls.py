@@ -113,6 +113,7 @@ class Computed(Generic[T]):
         self._asked = self._done = 0
         self._busy = False
         self._place = ui.column().classes("w-full").props('aria-live="polite"')
+        self._place.style("min-height: 14rem")  # what is below it moves less when it is filled
         with self._place, ui.row().classes("items-center"):
             ui.spinner()
             ui.label(say("Computing …")).classes("faint")
