@@ -310,7 +310,7 @@ def test_predicting_no_text_says_how_to_give_some(
     refused: Callable[..., str], adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: PTH123, SIM115
-    assert "there is no text to classify; give texts, --file, or lines on" in refused("predict", "--adapter", adapter)
+    assert "there is no text; give texts, --file, or lines on" in refused("predict", "--adapter", adapter)
 
 
 def test_an_unknown_language_lists_the_known_ones(refused: Callable[..., str]) -> None:

@@ -73,7 +73,7 @@ def test_the_table_recommends_one_row_with_its_reason(tunedeck: Command) -> None
     said = tunedeck(*PLAN, "--gpu", "t4")
     assert said.code == 0
     assert "qlora" in said.out
-    assert "take qlora on t4-16gb: LoRA fits none of these GPUs; qlora does" in said.err
+    assert "use qlora on t4-16gb: LoRA fits none of these GPUs; qlora does" in said.err
     assert "no native bfloat16" in said.err
 
 

@@ -67,7 +67,12 @@ def test_named_columns_win_over_usual_names() -> None:
         ),
         (table(text=["a"], label=["b"]), None, "labl", "did you mean 'label'"),
         (table(text=["a"], label=["b"]), "text", "text", "cannot be both"),
-        (table(id=["1"], messages=["[]"]), None, None, "column 'messages' holds conversations: pass --task generate"),
+        (
+            table(id=["1"], messages=["[]"]),
+            None,
+            None,
+            "holds conversations, in its column 'messages'; pass --task generate",
+        ),
     ],
 )
 def test_columns_that_are_not_obvious_or_not_there_are_listed(

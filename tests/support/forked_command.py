@@ -13,10 +13,17 @@ from tunedeck.cli.main import main
 
 @final
 class Forked:
-    """A process that runs a command, and leads a process group of its own; what it prints goes to a file."""
+    """A process that runs a command, and leads a process group; what it prints goes to a file.
 
-    def __init__(self, arguments: list[str], output: Path) -> None:
+    Its results go to the descriptor `results` instead, if given. Without `with_input` its standard input is closed.
+    """
+
+    def __init__(
+        self, arguments: list[str], output: Path, *, results: int | None = None, with_input: bool = True
+    ) -> None:
         self._output = output
+        self._results = results
+        self._with_input = with_input
         self.pid = os.fork()
         if self.pid == 0:
             self._run(arguments)
@@ -30,13 +37,20 @@ class Forked:
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
             sys.stdout = sys.stderr = open(descriptor, "w", encoding="utf-8", buffering=1)  # noqa: SIM115, PTH123
+            if self._results is not None:
+                sys.stdout = open(self._results, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+            if not self._with_input:
+                os.close(0)
+                sys.stdin = None  # type: ignore[assignment]  # as Python starts then
             sys.argv = ["tunedeck", *arguments]
             main()
         except SystemExit as left:
             code = int(left.code or 0)
         finally:
-            sys.stdout.flush()
-            os._exit(code)
+            try:
+                sys.stdout.flush()
+            finally:
+                os._exit(code)
 
     @property
     def ended(self) -> bool:

@@ -64,7 +64,7 @@ def show(
     if as_json:
         print_json(found)
         return
-    rows = [[key, listing(value) if isinstance(value, list) else str(value)] for key, value in _flat(found).items()]
+    rows = [[key, _shown(value)] for key, value in _flat(found).items()]
     print_table("", [say("what"), say("value")], rows, numbers_from=9)
 
 
@@ -128,6 +128,15 @@ def _numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(say("--weights takes numbers with commas, as 0.7,0.3; got {value!r}", value=text)) from None
+
+
+def _shown(value: object) -> str:
+    """Return a value of an adapter as people read it."""
+    if value is None or isinstance(value, bool):
+        return {None: say("none"), True: say("yes"), False: say("no")}[value]
+    if isinstance(value, list):
+        return listing(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _flat(value: dict[str, object], start: str = "") -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,7 +68,7 @@ def _talk(deck: Deck, names: list[str], system: str, sampling: Sampling) -> None
     tell(say("adapters: {names}. {commands}", names=listing([*names, BASE]), commands=commands))
     while True:
         try:
-            line = input(f"{speaker}> ").strip()
+            line = input(f"{speaker}> ").strip() if sys.stdin else "/quit"
         except (EOFError, KeyboardInterrupt):
             print()
             return

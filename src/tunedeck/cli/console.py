@@ -18,6 +18,8 @@ _WHOLE = 16
 """A word of up to this width, such as a number or a name, is not broken into lines of a column."""
 _KEPT = 32
 """A first column below this width is not broken at all."""
+_NARROW = 60
+"""A terminal below this width shows long cells in lines rather than in a table."""
 
 
 def print_json(value: Any) -> None:
@@ -28,13 +30,16 @@ def print_json(value: Any) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> None:
     """Print a result for people; columns from `numbers_from` on are numbers, set to the right.
 
-    A terminal in whose columns words would be broken gets a line for each cell.
+    A terminal in whose columns words would be broken, or most cells folded, gets a line for each cell.
     """
+    console = Console(highlight=False, markup=False, emoji=False)
+    if title:
+        console.print(title, style="bold", soft_wrap=True)
     if rows and not _fits(columns, rows):
-        _print_lines(title, columns, rows)
+        _print_lines(console, columns, rows)
         return
     keep_first = max((cell_len(row[0]) for row in rows), default=0) < _KEPT
-    table = Table(title=title or None, title_justify="left", title_style="bold")
+    table = Table()
     for index, column in enumerate(columns):
         table.add_column(
             column,
@@ -44,27 +49,38 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         )
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    console.print(table)
 
 
 def _fits(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Return whether the terminal is wide enough for the longest word of every column."""
+    """Return whether the terminal is wide enough for the longest word of every column.
+
+    A narrow one must also have room for half of the longest cells, so that they are not folded into many short lines.
+    """
     cells = list(zip(columns, *rows, strict=True))
+    whole = sum(max(cell_len(line) for cell in column for line in (cell.splitlines() or [""])) for column in cells)
+    if Console().width < _NARROW and whole > 2 * Console().width:
+        return False
     first = max(cell_len(row[0]) for row in rows)
     words = [max(min(cell_len(word), _WHOLE) for cell in column for word in (cell.split() or [""])) for column in cells]
     words[0] = first if first < _KEPT else words[0]
     return sum(words) + 3 * len(words) + 1 <= Console().width
 
 
-def _print_lines(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a result as lines of a name and a value; a table of two columns holds such pairs already."""
-    console = Console(highlight=False)
-    if title:
-        console.print(title, style="bold")
+def _print_lines(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows as lines of a name and a value, which the terminal folds so that a value can be copied whole.
+
+    A table of two columns holds such pairs already.
+    """
     for row in rows:
         pairs = [(row[0], row[1])] if len(columns) == 2 else list(zip(columns, row, strict=True))
         for name, value in pairs:
-            console.print(say("{name}: {value}", name=name, value=value) if value else name)
+            if "\n" in value:
+                console.print(name + "\n  " + value.replace("\n", "\n  "), soft_wrap=True)
+            elif value:
+                console.print(say("{name}: {value}", name=name, value=value), soft_wrap=True)
+            elif len(columns) == 2:
+                console.print(name, soft_wrap=True)
         if len(columns) != 2:
             console.print()
 

@@ -59,12 +59,10 @@ BY_LANGUAGE = {"en": ENGLISH, "zh": CHINESE}
 def demo(
     train_size: Annotated[
         int | None,
-        typer.Option(
-            help=say("examples to train on; 4000 tweets, or 2000 Chinese reviews, by default"), min=1, metavar="INTEGER"
-        ),
+        typer.Option(help=say("examples to train on; 4000 tweets, or 2000 Chinese reviews, by default"), min=1),
     ] = None,
     eval_size: Annotated[
-        int | None, typer.Option(help=say("examples held out; 1500 or 1000 by default"), min=1, metavar="INTEGER")
+        int | None, typer.Option(help=say("examples held out; 1500 or 1000 by default"), min=1)
     ] = None,
     epochs: Annotated[float, typer.Option(help=say("passes over the data"))] = 2,
     out: Annotated[Path, typer.Option(help=say("where the runs go; earlier demo runs there are replaced"))] = Path(

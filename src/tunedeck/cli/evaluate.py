@@ -169,7 +169,8 @@ def _print_scalings(scalings: Mapping[str, TemperatureScaling]) -> None:
         ]
         for name, one in scalings.items()
     ]
-    columns = [say("adapter"), say("temperature"), say("ECE before"), say("after"), say("Brier before"), say("after")]
+    columns = [say("adapter"), say("temperature"), say("ECE before"), say("ECE after")]
+    columns += [say("Brier before"), say("Brier after")]
     print_table(say("How far the probabilities can be trusted: expected calibration error, Brier score"), columns, rows)
 
 

@@ -5,24 +5,62 @@ Chinese has no spaces, so that Rich takes a whole sentence for a word and would 
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, final
 
+from rich.cells import cell_len
 from rich.text import Text
 from typer import _click, core, rich_utils
 
 from tunedeck.core.i18n import say
 
 NARROW = 70
+_SIDE_BY_SIDE = 14
+"""In a terminal without panels, names up to this width have their text beside them, longer ones below."""
+_PIECES = re.compile(r"[（《“[]*[\u2e80-\uffef][，。、；：？！）》”]*\s*|[^\s\u2e80-\uffef]+\s*")
+"""What is not broken at the end of a line: a Chinese character with its punctuation, or a word."""
 
 
 @final
 class _Formatter(_click.HelpFormatter):
-    """Typer's help, which begins with its first word in the user's language."""
+    """Typer's help in a terminal without panels, in the user's language and within the terminal's width."""
+
+    def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:
+        super().__init__(indent_increment, width or shutil.get_terminal_size().columns, max_width)
+
+    def write_heading(self, heading: str) -> None:
+        """Write the title of a section."""
+        self.write(say("{title}:", title=heading) + "\n")
+
+    def write_text(self, text: str) -> None:
+        """Write paragraphs, with their indentation."""
+        self.write("\n\n".join(self._filled(part, self.current_indent) for part in text.split("\n\n")) + "\n")
+
+    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Write names with their texts: beside them where all names are short, else below each."""
+        names = max((cell_len(name) for name, _ in rows), default=0)
+        beside = names <= _SIDE_BY_SIDE
+        indent = self.current_indent + (names + col_spacing if beside else 4)
+        for name, text in rows:
+            filled = self._filled(text, indent)
+            first = " " * self.current_indent + name
+            self.write(f"{first}{filled[len(first) :]}\n" if beside else f"{first}\n{filled}\n")
+
+    def _filled(self, text: str, indent: int) -> str:
+        """Return lines that are no wider than the terminal, each with an indentation."""
+        lines = [""]
+        for piece in _PIECES.findall(" ".join(text.split())):
+            if lines[-1] and indent + cell_len((lines[-1] + piece).rstrip()) > self.width:
+                lines.append("")
+            lines[-1] += piece
+        return "\n".join(" " * indent + line.rstrip() for line in lines)
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
         """Write the line of the command's arguments."""
-        super().write_usage(prog, args, say("Usage: ") if prefix is None else prefix)
+        first = say("Usage: ") if prefix is None else prefix
+        self.write(self._filled(f"{first}{prog} {args}", 0) + "\n")
 
 
 @final
@@ -57,13 +95,24 @@ def translate_help(command: Any, ctx: Any) -> None:
     """Put the texts that Typer adds itself to a command, and to those of a group, into the user's language."""
     inner = command.commands.values() if isinstance(command, core.TyperGroup) else ()
     for one in (command, *inner):
+        one.short_help = one.help  # else Typer cuts it off
         if option := one.get_help_option(ctx):
             option.help = say("show this help")
-    for parameter in command.params:
+    for parameter in (each for one in (command, *inner) for each in one.params):
+        parameter.display_type = _always(_shown_type(parameter.display_type(ctx)))
         if parameter.name == "install_completion":
             parameter.help = say("set up completion in this shell")
         elif parameter.name == "show_completion":
             parameter.help = say("print the completion script of this shell")
+
+
+def _always(text: str) -> Callable[[Any], str]:
+    return lambda _: text
+
+
+def _shown_type(shown: str) -> str:
+    """Return `<str>` for Typer's `<list[str]>`, and `<int>` for its `<int range>`."""
+    return re.sub(r"<(?:list\[)?(.*?)(?:\]| range)?>", r"<\1>", shown).lower()
 
 
 def _translated(text: str) -> str:

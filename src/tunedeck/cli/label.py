@@ -84,7 +84,11 @@ def _print(found: NextTexts) -> None:
     from tunedeck.data.columns import shorten
 
     print_table(
-        say("Chosen of {pool} texts, with {labelled} labelled ones", pool=found.pool, labelled=found.labelled),
+        say(
+            "Texts to label: chosen from {pool}, with {labelled} labelled already",
+            pool=found.pool,
+            labelled=found.labelled,
+        ),
         [say("row"), say("text"), say("suggested"), say("probability")],
         [
             [

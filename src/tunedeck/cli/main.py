@@ -13,17 +13,21 @@ from importlib import import_module
 from tunedeck.cli.renamed import with_new_names
 from tunedeck.core.errors import ConfigError, TunedeckError
 from tunedeck.core.i18n import LANGUAGES, listing, say, set_language
-from tunedeck.core.process import INTERRUPTED, USER_ERROR, process_rank
+from tunedeck.core.process import INTERRUPTED, PIPE_CLOSED, USER_ERROR, process_rank
 
 
 def main() -> None:
-    """Run the command in sys.argv; exit code 2 for an error the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run the command in sys.argv.
+
+    The exit code is 2 for an error the user can mend, 130 after Ctrl-C, 143 after SIGTERM, and 141 when the reader of a
+    pipe has gone.
+    """
     atexit.register(gc.freeze)  # else the interpreter's end looks for cycles among all that torch has made
     warnings.showwarning = _note  # type: ignore[assignment]
     try:
         sys.argv[1:] = with_new_names(_choose_language(sys.argv[1:]))
         code = import_module("tunedeck.cli.app").run()
-        sys.stdout.flush()  # a closed pipe is noticed here and not by the interpreter's end, which prints it
+        print(end="", flush=True)  # a closed pipe is noticed here and not by the interpreter's end, which prints it
     except TunedeckError as error:
         text = " ".join(str(error).split())
         print(say("error: {text} [{code}]", text=text, code=error.code), file=sys.stderr)
@@ -31,10 +35,22 @@ def main() -> None:
     except KeyboardInterrupt:
         print(say("stopped; nothing was left half-written"), file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _discard_output()  # Rich has turned the error into an exit with code 1
+        sys.exit(PIPE_CLOSED)
     sys.exit(code)
+
+
+def _discard_output() -> None:
+    """Let what is still to be written to a closed pipe go nowhere, the interpreter's last flush included."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
 
 
 def _choose_language(arguments: list[str]) -> list[str]:

@@ -69,7 +69,7 @@ Encoding: TypeAlias = Annotated[
 ]
 MaxExamples: TypeAlias = Annotated[
     int | None,
-    typer.Option("--max-examples", help=say("evaluate on at most this number of examples"), min=1, metavar="INTEGER"),
+    typer.Option("--max-examples", help=say("evaluate on at most this number of examples"), min=1),
 ]
 Currency: TypeAlias = Annotated[str, where("--currency", help=say("CNY, USD, ..."))]
 PriceList: TypeAlias = Annotated[str, where("--price-list", help=say("market, market-floor or reference"))]

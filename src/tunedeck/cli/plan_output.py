@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 
 from tunedeck.cli.console import print_table, tell
-from tunedeck.core.i18n import say
+from tunedeck.core.i18n import listing, say
 from tunedeck.planner.advice import reason_text
 from tunedeck.planner.catalogue import GIB
 from tunedeck.planner.machine import THIS_MACHINE
@@ -32,10 +32,12 @@ def show(plan: Plan, everything: bool) -> None:
         tell(say("{count} more rows: --all", count=len(rows) - len(shown)))
     left_out = [name for name in request.methods if all(row.method != name for row in rows)]
     if left_out:
-        tell(say("left out, not possible on {model}: {methods}", model=request.model.name, methods=", ".join(left_out)))
+        tell(
+            say("not supported on {model}, left out: {methods}", model=request.model.name, methods=", ".join(left_out))
+        )
     for note in dict.fromkeys(note for row in shown for note in row.notes):
         cards = dict.fromkeys(row.offer.gpu.name for row in shown if note in row.notes)
-        tell(say("note: {text}", text=f"{', '.join(cards)}: {note_text(note)}"))
+        tell(say("note: {text}", text=say("{name}: {value}", name=listing(cards), value=note_text(note))))
     if not request.workload.counted:
         tell(
             say("note: {text}", text=say("lengths are estimated from characters; the model's tokenizer is not at hand"))
@@ -127,10 +129,18 @@ def _tell_rates(offers: Sequence[Offer], book: PriceBook, currency: str) -> None
     for (source, target), value in book.rates.items():
         if {source, target} == {currency, *(quoted & {source, target})}:
             where = book.rate_sources[source, target]
-            rate = say(
-                "1 {source} = {value:g} {target}: {where}", source=source, target=target, value=value, where=where
+            text = (
+                say("1 {source} = {value:g} {target}: {where}", source=source, target=target, value=value, where=where)
+                if where
+                else say(
+                    "1 {source} = {value:g} {target} is an assumption; give today's rate with --exchange-rate "
+                    "{source}=VALUE",
+                    source=source,
+                    target=target,
+                    value=value,
+                )
             )
-            tell(say("note: {text}", text=rate))
+            tell(say("note: {text}", text=text))
 
 
 def _tell_recommendation(plan: Plan) -> None:
@@ -139,7 +149,7 @@ def _tell_recommendation(plan: Plan) -> None:
         row = chosen.row
         tell(
             say(
-                "take {method} on {gpu}: {reason}",
+                "use {method} on {gpu}: {reason}",
                 method=row.method,
                 gpu=row.offer.gpu.name,
                 reason=reason_text(chosen),

@@ -291,8 +291,9 @@ def texts_to_answer(texts: list[str] | None, file: str | None, column: str | Non
         for note in table.notes:
             tell(note)
         return read_texts(table, column)
-    found = list(texts) if texts else [] if sys.stdin.isatty() else sys.stdin.read().splitlines()
+    piped = sys.stdin is not None and not sys.stdin.isatty()
+    found = list(texts) if texts else sys.stdin.read().splitlines() if piped else []
     found = [text for text in found if text.strip()]
     if not found:
-        raise DataError(say("there is no text to classify; give texts, --file, or lines on standard input"))
+        raise DataError(say("there is no text; give texts, --file, or lines on standard input"))
     return found

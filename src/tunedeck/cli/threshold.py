@@ -77,7 +77,7 @@ def _print(found: Thresholds, adapter: Path) -> None:
         ]
         for row in found.labels
     ]
-    columns = [say("label"), say("threshold"), say("answered"), say("right of these"), say("interval")]
+    columns = [say("label"), say("threshold"), say("answered"), say("share right"), say("interval")]
     print_table(say("Thresholds for a precision of {precision:g}", precision=found.precision), columns, rows)
     if any(row.shared for row in found.labels):
         tell(say("* shared by the labels that have too few texts to have a threshold each"))
@@ -92,4 +92,4 @@ def _print(found: Thresholds, adapter: Path) -> None:
     )
     if found.none_of_these is not None:
         tell(say("{share:.1%} of these texts are far from the training texts", share=found.none_of_these))
-    tell(say("the thresholds are in {path}; other texts get the answer unsure", path=adapter))
+    tell(say('the thresholds are in {path}; other texts are answered with "unsure"', path=adapter))

@@ -143,7 +143,11 @@ def _report(run: Any, task: TaskConfig) -> None:
         tell(say("no step was better than the head on the frozen base, which is kept; try another learning rate"))
     elif run.still_improving:
         tell(say("the last evaluation was the best: more --epochs may do better"))
-    command = "embed" if "vectors" in view_of(task).task.capabilities else "predict"
+    capabilities = view_of(task).task.capabilities
+    if "text" in capabilities:
+        tell(say("use it: tunedeck chat --adapter {path}", path=run.adapter_folder))
+        return
+    command = "embed" if "vectors" in capabilities else "predict"
     tell(say('use it: tunedeck {command} --adapter {path} "a text"', command=command, path=run.adapter_folder))
 
 
@@ -181,7 +185,7 @@ def _show_predicted(comparisons: list[PredictedAndActual]) -> None:
     for comparison in comparisons:
         text = comparison.basis or comparison.reason
         if text:
-            tell(f"{names[comparison.quantity]}: {text}")
+            tell(say("{name}: {value}", name=names[comparison.quantity], value=text))
 
 
 def _value(value: float, unit: str) -> str:

@@ -7,4 +7,4 @@ from rich.console import Console
 
 def tell(text: str) -> None:
     """Print something that is not a result."""
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+    Console(stderr=True, highlight=False, markup=False, emoji=False).print(text, soft_wrap=True)

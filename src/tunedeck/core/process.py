@@ -13,6 +13,8 @@ USER_ERROR = 2
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 """Exit codes after Ctrl-C and SIGTERM, as shells number them."""
+PIPE_CLOSED = 128 + 13
+"""Exit code when the reader of a pipe has gone: shells' number for SIGPIPE, which Windows lacks."""
 
 
 def process_rank() -> int:

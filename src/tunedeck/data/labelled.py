@@ -146,12 +146,12 @@ def text_column_of(table: Table, name: str | None, label_column: str | None) -> 
     if len(found) == 1:
         return found[0]
     raise DataError(
-        say(
+        _conversations(table)
+        or say(
             "{source}: which column holds the text? There are: {columns}; name it with --text",
             source=table.source,
             columns=shown_columns(table),
         )
-        + _hint(table)
     )
 
 
@@ -174,21 +174,25 @@ def label_column_of(table: Table, name: str | None, text: str | None) -> str:
     if len(found) == 1:
         return found[0]
     raise DataError(
-        say(
+        _conversations(table)
+        or say(
             "{source}: which column holds the label? There are: {columns}; name it with --label",
             source=table.source,
             columns=shown_columns(table),
         )
-        + _hint(table)
     )
 
 
-def _hint(table: Table) -> str:
-    """Say what else a table without the expected columns may be: conversations."""
+def _conversations(table: Table) -> str:
+    """Say what to do with a file of conversations; nothing for any other."""
     conversations = [column for column in table.columns if column.lower() in ("messages", "conversations")]
-    if conversations:
-        return say("; column {column!r} holds conversations: pass --task generate", column=conversations[0])
-    return ""
+    if not conversations:
+        return ""
+    return say(
+        "{source} holds conversations, in its column {column!r}; pass --task generate",
+        source=table.source,
+        column=conversations[0],
+    )
 
 
 def _comes_back(table: Table, column: str) -> bool:

@@ -224,7 +224,7 @@ def _book(text: str, path: str, list_name: str) -> PriceBook:
         try:
             pair = (str(row["from"]).upper(), str(row["to"]).upper())
             rates[pair] = _checked_positive(row["value"], "value")
-            sources[pair] = f"{row.get('source', path)} ({row.get('date', '')})"
+            sources[pair] = f"{row['source']} ({row.get('date', '')})" if row.get("source") else ""
         except (ConfigError, ValueError, TypeError, KeyError) as error:
             raise _wrong(path, lines["rate"], number, error) from error
     return PriceBook(tuple(offers), (), rates, sources)

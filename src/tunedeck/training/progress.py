@@ -18,6 +18,8 @@ from tunedeck.core.i18n import say
 
 _RECENT = 20
 """Number of latest steps over which the rate is averaged."""
+_NARROW = 70
+"""A terminal below this width gets no bar and no times, for which there is no room."""
 
 
 @final
@@ -26,17 +28,14 @@ class Progress:
 
     def __init__(self, device: torch.device, show: bool = True) -> None:
         self._device = device
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[now]}"),
-            TimeElapsedColumn(),
-            TextColumn("<"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not show,
+        console = Console(stderr=True, markup=False, emoji=False)
+        title, now = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[now]"))
+        times = (TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn())
+        narrow = console.width < _NARROW
+        columns = (
+            (title, MofNCompleteColumn(), now) if narrow else (title, BarColumn(16), MofNCompleteColumn(), now, *times)
         )
+        self._bar = Bar(*columns, console=console, disable=not show)
 
     def row(self, title: str, progress_metrics: Sequence[str]) -> ProgressRow:
         """Return a row for one run; `title` is "" where there is only one, `progress_metrics` are what is shown."""
@@ -96,7 +95,7 @@ class ProgressRow:
     def note(self, text: str) -> None:
         """Print a line about the run."""
         if not self._bar.disable:
-            self._bar.console.print("  " + ": ".join(filter(None, [self._title, text])))
+            self._bar.console.print("  " + ": ".join(filter(None, [self._title, text])), soft_wrap=True)
 
     def _shown(self, metrics: dict[str, float]) -> str:
         return ", ".join(f"{name} {metrics[name]:.3f}" for name in self._progress_metrics if name in metrics)

@@ -220,16 +220,24 @@ def run_together(
 def _described(deck: Deck, name: str) -> str:
     """Describe the number of trained parameters."""
     summary = deck.summary(name)
+    values = {
+        "kind": summary.kind,
+        "model": deck.base.reference,
+        "dtype": str(deck.base.dtype).removeprefix("torch."),
+        "trainable": summary.trainable_parameters,
+        "total": summary.base_parameters,
+        "share": summary.trainable_share,
+    }
+    if not summary.head_parameters:
+        return say(
+            "{kind} on {model} in {dtype}: {trainable:,} parameters train; {share:.2%} of the base's {total:,}",
+            **values,
+        )
     return say(
         "{kind} on {model} in {dtype}: {trainable:,} parameters train, the head's {head:,} included; "
         "{share:.2%} of the base's {total:,}",
-        kind=summary.kind,
-        model=deck.base.reference,
-        dtype=str(deck.base.dtype).removeprefix("torch."),
-        trainable=summary.trainable_parameters,
-        total=summary.base_parameters,
-        share=summary.trainable_share,
         head=summary.head_parameters,
+        **values,
     )
 
 

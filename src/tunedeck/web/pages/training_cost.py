@@ -183,7 +183,7 @@ def show_recommended(rows: Sequence[PlanRow]) -> None:
         show_range(row.hours.total_h, _time)
         ui.label(
             say(
-                "take {method} on {gpu}: {reason}",
+                "use {method} on {gpu}: {reason}",
                 method=row.method,
                 gpu=row.offer.gpu.name,
                 reason=reason_text(chosen),
