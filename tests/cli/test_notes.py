@@ -42,12 +42,12 @@ def test_a_chat_lists_its_commands_and_names_unknown_ones(tunedeck: Command, mon
     typed: Iterator[str] = iter(["/help", "/adpter", "/adapter law", "/quit"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
     said = tunedeck("chat", "--model", tiny_models.folder_of("llama", "causal"))
-    commands = "/adapter NAME switches, /clear starts over, /help shows this line, /quit ends"
+    commands = "/adapter NAME switches the adapter, /clear forgets the conversation, /help shows this line, /quit ends"
     assert said.code == 0, said.err
     assert said.err.splitlines() == [
         f"adapters: base. {commands}",
         commands,
-        f"there is no command /adpter; {commands}",
+        f"unknown command /adpter; {commands}",
         "adapter 'law' is not loaded (loaded: base)",
     ]
 

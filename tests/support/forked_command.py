@@ -41,7 +41,7 @@ class Forked:
                 sys.stdout = open(self._results, "w", encoding="utf-8")  # noqa: SIM115, PTH123
             if not self._with_input:
                 os.close(0)
-                sys.stdin = None  # type: ignore[assignment]  # as Python starts then
+                sys.stdin = None  # as Python starts then
             sys.argv = ["tunedeck", *arguments]
             main()
         except SystemExit as left:

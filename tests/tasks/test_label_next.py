@@ -67,7 +67,7 @@ def test_a_file_is_written_filled_in_and_read_back(
     again = tunedeck("label", "next", *options)
     assert (again.code, again.err.count("\n")) == (2, 1)
     blank = tunedeck("label", "add", f"next{ending}", "--data", "train.csv", "--out", "more.csv")
-    assert "no label was filled in" in blank.err
+    assert "has a label; fill in its column 'label'" in blank.err
 
 
 def filled(path: Path, *rows: tuple[str, str]) -> str:

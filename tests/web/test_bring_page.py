@@ -37,7 +37,7 @@ def test_adapters_are_compared_and_merged(tmp_path: Path, monkeypatch: pytest.Mo
         (shown,) = user.find(ui.table).elements
         assert ["accuracy", "0.7500", "0.5000"] in [[*row.values()][1:] for row in shown.rows]
         user.find(marker="merge").click()
-        await user.should_see("name two adapter folders or more")
+        await user.should_see("give two or more adapter folders")
         with user:
             merged.set_value(["mail", "l'aw"])
         user.find("New name").clear().type("../both")

@@ -33,6 +33,7 @@ def chat(
     dtype: options.DtypeName = "auto",
     quantize: options.Quantize = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    allow_base_mismatch: options.AllowBaseMismatch = False,
 ) -> None:
     """Talk to a base and its adapters, switching between them with /adapter NAME."""
     options.check_sources(adapter or (), model)
@@ -45,7 +46,9 @@ def chat(
     )
     if adapter:
         options.check_task(adapter, "text", "chat")
-        deck = options.opened(adapter, model, dtype, quantize, trust_remote_code, task="generate")
+        deck = options.opened(
+            adapter, model, dtype, quantize, trust_remote_code, allow_base_mismatch=allow_base_mismatch, task="generate"
+        )
     else:
         reference = model or "bundled:smollm2-135m-instruct"
         deck = options.base_model(reference, td.Generate(), dtype, quantize, trust_remote_code)
@@ -64,7 +67,9 @@ def _talk(deck: Deck, names: list[str], system: str, sampling: Sampling) -> None
     """Read lines until the end; a line that begins with / is a command."""
     start = [{"role": "system", "content": system}] if system else []
     turns, speaker = list(start), names[0] if names else BASE
-    commands = say("/adapter NAME switches, /clear starts over, /help shows this line, /quit ends")
+    commands = say(
+        "/adapter NAME switches the adapter, /clear forgets the conversation, /help shows this line, /quit ends"
+    )
     tell(say("adapters: {names}. {commands}", names=listing([*names, BASE]), commands=commands))
     while True:
         try:
@@ -82,7 +87,7 @@ def _talk(deck: Deck, names: list[str], system: str, sampling: Sampling) -> None
         elif command == "/help":
             tell(commands)
         elif command.startswith("/"):
-            tell(say("there is no command {command}; {commands}", command=command, commands=commands))
+            tell(say("unknown command {command}; {commands}", command=command, commands=commands))
         elif line:
             turns = _answer(deck, speaker, [*turns, {"role": "user", "content": line}], sampling)
 

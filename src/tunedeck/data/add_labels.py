@@ -126,7 +126,9 @@ def _filled(table: Table, multi_label: bool, skip_blank: bool) -> list[LabelledR
         rows = labelled_rows(table, *columns_of(table, None, None), multi_label)
     blank = [row.number - 1 for row in rows if not row.labels]
     if len(blank) == len(rows):
-        raise DataError(say("{source}: no label was filled in", source=table.source))
+        raise DataError(
+            say("no row of {source} has a label; fill in its column {column!r}", source=table.source, column=LABEL)
+        )
     if blank and not skip_blank:
         raise DataError(
             say(

@@ -43,12 +43,12 @@ def combine_adapters(
         raise AdapterFileError(say("{path} exists; choose another place", path=target))
     one_of("how", how, COMBINATIONS)
     if len(folders) < 2:
-        raise ConfigError(say("name two adapter folders or more"))
+        raise ConfigError(say("give two or more adapter folders"))
     weights = [1 / len(folders)] * len(folders) if weights is None else weights
     if len(weights) != len(folders) or not any(weights):
         raise ConfigError(
             say(
-                "{count} adapters need as many weights, not all of them zero; got {weights}",
+                "give {count} weights, one for each adapter and not all zero; got {weights}",
                 count=len(folders),
                 weights=listing(weights),
             )

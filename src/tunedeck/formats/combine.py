@@ -59,15 +59,20 @@ def _lora_config(adapter: StoredAdapter) -> LoraConfig:
     config = low_rank(adapter.config)
     if config is None:
         kind = kind_name(adapter.config)
-        raise UnsupportedKindError(say("only LoRA adapters can be combined, this one is {kind}", kind=kind))
+        raise UnsupportedKindError(say("only LoRA adapters can be combined, not {kind}; leave that one out", kind=kind))
     return config
 
 
 def _check_together(adapters: Sequence[StoredAdapter]) -> None:
     """Raise AdapterError for adapters of different bases, labels or heads."""
-    bases = {_base(one) for one in adapters}
+    bases = {_base(one): _shown_base(one) for one in adapters}
     if len(bases) > 1:
-        raise AdapterError(say("the adapters were trained on different bases: {bases}", bases=listing(bases)))
+        raise AdapterError(
+            say(
+                "the adapters were trained on different bases: {bases}; combine adapters of one base",
+                bases=listing(bases.values()),
+            )
+        )
     if len({one.labels for one in adapters}) > 1:
         known = "; ".join(listing(one.labels or ()) for one in adapters)
         raise AdapterError(say("the adapters have different labels: {labels}", labels=known))
@@ -78,6 +83,12 @@ def _check_together(adapters: Sequence[StoredAdapter]) -> None:
 def _base(adapter: StoredAdapter) -> str:
     manifest = adapter.manifest
     return (manifest.base.fingerprint if manifest else None) or str(adapter.base_reference)
+
+
+def _shown_base(adapter: StoredAdapter) -> str:
+    """Return the base's name with the beginning of its fingerprint, which tells two of one name apart."""
+    fingerprint = adapter.manifest.base.fingerprint if adapter.manifest else None
+    return f"{adapter.base_reference} ({fingerprint[:12]})" if fingerprint else str(adapter.base_reference)
 
 
 def _targets(configs: Sequence[LoraConfig], paths: Sequence[str]) -> dict[str, Any]:

@@ -275,8 +275,12 @@ def _translate_errors(source: ModelSource, trust_remote_code: bool) -> Iterator[
         if Path(source.location).is_dir():
             text = say("cannot load the model in {path}: {reason}", path=source.location, reason=reason)
         else:
-            text = say("cannot load the model {model!r}: {reason}", model=source.reference, reason=reason)
-            text += ". " + hub_help(source.reference)
+            text = say(
+                "cannot load the model {model!r}: {reason}; {advice}",
+                model=source.reference,
+                reason=reason.removesuffix("."),
+                advice=hub_help(source.reference),
+            )
         raise ModelError(text) from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":

@@ -69,7 +69,11 @@ def is_only_cached(source: ModelSource) -> bool:
         return False
     if not in_hub_cache(source.location):
         raise ModelError(
-            say("cannot reach the model hub for {model!r}", model=source.reference) + ". " + hub_help(source.reference)
+            say(
+                "cannot reach the model hub for {model!r}; {advice}",
+                model=source.reference,
+                advice=hub_help(source.reference),
+            )
         )
     return True
 

@@ -110,7 +110,7 @@ def _merge(work: Workspace, here: Screen, adapters: dict[str, Item]) -> None:
 
     def merge() -> None:
         if len(chosen.value or ()) < 2:
-            raise ConfigError(say("name two adapter folders or more"))
+            raise ConfigError(say("give two or more adapter folders"))
         out = arguments()[-1]
         if work.folder.path(out).exists():
             raise ConfigError(say("{name!r} exists already; choose another name", name=out))
