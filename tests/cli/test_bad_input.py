@@ -331,6 +331,27 @@ def test_the_language_is_chosen_before_or_after_the_command(tunedeck: Command, r
     ("arguments", "english", "chinese"),
     [
         (("trian",), "there is no command 'trian' (did you mean 'train'?)", "没有命令 'trian'（是不是想写 'train'？）"),
+        (
+            ("export", "foo"),
+            "there is no command 'foo'; there are: peft, adapterhub, gguf-lora, vllm, card, onnx, merge, "
+            "sentence-transformers",
+            "没有命令 'foo'；可用的有：peft",
+        ),
+        (
+            ("ui", "--folder", "none"),
+            "there is no folder none; create it, or give another --folder",
+            "找不到文件夹 none",
+        ),
+        (
+            ("ui", "--password-file", "none"),
+            "cannot read none: No such file or directory",
+            "无法读取 none：没有这个文件",
+        ),
+        (
+            ("serve", "--adapters", ".", "--api-key-file", "none"),
+            "none is not a valid key file: No such file or directory; see docs/serving.md",
+            "none 不是有效的密钥文件：没有",
+        ),
         (("serve",), "--adapters is missing", "缺少 --adapters"),
         (("serve", "--prot", "1"), "there is no option --prot (did you mean '--port'?)", "没有选项 --prot"),
         (("serve", "--port", "x"), "--port must be a whole number", "--port 必须是整数"),

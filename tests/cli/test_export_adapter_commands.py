@@ -40,7 +40,7 @@ def test_an_export_says_what_it_wrote_and_does_not_write_twice(
     assert first.out.startswith("vllm serve ") == (command == "vllm")
     again = tunedeck(*arguments)
     assert again.code == 2
-    assert "exists; choose another place" in again.err
+    assert "already exists; choose another path" in again.err
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(["law", out])
 
 

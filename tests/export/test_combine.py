@@ -11,7 +11,7 @@ import torch
 from support.tiny_models import add_stirred, deck_of, difference, folder_of, logits_of, tiny_model, token_batch
 
 import tunedeck as td
-from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, TunedeckError, UnsupportedKindError
+from tunedeck.core.errors import AdapterError, ConfigError, StorageError, TunedeckError, UnsupportedKindError
 from tunedeck.methods.lora.combine import Factors, combine
 
 BATCH = token_batch(pad=None)
@@ -108,7 +108,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     refused(ConfigError, "density must be above 0", [first, second], density=0)
     refused(ConfigError, "how must be one of cat, svd", [first, second], how="sum")
     (tmp_path / "there").mkdir()
-    with pytest.raises(AdapterFileError, match="exists; choose another place"):
+    with pytest.raises(StorageError, match="already exists; choose another path"):
         td.combine_adapters([first, second], tmp_path / "there")
 
 

@@ -108,7 +108,7 @@ def test_smaller_types_round_and_no_more(dtype: str, rounding: float, tmp_path: 
         ("llama", "causal", td.BottleneckConfig(), "llama.cpp applies LoRA only.*bottleneck.*train lora"),
         ("llama", "causal", td.PromptTuningConfig(), "llama.cpp applies LoRA only.*prompt_tuning"),
         ("llama", "causal", td.FullConfig(), "llama.cpp applies LoRA only.*full"),
-        ("llama", "classifier", td.LoraConfig(), r"no place for an adapter's classification head \(score\)"),
+        ("llama", "classifier", td.LoraConfig(), r"cannot load an adapter's classification head \(score\)"),
         ("gpt2", "causal", td.LoraConfig(), "LoRA on gpt2 models is not written for llama.cpp.*export merge"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_file_that_exists_another_ending_and_another_type_are_refused(tmp_path
     exported(tmp_path, CONFIGS["plain"])
     opened = open_adapter(tmp_path / "a")
     before = (tmp_path / "a.gguf").read_bytes()
-    with pytest.raises(StorageError, match="exists; choose another place"):
+    with pytest.raises(StorageError, match="already exists; choose another path"):
         save_gguf_lora(opened, tmp_path / "a.gguf")
     assert (tmp_path / "a.gguf").read_bytes() == before
     with pytest.raises(ConfigError, match=r"must end in \.gguf"):

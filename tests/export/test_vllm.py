@@ -14,7 +14,7 @@ import transformers
 from support.tiny_models import LABELS, add_stirred, deck_of, folder_of, tiny_model
 
 import tunedeck as td
-from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, UnsupportedKindError
+from tunedeck.core.errors import AdapterError, ConfigError, StorageError, UnsupportedKindError
 from tunedeck.export.standalone import OpenedAdapter, open_adapter
 from tunedeck.export.vllm import SCRIPT, save_vllm
 
@@ -102,7 +102,7 @@ def test_a_head_of_several_modules_is_refused(tmp_path: Path) -> None:
     adapter = opened(tmp_path, td.LoraConfig(), model_type="bert", form="classifier")
     adapter.stored.head["bert.pooler.dense.weight"] = next(iter(adapter.stored.head.values()))
     with pytest.raises(
-        UnsupportedKindError, match=r"one linear called classifier, score.*bert\.pooler\.dense, classifier"
+        UnsupportedKindError, match=r"one linear layer with the name classifier, score.*bert\.pooler\.dense, classifier"
     ):
         save_vllm({"a": adapter}, tmp_path / "out")
 
@@ -113,5 +113,5 @@ def test_other_bases_names_and_places_are_refused(tmp_path: Path) -> None:
         save_vllm({"a": llama, "b": qwen}, tmp_path / "out")
     with pytest.raises(ConfigError, match="cannot be named in vLLM's --lora-modules"):
         save_vllm({"a,b": llama}, tmp_path / "out")
-    with pytest.raises(AdapterFileError, match="exists; choose another place"):
+    with pytest.raises(StorageError, match="already exists; choose another path"):
         save_vllm({"a": llama}, tmp_path)

@@ -101,7 +101,9 @@ def run() -> int:
     except typer.TyperException as error:
         text = cast(Any, error).format_message()  # the classes of Typer's errors are private
         if text:
-            raise UsageError(usage_message(text, [one.name or "" for one in app.registered_commands])) from error
+            context = getattr(error, "ctx", None)
+            group = context.command if context and isinstance(context.command, TyperGroup) else None
+            raise UsageError(usage_message(text, list(group.commands) if group else [])) from error
         return USER_ERROR  # called without arguments: Typer has printed the help
 
 

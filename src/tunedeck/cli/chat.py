@@ -95,6 +95,9 @@ def _talk(deck: Deck, names: list[str], system: str, sampling: Sampling) -> None
 def _chosen(name: str, names: list[str], speaker: str) -> str:
     if name in (*names, BASE):
         return name
+    if not name:
+        tell(say("name an adapter: {names}", names=listing([*names, BASE])))
+        return speaker
     tell(
         say("adapter {name!r} is not loaded (loaded: {loaded})", name=name, loaded=listing([*names, BASE]))
         + nearest(name, names)

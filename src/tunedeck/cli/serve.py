@@ -15,7 +15,7 @@ from tunedeck.cli import options
 from tunedeck.cli.console import format_bytes, tell
 from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError
-from tunedeck.core.i18n import listing, say
+from tunedeck.core.i18n import listing, say, say_plural
 from tunedeck.serving.bounds import BYTES, Bounds, flag_of
 
 
@@ -131,9 +131,9 @@ def serve(
         deck = options.base_model(reference, chosen, dtype, quantize or trained_on, trust_remote_code)
         service = open_service(deck, adapters, settings, name)
     tell(
-        say(
-            "serving {model} with {count} adapters on http://{host}:{port} (docs: /docs; {bytes} for adapters "
-            "in memory)",
+        say_plural(
+            "serving {model} with {count} adapter on http://{host}:{port} (docs: /docs; adapter memory: {bytes})",
+            "serving {model} with {count} adapters on http://{host}:{port} (docs: /docs; adapter memory: {bytes})",
             model=service.base,
             count=len(service.engine.store.names()),
             host=host,

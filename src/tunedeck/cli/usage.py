@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tunedeck.core.i18n import nearest, say
+from tunedeck.core.i18n import listing, nearest, say
 
 
 def usage_message(text: str, commands: list[str]) -> str:
@@ -13,8 +13,12 @@ def usage_message(text: str, commands: list[str]) -> str:
     for pattern, translate in _MESSAGES:
         if match := pattern.fullmatch(text):
             message = translate(*match.groups(default=""))
-            return message + (nearest(match[1], commands) if translate is _no_command else "")
+            return message + (_instead(match[1], commands) if translate is _no_command else "")
     return text
+
+
+def _instead(name: str, commands: list[str]) -> str:
+    return nearest(name, commands) or say("; there are: {commands}", commands=listing(commands))
 
 
 def _no_option(name: str, close: str) -> str:

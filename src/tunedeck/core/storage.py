@@ -18,6 +18,7 @@ from typing import Any
 
 from tunedeck.core.errors import StorageError
 from tunedeck.core.i18n import say
+from tunedeck.core.system_reason import system_reason
 
 _HERE, _RENAME_EXCHANGE = -100, 2
 """AT_FDCWD and the flag of renameat2(2)."""
@@ -220,7 +221,7 @@ def _as_storage_error(target: Path) -> Iterator[None]:
             say(
                 "cannot write {path}: {reason}; {hint}. The previous content is unchanged",
                 path=target,
-                reason=error.strerror or error,
+                reason=system_reason(error),
                 hint=say("free some space or choose another place")
                 if error.errno in (errno.ENOSPC, errno.EDQUOT)
                 else say("check the place and its permissions"),

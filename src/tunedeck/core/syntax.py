@@ -7,6 +7,7 @@ import json
 import yaml
 
 from tunedeck.core.i18n import say
+from tunedeck.core.system_reason import system_reason
 
 
 def json_reason(error: Exception) -> str:
@@ -23,7 +24,7 @@ def json_cause(error: Exception) -> str:
     if "integer string conversion" in str(error):
         return say("a number has more than 4,300 digits")
     if not isinstance(error, json.JSONDecodeError):
-        return str(error)
+        return system_reason(error)
     return say("column {column}: {cause}", column=error.colno, cause=_json_cause(error.msg))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
+from tunedeck.core.system_reason import system_reason
 from tunedeck.core.units import format_bytes
 from tunedeck.data.disguise import check_kind
 from tunedeck.data.encoding import AUTO, UTF_8, decode
@@ -123,7 +124,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(say("cannot read {path}: {reason}", path=path, reason=error.strerror or error)) from error
+        raise DataError(say("cannot read {path}: {reason}", path=path, reason=system_reason(error))) from error
 
 
 def check_regular(path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import BinaryIO, TextIO, cast
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import say
+from tunedeck.core.system_reason import system_reason
 from tunedeck.data.disguise import check_kind
 from tunedeck.data.encoding import AUTO, SAMPLE_BYTES, UTF_8, detect
 from tunedeck.data.files import (
@@ -159,7 +160,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         content = path.open("rb")
     except OSError as error:
-        raise DataError(say("cannot read {path}: {reason}", path=path, reason=error.strerror or error)) from error
+        raise DataError(say("cannot read {path}: {reason}", path=path, reason=system_reason(error))) from error
     with content:
         yield content
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
+from tunedeck.core.system_reason import system_reason
 from tunedeck.data.encoding import AUTO, UTF_8, decode
 from tunedeck.data.rows import Content, Rows
 
@@ -27,7 +28,7 @@ def read_text_folder(folder: Path, encoding: str) -> Content:
         try:
             text, found = decode(path, path.read_bytes(), encoding)
         except OSError as error:
-            raise DataError(say("cannot read {path}: {reason}", path=path, reason=error.strerror or error)) from error
+            raise DataError(say("cannot read {path}: {reason}", path=path, reason=system_reason(error))) from error
         encodings.add(found)
         if text.strip():
             rows.append({"text": text.strip(), "label": path.parent.name, "file": path.name})

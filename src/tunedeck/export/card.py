@@ -66,7 +66,7 @@ def save_card(folder: Path, out: Path, *, licence: str | None = None, cost: str 
             )
         )
     if file.exists():
-        raise StorageError(say("{path} exists; choose another place", path=file))
+        raise StorageError(say("{path} already exists; choose another path", path=file))
     name = adapter_name(folder)
     pipeline_tag = view_of_values(manifest.task).pipeline_tag
     data = _front_matter(name, form, manifest, pipeline_tag, licence or _licence_of_base(manifest.base.reference))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunedeck.core.checks import one_of
-from tunedeck.core.errors import AdapterFileError, ConfigError
+from tunedeck.core.errors import ConfigError, StorageError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import replacing_folder
 from tunedeck.export.folders import name_of, write_verified
@@ -36,11 +36,11 @@ def combine_adapters(
     none.
 
     Raises ConfigError for weights, ways and densities out of range, UnsupportedKindError for other kinds than LoRA,
-    AdapterError for adapters that do not belong together, AdapterFileError where `out` exists.
+    AdapterError for adapters that do not belong together, StorageError where `out` exists.
     """
     target = Path(out).expanduser()
     if target.exists():
-        raise AdapterFileError(say("{path} exists; choose another place", path=target))
+        raise StorageError(say("{path} already exists; choose another path", path=target))
     one_of("how", how, COMBINATIONS)
     if len(folders) < 2:
         raise ConfigError(say("give two or more adapter folders"))

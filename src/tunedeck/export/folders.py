@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tunedeck.core.errors import AdapterFileError, StorageError
+from tunedeck.core.errors import StorageError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import replacing_folder
 from tunedeck.deck.reading import model_names
@@ -24,10 +24,10 @@ def convert_adapter(
     `target`.
 
     Of the base only the config is read. What was written is read back: every tensor the same to the last bit. Returns
-    the format. Raises UnsupportedKindError where `to` cannot hold it, AdapterFileError when `target` exists.
+    the format. Raises UnsupportedKindError where `to` cannot hold it, StorageError when `target` exists.
     """
     if target.exists():
-        raise AdapterFileError(say("{path} exists; choose another place", path=target))
+        raise StorageError(say("{path} already exists; choose another path", path=target))
     opened = open_adapter(folder, model, trust_remote_code=trust_remote_code)
     config = opened.stored.config
     form = to or config.stored_as

@@ -68,9 +68,9 @@ def save_gguf_lora(opened: OpenedAdapter, file: Path, dtype: str = "f32") -> flo
             + nearest(dtype, _TYPES)
         )
     if file.suffix != ".gguf":
-        raise ConfigError(say("{path} must end in .gguf, which is how llama.cpp knows it", path=file))
+        raise ConfigError(say("the name of the new file must end in .gguf, got {path}", path=file))
     if file.exists():
-        raise StorageError(say("{path} exists; choose another place", path=file))
+        raise StorageError(say("{path} already exists; choose another path", path=file))
     alpha, patches = _patches(opened)
     with replacing_file(file) as staging:
         _write(staging, opened, alpha, patches, dtype)
@@ -118,7 +118,7 @@ def check_gguf(opened: OpenedAdapter) -> gguf.MODEL_ARCH:
     if stored.head:
         raise UnsupportedKindError(
             say(
-                "llama.cpp has no place for an adapter's classification head ({modules}): serve it with tunedeck, or "
+                "llama.cpp cannot load an adapter's classification head ({modules}); use tunedeck serve or "
                 "tunedeck export onnx",
                 modules=listing(sorted({name.split(".")[0] for name in stored.head})),
             )

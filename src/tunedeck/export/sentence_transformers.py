@@ -40,7 +40,8 @@ def save_sentence_transformers(deck: Deck, name: str, folder: str | Path) -> Non
     if not isinstance(task, Embed):
         raise AdapterError(
             say(
-                "adapter {name!r} is for {kind}; only adapters for embeddings become such a folder",
+                "adapter {name!r} is for the task {kind}; sentence-transformers loads adapters for embeddings only, "
+                "of the task embed",
                 name=name,
                 kind=task.kind,
             )

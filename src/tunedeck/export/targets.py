@@ -49,7 +49,8 @@ def _sentence_transformers(name: str, opened: OpenedAdapter) -> None:
         kind = opened.task.kind
         raise UnsupportedKindError(
             say(
-                "adapter {name!r} is for {kind}; only adapters for embeddings become such a folder",
+                "adapter {name!r} is for the task {kind}; sentence-transformers loads adapters for embeddings only, "
+                "of the task embed",
                 name=name,
                 kind=kind,
             )

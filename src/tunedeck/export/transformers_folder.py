@@ -22,7 +22,7 @@ def empty_place(folder: str | Path) -> Path:
     """Return a folder that may be written to; StorageError if it exists and is not empty."""
     target = Path(folder).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise StorageError(say("{path} exists and is not empty; choose another place", path=target))
+        raise StorageError(say("{path} already exists and is not empty; choose another path", path=target))
     return target
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunedeck.core.errors import AdapterError, AdapterFileError, ConfigError, UnsupportedKindError
+from tunedeck.core.errors import AdapterError, ConfigError, StorageError, UnsupportedKindError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import replacing_folder, write_text
 from tunedeck.deck.task import Task
@@ -34,10 +34,10 @@ def save_vllm(adapters: Mapping[str, OpenedAdapter], folder: Path) -> str:
     """Write PEFT folders `folder/NAME` of adapters on one base, and serve.sh; returns the command it runs.
 
     Raises UnsupportedKindError for what vLLM does not take, AdapterError for adapters of different bases or tasks,
-    ConfigError for a name or base that its command line cannot hold, AdapterFileError when the folder exists.
+    ConfigError for a name or base that its command line cannot hold, StorageError when the folder exists.
     """
     if folder.exists():
-        raise AdapterFileError(say("{path} exists; choose another place", path=folder))
+        raise StorageError(say("{path} already exists; choose another path", path=folder))
     for name, opened in adapters.items():
         check_vllm(name, opened)
     first = next(iter(adapters.values()))
@@ -139,9 +139,8 @@ def _check_head(name: str, opened: OpenedAdapter, form: VllmView) -> None:
     if modules and not (len(modules) == 1 and modules <= set(_HEADS)):
         raise UnsupportedKindError(
             say(
-                "vLLM takes one linear called {known} for an adapter's head, and {name!r} brings {modules}; "
-                "serve it with "
-                "tunedeck, or tunedeck export merge",
+                "vLLM loads the head of an adapter only if it is one linear layer with the name {known}; that of "
+                "{name!r} is {modules}; use tunedeck serve or tunedeck export merge",
                 known=listing(_HEADS),
                 name=name,
                 modules=listing(sorted(modules)),

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.core.i18n import say
+from tunedeck.core.system_reason import system_reason
 
 _LARGEST_TEXT = 16 << 20
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -20,9 +21,7 @@ def open_regular(file: Path) -> BinaryIO:
     try:
         descriptor = os.open(file, os.O_RDONLY | _AT_ONCE)
     except OSError as error:
-        raise AdapterFileError(
-            say("cannot read {path}: {reason}", path=file, reason=error.strerror or error)
-        ) from error
+        raise AdapterFileError(say("cannot read {path}: {reason}", path=file, reason=system_reason(error))) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise AdapterFileError(not_regular(file))
@@ -36,7 +35,7 @@ def read_bytes(file: Path) -> bytes:
             return opened.read()
         except OSError as error:
             raise AdapterFileError(
-                say("cannot read {path}: {reason}", path=file, reason=error.strerror or error)
+                say("cannot read {path}: {reason}", path=file, reason=system_reason(error))
             ) from error
 
 

@@ -117,9 +117,7 @@ def check_format(config: MethodConfig, to: str) -> None:
         )
     if to == "peft" and isinstance(config, BottleneckConfig):
         raise UnsupportedKindError(
-            say(
-                "PEFT has no bottleneck adapters: keep this one as AdapterHub's folder (--to adapterhub), or train lora"
-            )
+            say("PEFT has no bottleneck adapters; use tunedeck export adapterhub, or train lora")
         )
     if to == "adapterhub" and isinstance(config, PromptTuningConfig):
         raise UnsupportedKindError(adapterhub.prompt_refusal())

@@ -27,7 +27,7 @@ def unpack_adapter(file: Path, target: Path, *, largest_bytes: int = LARGEST_BYT
     that is not a ZIP file, holds no or several adapters, is too large, or is damaged; for a `target` that exists.
     """
     if target.exists():
-        raise AdapterFileError(say("{path} exists; choose another place", path=target))
+        raise AdapterFileError(say("{path} already exists; choose another path", path=target))
     if not zipfile.is_zipfile(file):
         raise AdapterFileError(say("{path} is not a .zip file", path=file.name))
     try:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from tunedeck.core.compat.torch import cpu_features
-from tunedeck.core.errors import ModelError
+from tunedeck.core.errors import ConfigError, ModelError
 from tunedeck.core.i18n import listing, say
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -16,7 +16,7 @@ Dtype = Literal["auto", "checkpoint", "float32", "bfloat16", "float16"]
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device of that name; `auto` is a GPU where there is one. Raises ModelError for an unknown name."""
+    """Return the device of that name; `auto` is a GPU where there is one. Raises ConfigError for an unknown name."""
     if device != "auto":
         try:
             return torch.device(device)
@@ -30,12 +30,12 @@ def choose_device(device: str) -> torch.device:
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     """Return the precision of that name; `auto` is bfloat16 where the hardware multiplies it natively, else float32.
 
-    On a GPU without bfloat16 it is float16. Raises ModelError for an unknown name.
+    On a GPU without bfloat16 it is float16. Raises ConfigError for an unknown name.
     """
     if dtype in DTYPES:
         return DTYPES[dtype]
     if dtype != "auto":
-        raise ModelError(
+        raise ConfigError(
             say(
                 "unknown dtype {dtype!r}, choose one of: {known}",
                 dtype=dtype,

@@ -10,6 +10,7 @@ from tunedeck.core.checks import HUB_ID, HUB_ID_OR_NAME
 from tunedeck.core.errors import ModelError
 from tunedeck.core.hub import hub_is_reachable, in_hub_cache
 from tunedeck.core.i18n import listing, nearest, say
+from tunedeck.core.system_reason import system_reason
 from tunedeck.models.convert import fetch_model
 
 
@@ -189,4 +190,4 @@ def _first_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(4)
     except OSError as error:
-        raise ModelError(say("cannot read {path}: {reason}", path=path, reason=error.strerror or error)) from error
+        raise ModelError(say("cannot read {path}: {reason}", path=path, reason=system_reason(error))) from error

@@ -25,6 +25,7 @@ from tunedeck.core.bundle import cache_folder
 from tunedeck.core.errors import StorageError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import file_sha256, replacing_folder, write_json
+from tunedeck.core.system_reason import system_reason
 from tunedeck.models.source import ModelSource
 
 RECEIPT = "unpacked.json"
@@ -70,7 +71,7 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
-        raise StorageError(say("cannot write {path}: {reason}", path=folder, reason=error.strerror or error)) from error
+        raise StorageError(say("cannot write {path}: {reason}", path=folder, reason=system_reason(error))) from error
     try:
         yield
     finally:

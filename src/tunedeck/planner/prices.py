@@ -15,6 +15,7 @@ from typing import Any
 from tunedeck.core.checks import one_of
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import listing, nearest, renamed, say
+from tunedeck.core.system_reason import system_reason
 from tunedeck.core.toml import parse_toml
 from tunedeck.planner.catalogue import Gpu, find_gpu
 from tunedeck.planner.estimate import Estimate
@@ -196,7 +197,9 @@ def _read_own(path: Path) -> PriceBook:
         text = path.read_text(encoding="utf-8")
         return _book(text, str(path), path.stem)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(say("cannot read the price file {path}: {reason}", path=path, reason=error)) from error
+        raise ConfigError(
+            say("cannot read the price file {path}: {reason}", path=path, reason=system_reason(error))
+        ) from error
 
 
 def _book(text: str, path: str, list_name: str) -> PriceBook:

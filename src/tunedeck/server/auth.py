@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.system_reason import system_reason
 from tunedeck.core.toml import parse_toml
 from tunedeck.serving.bounds import Bounds
 
@@ -220,7 +221,7 @@ def _records(file: Path) -> list[KeyRecord]:
             if len(set(given)) < len(given):
                 raise ValueError(say("two keys have the same {field}", field=kind))
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(system_reason(error).split())
         raise ConfigError(
             say("{path} is not a valid key file: {reason}; see docs/serving.md", path=file, reason=reason)
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import ipaddress
 import logging
@@ -27,6 +26,7 @@ from tunedeck.core.compat.uvicorn import stop_server
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.native import give_back_freed_memory, keep_freed_memory
+from tunedeck.core.system_reason import system_reason
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.task import has_labels
 from tunedeck.generation.json_grammar import SchemaCompiler
@@ -151,6 +151,8 @@ def check_address(settings: ServerSettings) -> None:
 def bind(settings: ServerSettings) -> list[socket.socket]:
     """Return the sockets of the address, bound and not yet listening; ConfigError when it cannot be had."""
     check_address(settings)
+    if settings.key_file is not None:
+        KeyFile(settings.key_file)  # a damaged one is told before a model is loaded
     bound: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -168,7 +170,7 @@ def bind(settings: ServerSettings) -> list[socket.socket]:
                 "cannot listen on {host}:{port}: {reason}; choose another with --host or --port",
                 host=settings.host,
                 port=settings.port,
-                reason=say("another program uses this port") if error.errno == errno.EADDRINUSE else error.strerror,
+                reason=system_reason(error),
             )
         ) from error
     return bound

@@ -46,7 +46,12 @@ def task_and_base(adapters: Path, kind: str | None, reference: str | None) -> tu
             )
         )
     infos = [_info(name, repository.folder / name) for name in repository.names()]
+    if not infos and reference is None:
+        raise ConfigError(
+            say("there is no adapter in {path}; give another folder, or a base model with --model", path=adapters)
+        )
     if kind is not None:
+        task_of({"kind": kind})  # an unknown task is an error of its own
         infos = [one for one in infos if one.kind in (None, kind)]
     if reference is None:
         reference = _base(adapters, infos)

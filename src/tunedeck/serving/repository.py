@@ -17,6 +17,7 @@ from typing import Protocol, final
 
 from tunedeck.core.errors import AdapterFileError, UnavailableError, UnknownAdapterError
 from tunedeck.core.i18n import say
+from tunedeck.core.system_reason import system_reason
 from tunedeck.formats.files import not_regular
 from tunedeck.formats.manifest import FILE
 from tunedeck.formats.peft import folder as peft
@@ -103,7 +104,7 @@ class AdapterRepository:
             if error.errno in _NO_FOLDER:
                 raise unknown(name) from None
             raise UnavailableError(
-                say("adapter {name!r} cannot be read: {reason}", name=name, reason=error.strerror or error)
+                say("adapter {name!r} cannot be read: {reason}", name=name, reason=system_reason(error))
             ) from error
         if not files or not _within(files):
             raise unknown(name)
@@ -123,7 +124,7 @@ class AdapterRepository:
             mode = file.stat().st_mode
         except OSError as error:
             raise AdapterFileError(
-                say("cannot read {path}: {reason}", path=shown, reason=error.strerror or error)
+                say("cannot read {path}: {reason}", path=shown, reason=system_reason(error))
             ) from error
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise AdapterFileError(not_regular(shown))
@@ -154,7 +155,7 @@ class AdapterRepository:
         if folder not in self._skipped:
             self._skipped.add(folder)
             logging.getLogger("tunedeck.server").warning(
-                say("{path} is left out: {reason}", path=folder, reason=error.strerror or error)
+                say("{path} is left out: {reason}", path=folder, reason=system_reason(error))
             )
 
 

@@ -25,6 +25,7 @@ from tunedeck.core.i18n import listing, nearest, say
 from tunedeck.core.run_length import DEFAULT_BATCH_SIZE
 from tunedeck.core.settings import Help
 from tunedeck.core.syntax import yaml_reason
+from tunedeck.core.system_reason import system_reason
 from tunedeck.core.task_settings import DEFAULT_TASK, TaskConfig, task_config, task_values
 from tunedeck.core.validation import reason_of
 from tunedeck.core.values import to_values
@@ -242,7 +243,9 @@ def read_run_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ConfigError(say("there is no run file {path}", path=path)) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(say("cannot read the run file {path}: {reason}", path=path, reason=error)) from error
+        raise ConfigError(
+            say("cannot read the run file {path}: {reason}", path=path, reason=system_reason(error))
+        ) from error
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from tunedeck.core.checks import is_installed, require
 from tunedeck.core.errors import StorageError, TrainingError
 from tunedeck.core.i18n import say
+from tunedeck.core.system_reason import system_reason
 
 PACKAGES = {
     "tensorboard": ("tensorboard", "tensorboardX"),
@@ -70,7 +71,9 @@ class EventLog:
             while line:  # a disk that is nearly full takes a part, and says why at the next
                 line = line[self._file.write(line) :]
         except OSError as error:
-            raise StorageError(say("cannot write {path}: {reason}", path=self._path, reason=error.strerror)) from error
+            raise StorageError(
+                say("cannot write {path}: {reason}", path=self._path, reason=system_reason(error))
+            ) from error
 
     def mark(self) -> dict[str, Any]:
         """Return the place in the log, everything before it safe on the disk."""

@@ -65,7 +65,7 @@ class ProgressRow:
 
     def start(self, steps: int, done: int = 0) -> None:
         """Begin, with the number of steps in all and of those that are done."""
-        self._task = self._bar.add_task(self._title, total=steps, completed=done, now="")
+        self._task = self._bar.add_task(self._title, total=steps, completed=done, now="", visible=steps > 0)
 
     def began(self, metrics: dict[str, float], seconds: float) -> None:
         """Note that the head has been fitted to the frozen base."""

@@ -221,7 +221,7 @@ def _described(deck: Deck, name: str) -> str:
     """Describe the number of trained parameters."""
     summary = deck.summary(name)
     values = {
-        "kind": summary.kind,
+        "kind": "head" if summary.trainable_parameters == summary.head_parameters else summary.kind,
         "model": deck.base.reference,
         "dtype": str(deck.base.dtype).removeprefix("torch."),
         "trainable": summary.trainable_parameters,

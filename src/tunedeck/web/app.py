@@ -14,6 +14,7 @@ from nicegui import app, ui
 
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.system_reason import system_reason
 from tunedeck.web.folder import Folder
 from tunedeck.web.guard import LOCAL_HOSTS, Guard
 from tunedeck.web.pages import data, deployment_cost, improve, library, run, train, training_cost, use, words
@@ -46,7 +47,7 @@ def serve_page(settings: PageSettings, before: Callable[[], None]) -> None:
     """
     password = _password(settings)
     if not settings.folder.is_dir():
-        raise ConfigError(say("there is no folder {path}", path=settings.folder))
+        raise ConfigError(say("there is no folder {path}; create it, or give another --folder", path=settings.folder))
     _check_free(settings)
     register(Workspace(folder := Folder(settings.folder), Processes(folder)))
     hosts = None if password is not None else LOCAL_HOSTS | {settings.host}
@@ -92,7 +93,9 @@ def _password(settings: PageSettings) -> str | None:
         try:
             password = settings.password_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(say("cannot read {path}: {reason}", path=settings.password_file, reason=error)) from error
+            raise ConfigError(
+                say("cannot read {path}: {reason}", path=settings.password_file, reason=system_reason(error))
+            ) from error
         if not password:
             raise ConfigError(say("{path} is empty; write a password into it", path=settings.password_file))
         return password
@@ -124,6 +127,6 @@ def _check_free(settings: PageSettings) -> None:
                 "cannot listen on {host}:{port}: {reason}; choose another with --host or --port",
                 host=settings.host,
                 port=settings.port,
-                reason=error.strerror,
+                reason=system_reason(error),
             )
         ) from error

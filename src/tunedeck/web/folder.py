@@ -12,6 +12,7 @@ from typing import final
 from tunedeck.core.errors import ConfigError, StorageError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_bytes
+from tunedeck.core.system_reason import system_reason
 
 DATA, BIN = "data", ".bin"
 """Where uploaded files are saved, and where deleted folders go."""
@@ -113,4 +114,4 @@ def _move(old: Path, new: Path) -> None:
         new.parent.mkdir(parents=True, exist_ok=True)
         old.rename(new)
     except OSError as error:
-        raise StorageError(say("cannot write {path}: {reason}", path=new, reason=error.strerror)) from error
+        raise StorageError(say("cannot write {path}: {reason}", path=new, reason=system_reason(error))) from error

@@ -18,6 +18,7 @@ import psutil
 from tunedeck.core.errors import ConfigError, StorageError
 from tunedeck.core.i18n import language, say
 from tunedeck.core.storage import write_json
+from tunedeck.core.system_reason import system_reason
 from tunedeck.web.folder import Folder
 
 RECORDS = ".ui"
@@ -50,7 +51,9 @@ class Processes:
             record.parent.mkdir(parents=True, exist_ok=True)
             log = record.with_suffix(".log").open("wb")
         except OSError as error:
-            raise StorageError(say("cannot write {path}: {reason}", path=record, reason=error.strerror)) from error
+            raise StorageError(
+                say("cannot write {path}: {reason}", path=record, reason=system_reason(error))
+            ) from error
         with log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "tunedeck", *arguments],

@@ -13,6 +13,7 @@ from tunedeck.comparison.race.contest import Answer
 from tunedeck.core.errors import ConfigError, StorageError
 from tunedeck.core.i18n import say
 from tunedeck.core.storage import write_text
+from tunedeck.core.system_reason import system_reason
 
 FILE = "race.jsonl"
 
@@ -58,7 +59,9 @@ class RaceLog:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         except OSError as error:
-            raise StorageError(say("cannot write {path}: {reason}", path=self._file, reason=error.strerror)) from error
+            raise StorageError(
+                say("cannot write {path}: {reason}", path=self._file, reason=system_reason(error))
+            ) from error
 
     def _lines(self) -> list[dict[str, Any]]:
         """Return the lines that are whole; a process that was killed leaves the last one in part."""

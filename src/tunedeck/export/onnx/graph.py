@@ -137,8 +137,8 @@ def onnx_form(task: Task, adapters: Sequence[str]) -> OnnxView:
     if "text" in task.capabilities:
         raise UnsupportedKindError(
             say(
-                "ONNX files are for labels, entities, scores and vectors, {names} generates text; use tunedeck "
-                "export merge, gguf-lora or vllm",
+                "ONNX export is for labels, entities, scores and vectors; for {names}, which generates text, use "
+                "tunedeck export merge, gguf-lora or vllm",
                 names=listing(adapters),
             )
         )
