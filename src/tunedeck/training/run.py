@@ -220,24 +220,27 @@ def run_together(
 def _described(deck: Deck, name: str) -> str:
     """Describe the number of trained parameters."""
     summary = deck.summary(name)
-    values = {
-        "kind": "head" if summary.trainable_parameters == summary.head_parameters else summary.kind,
-        "model": deck.base.reference,
-        "dtype": str(deck.base.dtype).removeprefix("torch."),
-        "trainable": summary.trainable_parameters,
-        "total": summary.base_parameters,
-        "share": summary.trainable_share,
-    }
+    dtype = str(deck.base.dtype).removeprefix("torch.")
     if not summary.head_parameters:
         return say(
             "{kind} on {model} in {dtype}: {trainable:,} parameters train; {share:.2%} of the base's {total:,}",
-            **values,
+            kind=summary.kind,
+            model=deck.base.reference,
+            dtype=dtype,
+            trainable=summary.trainable_parameters,
+            share=summary.trainable_share,
+            total=summary.base_parameters,
         )
     return say(
         "{kind} on {model} in {dtype}: {trainable:,} parameters train, the head's {head:,} included; "
         "{share:.2%} of the base's {total:,}",
+        kind="head" if summary.trainable_parameters == summary.head_parameters else summary.kind,
+        model=deck.base.reference,
+        dtype=dtype,
+        trainable=summary.trainable_parameters,
         head=summary.head_parameters,
-        **values,
+        share=summary.trainable_share,
+        total=summary.base_parameters,
     )
 
 
