@@ -98,9 +98,7 @@ def demo(
     _show_mixed(mixed)
     adapter = out / comparison.entries[0].runs[0].folder / "adapter"
     tell(say("{seconds:.0f} s in all; the numbers are in {path}", seconds=comparison.total_s, path=out / RESULT))
-    tell(
-        say('next: tunedeck predict --adapter {path} "a text", or your own file: tunedeck compare --help', path=adapter)
-    )
+    tell(say('next: tunedeck predict --adapter {path} "a text"; with your data: tunedeck compare --help', path=adapter))
 
 
 def _spec(parts: Parts, train_size: int, eval_size: int, epochs: float, out: Path) -> ComparisonSpec:
@@ -113,7 +111,7 @@ def _spec(parts: Parts, train_size: int, eval_size: int, epochs: float, out: Pat
 
 def _show_mixed(mixed: list[dict[str, Any]]) -> None:
     print_table(
-        say("One base, one mixed batch, each row by its own adapter"),
+        say("One base, one mixed batch, each row by its adapter"),
         [say("text"), say("adapter"), say("label"), say("probability")],
         [[one["text"], one["adapter"], one["label"], f"{one['score']:.3f}"] for one in mixed],
         numbers_from=3,

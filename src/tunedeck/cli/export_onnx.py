@@ -92,7 +92,7 @@ def _check(adapter: list[Path], multi: bool, no_merge: bool, data: str | None) -
             say("several adapters share a graph with --multi-adapter only; give one adapter, or pass --multi-adapter")
         )
     if multi and data is not None:
-        raise ConfigError(say("--data measures one adapter's own graph; leave out --multi-adapter or --data"))
+        raise ConfigError(say("--data measures one adapter's graph; leave out --multi-adapter or --data"))
     if multi and no_merge:
         raise ConfigError(say("with --multi-adapter every LoRA is an input of the graph; leave out --no-merge"))
 
@@ -116,7 +116,7 @@ def _tell_alone(found: OnnxExport, out: Path) -> None:
             tell(
                 say(
                     "{file} ({size}): logits within {difference:.2g} of float32, the same label for "
-                    "{same:.1%}; measure it on your own "
+                    "{same:.1%}; measure it on your "
                     "texts with --data",
                     file="model.int8.onnx",
                     size=size,

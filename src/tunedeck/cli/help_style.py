@@ -20,7 +20,7 @@ NARROW = 70
 _SIDE_BY_SIDE = 14
 """In a terminal without panels, names up to this width have their text beside them, longer ones below."""
 _PIECES = re.compile(r"[（《“[]*[\u2e80-\uffef][，。、；：？！）》”]*\s*|[^\s\u2e80-\uffef]+\s*")
-"""What is not broken at the end of a line: a Chinese character with its punctuation, or a word."""
+"""A Chinese character with its punctuation, or a word: neither is broken at the end of a line."""
 
 
 @final

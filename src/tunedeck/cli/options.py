@@ -163,7 +163,7 @@ def base_model(reference: str, task: Task, dtype: str, quantize: str | None, tru
 
 
 def hide_loading() -> None:
-    """Hide transformers' own progress bars, which would appear between a command's lines."""
+    """Hide transformers' progress bars, which would appear between a command's lines."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

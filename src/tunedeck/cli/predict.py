@@ -251,7 +251,7 @@ def _chosen_and_predicted(deck: Deck, texts: list[str], rows: Rows) -> Rows:
 
 
 def _columns(deck: Deck, name: str, answer: Any) -> dict[str, Any]:
-    """Return the columns of an adapter's answer: `predicted` and `score` of a label, else the answer's own values."""
+    """Return the columns of an adapter's answer: `predicted` and `score` of a label, else the answer's values."""
     from tunedeck.tasks.registry import view_of
 
     written = view_of(deck.task).columns
@@ -266,7 +266,7 @@ def _columns(deck: Deck, name: str, answer: Any) -> dict[str, Any]:
 
 
 def _cells(deck: Deck, answer: Any) -> dict[str, str]:
-    """Return the columns that show an answer in a table, as its task has them; else its own values."""
+    """Return the columns that show an answer in a table, as its task has them; else its values."""
     from tunedeck.tasks.registry import view_of
 
     shown = view_of(deck.task).shown

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 limit = partial(typer.Option, rich_help_panel=say("Budget of the race"))
 what = partial(typer.Option, rich_help_panel=say("What is compared"))
 WITHOUT = (*(key for key in NOT_COMPARED if key != "data.train_size"), "training.max_minutes")
-"""Keys of a run file without a flag: each candidate has its own, and the race its own limit."""
+"""Keys of a run file without a flag: each candidate has its own, and the race has a limit."""
 
 
 def race(

@@ -81,7 +81,7 @@ def run_values(
     values = read_run_file(run_file) if run_file else {}
     if stored:
         values = stored_values(values)
-    for group in ("method", "task"):  # another method's own keys would not fit
+    for group in ("method", "task"):  # another method's keys would not fit
         if f"{group}.{KIND}" in flags:
             values = {**values, group: flags[f"{group}.{KIND}"]}
     rest = {key: value for key, value in flags.items() if not key.endswith(f".{KIND}")}

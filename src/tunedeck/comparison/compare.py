@@ -55,7 +55,7 @@ def compare(
     `training` override its keys; without a model, a bundled one that reads the language of the data is taken.
     `methods` is text such as "lora:r=4,16,head", or a list of such texts and of configs such as LoraConfig(r=4); by
     default every method of the task. `seeds` is a number of seeds or the seeds themselves. The budget of each run is
-    `examples`, `minutes` of training, or `budget`, an amount of money at `price_per_hour`; else the run's own epochs or
+    `examples`, `minutes` of training, or `budget`, an amount of money at `price_per_hour`; else the run's epochs or
     steps. `search` first tries that many settings for each entry.
 
     Each run is trained in a separate process. `out`, by default compare/NAME after the run file or the data, then
@@ -120,7 +120,7 @@ def values_of_run(
 ) -> dict[str, Any]:
     """Return a run's values: those of the file or mapping, with the keys of the other arguments set."""
     values = dict(run) if isinstance(run, Mapping) else read_run_file(Path(run)) if run is not None else {}
-    if task is not None:  # another task's own keys would not fit
+    if task is not None:  # another task's keys would not fit
         values = {**values, "task": task}
     keys = {"train": data} if isinstance(data, str) else data or {}
     return override(

@@ -56,7 +56,7 @@ def parse_methods(methods: Methods, run_values: Mapping[str, Any]) -> list[Candi
     """Return the entries, in the order written.
 
     A string is `method` or `method:key=value`, entries separated by commas; a piece that names no method is a further
-    value of the key before it, and several values make several entries. Settings of the run file's own method count for
+    value of the key before it, and several values make several entries. Settings of the run file's method count for
     entries of that method. A config is one entry, with that config's settings. Raises ConfigError that names the piece.
     """
     terms = _terms(methods)
@@ -171,7 +171,7 @@ def _check_keys(method: str, settings: Mapping[str, Any], own: Sequence[str]) ->
 
 
 def _file_settings(kind: str, run_values: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
-    """Return the run file's settings and learning rate for a method of this kind; nothing if its own method is
+    """Return the run file's settings and learning rate for a method of this kind; nothing if its method is
     another.
     """
     filed = run_values.get("method", DEFAULT_METHOD)

@@ -67,7 +67,7 @@ def search(
 
 
 def _study(run: Run, metric: str, folder: Path, data_sha256: str) -> optuna.Study:
-    """Return the entry's study, begun with its own settings, or as an interrupted search left it."""
+    """Return the entry's study, begun with its settings, or as an interrupted search left it."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend

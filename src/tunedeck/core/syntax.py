@@ -1,4 +1,4 @@
-"""Why JSON or YAML cannot be read, and where, in the user's language; the parsers' own reasons are English only."""
+"""Why JSON or YAML cannot be read, and where, in the user's language; the parsers' reasons are English only."""
 
 from __future__ import annotations
 

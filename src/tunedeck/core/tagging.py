@@ -38,7 +38,7 @@ class Window(NamedTuple):
 class EncodedText(list[int]):
     """The token ids of all windows of a text, one after another, and the words that they decide.
 
-    `rows` are the ids of each window with its special tokens; `front` of them precede the text's own tokens.
+    `rows` are the ids of each window with its special tokens; `front` of them precede the text's tokens.
     """
 
     def __init__(

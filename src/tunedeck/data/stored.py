@@ -33,7 +33,7 @@ Cells: TypeAlias = tuple[str | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Form(Generic[E]):
-    """How examples of one kind lie in a file: a row of texts for each, and a set of labels that many share."""
+    """How examples of one kind are kept in a file: a row of texts for each, and a set of labels that many share."""
 
     columns: tuple[str, ...]
     cells: Callable[[E], Cells]
@@ -175,7 +175,7 @@ class _Writer(Generic[E]):
 
 
 def deduplicated_places(texts: Iterator[str], count: int) -> Numbers:
-    """Return the places of the first of each group of equal texts, 8 bytes of a digest standing for each text."""
+    """Return the places of the first of each group of equal texts, by 8 bytes of a digest of each text."""
     digests = text_digests(texts, count)
     first = np.zeros(count, bool)
     for part in range(_PARTS):  # equal texts are in the same part; sorting it takes five times its size

@@ -13,7 +13,7 @@ from tunedeck.core.tagging import OUTSIDE, is_spaceless, runs_of, split_tag
 from tunedeck.data.rows import Content, Rows
 
 Scheme: TypeAlias = Literal["IOB1", "IOB2", "IOBES", "IOB"]
-"""How tags mark where an entity begins: IOB stands for a mixture of the first two."""
+"""How tags mark where an entity begins: IOB is a mixture of the first two."""
 _SINGLE_CHARACTERS = 0.9
 """The share of words of one character from which a file has a character, not a word, to a line."""
 

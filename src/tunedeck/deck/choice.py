@@ -67,7 +67,7 @@ def text_vectors(base: LoadedBase, router: Router, contents: Sequence[Any]) -> t
         ids, mask = _padded([encoded[row] for row in rows], model.device)
         with torch.inference_mode(), router.routed(()):
             output = body(input_ids=ids, attention_mask=mask)
-            states = (output if isinstance(output, torch.Tensor) else output[0]).float()  # a model's own code
+            states = (output if isinstance(output, torch.Tensor) else output[0]).float()  # a model's code
         means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         found.update(zip(rows, F.normalize(means, dim=-1).cpu(), strict=True))
     return torch.stack([found[row] for row in range(len(encoded))])

@@ -257,7 +257,7 @@ class Deck:
             self._adapters[adapter.name] = adapter
 
     def save(self, name: str, folder: str | Path) -> None:
-        """Save an adapter in its kind's own format with a tunedeck.json; the folder appears whole or not at
+        """Save an adapter in its kind's format with a tunedeck.json; the folder appears whole or not at
         all.
         """
         adapter = self.adapter(name)
@@ -327,7 +327,7 @@ class Deck:
     ) -> Any:
         """Return the transformers output for a batch, all tensors (batch, seq); `adapter` is one name or one per row.
 
-        `logits` are for the caller's own positions, (batch, seq, vocab) or (batch, labels), in the caller's order;
+        `logits` are for the caller's positions, (batch, seq, vocab) or (batch, labels), in the caller's order;
         labels that a row's adapter does not have are -inf. A bare model's `last_hidden_state` is (batch, seq, hidden).
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
@@ -355,7 +355,7 @@ class Deck:
     def call(self, adapters: Sequence[str | None], inputs: Mapping[str, Any]) -> Any:
         """Return the model's output for inputs as given: virtual token ids and positions are the caller's.
 
-        The rows are in `order`, and a full adapter with its own tensors runs alone. A single name applies to
+        The rows are in `order`, and a full adapter with its tensors runs alone. A single name applies to
         all rows, however many.
         """
         with self.router.lock:

@@ -57,7 +57,7 @@ def run_segments(
 ) -> Any:
     """Run a batch whose rows form segments; `virtual_tokens`, `prefixes` and `weights` belong to each segment.
 
-    `positions` is the model's limit. Each segment with its own weights (full fine-tuning) runs separately, those with a
+    `positions` is the model's limit. Each segment with its weights (full fine-tuning) runs separately, those with a
     prefix run together, and all others together or in two passes. Returns the output of the model with `logits`, or a
     bare model's `last_hidden_state`, for the caller's positions; labels that a row does not have are -inf.
     """

@@ -1,4 +1,4 @@
-"""Task heads: each adapter has its own copy, with its own number of labels, and its rows go through it."""
+"""Task heads: each adapter has its own copy, with its number of labels, and its rows go through it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ModuleOutput:
 class PooledOutput:
     """The model's logits, replaced row by row by a head on the pooled last hidden states of the base inside it.
 
-    A text is pooled over its own tokens, not over virtual ones; narrower outputs are filled up with -inf.
+    A text is pooled over its tokens, not over virtual ones; narrower outputs are filled up with -inf.
     """
 
     pooling: Pooling
@@ -113,7 +113,7 @@ def head_paths(base: LoadedBase) -> tuple[str, ...]:
 
 
 def reads_trained(base: LoadedBase) -> bool:
-    """Tell whether the model's own head lacks nothing but its last layer, if that: what it reads is then trained."""
+    """Tell whether the model's head lacks nothing but its last layer, if that: what it reads is then trained."""
     linears = [
         f"{path}.{name}".rstrip(".")
         for path in head_paths(base)
@@ -124,7 +124,7 @@ def reads_trained(base: LoadedBase) -> bool:
 
 
 def new_head(base: LoadedBase, num_labels: int, pooling: HeadPooling) -> dict[str, nn.Module]:
-    """Return a fresh float32 head: one linear on pooled states, or copies of the base's own head modules, by path.
+    """Return a fresh float32 head: one linear on pooled states, or copies of the base's head modules, by path.
 
     These copies have the base's values where the number of labels is the same, else a new last layer (normal, with the
     config's initializer_range, 0.02 where it has none). Raises ConfigError where states cannot be pooled.

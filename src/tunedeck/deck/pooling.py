@@ -13,7 +13,7 @@ from tunedeck.core.pooling import Pooling
 def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     """Return (rows, hidden), float32, from the last hidden states (rows, seq, hidden) and their mask (rows, seq).
 
-    Padding may be on either side. A text is pooled over its own tokens: virtual tokens are not among the states, or
+    Padding may be on either side. A text is pooled over its tokens: virtual tokens are not among the states, or
     are 0 in the mask, and the first position is the text's own (docs/guides/embeddings.md says why).
     """
     if pooling == "mean":

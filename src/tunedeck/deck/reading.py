@@ -48,7 +48,7 @@ def _adapter(base: LoadedBase, task: Task, folder: Path, name: str, *, allow_bas
         check_manifest(folder, stored.manifest, base, task, allow_base_mismatch=allow_base_mismatch)
     own = task.as_described(stored.manifest.task if stored.manifest else {})
     head = stored_head(base, stored.head, pooling_of(own))
-    pooled = has_labels(task) and pooling_of(own) != "model"  # then no module of the base's own head is trained
+    pooled = has_labels(task) and pooling_of(own) != "model"  # then no module of the base's head is trained
     method, place = method_of(stored.config), method_base(base, head_paths(base) if pooled else tuple(head))
     check_tensors(
         stored.tensors, method.shapes(place, stored.config)
@@ -156,7 +156,7 @@ def stored_labels(
 ) -> tuple[str, ...] | None:
     """Return the labels an adapter names, else those `known` to the deck where the number fits, else LABEL_0 and so on.
 
-    None for an adapter that answers through the base's own head. AdapterFileError when names and head do not fit.
+    None for an adapter that answers through the base's head. AdapterFileError when names and head do not fit.
     """
     count = last_linear(head).out_features if head else cast(Any, base.model).config.num_labels
     if stored.labels is not None:

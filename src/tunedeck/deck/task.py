@@ -15,7 +15,7 @@ from tunedeck.models.load import LoadedBase
 Capability: TypeAlias = Literal["labels", "predictions", "text", "vectors"]
 """Labels mean `Labelled`, predictions `Predicting`, text `Generating` and vectors `Embedding`."""
 D_contra = TypeVar("D_contra", contravariant=True)
-"""The deck that answers; the deck's own module says which it is."""
+"""The deck that answers; the deck's module says which it is."""
 
 
 class Task(Protocol):
@@ -31,7 +31,7 @@ class Task(Protocol):
     """Which of the protocols below the task fulfils."""
 
     def for_base(self, base: LoadedBase) -> Task:
-        """Return the task with the base's own settings where none are given."""
+        """Return the task with the base's settings where none are given."""
         ...
 
     def as_described(self, described: Mapping[str, Any]) -> Task:
@@ -55,7 +55,7 @@ class Labelled(Task, Protocol):
 
     @property
     def pooling(self) -> str:
-        """Return the head's input, a `HeadPooling`; "model" for a task that always uses the model's own head."""
+        """Return the head's input, a `HeadPooling`; "model" for a task that always uses the model's head."""
         ...
 
     def with_labels(self, labels: Sequence[str]) -> Labelled:
@@ -96,7 +96,7 @@ class Embedding(Protocol[D_contra]):
 
 
 def has_labels(task: Task) -> bool:
-    """Tell whether each adapter has labels and its own head."""
+    """Tell whether each adapter has labels and its head."""
     return "labels" in task.capabilities
 
 

@@ -32,7 +32,7 @@ ARCHITECTURES = {
     "gemma2": gguf.MODEL_ARCH.GEMMA2,
     "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
 }
-"""llama.cpp's architecture for a transformers model type; each was compared with what llama.cpp's own converter
+"""llama.cpp's architecture for a transformers model type; each was compared with what llama.cpp's converter
 writes.
 """
 _REORDERED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}

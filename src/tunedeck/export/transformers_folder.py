@@ -50,7 +50,7 @@ def output_scale(deck: Deck, name: str) -> tuple[torch.Tensor, torch.Tensor] | N
 
 
 def _put_scale(deck: Deck, name: str, model: Any) -> None:
-    """Let a merged model answer in the scores' own unit; UnsupportedKindError where its last layer has no bias."""
+    """Let a merged model answer in the scores' unit; UnsupportedKindError where its last layer has no bias."""
     scale = output_scale(deck, name)
     if scale is None:
         return

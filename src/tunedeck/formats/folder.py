@@ -50,7 +50,7 @@ def detect_format(folder: Path) -> str:
 
 
 def read_adapter(folder: Path, names: ModelNames) -> StoredAdapter:
-    """Read an adapter for the model that `names` describes, from PEFT's, AdapterHub's or our own folder.
+    """Read an adapter for the model that `names` describes, from PEFT's, AdapterHub's or our folder.
 
     Raises AdapterFileError for a missing or damaged folder, UnsupportedKindError for a kind or setting we lack.
     """

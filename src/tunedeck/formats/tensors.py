@@ -62,7 +62,7 @@ class ModelNames:
 
 @dataclass(frozen=True, slots=True)
 class StoredAdapter:
-    """An adapter's content under our own names: `<layer name>.<parameter>` and `<head module>.<parameter>`."""
+    """An adapter's content under our names: `<layer name>.<parameter>` and `<head module>.<parameter>`."""
 
     config: MethodConfig
     tensors: dict[str, torch.Tensor]

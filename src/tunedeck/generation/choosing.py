@@ -13,7 +13,7 @@ from tunedeck.generation.sequence import Sequence, TokenLogprob, not_numbers
 def choose_tokens(logits: torch.Tensor, sequences: list[Sequence], tokenizer: Any) -> list[int | TunedeckError]:
     """Return the next token of each sequence from logits (sequences, vocab), or an error where they are not finite.
 
-    Each sequence uses its own sampling and records logprobs where it asks for them. From a GPU only the logits of
+    Each sequence uses its sampling and records logprobs where it asks for them. From a GPU only the logits of
     sequences that are not plainly greedy are copied.
     """
     likeliest = logits.max(-1)
@@ -52,7 +52,7 @@ def _choose(logits: torch.Tensor, sequence: Sequence, tokenizer: Any) -> int | T
 
 
 def _logprob(logits: torch.Tensor, token: int, sequence: Sequence, count: int, tokenizer: Any) -> TokenLogprob:
-    """Use the model's own distribution, before temperature and penalties, as OpenAI and vLLM do."""
+    """Use the model's distribution, before temperature and penalties, as OpenAI and vLLM do."""
     logprobs = logits.log_softmax(-1)
     values, ids = logprobs.topk(count)
     texts = [tokenizer.decode([one]) for one in (token, *ids.tolist())]

@@ -98,7 +98,7 @@ class SchemaCompiler:
 
 @final
 class JsonGrammar:
-    """A compiled schema that many answers share, each with its own state."""
+    """A compiled schema that many answers share, each with its state."""
 
     def __init__(self, matcher: Any) -> None:
         self._matcher = matcher

@@ -1,6 +1,6 @@
 """The key-value cache of a batch: rows join, leave and share a prefix. Padding is on the left.
 
-Prefill fills transformers' own cache; a decoding batch keeps its rows in preallocated layers (`PreallocatedLayer`),
+Prefill fills transformers' cache; a decoding batch keeps its rows in preallocated layers (`PreallocatedLayer`),
 where a step writes one position and copies nothing.
 """
 

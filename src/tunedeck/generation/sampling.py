@@ -67,7 +67,7 @@ class Sampling:
         return self.temperature < 1e-5
 
     def processors(self, prompt_tokens: int) -> LogitsProcessorList:
-        """Return transformers' own processors in its order, and vLLM's penalties where vLLM has them."""
+        """Return transformers' processors in its order, and vLLM's penalties where vLLM has them."""
         chosen = LogitsProcessorList()
         if self.repetition_penalty != 1:
             chosen.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))

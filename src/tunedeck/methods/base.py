@@ -130,7 +130,7 @@ class Built:
 
     placements: Mapping[str, Placement] = field(default_factory=dict)
     weights: Mapping[str, nn.Parameter] = field(default_factory=dict)
-    """The adapter's own copies of base tensors, by parameter name: what full fine-tuning trains."""
+    """The adapter's copies of base tensors, by parameter name: what full fine-tuning trains."""
     virtual_tokens: int = 0
     """Number of virtual tokens in front of each text."""
     prefix: Prefix | None = None

@@ -57,7 +57,7 @@ class LoadedBase:
             return None
         try:
             found = self.model.get_submodule(self.spec.layers_path(self.prefix))
-        except AttributeError:  # a model's own code may build a known model type from other modules
+        except AttributeError:  # a model's code may build a known model type from other modules
             return None
         return found if isinstance(found, nn.ModuleList) else None
 
@@ -74,9 +74,9 @@ def load_base(
 ) -> LoadedBase:
     """Load `reference` with a transformers auto class such as "AutoModelForCausalLM".
 
-    `quantize` quantizes the linear layers, from the checkpoint's own precision and after the fingerprint was
+    `quantize` quantizes the linear layers, from the checkpoint's precision and after the fingerprint was
     taken, one after another: a safetensors file is mapped, not read, so that no more memory is needed than in the end.
-    `dtype` "checkpoint" is the precision its config names. `num_labels` sizes the base's own head when the checkpoint
+    `dtype` "checkpoint" is the precision its config names. `num_labels` sizes the base's head when the checkpoint
     brings none. The same seedless start every time: tensors that the checkpoint lacks are drawn with seed 0. Raises
     ModelError when the model cannot be found or loaded.
     """

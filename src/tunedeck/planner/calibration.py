@@ -97,7 +97,7 @@ def _calibration(model: PlannedModel, setup: Setup, found: dict[str, Any]) -> Ca
     measured = [(int(r), int(t), float(s), float(b)) for r, t, s, b in found["points"]]
     rows, tokens, seconds, _ = measured[-1]
     flops = rows * tokens * training_flops_per_token(_at(setup, rows, tokens))
-    extra = setup.width - setup.tokens  # virtual tokens, which the engine's own count leaves out
+    extra = setup.width - setup.tokens  # virtual tokens, which the engine's count leaves out
     points = [(r, t + extra, s, b) for r, t, s, b in measured]
     return Calibration(
         model=model.name,

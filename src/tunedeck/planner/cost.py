@@ -13,7 +13,7 @@ from tunedeck.planner.throughput import forward_flops_per_token, training_flops_
 
 # Assumptions, low to high; after a run they are compared with its measurements.
 SETUP_S = Estimate(120, 300, 900)  # the rented machine starts, installs, receives the data
-PROCESS_S = Estimate(3, 10, 30)  # your own machine: imports of torch and transformers, 8 s of one slow core
+PROCESS_S = Estimate(3, 10, 30)  # your machine: imports of torch and transformers, 8 s of one slow core
 SOLUTION_S = Estimate(0.3, 1.5, 8.0)
 """Seconds that fitting a classifier's head takes before the first step (tasks/linear_probe.py): 0.6 to 2.6 on a slow
 core for 29 to 1000 examples.
@@ -61,7 +61,7 @@ def run_hours(
 ) -> Hours:
     """Return all hours that are billed: setup, download, load, training, evaluation, saving, upload and export.
 
-    On your own machine a process only has to start, in `process_s`, and the model is assumed to be there.
+    On your machine a process only has to start, in `process_s`, and the model is assumed to be there.
     """
     stored = weights_bytes(setup) if not setup.four_bit else setup.number_bytes * setup.spec.base_parameters
     adapter = 4.0 * trainable_parameters(setup)

@@ -63,7 +63,7 @@ class DeployRow:
     per_1000: Estimate | None
     per_million_tokens: Estimate | None
     separate_month: Estimate
-    """The adapters as separate deployments, each with its own GPUs and its share of the rate."""
+    """The adapters as separate deployments, each with its GPUs and its share of the rate."""
     separate_cards: int
 
     @property
@@ -229,7 +229,7 @@ def training_days(row: DeployRow, training_cost: float) -> float:
 
 
 def even_requests_per_day(row: DeployRow, service: PlannedService, price_per_million_tokens: float) -> float:
-    """Return requests a day from which your own GPUs are cheaper than paying per token; inf where the GPUs cannot carry
+    """Return requests a day from which your GPUs are cheaper than paying per token; inf where the GPUs cannot carry
     them.
     """
     requests = row.month.expected / DAYS_PER_MONTH / (price_per_million_tokens * service.tokens / 1e6)

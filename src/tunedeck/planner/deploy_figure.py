@@ -18,7 +18,7 @@ POINTS = 240
 def draw(path: Path, rows: Sequence[DeployRow], service: PlannedService, token_price: float | None, title: str) -> None:
     """Cost per 1,000 requests against requests per second, both on logarithmic axes, for the cheapest offers that fit.
 
-    A price per million tokens is a level line; where a curve falls below it, your own GPUs are cheaper. Labels are
+    A price per million tokens is a level line; where a curve falls below it, your GPUs are cheaper. Labels are
     English, which every font has. Raises ConfigError when nothing fits.
     """
     shown = _cheapest([row for row in rows if row.fits])

@@ -198,7 +198,7 @@ def _compared(
 
 
 def _reason(quantity: str, predicted: Estimate, actual: float, measurement: Measurement, exact: bool) -> str:
-    """Return the likeliest reason from the run's own record, or that it is unknown."""
+    """Return the likeliest reason from the run's record, or that it is unknown."""
     if not exact and measurement.device == "cpu":
         return say("this model and method were not measured here; run: tunedeck plan --calibrate")
     if not exact:

@@ -136,7 +136,7 @@ def predict(
 
 
 def _measured(calibration: Calibration, longest: Setup, mean: Setup, exact: bool) -> StepPrediction:
-    """Predict from the cost models of this machine's own steps."""
+    """Predict from the cost models of this machine's steps."""
     around = MEASURED_BAND if exact else NEAR_BAND
     again = training_flops_per_token(mean) / training_flops_per_token(replace(mean, chunk=None, epochs=1.0))
     step = Estimate.around(calibration.time_s.at(mean) * again * mean.accumulation, *around["time"])

@@ -149,7 +149,7 @@ class MemoryParts:
 
     @property
     def allocated(self) -> float:
-        """Return peak of torch's own counter."""
+        """Return peak of torch's counter."""
         return self.device - self.context - self.fragmentation
 
     @property
@@ -205,7 +205,7 @@ def trainable_parameters(setup: Setup) -> int:
 def trainable_bytes(setup: Setup) -> tuple[float, float, float, float]:
     """Return bytes of trained weights, gradients, AdamW's moments, and temporary tensors of the step.
 
-    Adapters: float32, 4 + 4 + 8. Full fine-tuning in the base's own precision (transformers): the weights are the
+    Adapters: float32, 4 + 4 + 8. Full fine-tuning in the base's precision (transformers): the weights are the
     base's, gradients b, moments 2 b, and b more during the step (fms-acceleration: 6 bytes resident, 10 at the peak, b
     = 2).
     """

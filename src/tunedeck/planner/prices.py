@@ -1,4 +1,4 @@
-"""Prices of GPUs: the named lists of prices.toml, the user's own file over them, and currencies."""
+"""Prices of GPUs: the named lists of prices.toml, the user's file over them, and currencies."""
 
 from __future__ import annotations
 

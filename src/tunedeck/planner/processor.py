@@ -31,7 +31,7 @@ class Processor:
     """Describe the processor's present performance."""
 
     flops_per_s: float
-    """Rate of a matrix product of the run's own shape."""
+    """Rate of a matrix product of the run's shape."""
     load: float
     """Threads of other programs that want to compute, for each core."""
 

@@ -38,7 +38,7 @@ class Workload:
     evaluation_share: float
     source: str
     counted: bool
-    """Whether lengths were counted by the model's own tokenizer or are exact for another reason; else estimated."""
+    """Whether lengths were counted by the model's tokenizer or are exact for another reason; else estimated."""
 
     def __post_init__(self) -> None:
         for name, value, largest in (

@@ -1,4 +1,4 @@
-"""API keys: hashed, compared in constant time, each with its own adapters and rates; read again when their file
+"""API keys: hashed, compared in constant time, each with its adapters and rates; read again when their file
 changes.
 """
 

@@ -101,7 +101,7 @@ def error_detail(failure: Failure, request_id: str) -> ErrorDetail:
 
 
 def response_of(failure: Failure, path: str, request_id: str) -> JSONResponse:
-    """Return the response; TEI's body for its own route, OpenAI's for all others."""
+    """Return the response; TEI's body for its route, OpenAI's for all others."""
     body: dict[str, Any] = {"error": failure.message, "error_type": failure.tei, "request_id": request_id}
     if path != "/predict":
         body = {"error": error_detail(failure, request_id)}

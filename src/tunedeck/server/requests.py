@@ -34,7 +34,7 @@ class ModelRequest(Strict):
 
     model: Name
     user: String | None = None
-    """Taken and left unused, as OpenAI's own servers may."""
+    """Taken and left unused, as OpenAI's servers may."""
 
 
 class StreamOptions(Strict):

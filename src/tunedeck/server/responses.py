@@ -134,7 +134,7 @@ class Embeddings(TypedDict):
 
 
 class Classified(TypedDict):
-    """The likeliest label, and the probability of every label in the adapter's own order."""
+    """The likeliest label, and the probability of every label in the adapter's order."""
 
     index: int
     label: str
@@ -154,7 +154,7 @@ class Classification(TypedDict):
 
 
 class Answer(TypedDict):
-    """The task's result in its own format."""
+    """The task's result in its format."""
 
     index: int
     answer: Any
@@ -170,7 +170,7 @@ class Answers(TypedDict):
 
 
 class Chosen(TypedDict):
-    """The adapter that the model "auto" stands for: whether the text is near to its training texts, the cosine to the
+    """The adapter that the model "auto" chooses: whether the text is near to its training texts, the cosine to the
     nearest of their centroids, and how sure the choice is.
     """
 
@@ -229,7 +229,7 @@ class ChosenToken(LikelyToken):
 
 
 class ChatLogprobs(TypedDict):
-    """One entry for each token, by the model's own distribution, before temperature and penalties."""
+    """One entry for each token, by the model's distribution, before temperature and penalties."""
 
     content: list[ChosenToken]
 

@@ -28,7 +28,7 @@ class CachedAdapter:
 
     @property
     def bytes(self) -> int:
-        """Return the adapter's own bytes; shared parts are counted once for all adapters."""
+        """Return the adapter's bytes; shared parts are counted once for all adapters."""
         return self.memory.own
 
 

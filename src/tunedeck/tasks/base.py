@@ -127,7 +127,7 @@ class Objective(Protocol):
 
     @staticmethod
     def losses(parts: Sequence[tuple[Any, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """Return the `loss` of several objectives of one kind and deck, each with its own rows, from one pass
+        """Return the `loss` of several objectives of one kind and deck, each with its rows, from one pass
         through the base.
 
         None of the adapters has tensors in the base's place.
@@ -180,7 +180,7 @@ class BatchServing(Protocol):
         ...
 
     def answer(self, deck: Deck, rows: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Any]:
-        """Answer each row of token ids by its own adapter."""
+        """Answer each row of token ids by its adapter."""
         ...
 
     def to_json(self, answer: Any) -> Any:
@@ -321,9 +321,9 @@ class TaskView:
     serving: BatchServing | None = None
     route: Route = "answers"
     shown: Callable[[Any], Mapping[str, str]] | None = None
-    """An answer as columns of a table; its own fields where it is None."""
+    """An answer as columns of a table; its fields where it is None."""
     columns: Callable[[Any], Mapping[str, Any]] | None = None
-    """An answer as columns of a written file; its own fields where it is None."""
+    """An answer as columns of a written file; its fields where it is None."""
     comparing: Comparing | None = None
     onnx: OnnxView | None = None
     vllm: VllmView | None = None

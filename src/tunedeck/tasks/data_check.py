@@ -151,7 +151,7 @@ def _unknown_id(tokenizer: Tokenizer) -> int | None:
 def suspicions_by(file: Path, rows: Sequence[CheckedRow]) -> tuple[Suspicion, ...]:
     """Return the rows whose label is likeliest wrong by predictions of adapters that had not seen them.
 
-    The lowest probability of a row's own label comes first. DataError for a file of another kind, and where none of its
+    The lowest probability of a row's label comes first. DataError for a file of another kind, and where none of its
     texts is among the rows.
     """
     if not file.is_file():

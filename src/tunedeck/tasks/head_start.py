@@ -20,7 +20,7 @@ MOST_ROWS = 50_000
 """Maximum number of rows that the start of a head is fitted on; a larger data set is sampled randomly."""
 NEAR = 0.2
 """The head of a fresh adapter that moves vectors by less is fitted to the base's. Bottlenecks move MiniLM's by 0.05 of
-their length and reach what they reach on their own vectors; virtual tokens move them by 0.7.
+their length and reach what they reach on their vectors; virtual tokens move them by 0.7.
 """
 
 Fit: TypeAlias = Callable[[torch.Tensor, Sequence[Any], bool], LinearHead]

@@ -103,7 +103,7 @@ def comparing_of(task: Task | str) -> Comparing:
 
 
 def task_of(settings: TaskConfig | Mapping[str, Any]) -> TrainableTask:
-    """Return a task from its settings, or from plain values as manifests carry them: `kind` and that task's own keys.
+    """Return a task from its settings, or from plain values as manifests carry them: `kind` and that task's keys.
 
     Raises ConfigError for an unknown task, an unknown key or a value that does not fit.
     """

@@ -109,7 +109,7 @@ def kept_ids(deck: Deck, texts: Sequence[str], max_length: int) -> list[Sequence
 
 
 def tokenize_rows(deck: Deck, texts: Sequence[str], limits: Sequence[int]) -> list[list[int]]:
-    """Return token ids of each text, cut to its own limit; see `tokenize`."""
+    """Return token ids of each text, cut to its limit; see `tokenize`."""
     rows_of: dict[int, list[int]] = {}
     for row, limit in enumerate(limits):
         rows_of.setdefault(limit, []).append(row)

@@ -39,7 +39,7 @@ def base_pooling(base: LoadedBase) -> HeadPooling:
 
 
 def text_ids(deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], max_length: int) -> list[list[int]]:
-    """Return token ids of every text, each cut to what its own adapter's virtual tokens leave of `max_length`.
+    """Return token ids of every text, each cut to what its adapter's virtual tokens leave of `max_length`.
 
     Raises ConfigError for a single text where an adapter was trained on pairs.
     """
@@ -148,7 +148,7 @@ class HeadObjective:
 
     @staticmethod
     def losses(parts: Sequence[tuple[HeadObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """Return the losses of several objectives, each with its own rows, from one pass through the base."""
+        """Return the losses of several objectives, each with its rows, from one pass through the base."""
         deck = parts[0][0]._deck
         inputs = padded(deck, [objective._ids[row] for objective, rows in parts for row in rows])
         names = [objective._name for objective, rows in parts for _ in rows]

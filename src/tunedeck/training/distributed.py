@@ -82,7 +82,7 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def shard_base(deck: Deck, adapter: str, accelerator: Accelerator) -> None:
-    """Cut the base's layers among the processes by FSDP2; each is put together for its own forward and backward pass
+    """Cut the base's layers among the processes by FSDP2; each is put together for its forward and backward pass
     only.
 
     The adapter stays whole in every process. Raises ConfigError for full fine-tuning, which puts whole tensors in the

@@ -104,7 +104,7 @@ def check_trackers(names: Sequence[str]) -> None:
 def tracked(names: Sequence[str], folder: Path | None, settings: Mapping[str, Any]) -> Iterator[Listener]:
     """Trackers that run while the block does; call what this yields with each event.
 
-    TensorBoard writes below `folder`, or runs/; the others where they are told to by their own settings. Raises
+    TensorBoard writes below `folder`, or runs/; the others where they are told to by their settings. Raises
     ConfigError for a missing package, TrainingError when a tracker does not start.
     """
     if not names:

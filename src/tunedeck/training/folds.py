@@ -43,7 +43,7 @@ def cross_validate(
 ) -> dict[str, TrainingRun]:
     """Train an adapter for each fold, measure it on the fold, and write `folds.json` and `out-of-fold.jsonl`.
 
-    Of the other texts a part is held out, which chooses the best state: a fold decides nothing about its own adapter.
+    Of the other texts a part is held out, which chooses the best state: a fold decides nothing about its adapter.
     With evaluation data, that is the part. Returns the runs by fold; fewer after Ctrl-C or SIGTERM. Raises ConfigError
     for a task without labelled texts, DataError for fewer texts than folds, and what training raises.
     """

@@ -28,7 +28,7 @@ def language_note(deck: Deck, examples: Sequence[Any]) -> str | None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield the texts in an example of any task: its own fields, and those of the turns or pairs in it."""
+    """Yield the texts in an example of any task: its fields, and those of the turns or pairs in it."""
     if isinstance(value, str):
         yield value
     elif dataclasses.is_dataclass(value):

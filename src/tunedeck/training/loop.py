@@ -22,7 +22,7 @@ _TEXTS = ("DefaultCPUAllocator: can't allocate", "DefaultCPUAllocator: not enoug
 
 
 def training_loop(running: list[AdapterTrainer], signals: StopSignals) -> Iterator[tuple[AdapterTrainer, Ended]]:
-    """Train adapters of one deck, step by step together, each to its own end.
+    """Train adapters of one deck, step by step together, each to its end.
 
     Yields each trainer with what ended its run, and takes it out of `running`. A resumed run begins where it was
     interrupted, at the end of a step.

@@ -138,7 +138,7 @@ def train_run(
 
     `run` is a run file, a data file or a run's values; `changes` sets keys by their dotted names, such as
     `{"training.epochs": 1}`. Where no model is named, a bundled one that reads the language of the data is taken. The
-    run folder is `out`, by default the run's own `out`, else one in runs/ after the method and the time. `resume`
+    run folder is `out`, by default the run's `out`, else one in runs/ after the method and the time. `resume`
     continues the run that is in it, `overwrite` replaces it. `progress` prints notes and progress bars to standard
     error. Returns the runs by adapter, one for each job of the file; after Ctrl-C or SIGTERM, `stopped` says so.
 

@@ -17,7 +17,7 @@ from tunedeck.core.i18n import LANGUAGES, language, say, set_language
 
 LANGUAGE_COOKIE, DARK_COOKIE = "tunedeck_language", "tunedeck_dark"
 _LANGUAGES: dict[str, Any] = {"en": "en-US", "zh": "zh-CN"}
-"""How NiceGUI names our languages; its own texts, such as those of a lost connection, are in them too."""
+"""How NiceGUI names our languages; its texts, such as those of a lost connection, are in them too."""
 _CODE = re.compile(r"\bTD-E\d{3}\b")
 STYLE = """
 :root { --line: #d7dee6; --soft: #f5f7fa; --ink: #17212b; --faint: #56636f; }

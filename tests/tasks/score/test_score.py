@@ -157,7 +157,7 @@ def test_a_run_says_what_guessing_would_be_off_by(tmp_path: Path) -> None:
         (("text", "text_pair", "score"), ("w4", "", 1), {}, "pairs without a second text in column 'text_pair': 1"),
         (("text", "score"), ("w4", 2.5), {"ordinal": True}, "the score 2.5 is not a whole number from 1 to 4"),
         (("text", "score"), ("w4", 7), {"ordinal": True, "levels": (1, 5)}, "not a whole number from 1 to 5"),
-        (("text", "score"), ("w4", 2), {"loss": "logistic"}, "scores lie between 0 and 1, got"),
+        (("text", "score"), ("w4", 2), {"loss": "logistic"}, "scores must be between 0 and 1, got"),
         (("text", "one", "two"), ("w4", 1, 2), {}, "which column holds the score?"),
         (("text", "score"), ("w4", 1), {"pairs": True}, "which column holds the second text of each pair?"),
     ],

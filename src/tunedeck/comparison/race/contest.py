@@ -106,7 +106,7 @@ class Contest:
     answers: dict[Ask, Answer] = field(default_factory=dict)
     stopped: dict[str, Stop] = field(default_factory=dict)
     upcoming: list[Ask] = field(default_factory=list)
-    """What will be asked after the present ask, whatever its answer is, as far as the time allows."""
+    """The asks that follow the present one, whatever its answer is, as far as the time allows."""
     leaders: list[str] = field(default_factory=list)
     """Those not significantly worse at the last rung that was judged, the best first."""
 

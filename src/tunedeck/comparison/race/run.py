@@ -122,7 +122,7 @@ def _steps(settings: TrainingSettings, examples: int) -> int:
 
 
 def _setup(spec: RaceSpec, parts: Parts, scoring: Scoring) -> dict[str, Any]:
-    """Return all that every answer of a race depends on, besides a candidate's own settings."""
+    """Return all that every answer of a race depends on, besides a candidate's settings."""
     config = run_config(spec.values).model_dump(mode="json", exclude={"method", "name", "out", "model"})
     held_out = hashlib.sha256("\n".join(map(repr, parts.dataset.evaluation)).encode("utf-8", "surrogatepass"))
     digests = {"examples": parts.dataset.sha256, "held out": held_out.hexdigest()}

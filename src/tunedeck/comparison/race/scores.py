@@ -21,7 +21,7 @@ MACRO_F1, MACRO_RECALL = "macro_f1", "macro_recall"
 @final
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """The metric that decides; macro-recall stands for macro-F1, which is not a mean over examples."""
+    """The metric that decides; macro-recall is used for macro-F1, which is not a mean over examples."""
 
     metric: str
     lower_is_better: bool

@@ -20,7 +20,7 @@ from tunedeck.training.signals import StopSignals
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the tasks of a race have in common."""
+    """Values that the tasks of a race have in common."""
 
     config: RunConfig
     """The run of one of them, which names the base."""

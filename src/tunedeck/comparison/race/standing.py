@@ -1,4 +1,4 @@
-"""Where a race stands while it runs, for those who watch its folder: candidates by name, and why some have stopped."""
+"""The state of a race while it runs, for those who watch its folder: candidates by name, and why some have stopped."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def label_cells(confusion: Confusion) -> list[list[str]]:
 
 
 def condensed(confusion: Confusion) -> Confusion:
-    """Return at most SHOWN labels: those with the most mistakes in their own order, and the sum of the others at the
+    """Return at most SHOWN labels: those with the most mistakes in their order, and the sum of the others at the
     end.
     """
     size = len(confusion.labels)

@@ -1,4 +1,4 @@
-"""Letters that a figure can show: matplotlib's own font and, for Chinese, Japanese and Korean, one of the system's.
+"""Letters that a figure can show: matplotlib's font and, for Chinese, Japanese and Korean, one of the system's.
 
 No font of that size is shipped. Where the system has none, a figure's words are English and a label with letters that
 no font has is shown by its number, which the text next to the figure explains; empty boxes are never drawn.
@@ -46,7 +46,7 @@ class Fonts:
 
     @property
     def language(self) -> str:
-        """Return the language of a figure's own words: the chosen one where it can be shown, else English."""
+        """Return the language of a figure's words: the chosen one where it can be shown, else English."""
         return language() if self.covers(_CHINESE) else "en"
 
 

@@ -104,7 +104,7 @@ class Entry:
     """How much the loss on text of no task rose above the base's, per token; None where it is not measured."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, metrics and serving figures by their own names."""
+        """Return plain JSON values, metrics and serving figures by their names."""
         values = asdict(self)
         metrics, serving = values.pop("metrics"), values.pop("serving")
         values.pop("planned")

@@ -16,7 +16,7 @@ def tensor_version(tensor: torch.Tensor) -> int:
 
 
 def replace_parameter(module: nn.Module, name: str, value: torch.Tensor) -> None:
-    """Put any tensor in the place of a module's own parameter, as torch.func.functional_call does."""
+    """Put any tensor in the place of a module's parameter, as torch.func.functional_call does."""
     module._parameters[name] = value  # type: ignore[assignment]
 
 

@@ -6,5 +6,5 @@ import uvicorn
 
 
 def stop_server(server: uvicorn.Server) -> None:
-    """Let the server stop listening, finish its open connections within its own time limit, and return from `run`."""
+    """Let the server stop listening, finish its open connections within its time limit, and return from `run`."""
     server.should_exit = True

@@ -22,7 +22,7 @@ _PLAIN_ROWS = 4
 @final
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Keys or values of one layer where the rows of a batch lie in several tensors, see `generation.buckets`."""
+    """Keys or values of one layer where the rows of a batch are in several tensors, see `generation.buckets`."""
 
     tensors: tuple[torch.Tensor, ...]
     """Of each bucket, (rows of the bucket, heads, positions, size)."""
@@ -91,7 +91,7 @@ def grouped_attention(
 
 @final
 class GroupedAttention:
-    """Compute attention with `grouped_attention`, of each bucket where the rows lie in several."""
+    """Compute attention with `grouped_attention`, of each bucket where the rows are in several."""
 
     @contextmanager
     def on(self, base: LoadedBase) -> Iterator[None]:
@@ -111,6 +111,6 @@ def decoding_attention(base: LoadedBase) -> Patch:
 
 
 def bucketed_attention(base: LoadedBase) -> Patch:
-    """Return the patch for steps whose rows lie in several buckets, on any device."""
+    """Return the patch for steps whose rows are in several buckets, on any device."""
     register_attention(_NAME, attention_over_buckets)
     return GroupedAttention()

@@ -27,7 +27,7 @@ class Checkpointing:
     """Keep only the inputs of the lowest `layers` for the backward pass (True: of all but the last, which comes first
     there).
 
-    transformers' own checkpointing needs the train mode, in which the base would drop out, and forgets which adapter a
+    transformers' checkpointing needs the train mode, in which the base would drop out, and forgets which adapter a
     row belongs to.
     """
 
@@ -85,7 +85,7 @@ class _Recomputed:
 
 @contextmanager
 def _weights_replaced(layer: nn.Module, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Put tensors in the place of the layer's own parameters, as torch.func.functional_call does for a forward pass."""
+    """Put tensors in the place of the layer's parameters, as torch.func.functional_call does for a forward pass."""
     before = dict(layer.named_parameters()) if weights else {}
     _put(layer, weights)
     try:

@@ -79,7 +79,7 @@ def save_onnx_multi(
 ) -> MultiExport:
     """Write one graph, adapters/NAME.onnx_adapter for each adapter, tokenizer.json, settings.json and run.py.
 
-    LoRA of any rank and target, and heads alone, each with its own labels. Every adapter must answer probe inputs as
+    LoRA of any rank and target, and heads alone, each with its labels. Every adapter must answer probe inputs as
     the deck does. Raises UnsupportedKindError for other kinds, else what save_onnx raises.
     """
     from tunedeck.formats.onnx.runner import Runner
@@ -190,7 +190,7 @@ def _write_graph(deck: Deck, adapters: Sequence[str], slot: Adapter, file: Path,
 
 
 def _add_defaults(slot: Adapter, file: Path) -> None:
-    """Give every adapter input a default: rank 0, no labels, the base's own values where the head is not the last
+    """Give every adapter input a default: rank 0, no labels, the base's values where the head is not the last
     layer.
     """
     import onnx_ir
@@ -208,7 +208,7 @@ def _add_defaults(slot: Adapter, file: Path) -> None:
 
 
 def _tensors_of(deck: Deck, name: str, slot: Adapter) -> dict[str, numpy.ndarray[Any, Any]]:
-    """Return an adapter's tensors by input, B with the scaling in it; the base's own head where the adapter brings
+    """Return an adapter's tensors by input, B with the scaling in it; the base's head where the adapter brings
     none.
     """
     adapter = deck.adapter(name)

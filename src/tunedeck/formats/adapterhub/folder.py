@@ -123,7 +123,7 @@ def prompt_refusal() -> str:
     return say(
         "AdapterHub's prompt tuning is another method: its virtual tokens come after the embedding layer's "
         "position and "
-        "norm, and the text's own positions begin at 0 after them, so neither form can be turned into the other; "
+        "norm, and the text's positions begin at 0 after them, so neither form can be turned into the other; "
         "prompt tuning is kept as PEFT's folder: --to peft"
     )
 

@@ -250,7 +250,7 @@ class Runner:
         }
 
     def scored(self, output: Any, name: str) -> dict[str, Any]:
-        """Return score, scores and levels of a head's answer (targets,), in the scores' own unit."""
+        """Return score, scores and levels of a head's answer (targets,), in the scores' unit."""
         told = self.settings["adapters"][name]
         wide = output.astype(numpy.float64)
         if told["logistic"]:

@@ -16,7 +16,7 @@ ADAPTERS, SUFFIX = "adapters", ".onnx_adapter"
 
 
 def adapter_file(name: str) -> str:
-    """Return where an adapter's own tensors are, for a graph that takes several adapters."""
+    """Return where an adapter's tensors are, for a graph that takes several adapters."""
     return f"{ADAPTERS}/{name}{SUFFIX}"
 
 

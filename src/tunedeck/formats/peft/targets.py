@@ -93,7 +93,7 @@ def _may_mean(targets: str | list[str], path: str) -> bool:
 
 
 def _selects(targets: str | list[str], layers: list[int] | int | None, paths: Collection[str]) -> bool:
-    """Tell whether the file's own target_modules name exactly the modules that have tensors, by our stricter rules."""
+    """Tell whether the file's target_modules name exactly the modules that have tensors, by our stricter rules."""
     try:
         wanted = None if layers is None else tuple([layers] if isinstance(layers, int) else layers)
         chosen = targets if isinstance(targets, str) else tuple(targets)

@@ -1,4 +1,4 @@
-"""Trained biases and norms: y = W x + b' in place of W x + b, and a norm with the adapter's own weight and bias."""
+"""Trained biases and norms: y = W x + b' in place of W x + b, and a norm with the adapter's weight and bias."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tunedeck.methods.sites import Placement, RowDispatch, check_rows, map_rows,
 
 @final
 class VectorsLayer(nn.Module):
-    """The adapter's own copies of a module's vectors by their names, `weight` or `bias`, float32."""
+    """The adapter's copies of a module's vectors by their names, `weight` or `bias`, float32."""
 
     def __init__(self, vectors: dict[str, torch.Tensor]) -> None:
         super().__init__()

@@ -146,7 +146,7 @@ def can_batch(dispatch: RowDispatch) -> bool:
 
 
 def batched_forward(z: torch.Tensor, dispatch: RowDispatch, h: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
-    """Return h + s·A(z) of the active rows, (rows, positions, hidden), each by its own adapter; h for the base."""
+    """Return h + s·A(z) of the active rows, (rows, positions, hidden), each by its adapter; h for the base."""
     dtype = dtype_of_products(h)
     down, down_bias, up, up_bias = dispatch.cached(dtype, partial(_stacked, dispatch, dtype))
     activation = next(layer.activation for layer in _layers(dispatch) if layer is not None)

@@ -24,7 +24,7 @@ def shapes(base: Base, config: MethodConfig) -> dict[str, tuple[int, ...]]:
 
 
 def build(base: Base, config: MethodConfig) -> Built:
-    """Return trainable float32 copies of the chosen base parameters, by their own names."""
+    """Return trainable float32 copies of the chosen base parameters, by their names."""
     assert isinstance(config, FullConfig)
     dense = {
         name: found.dense() if isinstance(found, PackedEmbedding) else found.detach()

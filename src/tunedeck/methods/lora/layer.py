@@ -115,7 +115,7 @@ _linear_output = lru_cache(maxsize=8192)(LinearOutput)
 def add_low_rank(x: torch.Tensor, output: torch.Tensor, dispatch: RowDispatch) -> torch.Tensor:
     """`output` (batch, ..., out) plus scaling · B A x for the rows of each adapter; x is (batch, ..., in).
 
-    Several adapters at once are one batched product over the rows, each row with its own A and B: faster at every
+    Several adapters at once are one batched product over the rows, each row with its A and B: faster at every
     length than a product for each adapter or than all adapters side by side (bench/mixed_batch.py).
     """
     layers: list[AnyLoraLayer | None] = dispatch.layers
@@ -191,7 +191,7 @@ def build(base: Base, config: MethodConfig) -> Built:
 
 def merge(model: nn.Module, built: Built) -> None:
     """Write W + scaling · B A, with DoRA its rows scaled to their lengths, computed in float32 and stored in the
-    weight's own precision.
+    weight's precision.
     """
     for path, placement in built.placements.items():
         module, layer = model.get_submodule(path), placement.layer

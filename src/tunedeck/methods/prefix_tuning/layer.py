@@ -244,7 +244,7 @@ def _attentions(base: Base, config: PrefixTuningConfig) -> tuple[list[str], Mode
 
 def _positions(base: Base, spec: ModelSpec) -> TextPositions | PositionTable:
     """Return the site of the text's positions: an encoder's table, whose rows may begin behind a padding index, or the
-    decoder's own count.
+    decoder's count.
     """
     model: Any = base.model
     if not spec.causal:

@@ -100,7 +100,7 @@ def _token_embedding(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def _initial(embedding: nn.Module, config: PromptTuningConfig, tokenize: Callable[[str], list[int]]) -> torch.Tensor:
-    """Return the embedding's own output for the chosen words: Gemma 3 scales what it looks up."""
+    """Return the embedding's output for the chosen words: Gemma 3 scales what it looks up."""
     count, (vocab_size, _) = config.num_virtual_tokens, embedding_shape(embedding)
     if config.prompt_tuning_init == "RANDOM":
         words = _embedded(embedding, torch.randint(vocab_size, (_SAMPLED_WORDS,)))

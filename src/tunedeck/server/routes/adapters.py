@@ -59,7 +59,7 @@ def model(http: Request, name: str) -> Model:
 
 @router.post("/v1/choose", responses=refusals(400, 408, 413, 415, 422, 503))
 async def choose(http: Request, body: ChooseRequest) -> Choices:
-    """The adapter that the model "auto" stands for, for each text. With the model "auto" a text that is not near is
+    """The adapter that the model "auto" chooses for each text. With the model "auto" a text that is not near is
     refused.
     """
     texts = [body.input] if isinstance(body.input, str) else body.input
@@ -113,7 +113,7 @@ def unload(http: Request, name: str) -> OnDisk:
 
 @admin_router.post("/v1/load_lora_adapter", responses=_LOADING)
 async def load_lora_adapter(http: Request, body: VllmLoadRequest) -> str:
-    """As vLLM's; only folders of the root, under their own names."""
+    """As vLLM's; only folders of the root, under their names."""
     store = service_of(http).engine.store
     if body.lora_path not in (None, body.lora_name):
         raise ConfigError(say("lora_path must be the adapter's name, a folder under the served root; leave it out"))

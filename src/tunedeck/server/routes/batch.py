@@ -81,7 +81,7 @@ def _shortened(vector: torch.Tensor, dimensions: int | None) -> torch.Tensor:
 
 @classify_router.post("/classify", responses=refusals(*_REFUSED))
 async def classify(http: HttpRequest, body: ClassifyRequest) -> Classification:
-    """The likeliest label of each text and the probability of every label, in the adapter's own order.
+    """The likeliest label of each text and the probability of every label, in the adapter's order.
 
     Where the adapter has thresholds, the label is "unsure" below them, and "none of these" far from its training texts.
     """

@@ -43,7 +43,7 @@ class BatchBackend(Backend[Taken], Protocol[Taken, Given]):
     def answer(
         self, rows: Sequence[Sequence[int]], keys: Sequence[str | None], pause: Callable[[], None] | None = None
     ) -> Sequence[Given]:
-        """Return one answer for each row of token ids, each by its own adapter.
+        """Return one answer for each row of token ids, each by its adapter.
 
         A backend that can calls `pause` now and then on the way; `pause` may call `answer` for another batch.
         """

@@ -141,7 +141,7 @@ class OnnxBackend:
 
 @contextmanager
 def _translate_errors(place: Path) -> Iterator[None]:
-    """ONNX Runtime and the tokenizer raise their own exceptions, some of them without a class."""
+    """ONNX Runtime and the tokenizer raise exceptions of many kinds, some of them without a class."""
     try:
         yield
     except (TunedeckError, MemoryError):

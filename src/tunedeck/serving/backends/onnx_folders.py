@@ -33,7 +33,7 @@ class OnnxFolders:
         return [folder / file.name.removesuffix(SUFFIX) for file in (folder / ADAPTERS).glob(f"*{SUFFIX}")]
 
     def files(self, place: Path) -> list[Path]:
-        """Return the export, its contents, and the adapter's own file."""
+        """Return the export, its contents, and the adapter's file."""
         folder, name = split(place)
         own = [] if name is None else [folder / adapter_file(name)]
         if not _is_export(folder) or _takes_several(folder) != bool(own) or not all(file.is_file() for file in own):

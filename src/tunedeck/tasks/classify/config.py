@@ -36,7 +36,7 @@ class ClassifyConfig:
         Help(
             say(
                 "what the head reads of a text: the mean of its positions, the first or the last, or what the model's "
-                "own head reads; auto is the base's own way"
+                "head reads; auto is the base's way"
             )
         ),
     ] = "auto"

@@ -51,7 +51,7 @@ class Classify(ClassifyConfig):
         return replace(self, labels=tuple(labels))
 
     def for_base(self, base: LoadedBase) -> Classify:
-        """Return the same task with the base's own pooling where it is "auto"."""
+        """Return the same task with the base's pooling where it is "auto"."""
         return self if self.pooling != "auto" else replace(self, pooling=base_pooling(base))
 
     def describe(self) -> dict[str, Any]:

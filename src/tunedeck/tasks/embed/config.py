@@ -39,7 +39,7 @@ class EmbedConfig:
     pooling: Annotated[
         Pooling | None,
         BeforeValidator(_present_name),
-        Help(say("how a vector is made of the positions; the base's own way by default")),
+        Help(say("how a vector is made of the positions; the base's way by default")),
     ] = None
     normalize: Annotated[bool | None, Help(say("vectors of length 1; as the base says by default"))] = None
     query_instruction: Annotated[str | None, Help(say("text before queries and anchors"))] = None

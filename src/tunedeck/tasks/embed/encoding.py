@@ -31,7 +31,7 @@ class EncodingConfig:
 def vectors_of(
     deck: Deck, ids: torch.Tensor, mask: torch.Tensor, names: Sequence[str | None], encodings: Sequence[EncodingConfig]
 ) -> torch.Tensor:
-    """Return vectors (rows, hidden), float32, of padded token ids (rows, seq); each row by its own settings."""
+    """Return vectors (rows, hidden), float32, of padded token ids (rows, seq); each row by its settings."""
     hidden = deck(ids, mask, adapter=names).last_hidden_state
     ways = [(encoding.pooling, encoding.normalize) for encoding in encodings]
     if len(set(ways)) == 1:

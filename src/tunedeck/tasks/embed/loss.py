@@ -54,7 +54,7 @@ def _one_way(scores: torch.Tensor, relations: Relations) -> torch.Tensor:
 def pair_relations(anchors: list[str], positives: list[str], negatives: list[str]) -> Relations:
     """Return relations of pairs whose candidates are all the positives, then all the negatives.
 
-    Another pair's candidate is not a negative when it is the same text as the pair's own positive, belongs to the same
+    Another pair's candidate is not a negative when it is the same text as the pair's positive, belongs to the same
     anchor text, or is the anchor itself.
     """
     candidates = [*positives, *negatives]

@@ -148,7 +148,7 @@ class EmbedObjective:
 
     @staticmethod
     def losses(parts: Sequence[tuple[EmbedObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """Return the losses of several objectives, each with its own rows, from one pass through the base.
+        """Return the losses of several objectives, each with its rows, from one pass through the base.
 
         Objectives that work in chunks run one after another.
         """

@@ -39,7 +39,7 @@ class Embed(EmbedConfig):
     progress_metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr", "loss", "spearman")
 
     def for_base(self, base: LoadedBase) -> Embed:
-        """Return the task with the base's own settings where none are given.
+        """Return the task with the base's settings where none are given.
 
         Raises ModelError for a sentence-transformers model that does something we cannot do, unless `pooling` is set.
         """
@@ -108,7 +108,7 @@ class Embed(EmbedConfig):
     def embed(
         self, deck: Deck, texts: Sequence[str], adapters: Sequence[str | None], *, as_query: bool
     ) -> torch.Tensor:
-        """Return vectors (texts, hidden), float32, on the CPU; each row by the settings its own adapter was trained
+        """Return vectors (texts, hidden), float32, on the CPU; each row by the settings its adapter was trained
         with.
         """
         tasks = [self if name is None else cast(Embed, deck.adapter(name).task) for name in adapters]

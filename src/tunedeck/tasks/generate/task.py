@@ -174,7 +174,7 @@ class GenerateObjective:
 
     @staticmethod
     def losses(parts: Sequence[tuple[GenerateObjective, Sequence[int]]]) -> list[tuple[torch.Tensor, int]]:
-        """Return the losses of several objectives, each with its own rows, from one pass through the base."""
+        """Return the losses of several objectives, each with its rows, from one pass through the base."""
         deck = parts[0][0]._deck
         packs = [pack(deck, objective._name, [objective._rows[row] for row in rows]) for objective, rows in parts]
         names = [objective._name for objective, rows in parts for _ in rows]

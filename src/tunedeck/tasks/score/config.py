@@ -22,8 +22,8 @@ class ScoreConfig:
     """Predict one number or several for each text or pair of texts: ratings, grades, similarity, relevance.
 
     `labels` are the targets: the columns of the scores (the score column when None). With `loss` "squared" scores are
-    standardised inside, by `target_means` and `target_stds` of the training data, and answered in their own unit; with
-    "logistic" they lie between 0 and 1, as relevance does; "auto" is "logistic" where every score is 0 or 1. `ordinal`
+    standardised inside, by `target_means` and `target_stds` of the training data, and answered in their unit; with
+    "logistic" they are between 0 and 1, as relevance does; "auto" is "logistic" where every score is 0 or 1. `ordinal`
     scores are whole numbers from the first to the second of `levels`, and answers are kept between. `max_length` in
     tokens, special and virtual ones included; longer texts are cut, of a pair the longer one first. Raises ConfigError
     for a target named twice and for a scale that does not fit.
@@ -51,7 +51,7 @@ class ScoreConfig:
         Help(
             say(
                 "what the head reads of a text: the mean of its positions, the first or the last, or what the model's "
-                "own head reads; auto is the base's own way"
+                "head reads; auto is the base's way"
             )
         ),
     ] = "auto"

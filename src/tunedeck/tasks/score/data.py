@@ -204,7 +204,7 @@ def scale_of(
     elif len(outside):
         raise DataError(
             say(
-                "{source}: with loss: logistic scores lie between 0 and 1, got {value:g}",
+                "{source}: with loss: logistic scores must be between 0 and 1, got {value:g}",
                 source=source,
                 value=outside[0],
             )

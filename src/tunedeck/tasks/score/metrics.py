@@ -13,7 +13,7 @@ from tunedeck.tasks.correlation import correlations
 def score_metrics(
     predicted: torch.Tensor, wanted: torch.Tensor, targets: Sequence[str], levels: Sequence[int] | None
 ) -> dict[str, float]:
-    """Return metrics of scores (examples, targets), both in their own unit.
+    """Return metrics of scores (examples, targets), both in their unit.
 
     `mae` and `rmse` are in that unit, `r2` is 1 minus the squared error over that of predicting the mean of `wanted`,
     as in scikit-learn (0 where `wanted` never changes), `spearman` and `pearson` as `correlations`, and for ordinal

@@ -52,7 +52,7 @@ class Score(ScoreConfig):
         return replace(self, labels=tuple(labels), target_means=None, target_stds=None)
 
     def for_base(self, base: LoadedBase) -> Score:
-        """Return the same task with the base's own pooling where it is "auto"."""
+        """Return the same task with the base's pooling where it is "auto"."""
         return self if self.pooling != "auto" else replace(self, pooling=base_pooling(base))
 
     def describe(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Score(ScoreConfig):
         return (scores - scores.new_tensor(self.target_means)) / scores.new_tensor(self.target_stds)
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return what logits (examples, targets) mean in the scores' own unit, float64."""
+        """Return what logits (examples, targets) mean in the scores' unit, float64."""
         scores = logits.double()
         if self.loss == "logistic":
             scores = scores.sigmoid()

@@ -43,7 +43,7 @@ class ScoreServing:
 
 @final
 class ScoreOnnx:
-    """Scores out of a graph, whose output is the head's: the runner puts it into the scores' own unit."""
+    """Scores out of a graph, whose output is the head's: the runner puts it into the scores' unit."""
 
     by_cosine, by_word = False, False
 

@@ -77,7 +77,7 @@ def _compare(work: Workspace, here: Screen, adapters: dict[str, Item]) -> None:
             table(["", *names], [*facts, *rows])
             folders = [str(adapters[name].adapter) for name in names]
             words = " ".join(f"--adapter {shlex.quote(folder)}" for folder in folders)
-            ui.label(say("Each was measured on its own held-out texts. To measure them on the same texts:")).classes(
+            ui.label(say("Each was measured on its held-out texts. To measure them on the same texts:")).classes(
                 "faint"
             )
             opened = ", ".join(map(repr, folders))

@@ -192,7 +192,7 @@ def show_recommended(rows: Sequence[PlanRow]) -> None:
 
 
 def show_range(estimate: Estimate, text: Callable[[float], str]) -> None:
-    """Show between which values an estimate lies; nothing where it is exact."""
+    """Show the range of an estimate; nothing where it is exact."""
     if estimate.low < estimate.high:
         low, high = text(estimate.low), text(estimate.high)
         ui.label(say("nine times in ten from {low} to {high}", low=low, high=high)).classes("faint")
@@ -201,7 +201,7 @@ def show_range(estimate: Estimate, text: Callable[[float], str]) -> None:
 def explain_ranges(estimates: Iterable[Estimate]) -> None:
     """Show what the parentheses in the cells of a table are, where one of the estimates has them."""
     if any(one.low < one.high for one in estimates):
-        ui.label(say("In parentheses: the range in which the value lies nine times in ten.")).classes("faint")
+        ui.label(say("In parentheses: the range that holds the value nine times in ten.")).classes("faint")
 
 
 def _time(hours: float) -> str:
