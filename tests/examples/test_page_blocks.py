@@ -18,6 +18,15 @@ PAGES = {
     for file in FILES
     if file.name.split(".")[0] not in GENERATED
 }
+QUICKER = {
+    "core.run_length.FEWEST_STEPS": 4,
+    "tasks.linear_probe.STRENGTHS": (1e-3,),
+    "comparison.report.figures.place_labels": lambda *_: None,
+    **{f"comparison.latency.{name}": 1 for name in ("ROUNDS", "LEAST_ROUNDS", "WARM_UP")},
+    **{f"export.onnx.measure.{name}": 1 for name in ("ALONE", "BATCHES", "ROUNDS")},
+    "export.onnx.measure.PAUSE_S": 0.0,
+}
+"""What takes long and is tested elsewhere: steps, penalties of a head, labels of a figure, and timing."""
 
 
 def code(page: str) -> list[object]:
@@ -49,10 +58,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def graphs() -> dict[tuple[str, ...], Path]:
+    """Folders of ONNX exports by the command that has written them."""
+    return {}
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if with_code_of_its_own(page)])
 def test_the_blocks_of_a_page_run_one_after_the_other(
     page: str,
     cache: Path,
+    graphs: dict[tuple[str, ...], Path],
     tunedeck: Command,
     in_process: list[str],
     tmp_path: Path,
@@ -64,17 +80,14 @@ def test_the_blocks_of_a_page_run_one_after_the_other(
     monkeypatch.setattr("tunedeck.data.table.read_bundled", bundled_rows)
     answers = iter(("w4 w5", "/quit"))
     monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
-    monkeypatch.setattr("tunedeck.core.run_length.FEWEST_STEPS", 4)
-    monkeypatch.setattr("tunedeck.tasks.linear_probe.STRENGTHS", (1e-3,))
-    monkeypatch.setattr("tunedeck.comparison.report.figures.place_labels", lambda *_, **__: None)
-    for name in ("ROUNDS", "LEAST_ROUNDS", "WARM_UP"):
-        monkeypatch.setattr(f"tunedeck.comparison.latency.{name}", 1)
+    for name, value in QUICKER.items():
+        monkeypatch.setattr(f"tunedeck.{name}", value)
     write_files(page.removesuffix(".zh"), tmp_path)
     for file in (ROOT / "examples" / "specialists").glob("*.yaml"):
         copied = tmp_path / file.relative_to(ROOT)
         copied.parent.mkdir(parents=True, exist_ok=True)
         copied.write_text(shortened(file.read_text("utf-8")), encoding="utf-8")
-    reader = Reader(page.removesuffix(".zh"), tunedeck, monkeypatch)
+    reader = Reader(page.removesuffix(".zh"), tunedeck, graphs, monkeypatch)
     for number, (language, text) in enumerate(blocks(PAGES[page].read_text("utf-8"))):
         with subtests.test(f"{page}-{number}"):
             reader.follow(language, text)
