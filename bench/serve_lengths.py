@@ -39,13 +39,14 @@ def main() -> None:
     parser.add_argument("--before", type=Path, required=True, help="another checkout")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=list(ROUNDS), choices=list(ROUNDS))
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments.dtype)
         return
     sides = {"before": started(arguments.before, arguments), "now": started(HERE, arguments)}
-    for name in ROUNDS:
+    for name in arguments.only:
         rows: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
         for number in range(arguments.rounds + 1):
             for side in list(sides)[:: 1 if number % 2 else -1]:
