@@ -73,7 +73,7 @@ def run_values(
     """Return the plain values of a run: the run file's, over them the flags by dotted key, over them --set, and what
     the data tells. Raises ConfigError.
 
-    `stored` is whether the file is that of a run folder, where earlier names of settings are no mistake of the user's.
+    `stored` is whether the file is that of a run folder, where earlier names of settings are not the user's mistake.
     """
     from tunedeck.training.config import override, parsed_assignments, read_run_file, stored_values
     from tunedeck.training.left_out import with_left_out

@@ -93,7 +93,7 @@ def words_of(text: str, offsets: Sequence[tuple[int, int]], subwords: str) -> li
 
 
 def _is_inside(text: str, end: int, start: int) -> bool:
-    """Whether a word goes on from one token to the next."""
+    """Whether a word continues from one token to the next."""
     return end == start and _is_letter(text[start - 1]) and _is_letter(text[start])
 
 

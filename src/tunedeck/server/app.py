@@ -178,7 +178,7 @@ async def _invalid(http: Request, error: Exception) -> Response:
 
 
 def _place(error: dict[str, Any]) -> str:
-    """Return field names and indexes; the names that pydantic gives to the members of a union are no part of the
+    """Return field names and indexes; the names that pydantic gives to the members of a union are not part of the
     body.
     """
     *parts, last = error["loc"][1:] or ("",)

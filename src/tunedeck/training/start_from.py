@@ -1,4 +1,4 @@
-"""The settings of a run that goes on from an adapter."""
+"""The settings of a run that continues from an adapter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunedeck.formats.manifest import Manifest, read_manifest
 
 
 def with_adapter(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's values with base, task and method of the adapter that it goes on from, where it names one.
+    """Return a run's values with base, task and method of the adapter that it continues from, where it names one.
 
     ConfigError where the values name another method or task, or where the adapter is not a classifier.
     """

@@ -1,4 +1,4 @@
-"""Processes that the page starts: each belongs to a run folder and goes on when the page is closed."""
+"""Processes that the page starts: each belongs to a run folder and continues when the page is closed."""
 
 from __future__ import annotations
 

@@ -93,9 +93,9 @@ def ladder_of(steps: int, examples_per_step: int, held_out: int) -> Ladder:
 class Contest:
     """Race candidates, `sizes` (trainable parameters) by name in the order of admission.
 
-    `until` is "stable": at most one in ETA goes on to the next rung, and the top rung is raised only while the ranking
-    changes; or "clear": every candidate goes on that is not significantly worse. `limit_s` ends the race in time to
-    train the leader to its end.
+    `until` is "stable": at most one in ETA continues to the next rung, and the top rung is raised only while the
+    ranking changes; or "clear": every candidate that is not significantly worse continues. `limit_s` ends the race in
+    time to train the leader to its end.
     """
 
     sizes: Mapping[str, int]

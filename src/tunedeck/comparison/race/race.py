@@ -53,7 +53,7 @@ def race(
     the seeds.
 
     All candidates train over the same examples in the same order, to 1/27, 1/9, 1/3 and all of a run, and answer the
-    same held-out examples: those that are significantly worse by a sequential test stop, and at most a third goes on.
+    same held-out examples: those that are significantly worse by a sequential test stop, and at most a third continues.
     With `until` "clear", all go on that are not significantly worse. The race takes at most `minutes`, or `budget`, an
     amount of money at `price_per_hour`. The winner is trained to its end and measured on examples that the race has not
     touched: the evaluation data of the run.

@@ -72,7 +72,8 @@ def verdict_text(race: RaceValues) -> str:
             count=count,
             interval=interval,
         )
-    return " ".join([found, *_gain(race), _overstated(race), ended_text(race)])
+    gap = "" if language() == "zh" else " "  # Chinese sentences follow each other without a space
+    return gap.join([found, *_gain(race), _overstated(race), ended_text(race)])
 
 
 def _gain(race: RaceValues) -> list[str]:

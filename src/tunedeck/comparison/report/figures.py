@@ -27,7 +27,7 @@ def draw_figures(comparison: ComparisonValues) -> list[Figure]:
     def drawn() -> list[Figure]:
         set_language(available_fonts().language)
         found = [_size(comparison), _cost(comparison)]
-        if any(entry.losses for entry in comparison.entries):  # heads alone take no step
+        if any(entry.losses for entry in comparison.entries):  # head-only runs take no step
             found.append(_losses(comparison))
         found.append(_evaluations(comparison))
         if comparison.scaling is not None:

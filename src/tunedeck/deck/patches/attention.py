@@ -25,7 +25,7 @@ class Buckets:
     """Keys or values of one layer where the rows of a batch are in several tensors, see `generation.buckets`."""
 
     tensors: tuple[torch.Tensor, ...]
-    """Of each bucket, (rows of the bucket, heads, positions, size)."""
+    """One for each bucket: (rows of the bucket, heads, positions, size)."""
     rows: tuple[torch.Tensor, ...]
     """The rows of the batch in each bucket."""
     places: torch.Tensor  # (rows,)

@@ -79,7 +79,7 @@ def save_onnx_multi(
 ) -> MultiExport:
     """Write one graph, adapters/NAME.onnx_adapter for each adapter, tokenizer.json, settings.json and run.py.
 
-    LoRA of any rank and target, and heads alone, each with its labels. Every adapter must answer probe inputs as
+    LoRA of any rank and target, and head-only adapters, each with its labels. Every adapter must answer probe inputs as
     the deck does. Raises UnsupportedKindError for other kinds, else what save_onnx raises.
     """
     from tunedeck.formats.onnx.runner import Runner

@@ -18,7 +18,7 @@ class PrefixTuningConfig:
     """Prefix tuning hyper-parameters; `num_virtual_tokens` is named as in PEFT's adapter_config.json.
 
     `prefix_init` starts the keys and values as those that the base computes for common words of the vocabulary, drawn
-    at random, or for the tokens of `prefix_init_text` (repeated or cut to length), or from random numbers.
+    randomly, or for the tokens of `prefix_init_text` (repeated or cut to length), or from random numbers.
     `shift_positions` counts the prefix in the positions of the text, as PEFT does; AdapterHub's text begins at
     position 0. Raises ConfigError for values out of range.
     """

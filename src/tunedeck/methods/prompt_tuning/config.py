@@ -17,7 +17,7 @@ from tunedeck.methods.base import SearchSpace, Trains
 class PromptTuningConfig:
     """Prompt tuning hyper-parameters; field names are those of PEFT's adapter_config.json.
 
-    `prompt_tuning_init` starts the virtual tokens from common words of the vocabulary, drawn at random, from the tokens
+    `prompt_tuning_init` starts the virtual tokens from common words of the vocabulary, drawn randomly, from the tokens
     of `prompt_tuning_init_text` (repeated or cut to length), or from random numbers. Raises ConfigError for values out
     of range.
     """

@@ -40,7 +40,7 @@ class ScoredText:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Return no labels: examples are divided at random."""
+        """Return no labels: examples are divided randomly."""
         return ()
 
 

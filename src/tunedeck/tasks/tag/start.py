@@ -19,7 +19,7 @@ from tunedeck.tasks.tag.task import UNLEARNT, Tag, evaluate_tagged, learnt_windo
 from tunedeck.tasks.text import pad
 
 MOST_WORDS = 40_000
-"""The most words that the start of a head is fitted on; a larger data set is sampled at random."""
+"""The most words that the start of a head is fitted on; a larger data set is sampled randomly."""
 _BATCH = 32
 
 
