@@ -71,7 +71,7 @@ def test_named_columns_win_over_usual_names() -> None:
             table(id=["1"], messages=["[]"]),
             None,
             None,
-            "holds conversations, in its column 'messages'; pass --task generate",
+            "holds conversations, in its column 'messages'; such data is for --task generate",
         ),
     ],
 )

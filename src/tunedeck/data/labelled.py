@@ -189,7 +189,7 @@ def _conversations(table: Table) -> str:
     if not conversations:
         return ""
     return say(
-        "{source} holds conversations, in its column {column!r}; pass --task generate",
+        "{source} holds conversations, in its column {column!r}; such data is for --task generate",
         source=table.source,
         column=conversations[0],
     )
