@@ -54,7 +54,7 @@ SHORTER = (
     (r"(--seeds |seeds=)3", r"\g<1>1"),
     (r"rows\[:2000\](.*)rows\[2000:2300\]", r"rows[:60]\1rows[60:]"),
     (r"(--precision |precision=)0.95", r"\g<1>0.2"),
-    (r"\ntd\.save_onnx.*", ""),  # the commands above it have written the same
+    (r"\ntd\.save_onnx_multi.*", ""),  # the command above it has written the same
 )
 """What a page says, and what runs instead, which takes less time."""
 
