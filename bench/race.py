@@ -87,8 +87,15 @@ def record(instance: Instance, options: argparse.Namespace) -> None:
     deck, bases = choose_base(values, [values["model"]], parts, scoring, lambda text: None)
     load_s = round(time.process_time() - began, 3)
     if FLOOR not in known:
+        _, chances = scoring.scores_and_chances(deck, "head only", parts.dataset, parts.dataset.evaluation)
         test = scoring.scores(deck, "head only", parts.dataset, parts.test)
-        row = {"held_out": [digits(bases[0].scores)], "test": [digits(test)], "train_s": [], "start_s": load_s}
+        row = {
+            "held_out": [digits(bases[0].scores)],
+            "chances": [hundredths(chances)],
+            "test": [digits(test)],
+            "train_s": [],
+            "start_s": load_s,
+        }
         append(instance, FLOOR, {**row, "size": 0, "row_s": 0.0})
     jobs = [(one.name, [(one, instance[1])], values) for one in candidates]
     if LONG not in known:
@@ -105,7 +112,7 @@ def trained(deck: td.Deck, parts: Any, entrants: dict[str, Entrant], scoring: Sc
     """Train one candidate to its end, scored at each rung, and at its end on the untouched examples."""
     ((name, entrant),) = entrants.items()
     held_out, took = parts.dataset.evaluation, 0.0
-    row: dict[str, Any] = {"size": entrant.size, "held_out": [], "test": [], "train_s": []}
+    row: dict[str, Any] = {"size": entrant.size, "held_out": [], "chances": [], "test": [], "train_s": []}
     began = time.process_time()
     deck.add(name, entrant.config.method, seed=entrant.seed)
     run = StagedRun(deck, name, parts.dataset, entrant.config.training, folder)
@@ -115,8 +122,10 @@ def trained(deck: td.Deck, parts: Any, entrants: dict[str, Entrant], scoring: Sc
         run.train_to(share, StopSignals())
         row["train_s"].append(round(time.process_time() - began, 3))
         began = time.process_time()
-        row["held_out"].append(digits(scoring.scores(deck, name, parts.dataset, held_out)))
+        scores, chances = scoring.scores_and_chances(deck, name, parts.dataset, held_out)
         took += time.process_time() - began
+        row["held_out"].append(digits(scores))
+        row["chances"].append(hundredths(chances))
     row["test"].append(digits(scoring.scores(deck, name, parts.dataset, parts.test)))
     run.close()
     deck.remove(name)
@@ -126,6 +135,11 @@ def trained(deck: td.Deck, parts: Any, entrants: dict[str, Entrant], scoring: Sc
 
 def digits(scores: Any) -> str:
     return "".join(str(int(score)) for score in scores)
+
+
+def hundredths(chances: Any) -> str:
+    """Write two digits for each."""
+    return "".join(f"{min(99, round(100 * chance)):02d}" for chance in chances)
 
 
 def append(instance: Instance, name: str, row: dict[str, Any]) -> None:

@@ -30,10 +30,11 @@ Instance = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One candidate: held-out scores at each rung, untouched ones at its end, and what it took."""
+    """One candidate: held-out scores and chances at each rung, untouched scores at its end, and what it took."""
 
     size: int
     held_out: list[np.ndarray]
+    chances: list[np.ndarray | None]
     test: list[np.ndarray]
     train_s: list[float]
     start_s: float
@@ -71,7 +72,11 @@ def curves_of(rows: list[dict[str, Any]]) -> Iterator[tuple[Instance, dict[str, 
 
 def curve(row: dict[str, Any]) -> Curve:
     held_out, test = ([np.array([*map(float, one)]) for one in row[key]] for key in ("held_out", "test"))
-    return Curve(row["size"], held_out, test, row["train_s"], row["start_s"], row["row_s"])
+    texts = row.get("chances", [""] * len(held_out))  # rows of earlier versions have none
+    chances = [
+        np.array([int(one[at : at + 2]) / 100 for at in range(0, len(one), 2)]) if one else None for one in texts
+    ]
+    return Curve(row["size"], held_out, chances, test, row["train_s"], row["start_s"], row["row_s"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,9 @@ def raced(instance: Instance, curves: dict[str, Curve]) -> tuple[str, Found]:
             one, rows = entered[ask.name], contest.ladder.rows[ask.rung]
             seconds = one.seconds(ask.rung, rows)
             at_s += seconds
-            ask = asks.send(Answer(one.held_out[ask.rung][:rows], seconds, one.train_s[ask.rung], at_s))
+            chances = one.chances[ask.rung]
+            chances = None if chances is None else chances[:rows]
+            ask = asks.send(Answer(one.held_out[ask.rung][:rows], seconds, one.train_s[ask.rung], at_s, "", chances))
     except StopIteration as end:
         winner = end.value.winner
     return winner, Found(pick(curves, [winner]), at_s)

@@ -199,6 +199,8 @@ class HeldOut:
     scores: tuple[float, ...] = ()
     weights: tuple[float, ...] = ()
     answers: tuple[Any, ...] = ()
+    chances: tuple[float, ...] = ()
+    """The probability of each right answer, less a matter of luck than a score of 0 or 1; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

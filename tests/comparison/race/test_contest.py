@@ -115,6 +115,16 @@ def test_of_equal_scores_the_smaller_is_ahead() -> None:
     assert played(contest, answer)[0] == RaceOutcome("small", "smaller")
 
 
+def test_of_two_that_are_right_alike_the_one_is_ahead_that_gives_right_answers_more_probability() -> None:
+    chances = {"sure": 0.8, "small": 0.6}
+
+    def answer(ask: Ask) -> Answer:
+        rows = LADDER.rows[ask.rung]
+        return Answer(np.ones(rows), 1.0, 1.0, 1.0, chances=np.full(rows, chances[ask.name]))
+
+    assert played(Contest({"small": 5, "sure": 9}, LADDER), answer)[0].winner == "sure"
+
+
 def test_the_top_rung_is_raised_while_the_ranking_changes() -> None:
     # the order of the leaders turns at every rung, and the leader is never the smallest
     curves: dict[str, Callable[[float], float]] = {

@@ -64,6 +64,16 @@ def test_of_twenty_equal_candidates_each_is_seldom_told_worse() -> None:
     assert wrong / 400 <= LEVEL
 
 
+def test_of_ten_whose_probabilities_of_the_right_answers_are_equal_each_is_seldom_told_worse() -> None:
+    generator = np.random.default_rng(5)
+    wrong = 0
+    for _ in range(400):
+        easy = generator.random(300)
+        chances = [generator.beta(0.2 + 2 * easy, 0.2 + 2 * (1 - easy)) for _ in range(10)]  # mostly near 0 or 1
+        wrong += evidence_of_worse(chances[0], chances[1:], 9) >= 1 / LEVEL
+    assert wrong / 400 <= LEVEL
+
+
 def test_ten_points_on_three_hundred_examples_are_mostly_found_and_the_better_stays() -> None:
     generator = np.random.default_rng(4)
     found = 0

@@ -56,6 +56,13 @@ class Answer:
     at_s: float
     """Seconds since the race began."""
     failed: str = ""
+    chances: Array | None = None
+    """The probability of each right answer; None where the task has none."""
+
+    @property
+    def compared(self) -> Array:
+        """Return what candidates are compared by: the chances, which tell more than right and wrong, or the scores."""
+        return self.scores if self.chances is None else self.chances
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +162,8 @@ class Contest:
         return None
 
     def score(self, name: str, rung: int, rows: int | None = None) -> float:
-        """Return a candidate's mean score at a rung, on the first `rows` held-out examples."""
-        return float(self.answers[Ask(name, rung)].scores[:rows].mean())
+        """Return the mean of what a candidate is compared by at a rung, on the first `rows` held-out examples."""
+        return float(self.answers[Ask(name, rung)].compared[:rows].mean())
 
     def rung_of(self, name: str) -> int:
         """Return the highest rung at which a candidate was scored; -1 for none."""
@@ -195,7 +202,7 @@ class Contest:
     def _judge(self, rung: int) -> list[str]:
         """Stop the candidates that are significantly worse at a rung, and return the others, the best first."""
         scores = {
-            ask.name: answer.scores for ask, answer in self.answers.items() if ask.rung == rung and not answer.failed
+            ask.name: answer.compared for ask, answer in self.answers.items() if ask.rung == rung and not answer.failed
         }
         level = self.alpha / len(self.ladder.shares)
         worse = told_worse(scores, len(self.sizes), level)

@@ -44,7 +44,8 @@ class RaceLog:
             )
         for line in lines[1:]:
             scores = np.asarray(line["scores"], dtype=float)
-            answer = Answer(scores, line["seconds"], line["train_s"], line["at_s"], line["failed"])
+            chances = np.asarray(line["chances"], dtype=float) if "chances" in line else None
+            answer = Answer(scores, line["seconds"], line["train_s"], line["at_s"], line["failed"], chances)
             self.answers[line["name"], line["share"], line["rows"]] = answer
             self.at_s = max(self.at_s, answer.at_s)
         texts = [json.dumps(line, ensure_ascii=False) for line in (lines or [plain])]
@@ -55,6 +56,8 @@ class RaceLog:
         self.answers[name, share, rows] = answer
         values = {"seconds": answer.seconds, "train_s": answer.train_s, "at_s": answer.at_s, "failed": answer.failed}
         line = {"name": name, "share": share, "rows": rows, **values, "scores": answer.scores.tolist()}
+        if answer.chances is not None:
+            line["chances"] = answer.chances.tolist()
         try:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Collection
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tunedeck.comparison.race.contest import Answer
 from tunedeck.comparison.race.entrants import Entrant
 from tunedeck.comparison.race.parts import Parts
 from tunedeck.comparison.race.scores import Scoring
+from tunedeck.comparison.race.sequential import Array
 from tunedeck.comparison.runs import Interrupted
 from tunedeck.core.errors import TrainingError
 from tunedeck.deck.deck import Deck
@@ -34,19 +35,18 @@ class RungTrainer:
         Raises Interrupted after Ctrl-C or SIGTERM, with a checkpoint on disk.
         """
         self.check()
-        began, train_s, failed = time.perf_counter(), 0.0, ""
-        scores = np.zeros(0)
+        began, train_s = time.perf_counter(), 0.0
         run = self.run_of(entrant)
         try:
             started = time.perf_counter()
             run.train_to(share, self._signals)
             train_s = time.perf_counter() - started
             self.check()
-            scores = self._scored(run, entrant.name, rows)
+            scores, chances = self._scored(run, entrant.name, rows)
             run.save()
         except TrainingError as error:
-            scores, failed = np.zeros(0), str(error)
-        return Answer(scores, time.perf_counter() - began, train_s, 0.0, failed)
+            return Answer(np.zeros(0), time.perf_counter() - began, train_s, 0.0, str(error))
+        return Answer(scores, time.perf_counter() - began, train_s, 0.0, chances=chances)
 
     def release(self, names: Collection[str]) -> None:
         """Free the memory of candidates; their checkpoints stay, from which they can be taken up again."""
@@ -77,11 +77,11 @@ class RungTrainer:
         if self._signals.ended is not None:
             raise Interrupted(signal.SIGTERM if self._signals.ended == "terminated" else signal.SIGINT)
 
-    def _scored(self, run: StagedRun, name: str, rows: int) -> Any:
-        """Return a candidate's scores; those of all held-out examples also tell its best state."""
+    def _scored(self, run: StagedRun, name: str, rows: int) -> tuple[Array, Array | None]:
+        """Return a candidate's scores and chances; the scores of all held-out examples also tell its best state."""
         began, examples = time.perf_counter(), self._parts.dataset.evaluation
-        scores = self._scoring.scores(self._deck, name, self._parts.dataset, examples[:rows])
+        scores, chances = self._scoring.scores_and_chances(self._deck, name, self._parts.dataset, examples[:rows])
         if rows == len(examples):
             metrics = {self._scoring.metric: self._scoring.shown(float(scores.mean()))}
             run.record(metrics, time.perf_counter() - began)
-        return scores
+        return scores, chances

@@ -31,6 +31,12 @@ class Scoring:
 
         Raises ConfigError where the metric is not a mean over examples.
         """
+        return self.scores_and_chances(deck, name, dataset, examples)[0]
+
+    def scores_and_chances(
+        self, deck: Deck, name: str, dataset: Dataset[Any], examples: Sequence[Any]
+    ) -> tuple[Array, Array | None]:
+        """Return the scores and, weighted alike, the probability of each right answer, None for tasks without."""
         found = self._held_out(deck, name, replace(dataset, evaluation=examples))
         if not found.scores:
             raise ConfigError(
@@ -42,7 +48,8 @@ class Scoring:
                 )
             )
         values = weighted(found.scores, found.weights)
-        return -values if self.lower_is_better else values
+        chances = weighted(found.chances, found.weights) if found.chances else None
+        return -values if self.lower_is_better else values, chances
 
     def shown(self, score: float) -> float:
         """Return the metric of a mean score."""
@@ -57,7 +64,7 @@ class Scoring:
         if pairs is None:  # several labels for a text
             return HeldOut()
         counts = Counter(wanted for wanted, _ in pairs)
-        return HeldOut(found.scores, tuple(1 / counts[wanted] for wanted, _ in pairs), found.answers)
+        return replace(found, weights=tuple(1 / counts[wanted] for wanted, _ in pairs))
 
 
 def scoring_of(task: TrainableTask, dataset: Dataset[Any], settings: TrainingSettings) -> Scoring:

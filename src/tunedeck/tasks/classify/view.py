@@ -128,8 +128,15 @@ def _shown(answer: Prediction) -> dict[str, str]:
 def _held_out(deck: Deck, name: str, dataset: Dataset[Example], metric: str) -> HeldOut:
     predictions = deck.predict([example.text for example in dataset.evaluation], adapter=name)
     right = [set(one.labels) == set(p.labels) for one, p in zip(dataset.evaluation, predictions, strict=True)]
-    scores = tuple(map(float, right)) if metric == "accuracy" else ()
-    return HeldOut(scores, (1.0,) * len(scores), tuple(predictions))
+    if metric != "accuracy":
+        return HeldOut(answers=tuple(predictions))
+    scores, weights = tuple(map(float, right)), (1.0,) * len(right)
+    chances = () if _task(deck).multi_label else map(_chance_of_right, dataset.evaluation, predictions)
+    return HeldOut(scores, weights, tuple(predictions), tuple(chances))
+
+
+def _chance_of_right(example: Example, prediction: Prediction) -> float:
+    return prediction.probabilities.get(example.labels[0], 0.0)
 
 
 def _mistakes(deck: Deck, name: str, dataset: Dataset[Example], found: HeldOut) -> list[Mistake]:
