@@ -54,7 +54,7 @@ SHORTER = (
     (r"(--seeds |seeds=)3", r"\g<1>1"),
     (r"rows\[:2000\](.*)rows\[2000:2300\]", r"rows[:60]\1rows[60:]"),
     (r"(--precision |precision=)0.95", r"\g<1>0.2"),
-    (r"\ntd\.save_onnx_multi.*", ""),  # the command above it has written the same
+    (r"\ntd\.save_onnx.*", ""),  # the commands above have written the same
 )
 """What a page says, and what runs instead, which takes less time."""
 
@@ -147,10 +147,11 @@ class Reader:
             shutil.copytree(self.graphs[tuple(words)], _out(words))
             return
         said = self.tunedeck(*words)
-        if words[0] == "export" or words[:2] in (["adapters", "merge"], ["label", "next"]):
-            self.exported.append(_out(words))
         assert said.code == 0, said.err
-        if words[:2] == ["export", "onnx"]:
+        if words[:2] != ["export", "onnx"]:
+            if words[0] == "export" or words[:2] in (["adapters", "merge"], ["label", "next"]):
+                self.exported.append(_out(words))
+        else:
             self.graphs[tuple(words)] = shutil.copytree(_out(words), Path("graphs").absolute() / str(len(self.graphs)))
         if out is not None:
             Path(out).write_text(said.out, encoding="utf-8")
