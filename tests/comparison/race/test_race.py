@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from support import embedding_decks, labelled_words, tagged_words, tiny_models
 import tunedeck as td
 from tunedeck.comparison.race.log import FILE
 from tunedeck.comparison.race.rung_trainer import RungTrainer
+from tunedeck.comparison.report.values import Interval
 from tunedeck.comparison.runs import Interrupted
 from tunedeck.core.errors import ConfigError, DataError
 from tunedeck.training.stages import StagedRun
@@ -25,6 +27,11 @@ def race(words: Path, folder: Path, **more: Any) -> td.Race:
     training = {"max_steps": 27, "batch_size": 8, **more.pop("training", {})}
     run = {"model": tiny_models.folder_of("bert", "classifier"), "data": {"train": str(words)}, "dtype": "float32"}
     return td.race(run, **{"training": training, "out": folder, "candidates": CANDIDATES, "progress": False, **more})
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a race's log: its setup, then its answers."""
+    return [json.loads(line) for line in (folder / FILE).read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
@@ -59,6 +66,10 @@ def test_a_race_trains_its_winner_measures_it_on_untouched_examples_and_reports(
         f"overstates it by {overstated:+.3f}" if overstated >= 0 else "the choice did not overstate it"
     ) in found.text
     assert verdict.floor is not None
+    behind = replace(found, verdict=replace(verdict, gain=Interval(-0.03, 0.01, "examples", 12), floor=0.9))
+    assert "no worse (0.900; the difference is -0.010 (-0.030 to +0.010))" in behind.text
+    assert verdict.interval.high <= 1
+    assert all("chances" in line for line in read_log(tmp_path / "r")[1:])
     name = found.winner.name if found.winner else "head only"
     assert name == verdict.name
     deck = td.Deck.open(tmp_path / "r" / "adapter", dtype="float32")
@@ -72,8 +83,7 @@ def test_a_race_trains_its_winner_measures_it_on_untouched_examples_and_reports(
     standing = json.loads((tmp_path / "r" / "standing.json").read_text(encoding="utf-8"))
     assert [one["name"] for one in standing["candidates"]] == [one.name for one in found.candidates]
     told = {one["key"] for one in standing["candidates"]}
-    log = [json.loads(line) for line in (tmp_path / "r" / "race.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert {line["name"] for line in log[1:]} <= told
+    assert {line["name"] for line in read_log(tmp_path / "r")[1:]} <= told
     stopped = {one.name: one.text for one in found.candidates if one.status not in ("winner", "not best")}
     assert {one["name"]: one["text"] for one in standing["candidates"] if one["name"] in stopped} == stopped
 

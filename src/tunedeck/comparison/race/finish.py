@@ -104,6 +104,8 @@ def _verdict(run: Run, name: str, raced: Array, kept: tuple[int, int]) -> Verdic
     own = over_examples(untouched.tolist())
     if run.scoring.lower_is_better:
         own = replace(own, low=-own.high, high=-own.low)
+    else:  # a share, whose weighted scores may be above 1
+        own = replace(own, high=min(own.high, 1.0))
     difference = float(raced.mean() - untouched.mean())
     half = _NORMAL_95 * math.sqrt(raced.var() / len(raced) + untouched.var() / len(untouched))
     measured = replace(run.parts.dataset, train=run.parts.dataset.train[:1], evaluation=test)

@@ -80,6 +80,14 @@ def _gain(race: RaceValues) -> list[str]:
     gain, verdict = race.verdict.gain, race.verdict
     if gain is None or verdict.floor is None:
         return []
+    if gain.low + gain.high <= 0:
+        return [
+            say(
+                "On these, a head on the frozen base is no worse ({floor}; the difference is {points}).",
+                points=_signed(gain),
+                floor=f"{verdict.floor:.3f}",
+            )
+        ]
     return [
         say(
             "That is {points} better than a head on the frozen base ({floor}).",
