@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tunedeck.core.compat.torch import fits_int8_product
 from tunedeck.methods.int8 import Int8Linear
 from tunedeck.methods.linears import is_linear, linear_shape
 
@@ -59,6 +60,28 @@ def test_a_row_is_answered_the_same_beside_any_other() -> None:
     layer, x = packed(random_linear()), torch.randn(4, 12)
     beside_an_outlier = torch.cat([x[:1], torch.full((1, 12), 100.0)])
     assert torch.allclose(layer(beside_an_outlier)[0], layer(x)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [(1, 1), (3,), (16, 1), (17, 1)])
+def test_a_few_rows_in_bfloat16_are_answered_as_by_the_unpacked_weight(rows: tuple[int, ...]) -> None:
+    layer = packed(random_linear(128, 12).bfloat16())
+    x = torch.randn(*rows, 128).bfloat16()
+    expected = nn.functional.linear(x.double(), layer.weight.double() * layer.get_buffer("scale").double()[:, None])
+    with torch.inference_mode():
+        answer = layer(x)
+    assert answer.dtype == torch.bfloat16
+    assert answer.shape == (*rows, 12)
+    assert layer.bias is not None
+    assert torch.allclose(answer.double(), expected + layer.bias.double(), rtol=0.02, atol=0.01)
+
+
+def test_shapes_that_the_kernel_reads_past_are_unpacked() -> None:
+    assert fits_int8_product(torch.zeros(12, 128, dtype=torch.int8))
+    assert not fits_int8_product(torch.zeros(7, 128, dtype=torch.int8))
+    assert not fits_int8_product(torch.zeros(12, 96, dtype=torch.int8))
+    layer, x = packed(random_linear().bfloat16()), torch.randn(1, 12).bfloat16()
+    with torch.inference_mode():
+        assert torch.allclose(layer(x), layer.dense().matmul(x[0]) + layer.get_parameter("bias"), rtol=0.02, atol=0.02)
 
 
 def test_its_weights_are_those_of_bitsandbytes() -> None:

@@ -42,6 +42,20 @@ def cpu_features() -> dict[str, bool]:
     return {name: value for name, value in torch.cpu.get_capabilities().items() if isinstance(value, bool)}
 
 
+def int8_product(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return scale · (weight x) for x (rows, in), weight (out, in) in int8 and scale (out,), summed in float32.
+
+    The kernel reads past the end of rows that `fits_int8_product` does not let through.
+    """
+    product: torch.Tensor = torch.ops.aten._weight_int8pack_mm(x.contiguous(), weight, scale)
+    return product
+
+
+def fits_int8_product(weight: torch.Tensor) -> bool:
+    """Tell whether `int8_product` takes a weight (out, in): on a CPU, in whole blocks of 4 rows and 64 columns."""
+    return weight.device.type == "cpu" and weight.shape[0] % 4 == 0 and weight.shape[1] % 64 == 0
+
+
 @final
 class MetaWithoutSympy(TorchFunctionMode):
     """Create models on the meta device without what torch imports for three functions there: sympy and torch._dynamo.

@@ -124,7 +124,8 @@ def add_low_rank(x: torch.Tensor, output: torch.Tensor, dispatch: RowDispatch) -
     check_rows(x, dispatch)
     own = x[dispatch.rows]
     if len(layers) == 1 and layers[0] is not None:
-        return map_active_rows(output, dispatch, 2, partial(_add_one, own.to(output.dtype).flatten(0, -2), layers[0]))
+        x = own.to(dtype_of_products(output)).flatten(0, -2)
+        return map_active_rows(output, dispatch, 2, partial(_add_one, x, layers[0]))
     dtype = dtype_of_products(output)
     a, b = dispatch.cached(dtype, partial(_stacked, dispatch, dtype))
     h = torch.bmm(own.to(dtype).reshape(len(own), -1, x.shape[-1]), a)
@@ -135,6 +136,8 @@ def add_low_rank(x: torch.Tensor, output: torch.Tensor, dispatch: RowDispatch) -
 
 def _add_one(x: torch.Tensor, layer: AnyLoraLayer, its: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
     h = F.linear(x, layer.lora_A.to(x.dtype))
+    if x.dtype != its.dtype:
+        return add_rounded(its, F.linear(h * layer.scaling, layer.lora_B.to(x.dtype)), out)
     return torch.addmm(its, h, layer.lora_B.to(x.dtype).t(), alpha=layer.scaling, out=out)
 
 
