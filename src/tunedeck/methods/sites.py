@@ -51,10 +51,12 @@ class RowDispatch:
         Each slot holds one value. Frozen parameters are assumed constant, because checking them costs as much as a
         small matrix product.
         """
+        if torch.is_grad_enabled():
+            return make()
         if self._trainable is None:
             parameters = [p for layer in self.layers if isinstance(layer, nn.Module) for p in layer.parameters()]
             self._trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        if torch.is_grad_enabled() or any(tensor.is_inference() for tensor in self._trainable):
+        if any(tensor.is_inference() for tensor in self._trainable):
             return make()
         state = (key, [(tensor.data_ptr(), tensor_version(tensor)) for tensor in self._trainable])
         known = self._cached.get(slot)
