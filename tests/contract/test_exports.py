@@ -10,7 +10,7 @@ WAYS_ON = (
     "tunedeck export",
     "--to adapterhub",
     "--to peft",
-    "only adapters for embeddings",
+    "loads adapters for embeddings only",
     "serve it with",
     "without --multi-adapter",
 )

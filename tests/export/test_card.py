@@ -127,7 +127,7 @@ def test_names_from_files_do_not_break_out_of_their_place(tmp_path: Path) -> Non
 def test_a_place_that_is_taken_and_a_folder_without_a_record_are_refused(tmp_path: Path) -> None:
     folder = trained(tmp_path)
     (tmp_path / "README.md").write_text("kept")
-    with pytest.raises(StorageError, match=r"README\.md exists"):
+    with pytest.raises(StorageError, match=r"README\.md already exists"):
         save_card(folder, tmp_path, licence="mit")
     assert (tmp_path / "README.md").read_text() == "kept"
     (folder / "tunedeck.json").unlink()

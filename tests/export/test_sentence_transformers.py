@@ -80,5 +80,5 @@ def test_a_folder_that_holds_something_and_an_adapter_of_another_task_are_refuse
         save_sentence_transformers(deck, "a", tmp_path)
     classifier = tiny_models.deck_of("bert")
     classifier.add("c", td.LoraConfig())
-    with pytest.raises(AdapterError, match="only adapters for embeddings"):
+    with pytest.raises(AdapterError, match="loads adapters for embeddings only"):
         save_sentence_transformers(classifier, "c", tmp_path / "st")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -31,7 +32,7 @@ def test_the_documented_example_answers(form: str, capsys: pytest.CaptureFixture
     blocks = [block.split("```")[0] for block in section.split("```python\n")[1:]]
     code = next(block for block in blocks if ("Sequence" in block) == (form == "causal"))
     opened = next(line for line in code.splitlines() if line.startswith("deck = "))
-    code = code.replace(opened, "").replace('"adapters/"', "folder")
+    code = re.sub(r'"\w+/"', "folder", code.replace(opened, ""))
     for name, ours in (("sentiment", "lora-1"), ("topic", "prompt-1"), ("law", "lora-1"), ("medicine", "bottleneck-1")):
         code = code.replace(f'"{name}"', f'"{ours}"')
     exec(code, {"deck": served_adapters.base_deck(form), "folder": served_adapters.saved_adapters(form)})

@@ -67,6 +67,7 @@ def fullmatch(pattern: str, text: str) -> bool:
             raise TimeoutError
         return regex.fullmatch(pattern, text, concurrent=True, timeout=budget.left_s) is not None
     except TimeoutError:
+        budget.left_s = 0.0  # `regex` counts the seconds of all threads, this function those of its own
         raise ConfigError(
             say(
                 "the pattern {pattern!r} takes more than {seconds} s to match; write a simpler one (the "
