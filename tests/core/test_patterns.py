@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -44,6 +45,17 @@ def test_the_time_is_that_of_all_patterns_together() -> None:
         with pytest.raises(ConfigError, match="'a' takes more than"):
             fullmatch("a", "a")
     assert fullmatch("a", "a")
+
+
+def test_a_pattern_that_was_stopped_leaves_no_time_even_where_other_threads_have_used_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, "thread_time", lambda: 0.0)
+    with time_limit(0.1):
+        with pytest.raises(ConfigError):
+            fullmatch(SLOW, PATH)
+        with pytest.raises(ConfigError, match="'a' takes more than"):
+            fullmatch("a", "a")
 
 
 def test_a_limit_inside_another_changes_nothing() -> None:
