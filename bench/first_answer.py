@@ -27,7 +27,19 @@ from tunedeck.core.measurement import this_machine
 
 CHAT = "bundled:smollm2-135m-instruct"
 Timed: TypeAlias = dict[str, dict[str, list[tuple[float, float]]]]
-FLOORS = {"import typer, rich": "import typer, rich", "import torch, transformers": "import torch, transformers"}
+BARE = """
+import sys, typer
+app = typer.Typer()
+@app.command()
+def run(number: int = typer.Option(1, help="a number")) -> None: "Do nothing."
+sys.argv[1:] = ["--help"]
+app()
+"""
+FLOORS = {
+    "import typer, rich": "import typer, rich",
+    "--help of a Typer app with one option": BARE,
+    "import torch, transformers": "import torch, transformers",
+}
 
 
 def main() -> None:
@@ -76,6 +88,7 @@ def commands(adapter: Path) -> dict[str, tuple[Callable[[Path, list[str]], tuple
     return {
         **{name: (until_the_end, ["-c", code]) for name, code in FLOORS.items()},
         "help": (until_the_end, [*tunedeck, "--help"]),
+        "train --help": (until_the_end, [*tunedeck, "train", "--help"]),
         "predict": (until_the_end, [*tunedeck, *predict]),
         "chat, one token": (until_the_end, [*tunedeck, *chat]),
         "serve, ready": (until_ready, [*tunedeck, *serve]),

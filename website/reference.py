@@ -7,11 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import typer
-
 import tunedeck
-from tunedeck.cli.app import RUN_COMMANDS, app
-from tunedeck.cli.run_options import with_run_options
+from tunedeck.cli.app import COMMANDS, loaded
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.glossary import Term, error_codes, terms
 from tunedeck.core.i18n import language
@@ -60,8 +57,9 @@ def word(text: str) -> str:
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Every command by its whole name; `train` and `compare` with the options of a run file."""
-    yield from _below("tunedeck", typer.main.get_command(app))
+    """Every command by its whole name."""
+    for name in COMMANDS:
+        yield from _below(f"tunedeck {name}", loaded(name))
 
 
 def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
@@ -69,11 +67,6 @@ def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
     if not parts:
         yield name, command
     for part, one in parts.items():
-        if one.name in RUN_COMMANDS:
-            function, without = RUN_COMMANDS[one.name]
-            whole = typer.Typer(add_completion=False)
-            whole.command(one.name, help=one.help)(with_run_options(function, without))
-            one = typer.main.get_command(whole)
         yield from _below(f"{name} {part}", one)
 
 

@@ -14,8 +14,7 @@ from rich.cells import cell_len
 from support import tiny_models
 from support.command_line import Command
 
-from tunedeck.cli import adapters, data, export, label
-from tunedeck.cli.app import SHORTENED, app
+from tunedeck.cli.app import COMMANDS, SHORTENED, loaded
 from tunedeck.cli.examples import EXAMPLES
 
 RUN = [
@@ -53,14 +52,7 @@ for command in ("", *commands):
 
 
 def test_every_command_has_an_example_and_no_other_is_shown() -> None:
-    groups = {
-        "": app,
-        "data ": data.app,
-        "label ": label.app,
-        "adapters ": adapters.app,
-        "export ": export.app,
-    }
-    names = [f"{group}{one.name}" for group, one_app in groups.items() for one in one_app.registered_commands]
+    names = [" ".join([name, one]).strip() for name in COMMANDS for one in getattr(loaded(name), "commands", [""])]
     assert sorted(names) == sorted(EXAMPLES)
 
 
@@ -134,7 +126,7 @@ def test_the_shell_completes_commands_and_options(typed: str, completed: list[st
 
 @pytest.mark.parametrize(
     ("lang", "texts"),
-    [("en", ("Usage: ", "Options:", "show this help")), ("zh", ("用法：", "选项：", "显示本帮助", "[默认：auto]"))],
+    [("en", ("Usage: ", "Options:", "show this help")), ("zh", ("用法：", "选项：", "显示本帮助", "[默认值：auto]"))],
 )
 def test_the_help_of_every_command_fits_a_narrow_terminal(lang: str, texts: tuple[str, ...]) -> None:
     done = subprocess.run(
@@ -148,6 +140,41 @@ def test_the_help_of_every_command_fits_a_narrow_terminal(lang: str, texts: tupl
     assert re.findall(r"\w\.\.\.$", done.stdout, re.MULTILINE) == []  # nothing is cut off
     too_wide = [line for line in done.stdout.splitlines() if cell_len(line) > 40]
     assert [line for line in too_wide if len(line.split()) > 1] == []  # a path is not broken
+
+
+@pytest.mark.parametrize(("lang", "title"), [("en", "Training"), ("zh", "训练")])
+def test_every_frame_of_the_help_has_straight_sides(
+    tunedeck: Command, monkeypatch: pytest.MonkeyPatch, lang: str, title: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = tunedeck("--lang", lang, "compare", "--help-all").out
+    framed = [line for line in said.splitlines() if line[:1] in "│╭╰"]
+    assert f"╭─ {title} ─" in said
+    assert "│ --no-deduplicate" in said  # a switch that only turns something off
+    assert {cell_len(line) for line in framed if line} == {80}
+    assert {line[-1] for line in framed if line} == {*"│╮╯"}
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+@pytest.mark.parametrize("group", [(), ("data",)])
+def test_a_group_without_a_command_prints_its_help_and_ends_with_the_code_of_a_mistake(
+    tunedeck: Command, monkeypatch: pytest.MonkeyPatch, columns: str, group: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    said = tunedeck(*group)
+    assert (said.code, said.err) == (2, "")
+    assert said.out == tunedeck(*group, "--help").out
+
+
+def test_the_help_has_no_frames_where_the_encoding_lacks_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tunedeck", "export", "--help"],
+        capture_output=True,
+        encoding="latin-1",
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1", "COLUMNS": "80", "TUNEDECK_LANG": "en"},
+    )
+    assert "  onnx\n    labels, entities" in done.stdout
 
 
 def test_a_closed_pipe_ends_a_process_without_a_word() -> None:

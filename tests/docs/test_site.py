@@ -17,8 +17,7 @@ import yaml
 from support.settings_page import settings_page
 
 import tunedeck as td
-from tunedeck.cli.app import RUN_COMMANDS, app
-from tunedeck.cli.run_options import with_run_options
+from tunedeck.cli.app import COMMANDS, app, loaded
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.glossary import error_codes, terms
 from tunedeck.core.i18n import set_language
@@ -72,14 +71,9 @@ def test_every_page_has_a_place_in_the_site() -> None:
 
 @cache
 def command(*words: str) -> Any:
-    """Return the command of these words, `train` and `compare` with the options of a run file."""
-    if words[0] in RUN_COMMANDS:
-        alone = typer.Typer(add_completion=False)
-        function, without = RUN_COMMANDS[words[0]]
-        alone.command()(with_run_options(function, without))
-        return typer.main.get_command(alone)
-    found: Any = typer.main.get_command(app)
-    for word in words:
+    """Return the command of these words."""
+    found: Any = loaded(words[0]) if words[0] in COMMANDS else typer.main.get_command(app)
+    for word in words[1:]:
         found = found.commands[word]
     return found
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.main import get_command
 
-from tunedeck.cli.app import app
+from tunedeck.cli.app import loaded
 
 FOLDER = Path(__file__).parents[2] / "examples" / "deploy"
 
@@ -31,8 +30,7 @@ def container() -> dict[str, Any]:
 
 def parsed(arguments: list[str]) -> dict[str, Any]:
     """The options of `tunedeck serve` as it reads them from its arguments, defaults included."""
-    commands: Any = get_command(app)
-    context = commands.commands["serve"].make_context("serve", list(arguments))
+    context = loaded("serve").make_context("serve", list(arguments))
     return dict(context.params)
 
 

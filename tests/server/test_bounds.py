@@ -15,9 +15,8 @@ from fastapi.testclient import TestClient
 from support import served_adapters
 from support.http_server import listening
 from support.waiting import SOON
-from typer.main import get_command
 
-from tunedeck.cli.app import app as command_line
+from tunedeck.cli.app import loaded
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import set_language
 from tunedeck.core.units import format_bytes
@@ -67,8 +66,7 @@ def test_what_is_over_a_bound_is_told_the_bound_and_its_flag(
 
 
 def test_the_table_of_the_docs_and_the_flags_of_the_command_are_those_of_the_class() -> None:
-    commands: Any = get_command(command_line)
-    flags = {flag: option for option in commands.commands["serve"].params for flag in option.opts}
+    flags = {flag: option for option in loaded("serve").params for flag in option.opts}
     rows: dict[str, list[str]] = {"en": [], "zh": []}
     for bound in fields(Bounds):
         default: Any = bound.default

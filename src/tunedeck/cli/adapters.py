@@ -14,7 +14,7 @@ from tunedeck.core.checks import one_of
 from tunedeck.core.errors import AdapterFileError, ConfigError
 from tunedeck.core.i18n import listing, say
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command("list", help=say("list the adapters below a folder"))

@@ -1,95 +1,112 @@
-"""The commands, gathered."""
+"""The commands, gathered. Each is imported when it is called, not for the help of the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from importlib import import_module
 from typing import Annotated, Any, cast, final
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
 from tunedeck import __version__
-from tunedeck.cli import (
-    adapters,
-    chat,
-    compare,
-    data,
-    demo,
-    deploy_cost,
-    doctor,
-    embed,
-    evaluate,
-    explain,
-    export,
-    fetch,
-    label,
-    plan,
-    predict,
-    race,
-    schema,
-    serve,
-    threshold,
-    train,
-    ui,
-)
 from tunedeck.cli.examples import EXAMPLES
-from tunedeck.cli.help_style import markup_mode, set_help_style, translate_help
-from tunedeck.cli.run_options import with_run_options
+from tunedeck.cli.help_page import HelpCommand, HelpGroup, exit_with_help, help_page, translate_help
 from tunedeck.cli.usage import usage_message
 from tunedeck.core.errors import UsageError
 from tunedeck.core.i18n import say
-from tunedeck.core.process import USER_ERROR
 
 HELP_ALL = "--help-all"
 SHORTENED = ("train", "compare", "race", "plan", "deploy-cost", "serve")
 """Commands whose --help leaves out the less common options."""
-RUN_COMMANDS: dict[str, tuple[Callable[..., None], Collection[str]]] = {
-    "train": (train.train, ()),
-    "compare": (compare.compare, compare.WITHOUT),
-    "race": (race.race, race.WITHOUT),
+RUN_COMMANDS = ("train", "compare", "race")
+"""Commands with an option for every key of a run file but those in WITHOUT of their module."""
+COMMANDS = {
+    "demo": ("demo.demo", say("train four methods on real tweets, compare them and mix them in one batch")),
+    "fetch": ("fetch.fetch_parts", say("fetch bundled models and data ahead of their first use")),
+    "plan": ("plan.plan", say("estimate memory, time and cost of a run on every GPU before it starts")),
+    "data": ("data.app", say("check data files before training")),
+    "train": ("train.train", say("train an adapter from a run file or from flags")),
+    "compare": ("compare.compare", say("train several methods on your data and report which one to use")),
+    "race": ("race.race", say("find a good setting among many for a part of their cost, and train it")),
+    "eval": ("evaluate.evaluate", say("evaluate saved adapters on your data")),
+    "threshold": (
+        "threshold.threshold",
+        say("choose the probability from which an adapter answers, for a precision"),
+    ),
+    "label": ("label.app", say("choose texts to label next, and add them once they are labelled")),
+    "predict": ("predict.predict", say("predict with saved adapters")),
+    "chat": ("chat.chat", say("chat with a model and its adapters in the terminal")),
+    "embed": ("embed.embed", say("compute embeddings of texts")),
+    "adapters": ("adapters.app", say("list, show, convert and merge adapters")),
+    "export": ("export.app", say("export adapters for other programs")),
+    "serve": ("serve.serve", say("serve any number of adapters on one base over HTTP")),
+    "ui": ("ui.ui", say("open a page to check data, train and try adapters")),
+    "schema": ("schema.schema", say("print the JSON schema of run files, for editors")),
+    "explain": ("explain.explain", say("explain a term, a method, a setting or an error code")),
+    "doctor": ("doctor.doctor", say("check this machine: hardware, packages, what is missing")),
+    "deploy-cost": ("deploy_cost.deploy_cost", say("estimate what serving a model costs a month, by GPU and load")),
 }
-"""Commands with an option for every key of a run file but those named."""
+"""The function of each command, or the app of a group, in tunedeck.cli; and its line in the help."""
 
 
 @final
 class Commands(TyperGroup):
-    """The commands; the options of a run are made when its command is called, not for every other one."""
+    """The commands by name, and the one that is called whole."""
 
-    def get_help(self, ctx: Any) -> str:
-        """Return the help of tunedeck itself, in the user's language."""
-        translate_help(self, ctx)
-        return super().get_help(ctx)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; without any, print the help."""
+        exit_with_help(self, ctx, args)
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of tunedeck itself."""
+        formatter.write(help_page(self, ctx, list(self.commands.values())))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Return the command that is called, whole."""
+        """Return the command that is called."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name in RUN_COMMANDS:
-            function, without = RUN_COMMANDS[name]
-            alone = typer.Typer(add_completion=False, rich_markup_mode=markup_mode())
-            text = command.help if command else None
-            alone.command(name, help=text, epilog=_epilog(name))(with_run_options(function, without))
-            command = typer.main.get_command(alone)
-        return name, command, _with_help(command, ctx, rest)
+        return (name, *_with_help(loaded(name), ctx, rest)) if name else (name, command, rest)
 
 
-def _with_help(command: Any, ctx: Any, arguments: list[str]) -> list[str]:
-    """Return the arguments with --help for --help-all, for which, as for completion, every option is shown."""
+def loaded(name: str) -> Any:
+    """Return a command, imported and with all of its options, or a group with its commands."""
+    place, text = COMMANDS[name]
+    module_name, _, attribute = place.partition(".")
+    module = import_module(f"tunedeck.cli.{module_name}")
+    called: Any = getattr(module, attribute)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    if isinstance(called, typer.Typer):
+        for one in called.registered_commands:
+            one.epilog, one.cls = _epilog(f"{name} {one.name}"), HelpCommand
+        alone.add_typer(called, name=name, help=text, cls=HelpGroup)
+        return get_group(alone).commands[name]
+    if name in RUN_COMMANDS:
+        from tunedeck.cli.run_options import with_run_options  # loads pydantic
+
+        called = with_run_options(called, module.WITHOUT)
+    alone.command(name, help=text, epilog=_epilog(name), cls=HelpCommand)(called)
+    return get_command(alone)
+
+
+def _with_help(command: Any, ctx: Any, arguments: list[str]) -> tuple[Any, list[str]]:
+    """Return a command and its arguments, with --help for --help-all, for which, as for completion, every option is
+    shown.
+    """
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    if command:
-        translate_help(command, ctx)
-    if command and (HELP_ALL in arguments[:end] or ctx.resilient_parsing):
+    translate_help(command, ctx)
+    if HELP_ALL in arguments[:end] or ctx.resilient_parsing:
         for one in command.params:
             one.hidden = False
-    return ["--help" if argument == HELP_ALL else argument for argument in arguments[:end]] + arguments[end:]
+    return command, ["--help" if argument == HELP_ALL else argument for argument in arguments[:end]] + arguments[end:]
 
 
 app = typer.Typer(
     name="tunedeck",
     cls=Commands,
     help=say("Turn one frozen model into many specialists: fine-tune, compare and switch adapters on one base."),
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=markup_mode(),
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -100,11 +117,9 @@ def run() -> int:
         return int(app(prog_name="tunedeck", standalone_mode=False) or 0)
     except typer.TyperException as error:
         text = cast(Any, error).format_message()  # the classes of Typer's errors are private
-        if text:
-            context = getattr(error, "ctx", None)
-            group = context.command if context and isinstance(context.command, TyperGroup) else None
-            raise UsageError(usage_message(text, list(group.commands) if group else [])) from error
-        return USER_ERROR  # called without arguments: Typer has printed the help
+        context = getattr(error, "ctx", None)
+        group = context.command if context and isinstance(context.command, TyperGroup) else None
+        raise UsageError(usage_message(text, list(group.commands) if group else [])) from error
 
 
 def _print_version(wanted: bool) -> None:
@@ -123,33 +138,6 @@ def _settings(
     """Options before the command."""
 
 
-app.command("demo", help=say("train four methods on real tweets, compare them and mix them in one batch"))(demo.demo)
-app.command("fetch", help=say("fetch bundled models and data ahead of their first use"))(fetch.fetch_parts)
-app.command("plan", help=say("estimate memory, time and cost of a run on every GPU before it starts"))(plan.plan)
-app.add_typer(data.app, name="data", help=say("check data files before training"))
-app.command("train", help=say("train an adapter from a run file or from flags"))(lambda: None)
-app.command("compare", help=say("train several methods on your data and report which one to use"))(lambda: None)
-app.command("race", help=say("find a good setting among many for a part of their cost, and train it"))(lambda: None)
-app.command("eval", help=say("evaluate saved adapters on your data"))(evaluate.evaluate)
-app.command("threshold", help=say("choose the probability from which an adapter answers, for a precision"))(
-    threshold.threshold
-)
-app.add_typer(label.app, name="label", help=say("choose texts to label next, and add them once they are labelled"))
-app.command("predict", help=say("predict with saved adapters"))(predict.predict)
-app.command("chat", help=say("chat with a model and its adapters in the terminal"))(chat.chat)
-app.command("embed", help=say("compute embeddings of texts"))(embed.embed)
-app.add_typer(adapters.app, name="adapters", help=say("list, show, convert and merge adapters"))
-app.add_typer(export.app, name="export", help=say("export adapters for other programs"))
-app.command("serve", help=say("serve any number of adapters on one base over HTTP"))(serve.serve)
-app.command("ui", help=say("open a page to check data, train and try adapters"))(ui.ui)
-app.command("schema", help=say("print the JSON schema of run files, for editors"))(schema.schema)
-app.command("explain", help=say("explain a term, a method, a setting or an error code"))(explain.explain)
-app.command("doctor", help=say("check this machine: hardware, packages, what is missing"))(doctor.doctor)
-app.command("deploy-cost", help=say("estimate what serving a model costs a month, by GPU and load"))(
-    deploy_cost.deploy_cost
-)
-
-
 def _epilog(command: str) -> str:
     example = say("Example: {command}", command=EXAMPLES[command])
     if command not in SHORTENED:
@@ -157,14 +145,5 @@ def _epilog(command: str) -> str:
     return example + "\n\n" + say("All options: tunedeck {command} --help-all", command=command)
 
 
-for _group, _commands in (
-    ("", app),
-    ("data ", data.app),
-    ("label ", label.app),
-    ("adapters ", adapters.app),
-    ("export ", export.app),
-):
-    for _command in _commands.registered_commands:
-        _command.epilog = _epilog(f"{_group}{_command.name}")
-
-set_help_style()
+for _name, (_, _text) in COMMANDS.items():
+    app.command(_name, help=_text)(lambda: None)  # in place of the command until it is called

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
 
 from tunedeck.core.console import tell as tell
 from tunedeck.core.i18n import say
 from tunedeck.core.units import format_bytes as format_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _WHOLE = 16
 """A word of up to this width, such as a number or a name, is not broken into lines of a column."""
@@ -32,7 +33,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
     A terminal in whose columns words would be broken, or most cells folded, gets a line for each cell.
     """
-    console = Console(highlight=False, markup=False, emoji=False)
+    from rich.table import Table
+
+    console = _console()
     if title:
         console.print(title, style="bold", soft_wrap=True)
     if rows and not _fits(columns, rows):
@@ -52,6 +55,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print(table)
 
 
+def _console() -> Console:
+    from rich.console import Console  # not for --help: it takes as long to load as Typer
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
 def _fits(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Return whether the terminal is wide enough for the longest word of every column.
 
@@ -59,12 +68,12 @@ def _fits(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """
     cells = list(zip(columns, *rows, strict=True))
     whole = sum(max(cell_len(line) for cell in column for line in (cell.splitlines() or [""])) for column in cells)
-    if Console().width < _NARROW and whole > 2 * Console().width:
+    if _console().width < _NARROW and whole > 2 * _console().width:
         return False
     first = max(cell_len(row[0]) for row in rows)
     words = [max(min(cell_len(word), _WHOLE) for cell in column for word in (cell.split() or [""])) for column in cells]
     words[0] = first if first < _KEPT else words[0]
-    return sum(words) + 3 * len(words) + 1 <= Console().width
+    return sum(words) + 3 * len(words) + 1 <= _console().width
 
 
 def _print_lines(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -93,7 +102,7 @@ def print_tables(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
         for name, width in zip(columns, widths, strict=True)
     ]
     widths = [max(width, *map(cell_len, name.split("\n"))) + 3 for name, width in zip(names, widths, strict=True)]
-    room = Console().width - widths[0] - 1
+    room = _console().width - widths[0] - 1
     parts: list[list[int]] = [[]]
     for column in range(1, len(columns)):
         if parts[-1] and sum(widths[one] for one in [*parts[-1], column]) > room:

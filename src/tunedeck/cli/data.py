@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tunedeck.tasks.data_check import DataCheck
 
 _TEXT = 60
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command("check", help=say("find problems in data files before training"))

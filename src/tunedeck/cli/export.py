@@ -11,7 +11,7 @@ from tunedeck.cli import export_adapter, export_onnx, options
 from tunedeck.cli.console import print_json, tell
 from tunedeck.core.i18n import say
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer()
 export_adapter.add_commands(app)
 app.command("onnx", help=say("labels, entities, scores or vectors by ONNX Runtime, without torch"))(export_onnx.onnx)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tunedeck.tasks.label_next import NextTexts
 
 _TEXT = 60
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer()
 MultiLabel: TypeAlias = Annotated[bool, typer.Option("--multi-label", help=say("any number of labels per text"))]
 
 

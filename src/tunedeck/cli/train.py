@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tunedeck.training.record import TrainingRun
 
 EXIT_CODES = {"interrupted": INTERRUPTED, "terminated": TERMINATED}
+WITHOUT = ()
+"""Keys of a run file without a flag."""
 
 
 def train(

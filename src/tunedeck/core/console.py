@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 
 def tell(text: str) -> None:
     """Print something that is not a result."""
+    from rich.console import Console  # not for --help: it takes as long to load as Typer
+
     Console(stderr=True, highlight=False, markup=False, emoji=False).print(text, soft_wrap=True)

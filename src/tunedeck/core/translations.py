@@ -11,9 +11,10 @@ import json
 import struct
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 MAGIC = 0x950412DE
+FOLDER = Path(__file__).parents[1] / "locale"
 
 
 @cache
@@ -21,7 +22,7 @@ def translations(language: str) -> gettext.NullTranslations:
     """Return the catalogue of a language; English, whose texts are the keys, has none."""
     if language == "en":
         return gettext.NullTranslations()
-    catalogue = files("tunedeck").joinpath(f"locale/{language}/LC_MESSAGES/tunedeck.po").read_text(encoding="utf-8")
+    catalogue = _file(language).read_text(encoding="utf-8")
     return gettext.GNUTranslations(io.BytesIO(compiled(catalogue)))
 
 
@@ -29,10 +30,14 @@ def translations(language: str) -> gettext.NullTranslations:
 def sources() -> dict[str, str]:
     """Return the English text behind each translation; of two texts with one translation, the first."""
     found: dict[str, str] = {}
-    for file in files("tunedeck").joinpath("locale").iterdir():
-        for source, text in _entries(file.joinpath("LC_MESSAGES/tunedeck.po").read_text(encoding="utf-8")):
+    for folder in FOLDER.iterdir():
+        for source, text in _entries(_file(folder.name).read_text(encoding="utf-8")):
             found.setdefault(text.decode(), source.decode())
     return found
+
+
+def _file(language: str) -> Path:
+    return FOLDER / language / "LC_MESSAGES" / "tunedeck.po"
 
 
 def compiled(catalogue: str) -> bytes:
