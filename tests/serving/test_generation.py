@@ -191,7 +191,7 @@ def test_a_failing_step_ends_its_rows_and_not_the_engine(engine: Engine, monkeyp
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(decode, "call", broken)
+        patch.setattr(decode.DecodingBatch, "_logits", broken)
         request = Request(None, asked("w4"))
         engine.submit(request)
         with pytest.raises(RuntimeError, match="out of memory"):

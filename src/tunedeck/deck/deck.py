@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, final
 
@@ -358,6 +358,14 @@ class Deck:
         The rows are in `order`, and a full adapter with its tensors runs alone. A single name applies to
         all rows, however many.
         """
+        with self.routed(adapters) as weights:
+            return call_model(self.model, inputs, weights)
+
+    @contextmanager
+    def routed(self, adapters: Sequence[str | None]) -> Iterator[Mapping[str, nn.Parameter]]:
+        """Route the rows of a batch to their adapters while the block runs, as `call` does; yields the tensors of a
+        full adapter.
+        """
         with self.router.lock:
             grouping = self._grouping(self.adapters_of_rows(adapters, len(adapters)))
             used = [self._adapters[segment.adapter] for segment in grouping.segments if segment.adapter is not None]
@@ -365,7 +373,7 @@ class Deck:
             assert grouping.order is None
             assert not weights or len(grouping.segments) == 1
             with self.router.routed(grouping.segments):
-                return call_model(self.model, inputs, weights)
+                yield weights
 
     def order(self, adapters: Sequence[str | None]) -> list[int]:
         """Return row numbers as `call` takes them: the rows of an adapter are neighbours, and so are adapters of one

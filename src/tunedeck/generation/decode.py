@@ -15,6 +15,7 @@ from tunedeck.deck.patches.attention import bucketed_attention, decoding_attenti
 from tunedeck.generation.buckets import BucketedCache
 from tunedeck.generation.choosing import choose_tokens
 from tunedeck.generation.kv_cache import has_windows
+from tunedeck.generation.llama_step import llama_step
 from tunedeck.generation.prefill import Prefill, call
 from tunedeck.generation.sampling import Sampling
 from tunedeck.generation.sequence import Chunk, Sequence
@@ -80,6 +81,7 @@ class DecodingBatch:
         self._deck = deck
         self._attention = decoding_attention(deck.base)
         self._over_buckets = bucketed_attention(deck.base)
+        self._llama = llama_step(deck.model)
         self.sequences: list[Sequence] = []
         self.cache = BucketedCache()
         self._mask = torch.zeros(
@@ -103,14 +105,7 @@ class DecodingBatch:
     @torch.inference_mode()
     def step(self) -> list[Sequence]:
         """Append one token to every sequence; returns those with news."""
-        assert self.cache.cache is not None
-        self._mask = F.pad(self._mask, (0, 1), value=1)
-        last = torch.tensor([one.token_ids[-1:] for one in self.sequences], device=self._mask.device)
-        positions = self._mask.sum(-1, keepdim=True) - 1
-        attention = self._over_buckets if len(self.cache) > 1 else self._attention
-        with self._deck.lock, attention.on(self._deck.base):
-            output = call(self._deck, self.sequences, last, self._mask, positions, self.cache.cache)
-        news = self._append_tokens(self.sequences, output.logits[:, -1].float())
+        news = self._append_tokens(self.sequences, self._logits().float())
         self.drop(lambda one: one.finish_reason is not None)
         return news
 
@@ -130,6 +125,21 @@ class DecodingBatch:
     def arrange(self) -> None:
         """Move the keys and values of sequences whose room has changed."""
         self.cache.arrange([one.room for one in self.sequences], self._mask.sum(-1).tolist())
+
+    def _logits(self) -> torch.Tensor:
+        """Compute the last token of every sequence and return the logits of the next one, (sequences, vocab)."""
+        cache = self.cache.cache
+        assert cache is not None
+        self._mask = F.pad(self._mask, (0, 1), value=1)
+        last = torch.tensor([one.token_ids[-1:] for one in self.sequences], device=self._mask.device)
+        positions = self._mask.sum(-1, keepdim=True) - 1
+        with self._deck.routed([one.adapter for one in self.sequences]) as weights:
+            if self._llama is not None and not weights and self._llama.fits(cache):
+                return self._llama.logits(last, self._mask, positions, cache)
+            attention = self._over_buckets if len(self.cache) > 1 else self._attention
+            with attention.on(self._deck.base):
+                logits: torch.Tensor = call(self._deck, self.sequences, last, self._mask, positions, cache).logits
+        return logits[:, -1]
 
     def _append_tokens(self, sequences: list[Sequence], logits: torch.Tensor) -> list[Sequence]:
         for one, token in zip(sequences, choose_tokens(logits, sequences, self._deck.tokenizer), strict=True):

@@ -38,6 +38,8 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
     The capacity never exceeds `max_length` positions.
     """
 
+    is_sliding = False
+
     def __init__(self, tensors: Tensors, max_length: int) -> None:
         super().__init__()
         self.is_initialized = True

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from tunedeck.core.compat.torch import fits_int8_product, int8_product
 
-_FEW_ROWS = 16
+FEW_ROWS = 16
 """Rows up to which bfloat16 times the 8-bit weight itself is no slower than unpacking it, as in a step of decoding."""
 
 
@@ -37,7 +37,7 @@ class Int8Linear(nn.Module):
         """(..., in) to (..., out), in the precision of x."""
         scale = cast(torch.Tensor, self.scale)
         rows = x.numel() // self.in_features
-        few = 0 < rows <= _FEW_ROWS and x.dtype == scale.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+        few = 0 < rows <= FEW_ROWS and x.dtype == scale.dtype == torch.bfloat16 and not torch.is_grad_enabled()
         output: torch.Tensor
         if few and fits_int8_product(self.weight):
             product = int8_product(x.reshape(rows, self.in_features), self.weight, scale)
@@ -45,6 +45,11 @@ class Int8Linear(nn.Module):
         else:
             output = _Product.apply(x, self.weight, scale)  # type: ignore[no-untyped-call]
         return output if self.bias is None else output + self.bias
+
+    @property
+    def multiplies_few_rows(self) -> bool:
+        """Tell whether up to `FEW_ROWS` rows are multiplied by the 8-bit weight itself where no gradient is wanted."""
+        return cast(torch.Tensor, self.scale).dtype == torch.bfloat16 and fits_int8_product(self.weight)
 
     def dense(self) -> torch.Tensor:
         """Return s · q, (out, in)."""

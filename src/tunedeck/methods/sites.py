@@ -93,6 +93,36 @@ class RowDispatch:
         return tensor if max(counts) == 1 else tensor.repeat_interleave(torch.tensor(counts, device=tensor.device), 0)
 
 
+Join: TypeAlias = Callable[
+    [Sequence[RowDispatch | None], Sequence[int]], Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None
+]
+"""Return a function that changes the outputs of several linear layers, side by side, at once: (x, output) to output.
+
+It gets what the running batch has at each layer, and the size of each output; None where it cannot.
+"""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LinearHook:
+    """A linear layer's forward hook; `join` does at once what the hooks of several layers with the same input do."""
+
+    dispatch: Callable[[], RowDispatch | None]
+    change: Callable[[nn.Module, torch.Tensor, torch.Tensor, RowDispatch], torch.Tensor]
+    """(linear, x, output, dispatch) to the changed output, (batch, ..., out)."""
+    join: Join
+    sequence_first: bool
+
+    def __call__(self, linear: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        """Return the output with the change of each row."""
+        now = self.dispatch()
+        if now is None:
+            return output
+        if not self.sequence_first:
+            return self.change(linear, args[0], output, now)
+        return self.change(linear, args[0].transpose(0, 1), output.transpose(0, 1), now).transpose(0, 1)
+
+
 class Site(Protocol):
     """Where a layer works and what it does there; equal sites share one set of hooks."""
 

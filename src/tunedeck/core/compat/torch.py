@@ -37,6 +37,28 @@ def forward_hook_count(module: nn.Module) -> int:
     return len(module._forward_hooks) + len(module._forward_pre_hooks)
 
 
+def forward_hooks(module: nn.Module) -> list[Callable[..., Any]]:
+    """Return a module's forward pre-hooks and forward hooks, without those of its children."""
+    return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+
+
+def call_with_hooks(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what a module would with another function in the place of its `forward`: its hooks are called as well."""
+    for number, before in module._forward_pre_hooks.items():
+        if number in module._forward_pre_hooks_with_kwargs:
+            changed = before(module, args, kwargs)
+            args, kwargs = (args, kwargs) if changed is None else changed
+        else:
+            changed = before(module, args)
+            args = args if changed is None else changed if isinstance(changed, tuple) else (changed,)
+    output = forward(*args, **kwargs)
+    for number, after in module._forward_hooks.items():
+        named = number in module._forward_hooks_with_kwargs
+        changed = after(module, args, kwargs, output) if named else after(module, args, output)
+        output = output if changed is None else changed
+    return output
+
+
 def cpu_features() -> dict[str, bool]:
     """Return the instruction sets of this CPU by torch's names, such as `avx512_bf16` and `amx_bf16`."""
     return {name: value for name, value in torch.cpu.get_capabilities().items() if isinstance(value, bool)}

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, TypeAlias, cast, final
+from typing import TypeAlias, cast, final
 
 import torch
 from torch import nn
@@ -19,7 +19,9 @@ from tunedeck.methods.base import Base, Built, MethodConfig
 from tunedeck.methods.linears import dense_weight, is_conv1d, linear_shape, targeted_linears
 from tunedeck.methods.lora.config import LoraConfig
 from tunedeck.methods.lora.dora import has_lengths, row_lengths, scale_to_length
+from tunedeck.methods.lora.side_by_side import side_by_side
 from tunedeck.methods.sites import (
+    LinearHook,
     Placement,
     RowDispatch,
     add_rounded,
@@ -92,20 +94,13 @@ class LinearOutput:
 
     def install(self, model: nn.Module, dispatch: Callable[[], RowDispatch | None]) -> Sequence[RemovableHandle]:
         """Register the hook that adds scaling · B A x to the linear's output in the active rows."""
-
-        def hook(linear: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-            now = dispatch()
-            if now is None:
-                return output
-            if not self.sequence_first:
-                return patched(linear, args[0], output, now)
-            return patched(linear, args[0].transpose(0, 1), output.transpose(0, 1), now).transpose(0, 1)
-
-        def patched(linear: nn.Module, x: torch.Tensor, output: torch.Tensor, now: RowDispatch) -> torch.Tensor:
-            output = add_low_rank(x, output, now)
-            return scale_to_length(linear, output, now) if has_lengths(now) else output
-
+        hook = LinearHook(dispatch, _patched, side_by_side, self.sequence_first)
         return [model.get_submodule(self.path).register_forward_hook(hook)]
+
+
+def _patched(linear: nn.Module, x: torch.Tensor, output: torch.Tensor, now: RowDispatch) -> torch.Tensor:
+    output = add_low_rank(x, output, now)
+    return scale_to_length(linear, output, now) if has_lengths(now) else output
 
 
 _linear_output = lru_cache(maxsize=8192)(LinearOutput)
