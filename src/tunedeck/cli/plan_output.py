@@ -84,7 +84,7 @@ def _title(request: PlanRequest) -> str:
 
 
 def _columns(currency: str, wide: bool) -> list[str]:
-    found = [say("method"), say("GPU"), say("fits"), "GiB", say("batch")]
+    found = [say("method"), say("GPU"), say("fits, GiB free"), say("peak GiB"), say("batch")]
     found += [say("tokens/s")] if wide else []
     found += [say("hours"), say("cost, {currency}", currency=currency)]
     return found + ([say("per hour")] if wide else [])

@@ -22,6 +22,7 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.system_reason import system_reason
 from tunedeck.core.toml import parse_toml
+from tunedeck.core.validation import reason_of
 from tunedeck.serving.bounds import Bounds
 
 log = logging.getLogger("tunedeck.server")
@@ -214,18 +215,36 @@ def read_keys(file: Path | None) -> Keys:
 def _records(file: Path) -> list[KeyRecord]:
     try:
         table = parse_toml(file.read_text(encoding="utf-8"))
-        records = [KeyRecord.model_validate(one) for one in table["key"]]
+        records = [KeyRecord.model_validate(one) for one in table.get("key", [])]
         if not records:
             raise ValueError(say("no key"))
         for kind, given in (("name", [one.name for one in records]), ("sha256", [one.sha256 for one in records])):
             if len(set(given)) < len(given):
                 raise ValueError(say("two keys have the same {field}", field=kind))
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        reason = " ".join(system_reason(error).split())
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
-            say("{path} is not a valid key file: {reason}; see docs/serving.md", path=file, reason=reason)
+            say(
+                "{path} is not a valid key file: {reason}; it holds a table [[key]] with name and sha256 for each key",
+                path=file,
+                reason=_reason(error),
+            )
         ) from error
     return records
+
+
+def _reason(error: Exception) -> str:
+    """Return why a key file cannot be used, without a value of it."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            return say("{name} is missing", name=field)
+        if first["type"] == "extra_forbidden":
+            return say("unknown key {key!r}", key=field)
+        if first["type"] == "string_pattern_mismatch":
+            return say("sha256 must be 64 hexadecimal digits")
+        return f"{field} {reason_of(first)}".strip()
+    return say("[[key]] must be a table") if isinstance(error, TypeError) else system_reason(error)
 
 
 def _caller(record: KeyRecord, before: Caller | None, alone: bool) -> Caller:

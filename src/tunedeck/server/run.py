@@ -142,7 +142,7 @@ def check_address(settings: ServerSettings) -> None:
     if not here and settings.key_file is None:
         raise ConfigError(
             say(
-                "{host} can be reached by others; give --api-key-file, or listen on 127.0.0.1 (docs/serving.md)",
+                "{host} can be reached by others; give --api-key-file, or listen on 127.0.0.1",
                 host=settings.host,
             )
         )

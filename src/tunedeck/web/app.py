@@ -106,7 +106,7 @@ def _password(settings: PageSettings) -> str | None:
     if not here:
         raise ConfigError(
             say(
-                "{host} can be reached by others; give --password-file, or listen on 127.0.0.1 (docs/ui.md)",
+                "{host} can be reached by others; give --password-file, or listen on 127.0.0.1",
                 host=settings.host,
             )
         )
