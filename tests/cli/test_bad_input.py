@@ -349,7 +349,8 @@ def test_the_language_is_chosen_before_or_after_the_command(tunedeck: Command, r
         ),
         (
             ("serve", "--adapters", ".", "--api-key-file", "none"),
-            "none is not a valid key file: No such file or directory; it holds a table [[key]] with name",
+            "none is not a valid key file: No such file or directory; it holds a table [[key]] with name "
+            "and sha256 for each key",
             "none 不是有效的密钥文件：没有",
         ),
         (("serve",), "--adapters is missing", "缺少 --adapters"),

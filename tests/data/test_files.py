@@ -319,6 +319,18 @@ def test_damaged_empty_huge_and_protected_files_are_told_in_one_line(name: str, 
     assert "\n" not in str(caught.value)
 
 
+def test_a_text_that_does_not_fit_in_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reviews" / "good").mkdir(parents=True)
+    (tmp_path / "reviews" / "good" / "1.txt").write_text("fine")
+
+    def too_large(_: Path) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(Path, "read_bytes", too_large)
+    with pytest.raises(DataError, match=r"1\.txt \(4 B\) does not fit in memory; split it"):
+        read_table(str(tmp_path / "reviews"))
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.csv")

@@ -7,6 +7,7 @@ from pathlib import Path
 from tunedeck.core.errors import DataError
 from tunedeck.core.i18n import listing, say
 from tunedeck.core.system_reason import system_reason
+from tunedeck.core.units import format_bytes
 from tunedeck.data.encoding import AUTO, UTF_8, decode
 from tunedeck.data.rows import Content, Rows
 
@@ -29,6 +30,9 @@ def read_text_folder(folder: Path, encoding: str) -> Content:
             text, found = decode(path, path.read_bytes(), encoding)
         except OSError as error:
             raise DataError(say("cannot read {path}: {reason}", path=path, reason=system_reason(error))) from error
+        except MemoryError as error:
+            size = format_bytes(path.stat().st_size)
+            raise DataError(say("{path} ({size}) does not fit in memory; split it", path=path, size=size)) from error
         encodings.add(found)
         if text.strip():
             rows.append({"text": text.strip(), "label": path.parent.name, "file": path.name})
