@@ -79,14 +79,26 @@ def test_layers_of_unlike_ranks_and_targets_are_added_side_by_side_to_their_rows
         check_the_step(deck, [*names])
 
 
-def test_other_architectures_and_sliding_windows_keep_their_modules() -> None:
-    assert llama_step(tiny_model("gpt2", "causal")) is None
-    windowed = llama_step(tiny_model("mistral", "causal", sliding_window=6))
-    deck = deck_of("mistral", "causal")
-    sequence = Sequence([5], td.Sampling()).prepare(deck, None, [5])
-    prefill = Prefill(deck, [sequence])
+def test_other_architectures_and_sliding_windows_keep_their_modules(tmp_path: Path) -> None:
+    assert llama_step(deck_of("gpt2", "causal")) is None
+    tiny_model("mistral", "causal", sliding_window=6).save_pretrained(tmp_path)
+    tiny_tokenizer("mistral").save_pretrained(tmp_path)
+    deck = td.Deck.load(str(tmp_path), td.Generate(), dtype="float32")
+    windowed = llama_step(deck)
     assert windowed is not None
-    assert not windowed.fits(prefill.cache)
+    assert not windowed.fits(Prefill(deck, [Sequence([5], td.Sampling()).prepare(deck, None, [5])]).cache)
+
+
+def test_a_base_in_8_bits_multiplies_up_to_four_sequences_by_an_output_layer_in_8_bits(tmp_path: Path) -> None:
+    tiny_model("llama", "causal", hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
+    tiny_tokenizer("llama").save_pretrained(tmp_path)
+    deck = td.Deck.load(str(tmp_path), td.Generate(), dtype="bfloat16", quantize="int8")
+    assert deck.int8_output is not None
+    own, modules = (logits_of_steps(deck, [None] * 2, way) for way in (False, True))
+    assert 0 < (own - modules).abs().mean() < 0.02 * modules.float().std()
+    deck.int8_output.weight.zero_()
+    assert not logits_of_steps(deck, [None] * 4, modules=False).any()
+    assert logits_of_steps(deck, [None] * 5, modules=False).any()
 
 
 def test_hooks_see_and_change_what_they_do_in_a_call_of_the_module() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, final
 
@@ -37,6 +38,7 @@ from tunedeck.formats.folder import base_of, detect_format, distinct_names, writ
 from tunedeck.formats.manifest import read_manifest
 from tunedeck.formats.tensors import StoredAdapter
 from tunedeck.methods.base import MethodConfig
+from tunedeck.methods.int8 import Int8Linear
 from tunedeck.methods.registry import method_of
 from tunedeck.methods.routing import Grouping, Router, group_rows
 from tunedeck.methods.sites import SiteRegistry
@@ -95,6 +97,17 @@ class Deck:
             quantize=quantize,
         )
         return cls(base, task)
+
+    @cached_property
+    def int8_output(self) -> Int8Linear | None:
+        """Return a copy of the output layer in 8 bits; None unless the base is in int8 and has such a layer.
+
+        The model itself keeps its output layer: a step of decoding multiplies few rows, where reading it is all that
+        takes time.
+        """
+        output = self.model.get_output_embeddings()
+        plain = self.base.quantize == "int8" and type(output) is nn.Linear and output.bias is None
+        return Int8Linear(output.weight.detach(), None) if plain else None
 
     @property
     def lock(self) -> AbstractContextManager[object]:

@@ -81,7 +81,7 @@ class DecodingBatch:
         self._deck = deck
         self._attention = decoding_attention(deck.base)
         self._over_buckets = bucketed_attention(deck.base)
-        self._llama = llama_step(deck.model)
+        self._llama = llama_step(deck)
         self.sequences: list[Sequence] = []
         self.cache = BucketedCache()
         self._mask = torch.zeros(

@@ -18,20 +18,26 @@ from torch.nn import functional as F
 from transformers import Cache
 
 from tunedeck.core.compat.torch import call_with_hooks, forward_hook_count, forward_hooks, int8_product
+from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.attention import attention_over_buckets
 from tunedeck.methods.int8 import FEW_ROWS, Int8Linear
 from tunedeck.methods.linears import linear_shape
 from tunedeck.methods.sites import LinearHook
 
 _CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+_ROWS_IN_8_BITS = 4
+"""Rows up to which the output layer in 8 bits is clearly faster: 2.2 instead of 4.2 ms for one row of SmolLM2-135M,
+8.1 instead of 5.8 ms for 16.
+"""
 _Function: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 _Change: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def llama_step(model: nn.Module) -> LlamaStep | None:
-    """Return the step of a model on a CPU; None for another architecture."""
+def llama_step(deck: Deck) -> LlamaStep | None:
+    """Return the step of a deck's model on a CPU; None for another architecture."""
+    model = deck.model
     known = type(model).__name__ in _CLASSES and type(model).__module__.startswith("transformers.")
-    return LlamaStep(model) if known and next(model.parameters()).device.type == "cpu" else None
+    return LlamaStep(model, deck.int8_output) if known and model.device.type == "cpu" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,11 @@ class _Position:
 class LlamaStep:
     """The forward pass of one position of each row."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, int8_output: Int8Linear | None) -> None:
         self._embedding, self._rotary = model.model.embed_tokens, model.model.rotary_emb
         self._layers = [_Layer(layer, number) for number, layer in enumerate(model.model.layers)]
-        self._norm, self._output = _norm(model.model.norm), model.lm_head
+        self._norm = _norm(model.model.norm)
+        self._output = _output(model.lm_head, int8_output)
 
     def fits(self, cache: Cache) -> bool:
         """Tell whether every layer of a cache keeps all positions."""
@@ -70,8 +77,7 @@ class LlamaStep:
         position = _Position(cos, torch.cat([-first, second], -1), scores, cache)
         for layer in self._layers:
             x = layer.forward(x, position)
-        logits: torch.Tensor = self._output(self._norm(x))
-        return logits[:, 0]
+        return self._output(self._norm(x))[:, 0]
 
 
 @final
@@ -153,6 +159,13 @@ def _product(linear: nn.Module) -> _Function:
         return int8_product(x[:, 0], weight, scale)[:, None]
 
     return product
+
+
+def _output(layer: nn.Module, in_8_bits: Int8Linear | None) -> _Function:
+    """Return a function that computes the output layer with its hooks, from its copy in 8 bits for very few rows."""
+    plain = _product(layer)
+    few = plain if in_8_bits is None else _product(in_8_bits)
+    return partial(_hooked, layer, lambda x: few(x) if len(x) <= _ROWS_IN_8_BITS else plain(x))
 
 
 def _norm(norm: Any) -> _Function:

@@ -17,7 +17,10 @@ from torch.nn import functional as F
 from tunedeck.core.compat.torch import fits_int8_product, int8_product
 
 FEW_ROWS = 16
-"""Rows up to which bfloat16 times the 8-bit weight itself is no slower than unpacking it, as in a step of decoding."""
+"""Rows of x up to which bfloat16 times the 8-bit weight itself is no slower than unpacking it, as in decoding."""
+
+_ROWS_AT_ONCE = 4096
+"""Rows of a weight that are in float32 at once while it is rounded."""
 
 
 @final
@@ -27,10 +30,9 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        scale = (weight.float().abs().amax(dim=1) / 127).clamp(min=1e-12).to(weight.dtype)
-        whole = (weight.float() / scale[:, None].float()).round().clamp(-127, 127).to(torch.int8)
-        self.weight = nn.Parameter(whole, requires_grad=False)
-        self.register_buffer("scale", scale)
+        whole, scales = zip(*(_rounded(rows) for rows in torch.split(weight, _ROWS_AT_ONCE)), strict=True)
+        self.weight = nn.Parameter(torch.cat(whole), requires_grad=False)
+        self.register_buffer("scale", torch.cat(scales))
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -55,6 +57,13 @@ class Int8Linear(nn.Module):
         """Return s · q, (out, in)."""
         scale = cast(torch.Tensor, self.scale)
         return self.weight.to(scale.dtype) * scale[:, None]
+
+
+def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return q (rows, in) and s (rows,) of some rows of a weight."""
+    numbers = weight.float()
+    scale = (numbers.abs().amax(dim=1) / 127).clamp(min=1e-12).to(weight.dtype)
+    return (numbers / scale[:, None].float()).round().clamp(-127, 127).to(torch.int8), scale
 
 
 @final

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import TypeAlias, final
 
 import torch
@@ -50,47 +51,57 @@ def side_by_side(dispatches: Sequence[RowDispatch | None], sizes: Sequence[int])
     return first.cached(tuple(dispatches), partial(_stacked, dispatches, sizes), slot="side by side")
 
 
+def _add_one(a: torch.Tensor, b: torch.Tensor, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """Add what one adapter does to all rows: a (1, in, ranks of all layers), b (1, ranks, outputs)."""
+    change = torch.bmm(torch.bmm(x.float().view(1, -1, x.shape[-1]), a), b)
+    return torch.add(output, change.view(output.shape), out=output)
+
+
 def _unchanged(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     return output
 
 
 def _stacked(dispatches: Sequence[RowDispatch | None], sizes: Sequence[int]) -> Add | None:
     known = [one for one in dispatches if one is not None]
-    layers = [layer for one in known for layer in one.layers if layer is not None]
-    if any(isinstance(layer, nn.Module) or layer.is_dora for layer in layers):
+    if any(isinstance(layer, nn.Module) or (layer and layer.is_dora) for one in known for layer in one.layers):
         return None
-    parts: list[tuple[Layer | None, ...]] = list(
-        zip(
-            *([layer for _, layer in one.parts] if one else [None] * len(known[0].parts) for one in dispatches),
-            strict=True,
-        )
-    )
-    changed = [number for number, part in enumerate(parts) if any(part)]
+    nothing = [None] * len(known[0].parts)
+    columns = [nothing if one is None else [layer for _, layer in one.parts] for one in dispatches]
+    changed = [number for number, part in enumerate(zip(*columns, strict=True)) if any(part)]
     active = slice(changed[0], changed[-1] + 1)
+    ranks = [max((len(layer.lora_A) for layer in column if layer), default=0) for column in columns]
+    a, b = _matrices([column[active] for column in columns], ranks, sizes)
     slices = [rows for rows, _ in known[0].parts[active]]
-    ranks = [
-        max((layer.lora_A.shape[0] for layer in column if layer), default=0) for column in zip(*parts, strict=True)
-    ]
-    like = layers[0].lora_A
-    a = like.new_zeros(len(slices), like.shape[1], sum(ranks), dtype=torch.float32)
-    b = like.new_zeros(len(slices), sum(ranks), sum(sizes), dtype=torch.float32)
-    for number, part in enumerate(parts[active]):
-        rank, out = 0, 0
-        for layer, r, size in zip(part, ranks, sizes, strict=True):
-            if layer is not None:
-                own = len(layer.lora_A)
-                a[number, :, rank : rank + own] = layer.scaling * layer.lora_A.T
-                b[number, rank : rank + own, out : out + size] = layer.lora_B.T
-            rank, out = rank + r, out + size
-    if len(slices) == 1:
-        return SideBySide(slices[0], a, ((slice(None), slice(None), b),)).add
+    if slices == [slice(None)]:
+        return partial(_add_one, a, b)
     counts = [rows.stop - rows.start for rows in slices]
     if min(counts) < max(counts):
         a, b = (tensor.repeat_interleave(torch.tensor(counts), 0) for tensor in (a, b))
-    spans, rank, out = [], 0, 0
-    for r, size in zip(ranks, sizes, strict=True):
-        if r:
-            at = slice(rank, rank + r), slice(out, out + size)
-            spans.append((*at, b[:, at[0], at[1]].contiguous()))
-        rank, out = rank + r, out + size
-    return SideBySide(slice(slices[0].start, slices[-1].stop), a, tuple(spans)).add
+    spans = [(r, out) for r, out in zip(_spans(ranks), _spans(sizes), strict=True) if r.stop > r.start]
+    own = tuple((r, out, b[:, r, out].contiguous()) for r, out in spans)
+    return SideBySide(slice(slices[0].start, slices[-1].stop), a, own).add
+
+
+def _matrices(
+    columns: Sequence[Sequence[Layer | None]], ranks: Sequence[int], sizes: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scaling · Aᵀ (parts, in, all ranks) and Bᵀ (parts, all ranks, all sizes), zero where no layer is.
+
+    `columns` are the layers of each part at each linear layer.
+    """
+    like = next(layer.lora_A for column in columns for layer in column if layer)
+    a = like.new_zeros(len(columns[0]), like.shape[1], sum(ranks), dtype=torch.float32)
+    b = like.new_zeros(len(columns[0]), sum(ranks), sum(sizes), dtype=torch.float32)
+    for column, rank, outputs in zip(columns, _spans(ranks), _spans(sizes), strict=True):
+        for part, layer in enumerate(column):
+            if layer is not None:
+                own = slice(rank.start, rank.start + len(layer.lora_A))
+                a[part, :, own] = layer.scaling * layer.lora_A.T
+                b[part, own, outputs] = layer.lora_B.T
+    return a, b
+
+
+def _spans(sizes: Sequence[int]) -> list[slice]:
+    """Return where each of some neighbours is."""
+    ends = list(accumulate(sizes))
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
