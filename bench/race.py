@@ -1,27 +1,49 @@
 """What a race costs and loses: all candidates trained to their end, and races replayed from their curves.
 
     python bench/race.py record --sets tweets intents-en --seeds 1 --rows 480    # resumes; results/race.jsonl
+    python bench/race.py starts                                                  # measures starts again, not the rest
     python bench/race.py table                                                   # what is known so far
     python bench/race.py live --sets intents-en --seeds 1 --rows 480             # real races beside their replays
 
 `record` trains every candidate to its end, scored at each rung on all held-out examples and at its end on the untouched
-ones, one data set and seed after another. A seed draws the examples, their division and the first weights. `table`
-replays, from these curves: the race, random search, optuna's successive halving (both until they have cost what the
-race did, many orders), and the default LoRA that gets the whole budget as epochs. Seconds are of the processor. Regret
-is the accuracy on the untouched examples of the candidate that full training of all would have chosen on the held-out
-ones, minus that of the one found.
+ones, one data set and seed after another. A seed draws the examples, their division and the first weights. `starts`
+replaces the seconds before the first step (loading, the head on the frozen base, checking the candidates, then each
+one's start, with an empty cache of vectors and heads) by those of the present code, scaled by the time of an evaluation
+to the machine's speed when the curves were recorded. `table` replays, from these curves: the race, random search,
+optuna's successive halving (both until they have cost what the race did, many orders), the first of the race's order
+alone, and the default LoRA that gets the whole budget as epochs. Seconds are of the processor. Regret is the accuracy
+on the untouched examples of the candidate that full training of all would have chosen on the held-out ones, minus that
+of the one found. Where candidates are within one standard error, a race prefers the first in its order: here that of
+their untouched accuracies on the other data sets.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from race_replay import FLOOR, LONG, LONGER, OUT, Instance, curves_of, raced, read_rows, shares_of, steps_of, table
+from race_replay import (
+    FLOOR,
+    LONG,
+    LONGER,
+    OUT,
+    Instance,
+    curves_of,
+    preferred,
+    raced,
+    read_rows,
+    shares_of,
+    steps_of,
+    table,
+)
 
 import tunedeck as td
 from tunedeck.comparison.grammar import Candidate, parse_methods
@@ -29,6 +51,7 @@ from tunedeck.comparison.race.bases import choose_base
 from tunedeck.comparison.race.entrants import Entrant, make_entrants
 from tunedeck.comparison.race.parts import divided
 from tunedeck.comparison.race.scores import Scoring
+from tunedeck.core.bundle import cache_folder
 from tunedeck.training.signals import StopSignals
 from tunedeck.training.stages import StagedRun
 
@@ -133,6 +156,54 @@ def trained(deck: td.Deck, parts: Any, entrants: dict[str, Entrant], scoring: Sc
     return row
 
 
+def again(instance: Instance, options: argparse.Namespace) -> None:
+    """Measure the starts of a data set and seed again and write them into its rows."""
+    rows = read_rows()
+    known = {row["name"]: row for row in rows if row["instance"] == list(instance)}
+    values, scoring = values_of(instance, options.test), Scoring("accuracy", False)
+    dataset = td.Classify(max_length=64).read(td.DataSettings(**values["data"]))
+    parts = divided(dataset, "accuracy", instance[1])
+    candidates = [(one, instance[1]) for one in chosen(options.candidates) if one.name in known]
+    with empty_cache(), tempfile.TemporaryDirectory() as folder:
+        began = time.process_time()
+        deck, _ = choose_base(values, [values["model"]], parts, scoring, lambda text: None)
+        entrants = make_entrants(candidates, values, deck, Path(folder), None)
+        load_s, speeds, starts = time.process_time() - began, [], {}
+        for name, entrant in entrants.items():
+            began = time.process_time()
+            deck.add(name, entrant.config.method, seed=entrant.seed)
+            run = StagedRun(deck, name, parts.dataset, entrant.config.training, Path(folder))
+            starts[name], began = time.process_time() - began, time.process_time()
+            scoring.scores(deck, name, parts.dataset, parts.dataset.evaluation)
+            took = (time.process_time() - began) / len(parts.dataset.evaluation)
+            speeds.append(known[name]["row_s"] / took)
+            run.close()
+            deck.remove(name)
+    then = median(speeds)
+    known[FLOOR]["start_s"] = round(load_s * then, 3)
+    known[LONG]["start_s"] = round(starts[candidates[0][0].name] * then, 3)
+    for name, start_s in starts.items():
+        known[name]["start_s"] = round(start_s * then, 3)
+    OUT.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    print(instance, f"load {load_s:.2f} s, starts {sum(starts.values()):.2f} s, times {then:.2f}", flush=True)
+
+
+@contextmanager
+def empty_cache() -> Iterator[None]:
+    """A cache with the bundled parts alone."""
+    before, kept = os.environ.get("TUNEDECK_CACHE"), cache_folder()
+    with tempfile.TemporaryDirectory() as folder:
+        for part in kept.iterdir():
+            if part.name not in ("vectors", "heads"):
+                (Path(folder) / part.name).symlink_to(part)
+        os.environ["TUNEDECK_CACHE"] = folder
+        yield
+    if before is None:
+        del os.environ["TUNEDECK_CACHE"]
+    else:
+        os.environ["TUNEDECK_CACHE"] = before
+
+
 def digits(scores: Any) -> str:
     return "".join(str(int(score)) for score in scores)
 
@@ -151,22 +222,33 @@ def append(instance: Instance, name: str, row: dict[str, Any]) -> None:
 
 def live(instance: Instance, options: argparse.Namespace) -> None:
     """Run a real race beside the replay of its curves."""
-    curves = dict(curves_of(read_rows()))[instance]
-    winner, found = raced(instance, curves)
-    with tempfile.TemporaryDirectory() as folder:
+    instances = list(curves_of(read_rows()))
+    curves, order = dict(instances)[instance], preferred(instance[0], instances)
+    winner, found = raced(instance, curves, order)
+    entered = sorted((text_of(one) for one in chosen(options.candidates)), key=lambda pair: order.index(pair[0]))
+    with empty_cache(), tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        named = list(CANDIDATES)
+        named = [text for _, text in entered]
         race = td.race(values_of(instance, options.test), candidates=named, out=folder, progress=False)
         took = time.process_time() - began
     all_s = curves[FLOOR].start_s + sum(one.whole_s() for name, one in curves.items() if name not in (FLOOR, LONG))
     verdict = race.verdict
     print(f"{instance}: live {verdict.name} {verdict.untouched:.3f} in {took:.0f} s, {took / all_s:.1%} of all;")
-    print(f"  replayed {winner} {found.test.mean():.3f} in {found.seconds:.0f} s", flush=True)
+    print(
+        f"  replayed {winner} {found.test.mean():.3f} in {found.seconds:.0f} s, {found.seconds / all_s:.1%}", flush=True
+    )
+
+
+def text_of(candidate: Candidate) -> tuple[str, str]:
+    """A candidate's name, and how it is written."""
+    settings = {**candidate.method, **candidate.training}
+    texts = [f"{key}={settings[key]}" for key in sorted(candidate.given)]
+    return candidate.name, ":".join([candidate.name.split()[0], *texts])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["record", "table", "live"])
+    parser.add_argument("what", choices=["record", "starts", "table", "live"])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
     parser.add_argument("--seeds", type=int, default=4, help="how many")
     parser.add_argument(
@@ -177,6 +259,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "table":
         table()
+        return
+    if options.what == "starts":
+        for instance, _ in list(curves_of(read_rows())):
+            again(instance, options)
         return
     for seed in range(options.seeds):
         for name in options.sets:

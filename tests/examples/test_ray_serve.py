@@ -1,4 +1,4 @@
-"""The Ray Serve example with two replicas on this machine; skipped where Ray is not installed."""
+"""The Ray Serve example with two replicas on this machine; skipped where Ray Serve is not installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.waiting import SOON, eventually
 import tunedeck as td
 from tunedeck.serving.infer_base import task_and_base
 
-pytest.importorskip("ray")
+pytest.importorskip("ray.serve", exc_type=ImportError)  # `pip install "ray[serve]"`
 import ray
 from ray import serve
 

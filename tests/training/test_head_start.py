@@ -168,7 +168,7 @@ def test_methods_that_hardly_change_the_base_share_its_vectors(
 ) -> None:
     trained(data, "lora", STILL)
     files = sorted(cache.glob("*.safetensors"))
-    assert len(files) == 2  # the training texts and those held out
+    assert len(files) == 3  # a few to compare, the training texts and those held out
 
     def refused(deck: td.Deck, name: str, ids: list[list[int]]) -> torch.Tensor:
         assert len(ids) <= vectors._COMPARED, "computed again"
@@ -183,14 +183,20 @@ def test_methods_that_hardly_change_the_base_share_its_vectors(
     assert sorted(cache.glob("*.safetensors")) == files
 
 
-def test_an_adapter_that_changes_the_base_from_the_first_step_has_vectors_of_its_own(
-    data: DataSettings, cache: Path
-) -> None:
+def test_adapters_that_change_the_base_and_begin_alike_share_their_start(data: DataSettings, cache: Path) -> None:
     trained(data, "head", STILL)
-    files = sorted(cache.glob("*.safetensors"))
-    _, prompt = trained(data, "prompt", STILL)
-    assert sorted(cache.glob("*.safetensors")) == files  # those of the base, for comparison
+    base = set(cache.glob("*.safetensors"))
+    deck, prompt = trained(data, "prompt", STILL)
     assert prompt.start != prompt.head_only
+    (own,) = set(cache.glob("*.safetensors")) - base
+    faster, _ = trained(data, "prompt", STILL.model_copy(update={"learning_rate": 2e-12}))
+    assert set(cache.glob("*.safetensors")) == base | {own}  # the learning rate is no part of the start
+    starts = [one.adapter("prompt").head_tensors() for one in (deck, faster)]
+    assert all(torch.allclose(starts[0][name], starts[1][name], atol=1e-6) for name in starts[0])
+    other = deck_of("bert")
+    other.add("prompt", METHODS["prompt"], task=td.Classify(labels=read(data).labels, pooling="mean"), seed=1)
+    td.train(other, "prompt", data, settings=STILL, progress=False)
+    assert len(set(cache.glob("*.safetensors")) - base - {own}) == 1  # other virtual tokens
 
 
 def test_the_start_is_told_in_a_line_of_eighty_columns(

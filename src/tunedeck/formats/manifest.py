@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,12 @@ class Manifest(BaseModel):
 
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that shape an adapter."""
-    return {name: version(name) for name in _RECORDED}
+    return {name: _version(name) for name in _RECORDED}
+
+
+@cache
+def _version(name: str) -> str:
+    return version(name)  # which reads files
 
 
 def check_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from tunedeck.deck.heads import last_linear
 from tunedeck.tasks.base import Dataset, Started
 from tunedeck.tasks.linear_probe import LinearHead
 from tunedeck.tasks.text_head import text_ids
-from tunedeck.tasks.vectors import distance_to_base, head_inputs, reads_base
+from tunedeck.tasks.vectors import distance_to_base, head_inputs, reads_base, start_inputs
 
 MOST_ROWS = 50_000
 """Maximum number of rows that the start of a head is fitted on; a larger data set is sampled randomly."""
@@ -41,7 +41,8 @@ def start_head(deck: Deck, name: str, dataset: Dataset[Any], max_length: int, fi
         return text_ids(deck, [one.text for one in examples], [name] * len(examples), max_length)
 
     def fitted(of_base: bool) -> LinearHead:
-        return fit(head_inputs(deck, name, train_ids, of_base=of_base), train, last.bias is not None)
+        inputs = head_inputs(deck, name, train_ids, of_base=True) if of_base else start_inputs(deck, name, train_ids)
+        return fit(inputs, train, last.bias is not None)
 
     def measured(head: LinearHead, of_base: bool) -> dict[str, float]:
         if not dataset.evaluation:

@@ -10,7 +10,7 @@ from tunedeck.core.bundle import cache_folder
 from tunedeck.core.errors import AdapterFileError
 from tunedeck.formats.tensors import read_safetensors
 from tunedeck.tasks.linear_probe import LinearHead, fit_linear_head
-from tunedeck.tasks.vectors import keep_tensors
+from tunedeck.tasks.vectors import digest_of, keep_tensors
 
 _FORMAT = 1
 """Counts up when `fit_linear_head` finds other solutions."""
@@ -26,8 +26,9 @@ def kept_linear_head(
     weights: torch.Tensor | None = None,
 ) -> LinearHead:
     """Return what `fit_linear_head` does, from disk where it was fitted to the same before."""
-    key = _key([vectors, targets, *([] if weights is None else [weights])], (_FORMAT, num_labels, multi_label, bias))
-    file = cache_folder() / "heads" / f"{key}.safetensors"
+    digest = hashlib.sha256(repr((_FORMAT, num_labels, multi_label, bias)).encode())
+    digest.update(digest_of([vectors, targets, *([] if weights is None else [weights])]))
+    file = cache_folder() / "heads" / f"{digest.hexdigest()}.safetensors"
     try:
         found = read_safetensors(file)
         return LinearHead(found["weight"], found["bias"], found["strength"].item())
@@ -36,11 +37,3 @@ def kept_linear_head(
         strength = torch.tensor(head.strength, dtype=torch.float64)
         keep_tensors(file, {"weight": head.weight, "bias": head.bias, "strength": strength})
         return head
-
-
-def _key(tensors: list[torch.Tensor], values: tuple[int, ...]) -> str:
-    digest = hashlib.sha256(repr(values).encode())
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

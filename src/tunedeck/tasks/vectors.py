@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,11 +38,26 @@ def head_inputs(deck: Deck, name: str, ids: Sequence[Sequence[int]], *, of_base:
     """
     if not of_base:
         return _computed(deck, name, ids)
-    file = cache_folder() / "vectors" / f"{_key(deck, name, ids)}.safetensors"
+    return _kept(_key(deck, name, ids), lambda: _computed_by_base(deck, name, ids))
+
+
+def start_inputs(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return what `head_inputs` does, of a fresh adapter: read from disk where one that begins alike was there before.
+
+    The virtual tokens of candidates that differ in their learning rate begin alike.
+    """
+    adapter = deck.adapter(name)
+    digest = hashlib.sha256(f"{_key(deck, name, ids)} {adapter.config}".encode())
+    digest.update(digest_of([*adapter.tensors().values(), *adapter.head_tensors().values()]))
+    return _kept(digest.hexdigest(), lambda: _computed(deck, name, ids))
+
+
+def _kept(key: str, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    file = cache_folder() / "vectors" / f"{key}.safetensors"
     try:
         return read_safetensors(file)["vectors"]
     except (AdapterFileError, OSError, KeyError):
-        vectors = _computed_by_base(deck, name, ids)
+        vectors = compute()
         keep_tensors(file, {"vectors": vectors})
         return vectors
 
@@ -71,7 +86,7 @@ def _computed(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tens
 def distance_to_base(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> float:
     """Return how far the adapter moves what the head reads of a few of the rows, in lengths of the base's vectors."""
     rows = ids[:_COMPARED]
-    own, base = _computed(deck, name, rows), _computed_by_base(deck, name, rows)
+    own, base = _computed(deck, name, rows), head_inputs(deck, name, rows, of_base=True)
     return float(((own - base).norm(dim=-1) / base.norm(dim=-1)).max())
 
 
@@ -101,6 +116,15 @@ def _key(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> str:
         if isinstance(row, PairIds):
             digest.update(array("q", row.types).tobytes())
     return digest.hexdigest()
+
+
+def digest_of(tensors: Iterable[torch.Tensor]) -> bytes:
+    """Return a digest of the numbers, types and shapes of tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.digest()
 
 
 def keep_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -53,26 +53,27 @@ def sizes(curves: Curves) -> dict[str, int]:
 
 
 THIRTY: dict[str, Callable[[float], float]] = {f"c{n}": learning(0.62 + 0.006 * n) for n in range(30)}
+"""The best last: the worst order for a race."""
 
 
 def test_early_rungs_look_at_half_as_many_examples_as_they_train_on() -> None:
     assert list(LADDER.shares) == [1 / 27, 1 / 9, 1 / 3, 1]
     assert list(LADDER.rows) == [160, 480, 600, 600]
-    assert ladder_of(steps=10, examples_per_step=32, held_out=600) == Ladder((1 / 9, 1 / 3, 1.0), (64, 64, 600))
+    assert ladder_of(steps=10, examples_per_step=32, held_out=600) == Ladder((1 / 9, 1 / 3, 1.0), (32, 53, 600))
 
 
-def test_of_thirty_candidates_a_third_goes_on_and_two_are_trained_to_the_end_at_most() -> None:
+def test_of_thirty_candidates_a_quarter_goes_on_and_two_are_trained_to_the_end_at_most() -> None:
     contest = Contest(sizes(THIRTY), LADDER)
     outcome, asked = played(contest, answering(THIRTY))
     counts = [sum(ask.rung == rung for ask in asked) for rung in range(4)]
     assert counts[0] == 30
-    assert counts[1] <= 10
-    assert counts[2] <= 4
+    assert counts[1] <= 7
+    assert counts[2] <= 2
     assert counts[3] <= 2
     cost = sum(answer.seconds for answer in contest.answers.values()) / (30 * 100)
     assert cost < 0.15
     assert outcome.winner is not None
-    assert THIRTY[outcome.winner](1) > 0.78  # the best reaches 0.794
+    assert THIRTY[outcome.winner](1) > 0.77  # the best reaches 0.794
     assert contest.rung_of(outcome.winner) == 3
     assert set(contest.stopped) == set(THIRTY) - {outcome.winner}
     assert {stop.reason for stop in contest.stopped.values()} >= {"worse", "paused"}
@@ -104,15 +105,24 @@ def test_it_ends_where_the_leader_is_also_the_smallest() -> None:
     assert [ask for ask in asked if ask.rung > 1] == [Ask("small", 2), Ask("small", 3)]  # it alone is finished
 
 
-def test_of_equal_scores_the_smaller_is_ahead() -> None:
-    curves = {"large": learning(0.8), "small": learning(0.8)}
-    same = answering({"large": curves["large"]})
+def test_of_those_within_one_standard_error_of_the_best_the_first_in_the_order_is_ahead() -> None:
+    even = np.arange(LADDER.rows[-1]) % 2.0
+    # both are right in about half of their answers, the second in four more: 0.3 standard errors on the first rung
+    right = {"first": even, "second": np.where(np.arange(len(even)) < 8, 1.0, 1 - even), "bad": 0 * even}
 
     def answer(ask: Ask) -> Answer:
-        return same(Ask("large", ask.rung))
+        return Answer(right[ask.name][: LADDER.rows[ask.rung]], 1.0, 1.0, 1.0)
 
-    contest = Contest({"large": 9, "small": 5}, LADDER)
-    assert played(contest, answer)[0] == RaceOutcome("small", "smaller")
+    for order in (["first", "second", "bad"], ["bad", "second", "first"]):
+        outcome, _ = played(Contest(dict.fromkeys(order, 1000), LADDER), answer)
+        assert outcome.winner == next(name for name in order if name != "bad")
+
+
+def test_the_order_does_not_matter_where_many_examples_tell_candidates_apart() -> None:
+    curves = {"first": learning(0.7), "better": learning(0.9)}
+    for order in (["first", "better"], ["better", "first"]):
+        contest = Contest(dict.fromkeys(order, 1000), LADDER)
+        assert played(contest, answering(curves))[0].winner == "better"
 
 
 def test_of_two_that_are_right_alike_the_one_is_ahead_that_gives_right_answers_more_probability() -> None:

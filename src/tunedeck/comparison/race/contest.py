@@ -6,20 +6,19 @@ resumed answers from what was kept, and a replay from recorded curves, so that a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, final
 
-from tunedeck.comparison.race.sequential import Array, told_worse
+from tunedeck.comparison.race.sequential import Array, ahead, told_worse
 
-ETA = 3
-"""Each rung trains this many times as far as the one before, with at most this fraction of its candidates."""
 SHARES = (1 / 27, 1 / 9, 1 / 3, 1.0)
 """Rungs as shares of a whole run."""
+CONTINUING = 4
+"""At most one in this many candidates of a rung continues to the next."""
 FINALISTS = 2
 """The number of candidates that a rung takes on in any case."""
-MIN_ROWS = 64
+MIN_ROWS = 32
 ALPHA = 0.05
 """Probability at most that a rung, any of them, stops for being worse the candidate that is truly best at it."""
 
@@ -98,9 +97,11 @@ def ladder_of(steps: int, examples_per_step: int, held_out: int) -> Ladder:
 @final
 @dataclass
 class Contest:
-    """Race candidates, `sizes` (trainable parameters) by name in the order of admission.
+    """Race candidates, `sizes` (trainable parameters) by name in the order of preference, which is that of admission.
 
-    `until` is "stable": at most one in ETA continues to the next rung, and the top rung is raised only while the
+    Candidates that are within one standard error of the leader are ranked in the order of preference.
+
+    `until` is "stable": at most one in CONTINUING continues to the next rung, and the top rung is raised only while the
     ranking changes; or "clear": every candidate that is not significantly worse continues. `limit_s` ends the race in
     time to train the leader to its end.
     """
@@ -161,9 +162,8 @@ class Contest:
                 return winner
         return None
 
-    def score(self, name: str, rung: int, rows: int | None = None) -> float:
-        """Return the mean of what a candidate is compared by at a rung, on the first `rows` held-out examples."""
-        return float(self.answers[Ask(name, rung)].compared[:rows].mean())
+    def _compared(self, name: str, rung: int) -> Array:
+        return self.answers[Ask(name, rung)].compared
 
     def rung_of(self, name: str) -> int:
         """Return the highest rung at which a candidate was scored; -1 for none."""
@@ -190,14 +190,13 @@ class Contest:
         """Tell whether the first of those paused is taken up again.
 
         That is where a candidate that was preferred to it has failed, or all of them have fallen below what it had
-        reached.
+        reached, by more than one standard error.
         """
         if not bench or not rung:
             return False
         usable = [ask.name for ask, answer in self.answers.items() if ask.rung == rung and not answer.failed]
-        rows = self.ladder.rows[rung - 1]
-        best = max((self.score(name, rung, rows) for name in usable), default=-math.inf)
-        return len(usable) < places or self.score(bench[0], rung - 1) > best
+        own = self._compared(bench[0], rung - 1)
+        return len(usable) < places or all(ahead(own, self._compared(one, rung)[: len(own)]) for one in usable)
 
     def _judge(self, rung: int) -> list[str]:
         """Stop the candidates that are significantly worse at a rung, and return the others, the best first."""
@@ -211,8 +210,11 @@ class Contest:
         return self._ranked([name for name in scores if name not in worse], rung)
 
     def _ranked(self, names: Sequence[str], rung: int) -> list[str]:
-        """Return names by their scores, of equal ones the smaller first."""
-        return sorted(names, key=lambda name: (-self.score(name, rung), self.sizes[name]))
+        """Return those within one standard error of the best, in the order of preference; then the others by score."""
+        found = {name: self._compared(name, rung) for name in self.sizes if name in names}
+        by_score = sorted(found, key=lambda name: -float(found[name].mean()))
+        behind = [name for name in by_score if ahead(found[by_score[0]], found[name])]
+        return [*(name for name in found if name not in behind), *behind]
 
     def _ended(self, rung: int) -> Ended | None:
         """Return why the race is over after a rung; None if it is not."""
@@ -274,4 +276,4 @@ class Contest:
 
 def _places(count: int) -> int:
     """Return how many of `count` candidates go on to the next rung."""
-    return max(min(count, FINALISTS), math.ceil(count / ETA))
+    return max(min(count, FINALISTS), count // CONTINUING)

@@ -48,15 +48,15 @@ def race(
 
     `run` is a run file, a data file or a run's values; `model`, `data`, `task` and `training` override its keys, as in
     `td.compare`. `candidates` is text such as "lora:r=4,16:learning_rate=1e-3,3e-3;bottleneck", or a list of such texts
-    and of configs; by default a portfolio of settings that have done well. `bases` are base models, of which the one is
-    taken on whose frozen vectors a head does best. `seeds` is a number of seeds for each candidate's first weights, or
-    the seeds.
+    and of configs; by default a portfolio of settings that have done well. The first in their order is preferred of
+    those within one standard error of the best. `bases` are base models, of which the one is taken on whose frozen
+    vectors a head does best. `seeds` is a number of seeds for each candidate's first weights, or the seeds.
 
     All candidates train over the same examples in the same order, to 1/27, 1/9, 1/3 and all of a run, and answer the
-    same held-out examples: those that are significantly worse by a sequential test stop, and at most a third continues.
-    With `until` "clear", all go on that are not significantly worse. The race takes at most `minutes`, or `budget`, an
-    amount of money at `price_per_hour`. The winner is trained to its end and measured on examples that the race has not
-    touched: the evaluation data of the run.
+    same held-out examples: those that are significantly worse by a sequential test stop, and at most a quarter
+    continues. With `until` "clear", all go on that are not significantly worse. The race takes at most `minutes`, or
+    `budget`, an amount of money at `price_per_hour`. The winner is trained to its end and measured on examples that the
+    race has not touched: the evaluation data of the run.
 
     `out`, by default race/NAME after the run file or the data, holds race.json, report.html, figures/, the winner in
     adapter/ and all candidates with their checkpoints. If called again, a race is resumed where it was broken off; with

@@ -7,6 +7,7 @@ so it ever reaches 1/α with probability at most α (Ville's inequality), howeve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -48,6 +49,16 @@ def evidence_of_worse(candidate: Array, rivals: Sequence[Array], count: int) -> 
         return 0.0
     each = evidence(np.stack(rivals) - candidate)
     return float((each.sum(axis=0) / count).max())
+
+
+def ahead(rival: Array, candidate: Array) -> bool:
+    """Tell whether a rival's mean is more than one standard error of the paired difference above a candidate's.
+
+    A smaller lead is mostly chance, and another reason may decide: the one-standard-error rule of Breiman, Friedman,
+    Olshen and Stone 1984 (Classification and Regression Trees, section 3.4.3). It is no test.
+    """
+    differences = rival - candidate
+    return float(differences.mean()) > float(differences.std()) / math.sqrt(len(differences))
 
 
 def weighted(scores: Sequence[float], weights: Sequence[float]) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from tunedeck.comparison.budget import minutes_of, price_of, seeds_of
 from tunedeck.comparison.grammar import Candidate
 from tunedeck.comparison.race.contest import Until
-from tunedeck.comparison.race.portfolio import Candidates, parse_candidates, with_seeds
+from tunedeck.comparison.race.portfolio import Candidates, parse_candidates, portfolio, with_seeds
 from tunedeck.comparison.report.values import Price
 from tunedeck.core import console
 from tunedeck.core.checks import one_of
@@ -71,7 +71,7 @@ def race_spec(
     references = tuple(dict.fromkeys(text.strip() for text in listed if text.strip()))
     if not references:
         raise ConfigError(say("--bases takes names of base models, separated by commas; got {value!r}", value=bases))
-    found = parse_candidates(candidates, values)
+    found = portfolio(config.task.kind) if candidates is None else parse_candidates(candidates, values)
     for one in found:
         try:
             candidate_config(one, values)

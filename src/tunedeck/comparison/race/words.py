@@ -35,7 +35,11 @@ def reason_text(name: str, stop: Stop, shares: Sequence[float]) -> str:
         return say("{name} ended at {share}, behind {rival}", name=name, share=at, rival=stop.rival)
     if not stop.rival:
         return say("{name} is paused at {share}: the time is up", name=name, share=at)
-    return say("{name} is paused at {share}: others were ahead, without a significant difference", name=name, share=at)
+    return say(
+        "{name} is paused at {share}: others were ahead, or first in the order, without a significant difference",
+        name=name,
+        share=at,
+    )
 
 
 def ended_text(race: RaceValues) -> str:
@@ -246,8 +250,9 @@ def notes(race: RaceValues) -> list[str]:
             alpha=race.alpha,
         ),
         say(
-            "Paused candidates did not differ significantly from the leader. --until clear continues them from their "
-            "checkpoints, with the same --out."
+            "Paused candidates did not differ significantly from the leader; of those within one standard error of the "
+            "best, the first in the order given were preferred. --until clear continues them from their checkpoints, "
+            "with the same --out."
         ),
         say(
             "Points at early rungs are means over fewer held-out examples, so the lines are noisier on the left. Gain "
