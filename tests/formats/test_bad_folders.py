@@ -93,6 +93,13 @@ def test_a_prompt_for_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
     refused(folder, UnsupportedKindError, "num_transformer_submodules=2")
 
 
+def test_a_composition_of_adapterhub_is_refused_and_its_adapters_are_named(tmp_path: Path) -> None:
+    (tmp_path / "adapter_setup.json").write_text(json.dumps({"adapter_setup": {"type": "Stack"}}))
+    for name in ("zh", "sst-2"):
+        write_config(tmp_path / name, {"config": {}, "name": name})
+    refused(tmp_path, UnsupportedKindError, r"a composition of several AdapterHub adapters.*\(sst-2, zh\)")
+
+
 # Folders that are none, and files that are missing or damaged
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunedeck.core.errors import AdapterFileError, UnsupportedKindError
-from tunedeck.core.i18n import say
+from tunedeck.core.i18n import listing, say
 from tunedeck.core.storage import replacing_folder, write_json
 from tunedeck.formats.adapterhub import folder as adapterhub
 from tunedeck.formats.manifest import FILE, Manifest, check_folder, read_manifest
@@ -20,6 +20,7 @@ from tunedeck.methods.prefix_tuning.config import PrefixTuningConfig
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 from tunedeck.methods.registry import config_of
 
+_SETUP = "adapter_setup.json"
 _OWN_WEIGHTS, _HEAD = "model.safetensors", "head."
 POOLED_FILE = "head.safetensors"
 """File of the head on pooled states, for an adapter that PEFT and AdapterHub load onto the model without a head."""
@@ -31,6 +32,7 @@ def detect_format(folder: Path) -> str:
     if not (folder / peft.CONFIG).exists():
         if (folder / FILE).exists():
             return "tunedeck"
+        _refuse_composition(folder)
         raise AdapterFileError(
             say(
                 "{path} is not an adapter folder: it has neither {first} nor {second}",
@@ -46,6 +48,22 @@ def detect_format(folder: Path) -> str:
         return "adapterhub"
     raise AdapterFileError(
         say("{path} is neither PEFT's (no peft_type) nor AdapterHub's (no config and name)", path=folder / peft.CONFIG)
+    )
+
+
+def _refuse_composition(folder: Path) -> None:
+    """Raise UnsupportedKindError for what AdapterHub's `save_adapter_setup` writes (adapters 1.3.0, utils.py)."""
+    if not (folder / _SETUP).exists():
+        return
+    parts = sorted(file.parent.name for file in folder.glob(f"*/{peft.CONFIG}"))
+    raise UnsupportedKindError(
+        say(
+            "{path} is a composition of several AdapterHub adapters, such as a Stack, which is not supported; load one "
+            "of them ({parts}), or merge the lower one into the base (tunedeck export merge) and train the upper one "
+            "on that",
+            path=folder,
+            parts=listing(parts),
+        )
     )
 
 
