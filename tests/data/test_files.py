@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunedeck.core.errors import DataError
+from tunedeck.data import pieces
+from tunedeck.data.encoding import SAMPLE_BYTES
 from tunedeck.data.files import read_standard_input
 from tunedeck.data.labelled import Example, labelled_examples, text_column_of
 from tunedeck.data.separated import noticed_delimiter
@@ -329,6 +331,13 @@ def test_a_text_that_does_not_fit_in_memory_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "read_bytes", too_large)
     with pytest.raises(DataError, match=r"1\.txt \(4 B\) does not fit in memory; split it"):
         read_table(str(tmp_path / "reviews"))
+
+
+def test_a_large_file_of_zeros_is_refused_by_its_first_bytes() -> None:
+    content = io.BytesIO(bytes(10 * SAMPLE_BYTES))
+    with pytest.raises(DataError, match="is a binary file"):
+        pieces._found_encoding(Path("a.csv"), content)
+    assert content.tell() == SAMPLE_BYTES
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

@@ -168,14 +168,16 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 def _found_encoding(path: Path, content: BinaryIO) -> str:
     """Return the encoding by the first bytes, or by the first that are not UTF-8 where these come later."""
     first = sample = content.read(SAMPLE_BYTES)
+    if b"\0" in first:
+        return detect(path, first)
     decoder = codecs.getincrementaldecoder(UTF_8)()
     try:
-        while sample:
+        while sample and b"\0" not in sample:
             decoder.decode(sample)
             sample = content.read(SAMPLE_BYTES)
     except UnicodeDecodeError:
         return detect(path, _whole_lines(sample))
-    return detect(path, first) if b"\0" in first else UTF_8
+    return UTF_8
 
 
 def _whole_lines(sample: bytes) -> bytes:
