@@ -152,7 +152,7 @@ def data_of(case: Case, folder: Path) -> Path:
         count = round(case.rows * case.steps / (1 - HELD_OUT))
         whole = td.Classify().read(td.DataSettings(train="bundled:tweets", train_size=9000, eval_size=1)).train
         random.Random(0).shuffle(found := list(whole))
-        each = JOINED if case.tokens > 64 else 1
+        each = 1 if case.tokens <= 64 else 2 if case.generate else JOINED  # an answer is not cut off
         rows = [(" ".join(e.text for e in found[i * each :][:each]), found[i * each].labels[0]) for i in range(count)]
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)

@@ -312,6 +312,7 @@ ENCRYPTED = bytes.fromhex("d0cf11e0a1b11ae1") + b"\0" * 504 + "EncryptedPackage"
         ("a.xlsx", spread_out(), "too large for a spreadsheet .1048576 rows of 16384 columns."),
         ("a.parquet", b"PAR1" * 9, "as Parquet"),
         ("a.parquet", b"PAR1" + bytes(40), "it is cut short, or another kind of file"),
+        ("a.parquet", b"PAR1" + b"x" * 40 + b"\x28\0\0\0PAR1", "as Parquet: it is damaged; write it again"),
     ],
     ids=lambda value: "" if isinstance(value, bytes) else None,  # gzip and zip write the time into it
 )

@@ -75,12 +75,14 @@ def test_a_classifiers_start_is_a_forward_pass_over_all_examples() -> None:
 
 
 def test_memory_counts_the_process_and_in_16_bits_the_kernels() -> None:
-    for dtype, kernels in (("float32", 0.0), ("bfloat16", KERNEL_BYTES)):
+    for dtype, kernels in (("float32", 0.0), ("bfloat16", KERNEL_BYTES[True])):
         run = setup("all-minilm-l6-v2", rows=16, tokens=32, dtype=dtype)
         found = predict(None, "all-minilm-l6-v2", run, run, machine_card(MACHINE, None), QUIET)
         assert found.parts.context == PROCESS_BYTES + kernels
         assert process_bytes(replace(run, data_tokens=1e6)) == PROCESS_BYTES + kernels + 48e6
         assert found.memory_bytes.expected == pytest.approx(memory_parts(run).allocated + PROCESS_BYTES + kernels)
+    head = setup("all-minilm-l6-v2", "full", rows=16, tokens=32, settings={"layers": "head"}, dtype="bfloat16")
+    assert process_bytes(head) == PROCESS_BYTES + KERNEL_BYTES[False]
 
 
 def test_the_busier_the_machine_the_wider_the_band() -> None:

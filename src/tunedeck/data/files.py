@@ -196,6 +196,10 @@ def parquet_errors(path: Path) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         if "magic bytes" in reason:
             reason = say("it is cut short, or another kind of file")
+        elif isinstance(error, OSError) and error.errno:
+            reason = system_reason(error)
+        elif isinstance(error, (pyarrow.ArrowInvalid, OSError)):
+            reason = say("it is damaged")
         raise DataError(
             say("cannot read {path} as Parquet: {reason}; write it again or save it as CSV", path=path, reason=reason)
         ) from error

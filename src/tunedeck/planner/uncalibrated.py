@@ -1,7 +1,7 @@
 """A CPU on which nothing was calibrated: what a process takes, how long an update lasts, and how little that says.
 
-Constants are from an AMD EPYC with AVX2 (bench/planner_truth.py); the few for 16 bits are from the measurements of
-bench/README.md with AVX512-BF16. AMX was not measured.
+Constants are from AMD EPYCs with AVX2 and, for 16 bits, with AVX512-BF16 (bench/planner_truth.py). AMX was not
+measured.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ PROCESS_BYTES = 485e6
 """Python, torch, transformers and this package 410 MB, a tokenizer and small data 35, what the first step starts
 (accelerate, autograd, threads) 40; together 478 to 498.
 """
-KERNEL_BYTES = 250e6
-"""oneDNN's kernels, reordered weights and workspaces, where a CPU computes in 16 bits: 184 MB were missing without them
-in a run of the demo, 325 in bench/README.md's training of MiniLM.
+KERNEL_BYTES = {False: 30e6, True: 110e6}
+"""oneDNN's kernels, reordered weights and workspaces, where a CPU computes in 16 bits, by whether there is a backward
+pass: MiniLM -24 and 2 to 143 in short runs, up to 190 in the demo's with more lengths; SmolLM2 160.
 """
 TOKEN_BYTES = 48  # of training data: a list's entry 8, Python's integer 32, the text about 8
 FIRST_USE_S = Estimate(0.0, 0.1, 1.0)  # of a run's first step: threads start, pages are touched (0.02 to 0.2)
-KERNELS_S = Estimate(0.0, 0.1, 1.0)  # of each new length in 16 bits, whose kernels are built (a guess)
+KERNELS_S = Estimate(0.0, 0.05, 0.5)  # of each new length in 16 bits, whose kernels are built (MiniLM 0.002 to 0.05)
 PAD_TO = 8  # tokens that lengths are rounded up to (tasks/text.py)
 
 
 def process_bytes(setup: Setup) -> float:
     """Return memory of a process of this package, its data included, besides the model and the trained part."""
-    kernels = KERNEL_BYTES if setup.number_bytes == 2 else 0.0
+    kernels = KERNEL_BYTES[layers_with_backward(setup) > 0] if setup.number_bytes == 2 else 0.0
     return PROCESS_BYTES + kernels + TOKEN_BYTES * setup.data_tokens
 
 
