@@ -7,10 +7,10 @@
     python bench/few_shot.py table
 
 `tunedeck` is a run of `tunedeck train` on these examples with its defaults, of which it holds a tenth out itself;
-`probe` is its head only. SetFit has its documented defaults. PEFT has rank 8 on query and value, a rate of 1e-3 and
-100 steps of 32 examples in transformers' Trainer. Each side takes a GPU where there is one. Seconds are of the
-processor, by one thread, without loading and without the measurement afterwards; a run on a GPU counts for accuracy
-alone.
+`probe` is its head only. `tunedeck-refit` and `probe-refit` are the same with `--refit-head`. SetFit has its documented
+defaults. PEFT has rank 8 on query and value, a rate of 1e-3 and 100 steps of 32 examples in transformers' Trainer. Each
+side takes a GPU where there is one. Seconds are of the processor, by one thread, without loading and without the
+measurement afterwards; a run on a GPU counts for accuracy alone.
 """
 
 from __future__ import annotations
@@ -74,11 +74,12 @@ def split() -> None:
     TEXTS.write_text(json.dumps(found))
 
 
-def tunedeck(method: str | None) -> Learn:
-    """A run with the defaults of `tunedeck train`, or of its head only."""
+def tunedeck(method: str | None, refit: bool) -> Learn:
+    """A run with the defaults of `tunedeck train`, or of its head only; with `--refit-head` or without."""
 
     def learn(examples: Texts, labels: Sequence[str], seed: int) -> Callable[[Sequence[str]], list[str]]:
         import tunedeck as td
+        from tunedeck.training.jobs import Job
 
         folder = Path(tempfile.mkdtemp())
         rows = [json.dumps({"text": text, "label": label}) for text, label in examples]
@@ -86,9 +87,8 @@ def tunedeck(method: str | None) -> Learn:
         deck = td.Deck.load(str(BASE), td.Classify(labels=tuple(labels)), dtype="float32")
         deck.add("few", td.FullConfig("head") if method == "head" else td.LoraConfig(), seed=seed)
         began()
-        run = td.train(
-            deck, "few", str(folder / "examples.jsonl"), settings=td.TrainingSettings(seed=seed), progress=False
-        )
+        job = Job(str(folder / "examples.jsonl"), td.TrainingSettings(seed=seed), refit)
+        run = td.train(deck, {"few": job}, progress=False)["few"]
         shutil.rmtree(folder)
         if run.stopped not in ("finished", "early"):
             raise SystemExit(run.stopped)
@@ -147,7 +147,14 @@ def setfit(examples: Texts, labels: Sequence[str], seed: int) -> Callable[[Seque
     return lambda texts: [str(one) for one in model.predict(list(texts))]
 
 
-SIDES: dict[str, Learn] = {"tunedeck": tunedeck(None), "probe": tunedeck("head"), "peft": peft, "setfit": setfit}
+SIDES: dict[str, Learn] = {
+    "probe": tunedeck("head", refit=False),
+    "probe-refit": tunedeck("head", refit=True),
+    "tunedeck": tunedeck(None, refit=False),
+    "tunedeck-refit": tunedeck(None, refit=True),
+    "peft": peft,
+    "setfit": setfit,
+}
 _began = [0.0]
 
 
@@ -173,12 +180,12 @@ def known() -> list[dict[str, Any]]:
     return [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
 
 
-def run(side: str, minutes: float, sizes: Sequence[int], seeds: Sequence[int]) -> None:
+def run(side: str, minutes: float, wanted: Sequence[str], sizes: Sequence[int], seeds: Sequence[int]) -> None:
     """Run what is not known yet, until the time is over."""
     end, sets = time.monotonic() + 60 * minutes, json.loads(TEXTS.read_text())
     done = {(row["side"], row["data"], row["size"], row["seed"]) for row in known()}
     for name, size, seed in cases(sets):
-        if (side, name, size, seed) in done or size not in sizes or seed not in seeds:
+        if (side, name, size, seed) in done or name not in wanted or size not in sizes or seed not in seeds:
             continue
         if time.monotonic() > end:
             return
@@ -218,13 +225,14 @@ def main() -> None:
     parser.add_argument("what", choices=["split", "run", "table"])
     parser.add_argument("side", nargs="?", choices=list(SIDES))
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--sets", nargs="*", default=[*SETS])
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     options = parser.parse_args()
     if options.what == "split":
         split()
     elif options.what == "run":
-        run(options.side, options.minutes, options.sizes, options.seeds)
+        run(options.side, options.minutes, options.sets, options.sizes, options.seeds)
     else:
         table()
 

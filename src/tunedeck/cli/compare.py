@@ -30,6 +30,7 @@ WITHOUT = (
     "folds",
     "start_from",
     "replay",
+    "refit_head",
 )
 """Keys of a run file without a flag: each entry, seed and budget of the comparison has its own."""
 

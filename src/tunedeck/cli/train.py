@@ -75,7 +75,7 @@ def _show(runs: dict[str, TrainingRun], config: RunConfig, as_json: bool) -> Non
     if as_json:
         print_json({**run.to_json(), "planned": [comparison.to_json() for comparison in planned]})
     else:
-        _report(run, config.task)
+        _report(run, config.task, refit=config.refit_head)
         _show_predicted(planned)
 
 
@@ -114,7 +114,7 @@ def _report_folds(runs: dict[str, TrainingRun], folds: int, as_json: bool) -> No
     )
 
 
-def _report(run: Any, task: TaskConfig) -> None:
+def _report(run: Any, task: TaskConfig, *, refit: bool) -> None:
     from tunedeck.tasks.registry import view_of
 
     metrics = [[name, f"{value:.4f}"] for name, value in run.metrics.items()]
@@ -133,6 +133,8 @@ def _report(run: Any, task: TaskConfig) -> None:
         rows,
         numbers_from=9,
     )
+    if refit:
+        tell(say("the head was fitted again to all examples after these measurements, to the held-out ones as well"))
     if run.below_head_only:
         (metric, value), *_ = run.head_only.items()
         text = say(

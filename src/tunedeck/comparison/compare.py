@@ -72,8 +72,10 @@ def compare(
     """
     call = command or as_call(compare, locals())
     values = with_left_out(values_of_run(run, model, data, task, training), tell if progress else lambda text: None)
-    if any(values.get(key) is not None for key in ("folds", "start_from", "replay")):
-        raise ConfigError(say("a comparison has no folds, start_from or replay; they are for tunedeck train"))
+    if any(values.get(key) for key in ("folds", "start_from", "replay", "refit_head")):
+        raise ConfigError(
+            say("a comparison has no folds, start_from, replay or refit_head; they are for tunedeck train")
+        )
     spec = comparison_spec(
         values,
         folder=Path(out or values.get("out") or default_folder(name_source(run, values))),

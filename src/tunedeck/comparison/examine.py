@@ -36,14 +36,18 @@ class Examined:
 
 
 def held_out_data(adapter: Path) -> DataSettings | None:
-    """Return the data settings of the run that an adapter folder belongs to; None where no run file is beside it.
+    """Return the data settings of the run that an adapter folder belongs to; None where no run file is beside it, or
+    where its head was fitted to the held-out part too.
 
     Raises ConfigError for a run file that is damaged.
     """
     file = adapter.parent / _CONFIG
     if not file.is_file():
         return None
-    values = read_run_file(file).get("data")
+    run = read_run_file(file)
+    if run.get("refit_head"):
+        return None
+    values = run.get("data")
     if not isinstance(values, dict):
         raise ConfigError(say("{path} is damaged: {reason}", path=file, reason="data"))
     return from_values(DataSettings, values, "data")

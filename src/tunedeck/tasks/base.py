@@ -301,8 +301,14 @@ class Started(NamedTuple):
     """Those of a head on the frozen base without the adapter; empty where the first are these."""
 
 
-HeadStart: TypeAlias = Callable[[Deck, str, Dataset[Any]], Started]
-"""Puts the solution for the frozen base's vectors into an adapter's fresh head."""
+class HeadStart(Protocol):
+    """Puts the solution for the vectors that an adapter's head reads into that head."""
+
+    def __call__(self, deck: Deck, name: str, dataset: Dataset[Any], *, fresh: bool = True) -> Started:
+        """Fit the head to the training examples; that of a `fresh` adapter may be fitted to the frozen base's
+        vectors.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,12 @@ Measure: TypeAlias = Callable[[torch.Tensor, Sequence[Any]], dict[str, float]]
 """Logits (rows, outputs) and their examples to metrics."""
 
 
-def start_head(deck: Deck, name: str, dataset: Dataset[Any], max_length: int, fit: Fit, measure: Measure) -> Started:
+def start_head(
+    deck: Deck, name: str, dataset: Dataset[Any], max_length: int, fit: Fit, measure: Measure, *, fresh: bool
+) -> Started:
     """Fit an adapter's last layer to what it reads of the training texts, and measure it on the held-out ones.
 
-    Where a fresh adapter moves these vectors far from the base's, a head on the base's is fitted as well, for
+    Where the adapter moves these vectors far from the base's, a head on the base's is fitted as well, for
     comparison.
     """
     last = last_linear(deck.adapter(name).head)
@@ -50,16 +52,16 @@ def start_head(deck: Deck, name: str, dataset: Dataset[Any], max_length: int, fi
         vectors = head_inputs(deck, name, ids_of(dataset.evaluation), of_base=of_base)
         return measure(head(vectors), dataset.evaluation)
 
-    train = dataset.train
+    train, near = dataset.train, NEAR if fresh else 0.0
     if len(train) > MOST_ROWS:
         train = random.Random(0).sample(train, MOST_ROWS)
     train_ids = ids_of(train)
     distance = distance_to_base(deck, name, train_ids) if reads_base(deck, name) else math.inf
-    head = fitted(of_base=distance <= NEAR)
+    head = fitted(of_base=distance <= near)
     with torch.no_grad():
         last.weight.copy_(head.weight)
         if last.bias is not None:
             last.bias.copy_(head.bias)
-    far = NEAR < distance < math.inf
+    far = near < distance < math.inf
     head_only = measured(fitted(of_base=True), of_base=True) if far and dataset.evaluation else {}
     return Started(measured(head, of_base=distance == 0), head_only)

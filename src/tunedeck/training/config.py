@@ -217,6 +217,15 @@ class RunConfig(_Settings):
         ),
         Field(ge=2),
     ] = None
+    refit_head: Annotated[
+        bool,
+        Help(
+            say(
+                "at the end, fit the head again to all examples, the held-out ones included; the metrics are those "
+                "from before"
+            )
+        ),
+    ] = False
     name: Annotated[str | None, Help(say("the adapter's name; that of the run folder by default"))] = None
     out: Annotated[str | None, Help(say("run folder"))] = None
     dtype: Annotated[

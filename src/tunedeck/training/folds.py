@@ -136,7 +136,7 @@ def _trained(
         deck.load_adapter(folder / "adapter", folder.name)
         return read_run(folder.name, folder)
     deck.add(folder.name, config.method, labels=dataset.labels, seed=config.training.seed)
-    job = {folder.name: Job(dataset, config.training)}
+    job = {folder.name: Job(dataset, config.training, config.refit_head)}
     found = run_jobs(deck, job, config.training, {folder.name: folder}, resume=resume, progress=progress)
     return found[folder.name]
 

@@ -46,10 +46,14 @@ Data: TypeAlias = str | DataSettings | Dataset[Any]
 @final
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Hold the data and settings of one of several adapters; `settings` None means the shared ones."""
+    """Hold the data and settings of one of several adapters; `settings` None means the shared ones.
+
+    With `refit_head`, a run that comes to its end fits its head again, to the held-out examples as well.
+    """
 
     data: Data
     settings: TrainingSettings | None = None
+    refit_head: bool = False
 
 
 def run_jobs(
@@ -88,6 +92,8 @@ def run_jobs(
                 continue
             own = job.settings or settings
             datasets[name], task = _prepared(deck, name, job.data, own.seed)
+            if job.refit_head and view_of(deck.adapter(name).task).head_start is None:
+                raise ConfigError(say("refit_head is for tasks with a head; leave it out"))
             row = bar.row(name if len(jobs) > 1 else "", task.progress_metrics)
             trainers.append(make_trainer(deck, name, datasets[name], own, folder, resume, row, should_stop, stack))
         if trainers:
@@ -97,6 +103,8 @@ def run_jobs(
         signals = stack.enter_context(StopSignals())  # until everything is written
         for trainer in train_to_end(trainers, signals):
             name = trainer.adapter.name
+            if jobs[name].refit_head and trainer.state.stopped in COMPLETE:
+                _refit(deck, name, datasets[name])
             runs[name] = finish_run(deck, datasets[name], trainer, folders[name], memory.peak_bytes)
     return {name: runs[name] for name in jobs}
 
@@ -174,6 +182,14 @@ def _start(deck: Deck, name: str, dataset: Dataset[Any], settings: TrainingSetti
     give_back_freed_memory()  # of its batches: the heap keeps it, and the steps need other sizes
     broadcast(list(deck.adapter(name).head_tensors().values()))
     return Start(broadcast_object_list([started])[0], time.perf_counter() - began)
+
+
+def _refit(deck: Deck, name: str, dataset: Dataset[Any]) -> None:
+    """Fit the head to what the trained adapter reads of all examples; alike in all processes."""
+    head_start = view_of(deck.adapter(name).task).head_start
+    assert head_start is not None
+    head_start(deck, name, replace(dataset, train=[*dataset.train, *dataset.evaluation], evaluation=()), fresh=False)
+    broadcast(list(deck.adapter(name).head_tensors().values()))
 
 
 def _checkpointed(deck: Deck, trainers: Sequence[AdapterTrainer]) -> AbstractContextManager[None]:

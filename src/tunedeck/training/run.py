@@ -158,6 +158,10 @@ def train_run(
         raise ConfigError(say("folds begin with fresh adapters; leave out --from"))
     if first.folds:
         folders = fold_folders(folder, first.folds)
+    if any(one.refit_head and (one.start_from or one.data.eval) for one in configs):
+        raise ConfigError(
+            say("refit_head learns from the examples that a run holds out; it does not go with --from or --eval-data")
+        )
     if main and not overwrite and not resume and any((one / EVENTS).exists() for one in folders):
         raise ConfigError(
             say("{path} holds an earlier run; choose another --out, --overwrite it, or --resume it", path=folder)
@@ -202,7 +206,7 @@ def run_together(
     for config, dataset in zip(configs, datasets, strict=True):
         name = config.name or out.resolve().name
         deck.add(name, config.method, labels=dataset.labels, seed=config.training.seed)
-        jobs[name] = Job(dataset, config.training)
+        jobs[name] = Job(dataset, config.training, config.refit_head)
         for text in (*dataset.notes, dataset.description):
             tell(text)
         tell(_described(deck, name))

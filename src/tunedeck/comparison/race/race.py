@@ -76,8 +76,8 @@ def race(
     if bases and "model" not in named:
         named["model"] = bases.split(",")[0].strip() if isinstance(bases, str) else bases[0]
     values = with_left_out(named, console.tell if progress else lambda text: None)
-    if any(values.get(key) is not None for key in ("folds", "start_from", "replay")):
-        raise ConfigError(say("a race has no folds, start_from or replay; they are for tunedeck train"))
+    if any(values.get(key) for key in ("folds", "start_from", "replay", "refit_head")):
+        raise ConfigError(say("a race has no folds, start_from, replay or refit_head; they are for tunedeck train"))
     folder = Path(out or values.get("out") or default_folder(name_source(run, values), "race"))
     spec = race_spec(
         {**values, "out": None},

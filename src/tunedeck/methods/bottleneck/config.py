@@ -69,7 +69,7 @@ class BottleneckConfig:
     quantized_name: ClassVar[str | None] = None
     search_space: ClassVar[SearchSpace | None] = SearchSpace("reduction_factor", (2, 4, 8, 16, 32))
     learning_rate: ClassVar[float] = 2e-3
-    learning_rates: ClassVar[tuple[float, float]] = (2e-4, 2e-2)
+    learning_rates: ClassVar[tuple[float, float]] = (5e-4, 5e-3)
     trains: ClassVar[Trains] = "adapter"
     virtual_tokens: ClassVar[int] = 0
 

@@ -49,8 +49,8 @@ class FullConfig:
 
     @property
     def learning_rates(self) -> tuple[float, float]:
-        """Return the range from a tenth of the default to ten times the default."""
-        return (5e-4, 5e-2) if self.layers == "head" else (1e-5, 1e-3)
+        """Return the lowest and the highest learning rate worth trying."""
+        return (5e-4, 5e-2) if self.layers == "head" else (3e-5, 3e-4)
 
     @property
     def trains(self) -> Trains:

@@ -35,7 +35,7 @@ class Ia3Config:
     quantized_name: ClassVar[str | None] = None
     search_space: ClassVar[SearchSpace | None] = None
     learning_rate: ClassVar[float] = 5e-3
-    learning_rates: ClassVar[tuple[float, float]] = (5e-4, 5e-2)
+    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 2e-2)
     trains: ClassVar[Trains] = "adapter"
     virtual_tokens: ClassVar[int] = 0
 

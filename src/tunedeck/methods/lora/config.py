@@ -37,7 +37,7 @@ class LoraConfig:
     quantized_name: ClassVar[str | None] = "qlora"
     search_space: ClassVar[SearchSpace | None] = SearchSpace("r", (4, 8, 16, 32), proportional=("lora_alpha",))
     learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, float]] = (1e-4, 1e-2)
+    learning_rates: ClassVar[tuple[float, float]] = (3e-4, 3e-3)
     trains: ClassVar[Trains] = "adapter"
     virtual_tokens: ClassVar[int] = 0
 

@@ -30,7 +30,7 @@ class PrefixTuningConfig:
     quantized_name: ClassVar[str | None] = None
     search_space: ClassVar[SearchSpace | None] = SearchSpace("num_virtual_tokens", (4, 8, 16, 32))
     learning_rate: ClassVar[float] = 5e-3
-    learning_rates: ClassVar[tuple[float, float]] = (5e-4, 5e-2)
+    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 2e-2)
     trains: ClassVar[Trains] = "adapter"
     virtual_tokens: ClassVar[int] = 0
 

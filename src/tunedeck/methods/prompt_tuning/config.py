@@ -30,7 +30,7 @@ class PromptTuningConfig:
     quantized_name: ClassVar[str | None] = None
     search_space: ClassVar[SearchSpace | None] = SearchSpace("num_virtual_tokens", (4, 8, 16, 32))
     learning_rate: ClassVar[float] = 1e-2
-    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 1e-1)
+    learning_rates: ClassVar[tuple[float, float]] = (3e-3, 5e-2)
     trains: ClassVar[Trains] = "adapter"
 
     num_virtual_tokens: Annotated[int, Help(say("prompt tuning length"))] = 8

@@ -19,7 +19,7 @@ from tunedeck.tasks.kept_heads import kept_linear_head
 from tunedeck.tasks.linear_probe import LinearHead
 
 
-def start_head(deck: Deck, name: str, dataset: Dataset[Example]) -> Started:
+def start_head(deck: Deck, name: str, dataset: Dataset[Example], *, fresh: bool = True) -> Started:
     """Fit an adapter's last layer to what it reads of the training texts."""
     task, labels = cast(Classify, deck.adapter(name).task), deck.label_names(name)
 
@@ -34,4 +34,4 @@ def start_head(deck: Deck, name: str, dataset: Dataset[Example]) -> Started:
     def measure(logits: torch.Tensor, examples: Sequence[Example]) -> dict[str, float]:
         return held_out_metrics(logits, targets(examples), task.multi_label)
 
-    return head_start.start_head(deck, name, dataset, task.max_length, fit, measure)
+    return head_start.start_head(deck, name, dataset, task.max_length, fit, measure, fresh=fresh)

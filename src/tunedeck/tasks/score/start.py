@@ -14,7 +14,7 @@ from tunedeck.tasks.score.data import ScoredText
 from tunedeck.tasks.score.task import metrics_of, task_of
 
 
-def start_head(deck: Deck, name: str, dataset: Dataset[ScoredText]) -> Started:
+def start_head(deck: Deck, name: str, dataset: Dataset[ScoredText], *, fresh: bool = True) -> Started:
     """Fit an adapter's last layer to what it reads of the training texts: ridge regression in closed form, or logistic
     regression where that is the loss.
     """
@@ -27,5 +27,11 @@ def start_head(deck: Deck, name: str, dataset: Dataset[ScoredText]) -> Started:
         return fit_ridge(vectors, wanted, bias=bias)
 
     return head_start.start_head(
-        deck, name, dataset, task.max_length, fit, lambda logits, examples: metrics_of(task, logits, examples)
+        deck,
+        name,
+        dataset,
+        task.max_length,
+        fit,
+        lambda logits, examples: metrics_of(task, logits, examples),
+        fresh=fresh,
     )

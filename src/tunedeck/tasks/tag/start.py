@@ -23,8 +23,8 @@ MOST_WORDS = 40_000
 _BATCH = 32
 
 
-def start_head(deck: Deck, name: str, dataset: Dataset[TaggedText]) -> Started:
-    """Fit an adapter's last layer to what it reads of the training words."""
+def start_head(deck: Deck, name: str, dataset: Dataset[TaggedText], *, fresh: bool = True) -> Started:
+    """Fit an adapter's last layer to what it reads of the training words, be it `fresh` or trained."""
     adapter = deck.adapter(name)
     task, last = cast(Tag, adapter.task), last_linear(adapter.head)
     ids, targets, _ = learnt_windows(deck, name, task, dataset.train)
