@@ -33,10 +33,10 @@ def test_a_refit_head_is_the_solution_for_all_examples(file: str, method: Method
     data = td.Classify(labels=LABELS).read(td.DataSettings(train=file))
     task = td.Classify(labels=data.labels, pooling="mean")
     settings = TrainingSettings(max_steps=3, learning_rate=0.05, eval_steps=1, early_stopping_patience=0)
-    runs = {}
-    for name, refit in (("plain", False), ("refit", True)):
+    runs: dict[str, td.TrainingRun] = {}
+    for name, again in (("plain", False), ("refit", True)):
         deck.add(name, method, task=task)
-        runs |= td.train(deck, {name: Job(data, settings, refit)}, progress=False)
+        runs |= td.train(deck, {name: Job(data, settings, again)}, progress=False)
     assert runs["refit"].metrics == pytest.approx(runs["plain"].metrics)
 
     examples = [*data.train, *data.evaluation]
