@@ -93,6 +93,7 @@ def test_a_base_in_8_bits_multiplies_up_to_four_sequences_by_an_output_layer_in_
     tiny_model("llama", "causal", hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
     tiny_tokenizer("llama").save_pretrained(tmp_path)
     deck = td.Deck.load(str(tmp_path), td.Generate(), dtype="bfloat16", quantize="int8")
+    assert td.Deck.load(str(tmp_path), td.Generate(), dtype="float32", quantize="int8").int8_output is None
     assert deck.int8_output is not None
     own, modules = (logits_of_steps(deck, [None] * 2, way) for way in (False, True))
     assert 0 < (own - modules).abs().mean() < 0.02 * modules.float().std()

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, cast, final
 import torch
 from torch import nn
 
+from tunedeck.core.compat.torch import fits_int8_product
 from tunedeck.core.errors import AdapterError, ConfigError, UnknownAdapterError
 from tunedeck.core.i18n import listing, nearest, renamed, say
 from tunedeck.core.task_settings import DEFAULT_TASK, load_task
@@ -100,14 +101,15 @@ class Deck:
 
     @cached_property
     def int8_output(self) -> Int8Linear | None:
-        """Return a copy of the output layer in 8 bits; None unless the base is in int8 and has such a layer.
+        """Return a copy of the output layer in 8 bits; None unless the base is in int8, in bfloat16 and on a CPU.
 
         The model itself keeps its output layer: a step of decoding multiplies few rows, where reading it is all that
         takes time.
         """
         output = self.model.get_output_embeddings()
         plain = self.base.quantize == "int8" and type(output) is nn.Linear and output.bias is None
-        return Int8Linear(output.weight.detach(), None) if plain else None
+        useful = plain and output.weight.dtype == torch.bfloat16 and fits_int8_product(output.weight)
+        return Int8Linear(output.weight.detach(), None) if useful else None
 
     @property
     def lock(self) -> AbstractContextManager[object]:
