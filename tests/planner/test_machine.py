@@ -94,6 +94,17 @@ def test_a_measured_model_and_method_are_predicted_by_their_law_tightly() -> Non
     assert found.parts.device == pytest.approx(found.memory_bytes.expected)
 
 
+def test_large_batches_take_the_memory_of_the_pieces_they_are_cut_into() -> None:
+    profile, card = calibrated(), machine_card(MACHINE, calibrated())
+    whole, piece = (setup("all-minilm-l6-v2", rows=rows, tokens=128) for rows in (48, 16))
+    found, of_piece = (predict(profile, "all-minilm-l6-v2", run, run, card) for run in (whole, piece))
+    assert found.memory_bytes == of_piece.memory_bytes
+    assert found.step_s.expected > 2 * of_piece.step_s.expected
+    texts = (replace(run, labels=0) for run in (whole, piece))  # embeddings: contrasted whole
+    most, least = (predict(profile, "all-minilm-l6-v2", run, run, card).memory_bytes.expected for run in texts)
+    assert most > least
+
+
 def test_other_settings_of_a_measured_method_are_predicted_with_a_wider_band() -> None:
     run = setup("all-minilm-l6-v2", rows=16, tokens=32, settings={"r": 64})
     found = predict(calibrated(), "all-minilm-l6-v2", run, run, machine_card(MACHINE, calibrated()))

@@ -8,6 +8,10 @@ DEFAULT_EPOCHS = 2.0
 DEFAULT_BATCH_SIZE = 32
 FEWEST_STEPS = 40
 """Steps of a run on few examples whose epochs are not set."""
+CPU_POSITIONS = 2048
+"""Positions of a micro-batch on a CPU, padding included, at most: what is kept for the backward pass grows with them,
+and the time per position does not fall any further (`bench/micro_batches.py`).
+"""
 FEWEST_EVALUATIONS, MOST_EVALUATIONS = 4, 10
 EVALUATED_SHARE = 0.5
 """Held-out examples that a run evaluates for each example it trains on, at most. Without a backward pass they take a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy
 
 from tunedeck.core.bundle import cache_folder
 from tunedeck.core.measurement import Machine
+from tunedeck.core.run_length import CPU_POSITIONS
 from tunedeck.core.storage import write_json
 from tunedeck.core.values import to_values
 from tunedeck.planner.catalogue import Gpu
@@ -120,6 +122,7 @@ def predict(
 
     Without any it is from the formulae and the `processor` as it is now, where that is known.
     """
+    longest = _cut(longest)
     calibration, exact = profile.find(model, longest) if profile else (None, False)
     if calibration is not None:
         return _measured(calibration, longest, mean, exact)
@@ -133,6 +136,12 @@ def predict(
         return StepPrediction(Estimate.around(seconds, *NEAR_BAND["time"]), memory, parts, exact=False)
     step = Estimate.around(update_s(mean, gpu, processor), *band(processor))
     return StepPrediction(step, memory, parts, exact=False, first_use_s=first_use_s(longest, processor))
+
+
+def _cut(setup: Setup) -> Setup:
+    """Return the micro-batches that training cuts a large batch into on a CPU; one of embeddings stays whole."""
+    pieces = math.ceil(setup.batch_tokens / CPU_POSITIONS) if setup.labels or setup.generate else 1
+    return replace(setup, micro_batch=math.ceil(setup.micro_batch / pieces))
 
 
 def _measured(calibration: Calibration, longest: Setup, mean: Setup, exact: bool) -> StepPrediction:

@@ -27,10 +27,12 @@ from tunedeck.training.run import train
 
 SMALL = 60e6  # parameters of a base whose steps are short enough for the longer ladder
 LADDERS = {
-    True: ((8, 16), (32, 16), (16, 64), (32, 64), (32, 128)),
+    True: ((8, 16), (32, 16), (16, 64), (32, 64), (16, 128)),
     False: ((4, 16), (8, 32), (4, 96), (16, 48), (8, 128)),
 }
-"""(rows, tokens) of the points, in the order of their memory, which a process never quite gives back."""
+"""(rows, tokens) of the points, in the order of their memory, which a process never quite gives back. None has more
+than CPU_POSITIONS: a larger batch is worked through in pieces.
+"""
 STEPS, PASSES = {True: 5, False: 3}, {True: 3, False: 2}  # short steps vary more
 
 

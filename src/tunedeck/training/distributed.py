@@ -8,6 +8,7 @@ to, and it is the very step that one process would take.
 from __future__ import annotations
 
 import atexit
+import math
 from collections.abc import Sequence
 from dataclasses import astuple
 
@@ -20,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from tunedeck.core.compat.accelerate import fsdp_is_requested
 from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
+from tunedeck.core.run_length import CPU_POSITIONS
 from tunedeck.deck.deck import Deck
 from tunedeck.tasks.base import Objective
 from tunedeck.training.state import StepStats
@@ -44,18 +46,36 @@ def micro_batches(
 ) -> list[tuple[Sequence[int], float]]:
     """Return this process's part of some batches: row numbers, and their share of the mean loss.
 
-    Each batch is cut into `splits` micro-batches for each process; one whose loss is not the mean of its parts stays
-    whole. All processes have the same number of micro-batches, as a sharded base needs it; one that only fills up has
-    no share in the loss.
+    Each batch is cut as `micro_batch_count` says. All processes have the same number of micro-batches, as a sharded
+    base needs it; one that only fills up has no share in the loss.
     """
-    count = splits * accelerator.num_processes
-    cut = [rows[part::count] for rows in batches for part in range(count)] if objective.divisible else batches
+    cut: list[Sequence[int]] = []
+    for rows in batches:
+        count = micro_batch_count(objective, rows, splits, accelerator)
+        cut += [rows[part::count] for part in range(count)]
     weights = [(rows, objective.weight(rows)) for rows in cut if rows]
     whole = sum(weight for _, weight in weights)
     shares = [(rows, weight / whole) for rows, weight in weights]
     missing = -len(shares) % accelerator.num_processes
     filled = [*shares, *[(shares[0][0], 0.0)] * missing]
     return filled[accelerator.process_index :: accelerator.num_processes]
+
+
+def micro_batch_count(objective: Objective, rows: Sequence[int], splits: int, accelerator: Accelerator) -> int:
+    """Return the number of micro-batches, of all processes together, that a batch is cut into: `splits` times as many
+    as it needs.
+
+    A batch whose loss is not the mean of its parts stays whole. On a CPU no part has more than CPU_POSITIONS, as far
+    as cutting helps.
+    """
+    if not objective.divisible:
+        return 1
+    processes = int(accelerator.num_processes)
+    if accelerator.device.type != "cpu":
+        return splits * processes
+    share = -(-len(rows) // processes)
+    positions = share * max(objective.lengths[row] for row in rows)
+    return splits * processes * min(share, math.ceil(positions / CPU_POSITIONS))
 
 
 def summed(parameters: Sequence[nn.Parameter], stats: StepStats, accelerator: Accelerator) -> StepStats:

@@ -35,7 +35,7 @@ from tunedeck.training.checkpoint import (
     set_random_state,
 )
 from tunedeck.training.config import TrainingSettings
-from tunedeck.training.distributed import micro_batches
+from tunedeck.training.distributed import micro_batch_count, micro_batches
 from tunedeck.training.evaluations import Evaluations
 from tunedeck.training.events import EventLog
 from tunedeck.training.optimizer import adamw, schedule
@@ -248,11 +248,10 @@ class AdapterTrainer:
 
     def can_split(self, batches: list[list[int]]) -> bool:
         """Tell whether batches like these can be cut into smaller micro-batches."""
-        return self.objective.divisible and self._micro_batches_of_a_batch() < max(map(len, batches))
+        return self.objective.divisible and any(self._micro_batches(rows) < len(rows) for rows in batches)
 
     def split(self, batches: list[list[int]]) -> None:
         """Halve the micro-batches from here on; TrainingError when batches like these cannot be cut further."""
-        largest, count = max(map(len, batches)), self._micro_batches_of_a_batch()
         if not self.objective.divisible:
             raise TrainingError(
                 say(
@@ -260,10 +259,10 @@ class AdapterTrainer:
                     "training.batch_size"
                 )
             )
-        if count >= largest:
+        if not self.can_split(batches):
             raise TrainingError(say("out of memory with a single example; lower task.max_length, or quantize the base"))
         self.state.splits *= 2
-        step, rows = self.state.steps + 1, -(-largest // (2 * count))
+        step, rows = self.state.steps + 1, max(-(-len(rows) // self._micro_batches(rows)) for rows in batches)
         self._log.write("out_of_memory", step=step, rows=rows, splits=self.state.splits)
         text = say(
             "out of memory at step {step}: batches are worked through in pieces of {rows} from here on, "
@@ -274,8 +273,8 @@ class AdapterTrainer:
         )
         warnings.warn(text, stacklevel=2)
 
-    def _micro_batches_of_a_batch(self) -> int:
-        return self.state.splits * int(self.accelerator.num_processes)
+    def _micro_batches(self, rows: Sequence[int]) -> int:
+        return micro_batch_count(self.objective, rows, self.state.splits, self.accelerator)
 
     def _time_share(self) -> float:
         """Return the part of `max_minutes` that the steps so far have taken; 0 without that limit."""
