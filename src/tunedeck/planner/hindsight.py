@@ -111,7 +111,7 @@ def _at_longest(
         dtype=measurement.dtype,
         accumulation=accumulation,
         loss=engine_loss(method),
-        attention="eager" if measurement.device == "cpu" and measurement.dtype == "bfloat16" else "sdpa",
+        attention="products" if measurement.device == "cpu" and measurement.dtype == "bfloat16" else "sdpa",
         labels=shape.labels,
         chunk=shape.chunk,
         epochs=epochs,

@@ -14,7 +14,8 @@ from tunedeck.core.model_spec import ModelSpec
 from tunedeck.methods.base import MethodConfig
 
 Loss = Literal["eager", "fused", "chunked"]
-Attention = Literal["flash", "sdpa", "eager"]
+Attention = Literal["flash", "sdpa", "products", "eager"]
+"""`products` is what this engine does in bfloat16 on a CPU, see deck/patches/training_attention.py."""
 
 NF4_BYTES = (
     0.5 + 0.127 / 8
@@ -256,7 +257,8 @@ def layer_bytes_per_token(setup: Setup) -> float:
     """Return activations of one layer per token, from what each operation keeps for its backward.
 
     Norms: RMSNorm a float32 copy of its input (4 h each), LayerNorm its input (b h). Attention: queries, keys, values
-    and the output; eager attention its probabilities too, a·s of them, twice where softmax runs in float32.
+    and the output; attention by products its probabilities too, a·s of them, and eager attention twice where softmax
+    runs in float32.
     Feed-forward: both branches and the activation (gated), or the pre-activation. Then the inputs of every linear layer
     that is trained.
     """
@@ -265,8 +267,9 @@ def layer_bytes_per_token(setup: Setup) -> float:
     rms = spec.gated and spec.causal
     norms = 2 * (4 if rms else b) * h
     attention = b * (2 * q + 2 * kv)
-    if setup.attention == "eager":
-        attention += spec.num_heads * setup.width * (b + 4 if rms and b < 4 else b)
+    if setup.attention in ("products", "eager"):
+        twice = setup.attention == "eager" and rms and b < 4
+        attention += spec.num_heads * setup.width * (b + 4 if twice else b)
     feed_forward = (3 if spec.gated else 1) * b * ffn
     return norms + attention + feed_forward + _kept_by_method(setup)
 

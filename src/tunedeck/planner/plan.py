@@ -143,8 +143,8 @@ def setup_for(request: PlanRequest, name: str, method: MethodConfig, facts: Meth
         calibrations = request.profile.calibrations if request.profile and gpu.name == THIS_MACHINE else ()
         native = "bfloat16" if gpu.name == THIS_MACHINE and bfloat16_instructions() else "float32"
         dtype = calibrations[0].dtype if calibrations else native
-    slow_sdpa = gpu.capability == 0 and dtype == "bfloat16"  # models/precision.py takes eager attention there
-    attention = request.attention or ("eager" if slow_sdpa else "sdpa")
+    slow_sdpa = gpu.capability == 0 and dtype == "bfloat16"  # models/precision.py avoids torch's kernel there
+    attention = request.attention or ("products" if slow_sdpa else "sdpa")
     if attention == "flash" and not gpu.has_flash_attention:
         attention = "sdpa"
     return Setup(

@@ -62,10 +62,10 @@ def forward_share(setup: Setup) -> float:
 
 
 def compute_s(setup: Setup, gpu: Gpu) -> float:
-    """Return the time of one micro-batch's arithmetic at the GPU's utilisation, and eager attention's traffic."""
+    """Return the time of one micro-batch's arithmetic at the GPU's utilisation, with that of scores outside kernels."""
     rate = gpu.flops_per_s(setup.dtype) * gpu.utilisation * setup.stack.speed
     seconds = setup.batch_tokens * training_flops_per_token(setup) / rate * _method_cost(setup)
-    if setup.attention == "eager":
+    if setup.attention in ("products", "eager"):
         spec = setup.spec
         scores = setup.batch_tokens * setup.width * spec.num_heads * layers_with_backward(setup)
         seconds += EAGER_ATTENTION_BYTES * scores / gpu.bytes_per_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast, final
@@ -21,7 +21,9 @@ from tunedeck.data.batches import balancing_weights
 from tunedeck.data.labelled import Example
 from tunedeck.data.settings import DataSettings
 from tunedeck.deck.deck import Deck
+from tunedeck.deck.patches.base import patched
 from tunedeck.deck.patches.checkpointing import Checkpointing
+from tunedeck.deck.patches.training_attention import training_attention
 from tunedeck.deck.task import Task, has_labels, labels_of
 from tunedeck.tasks.base import Dataset, TrainableTask
 from tunedeck.tasks.registry import view_of
@@ -97,7 +99,7 @@ def run_jobs(
             row = bar.row(name if len(jobs) > 1 else "", task.progress_metrics)
             trainers.append(make_trainer(deck, name, datasets[name], own, folder, resume, row, should_stop, stack))
         if trainers:
-            stack.enter_context(_checkpointed(deck, trainers))
+            stack.enter_context(patched(deck.base, _checkpointing(deck, trainers), training_attention(deck.base)))
         if len(trainers) == 1 and trainers[0].checkpoints is not None:
             stack.enter_context(trainers[0].checkpoints.named_in_errors())
         signals = stack.enter_context(StopSignals())  # until everything is written
@@ -192,9 +194,9 @@ def _refit(deck: Deck, name: str, dataset: Dataset[Any]) -> None:
     broadcast(list(deck.adapter(name).head_tensors().values()))
 
 
-def _checkpointed(deck: Deck, trainers: Sequence[AdapterTrainer]) -> AbstractContextManager[None]:
-    """Return the inside of layers computed again where the settings ask for it; ConfigError where the jobs differ in
-    that.
+def _checkpointing(deck: Deck, trainers: Sequence[AdapterTrainer]) -> Checkpointing:
+    """Return the patch that computes the inside of layers again where the settings ask for it; ConfigError where the
+    jobs differ in that.
     """
     wanted = trainers[0].settings.gradient_checkpointing
     if any(trainer.settings.gradient_checkpointing is not wanted for trainer in trainers):
@@ -202,7 +204,7 @@ def _checkpointed(deck: Deck, trainers: Sequence[AdapterTrainer]) -> AbstractCon
             say("the jobs of a run share {key}; set it once, outside jobs", key="training.gradient_checkpointing")
         )
     adapter = next((trainer.adapter for trainer in trainers if trainer.adapter.built.weights), trainers[0].adapter)
-    return Checkpointing(deck.router, adapter, wanted).on(deck.base)
+    return Checkpointing(deck.router, adapter, wanted)
 
 
 def finish_run(

@@ -11,6 +11,7 @@ from tunedeck.core.compat.torch import (
     forget_forward_hooks,
     forward_hook_count,
     replace_parameter,
+    softmax_backward_,
     tensor_version,
 )
 
@@ -65,3 +66,13 @@ def test_torch_cpu_features_have_the_names_that_choose_bfloat16() -> None:
     features = cpu_features()
     assert "x86" not in torch.cpu.get_capabilities().get("architecture", "") or names <= set(features)
     assert all(type(value) is bool for value in features.values())
+
+
+def test_torch_softmax_backward_changes_the_gradient_in_place() -> None:
+    torch.manual_seed(0)
+    scores, gradient = torch.randn(3, 5, 70, requires_grad=True), torch.randn(3, 5, 70)
+    output = scores.softmax(-1)
+    expected = torch.autograd.grad(output, scores, gradient)[0]
+    found = softmax_backward_(gradient, output.detach())
+    assert found is gradient
+    torch.testing.assert_close(found, expected)

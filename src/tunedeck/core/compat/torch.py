@@ -78,6 +78,12 @@ def fits_int8_product(weight: torch.Tensor) -> bool:
     return weight.device.type == "cpu" and weight.shape[0] % 4 == 0 and weight.shape[1] % 64 == 0
 
 
+def softmax_backward_(gradient: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """Turn the gradient of a softmax's output over the last dimension into that of its input, in place."""
+    torch.ops.aten._softmax_backward_data.out(gradient, output, -1, gradient.dtype, grad_input=gradient)
+    return gradient
+
+
 @final
 class MetaWithoutSympy(TorchFunctionMode):
     """Create models on the meta device without what torch imports for three functions there: sympy and torch._dynamo.

@@ -39,8 +39,12 @@ def can_use_sdpa(model: nn.Module) -> bool:
 
 def attention_is_plain(model: nn.Module) -> bool:
     """Return whether a model's attention can be replaced by plain products, softcapped where its config says so."""
-    capped = getattr(cast(Any, model).config, "attn_logit_softcapping", None) is not None
-    return can_use_sdpa(model) or (capped and cast(Any, model)._can_set_attn_implementation())
+    return can_use_sdpa(model) or (is_softcapped(model) and cast(Any, model)._can_set_attn_implementation())
+
+
+def is_softcapped(model: nn.Module) -> bool:
+    """Return whether a model limits the scores of its attention by a tanh, such as Gemma 2."""
+    return getattr(cast(Any, model).config, "attn_logit_softcapping", None) is not None
 
 
 def kept_in_float32(model: nn.Module) -> frozenset[str]:

@@ -1,0 +1,126 @@
+"""The attention of training steps in bfloat16 on a CPU: plain products with a backward pass that keeps and copies less.
+
+transformers' eager attention makes a tensor of all scores four times, of which decoders keep one in float32 besides
+that in bfloat16; torch's kernel takes up to four times as long in its backward pass. Here the scores, their mask and
+the softmax share one tensor, and so do their gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast, final
+
+import torch
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from tunedeck.core.compat.torch import softmax_backward_
+from tunedeck.core.compat.transformers import (
+    attention_of,
+    can_use_sdpa,
+    is_softcapped,
+    register_attention,
+    set_attention,
+)
+from tunedeck.deck.patches.base import Patch, Unchanged
+from tunedeck.models.load import LoadedBase
+
+_NAME = "tunedeck_training"
+
+
+@final
+class Attention(torch.autograd.Function):
+    """softmax(scaling · Q Kᵀ + mask) V for query (batch, heads, seq, size), key and value (batch, key heads, positions,
+    size).
+
+    The query heads that share a key head are the rows of one product, so that no keys or values are repeated. `mask`
+    is broadcast to (batch, heads, seq, positions).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        """Return (batch, heads, seq, size of a value)."""
+        batch, heads, seq, _ = query.shape
+        groups, positions = batch * key.shape[1], key.shape[2]
+        q, k, v = (tensor.reshape(groups, -1, tensor.shape[-1]) for tensor in (query, key, value))
+        scores = torch.bmm(q, k.transpose(1, 2)).mul_(scaling)
+        if mask is not None:
+            scores.view(batch, heads, seq, positions).add_(mask)
+        torch.softmax(scores, -1, out=scores)
+        ctx.save_for_backward(q, k, v, scores)
+        cast(Any, ctx).scaling = scaling
+        return torch.bmm(scores, v).view(batch, heads, seq, -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of query, key and value; with P the softmax and dP = dO Vᵀ, that of the scores is
+        P ⊙ (dP - rowsum(dP ⊙ P)).
+
+        Those of key and value are computed transposed: the kernels would copy a transposed P, which is larger.
+        """
+        q, k, v, scores = ctx.saved_tensors
+        of_query, of_key, of_value = ctx.needs_input_grad[:3]
+        batch, heads, seq, _ = gradient.shape
+        own = gradient.reshape(len(q), -1, v.shape[-1])
+        dq = dk = dv = None
+        if of_value:
+            dv = torch.bmm(own.transpose(1, 2), scores).transpose(1, 2).reshape(batch, -1, *v.shape[1:])
+        if of_query or of_key:
+            changed = softmax_backward_(torch.bmm(own, v.transpose(1, 2)), scores)
+            if of_query:
+                dq = torch.bmm(changed, k).mul_(ctx.scaling).view(batch, heads, seq, -1)
+            if of_key:
+                dk = torch.bmm(q.transpose(1, 2), changed).mul_(ctx.scaling)
+                dk = dk.transpose(1, 2).reshape(batch, -1, *k.shape[1:])
+        return dq, dk, dv, None, None
+
+
+def training_products(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return the `Attention` as (batch, seq, heads, size), in the form of transformers' functions."""
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    output: torch.Tensor = cast(Any, Attention).apply(query, key, value, attention_mask, scaling)
+    return output.transpose(1, 2).contiguous(), None
+
+
+@final
+class TrainingAttention:
+    """Compute attention with `training_products`."""
+
+    @contextmanager
+    def on(self, base: LoadedBase) -> Iterator[None]:
+        """Switch the model's attention implementation while the block runs."""
+        before = attention_of(base.model)
+        set_attention(base.model, _NAME)
+        try:
+            yield
+        finally:
+            set_attention(base.model, before)
+
+
+def training_attention(base: LoadedBase) -> Patch:
+    """Return the patch for a training run: `training_products` where the model would compute attention by plain
+    products.
+    """
+    model = base.model
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    plain = attention_of(model) == "eager" and can_use_sdpa(model) and not is_softcapped(model)
+    if not on_cpu or not plain or model.training:  # in train mode a base drops out
+        return Unchanged()
+    register_attention(_NAME, training_products)
+    return TrainingAttention()
