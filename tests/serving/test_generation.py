@@ -206,3 +206,39 @@ def test_closing_ends_what_is_under_way(engine: Engine) -> None:
     engine.submit(request)
     assert engine.drain(SOON)
     assert request.done.result(0).text
+
+
+def test_prompts_that_arrive_at_once_share_a_pass_though_their_adapters_are_loaded_one_by_one() -> None:
+    limits = GenerationLimits(prefill_positions=400, gather_s=SOON)
+    engine, _, backend = engine_on(served_adapters.base_deck("causal"), limits)
+    names = ["lora-1", "lora-2", "bottleneck-1", "bottleneck-2"]
+    requests = [Request(name, Sequence([5, 6, 7, 8], td.Sampling(max_tokens=2))) for name in names]
+    rows: list[int] = []
+    embedding = backend.deck.model.get_input_embeddings()
+    with engine:
+        engine.store.load("lora-1").result(SOON).close()
+        handle = embedding.register_forward_pre_hook(
+            lambda _, args: rows.append(len(args[0])) if 5 in args[0] else None, prepend=True
+        )
+        engine.submit(*requests)
+        for request in requests:
+            request.done.result(SOON)
+        handle.remove()
+    assert rows[0] == len(names)
+
+
+def test_what_waits_is_answered_when_nothing_else_comes_or_it_has_waited_long_enough() -> None:
+    queue = FairQueue()
+    asked_for: list[int] = []
+    queue.gather_coming(SOON)  # nothing waits
+
+    def coming() -> int:
+        asked_for.append(len(asked_for))
+        return 3 - len(asked_for)
+
+    queue.coming = coming
+    queue.put(Request(None, "w4"))
+    queue.gather_coming(SOON)
+    assert len(asked_for) == 3
+    queue.coming = lambda: 1
+    queue.gather_coming(0)

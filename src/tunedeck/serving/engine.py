@@ -80,6 +80,7 @@ class Engine:
         """Chooses adapters for texts; None where the backend cannot run the base model alone."""
         self._backend, self._worker, self._on_done = backend, worker, on_done
         self._untokenized = FairQueue()
+        queue.coming = self._coming
         self._inside: set[Request] = set()
         self._callers: Counter[str] = Counter()
         self._lock = threading.Condition()
@@ -119,6 +120,10 @@ class Engine:
         """Return the requests that wait or run now."""
         with self._lock:
             return list(self._inside)
+
+    def _coming(self) -> int:
+        """Return the number of requests that are on their way to the queue."""
+        return sum(not request.width and not request.done.done() for request in self.inside())
 
     def submit(self, *requests: Request, most: int | None = None) -> None:
         """Take requests of one caller in, all of them or none; `most` is what the caller may have inside.

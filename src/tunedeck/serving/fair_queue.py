@@ -21,6 +21,8 @@ _HALF_LIFE_S = 10.0
 """After which what a caller has had counts half when it is asked who may go before the rest of a running batch."""
 _CLEARLY_LESS = 0.8
 """Largest share, relative to each caller of the running batch, that lets a caller go before the batch's rest."""
+_LOOK_AGAIN_S = 0.02
+"""After which it is asked again whether requests are coming: one that fails on the way puts nothing."""
 _EACH = 8
 """Positions added to each request's own for the cost that does not depend on its length."""
 
@@ -44,6 +46,8 @@ class FairQueue:
         self._size = 0
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._closed = False
+        self.coming: Callable[[], int] = lambda: 0
+        """Returns the number of requests that will be put here: their adapters are being loaded."""
 
     def __len__(self) -> int:
         return self._size
@@ -155,6 +159,20 @@ class FairQueue:
             until = None if oldest is None else oldest + wait_s
             while until is not None and self._positions < positions and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
+
+    def gather_coming(self, wait_s: float) -> None:
+        """Give requests that are coming the time to join those that wait, until the oldest of these is `wait_s` old; do
+        what other threads wait for in `call` meanwhile.
+        """
+        while self._size and self.coming() and not self._closed:
+            with self._changed:
+                lanes = (lane for lanes in self._callers.values() for lane in lanes.values())
+                left = min((lane[0].arrived_s for lane in lanes), default=0.0) + wait_s - time.monotonic()
+                if left <= 0:
+                    return
+                if not self._calls:
+                    self._changed.wait(min(left, _LOOK_AGAIN_S))
+            self.run_calls()
 
     def wake(self) -> None:
         """Wake waiting threads to check again."""
