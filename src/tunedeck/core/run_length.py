@@ -10,7 +10,7 @@ FEWEST_STEPS = 40
 """Steps of a run on few examples whose epochs are not set."""
 CPU_POSITIONS = 2048
 """Positions of a micro-batch on a CPU, padding included, at most: what is kept for the backward pass grows with them,
-and the time per position does not fall any further (`bench/micro_batches.py`).
+and the time per position hardly falls any further (`bench/micro_batches.py`).
 """
 FEWEST_EVALUATIONS, MOST_EVALUATIONS = 4, 10
 EVALUATED_SHARE = 0.5
