@@ -8,7 +8,7 @@ DEFAULT_EPOCHS = 2.0
 DEFAULT_BATCH_SIZE = 32
 FEWEST_STEPS = 40
 """Steps of a run on few examples whose epochs are not set."""
-CPU_POSITIONS = 2048
+CPU_POSITIONS = 1536
 """Positions of a micro-batch on a CPU, padding included, at most: what is kept for the backward pass grows with them,
 and the time per position hardly falls any further (`bench/micro_batches.py`).
 """

@@ -27,7 +27,7 @@ from tunedeck.training.run import train
 
 SMALL = 60e6  # parameters of a base whose steps are short enough for the longer ladder
 LADDERS = {
-    True: ((8, 16), (32, 16), (16, 64), (32, 64), (16, 128)),
+    True: ((8, 16), (32, 16), (16, 64), (32, 48), (12, 128)),
     False: ((4, 16), (8, 32), (4, 96), (16, 48), (8, 128)),
 }
 """(rows, tokens) of the points, in the order of their memory, which a process never quite gives back. None has more

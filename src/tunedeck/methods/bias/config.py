@@ -34,8 +34,8 @@ class BiasConfig:
     }
     quantized_name: ClassVar[str | None] = None
     search_space: ClassVar[SearchSpace | None] = None
-    learning_rate: ClassVar[float] = 3e-3
-    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 1e-2)
+    learning_rate: ClassVar[float] = 1e-3
+    learning_rates: ClassVar[tuple[float, float]] = (3e-4, 3e-3)
     trains: ClassVar[Trains] = "adapter"
     virtual_tokens: ClassVar[int] = 0
 
