@@ -31,3 +31,13 @@ def test_a_terminal_too_narrow_for_a_table_gets_a_line_for_each_cell(
     assert lines[:5] == ["Plan", "method: qlora", "GPU: rtx-4090", "hours: 0.23", "cost: 1.1 (0.40-3.4)"]
     print_table("", ["what", "value"], [["a very long name", "12345678901234567890"], ["rows", "2"]])
     assert capsys.readouterr().out.splitlines()[-1] == "rows: 2"
+
+
+def test_headings_are_broken_before_cells(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    columns = ["method", "GPU", "fits, GiB free", "peak GiB", "batch", "hours", "cost, CNY"]
+    print_table("", columns, [["prompt_tuning", "this-machine", "yes +20.5", "0.67", "32x1", "0.03", "-"]])
+    out = capsys.readouterr().out
+    assert "│ prompt_tuning │ this-machine │ yes +20.5 │ 0.67 │  32x1 │  0.03 │     - │" in out
+    assert "fits," in out
+    assert max(map(len, out.splitlines())) <= 80

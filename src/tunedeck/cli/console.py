@@ -43,12 +43,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         return
     keep_first = max((cell_len(row[0]) for row in rows), default=0) < _KEPT
     table = Table()
-    for index, column in enumerate(columns):
+    widest = [max(map(cell_len, own)) for own in zip(*rows, strict=True)] or [0] * len(columns)
+    if sum(map(max, widest, map(cell_len, columns))) + 3 * len(columns) + 1 > console.width:
+        columns = _broken(columns, widest)
+    cells = zip(columns, *rows, strict=True)
+    for index, (own, longest) in enumerate(zip(cells, _longest_words(columns, rows), strict=True)):
         table.add_column(
-            column,
+            own[0],
             justify="right" if index >= numbers_from else "left",
             overflow="fold",
-            no_wrap=keep_first and index == 0,
+            no_wrap=(keep_first and index == 0) or max(map(cell_len, own)) <= longest,  # Rich would break its words
         )
     for row in rows:
         table.add_row(*row)
@@ -71,7 +75,7 @@ def _fits(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     if _console().width < _NARROW and whole > 2 * _console().width:
         return False
     first = max(cell_len(row[0]) for row in rows)
-    words = [max(min(cell_len(word), _WHOLE) for cell in column for word in (cell.split() or [""])) for column in cells]
+    words = _longest_words(columns, rows)
     words[0] = first if first < _KEPT else words[0]
     return sum(words) + 3 * len(words) + 1 <= _console().width
 
@@ -94,13 +98,24 @@ def _print_lines(console: Console, columns: Sequence[str], rows: Sequence[Sequen
             console.print()
 
 
-def print_tables(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a result as several tables if the terminal is narrow, each with the first column."""
-    widths = [max(cell_len(text) for text in cells) for cells in zip(*rows, strict=True)]
-    names = [
+def _longest_words(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the widths below which a word of each column would be broken; very long words are broken in any case."""
+    cells = zip(columns, *rows, strict=True)
+    return [max(min(cell_len(word), _WHOLE) for cell in column for word in (cell.split() or [""])) for column in cells]
+
+
+def _broken(columns: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Return the names of columns, those longer than the cells with a line for each word."""
+    return [
         name if cell_len(name) <= width else name.replace(" ", "\n")
         for name, width in zip(columns, widths, strict=True)
     ]
+
+
+def print_tables(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a result as several tables if the terminal is narrow, each with the first column."""
+    widths = [max(cell_len(text) for text in cells) for cells in zip(*rows, strict=True)]
+    names = _broken(columns, widths)
     widths = [max(width, *map(cell_len, name.split("\n"))) + 3 for name, width in zip(names, widths, strict=True)]
     room = _console().width - widths[0] - 1
     parts: list[list[int]] = [[]]
