@@ -332,6 +332,9 @@ def test_a_text_that_does_not_fit_in_memory_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "read_bytes", too_large)
     with pytest.raises(DataError, match=r"1\.txt \(4 B\) does not fit in memory; split it"):
         read_table(str(tmp_path / "reviews"))
+    (tmp_path / "reviews.xlsx").write_bytes(b"PK\3\4")
+    with pytest.raises(DataError, match=r"reviews\.xlsx \(4 B\) does not fit in memory"):
+        read_table(str(tmp_path / "reviews.xlsx"))
 
 
 def test_a_large_file_of_zeros_is_refused_by_its_first_bytes() -> None:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import final
 
+import torch
+
 from tunedeck.cli.main import main
 
 
@@ -33,6 +35,7 @@ class Forked:
         try:
             os.setsid()
             gc.freeze()  # looking through what is loaded would copy every page of it
+            torch.set_num_threads(torch.get_num_threads())  # torch makes its pool anew; two threads at once cannot
             descriptor = os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)

@@ -94,13 +94,7 @@ def _read(path: Path, suffix: str, content: bytes, encoding: str, sheet: str | N
         text, found = _text(path, content, encoding)
         read = _TEXT_KINDS[suffix](path, text)
     except MemoryError as error:
-        raise DataError(
-            say(
-                "{path} ({size}) does not fit in memory; save it as Parquet or split it",
-                path=path,
-                size=format_bytes(len(content)),
-            )
-        ) from error
+        raise _too_large(path, len(content)) from error
     return read._replace(notes=(*encoding_note(path, encoding, found), *read.notes))
 
 
@@ -123,8 +117,17 @@ def _text(path: Path, content: bytes, encoding: str) -> tuple[str, str]:
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
+    except MemoryError as error:
+        raise _too_large(path, path.stat().st_size) from error
     except OSError as error:
         raise DataError(say("cannot read {path}: {reason}", path=path, reason=system_reason(error))) from error
+
+
+def _too_large(path: Path, size: int) -> DataError:
+    text = say(
+        "{path} ({size}) does not fit in memory; save it as Parquet or split it", path=path, size=format_bytes(size)
+    )
+    return DataError(text)
 
 
 def check_regular(path: Path) -> None:
