@@ -11,7 +11,7 @@ from typer.main import get_command, get_group
 
 from tunedeck import __version__
 from tunedeck.cli.examples import EXAMPLES
-from tunedeck.cli.help_page import HelpCommand, HelpGroup, exit_with_help, help_page, translate_help
+from tunedeck.cli.help_page import HelpCommand, HelpGroup, translate_help
 from tunedeck.cli.usage import usage_message
 from tunedeck.core.errors import UsageError
 from tunedeck.core.i18n import say
@@ -51,17 +51,8 @@ COMMANDS = {
 
 
 @final
-class Commands(TyperGroup):
+class Commands(HelpGroup):
     """The commands by name, and the one that is called whole."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments; without any, print the help."""
-        exit_with_help(self, ctx, args)
-        return super().parse_args(ctx, args)
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help of tunedeck itself."""
-        formatter.write(help_page(self, ctx, list(self.commands.values())))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that is called."""

@@ -51,25 +51,19 @@ class HelpCommand(TyperCommand):
         formatter.write(help_page(self, ctx, []))
 
 
-@final
 class HelpGroup(TyperGroup):
     """A group of commands with this page."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments; without any, print the page."""
-        exit_with_help(self, ctx, args)
+        """Read the arguments; without any, print the page and leave with the code of a user's mistake."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(self.get_help(ctx))
+            raise typer.Exit(USER_ERROR)
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the page."""
         formatter.write(help_page(self, ctx, list(self.commands.values())))
-
-
-def exit_with_help(group: TyperGroup, ctx: Any, arguments: list[str]) -> None:
-    """Print the page of a group that is called without arguments, and leave with the code of a user's mistake."""
-    if not arguments and not ctx.resilient_parsing:
-        typer.echo(group.get_help(ctx))
-        raise typer.Exit(USER_ERROR)
 
 
 def help_page(command: Any, ctx: Any, commands: Sequence[Any]) -> str:

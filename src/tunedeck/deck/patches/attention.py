@@ -90,14 +90,17 @@ def grouped_attention(
 
 
 @final
-class GroupedAttention:
-    """Compute attention with `grouped_attention`, of each bucket where the rows are in several."""
+@dataclass(frozen=True, slots=True)
+class RegisteredAttention:
+    """Compute attention with a function that was registered by a name."""
+
+    name: str
 
     @contextmanager
     def on(self, base: LoadedBase) -> Iterator[None]:
         """Switch the model's attention implementation while the block runs."""
         before = attention_of(base.model)
-        set_attention(base.model, _NAME)
+        set_attention(base.model, self.name)
         try:
             yield
         finally:
@@ -113,4 +116,4 @@ def decoding_attention(base: LoadedBase) -> Patch:
 def bucketed_attention(base: LoadedBase) -> Patch:
     """Return the patch for steps whose rows are in several buckets, on any device."""
     register_attention(_NAME, attention_over_buckets)
-    return GroupedAttention()
+    return RegisteredAttention(_NAME)

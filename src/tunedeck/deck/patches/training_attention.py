@@ -7,8 +7,6 @@ the softmax share one tensor, and so do their gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast, final
 
 import torch
@@ -20,8 +18,8 @@ from tunedeck.core.compat.transformers import (
     can_use_sdpa,
     is_softcapped,
     register_attention,
-    set_attention,
 )
+from tunedeck.deck.patches.attention import RegisteredAttention
 from tunedeck.deck.patches.base import Patch, Unchanged
 from tunedeck.models.load import LoadedBase
 
@@ -98,21 +96,6 @@ def training_products(
     return output.transpose(1, 2).contiguous(), None
 
 
-@final
-class TrainingAttention:
-    """Compute attention with `training_products`."""
-
-    @contextmanager
-    def on(self, base: LoadedBase) -> Iterator[None]:
-        """Switch the model's attention implementation while the block runs."""
-        before = attention_of(base.model)
-        set_attention(base.model, _NAME)
-        try:
-            yield
-        finally:
-            set_attention(base.model, before)
-
-
 def training_attention(base: LoadedBase) -> Patch:
     """Return the patch for a training run: `training_products` where the model would compute attention by plain
     products.
@@ -123,4 +106,4 @@ def training_attention(base: LoadedBase) -> Patch:
     if not on_cpu or not plain or model.training:  # in train mode a base drops out
         return Unchanged()
     register_attention(_NAME, training_products)
-    return TrainingAttention()
+    return RegisteredAttention(_NAME)
