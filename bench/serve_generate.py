@@ -21,8 +21,8 @@ import torch
 import transformers
 
 import tunedeck as td
+from tunedeck.core.helper_threads import end_helper_threads
 from tunedeck.core.measurement import this_machine
-from tunedeck.core.native import end_helper_threads
 from tunedeck.generation.prompt_cache import PromptCache
 from tunedeck.serving import Request, Sequence, open_engine
 from tunedeck.serving.backends.generate import GenerateBackend

@@ -1,17 +1,12 @@
-"""The C libraries below torch: memory that stays for the next batch, helper threads that end."""
+"""glibc's heap: memory that stays for the next batch."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
-import threading
 
-import psutil
 import pytest
-import torch
-
-from tunedeck.core.native import end_helper_threads
 
 FAULTS = """
 import resource, torch
@@ -40,22 +35,7 @@ def test_a_batch_finds_the_memory_of_the_one_before_until_that_is_given_back() -
     assert kept * 4 < min(at_first, given_back)  # one of the ten blocks may be new
 
 
-@pytest.mark.skipif(platform.system() != "Linux", reason="needs GNU OpenMP")
-def test_helper_threads_end_and_come_again() -> None:
-    counts, process, threads = [], psutil.Process(), torch.get_num_threads()
-
-    def compute() -> None:
-        for _ in range(2):
-            counts.append(process.num_threads())
-            torch.ones(1_000_000).sin()
-            counts.append(process.num_threads())
-            end_helper_threads()
-        counts.append(process.num_threads())
-
-    torch.set_num_threads(3)
-    thread = threading.Thread(target=compute)
-    thread.start()
-    thread.join()
-    torch.set_num_threads(threads)
-    before, helped = counts[0], counts[0] + 2
-    assert counts == [before, helped, before, helped, before]
+def test_an_engine_does_not_load_what_changes_the_process() -> None:
+    code = "import sys, tunedeck.serving.factory; print('tunedeck.core.native' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "False"

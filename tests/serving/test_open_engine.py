@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import threading
 import time
@@ -9,12 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import torch
 from support import served_adapters
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError, DrainingError
+from tunedeck.deck.reading import adapter_from_folder
 from tunedeck.serving import Request, Sequence, open_engine
+from tunedeck.serving.backends.deck import batch_backend
 from tunedeck.serving.backends.generate import GenerateBackend
 
 SOON = 30
@@ -49,6 +54,34 @@ def test_a_stored_probe_is_computed_by_the_thread_that_computes_the_answers(form
         for name in ("lora-1", "prompt-1"):
             assert engine.store.load(name).result(SOON).adapter.note is None
     assert seen == {"engine"}
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="needs GNU OpenMP")
+def test_only_the_thread_that_answers_keeps_helper_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    deck, own, helpers = served_adapters.base_deck("classifier"), torch.get_num_threads(), list[int]()
+
+    def compute() -> None:
+        torch.ones(1_000_000).sin()
+        helpers.append(psutil.Process().num_threads() - threading.active_count())
+
+    def read(*arguments: Any, **more: Any) -> Any:
+        compute()
+        return adapter_from_folder(*arguments, **more)
+
+    def open_and_load() -> None:
+        compute()
+        with open_engine(deck, served_adapters.saved_adapters("classifier")):
+            batch_backend(deck).load(served_adapters.saved_adapters("classifier") / "lora-1", "loaded here")
+            compute()
+        deck.remove("loaded here")
+
+    monkeypatch.setattr("tunedeck.serving.backends.deck.adapter_from_folder", read)
+    torch.set_num_threads(3)
+    thread = threading.Thread(target=open_and_load)
+    thread.start()
+    thread.join()
+    torch.set_num_threads(own)
+    assert helpers == [helpers[0]] * 3  # the two helpers of before have ended each time
 
 
 def test_a_load_that_waits_for_a_closed_engine_fails() -> None:

@@ -36,7 +36,6 @@ from tunedeck.server.auth import KeyFile, Keys
 from tunedeck.server.connections import bounded_protocol, within_descriptors
 from tunedeck.server.log import Log, to_stderr
 from tunedeck.server.metrics import Metrics
-from tunedeck.server.process import WithoutHelperThreads, settle_process
 from tunedeck.server.service import Service, public_name
 from tunedeck.server.tracing import tracer_of_environment
 from tunedeck.serving.backends.onnx import OnnxBackend
@@ -86,7 +85,7 @@ def open_service(deck: Deck, adapters: Path, settings: ServerSettings, name: str
             key_share=settings.bounds.key_share,
         ),
         bounds=settings.bounds,
-        listener=WithoutHelperThreads(metrics),
+        listener=metrics,
     )
     answers = not (has_labels(deck.task) and deck.base.untrained)
     service = _opened(deck.task.kind, engine, metrics, base, answers, deck.positions, settings)
@@ -203,7 +202,7 @@ def serve(service: Service, settings: ServerSettings, sockets: list[socket.socke
     transformers_logging.disable_default_handler()
     transformers_logging.enable_propagation()
     written = Log(to_stderr())
-    settle_process()
+    gc.freeze()  # base and libraries stay: looking through them would stop every answer for a fifth of a second
     try:
         server.run(bind(settings) if sockets is None else sockets)
     finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol, final
 
 from tunedeck.core.errors import ConfigError
+from tunedeck.core.helper_threads import end_helper_threads
 from tunedeck.core.i18n import say
 from tunedeck.deck.deck import Deck
 from tunedeck.serving.backends.base import Backend, BatchBackend
@@ -87,6 +88,7 @@ def open_engine(
     else:
         backend = answering = batch_backend(deck, queue.call)
         worker = BatchWorker(answering, queue, limits)
+    end_helper_threads()  # of the thread that has loaded the base: from here on another computes
     return _engine(backend, worker, queue, root, None, adapter_bytes, limits, bounds or Bounds(), listener, deck)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, final
 
 from tunedeck.core.errors import ConfigError, DrainingError
+from tunedeck.core.helper_threads import end_helper_threads
 from tunedeck.core.i18n import say
 from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.deck import Deck
@@ -46,8 +47,11 @@ class Adapters:
 
         Whatever changes the deck waits for the running batch: once for a load, not once for each of its steps.
         """
-        adapter = adapter_from_folder(self._deck.base, self._deck.task, folder, key, allow_base_mismatch=False)
-        adapter.to(next(self._deck.model.parameters()).device).freeze_for_inference()
+        try:
+            adapter = adapter_from_folder(self._deck.base, self._deck.task, folder, key, allow_base_mismatch=False)
+            adapter.to(next(self._deck.model.parameters()).device).freeze_for_inference()
+        finally:
+            end_helper_threads()
         probed = self._compute(partial(self._attach, adapter))
         return None if probed else say("no stored probe: not tested on load")
 
