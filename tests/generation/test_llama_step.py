@@ -79,6 +79,40 @@ def test_layers_of_unlike_ranks_and_targets_are_added_side_by_side_to_their_rows
         check_the_step(deck, [*names])
 
 
+def test_a_step_follows_adapters_and_hooks_that_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    deck = deck_of("llama", "causal")
+    config, step = td.LoraConfig(r=3, target_modules="all-linear"), llama_step(deck)
+    monkeypatch.setattr("tunedeck.generation.decode.llama_step", lambda _: step)
+    check_the_step(deck, [None])
+    add_stirred(deck, "beside", config, seed=0)
+    for seed in (1, 2):
+        add_stirred(deck, "again", config, seed=seed)
+        deck.freeze_for_inference("again")
+        check_the_step(deck, ["again"])
+        deck.remove("again")
+    check_the_step(deck, [None])
+    hook = deck.model.model.layers[0].self_attn.k_proj.register_forward_hook(lambda *args: 2 * args[2])
+    check_the_step(deck, [None])
+    hook.remove()
+    check_the_step(deck, [None])
+
+
+def test_layers_in_8_bits_with_one_input_come_to_be_neighbours_and_can_be_trained_on(tmp_path: Path) -> None:
+    tiny_model("llama", "causal", hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
+    tiny_tokenizer("llama").save_pretrained(tmp_path)
+    deck = td.Deck.load(str(tmp_path), td.Generate(), dtype="bfloat16", quantize="int8")
+    before = {name: tensor.clone() for name, tensor in deck.model.state_dict().items()}
+    with torch.inference_mode():
+        first, second = llama_step(deck), llama_step(deck)
+    assert first is not None
+    assert second is not None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in deck.model.state_dict().items())
+    mlp = deck.model.model.layers[0].mlp
+    gate, up = mlp.gate_proj.weight, mlp.up_proj.weight
+    assert gate.data_ptr() + gate.nbytes == up.data_ptr()
+    assert not up.is_inference()
+
+
 def test_other_architectures_and_sliding_windows_keep_their_modules(tmp_path: Path) -> None:
     assert llama_step(deck_of("gpt2", "causal")) is None
     tiny_model("mistral", "causal", sliding_window=6).save_pretrained(tmp_path)

@@ -112,6 +112,11 @@ class Deck:
         return Int8Linear(output.weight.detach(), None) if useful else None
 
     @property
+    def placed(self) -> int:
+        """Return a number that changes whenever an adapter's layers come or go."""
+        return self._sites.changes
+
+    @property
     def lock(self) -> AbstractContextManager[object]:
         """Return the lock that is held while a batch runs; hold it to change what the model's hooks do. The same thread
         may take it again.

@@ -17,11 +17,18 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import Cache
 
-from tunedeck.core.compat.torch import call_with_hooks, forward_hook_count, forward_hooks, int8_product
+from tunedeck.core.compat.torch import (
+    call_with_hooks,
+    forward_hook_count,
+    forward_hook_numbers,
+    forward_hooks,
+    int8_product,
+)
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.attention import attention_over_buckets
-from tunedeck.methods.int8 import FEW_ROWS, Int8Linear
+from tunedeck.methods.int8 import FEW_ROWS, Int8Linear, side_by_side_in_memory
 from tunedeck.methods.linears import linear_shape
+from tunedeck.methods.lora.side_by_side import unchanged
 from tunedeck.methods.sites import LinearHook
 
 _CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
@@ -37,7 +44,7 @@ def llama_step(deck: Deck) -> LlamaStep | None:
     """Return the step of a deck's model on a CPU; None for another architecture."""
     model = deck.model
     known = type(model).__name__ in _CLASSES and type(model).__module__.startswith("transformers.")
-    return LlamaStep(model, deck.int8_output) if known and model.device.type == "cpu" else None
+    return LlamaStep(deck) if known and model.device.type == "cpu" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +63,15 @@ class _Position:
 class LlamaStep:
     """The forward pass of one position of each row."""
 
-    def __init__(self, model: Any, int8_output: Int8Linear | None) -> None:
+    def __init__(self, deck: Deck) -> None:
+        model: Any = deck.model
+        self._deck = deck
         self._embedding, self._rotary = model.model.embed_tokens, model.model.rotary_emb
         self._layers = [_Layer(layer, number) for number, layer in enumerate(model.model.layers)]
+        self._linears = [linears for layer in self._layers for linears in layer.linears]
+        self._resolved: object = None
         self._norm = _norm(model.model.norm)
-        self._output = _output(model.lm_head, int8_output)
+        self._output = _output(model.lm_head, deck.int8_output)
 
     def fits(self, cache: Cache) -> bool:
         """Tell whether every layer of a cache keeps all positions."""
@@ -68,6 +79,7 @@ class LlamaStep:
 
     def logits(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
         """Return (rows, vocab) for ids and positions (rows, 1); mask (rows, positions) includes those to compute."""
+        self._resolve()
         x = self._embedding(ids)
         cos, sin = (tensor[:, :, None] for tensor in self._rotary(x, positions))
         first, second = sin.chunk(2, -1)
@@ -79,6 +91,15 @@ class LlamaStep:
             x = layer.forward(x, position)
         return self._output(self._norm(x))[:, 0]
 
+    def _resolve(self) -> None:
+        """Look up what hooks do in this step, unless the rows, the adapters and the hooks are those of the last one."""
+        hooks = [number for linears in self._linears for number in linears.hook_numbers()]
+        now = self._deck.router.segments, self._deck.placed, hooks
+        if now != self._resolved:
+            for linears in self._linears:
+                linears.resolve()
+            self._resolved = now
+
 
 @final
 class _Layer:
@@ -88,6 +109,7 @@ class _Layer:
         self._qkv = _Linears(*(getattr(layer.self_attn, f"{name}_proj") for name in "qkv"))
         self._o, self._down = _Linears(layer.self_attn.o_proj), _Linears(layer.mlp.down_proj)
         self._gate_up, self._activation = _Linears(layer.mlp.gate_proj, layer.mlp.up_proj), layer.mlp.act_fn
+        self.linears = self._qkv, self._o, self._gate_up, self._down
         self._size, self._scaling = layer.self_attn.head_dim, layer.self_attn.scaling
         queries, keys, _ = (size // self._size for size in self._qkv.sizes)
         self._queries, self._rotated = queries, queries + keys
@@ -121,15 +143,31 @@ class _Linears:
     def __init__(self, *linears: nn.Module) -> None:
         self.sizes = [linear_shape(linear)[1] for linear in linears]
         self._linears, self._products = linears, [_product(linear) for linear in linears]
+        self._together = _one_product(linears)
+        self._add: _Change | None = None
+        self._calls_hooks = False
+
+    def hook_numbers(self) -> list[int]:
+        """Return numbers that tell the layers' hooks from any others."""
+        return [number for linear in self._linears for number in forward_hook_numbers(linear)]
+
+    def resolve(self) -> None:
+        """Look up what the layers' hooks do to the rows of the running batch."""
+        hooks = [forward_hooks(linear) for linear in self._linears]
+        self._add = _join(hooks, self.sizes)
+        self._calls_hooks = self._add is None and any(hooks)
+        if self._add is unchanged:
+            self._add = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        hooks = [forward_hooks(linear) for linear in self._linears]
-        add = _join(hooks, self.sizes)
-        if add is None and any(hooks):
+        if self._calls_hooks:
             calls = zip(self._linears, self._products, strict=True)
             return _joined([call_with_hooks(linear, product, x) for linear, product in calls])
-        output = _joined([product(x) for product in self._products])
-        return output if add is None else add(x, output)
+        if self._together is not None and len(x) <= FEW_ROWS:
+            output = self._together(x)
+        else:
+            output = _joined([product(x) for product in self._products])
+        return output if self._add is None else self._add(x, output)
 
 
 def _join(hooks: Sequence[Sequence[Callable[..., Any]]], sizes: Sequence[int]) -> _Change | None:
@@ -149,16 +187,17 @@ def _product(linear: nn.Module) -> _Function:
     """Return a function that computes the product of a linear layer, without its hooks."""
     if type(linear) is nn.Linear:
         return partial(F.linear, weight=linear.weight, bias=linear.bias)
-    if not isinstance(linear, Int8Linear) or linear.bias is not None or not linear.multiplies_few_rows:
-        return linear.forward
-    weight, scale = linear.weight, cast(torch.Tensor, linear.scale)
+    few = _one_product([linear])
+    return linear.forward if few is None else lambda x: few(x) if len(x) <= FEW_ROWS else linear.forward(x)
 
-    def product(x: torch.Tensor) -> torch.Tensor:
-        if len(x) > FEW_ROWS:
-            return linear.forward(x)
-        return int8_product(x[:, 0], weight, scale)[:, None]
 
-    return product
+def _one_product(linears: Sequence[nn.Module]) -> _Function | None:
+    """Return a function that computes the products of 8-bit layers with few rows as one; None for other layers."""
+    layers = [one for one in linears if isinstance(one, Int8Linear) and one.bias is None and one.multiplies_few_rows]
+    if len(layers) < len(linears):
+        return None
+    weight, scale = (side_by_side_in_memory([getattr(one, name) for one in layers]) for name in ("weight", "scale"))
+    return lambda x: int8_product(x[:, 0], weight, scale)[:, None]
 
 
 def _output(layer: nn.Module, in_8_bits: Int8Linear | None) -> _Function:

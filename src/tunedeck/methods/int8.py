@@ -8,6 +8,7 @@ its neighbours; here each row is separate. The backward pass unpacks the weight 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast, final
 
 import torch
@@ -57,6 +58,22 @@ class Int8Linear(nn.Module):
         """Return s · q, (out, in)."""
         scale = cast(torch.Tensor, self.scale)
         return self.weight.to(scale.dtype) * scale[:, None]
+
+
+@torch.inference_mode(mode=False)
+def side_by_side_in_memory(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return one tensor (sum of rows, ...) that has the given ones as its parts: they are moved there once."""
+    first, end = tensors[0], tensors[0].data_ptr()
+    for tensor in tensors:
+        if tensor.data_ptr() != end or tensor.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+            break
+        end += tensor.nbytes
+    else:
+        return first.detach().as_strided((sum(map(len, tensors)), *first.shape[1:]), first.stride())
+    whole = torch.cat([tensor.detach() for tensor in tensors])
+    for tensor, part in zip(tensors, torch.split(whole, [*map(len, tensors)]), strict=True):
+        tensor.data = part
+    return whole
 
 
 def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -150,9 +150,12 @@ class SiteRegistry:
         self._handles: dict[Site, Sequence[RemovableHandle]] = {}
         # Two of each site, for prompts are computed in chunks between the steps of a decoding batch.
         self._dispatches: dict[Site, deque[tuple[tuple[Segment, ...], RowDispatch]]] = {}
+        self.changes = 0
+        """How often layers have come or gone."""
 
     def attach(self, adapter: str, placements: Mapping[str, Placement]) -> None:
         """Put an adapter's layers at their sites."""
+        self.changes += 1
         for placement in placements.values():
             site = placement.site
             if site not in self._layers:
@@ -163,6 +166,7 @@ class SiteRegistry:
 
     def detach(self, adapter: str, placements: Mapping[str, Placement]) -> None:
         """Take an adapter's layers away; a site without layers loses its hooks."""
+        self.changes += 1
         for placement in placements.values():
             site = placement.site
             del self._layers[site][adapter]

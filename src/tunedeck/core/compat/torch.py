@@ -42,6 +42,11 @@ def forward_hooks(module: nn.Module) -> list[Callable[..., Any]]:
     return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
 
 
+def forward_hook_numbers(module: nn.Module) -> list[int]:
+    """Return torch's numbers of a module's forward hooks and forward pre-hooks; no two hooks ever have the same."""
+    return [*module._forward_pre_hooks, *module._forward_hooks]
+
+
 def call_with_hooks(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Return what a module would with another function in the place of its `forward`: its hooks are called as well."""
     for number, before in module._forward_pre_hooks.items():

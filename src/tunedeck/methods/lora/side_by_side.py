@@ -47,7 +47,7 @@ def side_by_side(dispatches: Sequence[RowDispatch | None], sizes: Sequence[int])
     """
     first = next((one for one in dispatches if one is not None), None)
     if first is None:
-        return _unchanged
+        return unchanged
     return first.cached(tuple(dispatches), partial(_stacked, dispatches, sizes), slot="side by side")
 
 
@@ -57,7 +57,8 @@ def _add_one(a: torch.Tensor, b: torch.Tensor, x: torch.Tensor, output: torch.Te
     return torch.add(output, change.view(output.shape), out=output)
 
 
-def _unchanged(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+def unchanged(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """Return the output of layers at which the running batch has nothing."""
     return output
 
 
