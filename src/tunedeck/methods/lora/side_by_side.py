@@ -52,9 +52,8 @@ def side_by_side(dispatches: Sequence[RowDispatch | None], sizes: Sequence[int])
 
 
 def _add_one(a: torch.Tensor, b: torch.Tensor, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """Add what one adapter does to all rows: a (1, in, ranks of all layers), b (1, ranks, outputs)."""
-    change = torch.bmm(torch.bmm(x.float().view(1, -1, x.shape[-1]), a), b)
-    return torch.add(output, change.view(output.shape), out=output)
+    """Add what one adapter does to all rows: a (in, ranks of all layers), b (ranks, outputs)."""
+    return output.add_(x.float() @ a @ b)
 
 
 def unchanged(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -74,7 +73,7 @@ def _stacked(dispatches: Sequence[RowDispatch | None], sizes: Sequence[int]) -> 
     a, b = _matrices([column[active] for column in columns], ranks, sizes)
     slices = [rows for rows, _ in known[0].parts[active]]
     if slices == [slice(None)]:
-        return partial(_add_one, a, b)
+        return partial(_add_one, a[0], b[0])
     counts = [rows.stop - rows.start for rows in slices]
     if min(counts) < max(counts):
         a, b = (tensor.repeat_interleave(torch.tensor(counts), 0) for tensor in (a, b))
