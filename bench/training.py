@@ -57,9 +57,13 @@ class Opponent:
     """What batches are padded to a multiple of."""
 
 
-def options_of(description: str, train_size: int, eval_size: int, rounds: int) -> argparse.Namespace:
-    """The command line of a training benchmark."""
+def options_of(
+    description: str, train_size: int, eval_size: int, rounds: int, models: tuple[str, ...] = ()
+) -> argparse.Namespace:
+    """The command line of a training benchmark, of several models the first by default."""
     parser = argparse.ArgumentParser(description=description)
+    if models:
+        parser.add_argument("--model", choices=models, default=models[0])
     parser.add_argument("--train-size", type=int, default=train_size)
     parser.add_argument("--eval-size", type=int, default=eval_size)
     parser.add_argument("--rounds", type=int, default=rounds)
@@ -80,6 +84,7 @@ def settings_of(batch_size: int, rate: float, seed: int) -> td.TrainingSettings:
         warmup_ratio=0.0,
         weight_decay=0.0,
         head_init="random",
+        early_stopping_patience=None,
     )
 
 
@@ -145,6 +150,7 @@ def compete(
         print_peak(sides[options.peak_of])
         return
     sizes = ["--train-size", str(options.train_size), "--eval-size", str(options.eval_size)]
+    sizes += ["--model", options.model] if "model" in options else []
     peaks = {side: peak_of(script, side, sizes) for side in sides}
     found = take_turns(sides, options.rounds)
     told = {side: {key: str(value) for key, value in asdict(one).items()} for side, one in opponents.items()}

@@ -45,6 +45,10 @@ class RowDispatch:
         self._trainable: list[torch.Tensor] | None = None
         self._cached: dict[str, tuple[object, object]] = {}
 
+    def active_rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the active rows of a tensor (batch, ...); the tensor itself, whose gradient is not copied, for all."""
+        return tensor if self.rows == slice(None) else tensor[self.rows]
+
     def cached(self, key: object, make: Callable[[], T], slot: str = "") -> T:
         """Cache `make()` until `key` or a trainable parameter changes; never while gradients are recorded.
 
@@ -215,7 +219,7 @@ def map_active_rows(
 
     Where no gradient is wanted, `out` is `its` and the change is written into `output` itself.
     """
-    own, size = output[dispatch.rows], output.shape[-1]
+    own, size = dispatch.active_rows(output), output.shape[-1]
     its = own.reshape(-1, size) if dim == 2 else own.reshape(len(own), -1, size)
     if not torch.is_grad_enabled() and own.is_contiguous():
         change(its, its)

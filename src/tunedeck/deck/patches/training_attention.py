@@ -2,7 +2,7 @@
 
 transformers' eager attention makes a tensor of all scores four times, of which decoders keep one in float32 besides
 that in bfloat16; torch's kernel takes up to four times as long in its backward pass. Here the scores, their mask and
-the softmax share one tensor, and so do their gradients.
+the softmax share one tensor, and so do their gradients; for a moment there is the softmax in float32, too.
 """
 
 from __future__ import annotations
@@ -48,10 +48,13 @@ class Attention(torch.autograd.Function):
         batch, heads, seq, _ = query.shape
         groups, positions = batch * key.shape[1], key.shape[2]
         q, k, v = (tensor.reshape(groups, -1, tensor.shape[-1]) for tensor in (query, key, value))
-        scores = torch.bmm(q, k.transpose(1, 2)).mul_(scaling)
+        scores = _scaled_product(q, k.transpose(1, 2), scaling)
         if mask is not None:
             scores.view(batch, heads, seq, positions).add_(mask)
-        torch.softmax(scores, -1, out=scores)
+        if scores.dtype == torch.bfloat16:  # whose own kernel takes longer
+            scores.copy_(torch.softmax(scores, -1, dtype=torch.float32))
+        else:
+            torch.softmax(scores, -1, out=scores)
         ctx.save_for_backward(q, k, v, scores)
         cast(Any, ctx).scaling = scaling
         return torch.bmm(scores, v).view(batch, heads, seq, -1)
@@ -74,11 +77,16 @@ class Attention(torch.autograd.Function):
         if of_query or of_key:
             changed = softmax_backward_(torch.bmm(own, v.transpose(1, 2)), scores)
             if of_query:
-                dq = torch.bmm(changed, k).mul_(ctx.scaling).view(batch, heads, seq, -1)
+                dq = _scaled_product(changed, k, ctx.scaling).view(batch, heads, seq, -1)
             if of_key:
-                dk = torch.bmm(q.transpose(1, 2), changed).mul_(ctx.scaling)
+                dk = _scaled_product(q.transpose(1, 2), changed, ctx.scaling)
                 dk = dk.transpose(1, 2).reshape(batch, -1, *k.shape[1:])
         return dq, dk, dv, None, None
+
+
+def _scaled_product(left: torch.Tensor, right: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Return scaling · left right of two batches of matrices, rounded once."""
+    return torch.baddbmm(left.new_empty(1, 1, 1), left, right, beta=0, alpha=scaling)
 
 
 def training_products(

@@ -46,7 +46,7 @@ class LinearBias:
             check_rows(output, now)
             base = cast(torch.Tensor, linear.bias).float()
             shifts = now.cached(None, lambda: now.stacked(lambda layer: layer.bias - base))
-            changed = output[now.rows] + row_vectors(shifts, output)
+            changed = now.active_rows(output) + row_vectors(shifts, output)
             return with_active_rows(output, now, changed.to(output.dtype))
 
         def hook(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:

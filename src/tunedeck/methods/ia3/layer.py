@@ -75,7 +75,7 @@ def scale_rows(x: torch.Tensor, dispatch: RowDispatch) -> torch.Tensor:
     """Multiply each row of `x` (batch, ..., size) by its vector, in float32, rounded to the precision of x."""
     check_rows(x, dispatch)
     vectors = dispatch.cached(None, lambda: dispatch.stacked(lambda layer: layer.ia3_l, absent=1.0))
-    changed = x[dispatch.rows] * row_vectors(vectors, x)
+    changed = dispatch.active_rows(x) * row_vectors(vectors, x)
     return with_active_rows(x, dispatch, changed.to(x.dtype))
 
 

@@ -33,7 +33,7 @@ def scale_to_length(linear: nn.Module, output: torch.Tensor, dispatch: RowDispat
     """Multiply all but b by g in the active rows of `output` (batch, ..., out), W x + b + scaling · B A x."""
     g = dispatch.cached(None, partial(_gains, linear, dispatch), slot="gains")
     g = row_vectors(g, output)
-    changed = output[dispatch.rows] * g
+    changed = dispatch.active_rows(output) * g
     if linear.bias is not None:
         changed = changed + cast(torch.Tensor, linear.bias) * (1 - g)
     return with_active_rows(output, dispatch, changed.to(output.dtype))

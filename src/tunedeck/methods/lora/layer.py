@@ -117,7 +117,7 @@ def add_low_rank(x: torch.Tensor, output: torch.Tensor, dispatch: RowDispatch) -
     if any(layer is not None and layer.training and layer.dropout > 0 for layer in layers):
         x = map_rows(x, dispatch, lambda layer, rows: F.dropout(x[rows], layer.dropout))
     check_rows(x, dispatch)
-    own = x[dispatch.rows]
+    own = dispatch.active_rows(x)
     if len(layers) == 1 and layers[0] is not None:
         x = own.to(dtype_of_products(output)).flatten(0, -2)
         return map_active_rows(output, dispatch, 2, partial(_add_one, x, layers[0]))
