@@ -58,7 +58,9 @@ def test_what_is_not_trained_needs_no_gradient(trained: tuple[int, ...]) -> None
     torch.testing.assert_close(found, torch.autograd.grad(plain(*tensors, mask, 0.3).sin().sum(), wanted))
 
 
-def test_in_bfloat16_it_is_as_exact_as_plain_operations() -> None:
+@pytest.mark.parametrize("at_once", [1, 1 << 18])
+def test_in_bfloat16_it_is_as_exact_as_plain_operations(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunedeck.deck.patches.training_attention._SCORES_AT_ONCE", at_once)
     tensors, mask = inputs(torch.float32)
 
     def gradients(compute: Any, dtype: torch.dtype) -> Iterator[torch.Tensor]:

@@ -2,7 +2,7 @@
 
 transformers' eager attention makes a tensor of all scores four times, of which decoders keep one in float32 besides
 that in bfloat16; torch's kernel takes up to four times as long in its backward pass. Here the scores, their mask and
-the softmax share one tensor, and so do their gradients; for a moment there is the softmax in float32, too.
+the softmax share one tensor, and so do their gradients.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from tunedeck.deck.patches.base import Patch, Unchanged
 from tunedeck.models.load import LoadedBase
 
 _NAME = "tunedeck_training"
+_SCORES_AT_ONCE = 1 << 18
+"""A megabyte of float32, which stays in the cache."""
 
 
 @final
@@ -51,10 +53,7 @@ class Attention(torch.autograd.Function):
         scores = _scaled_product(q, k.transpose(1, 2), scaling)
         if mask is not None:
             scores.view(batch, heads, seq, positions).add_(mask)
-        if scores.dtype == torch.bfloat16:  # whose own kernel takes longer
-            scores.copy_(torch.softmax(scores, -1, dtype=torch.float32))
-        else:
-            torch.softmax(scores, -1, out=scores)
+        _softmax_(scores)
         ctx.save_for_backward(q, k, v, scores)
         cast(Any, ctx).scaling = scaling
         return torch.bmm(scores, v).view(batch, heads, seq, -1)
@@ -82,6 +81,18 @@ class Attention(torch.autograd.Function):
                 dk = _scaled_product(q.transpose(1, 2), changed, ctx.scaling)
                 dk = dk.transpose(1, 2).reshape(batch, -1, *k.shape[1:])
         return dq, dk, dv, None, None
+
+
+def _softmax_(scores: torch.Tensor) -> None:
+    """Replace scores (groups, rows, positions) by their softmax.
+
+    That of bfloat16 is computed in float32, part by part: torch's kernel for bfloat16 takes twice as long.
+    """
+    if scores.dtype == torch.bfloat16:
+        for part in torch.split(scores, max(1, _SCORES_AT_ONCE // scores[0].numel())):
+            part.copy_(torch.softmax(part, -1, dtype=torch.float32))
+    else:
+        torch.softmax(scores, -1, out=scores)
 
 
 def _scaled_product(left: torch.Tensor, right: torch.Tensor, scaling: float) -> torch.Tensor:
