@@ -28,8 +28,7 @@ from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.attention import attention_over_buckets
 from tunedeck.methods.int8 import FEW_ROWS, Int8Linear, side_by_side_in_memory
 from tunedeck.methods.linears import linear_shape
-from tunedeck.methods.lora.side_by_side import unchanged
-from tunedeck.methods.sites import LinearHook
+from tunedeck.methods.sites import LinearHook, unchanged
 
 _CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 _ROWS_IN_8_BITS = 4

@@ -106,6 +106,11 @@ It gets what the running batch has at each layer, and the size of each output; N
 """
 
 
+def unchanged(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """Return the output of layers at which the running batch has nothing."""
+    return output
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class LinearHook:

@@ -14,7 +14,7 @@ from typing import TypeAlias, final
 import torch
 from torch import nn
 
-from tunedeck.methods.sites import Layer, RowDispatch, add_rounded
+from tunedeck.methods.sites import Layer, RowDispatch, add_rounded, unchanged
 
 Add: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -54,11 +54,6 @@ def side_by_side(dispatches: Sequence[RowDispatch | None], sizes: Sequence[int])
 def _add_one(a: torch.Tensor, b: torch.Tensor, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """Add what one adapter does to all rows: a (in, ranks of all layers), b (ranks, outputs)."""
     return output.add_(x.float() @ a @ b)
-
-
-def unchanged(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """Return the output of layers at which the running batch has nothing."""
-    return output
 
 
 def _stacked(dispatches: Sequence[RowDispatch | None], sizes: Sequence[int]) -> Add | None:
