@@ -3,10 +3,11 @@
     python bench/planner_truth.py [--quick] [--only NUMBER ...] [--label LABEL] [--burners N] [--out PATH]
 
 Each run is planned before and measured after, both in fresh processes with the same threads and processors, with an
-empty calibration: the cache folder has the bundled models and nothing else. `time` is that of training (the head's
-start and the steps), `whole` that of the process, from its first import to the written run folder. `after` is what the
-table after the run says, which knows the lengths of its batches. Rows are printed and put under their label into the
-file.
+empty cache folder: it has the bundled models, and neither a calibration nor vectors and heads of an earlier run, except
+in the case that repeats one. `time` is that of training (the head's start and the steps), `whole` that of the process,
+from its first import to the written run folder. `after` is what the table after the run says, which knows the lengths
+of its batches. Rows are printed and put under their label into the file, with how many cores other programs used during
+the run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import psutil
+
+from tunedeck.core.bundle import RECEIPT, cache_folder
+
+if TYPE_CHECKING:
+    from tunedeck.planner.memory import Setup
+    from tunedeck.planner.processor import Processor
 
 MINILM, SMOLLM, TINY = "bundled:all-minilm-l6-v2", "bundled:smollm2-135m-instruct", "tiny"
 RESULTS = Path(__file__).parent / "results" / "planner_truth.json"
@@ -32,6 +42,8 @@ HELD_OUT = 0.1
 JOINED = 8
 """Tweets in a long text."""
 QUANTITIES = ("memory", "time", "whole", "memory after", "time after")
+SETTLES_S = 75
+"""After which the load average shows most of the burners that were started."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,8 @@ class Case:
     one_core: bool = False
     tokens: int = 64
     generate: bool = False
+    again: bool = False
+    """After a run that was the same."""
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -56,7 +70,8 @@ class Case:
         model = self.model.removeprefix("bundled:").partition("-")[0]
         method = "head" if self.settings.get("layers") == "head" else self.method
         where = "1 core" if self.one_core else f"{self.threads} threads"
-        return f"{model} {task} {method} {self.rows}x{self.tokens}, {self.epochs:g} x {self.steps} steps, {where}"
+        more = ", again" if self.again else ""
+        return f"{model} {task} {method} {self.rows}x{self.tokens}, {self.epochs:g} x {self.steps} steps, {where}{more}"
 
 
 HEAD = {"layers": "head"}
@@ -85,6 +100,7 @@ CASES = (
     Case(TINY, "lora", 32, 1),
     Case(TINY, "lora", 32, 40, epochs=2),
     Case(TINY, "full", 8, 40, threads=1),
+    Case(MINILM, "lora", 32, 8, again=True),
 )
 QUICK = (1, 9, 13, 14, 22)
 
@@ -120,6 +136,7 @@ def burning(count: int) -> Iterator[None]:
     one = {**os.environ, "OMP_NUM_THREADS": "1"}
     burners = [subprocess.Popen([sys.executable, "-c", code], env=one) for _ in range(count)]
     try:
+        time.sleep(SETTLES_S if count else 0)
         yield
     finally:
         for burner in burners:
@@ -128,19 +145,22 @@ def burning(count: int) -> Iterator[None]:
 
 
 def write_inputs(folder: Path) -> None:
-    """A tiny model, and a cache folder that holds the bundled parts without a calibration."""
+    """A tiny model."""
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    from tunedeck.core.bundle import cache_folder
-
-    (folder / "cache").mkdir()
-    for part in cache_folder().iterdir():
-        if part.name != "machines":
-            (folder / "cache" / part.name).symlink_to(part)
     tokenizer = AutoTokenizer.from_pretrained(str(cache_folder() / "all-minilm-l6-v2"))
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
     BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder / TINY)
     tokenizer.save_pretrained(folder / TINY)
+
+
+def fresh_cache(folder: Path) -> Path:
+    """A cache folder that holds the bundled parts and nothing that a run or a calibration left."""
+    cache = Path(tempfile.mkdtemp(prefix="cache-", dir=folder))
+    for part in cache_folder().iterdir():
+        if (part / RECEIPT).is_file():
+            (cache / part.name).symlink_to(part)
+    return cache
 
 
 def data_of(case: Case, folder: Path) -> Path:
@@ -164,23 +184,33 @@ def data_of(case: Case, folder: Path) -> Path:
 def examine(case: Case, folder: Path) -> dict[str, Any]:
     """Predicted and measured: [low, expected, high, measured] of each quantity, None where the plan says nothing."""
     data_of(case, folder)
-    load = os.getloadavg()[0]
-    plan = in_child("plan", case, folder)
-    began = time.time()
-    run = in_child("run", case, folder)
+    load, cache = os.getloadavg()[0], fresh_cache(folder)
+    if case.again:
+        in_child("run", case, folder, cache)
+    plan = in_child("plan", case, folder, cache)
+    began, others_before = time.time(), others_s()
+    run = in_child("run", case, folder, cache)
+    others = (others_s() - others_before) / (time.time() - began)
     run["measured"]["whole"] = run.pop("ended") - began
     measured = run["measured"]
-    found = {name: [*plan[name], measured[name]] for name in ("memory", "time", "whole")}
+    before = ("memory",) if case.again else ("memory", "time", "whole")  # a plan knows of no earlier run
+    found = {name: [*plan[name], measured[name]] for name in before}
     found |= {f"{name} after": [*run[name], measured[name]] for name in ("memory", "time") if name in run}
-    return {**found, "load": load, "details": {**run["details"], **plan["details"]}}
+    return {**found, "load": load, "others": others, "details": {**run["details"], **plan["details"]}}
 
 
-def in_child(kind: str, case: Case, folder: Path) -> dict[str, Any]:
+def others_s() -> float:
+    """Processor seconds of all programs but this one and its finished children since the machine started (Linux)."""
+    own, times = os.times(), psutil.cpu_times()
+    return times.user + times.nice + times.system - own.user - own.system - own.children_user - own.children_system
+
+
+def in_child(kind: str, case: Case, folder: Path, cache: Path) -> dict[str, Any]:
     """What a fresh process with the case's threads and processors prints."""
     request = json.dumps({"case": asdict(case), "folder": str(folder)})
     pinned = ["taskset", "-c", "0"] if case.one_core else []
     command = [*pinned, sys.executable, __file__, "--child", kind, request]
-    more = {"TUNEDECK_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": str(case.threads), "CUDA_VISIBLE_DEVICES": ""}
+    more = {"TUNEDECK_CACHE": str(cache), "OMP_NUM_THREADS": str(case.threads), "CUDA_VISIBLE_DEVICES": ""}
     child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **more})
     found: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     return found
@@ -189,25 +219,36 @@ def in_child(kind: str, case: Case, folder: Path) -> dict[str, Any]:
 def planned(case: Case, folder: Path) -> dict[str, Any]:
     """The plan's row for this machine."""
     import tunedeck as td
+    from tunedeck.planner import plan as planning
+    from tunedeck.planner.processor import processor_now
 
-    plan = td.plan(
-        str(folder / TINY) if case.model == TINY else case.model,
-        str(data_of(case, folder)),
-        epochs=case.epochs,
-        tokens=case.tokens,
-        task="generate" if case.generate else "classify",
-        methods=case.method,
-        settings=case.settings,
-        micro_batch=case.rows,
-        gradient_accumulation_steps=1,
-        gpus="this-machine",
-    )
+    seen: list[Processor] = []
+
+    def noted(setup: Setup) -> Processor:
+        seen.append(processor_now(setup))
+        return seen[-1]
+
+    with patch.object(planning, "processor_now", noted):
+        plan = td.plan(
+            str(folder / TINY) if case.model == TINY else case.model,
+            str(data_of(case, folder)),
+            epochs=case.epochs,
+            tokens=case.tokens,
+            task="generate" if case.generate else "classify",
+            methods=case.method,
+            settings=case.settings,
+            micro_batch=case.rows,
+            gradient_accumulation_steps=1,
+            gpus="this-machine",
+        )
     row = plan.rows[0]
     spans = {"memory": row.peak_device_bytes, "time": row.hours.train, "whole": row.hours.total_h.scaled(3600)}
     details = {
         "plan parts": row.parts.to_json(),
         "plan steps": row.steps,
         "plan tokens": plan.request.workload.mean_tokens,
+        "plan step_s": row.step_s.to_json(),
+        "plan processor": asdict(seen[0]),
     }
     return {**{name: [one.low, one.expected, one.high] for name, one in spans.items()}, "details": details}
 
@@ -235,12 +276,11 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
         "method": {"kind": case.method, **case.settings},
         "training": {"epochs": case.epochs, "batch_size": case.rows},
     }
-    after = {
-        c.quantity: [c.predicted.low, c.predicted.expected, c.predicted.high]
-        for c in predicted_and_actual(found, run_config(values))
-    }
+    compared = predicted_and_actual(found, run_config(values))
+    after = {c.quantity: [c.predicted.low, c.predicted.expected, c.predicted.high] for c in compared}
     actual = {"memory": found.peak_memory_bytes, "time": found.start_s + found.train_s}
-    return {**after, "measured": actual, "ended": ended, "details": found.to_json()}
+    details = {**found.to_json(), "basis after": "".join(c.basis for c in compared)}
+    return {**after, "measured": actual, "ended": ended, "details": details}
 
 
 def keep(row: dict[str, Any], label: str, out: Path) -> None:
@@ -259,7 +299,7 @@ def inside(values: list[float]) -> bool:
 
 def show(row: dict[str, Any]) -> None:
     """One line for each quantity."""
-    print(f"{row['case']}  (load {row['load']:.1f})", flush=True)
+    print(f"{row['case']}  (load {row['load']:.1f}, others on {row['others']:.2f} cores)", flush=True)
     for name in QUANTITIES:
         scale, unit = (1e6, "MB") if "memory" in name else (1, "s")
         if name not in row:

@@ -10,7 +10,8 @@ from support.planner_setups import setup
 
 from tunedeck.core.measurement import Machine
 from tunedeck.planner import processor as processors
-from tunedeck.planner.cost import SOLUTION_S, start_s
+from tunedeck.planner import uncalibrated
+from tunedeck.planner.cost import KEPT_S, SOLUTION_NUMBERS, SOLUTION_S, start_s
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.machine import machine_card, predict
 from tunedeck.planner.memory import layer_bytes_per_token, memory_parts
@@ -22,14 +23,16 @@ from tunedeck.planner.throughput import (
     training_flops_per_token,
 )
 from tunedeck.planner.uncalibrated import (
-    BESIDE_PRODUCTS_S_PER_BYTE,
+    BESIDE_PRODUCTS,
     FIRST_USE_S,
     KERNEL_BYTES,
     PROCESS_BYTES,
+    WAITS_S,
     band,
     first_use_s,
     process_bytes,
     update_s,
+    waits_s,
 )
 
 MACHINE = Machine("Linux x86_64", "a processor", 2, 16 * 10**9)
@@ -40,11 +43,34 @@ def test_an_update_is_its_products_what_goes_on_beside_them_its_layers_and_adamw
     run = setup("all-minilm-l6-v2", rows=16, tokens=32, dtype="float32", accumulation=2)
     gpu = replace(machine_card(MACHINE, None), cpu_cores=2)
     products = 512 * training_flops_per_token(run) / 6e10
-    beside = BESIDE_PRODUCTS_S_PER_BYTE * 512 * 6 * layer_bytes_per_token(run) / 2
+    beside = BESIDE_PRODUCTS * 512 * 6 * layer_bytes_per_token(run) / 6e10
     expected = 2 * (products + beside + floor_s(run)) + optimizer_s(run, gpu)
     assert update_s(run, gpu, QUIET) == pytest.approx(expected)
-    faster = replace(QUIET, flops_per_s=6e13)  # however fast products are, the rest stays
-    assert update_s(run, gpu, faster) > 2 * (beside + floor_s(run))
+    faster = replace(QUIET, flops_per_s=6e13)  # however fast products are, layers are begun one by one
+    assert update_s(run, gpu, faster) > 2 * floor_s(run)
+    assert update_s(run, gpu, replace(QUIET, load=3.0)) == pytest.approx(2 * expected)
+
+
+def test_beside_products_in_16_bits_the_rest_is_as_fast_as_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = setup("all-minilm-l6-v2", rows=16, tokens=32, dtype="bfloat16")
+    gpu = replace(machine_card(MACHINE, None), cpu_cores=2)
+    monkeypatch.setattr(uncalibrated, "bfloat16_gain", lambda dtype: 1.0)
+    plain = update_s(run, gpu, QUIET)
+    monkeypatch.setattr(uncalibrated, "bfloat16_gain", lambda dtype: 4.0)
+    native = update_s(run, gpu, replace(QUIET, flops_per_s=2.4e11))
+    saved = 512 * training_flops_per_token(run) * (1 / 6e10 - 1 / 2.4e11)
+    assert native == pytest.approx(plain - saved)
+
+
+def test_threads_wait_for_each_other_where_another_program_has_a_core() -> None:
+    run = setup("all-minilm-l6-v2", rows=16, tokens=32, accumulation=2)
+    two, one = (replace(machine_card(MACHINE, None), cpu_cores=cores) for cores in (2, 1))
+    assert waits_s(run, two, replace(QUIET, load=0.2)).high == 0.0  # less than half a thread is noise
+    assert waits_s(run, two, replace(QUIET, load=0.5)) == WAITS_S.scaled(2 * 6)
+    assert waits_s(run, two, BUSY) == WAITS_S.scaled(2 * 6)  # another thread more is waited for no longer
+    assert waits_s(run, one, BUSY).high == waits_s(run, two, None).high == 0.0
+    busy, alone = (predict(None, "all-minilm-l6-v2", run, run, two, now).step_s for now in (BUSY, QUIET))
+    assert busy.high > alone.high + WAITS_S.high
 
 
 def test_layers_below_a_head_are_computed_in_the_first_epoch_alone() -> None:
@@ -59,19 +85,34 @@ def test_layers_below_a_head_are_computed_in_the_first_epoch_alone() -> None:
     assert training_flops_per_token(every) == training_flops_per_token(replace(every, epochs=1.0))
 
 
-def test_a_classifiers_start_is_a_forward_pass_over_all_examples() -> None:
+def test_a_classifiers_start_is_a_forward_pass_over_all_examples_and_a_solution() -> None:
     lora = setup("all-minilm-l6-v2", rows=16, tokens=32, epochs=4.0)
     share = forward_flops_per_token(lora) / training_flops_per_token(lora)
     assert 0.4 < share < 0.5  # of forward, backward through activations, and LoRA's own products
     step = Estimate.exactly(2.0)
+    solution = SOLUTION_S.scaled(1 + 160 * 2 * 384 / SOLUTION_NUMBERS)
     found = start_s(lora, step, 40, QUIET)
-    assert found.expected == pytest.approx(10 * share * 2.0 + SOLUTION_S.expected)
-    assert start_s(lora, step, 40, BUSY).expected == pytest.approx(found.expected + 3 * SOLUTION_S.expected)
+    assert found.expected == pytest.approx(10 * share * 2.0 + solution.expected)
+    assert start_s(lora, step, 40, BUSY).expected == pytest.approx(found.expected + 3 * solution.expected)
     head = setup("all-minilm-l6-v2", "full", rows=16, tokens=32, settings={"layers": "head"}, epochs=4.0)
     gpu = machine_card(MACHINE, None)
     one_epoch = 10 * update_s(replace(head, epochs=1.0), gpu, QUIET)
     started = start_s(head, Estimate.exactly(update_s(head, gpu, QUIET)), 40, QUIET)
-    assert started.expected == pytest.approx(one_epoch + SOLUTION_S.expected, rel=0.01)
+    assert started.expected == pytest.approx(one_epoch + solution.expected, rel=0.01)
+
+
+def test_a_solution_takes_longer_for_more_labels_and_for_examples_up_to_those_of_the_cross_validation() -> None:
+    run = setup("all-minilm-l6-v2", rows=16, tokens=32)
+    nothing = Estimate.exactly(0.0)
+    two, twenty = (start_s(replace(run, labels=labels), nothing, 40, QUIET).expected for labels in (2, 20))
+    assert (twenty - SOLUTION_S.expected) == pytest.approx(10 * (two - SOLUTION_S.expected))
+    many, more = (start_s(run, nothing, steps, QUIET) for steps in (400, 4000))
+    assert many == more
+
+
+def test_a_start_that_an_earlier_run_left_on_disk_takes_next_to_nothing() -> None:
+    run = setup("all-minilm-l6-v2", rows=16, tokens=32)
+    assert start_s(run, Estimate.exactly(2.0), 40, QUIET, kept=True) == KEPT_S
 
 
 def test_memory_counts_the_process_and_in_16_bits_the_kernels() -> None:
@@ -94,12 +135,24 @@ def test_the_busier_the_machine_the_wider_the_band() -> None:
 def test_first_steps_matter_to_short_runs_and_more_where_kernels_are_built_for_each_length() -> None:
     plain, bfloat = (setup("all-minilm-l6-v2", tokens=64, dtype=dtype) for dtype in ("float32", "bfloat16"))
     assert first_use_s(plain, QUIET) == FIRST_USE_S
-    assert first_use_s(bfloat, QUIET).expected == pytest.approx(0.1 + 8 * 0.05)  # eight lengths up to 64
+    assert first_use_s(bfloat, QUIET).expected == pytest.approx(0.1 + 8 * 0.01)  # eight lengths up to 64
     assert first_use_s(plain, BUSY).high == pytest.approx(4 * FIRST_USE_S.high)
     assert first_use_s(plain, BUSY).low == FIRST_USE_S.low
 
 
-def test_the_load_of_others_is_the_average_without_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_load_of_others_is_the_threads_that_run_besides_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(processors, "LOOK_S", 0.0)
+    monkeypatch.setattr(Path, "read_text", lambda self, **more: "cpu 1 2 3\nprocs_running 4\nprocs_blocked 0\n")
+    assert other_load() == 1.5
+    monkeypatch.setattr(Path, "read_text", lambda self, **more: "procs_running 1\n")
+    assert other_load() == 0.0
+
+
+def test_where_threads_are_not_counted_the_load_is_the_average_without_ones_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processors, "running_threads", lambda: None)
     monkeypatch.setattr("os.getloadavg", lambda: (3.0, 0.0, 0.0))
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     monkeypatch.setattr(processors, "usable_cores", lambda: 2)

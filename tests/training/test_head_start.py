@@ -89,6 +89,12 @@ def test_a_head_alone_is_the_solution_and_takes_no_step(data: DataSettings, tmp_
     assert run.measurement.start_s > 0
 
 
+@pytest.mark.parametrize("kind", ["lora", "prompt"])
+def test_a_second_run_says_that_its_start_was_kept(data: DataSettings, cache: Path, kind: str) -> None:
+    kept = [trained(data, kind, STILL)[1].measurement.start_kept for _ in range(2)]
+    assert kept == [False, True]
+
+
 def test_a_random_head_alone_is_trained(data: DataSettings) -> None:
     _, run = trained(data, "head", TrainingSettings(epochs=1, head_init="random"))
     assert run.measurement.steps > 0

@@ -13,22 +13,33 @@ from tunedeck.planner.throughput import forward_flops_per_token, training_flops_
 
 # Assumptions, low to high; after a run they are compared with its measurements.
 SETUP_S = Estimate(120, 300, 900)  # the rented machine starts, installs, receives the data
-PROCESS_S = Estimate(3, 10, 30)  # your machine: imports of torch and transformers, 8 s of one slow core
-SOLUTION_S = Estimate(0.3, 1.5, 8.0)
-"""Seconds that fitting a classifier's head takes before the first step (tasks/linear_probe.py): 0.6 to 2.6 on a slow
-core for 29 to 1000 examples.
+PROCESS_S = Estimate(2.5, 4, 12)  # your machine: imports of torch and transformers, 3.5 to 4 s quiet, 8 of a slow core
+SOLUTION_S = Estimate(0.1, 0.2, 0.6)
+"""Seconds that fitting a classifier's head takes before the first step (tasks/linear_probe.py), for few examples: 0.16
+to 0.25 for two or three labels, and as much again for each SOLUTION_NUMBERS. Quiet, from 29 to 4000 examples, 2 to 64
+labels and 384 to 576 numbers a vector, 0.6 to 1.5 times that.
 """
+SOLUTION_NUMBERS = 1e6  # examples times labels times a vector's numbers
+MOST_FITTED = 5_000  # examples of the cross-validation, which takes nearly all of the time
+KEPT_S = Estimate(0.0, 0.05, 0.3)  # a start whose vectors and head an earlier run has left on disk
 NETWORK_BYTES_PER_S = Estimate(100e6, 30e6, 10e6)  # low time first
 DISK_BYTES_PER_S = Estimate(2e9, 1e9, 0.3e9)
 EVALUATION_SPEED = 0.8  # share of the training's utilisation that forward passes reach
 
 
-def start_s(setup: Setup, step_s: Estimate, steps: int, processor: Processor | None) -> Estimate:
-    """Return the time before the first of `steps` for the head's start: a forward pass over all examples, a
-    solution.
+def start_s(setup: Setup, step_s: Estimate, steps: int, processor: Processor | None, *, kept: bool = False) -> Estimate:
+    """Return the time before the first of `steps` for the head's start: a forward pass over all examples, a solution.
+
+    Neither where an earlier run has left its vectors, which are `kept`.
     """
+    if kept:
+        return slowed(KEPT_S, processor)
     forward = forward_flops_per_token(setup) / training_flops_per_token(setup)
-    return step_s.scaled(steps / setup.epochs * forward).plus(slowed(SOLUTION_S, processor))
+    per_epoch = steps / setup.epochs
+    examples = min(MOST_FITTED, per_epoch * setup.accumulation * setup.micro_batch)
+    numbers = examples * setup.labels * setup.spec.hidden_size
+    solution = slowed(SOLUTION_S.scaled(1 + numbers / SOLUTION_NUMBERS), processor)
+    return step_s.scaled(per_epoch * forward).plus(solution)
 
 
 @dataclass(frozen=True, slots=True)

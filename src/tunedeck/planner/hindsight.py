@@ -155,7 +155,9 @@ def _predicted(
 def _training_s(step: Estimate, mean: Setup, measurement: Measurement, processor: Processor | None) -> Estimate:
     """Return the time of all steps, and of the head's start where it was solved for."""
     train_s = step.scaled(measurement.steps)
-    return train_s.plus(start_s(mean, step, measurement.steps, processor)) if measurement.start_s else train_s
+    if not measurement.start_s:
+        return train_s
+    return train_s.plus(start_s(mean, step, measurement.steps, processor, kept=measurement.start_kept))
 
 
 def _basis(card: Gpu, processor: Processor | None, dtype: str) -> str:

@@ -23,12 +23,13 @@ from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.memory import MemoryParts, Setup, memory_parts
 from tunedeck.planner.processor import Processor, usable_cores
 from tunedeck.planner.throughput import training_flops_per_token
-from tunedeck.planner.uncalibrated import FLOPS_PER_CORE, band, first_use_s, process_bytes, update_s
+from tunedeck.planner.uncalibrated import FLOPS_PER_CORE, band, first_use_s, process_bytes, update_s, waits_s
 
 THIS_MACHINE = "this-machine"
 MEASURED_BAND = {"time": (0.85, 1.15), "memory": (0.9, 1.1)}
 NEAR_BAND = {"time": (0.6, 1.7), "memory": (0.75, 1.3)}
 """For a model or settings that were not themselves measured here, from the nearest that was."""
+COPY_BYTES_PER_S = 20e9  # where nothing was measured: AdamW reached 22e9 to 27e9 on two cores of an AMD EPYC
 FREE_SHARE = 0.9  # of a CPU machine's memory; the rest is the system's
 
 
@@ -134,7 +135,7 @@ def predict(
         flops_per_s = median(c.flops_per_s for c in profile.calibrations)
         seconds = mean.batch_tokens * training_flops_per_token(mean) / flops_per_s * mean.accumulation
         return StepPrediction(Estimate.around(seconds, *NEAR_BAND["time"]), memory, parts, exact=False)
-    step = Estimate.around(update_s(mean, gpu, processor), *band(processor))
+    step = Estimate.around(update_s(mean, gpu, processor), *band(processor)).plus(waits_s(mean, gpu, processor))
     return StepPrediction(step, memory, parts, exact=False, first_use_s=first_use_s(longest, processor))
 
 
@@ -165,7 +166,7 @@ def machine_card(machine: Machine, profile: Profile | None) -> Gpu:
         visible_bytes=FREE_SHARE * machine.memory_bytes,
         tensor_flops_per_s=rate,
         fp32_flops_per_s=rate,
-        bytes_per_s=profile.copy_bytes_per_s if profile else 10e9,
+        bytes_per_s=profile.copy_bytes_per_s if profile else COPY_BYTES_PER_S,
         capability=0.0,
         utilisation=1.0,
         measured=profile is not None,

@@ -8,22 +8,25 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 
 import numpy
 
-from tunedeck.core.measurement import fastest_s
+from tunedeck.core.measurement import PRODUCT_S, fastest_s
 from tunedeck.planner.estimate import Estimate
 from tunedeck.planner.memory import Setup
 
-BFLOAT16_GAIN = {"amx_bf16": 6.0, "avx512_bf16": 2.0}
-"""Rate of a product in bfloat16 over that in float32. 2 with AVX512-BF16 is what bench/README.md found; 6 with AMX is a
-guess below its peak of 16.
+BFLOAT16_GAIN = {"amx_bf16": 6.0, "avx512_bf16": 4.0}
+"""Rate of torch's product in bfloat16 over numpy's in float32. With AVX512-BF16 490 GFLOP/s over 123 on one thread of a
+quiet AMD EPYC; 6 with AMX is a guess below its peak of 16.
 """
 LARGEST_SHAPE = (1024, 1024, 2048)  # of a timed product: less than half a second on one core
 LOAD_AVERAGE_S = 60.0  # in which the kernel's first load average forgets all but 1/e of what was (proc(5))
+LOOKS, LOOK_S = 20, 0.01  # how often and how far apart the threads that are running are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +40,18 @@ class Processor:
 
 
 def processor_now(setup: Setup) -> Processor:
-    """Time a product in float32 and read the load average."""
+    """Time a product in float32 and count the threads of other programs."""
+    load = other_load()  # before threads of numpy's product wait for another one
     rows, inner, columns = product_shape(setup)
     left, right = numpy.ones((rows, inner), "float32"), numpy.ones((inner, columns), "float32")
-    rate = 2 * rows * inner * columns / fastest_s(lambda: left @ right)
-    instructions = bfloat16_instructions()
-    if setup.dtype == "bfloat16" and instructions is not None:
-        rate *= BFLOAT16_GAIN[instructions]
-    return Processor(rate, other_load())
+    rate = 2 * rows * inner * columns / fastest_s(lambda: left @ right, least_s=PRODUCT_S)
+    return Processor(rate * bfloat16_gain(setup.dtype), load)
+
+
+def bfloat16_gain(dtype: str) -> float:
+    """Return this processor's rate in a precision over that in float32."""
+    instructions = bfloat16_instructions() if dtype == "bfloat16" else None
+    return 1.0 if instructions is None else BFLOAT16_GAIN[instructions]
 
 
 def slowed(idle_s: Estimate, processor: Processor | None) -> Estimate:
@@ -66,15 +73,34 @@ def product_shape(setup: Setup) -> tuple[int, int, int]:
 
 
 def other_load(computed_s: float = 0.0) -> float:
-    """Return the load average for each core, without what this process has added in its last `computed_s` seconds; 0
-    where the system has none.
+    """Return the threads of other programs that want to compute now, for each core.
+
+    Where the system does not count them, the load average without what this process has added in its last `computed_s`
+    seconds; 0 where it has none either.
     """
+    running = running_threads()
+    if running is None:
+        try:
+            load = os.getloadavg()[0]
+        except (AttributeError, OSError):  # Windows
+            return 0.0
+        running = load - usable_cores() * (1 - math.exp(-computed_s / LOAD_AVERAGE_S))
+    return max(0.0, running) / (os.cpu_count() or 1)
+
+
+def running_threads() -> float | None:
+    """Return how many threads besides this one run or wait for a core, on average over a fifth of a second; None where
+    Linux does not say.
+    """
+    counts = []
     try:
-        load = os.getloadavg()[0]
-    except (AttributeError, OSError):  # Windows
-        return 0.0
-    own = usable_cores() * (1 - math.exp(-computed_s / LOAD_AVERAGE_S))
-    return max(0.0, load - own) / (os.cpu_count() or 1)
+        for _ in range(LOOKS):
+            time.sleep(LOOK_S)
+            lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+            counts += [int(line.split()[1]) for line in lines if line.startswith("procs_running")]
+    except (OSError, ValueError):
+        return None
+    return fmean(counts) - 1 if counts else None
 
 
 def usable_cores() -> int:

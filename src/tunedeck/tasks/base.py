@@ -299,6 +299,8 @@ class Started(NamedTuple):
     """Those of the adapter with its new head."""
     head_only: dict[str, float]
     """Those of a head on the frozen base without the adapter; empty where the first are these."""
+    kept: bool = False
+    """Whether the vectors of the training texts were read from disk, where an earlier run had left them."""
 
 
 class HeadStart(Protocol):

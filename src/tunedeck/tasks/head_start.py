@@ -14,7 +14,7 @@ from tunedeck.deck.heads import last_linear
 from tunedeck.tasks.base import Dataset, Started
 from tunedeck.tasks.linear_probe import LinearHead
 from tunedeck.tasks.text_head import text_ids
-from tunedeck.tasks.vectors import distance_to_base, head_inputs, reads_base, start_inputs
+from tunedeck.tasks.vectors import are_kept, distance_to_base, head_inputs, reads_base, start_inputs
 
 MOST_ROWS = 50_000
 """Maximum number of rows that the start of a head is fitted on; a larger data set is sampled randomly."""
@@ -57,6 +57,7 @@ def start_head(
         train = random.Random(0).sample(train, MOST_ROWS)
     train_ids = ids_of(train)
     distance = distance_to_base(deck, name, train_ids) if reads_base(deck, name) else math.inf
+    kept = are_kept(deck, name, train_ids, of_base=distance <= near)
     head = fitted(of_base=distance <= near)
     with torch.no_grad():
         last.weight.copy_(head.weight)
@@ -64,4 +65,4 @@ def start_head(
             last.bias.copy_(head.bias)
     far = near < distance < math.inf
     head_only = measured(fitted(of_base=True), of_base=True) if far and dataset.evaluation else {}
-    return Started(measured(head, of_base=distance == 0), head_only)
+    return Started(measured(head, of_base=distance == 0), head_only, kept)

@@ -46,20 +46,26 @@ def start_inputs(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.T
 
     The virtual tokens of candidates that differ in their learning rate begin alike.
     """
-    adapter = deck.adapter(name)
-    digest = hashlib.sha256(f"{_key(deck, name, ids)} {adapter.config}".encode())
-    digest.update(digest_of([*adapter.tensors().values(), *adapter.head_tensors().values()]))
-    return _kept(digest.hexdigest(), lambda: _computed(deck, name, ids))
+    return _kept(_start_key(deck, name, ids), lambda: _computed(deck, name, ids))
+
+
+def are_kept(deck: Deck, name: str, ids: Sequence[Sequence[int]], *, of_base: bool) -> bool:
+    """Tell whether `head_inputs` of the base, or else `start_inputs`, will be read from disk."""
+    return _file(_key(deck, name, ids) if of_base else _start_key(deck, name, ids)).is_file()
 
 
 def _kept(key: str, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-    file = cache_folder() / "vectors" / f"{key}.safetensors"
+    file = _file(key)
     try:
         return read_safetensors(file)["vectors"]
     except (AdapterFileError, OSError, KeyError):
         vectors = compute()
         keep_tensors(file, {"vectors": vectors})
         return vectors
+
+
+def _file(key: str) -> Path:
+    return cache_folder() / "vectors" / f"{key}.safetensors"
 
 
 def _computed(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -115,6 +121,13 @@ def _key(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> str:
         digest.update(array("q", [len(row), *row]).tobytes())
         if isinstance(row, PairIds):
             digest.update(array("q", row.types).tobytes())
+    return digest.hexdigest()
+
+
+def _start_key(deck: Deck, name: str, ids: Sequence[Sequence[int]]) -> str:
+    adapter = deck.adapter(name)
+    digest = hashlib.sha256(f"{_key(deck, name, ids)} {adapter.config}".encode())
+    digest.update(digest_of([*adapter.tensors().values(), *adapter.head_tensors().values()]))
     return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tunedeck.core.errors import TunedeckError
-from tunedeck.core.measurement import Measurement, fastest_s
+from tunedeck.core.measurement import PRODUCT_S, Measurement, fastest_s
 from tunedeck.core.native import give_back_freed_memory
 from tunedeck.deck.deck import Deck
 from tunedeck.methods.registry import config_of
@@ -86,7 +86,7 @@ def products_flops_per_s(dtype: torch.dtype, shape: tuple[int, int, int] = (1024
     """
     rows, inner, columns = shape
     left, right = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
-    return 2 * rows * inner * columns / fastest_s(lambda: left @ right)
+    return 2 * rows * inner * columns / fastest_s(lambda: left @ right, least_s=PRODUCT_S)
 
 
 def _copy_bytes_per_s(size: int = 64 * 2**20) -> float:

@@ -132,6 +132,7 @@ def measured(
         texts_per_example=texts_per_example,
         quantize=deck.base.quantize,
         start_s=state.start_s,
+        start_kept=state.start_kept,
         planned_steps=state.planned_steps,
         saved_s=state.saved_s,
         epochs=state.examples / examples,

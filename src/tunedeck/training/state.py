@@ -77,6 +77,8 @@ class RunState:
     """Metrics of a head on the frozen base alone, where the start's are others."""
     start_s: float = 0.0
     """Seconds that the start took."""
+    start_kept: bool = False
+    """Whether its vectors were read from disk."""
     evaluations: int = 0
     evaluated_step: int = 0
     """The step of the last evaluation."""

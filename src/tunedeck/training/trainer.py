@@ -296,7 +296,7 @@ class AdapterTrainer:
     def _begin_with(self, start: Start) -> None:
         """Let the start be the state to surpass, where it is known how good that is."""
         self.state.start_s = start.seconds
-        metrics, self.state.head_only = start.started
+        metrics, self.state.head_only, self.state.start_kept = start.started
         if metrics:
             self.state.metrics = self.state.start = metrics
             self._best = {name: tensor.clone() for name, tensor in adapter_tensors(self.adapter).items()}

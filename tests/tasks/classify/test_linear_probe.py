@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 import pytest
 import torch
 
+from tunedeck.tasks import linear_probe
 from tunedeck.tasks.linear_probe import STRENGTHS, fit_linear_head
 
 
@@ -35,6 +38,26 @@ def test_it_is_the_minimum_of_loss_and_penalty(bias: bool) -> None:
     if bias:
         assert offset.grad is not None
         assert offset.grad.abs().max() < 1e-4
+
+
+def test_little_is_computed_on_one_thread_and_much_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = torch.get_num_threads(), []
+    found = linear_probe._solution
+
+    def solution(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(torch.get_num_threads())
+        return found(*arguments)
+
+    monkeypatch.setattr(linear_probe, "_solution", solution)
+    torch.set_num_threads(2)
+    try:
+        fit_linear_head(*separable(30, 3, 1.0), 3, multi_label=False, strength=0.1)
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+        monkeypatch.setattr(linear_probe, "_ONE_THREAD", 30 * 16 * 3 - 1)
+        fit_linear_head(*separable(30, 3, 1.0), 3, multi_label=False, strength=0.1)
+        assert seen == [1, 2]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_more_noise_the_stronger_the_penalty() -> None:
