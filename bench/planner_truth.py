@@ -30,7 +30,7 @@ from unittest.mock import patch
 
 import psutil
 
-from tunedeck.core.bundle import RECEIPT, cache_folder
+from tunedeck.core.bundle import cache_folder
 
 if TYPE_CHECKING:
     from tunedeck.planner.memory import Setup
@@ -42,8 +42,9 @@ HELD_OUT = 0.1
 JOINED = 8
 """Tweets in a long text."""
 QUANTITIES = ("memory", "time", "whole", "memory after", "time after")
-SETTLES_S = 75
-"""After which the load average shows most of the burners that were started."""
+LEFT_BY_RUNS = ("machines", "vectors", "heads")
+SETTLES_S = 3
+"""After which other processes that were started compute."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def fresh_cache(folder: Path) -> Path:
     """A cache folder that holds the bundled parts and nothing that a run or a calibration left."""
     cache = Path(tempfile.mkdtemp(prefix="cache-", dir=folder))
     for part in cache_folder().iterdir():
-        if (part / RECEIPT).is_file():
+        if part.name not in LEFT_BY_RUNS:
             (cache / part.name).symlink_to(part)
     return cache
 

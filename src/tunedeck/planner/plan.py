@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from tunedeck.planner.machine import THIS_MACHINE, Profile, StepPrediction, pred
 from tunedeck.planner.memory import Attention, Loss, MemoryParts, MethodFacts, Setup, memory_parts, method_facts
 from tunedeck.planner.models import PlannedModel
 from tunedeck.planner.prices import Offer
-from tunedeck.planner.processor import Processor, bfloat16_instructions, processor_now, slowed
+from tunedeck.planner.processor import Processor, bfloat16_instructions, processor_now, product_shape, slowed
 from tunedeck.planner.throughput import step_s
 from tunedeck.planner.workload import Workload
 
@@ -121,6 +121,15 @@ def make_plan(request: PlanRequest, offers: Sequence[Offer]) -> list[PlanRow]:
     Raises TargetError for target modules that do not fit the model.
     """
     rows: list[PlanRow] = []
+    known: dict[tuple[tuple[int, int, int], str], Processor] = {}
+
+    def look(setup: Setup) -> Processor:
+        """Look at this machine once for all methods whose products are alike."""
+        key = (product_shape(setup), setup.dtype)
+        if key not in known:
+            known[key] = processor_now(setup)
+        return known[key]
+
     for name, method in request.methods.items():
         try:
             facts = method_facts(request.model.spec, method)
@@ -128,7 +137,7 @@ def make_plan(request: PlanRequest, offers: Sequence[Offer]) -> list[PlanRow]:
             if len(request.methods) == 1:
                 raise
             continue
-        rows += [_row(request, name, method, facts, offer) for offer in offers]
+        rows += [_row(request, name, method, facts, offer, look) for offer in offers]
     return sorted(
         rows, key=lambda row: (not row.fits, not row.within, row.cost.expected if row.fits else -row.margin_bytes)
     )
@@ -181,12 +190,19 @@ def with_batch(setup: Setup, request: PlanRequest, largest: int) -> Setup:
     return replace(setup, micro_batch=micro, accumulation=accumulation)
 
 
-def _row(request: PlanRequest, name: str, method: MethodConfig, facts: MethodFacts, offer: Offer) -> PlanRow:
+def _row(
+    request: PlanRequest,
+    name: str,
+    method: MethodConfig,
+    facts: MethodFacts,
+    offer: Offer,
+    look: Callable[[Setup], Processor],
+) -> PlanRow:
     gpu, work = offer.gpu, request.workload
     own = gpu.name == THIS_MACHINE
     bare = setup_for(request, name, method, facts, gpu)
     timed = replace(bare, micro_batch=request.micro_batch or EFFECTIVE_BATCH)
-    processor = processor_now(at_mean(timed, work)) if own and request.profile is None else None
+    processor = look(at_mean(timed, work)) if own and request.profile is None else None
 
     largest = largest_micro_batch(bare, gpu, lambda setup: _prediction(request, setup, gpu, processor).parts)
     setup = with_batch(bare, request, largest)
