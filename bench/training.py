@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -124,7 +125,7 @@ def one_step(deck: td.Deck, data: Dataset[Any], batch_size: int, rate: float) ->
     adapter = deck.adapter("a").train()
     objective = deck.task.objective(deck, "a", data)  # type: ignore[attr-defined]
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=rate, fused=True)
-    batches = iter(length_batches(objective.lengths, batch_size, 0))
+    batches = cycle(length_batches(objective.lengths, batch_size, 0))
 
     def step() -> None:
         loss, _ = objective.loss(next(batches))
