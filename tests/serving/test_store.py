@@ -7,8 +7,9 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from support.waiting import eventually
 
 from tunedeck.core.errors import AdapterError, AdapterFileError, DrainingError, UnknownAdapterError
 from tunedeck.serving.adapter_cache import Lease
+from tunedeck.serving.backends.base import Loaded
 from tunedeck.serving.store import AdapterStore
 
 SIZE = 40
@@ -132,6 +134,51 @@ def test_many_who_ask_at_once_cause_one_load(store: AdapterStore, backend: FakeB
     keys = {future.result(SOON).adapter.key for future in asked}
     assert keys == {"a@1"}
     assert backend.loads == ["a@1"]
+
+
+class BackendOfGroups(FakeBackend):
+    """Notes what is loaded together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: list[list[str]] = []
+
+    def load_together(
+        self, folders: Mapping[str, Path], reading: Callable[[], AbstractContextManager[None]]
+    ) -> dict[str, Loaded]:
+        self.groups.append(list(folders))
+        found: dict[str, Loaded] = {}
+        for key, folder in folders.items():
+            try:
+                with reading():
+                    found[key] = self.load(folder, key)
+            except AdapterFileError as error:
+                found[key] = error
+        return found
+
+
+def test_adapters_that_wait_are_loaded_together_as_far_as_there_is_room(tmp_path: Path) -> None:
+    backend = BackendOfGroups()
+    for name in "abcdef":
+        write_fake_adapter(tmp_path, name)
+    (tmp_path / "c" / "bad").touch()
+    store = AdapterStore(tmp_path, backend, max_bytes=3 * SIZE)
+    backend.gate.clear()
+    first = store.acquire("a")
+    eventually(lambda: backend.waiting)
+    others = {name: store.acquire(name) for name in "bcdef"}
+    shutil.rmtree(tmp_path / "d")
+    backend.gate.set()
+    first.result(SOON).close()
+    others["b"].result(SOON).close()
+    for name, reason in (("c", "c/bad says no"), ("d", "d")):
+        with pytest.raises((AdapterFileError, UnknownAdapterError), match=reason):
+            others[name].result(SOON)
+    for name in "ef":
+        others[name].result(SOON).close()
+    assert backend.groups == [["a@1"], ["b@2", "c@3"], ["e@5"], ["f@6"]]
+    assert backend.most_held <= 3
+    store.close()
 
 
 def test_unloading_while_loading_gives_nobody_the_adapter(store: AdapterStore, backend: FakeBackend) -> None:

@@ -5,10 +5,13 @@ stuck.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from support.served_adapters import FakeBackend, write_fake_adapter
 from tunedeck.core.errors import AdapterFileError, OverloadedError, UnavailableError, UnknownAdapterError
 from tunedeck.serving import repository as names
 from tunedeck.serving.backends.deck import batch_backend
+from tunedeck.serving.backends.generate import GenerateBackend
 from tunedeck.serving.bounds import Bounds
 from tunedeck.serving.repository import AdapterRepository
 from tunedeck.serving.store import AdapterStore
@@ -265,8 +269,35 @@ def test_a_stored_probe_that_raises_anything_leaves_no_adapter_behind(monkeypatc
     def broken(*_: object) -> bool:
         raise IndexError("out of range")
 
-    monkeypatch.setattr("tunedeck.deck.deck.check_probe", broken)
+    monkeypatch.setattr("tunedeck.deck.deck.check_probes", broken)
     deck = served_adapters.base_deck("classifier")
     with pytest.raises(IndexError):
         batch_backend(deck).load(served_adapters.saved_adapters("classifier") / "lora-1", "a@1")
     assert deck.adapters == ()
+
+
+@pytest.mark.parametrize("form", ["classifier", "causal"])
+def test_stored_probes_are_asked_in_one_batch_and_one_that_answers_otherwise_fails_alone(
+    form: str, tmp_path: Path
+) -> None:
+    deck, rows = served_adapters.base_deck(form), list[int]()
+    backend = batch_backend(deck) if form == "classifier" else GenerateBackend(deck)
+    deck.model.register_forward_pre_hook(
+        lambda _, args, given: rows.append(len(given["attention_mask"])), with_kwargs=True
+    )
+    folders = {f"{name}@1": tmp_path / name for name in ("lora-1", "bottleneck-1", "lora-2")}
+    for folder in folders.values():
+        shutil.copytree(served_adapters.saved_adapters(form) / folder.name, folder)
+    assert backend.load_together(folders, nullcontext) == dict.fromkeys(folders)
+    assert rows == [3]
+    for key in folders:
+        backend.remove(key)
+
+    manifest = json.loads((tmp_path / "lora-2" / "tunedeck.json").read_text())
+    manifest["probe"]["output"][0] += 10
+    (tmp_path / "lora-2" / "tunedeck.json").write_text(json.dumps(manifest))
+    found = backend.load_together({**folders, "gone@1": tmp_path / "gone"}, nullcontext)
+    assert {key for key, outcome in found.items() if isinstance(outcome, AdapterFileError)} == {"lora-2@1", "gone@1"}
+    assert [found[key] for key in ("lora-1@1", "bottleneck-1@1")] == [None, None]
+    assert set(deck.adapters) == {"lora-1@1", "bottleneck-1@1"}
+    assert rows == [3, 3, 1, 1, 1]

@@ -25,7 +25,7 @@ from tunedeck.deck.choice import AUTO, Choice, choose, chosen_names, text_vector
 from tunedeck.deck.forward import Inputs, answer_name, call_model, position_limit, run_segments, with_answer
 from tunedeck.deck.heads import NEW_ROWS_STD, grown, head_paths, new_head
 from tunedeck.deck.merge import merged_model
-from tunedeck.deck.probe import check_probe, take_probe
+from tunedeck.deck.probe import check_probes, take_probe
 from tunedeck.deck.reading import (
     adapter_from_folder,
     bare_labels,
@@ -297,7 +297,13 @@ class Deck:
 
         Raises AdapterFileError when they differ by more than the precisions of then and now explain.
         """
-        return check_probe(self.base, self.adapter(name), lambda ids: self(ids, adapter=name))
+        return self.check_probes([name])[0]
+
+    def check_probes(self, names: Sequence[str]) -> list[bool]:
+        """Do what `check_probe` does for several adapters, in one mixed batch where their stored questions allow it."""
+        with self.router.lock:
+            adapters = [self.adapter(name) for name in names]
+            return check_probes(self.base, adapters, lambda ids, names: self(ids, adapter=names))
 
     def freeze_for_inference(self, name: str) -> None:
         """Let an adapter answer only, no longer train or be saved: it takes less memory."""

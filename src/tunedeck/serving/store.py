@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextvars import copy_context
 from functools import partial
@@ -28,7 +28,7 @@ from tunedeck.core.errors import (
 from tunedeck.core.i18n import say
 from tunedeck.core.patterns import time_limit
 from tunedeck.serving.adapter_cache import AdapterCache, CachedAdapter, Lease
-from tunedeck.serving.backends.base import Backend
+from tunedeck.serving.backends.base import Backend, Loaded, LoadsTogether
 from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.serving.failures import Failures
 from tunedeck.serving.jobs import Job
@@ -41,6 +41,8 @@ _LEAVING_S = 10.0
 """For the load under way when the store is closed; a stuck one is left behind."""
 
 _LOADER_NICE = 5
+_TOGETHER = 16
+"""Adapters that are loaded together at most: their stored probes are one batch, for which the others wait."""
 
 
 @final
@@ -205,25 +207,69 @@ class AdapterStore:
             self._busy_since = None
             with self._changed:
                 self._changed.wait_for(lambda: self._closing or self._jobs or self._cache.has_unused_retired())
-                job = next(iter(self._jobs.values()), None)
+                jobs = list(self._jobs.values())[:_TOGETHER]
                 closing = self._closing
             self._busy_since = time.monotonic()
             self._free()
             if closing:
                 self._end_jobs()
                 return
-            if job is not None:
-                self._run(job)
+            if jobs:
+                self._run(jobs)
 
-    def _run(self, job: Job) -> None:
-        error: TunedeckError
-        adapter, seen = None, self._signature(job.name)
+    def _run(self, jobs: Sequence[Job]) -> None:
+        """Load the first, and together with it those of the others that need no further room."""
+        seen = {job.name: self._signature(job.name) for job in jobs}
+        needed: dict[str, AdapterMemory] = {}
+        found: dict[str, Loaded] = {}
+        for job in jobs:
+            try:
+                memory = self._memory(job)
+                if job is jobs[0]:
+                    self._make_room(job, memory)
+                elif not job.wanted or self._cache.bytes(*needed.values(), memory) > self.max_bytes:
+                    continue
+                needed[job.name] = memory
+            except CancelledError:
+                found[job.name] = unknown(job.name)
+            except Exception as raised:  # no error of a damaged folder may end the loader
+                found[job.name] = raised
+        chosen = [job for job in jobs if job.name in needed]
+        found |= self._loaded(chosen) if chosen else {}
+        for job in jobs:
+            if job.name in found:
+                self._finish(job, seen[job.name], needed.get(job.name), found[job.name])
+
+    def _memory(self, job: Job) -> AdapterMemory:
+        needed = self.repository.layout.memory(self.repository.find(job.name))
+        size, limit = needed.own + sum(needed.shared.values()), self._bounds.max_folder_memory
+        if size > limit:
+            raise AdapterFileError(exceeded("max_folder_memory", size, limit))
+        return needed
+
+    def _loaded(self, jobs: Sequence[Job]) -> dict[str, Loaded]:
+        reading = partial(time_limit, self._bounds.pattern_time)
         try:
-            adapter = self._load(job, seen)
-        except CancelledError:
-            error = unknown(job.name)
-        except Exception as raised:  # no error of a damaged folder may end the loader
-            error = self._failures.translate(job.name, raised)
+            folders = {_key(job): self.repository.find(job.name) for job in jobs}
+            if isinstance(self._backend, LoadsTogether):
+                by_key = self._backend.load_together(folders, reading)
+                return {job.name: by_key[_key(job)] for job in jobs}
+        except Exception as raised:
+            return dict.fromkeys((job.name for job in jobs), raised)
+        return {job.name: self._loaded_alone(_key(job), folders[_key(job)]) for job in jobs}
+
+    def _loaded_alone(self, key: str, folder: Path) -> Loaded:
+        try:
+            with time_limit(self._bounds.pattern_time):
+                return self._backend.load(folder, key)
+        except Exception as raised:
+            return raised
+
+    def _finish(self, job: Job, seen: object, memory: AdapterMemory | None, found: Loaded) -> None:
+        """Give what was loaded to those who wait, or the reason why it was not."""
+        adapter = None
+        if memory is not None and not isinstance(found, Exception):
+            adapter = CachedAdapter(job.name, job.version, _key(job), memory, found, seen)
         with self._changed:
             del self._jobs[job.name]
             if adapter is not None:
@@ -235,28 +281,17 @@ class AdapterStore:
             wanted = job.still_waiting()
             leases = [self._lease(adapter) for _ in wanted] if adapter is not None else []
         self._tell("load" if adapter is not None else "fail", job.name)
-        if adapter is None and seen == self._signature(job.name):  # else it changed while it was read
+        error = self._failures.translate(job.name, found) if isinstance(found, Exception) else None
+        if error is not None and seen == self._signature(job.name):  # else it changed while it was read
             self._failures.remember(job.name, seen, error)
         for index, future in enumerate(wanted):
-            if job.withdrawn and leases:
+            if error is not None:
+                future.set_exception(error)
+            elif job.withdrawn:
                 leases[index].close()
                 future.set_exception(unknown(job.name))
-            elif leases:
-                future.set_result(leases[index])
             else:
-                future.set_exception(error)
-
-    def _load(self, job: Job, signature: object) -> CachedAdapter:
-        place = self.repository.find(job.name)
-        needed = self.repository.layout.memory(place)
-        size, limit = needed.own + sum(needed.shared.values()), self._bounds.max_folder_memory
-        if size > limit:
-            raise AdapterFileError(exceeded("max_folder_memory", size, limit))
-        self._make_room(job, needed)
-        key = f"{job.name}@{job.version}"
-        with time_limit(self._bounds.pattern_time):
-            note = self._backend.load(place, key)
-        return CachedAdapter(job.name, job.version, key, needed, note, signature)
+                future.set_result(leases[index])
 
     def _make_room(self, job: Job, needed: AdapterMemory) -> None:
         """Evict until it fits; wait while everything is in use. Raises AdapterError where it can never fit."""
@@ -310,3 +345,7 @@ class AdapterStore:
             jobs, self._jobs = list(self._jobs.values()), {}
         for job in jobs:
             job.fail(DrainingError(say("the server is shutting down")))
+
+
+def _key(job: Job) -> str:
+    return f"{job.name}@{job.version}"

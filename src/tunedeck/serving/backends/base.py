@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from typing_extensions import TypeVar
 
@@ -34,6 +35,21 @@ class Backend(Protocol[Taken]):
 
     def width(self, ids: Sequence[int], key: str | None) -> int:
         """Return the positions that the ids take, virtual tokens included."""
+        ...
+
+
+Loaded: TypeAlias = str | Exception | None
+"""What became of an adapter that was to be loaded: a note or None, as `Backend.load` returns, or its error."""
+
+
+@runtime_checkable
+class LoadsTogether(Protocol):
+    """A backend that loads several adapters faster than one after the other."""
+
+    def load_together(
+        self, folders: Mapping[str, Path], reading: Callable[[], AbstractContextManager[None]]
+    ) -> dict[str, Loaded]:
+        """Do what `Backend.load` does for a folder under each key; `reading` is entered while one is read."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from tunedeck.deck.adapter import Adapter
 from tunedeck.deck.deck import Deck
 from tunedeck.deck.patches.pauses import Pauses
 from tunedeck.deck.reading import adapter_from_folder
+from tunedeck.serving.backends.base import Loaded
 from tunedeck.tasks.base import BatchServing
 from tunedeck.tasks.registry import view_of
 
@@ -47,13 +48,31 @@ class Adapters:
 
         Whatever changes the deck waits for the running batch: once for a load, not once for each of its steps.
         """
-        try:
-            adapter = adapter_from_folder(self._deck.base, self._deck.task, folder, key, allow_base_mismatch=False)
-            adapter.to(next(self._deck.model.parameters()).device).freeze_for_inference()
-        finally:
-            end_helper_threads()
-        probed = self._compute(partial(self._attach, adapter))
-        return None if probed else say("no stored probe: not tested on load")
+        found = self.load_together({key: folder}, nullcontext)[key]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def load_together(
+        self, folders: Mapping[str, Path], reading: Callable[[], AbstractContextManager[None]]
+    ) -> dict[str, Loaded]:
+        """Read the adapters here; attach them and let them answer their stored probes together."""
+        found: dict[str, Loaded] = {}
+        read: list[Adapter] = []
+        device = next(self._deck.model.parameters()).device
+        for key, folder in folders.items():
+            try:
+                with reading():
+                    adapter = adapter_from_folder(
+                        self._deck.base, self._deck.task, folder, key, allow_base_mismatch=False
+                    )
+                adapter.to(device).freeze_for_inference()
+                read.append(adapter)
+            except Exception as error:
+                found[key] = error
+            finally:
+                end_helper_threads()
+        return {**found, **self._compute(partial(self._attach, read))} if read else found
 
     def remove(self, key: str) -> None:
         """Free its memory."""
@@ -75,13 +94,25 @@ class Adapters:
             return nullcontext()
         return Pauses(pause).on(self._deck.base)
 
-    def _attach(self, adapter: Adapter) -> bool:
-        self._deck.attach(adapter)
+    def _attach(self, adapters: Sequence[Adapter]) -> dict[str, Loaded]:
+        """Attach adapters and let them answer; where something is wrong, each by itself, to find out which."""
+        names = [adapter.name for adapter in adapters]
         try:
-            return self._deck.check_probe(adapter.name)
-        except BaseException:  # a stored probe may raise anything
-            self._deck.remove(adapter.name)
-            raise
+            for adapter in adapters:
+                self._deck.attach(adapter)
+            probed = self._deck.check_probes(names)
+        except BaseException as error:  # a stored probe may raise anything
+            for name in set(names).intersection(self._deck.adapters):
+                self._deck.remove(name)
+            if len(adapters) > 1:
+                return {name: found for one in adapters for name, found in self._attach([one]).items()}
+            if not isinstance(error, Exception):
+                raise
+            return {names[0]: error}
+        return {
+            name: None if has_probe else say("no stored probe: not tested on load")
+            for name, has_probe in zip(names, probed, strict=True)
+        }
 
 
 @final
@@ -91,6 +122,7 @@ class DeckBackend:
     def __init__(self, deck: Deck, serving: BatchServing, compute: Compute) -> None:
         adapters = Adapters(deck, compute)
         self.load, self.remove, self.width = adapters.load, adapters.remove, adapters.width
+        self.load_together = adapters.load_together
         self._pausing = adapters.pausing
         self._deck, self._serving = deck, serving
 

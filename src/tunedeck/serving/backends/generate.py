@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import cast, final
 
@@ -15,6 +17,7 @@ from tunedeck.generation.prefill import Prefill, prefix_of, trained_prefix
 from tunedeck.generation.prompt_cache import BLOCK_TOKENS, PromptCache, concatenated
 from tunedeck.generation.sequence import Prompt, Sequence
 from tunedeck.methods.packed_embedding import vocabulary_size
+from tunedeck.serving.backends.base import Loaded
 from tunedeck.serving.backends.deck import Adapters, Compute, here
 from tunedeck.serving.bounds import Bounds, exceeded
 from tunedeck.tasks.generate.task import Generate
@@ -43,6 +46,12 @@ class GenerateBackend:
     def load(self, folder: Path, key: str) -> str | None:
         """Load and test an adapter."""
         return self._adapters.load(folder, key)
+
+    def load_together(
+        self, folders: Mapping[str, Path], reading: Callable[[], AbstractContextManager[None]]
+    ) -> dict[str, Loaded]:
+        """Load and test several adapters."""
+        return self._adapters.load_together(folders, reading)
 
     def remove(self, key: str) -> None:
         """Free its memory, that of its virtual tokens and prompts included."""
