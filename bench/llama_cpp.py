@@ -3,8 +3,8 @@
     python bench/llama_cpp.py --server ./llama-server --threads 2 --out bench/results/llama_cpp.json
 
 `--server` is llama.cpp's `llama-server`, or a command that takes its options. It reads the bundled chat model's GGUF
-file and four LoRA adapters written as by `tunedeck export gguf-lora`; this engine runs in a process for each
-precision. All processes live on and take turns, as many threads each; medians and ratios are printed.
+file, a second one also four LoRA adapters written as by `tunedeck export gguf-lora`; this engine runs in a process for
+each precision. All processes live on and take turns, as many threads each; medians and ratios are printed.
 
 "decode" and "prompt" are what each side measures itself (llama.cpp's `timings`, the engine's times of a request), so
 that HTTP does not count; "streams" is the time from sending all requests until the last answer. Processor seconds are
@@ -59,9 +59,9 @@ class Answered:
 
 
 class Side(Protocol):
-    """A long-lived process."""
+    """Long-lived processes."""
 
-    pid: int
+    pids: list[int]
 
     def answer(self, prompts: list[list[int]], adapters: list[str | None], tokens: int) -> list[Answered]:
         """Answer all prompts at once, each with exactly `tokens` tokens."""
@@ -90,7 +90,10 @@ def main() -> None:
         sides: dict[str, Side] = {SIDE: LlamaServer(stack, asked.server, Path(folder), asked.threads, asked.streams)}
         sides |= {f"tunedeck {p}": Tunedeck(stack, p, folder, asked.threads) for p in asked.precisions}
         rates, used = measure(sides, asked)
-        memory = {name: round(psutil.Process(side.pid).memory_info().rss / 1e6) for name, side in sides.items()}
+        memory = {
+            name: [round(psutil.Process(pid).memory_info().rss / 1e6) for pid in side.pids]
+            for name, side in sides.items()
+        }
     result = {
         "cpu": this_machine().cpu,
         "threads": asked.threads,
@@ -143,9 +146,9 @@ def medians(found: dict[str, dict[str, list[float]]], digits: int) -> Figures:
 
 
 def processor_s(side: Side) -> float:
-    """Return the processor time that a side's process has taken, which a busy machine distorts least."""
-    times = psutil.Process(side.pid).cpu_times()
-    return float(times.user + times.system)
+    """Return the processor time that a side's processes have taken, which a busy machine distorts least."""
+    times = [psutil.Process(pid).cpu_times() for pid in side.pids]
+    return float(sum(one.user + one.system for one in times))
 
 
 def decoding(side: Side, draw: random.Random, adapter: str | None, tokens: int) -> float:
@@ -168,51 +171,60 @@ def prompt(draw: random.Random, length: int) -> list[int]:
 
 @final
 class LlamaServer:
-    """llama.cpp's server with a slot for each stream."""
+    """llama.cpp's servers with a slot for each stream: one without adapters and one with them.
+
+    A server with adapters takes twice as long for a token when none is asked for as when one is.
+    """
 
     def __init__(self, stack: ExitStack, command: str, folder: Path, threads: int, slots: int) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         source = find_model(MODEL)
-        options = {
+        options: dict[str, object] = {
             "--model": Path(source.location) / str(source.gguf_file),
-            "--lora": ",".join(str(folder / f"{name}.gguf") for name in LORAS),
             "--parallel": slots,
             "--ctx-size": slots * 1024,
             "--threads": threads,
             "--host": "127.0.0.1",
-            "--port": port,
         }
         given = [str(word) for option in options.items() for word in option]
-        process = subprocess.Popen(
-            [*shlex.split(command), *given, "--lora-init-without-apply"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        stack.callback(process.wait)
-        stack.callback(process.terminate)
-        self.pid, self._url = process.pid, f"http://127.0.0.1:{port}"
+        adapters = ",".join(str(folder / f"{name}.gguf") for name in LORAS)
+        self.pids: list[int] = []
+        self._urls: list[str] = []
+        for more in ([], ["--lora", adapters, "--lora-init-without-apply"]):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            process = subprocess.Popen(
+                [*shlex.split(command), *given, "--port", str(port), *more],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            self.pids.append(process.pid)
+            self._urls.append(f"http://127.0.0.1:{port}")
+            while not self._ready():
+                assert process.poll() is None, command
+                time.sleep(0.2)
         self._pool = ThreadPoolExecutor(slots)
-        while not self._ready():
-            assert process.poll() is None, command
-            time.sleep(0.2)
 
     def answer(self, prompts: list[list[int]], adapters: list[str | None], tokens: int) -> list[Answered]:
         """Send a request for each prompt."""
         return list(self._pool.map(lambda ids, adapter: self._complete(ids, adapter, tokens), prompts, adapters))
 
     def _complete(self, ids: list[int], adapter: str | None, tokens: int) -> Answered:
-        body = {
+        body: dict[str, object] = {
             "prompt": ids,
             "n_predict": tokens,
             "ignore_eos": True,
             "cache_prompt": False,
             "temperature": 0,
-            "lora": [] if adapter is None else [{"id": LORAS.index(adapter), "scale": 1}],
         }
+        if adapter is not None:
+            body["lora"] = [{"id": LORAS.index(adapter), "scale": 1}]
         request = urllib.request.Request(
-            f"{self._url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{self._urls[adapter is not None]}/completion",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request) as reply:
             timings = json.load(reply)["timings"]
@@ -221,7 +233,7 @@ class LlamaServer:
 
     def _ready(self) -> bool:
         try:
-            urllib.request.urlopen(f"{self._url}/health").close()
+            urllib.request.urlopen(f"{self._urls[-1]}/health").close()
         except OSError:
             return False
         return True
@@ -241,7 +253,7 @@ class Tunedeck:
         )
         stack.callback(self._process.wait)
         stack.callback(self._process.terminate)
-        self.pid = self._process.pid
+        self.pids = [self._process.pid]
 
     def answer(self, prompts: list[list[int]], adapters: list[str | None], tokens: int) -> list[Answered]:
         """Send all prompts in one line."""

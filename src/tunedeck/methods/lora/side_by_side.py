@@ -31,7 +31,7 @@ class SideBySide:
     """Some of the ranks, some of the outputs, and the matrix (parts or rows, these ranks, these outputs) in float32."""
 
     def add(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """Add scaling · B A x to `output` (batch, 1, outputs of all layers) for x (batch, 1, in), and return it."""
+        """Add scaling · B A x to `output` (batch, outputs of all layers) for x (batch, in), and return it."""
         own, parts = output[self.rows], len(self.a)
         h = torch.bmm(x[self.rows].float().reshape(parts, -1, x.shape[-1]), self.a)
         for ranks, outputs, b in self.b:
