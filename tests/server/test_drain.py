@@ -35,7 +35,7 @@ CHAT = [{"role": "user", "content": "w4 w5 w6"}]
 @pytest.fixture(autouse=True)
 def _unfrozen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what `serve` does to its process, leave out what would outlast the test."""
-    monkeypatch.setattr("tunedeck.server.process.gc.freeze", lambda: None)
+    monkeypatch.setattr("tunedeck.server.run.gc.freeze", lambda: None)
     monkeypatch.setattr(run, "within_descriptors", lambda bounds: bounds)
 
 
