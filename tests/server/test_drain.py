@@ -206,3 +206,11 @@ def test_a_full_pipe_that_nobody_reads_keeps_no_answer_back(monkeypatch: pytest.
         finally:
             monkeypatch.undo()
             os.close(nobody)  # the thread that writes ends
+
+
+def test_what_is_loaded_before_the_first_request_is_left_out_of_garbage_collection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr("tunedeck.server.run.gc.freeze", lambda: frozen.append(True))
+    assert served_while("classifier", ServerSettings(port=0), lambda *_: len(frozen)) == 1
