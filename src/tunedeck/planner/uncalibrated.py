@@ -18,8 +18,8 @@ FLOPS_PER_CORE = 30e9  # float32 matrix products of one core with AVX2, where no
 BAND = {True: (0.5, 2.0), False: (0.1, 3.0)}
 """An update's time over the expected: by a matrix product timed on the machine, and by the guess above."""
 BESIDE_PRODUCTS = 100.0
-"""Operations of float32 products in the time of norms, activations, attention and copies, for each byte that a step keeps
-for its backward pass. Quiet 0.8 ns of one core with AVX512-BF16 (50 to 160), 3.4 on a slow one with AVX2.
+"""Operations of float32 products in the time of norms, activations, attention and copies, for each byte that a step
+keeps for its backward pass. Quiet 0.8 ns of one core with AVX512-BF16 (50 to 160), 3.4 on a slow one with AVX2.
 """
 WAITS_S = Estimate(0.0, 0.2, 0.8)
 """For each layer, forward and backward, where another program takes a core of two or more: each operation waits for its
