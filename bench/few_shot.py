@@ -32,12 +32,16 @@ from typing import Any
 
 HERE = Path(__file__).parent / "results"
 OUT, TEXTS = HERE / "few_shot.jsonl", Path(tempfile.gettempdir()) / "few_shot_texts.json"
-BASE = Path(os.environ.get("FEW_SHOT_BASE", "~/.cache/tunedeck/all-minilm-l6-v2")).expanduser()
+BASES = Path(os.environ.get("FEW_SHOT_BASES", "~/.cache/tunedeck")).expanduser()
+MINILM, E5 = "all-minilm-l6-v2", "multilingual-e5-small"
+REVIEWS = {"train": "bundled:reviews-zh"}
 SETS = {
-    "tweets": {"train": "bundled:tweets"},
-    "reviews-zh": {"train": "bundled:reviews-zh"},
-    "intents-en": {"train": "bundled:home-intents-en:train", "eval": "bundled:home-intents-en:test"},
+    "tweets": (MINILM, {"train": "bundled:tweets"}),
+    "reviews-zh": (MINILM, REVIEWS),
+    "reviews-zh-e5": (E5, REVIEWS),
+    "intents-en": (MINILM, {"train": "bundled:home-intents-en:train", "eval": "bundled:home-intents-en:test"}),
 }
+"""The base, and the data. MiniLM reads no Chinese."""
 MOST_LABELS = 6
 SIZES = (8, 16, 32, 64)
 SEEDS = (0, 1, 2, 3, 4)
@@ -47,8 +51,8 @@ STUDENT_T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
 """Of a 95 % interval, by the number of seeds."""
 
 Texts = list[tuple[str, str]]
-Learn = Callable[[Texts, Sequence[str], int], Callable[[Sequence[str]], list[str]]]
-"""From examples, labels and a seed to a function that labels texts."""
+Learn = Callable[[Path, Texts, Sequence[str], int], Callable[[Sequence[str]], list[str]]]
+"""From a base, examples, labels and a seed to a function that labels texts."""
 
 
 def split() -> None:
@@ -56,7 +60,7 @@ def split() -> None:
     import tunedeck as td
 
     found: dict[str, Any] = {}
-    for name, source in SETS.items():
+    for name, (_, source) in SETS.items():
         data = td.Classify().read(td.DataSettings(**source, eval_size=3000))
         often = Counter(one.labels[0] for one in data.train)
         labels = [label for label in data.labels or () if often[label] >= SIZES[-1]]
@@ -78,14 +82,14 @@ def split() -> None:
 def tunedeck(method: str | None, refit: bool) -> Learn:
     """A run with the defaults of `tunedeck train`, or of its head only; with `--refit-head` or without."""
 
-    def learn(examples: Texts, labels: Sequence[str], seed: int) -> Callable[[Sequence[str]], list[str]]:
+    def learn(base: Path, examples: Texts, labels: Sequence[str], seed: int) -> Callable[[Sequence[str]], list[str]]:
         import tunedeck as td
         from tunedeck.training.jobs import Job
 
         folder = Path(tempfile.mkdtemp())
         rows = [json.dumps({"text": text, "label": label}) for text, label in examples]
         (folder / "examples.jsonl").write_text("\n".join(rows))
-        deck = td.Deck.load(str(BASE), td.Classify(labels=tuple(labels)), dtype="float32")
+        deck = td.Deck.load(str(base), td.Classify(labels=tuple(labels)), dtype="float32")
         deck.add("few", td.FullConfig("head") if method == "head" else td.LoraConfig(), seed=seed)
         began()
         job = Job(str(folder / "examples.jsonl"), td.TrainingSettings(seed=seed), refit)
@@ -98,15 +102,15 @@ def tunedeck(method: str | None, refit: bool) -> Learn:
     return learn
 
 
-def peft(examples: Texts, labels: Sequence[str], seed: int) -> Callable[[Sequence[str]], list[str]]:
+def peft(base: Path, examples: Texts, labels: Sequence[str], seed: int) -> Callable[[Sequence[str]], list[str]]:
     """PEFT's LoRA on the model with the classifier that transformers gives it, in transformers' Trainer."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
     set_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
-    model = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=len(labels))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(labels))
     config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=["query", "value"])
     model = get_peft_model(model, config)
     rows = [{**tokenizer(text, truncation=True), "labels": list(labels).index(label)} for text, label in examples]
@@ -132,12 +136,12 @@ def peft(examples: Texts, labels: Sequence[str], seed: int) -> Callable[[Sequenc
     return answer
 
 
-def setfit(examples: Texts, labels: Sequence[str], seed: int) -> Callable[[Sequence[str]], list[str]]:
+def setfit(base: Path, examples: Texts, labels: Sequence[str], seed: int) -> Callable[[Sequence[str]], list[str]]:
     """SetFit with its defaults."""
     from datasets import Dataset
     from setfit import SetFitModel, Trainer, TrainingArguments
 
-    model = SetFitModel.from_pretrained(str(BASE), labels=list(labels))
+    model = SetFitModel.from_pretrained(str(base), labels=list(labels))
     texts, names = zip(*examples, strict=True)
     data = Dataset.from_dict({"text": list(texts), "label": [list(labels).index(name) for name in names]})
     arguments = TrainingArguments(
@@ -196,7 +200,7 @@ def run(side: str, minutes: float, wanted: Sequence[str], sizes: Sequence[int], 
         if time.monotonic() > end:
             return
         one = sets[name]
-        answer = SIDES[side]([*map(tuple, one["train"][f"{size}-{seed}"])], one["labels"], seed)
+        answer = SIDES[side](BASES / SETS[name][0], [*map(tuple, one["train"][f"{size}-{seed}"])], one["labels"], seed)
         seconds = time.process_time() - _began[0]
         given = answer([text for text, _ in one["held_out"]])
         right = [own == label for own, (_, label) in zip(given, one["held_out"], strict=True)]

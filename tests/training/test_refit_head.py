@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.command_line import Command
 from support.labelled_words import rows, write_csv
-from support.tiny_models import LABELS, deck_of
+from support.tiny_models import LABELS, deck_of, folder_of
 
 import tunedeck as td
 from tunedeck.comparison.examine import held_out_data
@@ -78,3 +79,30 @@ def test_held_out_examples_that_were_learned_from_examine_nothing(tmp_path: Path
     assert held_out_data(tmp_path / "adapter") is None
     (tmp_path / "config.yaml").write_text("data: {train: words.csv}\nrefit_head: false\n")
     assert held_out_data(tmp_path / "adapter") is not None
+
+
+def test_a_run_of_few_examples_names_the_flag(tunedeck: Command, tmp_path: Path) -> None:
+    def notes(count: int, *options: object) -> str:
+        data = write_csv(tmp_path / f"{count}.csv", rows(count))
+        model = folder_of("bert", "classifier")
+        said = tunedeck(
+            "train",
+            "--model",
+            model,
+            "--data",
+            data,
+            "--out",
+            tmp_path / "run",
+            "--max-steps",
+            1,
+            "--overwrite",
+            *options,
+        )
+        assert said.code == 0, said.err
+        return said.err
+
+    hint = "with --refit-head the head learns from the 6 held-out ones as well"
+    assert hint in notes(60)
+    assert "refit" not in notes(200)
+    assert "few examples" not in notes(60, "--refit-head")
+    assert "few examples" not in notes(60, "--eval-data", write_csv(tmp_path / "other.csv", rows(20)))
