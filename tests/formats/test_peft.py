@@ -37,7 +37,7 @@ EVERYWHERE: dict[str, MethodConfig] = {
     "second layer": td.LoraConfig(r=2, layers_to_transform=(1,)),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=5),
     "ia3": td.Ia3Config(),
-    "prefix": td.PrefixTuningConfig(num_virtual_tokens=5),
+    "prefix": td.PrefixTuningConfig(num_virtual_tokens=5, shift_positions=True),
     "dora": td.LoraConfig(r=4, target_modules="all-linear", use_dora=True),
 }
 BERT = {

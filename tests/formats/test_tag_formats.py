@@ -29,7 +29,7 @@ PEFT: dict[str, MethodConfig] = {
     "dora": td.LoraConfig(r=4, use_dora=True),
     "ia3": td.Ia3Config(),
     "prompt": td.PromptTuningConfig(num_virtual_tokens=5),
-    "prefix": td.PrefixTuningConfig(num_virtual_tokens=5),
+    "prefix": td.PrefixTuningConfig(num_virtual_tokens=5, shift_positions=True),
 }
 
 

@@ -217,8 +217,24 @@ def test_adapterhubs_form_is_for_encoders_and_neither_form_turns_into_the_other(
     deck.save("hub", tmp_path / "hub")
     deck.load_adapter(tmp_path / "hub", name="again")
     assert torch.equal(logits_of(deck, token_batch(), "again"), logits_of(deck, token_batch(), "hub"))
-    with pytest.raises(UnsupportedKindError, match=r"neither form can be turned into the other.*--to adapterhub"):
+    with pytest.raises(UnsupportedKindError, match=r"train one with shift_positions: true.*--to adapterhub"):
         convert_adapter(tmp_path / "hub", tmp_path / "peft", "peft", model=str(GOLDEN / "adapterhub-bert-prefix/base"))
+
+
+def test_a_text_of_an_encoder_begins_at_position_0_by_default_and_a_decoders_behind_the_prefix(tmp_path: Path) -> None:
+    for model_type, form, file, other in (
+        ("bert", "classifier", "pytorch_adapter.bin", "peft"),
+        ("llama", "causal", "adapter_model.safetensors", "adapterhub"),
+    ):
+        deck = deck_of(model_type, form)
+        add_stirred(deck, "default", td.PrefixTuningConfig(3), seed=1)
+        add_stirred(deck, "named", td.PrefixTuningConfig(3, shift_positions=model_type == "llama"), seed=1)
+        assert deck.adapter("default").config == deck.adapter("named").config
+        assert torch.equal(*(logits_of(deck, token_batch(), name) for name in ("default", "named")))
+        deck.save("default", tmp_path / model_type)
+        assert (tmp_path / model_type / file).is_file()
+        with pytest.raises(UnsupportedKindError, match=r"begins? (behind|at position 0)"):
+            convert_adapter(tmp_path / model_type, tmp_path / "other", other)
 
 
 def test_a_prefix_for_other_layers_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ KINDS: dict[str, MethodConfig] = {
     "prompt": PROMPT,
     "full": FULL,
     "ia3": td.Ia3Config(),
-    "prefix": td.PrefixTuningConfig(3),
+    "prefix": td.PrefixTuningConfig(3, shift_positions=True),
 }
 WEIGHTS = {
     "lora": "adapter_model.safetensors",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from support.tiny_models import add_stirred, deck_of, logits_of, token_batch
 
 import tunedeck as td
 from tunedeck.core.errors import ConfigError
-from tunedeck.methods.prompt_tuning import layer
+from tunedeck.methods import initial_tokens
 from tunedeck.training.optimizer import adamw
 
 
@@ -85,10 +85,24 @@ def test_a_fitted_head_trains_more_gently_than_virtual_tokens(settings: dict[str
     assert rates == {rate}
 
 
-def test_virtual_tokens_begin_as_common_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layer, "_COMMON_TOKENS", 4)
-    deck = deck_of("bert", "classifier")
-    deck.add("new", td.PromptTuningConfig(num_virtual_tokens=12))
+@pytest.mark.parametrize(("model_type", "init"), [("bert", "SAMPLE_VOCAB"), ("llama", "AUTO")])
+def test_virtual_tokens_begin_as_common_tokens(
+    model_type: str, init: Literal["AUTO", "SAMPLE_VOCAB"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(initial_tokens, "COMMON_TOKENS", 4)
+    deck = deck_of(model_type, "classifier")
+    deck.add("new", td.PromptTuningConfig(12, init))
     common = deck.model.get_input_embeddings().weight[:4]
     (prompt,) = (placement.layer for placement in deck.adapter("new").built.placements.values())
     assert all((vector == common).all(-1).any() for vector in prompt.prompt_embeddings)
+    assert prompt.prompt_embeddings.unique(dim=0).shape[0] > 1
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "modernbert"])
+def test_virtual_tokens_of_an_encoder_begin_as_its_separator(model_type: str) -> None:
+    deck = deck_of(model_type, "classifier")
+    deck.add("new", td.PromptTuningConfig())
+    (prompt,) = (placement.layer for placement in deck.adapter("new").built.placements.values())
+    separator = deck.model.get_input_embeddings().weight[deck.tokenizer.sep_token_id]
+    assert prompt.prompt_embeddings.shape[0] == 8
+    assert (prompt.prompt_embeddings == separator).all()

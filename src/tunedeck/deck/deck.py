@@ -38,7 +38,7 @@ from tunedeck.deck.task import Task, embedding, generating, has_labels, labels_o
 from tunedeck.formats.folder import base_of, detect_format, distinct_names, write_adapter
 from tunedeck.formats.manifest import read_manifest
 from tunedeck.formats.tensors import StoredAdapter
-from tunedeck.methods.base import MethodConfig
+from tunedeck.methods.base import LeavesToModel, MethodConfig
 from tunedeck.methods.int8 import Int8Linear
 from tunedeck.methods.registry import method_of
 from tunedeck.methods.routing import Grouping, Router, group_rows
@@ -156,6 +156,7 @@ class Deck:
         known = labels_of(task)
         self._check_name(name)
         check_trains(config, task)
+        config = config.for_model(self.base.spec) if isinstance(config, LeavesToModel) else config
         # A method may run the base: no other batch runs meanwhile, and no adapter takes part.
         with torch.random.fork_rng(devices=[]), self.router.routed(()):
             torch.manual_seed(seed)

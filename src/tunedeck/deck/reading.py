@@ -204,7 +204,9 @@ def method_base(base: LoadedBase, head: tuple[str, ...]) -> Base:
             return []
         return cast("list[int]", base.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    return Base(base.model, base.prefix, base.spec, head, tokenize)
+    encoder = base.tokenizer is not None and base.spec is not None and not base.spec.causal
+    separator = base.tokenizer.sep_token_id if encoder else None
+    return Base(base.model, base.prefix, base.spec, head, tokenize, separator)
 
 
 def new_manifest(base: LoadedBase, task: Task, config: MethodConfig) -> Manifest:

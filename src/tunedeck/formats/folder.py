@@ -139,7 +139,14 @@ def check_format(config: MethodConfig, to: str) -> None:
         )
     if to == "adapterhub" and isinstance(config, PromptTuningConfig):
         raise UnsupportedKindError(adapterhub.prompt_refusal())
-    if to in others and isinstance(config, PrefixTuningConfig):
+    if to == "peft" and isinstance(config, PrefixTuningConfig):
+        raise UnsupportedKindError(
+            say(
+                "PEFT's text begins behind the prefix, and this adapter's at position 0: train one with "
+                "shift_positions: true, or keep this one for AdapterHub: --to adapterhub"
+            )
+        )
+    if to == "adapterhub" and isinstance(config, PrefixTuningConfig):
         raise UnsupportedKindError(
             say(
                 "behind a prefix a text begins at position 0 for AdapterHub and after the prefix for PEFT, so neither "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from tunedeck.core.model_spec import ModelSpec
 
@@ -100,6 +100,15 @@ class MethodConfig(Protocol):
         ...
 
 
+@runtime_checkable
+class LeavesToModel(Protocol):
+    """A `MethodConfig` with a setting whose default depends on the model."""
+
+    def for_model(self, spec: ModelSpec | None) -> MethodConfig:
+        """Return the settings as they are on this model."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """The frozen model a method is built on, as `Method.build` sees it."""
@@ -112,6 +121,8 @@ class Base:
     """Modules of which every adapter has its own copy, independent of its method."""
     tokenize: Callable[[str], list[int]]
     """A text to its token ids, without special tokens."""
+    separator: int | None
+    """The token that ends a text of an encoder ([SEP], </s>); None on other models."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ _CHANGES_RESULT = ("leave_out", "use_gating")
 
 def holds(config: MethodConfig) -> bool:
     """Tell whether the adapter is a prefix whose text begins at position 0."""
-    return isinstance(config, PrefixTuningConfig) and not config.shift_positions
+    return isinstance(config, PrefixTuningConfig) and config.stored_as == "adapterhub"
 
 
 def read(

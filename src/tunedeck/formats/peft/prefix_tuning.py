@@ -24,14 +24,14 @@ _PARTS = ("prefix_keys", "prefix_values")
 
 def holds(config: MethodConfig) -> bool:
     """Tell whether the adapter is a prefix whose text has positions behind it."""
-    return isinstance(config, PrefixTuningConfig) and config.shift_positions
+    return isinstance(config, PrefixTuningConfig) and config.stored_as == "peft"
 
 
 def read(
     config: Mapping[str, Any], tensors: dict[str, torch.Tensor], names: ModelNames
 ) -> tuple[MethodConfig, dict[str, torch.Tensor]]:
     """Take the prefix out of a file's tensors, in as many pieces as this model has keys and values."""
-    method = PrefixTuningConfig(int(config["num_virtual_tokens"]), "RANDOM")
+    method = PrefixTuningConfig(int(config["num_virtual_tokens"]), "RANDOM", shift_positions=True)
     paths = [names.in_model(path) for path in method.attentions(names.spec, names.model_type)]
     prefix = tensors.pop(_THEIRS, None)
     if prefix is None:

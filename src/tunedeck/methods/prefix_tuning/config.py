@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from tunedeck.core.errors import ArchitectureError, ConfigError
@@ -20,7 +20,8 @@ class PrefixTuningConfig:
     `prefix_init` starts the keys and values as those that the base computes for common words of the vocabulary, drawn
     randomly, or for the tokens of `prefix_init_text` (repeated or cut to length), or from random numbers.
     `shift_positions` counts the prefix in the positions of the text, as PEFT does; AdapterHub's text begins at
-    position 0. Raises ConfigError for values out of range.
+    position 0, as an encoder has learned it. The default is true for decoders and false for encoders. Raises
+    ConfigError for values out of range.
     """
 
     kind: ClassVar[str] = "prefix_tuning"
@@ -29,20 +30,23 @@ class PrefixTuningConfig:
     short_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     quantized_name: ClassVar[str | None] = None
     search_space: ClassVar[SearchSpace | None] = SearchSpace("num_virtual_tokens", (4, 8, 16, 32))
-    learning_rate: ClassVar[float] = 5e-3
-    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 2e-2)
+    learning_rate: ClassVar[float] = 2e-2
+    learning_rates: ClassVar[tuple[float, float]] = (5e-3, 5e-2)
     trains: ClassVar[Trains] = "adapter"
     virtual_tokens: ClassVar[int] = 0
 
-    num_virtual_tokens: Annotated[int, Help(say("keys and values in front of each layer"))] = 16
+    num_virtual_tokens: Annotated[int, Help(say("keys and values in front of each layer"))] = 4
     prefix_init: Annotated[
         Literal["SAMPLE_VOCAB", "TEXT", "RANDOM"],
         Help(say("start from words of the vocabulary, from a text, or from random numbers")),
     ] = "SAMPLE_VOCAB"
     prefix_init_text: Annotated[str | None, Help(say("the text to start from, with TEXT"))] = None
     shift_positions: Annotated[
-        bool, Help(say("count the prefix in the text's positions, as PEFT does; AdapterHub does not"))
-    ] = True
+        bool | None,
+        Help(
+            say("count the prefix in the text's positions, as PEFT does; AdapterHub does not; by default decoders do")
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.num_virtual_tokens < 1:
@@ -55,7 +59,13 @@ class PrefixTuningConfig:
     @property
     def stored_as(self) -> str:
         """Return "peft", or "adapterhub" where the text's positions do not count the prefix."""
-        return "peft" if self.shift_positions else "adapterhub"
+        return "adapterhub" if self.shift_positions is False else "peft"
+
+    def for_model(self, spec: ModelSpec | None) -> PrefixTuningConfig:
+        """Return these settings with `shift_positions` as it is by default on this model."""
+        if self.shift_positions is not None:
+            return self
+        return replace(self, shift_positions=spec is None or spec.causal)
 
     def attentions(self, spec: ModelSpec | None, model_type: str) -> list[str]:
         """Return the paths of the modules that attend to the prefix, one for each layer.
@@ -70,7 +80,7 @@ class PrefixTuningConfig:
                     model_type=model_type,
                 )
             )
-        if spec.causal and not self.shift_positions:
+        if spec.causal and self.shift_positions is False:
             raise ArchitectureError(
                 say("shift_positions: false is AdapterHub's form, which has no decoders; leave it out")
             )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from typing import Any, cast, final
 
 import torch
@@ -22,12 +21,10 @@ from tunedeck.core.errors import ConfigError
 from tunedeck.core.i18n import say
 from tunedeck.core.model_spec import ModelSpec
 from tunedeck.methods.base import Base, Built, MethodConfig, Prefix
-from tunedeck.methods.packed_embedding import vocabulary_size
+from tunedeck.methods.initial_tokens import initial_tokens
 from tunedeck.methods.prefix_tuning.config import PrefixTuningConfig
 from tunedeck.methods.sites import Placement, RowDispatch, check_rows, first_tensor
 
-_COMMON_TOKENS = 5000
-"""Vocabularies list common tokens first."""
 _KEYS, _VALUES = "prefix_keys", "prefix_values"
 
 
@@ -228,9 +225,10 @@ def build(base: Base, config: MethodConfig) -> Built:
         path: Placement(AttentionKeys(path, number, spec.causal, windows.get(number)), layer)
         for number, (path, layer) in enumerate(zip(paths, layers, strict=True))
     }
-    if config.shift_positions:
+    shifted = config.shift_positions is not False
+    if shifted:
         placements["positions"] = Placement(_positions(base, spec), PositionShift(config.num_virtual_tokens))
-    positions = config.num_virtual_tokens if config.shift_positions else 0
+    positions = config.num_virtual_tokens if shifted else 0
     return Built(placements, prefix=Prefix(positions, lambda: [layer.by_head() for layer in layers]))
 
 
@@ -272,13 +270,7 @@ def _initial(base: Base, spec: ModelSpec, config: PrefixTuningConfig) -> Iterabl
         )
     if config.prefix_init == "RANDOM":
         return torch.randn(spec.num_layers, 2, count, spec.key_value_size).unbind()
-    if config.prefix_init == "SAMPLE_VOCAB":
-        ids = torch.randint(min(vocabulary_size(model), _COMMON_TOKENS), (count,))
-    else:
-        tokens = base.tokenize(config.prefix_init_text or "")
-        if not tokens:
-            raise ConfigError(say("prefix_init_text has no tokens; give a text"))
-        ids = torch.tensor(list(islice(cycle(tokens), count)))
+    ids = initial_tokens(base, config.prefix_init, config.prefix_init_text, count, setting="prefix_init_text")
     return _computed(model.get_submodule(base.prefix), ids[None].to(model.device))
 
 

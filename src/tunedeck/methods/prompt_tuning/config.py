@@ -17,9 +17,9 @@ from tunedeck.methods.base import SearchSpace, Trains
 class PromptTuningConfig:
     """Prompt tuning hyper-parameters; field names are those of PEFT's adapter_config.json.
 
-    `prompt_tuning_init` starts the virtual tokens from common words of the vocabulary, drawn randomly, from the tokens
-    of `prompt_tuning_init_text` (repeated or cut to length), or from random numbers. Raises ConfigError for values out
-    of range.
+    `prompt_tuning_init` starts the virtual tokens from the separator of an encoder ("AUTO", on other models as the
+    next), from common words of the vocabulary, drawn randomly, from the tokens of `prompt_tuning_init_text` (repeated
+    or cut to length), or from random numbers. Raises ConfigError for values out of range.
     """
 
     kind: ClassVar[str] = "prompt_tuning"
@@ -35,9 +35,14 @@ class PromptTuningConfig:
 
     num_virtual_tokens: Annotated[int, Help(say("prompt tuning length"))] = 8
     prompt_tuning_init: Annotated[
-        Literal["SAMPLE_VOCAB", "TEXT", "RANDOM"],
-        Help(say("start from words of the vocabulary, from a text, or from random numbers")),
-    ] = "SAMPLE_VOCAB"
+        Literal["AUTO", "SAMPLE_VOCAB", "TEXT", "RANDOM"],
+        Help(
+            say(
+                "start from words of the vocabulary, from a text, or from random numbers; AUTO: from an encoder's "
+                "separator token, on other models from words"
+            )
+        ),
+    ] = "AUTO"
     prompt_tuning_init_text: Annotated[str | None, Help(say("the text to start from, with TEXT"))] = None
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, cycle, islice
+from itertools import chain
 from typing import Any, cast, final
 
 import torch
@@ -12,17 +12,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from tunedeck.core.errors import ArchitectureError, ConfigError
+from tunedeck.core.errors import ArchitectureError
 from tunedeck.core.i18n import say
 from tunedeck.methods.base import Base, Built, MethodConfig
+from tunedeck.methods.initial_tokens import initial_tokens
 from tunedeck.methods.packed_embedding import embedding_shape
 from tunedeck.methods.prompt_tuning.config import PromptTuningConfig
 from tunedeck.methods.sites import Placement, RowDispatch, map_rows
 
-_COMMON_TOKENS = 5000
-"""Vocabularies list common tokens first; prompts that begin as common tokens learn better (arXiv 2104.08691) and move
-less what a head reads.
-"""
 _SAMPLED_WORDS = 1024
 """Enough words of the vocabulary to learn how large its vectors are."""
 
@@ -85,7 +82,7 @@ def build(base: Base, config: MethodConfig) -> Built:
     """Return the virtual tokens of one adapter, named `prompt`."""
     assert isinstance(config, PromptTuningConfig)
     path, embedding = _token_embedding(base.model)
-    layer = PromptLayer(_initial(embedding, config, base.tokenize))
+    layer = PromptLayer(_initial(embedding, config, base))
     return Built(
         placements={"prompt": Placement(TokenEmbedding(path), layer)}, virtual_tokens=config.num_virtual_tokens
     )
@@ -99,20 +96,16 @@ def _token_embedding(model: nn.Module) -> tuple[str, nn.Module]:
     return path, embedding
 
 
-def _initial(embedding: nn.Module, config: PromptTuningConfig, tokenize: Callable[[str], list[int]]) -> torch.Tensor:
+def _initial(embedding: nn.Module, config: PromptTuningConfig, base: Base) -> torch.Tensor:
     """Return the embedding's output for the chosen words: Gemma 3 scales what it looks up."""
-    count, (vocab_size, _) = config.num_virtual_tokens, embedding_shape(embedding)
+    count, text = config.num_virtual_tokens, config.prompt_tuning_init_text
     if config.prompt_tuning_init == "RANDOM":
-        words = _embedded(embedding, torch.randint(vocab_size, (_SAMPLED_WORDS,)))
+        words = _embedded(embedding, torch.randint(embedding_shape(embedding)[0], (_SAMPLED_WORDS,)))
         return torch.randn(count, words.shape[1]) * words.std()
-    if config.prompt_tuning_init == "SAMPLE_VOCAB":
-        ids = torch.randint(min(vocab_size, _COMMON_TOKENS), (count,))
-    else:
-        tokens = tokenize(config.prompt_tuning_init_text or "")
-        if not tokens:
-            raise ConfigError(say("prompt_tuning_init_text has no tokens; give a text"))
-        ids = torch.tensor(list(islice(cycle(tokens), count)))
-    return _embedded(embedding, ids)
+    return _embedded(
+        embedding,
+        initial_tokens(base, config.prompt_tuning_init, text, count, setting="prompt_tuning_init_text"),
+    )
 
 
 def _embedded(embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
