@@ -21,7 +21,7 @@ from tunedeck.methods.registry import METHODS, SHORT_NAMES
         (["lora"], "LoRA · 低秩适配（LoRA）"),
         (["learning", "rate"], "learning rate · 学习率"),
         (["学习率"], "learning rate · 学习率"),
-        (["warmup-ratio"], "setting training.warmup_ratio (default: 0.06)"),
+        (["warmup-ratio"], "setting training.warmup_ratio (no default)"),
         (["method.r"], "setting method.r (default: 8)"),
         (["td-e012"], "TD-E012"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from support import labelled_words, tiny_models
 
 import tunedeck as td
 from tunedeck.core.errors import DataError, TrainingError
+from tunedeck.core.run_length import warmup_steps
 from tunedeck.data.labelled import Example
 from tunedeck.data.prepare import digest
 from tunedeck.methods.base import MethodConfig
@@ -272,6 +274,18 @@ def test_the_rate_warms_up_and_then_follows_its_schedule(kind: str, middle: floa
     assert seen[19] == pytest.approx(1.0)
     assert seen[60] == pytest.approx(middle)
     assert seen[100] == pytest.approx(last, abs=1e-9)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(3, 1), (10, 2), (40, 8), (100, 8), (250, 15)])
+def test_a_short_run_warms_up_over_a_larger_share(steps: int, warmup: int) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    rates = schedule(optimizer, td.TrainingSettings(), total_steps=steps)
+    for step in range(1, warmup + 1):
+        assert rates.get_last_lr()[0] == pytest.approx(step / warmup)
+        optimizer.step()
+        rates.step()
+    assert warmup_steps(0.06, steps) == math.ceil(0.06 * steps)
+    assert warmup_steps(0.0, steps) == 0
 
 
 @pytest.mark.parametrize(

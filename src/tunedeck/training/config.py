@@ -98,8 +98,10 @@ class TrainingSettings(_Settings):
         Literal["cosine", "linear", "constant"], Help(say("course of the learning rate after the warmup"))
     ] = "cosine"
     warmup_ratio: Annotated[
-        float, Help(say("share of the steps in which the learning rate rises")), Field(ge=0, lt=1)
-    ] = 0.06
+        float | None,
+        Help(say("share of the steps in which the learning rate rises; by default 0.06, in short runs up to 0.2")),
+        Field(ge=0, lt=1),
+    ] = None
     optimizer: Annotated[
         Literal["adamw", "adamw_8bit"],
         Help(say("adamw_8bit keeps its states in 8 bits (arXiv 2110.02861): a quarter of their memory")),

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from tunedeck.core.checks import require
 from tunedeck.core.compat.bitsandbytes import import_bitsandbytes
+from tunedeck.core.run_length import warmup_steps
 from tunedeck.deck.adapter import Adapter
 from tunedeck.training.config import TrainingSettings
 
@@ -60,19 +61,19 @@ def schedule(
     time_share: Callable[[], float] = lambda: 0.0,
     taken: int = 0,
 ) -> LambdaLR:
-    """Return linear warm-up over `warmup_ratio` of the steps, then cosine or linear to zero, or constant; `taken` steps
-    are done already.
+    """Return linear warm-up over the first steps, then cosine or linear to zero, or constant; `taken` steps are done
+    already.
 
     `time_share` says how much of a time limit is used, 0 to 1; the rate is as far as the steps or the time, whichever
     is further.
     """
-    warmup_steps = math.ceil(settings.warmup_ratio * total_steps)
+    warmup = warmup_steps(settings.warmup_ratio, total_steps)
 
     def factor(done_steps: int) -> float:
         step = max(done_steps, int(time_share() * total_steps))
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / max(1, total_steps - warmup)
         if settings.schedule == "cosine":
             return 0.5 * (1 + math.cos(math.pi * done))
         return 1 - done if settings.schedule == "linear" else 1.0
