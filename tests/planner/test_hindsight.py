@@ -180,6 +180,15 @@ def test_a_start_whose_vectors_were_kept_is_expected_without_a_pass_over_the_tex
     assert cold.expected > kept.expected + 10 * KEPT_S.expected
 
 
+def test_a_start_takes_longer_the_more_is_held_out() -> None:
+    elsewhere = replace(RUN, machine=replace(MACHINE, cpu="another"), dtype="float32", start_s=0.05)
+    without, little, much = (
+        compare(replace(elsewhere, evaluation_share=share))["time"].predicted.expected for share in (0.0, 0.1, 1.0)
+    )
+    assert much - without == pytest.approx(10 * (little - without))
+    assert little > without
+
+
 def test_the_product_is_timed_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hindsight, "_products_rate", lambda dtype, shape: 7e10)
     config = run_config({"model": RUN.model, "data": {"train": "x"}})

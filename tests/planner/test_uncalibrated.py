@@ -94,6 +94,8 @@ def test_a_classifiers_start_is_a_forward_pass_over_all_examples_and_a_solution(
     found = start_s(lora, step, 40, QUIET)
     assert found.expected == pytest.approx(10 * share * 2.0 + solution.expected)
     assert start_s(lora, step, 40, BUSY).expected == pytest.approx(found.expected + 3 * solution.expected)
+    more = start_s(lora, step, 40, QUIET, evaluation_share=20.0)
+    assert more.expected == pytest.approx(10 * share * 2.0 * 21 + solution.expected)
     head = setup("all-minilm-l6-v2", "full", rows=16, tokens=32, settings={"layers": "head"}, epochs=4.0)
     gpu = machine_card(MACHINE, None)
     one_epoch = 10 * update_s(replace(head, epochs=1.0), gpu, QUIET)

@@ -104,5 +104,6 @@ def test_a_run_of_few_examples_names_the_flag(tunedeck: Command, tmp_path: Path)
     hint = "with --refit-head the head learns from the 6 held-out ones as well"
     assert hint in notes(60)
     assert "refit" not in notes(200)
+    assert "refit" not in notes(60, "--train-size", 4)  # more are held out, to measure by
     assert "few examples" not in notes(60, "--refit-head")
     assert "few examples" not in notes(60, "--eval-data", write_csv(tmp_path / "other.csv", rows(20)))

@@ -69,6 +69,8 @@ class Measurement:
     """Whether the start read its vectors from disk, where an earlier run on the same texts had left them."""
     epochs: float = 0.0
     """Passes over the data that the steps made; 0 in files from before it was kept."""
+    evaluation_share: float = 0.0
+    """Held-out examples for each one trained on; 0 in files from before it was kept."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

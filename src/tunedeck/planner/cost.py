@@ -27,8 +27,17 @@ DISK_BYTES_PER_S = Estimate(2e9, 1e9, 0.3e9)
 EVALUATION_SPEED = 0.8  # share of the training's utilisation that forward passes reach
 
 
-def start_s(setup: Setup, step_s: Estimate, steps: int, processor: Processor | None, *, kept: bool = False) -> Estimate:
-    """Return the time before the first of `steps` for the head's start: a forward pass over all examples, a solution.
+def start_s(
+    setup: Setup,
+    step_s: Estimate,
+    steps: int,
+    processor: Processor | None,
+    *,
+    evaluation_share: float = 0.0,
+    kept: bool = False,
+) -> Estimate:
+    """Return the time before the first of `steps` for the head's start: a forward pass over all examples and over
+    `evaluation_share` times as many held out, a solution.
 
     Neither where an earlier run has left its vectors, which are `kept`.
     """
@@ -39,7 +48,7 @@ def start_s(setup: Setup, step_s: Estimate, steps: int, processor: Processor | N
     examples = min(MOST_FITTED, per_epoch * setup.accumulation * setup.micro_batch)
     numbers = examples * setup.labels * setup.spec.hidden_size
     solution = slowed(SOLUTION_S.scaled(1 + numbers / SOLUTION_NUMBERS), processor)
-    return step_s.scaled(per_epoch * forward).plus(solution)
+    return step_s.scaled(per_epoch * forward * (1 + evaluation_share)).plus(solution)
 
 
 @dataclass(frozen=True, slots=True)

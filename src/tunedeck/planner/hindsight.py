@@ -157,7 +157,8 @@ def _training_s(step: Estimate, mean: Setup, measurement: Measurement, processor
     train_s = step.scaled(measurement.steps)
     if not measurement.start_s:
         return train_s
-    return train_s.plus(start_s(mean, step, measurement.steps, processor, kept=measurement.start_kept))
+    share, kept = measurement.evaluation_share, measurement.start_kept
+    return train_s.plus(start_s(mean, step, measurement.steps, processor, evaluation_share=share, kept=kept))
 
 
 def _basis(card: Gpu, processor: Processor | None, dtype: str) -> str:

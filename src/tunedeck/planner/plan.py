@@ -211,7 +211,9 @@ def _row(
     steps = total_steps(work.epochs, steps_per_epoch(work.samples, setup.micro_batch, setup.accumulation))
     train_s = found.first_use_s
     if not request.generate:
-        train_s = train_s.plus(start_s(at_mean(setup, work), step, steps, processor))
+        train_s = train_s.plus(
+            start_s(at_mean(setup, work), step, steps, processor, evaluation_share=work.evaluation_share)
+        )
         steps = 0 if method.trains == "head" else steps  # its start is the solution
     evaluations = planned_evaluations(work.epochs, steps, work.evaluation_share)
     evaluated = work.samples * work.evaluation_share * evaluations * work.mean_tokens

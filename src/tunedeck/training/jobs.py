@@ -212,8 +212,8 @@ def finish_run(
 ) -> TrainingRun:
     """Write what the run folder ends with; the checkpoints of a run that came to its end go."""
     state, name = trainer.state, trainer.adapter.name
-    texts, examples = trainer.objective.texts_per_example, len(dataset.train)
-    measurement = measured(deck, name, trainer.settings, state, peak_bytes, texts, examples)
+    texts = trainer.objective.texts_per_example
+    measurement = measured(deck, name, trainer.settings, state, peak_bytes, texts, dataset)
     run = TrainingRun(
         name, state.metrics, measurement, state.stopped, state.best_step, folder, state.start, state.head_only
     )

@@ -104,9 +104,9 @@ def measured(
     state: RunState,
     peak_bytes: int,
     texts_per_example: float,
-    examples: int,
+    dataset: Dataset[Any],
 ) -> Measurement:
-    """Return the run on a number of `examples` in numbers; `peak_bytes` is the process's."""
+    """Return the run in numbers; `peak_bytes` is the process's."""
     machine = this_machine()
     device = next(deck.model.parameters()).device
     if device.type == "cuda":
@@ -135,7 +135,8 @@ def measured(
         start_kept=state.start_kept,
         planned_steps=state.planned_steps,
         saved_s=state.saved_s,
-        epochs=state.examples / examples,
+        epochs=state.examples / len(dataset.train),
+        evaluation_share=len(dataset.evaluation) / len(dataset.train),
     )
 
 

@@ -228,7 +228,7 @@ def run_together(
 
 def _refit_note(config: RunConfig, dataset: Dataset[Any]) -> str | None:
     """Suggest to refit the head where the examples are few and some of them are held out, else None."""
-    few = len(dataset.train) < FEW_EXAMPLES and dataset.evaluation and not config.data.eval
+    few = 0 < len(dataset.evaluation) < len(dataset.train) < FEW_EXAMPLES and not config.data.eval
     if config.refit_head or not few or view_of(task_of(config.task)).head_start is None:
         return None
     return say(
