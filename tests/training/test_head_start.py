@@ -87,6 +87,8 @@ def test_a_head_alone_is_the_solution_and_takes_no_step(data: DataSettings, tmp_
     assert (run.measurement.steps, run.best_step, run.stopped) == (0, 0, "finished")
     assert run.metrics == run.start
     assert run.measurement.start_s > 0
+    split = read(data)
+    assert run.measurement.evaluation_share == len(split.evaluation) / len(split.train) > 0.4
 
 
 @pytest.mark.parametrize("kind", ["lora", "prompt"])

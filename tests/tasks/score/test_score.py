@@ -33,7 +33,7 @@ def test_every_method_learns_scores_in_their_own_unit(method: str) -> None:
     deck = score_deck()
     deck.add("a", METHODS[method])
     run = td.train(deck, "a", dataset(texts(140)), settings=SETTINGS, progress=False)
-    assert run.metrics["r2"] > (0.15 if method == "prompt" else 0.55)
+    assert run.metrics["r2"] > (0.1 if method == "prompt" else 0.55)
     assert run.metrics["r2"] >= run.start["r2"]
     assert run.metrics.keys() == {"mae", "rmse", "r2", "spearman", "pearson", "loss"}
     low, high = (
