@@ -74,6 +74,15 @@ def test_the_run_takes_its_steps_and_costs_its_hours() -> None:
     assert row.hours.total_h.expected > row.hours.train.expected / 3600
 
 
+def test_a_classifiers_start_is_planned_with_what_is_held_out() -> None:
+    none, much, more = (
+        rows_of(wish("all-minilm-l6-v2", work=replace(WORK, evaluation_share=share)), "a10")[0].hours.train.expected
+        for share in (0.0, 1.0, 2.0)
+    )
+    assert more - much == pytest.approx(much - none)
+    assert much > none
+
+
 def test_the_longest_batch_sets_the_peak_and_the_mean_the_time() -> None:
     even = rows_of(wish("qwen2.5-1.5b", micro_batch=4), "a10")[0]
     uneven = rows_of(wish("qwen2.5-1.5b", micro_batch=4, work=replace(WORK, mean_tokens=128.0)), "a10")[0]
